@@ -1,0 +1,35 @@
+# `make demo` and `make test` work on a fresh clone: each creates .venv and installs what it needs; the second time is quick.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: demo test test-slow check clean
+demo: $(VENV)/.core
+	$(BIN)/fedsup-deploy demo
+
+test: $(VENV)/.check
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(VENV)/.check
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.check
+	PATH="$(CURDIR)/$(BIN):$$PATH" tools/check
+
+# torch first and alone: the constraint then decides which build every later install sees.
+$(VENV)/.torch: constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	touch $@
+
+$(VENV)/.core: $(VENV)/.torch pyproject.toml
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.check: $(VENV)/.core
+	$(PIP) --editable '.[check]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

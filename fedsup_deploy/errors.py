@@ -1,0 +1,69 @@
+"""Everything that can go wrong for a user, as one tree.
+
+FedsupError                  1
+├── ConfigError              2   a config, space, profile or option says something impossible
+├── DataError                3   images or labels are missing or malformed
+├── ArtifactError            4   a run, checkpoint or bundle is incomplete, altered or of another version
+├── InfeasibleError          5   no subnet meets the limits
+├── GateError                6   an exported model does not compute what it must
+├── FederationError          7   too few clients answered
+├── OutputError              8   the result cannot be written where it was asked for
+└── DependencyError          9   an optional library is needed and not installed
+
+The number is the exit code of the command line. A message reads: what: got X, expected Y - where - what to do.
+Errors that are ours (broken invariants) are `AssertionError` and show a traceback.
+"""
+
+
+class FedsupError(Exception):
+    """Base of every error a user can cause or mend."""
+
+    exit_code = 1
+
+
+class ConfigError(FedsupError):
+    """A config, space, profile or option says something impossible."""
+
+    exit_code = 2
+
+
+class DataError(FedsupError):
+    """Images or labels are missing or malformed."""
+
+    exit_code = 3
+
+
+class ArtifactError(FedsupError):
+    """A run, checkpoint or bundle is incomplete, altered or of another version."""
+
+    exit_code = 4
+
+
+class InfeasibleError(FedsupError):
+    """No subnet meets the limits."""
+
+    exit_code = 5
+
+
+class GateError(FedsupError):
+    """An exported model does not compute what it must."""
+
+    exit_code = 6
+
+
+class FederationError(FedsupError):
+    """Too few clients answered."""
+
+    exit_code = 7
+
+
+class OutputError(FedsupError):
+    """The result cannot be written where it was asked for."""
+
+    exit_code = 8
+
+
+class DependencyError(FedsupError):
+    """An optional library is needed and not installed."""
+
+    exit_code = 9

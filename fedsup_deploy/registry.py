@@ -1,0 +1,74 @@
+"""Names to implementations. A variant is one module plus one row here; it is imported only when it is asked for."""
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
+from fedsup_deploy.errors import ConfigError
+
+TABLES: dict[str, dict[str, str]] = {
+    "family": {
+        "mobilenet": "fedsup_deploy.space.families.mobilenet:MobileNetFamily",
+        "resnet": "fedsup_deploy.space.families.resnet:ResNetFamily",
+    },
+    "dataset": {
+        "digits": "fedsup_deploy.data.digits:load_digits",
+        "fashion-mnist": "fedsup_deploy.data.idx:load_fashion_mnist",
+        "cifar10": "fedsup_deploy.data.cifar:load_cifar10",
+        "cifar100": "fedsup_deploy.data.cifar:load_cifar100",
+        "medmnist": "fedsup_deploy.data.arrays:load_medmnist",
+        "npz": "fedsup_deploy.data.arrays:load_npz",
+        "image-folder": "fedsup_deploy.data.image_folder:load_image_folder",
+    },
+    "partition": {
+        "iid": "fedsup_deploy.data.partition:iid",
+        "shards": "fedsup_deploy.data.partition:shards",
+        "dirichlet": "fedsup_deploy.data.partition:dirichlet",
+    },
+    "strategy": {
+        "fedavg": "fedsup_deploy.federated.strategy:FedAvg",
+        "fedsup": "fedsup_deploy.federated.strategy:FedSup",
+        "e-fedsup": "fedsup_deploy.federated.strategy:EFedSup",
+    },
+    "engine": {
+        "local": "fedsup_deploy.engines.local:LocalEngine",
+    },
+    "latency": {
+        "roofline": "fedsup_deploy.device.predictor:RooflinePredictor",
+    },
+    "searcher": {
+        "exact": "fedsup_deploy.search.exact:ExactSearcher",
+        "random": "fedsup_deploy.search.random:RandomSearcher",
+    },
+    "exporter": {
+        "onnx": "fedsup_deploy.export.onnx:OnnxExporter",
+        "torchscript": "fedsup_deploy.export.torchscript:TorchScriptExporter",
+        "pt2": "fedsup_deploy.export.exported_program:ExportedProgramExporter",
+    },
+}
+
+
+def names(kind: str) -> list[str]:
+    """Return the registered names of a kind, in the order of the table."""
+    return list(TABLES[kind])
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a hint such as `; did you mean 'digits'?`, or the known names when none is close."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def resolve(kind: str, name: str) -> Any:  # noqa: ANN401  each kind has its own protocol, stated where it is used
+    """Import and return what `name` stands for.
+
+    Raises:
+        ConfigError: No such name; the message names the nearest one.
+    """
+    table = TABLES[kind]
+    if name not in table:
+        raise ConfigError(f"unknown {kind} {name!r}{nearest(name, table)}")
+    module, _, attribute = table[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -26,7 +26,7 @@ class EventLog:
         self._path = path
         self._listeners = listeners
 
-    def emit(self, kind: str, **fields: Any) -> None:  # noqa: ANN401  any JSON value
+    def emit(self, kind: str, **fields: Any) -> None:
         """Record one event.
 
         Args:

@@ -80,7 +80,7 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
-def write_json(path: Path, document: Any) -> None:  # noqa: ANN401  any JSON document
+def write_json(path: Path, document: Any) -> None:
     """Write a JSON document atomically: two spaces, a final newline, no NaN."""
     write_text(path, json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
@@ -91,7 +91,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest() if sys.version_info >= (3, 11) else _sha256(file.read())
 
 
-def sha256_of(document: Any) -> str:  # noqa: ANN401  any JSON document
+def sha256_of(document: Any) -> str:
     """Return the hexadecimal SHA-256 of a JSON document, whatever the order of its keys."""
     return _sha256(json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
 

@@ -61,7 +61,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
 
 
-def resolve(kind: str, name: str) -> Any:  # noqa: ANN401  each kind has its own protocol, stated where it is used
+def resolve(kind: str, name: str) -> Any:
     """Import and return what `name` stands for.
 
     Raises:

@@ -1,0 +1,153 @@
+"""A place with clients' images where tasks are carried out: a worker process here, a device elsewhere.
+
+Shapes: N images, C channels, H W spatial.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsup_deploy.data.dataset import ImageDataset
+from fedsup_deploy.data.federated import FederatedData
+from fedsup_deploy.federated import client as local
+from fedsup_deploy.federated.tasks import (
+    CandidateTask,
+    EvaluationTask,
+    StatisticsTask,
+    Task,
+    TrainTask,
+    Weights,
+)
+from fedsup_deploy.recalibrate.fold import affines
+from fedsup_deploy.recalibrate.pooled import ChannelSums, PooledStatistics, pool
+from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.supernet.forward import forward
+from fedsup_deploy.supernet.layout import Layout
+from fedsup_deploy.supernet.normalization import BY_BATCH, FixedAffine, SumCollector
+
+_EVALUATION_BATCH = 250
+
+
+class Site:
+    """Carries out tasks on the images it holds.
+
+    Args:
+        layout: Gives plans and slices; the weights of a task come with the task.
+        data: The images.
+        training: How clients train.
+        calibration_samples: Images of each client that statistics are taken on, at most.
+        calibration_batch: Images per batch of statistics.
+        seed: Seed of the run.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        data: FederatedData,
+        training: local.LocalTraining,
+        calibration_samples: int,
+        calibration_batch: int,
+        seed: int,
+    ) -> None:
+        self._layout = layout
+        self._data = data
+        self._training = training
+        self._calibration_samples = calibration_samples
+        self._calibration_batch = calibration_batch
+        self._seed = seed
+        self._split_at = functools.lru_cache(maxsize=4)(self._prepare_split)
+
+    def perform(self, task: Task) -> Any:
+        """Return the reply to a task; see `federated.tasks.Engine` for which task has which."""
+        if isinstance(task, TrainTask):
+            images = self._prepare(self._data.client(task.client), max(self._layout.space.resolutions))
+            return local.train(task, self._layout, images, self._data.augmentation, self._training, self._seed)
+        with torch.inference_mode():
+            if isinstance(task, StatisticsTask):
+                return [self._observe(client, task) for client in task.clients]
+            if isinstance(task, EvaluationTask):
+                return self._evaluate(task)
+            return self._evaluate_candidate(task)
+
+    def _observe(self, client: int, task: StatisticsTask) -> PooledStatistics:
+        plan = self._layout.plan(task.architecture)
+        kind = self._layout.normalization
+        normalizer = FixedAffine(affines(task.weights, kind, task.known), otherwise=BY_BATCH[kind])
+        collector = SumCollector(frozenset(task.observe), normalizer)
+        until = plan.until(task.observe[-1])
+        for x_NCHW in self._calibration_batches(client, task.architecture.resolution):
+            forward(until, task.weights, x_NCHW, collector)
+        return PooledStatistics(
+            {
+                name: ChannelSums(count, total.numpy(), squares.numpy())
+                for name, (count, total, squares) in collector.sums.items()
+                if name in task.observe
+            }
+        )
+
+    def _evaluate(self, task: EvaluationTask) -> tuple[int, int]:
+        if task.split == "client":
+            x_NCHW, labels_N = self._prepare(self._data.client(task.begin), task.architecture.resolution)
+        else:
+            x_NCHW, labels_N = (
+                part[task.begin : task.end] for part in self._split_at(task.split, task.architecture.resolution)
+            )
+        return self._score(task.architecture, task.weights, task.statistics, x_NCHW, labels_N)
+
+    def _evaluate_candidate(self, task: CandidateTask) -> tuple[int, int]:
+        layers = tuple(layer.name for layer in self._layout.plan(task.architecture).norm_layers())
+        request = StatisticsTask(task.clients, task.architecture, task.weights, PooledStatistics({}), layers)
+        statistics = pool(self._observe(client, request) for client in task.clients)
+        x_NCHW, labels_N = self._split_at("validation", task.architecture.resolution)
+        return self._score(task.architecture, task.weights, statistics, x_NCHW, labels_N)
+
+    def _score(
+        self,
+        architecture: Architecture,
+        weights: Weights,
+        statistics: PooledStatistics,
+        x_NCHW: Tensor,
+        labels_N: Tensor,
+    ) -> tuple[int, int]:
+        plan = self._layout.plan(architecture)
+        normalizer = FixedAffine(affines(weights, self._layout.normalization, statistics))
+        correct = 0
+        for x_BCHW, labels_B in zip(x_NCHW.split(_EVALUATION_BATCH), labels_N.split(_EVALUATION_BATCH), strict=True):
+            correct += int((forward(plan, weights, x_BCHW, normalizer).argmax(dim=1) == labels_B).sum())
+        return correct, len(labels_N)
+
+    def _calibration_batches(self, client: int, resolution: int) -> Iterable[Tensor]:
+        images = self._data.client(client)
+        chosen = np.arange(min(len(images), self._calibration_samples))
+        x_NCHW, _ = self._prepare(images.take(chosen), resolution)
+        batches: tuple[Tensor, ...] = x_NCHW.split(self._calibration_batch)
+        return batches
+
+    def _prepare(self, images: ImageDataset, resolution: int) -> tuple[Tensor, Tensor]:
+        x_NCHW = self._data.preprocessing.for_size(resolution).apply(images.images_NHWC)
+        return torch.from_numpy(x_NCHW), torch.from_numpy(images.labels_N)
+
+    def _prepare_split(self, name: str, resolution: int) -> tuple[Tensor, Tensor]:
+        return self._prepare(self._data.split(name), resolution)
+
+
+class InProcess:
+    """The engine of one thread in this process: performs tasks one after the other where they are asked for.
+
+    Args:
+        site: Where the images are.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Any]:
+        """Yield the reply to each task, in order."""
+        return map(self._site.perform, tasks)
+
+    def close(self) -> None:
+        """Do nothing."""

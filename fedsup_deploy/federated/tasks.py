@@ -1,0 +1,148 @@
+"""What the server asks of clients and what comes back. Values only; how they travel is an engine's business."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from fedsup_deploy.recalibrate.pooled import PooledStatistics
+from fedsup_deploy.space.architecture import Architecture
+
+Weights = Mapping[str, Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Assignment:
+    """What one client trains in one round.
+
+    Args:
+        architecture: The static subnet it is sent; None sends the whole supernet.
+        num_subnets: Subnets trained per batch: 1 for a static subnet, at least 2 by the sandwich rule.
+    """
+
+    architecture: Architecture | None
+    num_subnets: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainTask:
+    """Train on one client's images.
+
+    Args:
+        client: Who.
+        round_index: When, counted from 0.
+        assignment: What.
+        weights: The tensors of the assignment: those of the subnet, or of the whole supernet.
+        learning_rate: Step size of this round.
+    """
+
+    client: int
+    round_index: int
+    assignment: Assignment
+    weights: Weights
+    learning_rate: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientUpdate:
+    """What a client returns from training.
+
+    Args:
+        client: Who.
+        num_samples: Images it trained on, n_k.
+        loss: Mean loss over its batches.
+        weights: Its tensors after training.
+    """
+
+    client: int
+    num_samples: int
+    loss: float
+    weights: Weights
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientFailure:
+    """A client that could not do its task.
+
+    Args:
+        client: Who.
+        reason: Why, in one line.
+    """
+
+    client: int
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class StatisticsTask:
+    """Observe activations on clients' images.
+
+    Args:
+        clients: Whose images; several where one place simulates several clients.
+        architecture: The subnet that computes.
+        weights: Its tensors.
+        known: Statistics of layers that are normalised with them.
+        observe: Layers whose sums are wanted; those neither known nor wanted normalise by their batch.
+    """
+
+    clients: tuple[int, ...]
+    architecture: Architecture
+    weights: Weights
+    known: PooledStatistics
+    observe: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationTask:
+    """Count correct answers on images the server holds out, or on clients' own.
+
+    Args:
+        architecture: The subnet that computes.
+        weights: Its tensors.
+        statistics: What its activations are normalised with.
+        split: `validation` or `test`, or `client`.
+        begin: First image of the split, or the client's index.
+        end: One after the last image of the split; unused for `client`.
+    """
+
+    architecture: Architecture
+    weights: Weights
+    statistics: PooledStatistics
+    split: str
+    begin: int
+    end: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class CandidateTask:
+    """Recalibrate a subnet with one-shot statistics of clients and count correct answers on the validation images.
+
+    Args:
+        architecture: The subnet.
+        weights: Its tensors.
+        clients: Whose statistics.
+    """
+
+    architecture: Architecture
+    weights: Weights
+    clients: tuple[int, ...]
+
+
+Task = TrainTask | StatisticsTask | EvaluationTask | CandidateTask
+
+
+class Engine(Protocol):
+    """Carries tasks to where the data is. The only thing the federation knows of the world."""
+
+    def run(self, tasks: Iterable[Task]) -> Iterator[Any]:
+        """Yield the reply to each task, in the order of the tasks.
+
+        Replies: `ClientUpdate` or `ClientFailure` for a TrainTask, a list of one PooledStatistics per client for a
+        StatisticsTask, (correct, counted) for an EvaluationTask or CandidateTask.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release processes and connections."""
+        ...

@@ -1,0 +1,136 @@
+"""Closed-form costs of architectures: MACs, parameters, bytes moved, peak activation memory. Vectorised, exact.
+
+One multiply-accumulate counts as 1 MAC; convolutions and linear layers count, nothing else does. Parameters are those
+of the deployed network, in which every normalisation is folded into its convolution: a weight and one bias per channel.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.space.plan import BoolArray, IntArray, Layer, NetworkPlan
+from fedsup_deploy.space.search_space import SearchSpace
+
+#: What a latency model has a cost for.
+OP_KINDS = ("conv", "pointwise", "depthwise", "linear", "pool", "global_pool", "add", "scale")
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCosts:
+    """Work of each layer of N architectures, for a latency model. L layers, zero where a layer is not active.
+
+    Args:
+        ops: Kind of each layer, L of `OP_KINDS`.
+        is_active_NL: Which architecture has which layer.
+        num_macs_NL: Multiply-accumulates.
+        moved_elements_NL: Elements read and written: inputs, outputs, weights and biases.
+    """
+
+    ops: tuple[str, ...]
+    is_active_NL: BoolArray
+    num_macs_NL: IntArray
+    moved_elements_NL: IntArray
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """Costs of N architectures, each of shape (N,); bytes for the element size they were asked for."""
+
+    num_macs: IntArray
+    num_params: IntArray
+    moved_bytes: IntArray
+    peak_activation_bytes: IntArray
+    layers: LayerCosts
+
+    def row(self, index: int) -> dict[str, int]:
+        """Return the costs of one architecture by name."""
+        return {
+            name: int(getattr(self, name)[index])
+            for name in ("num_macs", "num_params", "moved_bytes", "peak_activation_bytes")
+        }
+
+
+def costs(space: SearchSpace, genes_NG: IntArray, bytes_per_element: int = 4) -> Costs:
+    """Return the costs of N architectures at batch 1.
+
+    Args:
+        space: The search space.
+        genes_NG: One row of genes per architecture.
+        bytes_per_element: Size of a weight or activation: 4 for fp32, 1 for int8.
+    """
+    plan = space.plan_many(genes_NG)
+    count = len(genes_NG)
+    rows = [row for layer in plan.layers() for row in _rows(layer)]
+    stacked = [np.stack([np.broadcast_to(row[i], (count,)) for row in rows], axis=1) for i in range(1, 5)]
+    is_active_NL = stacked[0].astype(np.bool_)
+    macs_NL, params_NL, moved_NL = (values.astype(np.int64) * is_active_NL for values in stacked[1:])
+    return Costs(
+        num_macs=macs_NL.sum(axis=1),
+        num_params=params_NL.sum(axis=1),
+        moved_bytes=moved_NL.sum(axis=1) * bytes_per_element,
+        peak_activation_bytes=_peak_elements(plan, count) * bytes_per_element,
+        layers=LayerCosts(tuple(row[0] for row in rows), is_active_NL, macs_NL, moved_NL),
+    )
+
+
+def costs_of(space: SearchSpace, architectures: Sequence[Architecture], bytes_per_element: int = 4) -> Costs:
+    """Return the costs of the given architectures at batch 1, in their order."""
+    return costs(space, np.stack([space.encode(architecture) for architecture in architectures]), bytes_per_element)
+
+
+def _rows(layer: Layer) -> list[tuple[str, Any, Any, Any, Any]]:
+    """Return (kind, is active, MACs, parameters, moved elements) of the operations a layer consists of."""
+    read = layer.in_channels * layer.in_size**2
+    written = layer.out_channels * layer.out_size**2
+    active = layer.is_active
+    if layer.op == "squeeze_excite":
+        channels, hidden = layer.in_channels, layer.out_channels
+        weights = channels * hidden
+        return [
+            ("global_pool", active, 0, 0, read + channels),
+            ("pointwise", active, weights, weights + hidden, weights + 2 * hidden + channels),
+            ("pointwise", active, weights, weights + channels, weights + 2 * channels + hidden),
+            ("scale", active, 0, 0, 2 * read + channels),
+        ]
+    if layer.op == "add":
+        return [("add", active, 0, 0, 3 * read)]
+    if layer.op == "global_pool":
+        return [("global_pool", active, 0, 0, read + layer.in_channels)]
+    if layer.op == "pool":
+        return [("pool", active, 0, 0, read + written)]
+    fan_in = 1 if layer.op == "depthwise" else layer.in_channels
+    weights = layer.out_channels * fan_in * layer.kernel_size**2
+    params = weights + layer.out_channels
+    return [(layer.op, active, weights * layer.out_size**2, params, read + written + params)]
+
+
+def _peak_elements(plan: NetworkPlan, count: int) -> IntArray:
+    """Return the most activation elements alive at once, shape (N,).
+
+    An operation holds what it reads and writes. The input of a block stays alive while the main path runs, then the
+    main path's result while the shortcut runs. The sum is written in place.
+    """
+    needs = [(plan.stem, _read(plan.stem) + _written(plan.stem))]
+    for block in plan.blocks:
+        # A family's first layer reads the block's input, whether or not it is active.
+        block_input, result = _read(block.main[0]), _written(block.add)
+        is_later = np.zeros(count, np.bool_)
+        for layer in block.main:
+            needs.append((layer, _read(layer) + _written(layer) + block_input * is_later))
+            is_later = is_later | layer.is_active
+        needs += [(layer, _read(layer) + _written(layer) + result) for layer in block.shortcut]
+        needs.append((block.add, 2 * result))
+    held = [np.where(layer.is_active, need, np.zeros(count, np.int64)) for layer, need in needs]
+    return np.asarray(np.stack(held).max(axis=0))
+
+
+def _read(layer: Layer) -> Any:
+    return layer.in_channels * layer.in_size**2
+
+
+def _written(layer: Layer) -> Any:
+    channels = layer.in_channels if layer.op == "squeeze_excite" else layer.out_channels
+    return channels * layer.out_size**2

@@ -1,0 +1,84 @@
+"""The paper's MobileNet-V1-like blocks.
+
+Source: T. Kim and S.-Y. Yun, arXiv 2206.01366. A block is a depthwise k x k convolution, norm, ReLU, then a 1x1
+convolution and norm, with a shortcut around both. Expand ratios above 1 put a 1x1 convolution, norm and ReLU first;
+a squeeze-excitation may follow the depthwise part.
+"""
+
+import numpy as np
+
+from fedsup_deploy.space.plan import BlockInput, BlockPlan, Layer
+
+
+class MobileNetFamily:
+    """Depthwise-separable residual blocks with elastic width, depth, kernel size, expand ratio and SE."""
+
+    def block(self, inputs: BlockInput) -> BlockPlan:
+        """Return the block's layers.
+
+        The shortcut is the identity where shapes agree; a stride adds 2x2 average pooling and a change of channels a
+        1x1 convolution (without norm: it starts as a plain projection beside a main path that starts at zero).
+        """
+        name, active, size = inputs.name, inputs.is_active, inputs.in_size
+        inner = np.round(inputs.in_channels * np.asarray(inputs.expand_ratio)).astype(np.int64)
+        depthwise = Layer(
+            f"{name}.depthwise",
+            "depthwise",
+            inner,
+            inner,
+            size,
+            inputs.kernel_size,
+            inputs.stride,
+            active,
+            has_norm=True,
+            has_activation=True,
+        )
+        out_size = depthwise.out_size
+        main = (
+            Layer(
+                f"{name}.expand",
+                "pointwise",
+                inputs.in_channels,
+                inner,
+                size,
+                is_active=active & (np.asarray(inputs.expand_ratio) != 1),
+                has_norm=True,
+                has_activation=True,
+            ),
+            depthwise,
+            Layer(
+                f"{name}.se",
+                "squeeze_excite",
+                inner,
+                np.maximum(inner // 4, 1),
+                out_size,
+                is_active=active & inputs.has_se,
+            ),
+            Layer(
+                f"{name}.project",
+                "pointwise",
+                inner,
+                inputs.width,
+                out_size,
+                is_active=active,
+                has_norm=True,
+                starts_at_zero=True,
+            ),
+        )
+        shortcut = []
+        if inputs.stride == 2:
+            shortcut.append(
+                Layer(f"{name}.pool", "pool", inputs.in_channels, inputs.in_channels, size, 2, 2, is_active=active)
+            )
+        shortcut.append(
+            Layer(
+                f"{name}.shortcut",
+                "pointwise",
+                inputs.in_channels,
+                inputs.width,
+                out_size,
+                is_active=active & (np.asarray(inputs.in_channels) != inputs.width),
+            )
+        )
+        add = Layer(f"{name}.add", "add", inputs.width, inputs.width, out_size, is_active=active)
+        return BlockPlan(name, main, tuple(shortcut), add)

@@ -1,0 +1,82 @@
+"""Bottleneck residual blocks, elastic in depth, width and expand ratio.
+
+Source: K. He et al., arXiv 1512.03385 (bottleneck); the elastic form follows the spaces of SuperFedNAS
+(arXiv 2301.10879) and DeepFedNAS (arXiv 2601.15127), which take it from Once-for-All (arXiv 1908.09791). We pool on
+the shortcut before its 1x1 convolution (the "D" variant), so that no input is skipped.
+"""
+
+import numpy as np
+
+from fedsup_deploy.space.plan import BlockInput, BlockPlan, Layer
+
+
+class ResNetFamily:
+    """Bottlenecks: 1x1 to the inner width, k x k with the stride, 1x1 to the block's width, ReLU after the sum."""
+
+    def block(self, inputs: BlockInput) -> BlockPlan:
+        """Return the block's layers. The inner width is expand_ratio x width, rounded to a multiple of 8."""
+        name, active, size = inputs.name, inputs.is_active, inputs.in_size
+        inner = np.maximum(8, np.round(np.asarray(inputs.expand_ratio) * inputs.width / 8).astype(np.int64) * 8)
+        spatial = Layer(
+            f"{name}.spatial",
+            "conv",
+            inner,
+            inner,
+            size,
+            inputs.kernel_size,
+            inputs.stride,
+            active,
+            has_norm=True,
+            has_activation=True,
+        )
+        out_size = spatial.out_size
+        main = (
+            Layer(
+                f"{name}.reduce",
+                "pointwise",
+                inputs.in_channels,
+                inner,
+                size,
+                is_active=active,
+                has_norm=True,
+                has_activation=True,
+            ),
+            spatial,
+            Layer(
+                f"{name}.se",
+                "squeeze_excite",
+                inner,
+                np.maximum(inner // 4, 1),
+                out_size,
+                is_active=active & inputs.has_se,
+            ),
+            Layer(
+                f"{name}.expand",
+                "pointwise",
+                inner,
+                inputs.width,
+                out_size,
+                is_active=active,
+                has_norm=True,
+                starts_at_zero=True,
+            ),
+        )
+        shortcut = []
+        if inputs.stride == 2:
+            shortcut.append(
+                Layer(f"{name}.pool", "pool", inputs.in_channels, inputs.in_channels, size, 2, 2, is_active=active)
+            )
+        projects = np.asarray(inputs.in_channels) != inputs.width
+        shortcut.append(
+            Layer(
+                f"{name}.shortcut",
+                "pointwise",
+                inputs.in_channels,
+                inputs.width,
+                out_size,
+                is_active=active & projects,
+                has_norm=True,
+            )
+        )
+        add = Layer(f"{name}.add", "add", inputs.width, inputs.width, out_size, is_active=active, has_activation=True)
+        return BlockPlan(name, main, tuple(shortcut), add)

@@ -1,0 +1,1 @@
+"""The weight-sharing network: one set of weights, any architecture of its search space."""

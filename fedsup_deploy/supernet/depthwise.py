@@ -1,0 +1,95 @@
+"""A depthwise convolution with a fast weight gradient on CPU.
+
+On CPU, torch's weight gradient of depthwise convolutions with large kernels takes most of a training step. On a small
+feature map there is a shorter way: sum the products of every input pixel p with every output pixel q over the batch,
+
+    M[c, p, q] = sum over images b of x[b, c, p] * g[b, c, q],
+
+and add up the entries of M that share an offset p - stride * q, which is the kernel's index. That is exact; only the
+order of the sum differs. `benchmarks/depthwise_gradient.py` compares the two.
+
+Shapes: B batch, C channels, S side of the input map, Q side of the output map.
+"""
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+#: Elements of the product over all pairs of pixels that are still summed without matrix products.
+_SMALL = 1_500_000
+#: Largest side of a feature map, and smallest kernel, for which matrix products beat torch.
+_MAX_SIDE = 8
+_MIN_KERNEL = 5
+
+
+def depthwise_conv2d(x_BCSS: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """Return the depthwise convolution with padding kernel // 2, as `torch.nn.functional.conv2d` does.
+
+    Args:
+        x_BCSS: Square feature maps, channels innermost in memory.
+        weight: Kernels, shape (C, 1, k, k) with odd k.
+        stride: Step of the kernel.
+    """
+    result: Tensor = _DepthwiseConv.apply(x_BCSS, weight, stride)
+    return result
+
+
+class _DepthwiseConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_BCSS: Tensor, weight: Tensor, stride: int) -> Tensor:
+        ctx.save_for_backward(x_BCSS, weight)
+        ctx.stride = stride
+        return functional.conv2d(x_BCSS, weight, stride=stride, padding=weight.shape[-1] // 2, groups=weight.shape[0])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x_BCSS, weight = ctx.saved_tensors
+        (gradient_BCQQ,) = gradients
+        pairs = x_BCSS.numel() * gradient_BCQQ.shape[-1] ** 2
+        kernel = weight.shape[-1]
+        by_pairs = pairs <= _SMALL or (x_BCSS.shape[-1] <= _MAX_SIDE and kernel >= _MIN_KERNEL)
+        needs_input, needs_weight, _ = ctx.needs_input_grad
+        input_gradient, weight_gradient, _ = torch.ops.aten.convolution_backward(
+            gradient_BCQQ,
+            x_BCSS,
+            weight,
+            None,
+            [ctx.stride] * 2,
+            [kernel // 2] * 2,
+            [1, 1],
+            False,
+            [0, 0],
+            weight.shape[0],
+            [needs_input, needs_weight and not by_pairs, False],
+        )
+        if needs_weight and by_pairs:
+            weight_gradient = _weight_gradient(x_BCSS, gradient_BCQQ, kernel, ctx.stride, pairs)
+        return input_gradient, weight_gradient, None
+
+
+def _weight_gradient(x_BCSS: Tensor, gradient_BCQQ: Tensor, kernel: int, stride: int, pairs: int) -> Tensor:
+    batch, channels, side, _ = x_BCSS.shape
+    out = gradient_BCQQ.shape[-1]
+    if pairs <= _SMALL:
+        x = x_BCSS.permute(0, 2, 3, 1).reshape(batch, side**2, 1, channels)
+        gradient = gradient_BCQQ.permute(0, 2, 3, 1).reshape(batch, 1, out**2, channels)
+        products_CM = (x * gradient).sum(dim=0).view(-1, channels).t()
+    else:
+        x = x_BCSS.permute(1, 2, 3, 0).reshape(channels, side**2, batch)
+        gradient = gradient_BCQQ.permute(1, 0, 2, 3).reshape(channels, batch, out**2)
+        products_CM = torch.bmm(x, gradient).view(channels, -1)
+    return (products_CM @ _offsets(side, out, kernel, stride)).view(channels, 1, kernel, kernel)
+
+
+@functools.lru_cache(maxsize=64)
+def _offsets(side: int, out: int, kernel: int, stride: int) -> Tensor:
+    """Return the matrix (side^2 out^2, kernel^2) with a 1 where a pair of pixels meets a kernel entry."""
+    offset = torch.arange(side)[:, None] - torch.arange(out)[None, :] * stride + kernel // 2
+    is_entry = functional.one_hot(offset.clamp(0, kernel - 1), kernel).float() * (
+        (offset >= 0) & (offset < kernel)
+    ).unsqueeze(-1)
+    pairs = torch.einsum("yvi,xwj->yxvwij", is_entry, is_entry)
+    return pairs.reshape(side**2 * out**2, kernel**2)

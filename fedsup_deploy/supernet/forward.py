@@ -1,0 +1,76 @@
+"""The one forward pass: a plan, its tensors and a normaliser make a network. Supernet and subnet both run it.
+
+Shapes: B batch, C channels, H W spatial, K classes.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fedsup_deploy.space.plan import BlockPlan, Layer, NetworkPlan
+from fedsup_deploy.supernet.depthwise import depthwise_conv2d
+from fedsup_deploy.supernet.normalization import Normalizer
+
+
+def forward(plan: NetworkPlan, weights: Mapping[str, Tensor], x_BCHW: Tensor, normalizer: Normalizer) -> Tensor:
+    """Return the logits, shape (B, K); of a plan without a head, the last feature map.
+
+    Args:
+        plan: Layers in plain integers.
+        weights: For each tensor name its values, already of the plan's shapes.
+        x_BCHW: Images, preprocessed, at the plan's resolution.
+        normalizer: What the activations are normalised with.
+    """
+    # Convolutions of this size are about 1.6 times as fast on CPU with the channels innermost.
+    x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
+    x_BCHW = _layer(plan.stem, weights, x_BCHW, normalizer)
+    for block in plan.blocks:
+        x_BCHW = _block(block, weights, x_BCHW, normalizer)
+    if not plan.head:
+        return x_BCHW
+    name = plan.head[-1].name
+    return functional.linear(x_BCHW.mean(dim=(2, 3)), weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+
+def _block(block: BlockPlan, weights: Mapping[str, Tensor], x_BCHW: Tensor, normalizer: Normalizer) -> Tensor:
+    main, shortcut = x_BCHW, x_BCHW
+    for layer in block.main:
+        main = _layer(layer, weights, main, normalizer)
+    for layer in block.shortcut:
+        shortcut = _layer(layer, weights, shortcut, normalizer)
+    result = main + shortcut
+    return functional.relu(result) if block.add.has_activation else result
+
+
+def _layer(layer: Layer, weights: Mapping[str, Tensor], x_BCHW: Tensor, normalizer: Normalizer) -> Tensor:
+    if layer.op == "pool":
+        return functional.avg_pool2d(x_BCHW, 2, ceil_mode=True)
+    if layer.op == "squeeze_excite":
+        return _squeeze_excite(layer.name, weights, x_BCHW)
+    weight = weights[f"{layer.name}.weight"]
+    if layer.op == "depthwise":
+        x_BCHW = depthwise_conv2d(x_BCHW, weight, layer.stride)
+    elif layer.op == "pointwise":
+        # With the channels innermost this is one matrix product, up to 4 times as fast as conv2d makes it.
+        x_BCHW = functional.linear(x_BCHW.permute(0, 2, 3, 1), weight[:, :, 0, 0]).permute(0, 3, 1, 2)
+    else:
+        x_BCHW = functional.conv2d(x_BCHW, weight, stride=layer.stride, padding=layer.kernel_size // 2)
+    if layer.has_norm:
+        x_BCHW = normalizer(layer.name, x_BCHW, weights)
+    return functional.relu(x_BCHW) if layer.has_activation else x_BCHW
+
+
+def _squeeze_excite(name: str, weights: Mapping[str, Tensor], x_BCHW: Tensor) -> Tensor:
+    gate = x_BCHW.mean(dim=(2, 3), keepdim=True)
+    gate = functional.relu(functional.conv2d(gate, weights[f"{name}.reduce.weight"], weights[f"{name}.reduce.bias"]))
+    gate = functional.conv2d(gate, weights[f"{name}.expand.weight"], weights[f"{name}.expand.bias"])
+    return x_BCHW * functional.hardsigmoid(gate)
+
+
+def at_resolution(x_BCHW: Tensor, resolution: int) -> Tensor:
+    """Return images resized to a side of `resolution` pixels: bilinear, half-pixel centres, no antialiasing."""
+    if x_BCHW.shape[-1] == resolution:
+        return x_BCHW
+    return functional.interpolate(x_BCHW, size=(resolution, resolution), mode="bilinear", align_corners=False)

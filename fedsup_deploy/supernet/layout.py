@@ -1,0 +1,47 @@
+"""`Layout`: what tensors a supernet has and which part of them each architecture uses. No weights."""
+
+import functools
+from typing import Any
+
+from torch import Tensor
+
+from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.space.search_space import SearchSpace
+from fedsup_deploy.supernet import slices as rule
+
+_CACHED = 4096
+
+
+class Layout:
+    """The tensors of a supernet over a search space.
+
+    Args:
+        space: The search space.
+        normalization: `batch` or `parametric`.
+
+    Attributes:
+        shapes: Shape of every shared tensor by name.
+        whole: Slices that take every shared tensor as it is.
+        plan: From an architecture to its layers.
+        slices: From an architecture to the part of each shared tensor that it uses.
+    """
+
+    def __init__(self, space: SearchSpace, normalization: str) -> None:
+        self.space = space
+        self.normalization = normalization
+        self.shapes = rule.shapes(space.full_plan, normalization)
+        self.whole = rule.slices(space.full_plan, space.full_plan, normalization)
+        self.plan = functools.lru_cache(_CACHED)(space.plan)
+        self.slices = functools.lru_cache(_CACHED)(self._slices)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process without the caches."""
+        return Layout, (self.space, self.normalization)
+
+    def partial_coverage(self, architectures: tuple[Architecture, ...]) -> dict[str, Tensor]:
+        """Return masks of the entries the given subnets use, for the tensors they use only in part or not at all."""
+        masks = rule.coverage(self.shapes, [self.slices(architecture) for architecture in architectures])
+        return {name: mask for name, mask in masks.items() if not bool(mask.all())}
+
+    def _slices(self, architecture: Architecture) -> rule.Slices:
+        return rule.slices(self.space.full_plan, self.plan(architecture), self.normalization)

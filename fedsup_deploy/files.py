@@ -7,6 +7,7 @@ Content is written beside its place, flushed to the disk and renamed. What a kil
 import contextlib
 import ctypes
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -50,7 +51,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; on success it becomes `path` as a whole, replacing a folder that was there.
 
     Raises:
-        OutputError: The folder cannot be made or written.
+        OutputError: The folder cannot be made or written, or `path` is a file.
     """
     with _as_output_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +67,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             _swap_into_place(partial, path)
             _sync(path.parent)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -106,6 +107,7 @@ def check_writable(folder: Path) -> None:
     """
     with _as_output_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(folder / "probe")
         probe = _partial(folder / "probe")
         probe.touch()
         probe.unlink()
@@ -120,11 +122,15 @@ def _partial(path: Path) -> Path:
 
 
 def _remove_leftovers(path: Path) -> None:
-    for leftover in path.parent.glob(f".{path.name}.partial-*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.partial-*"):
+        _remove(leftover)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
@@ -139,6 +145,8 @@ def _swap_into_place(partial: Path, path: Path) -> None:
     """Rename a folder over another in one step. The old one is then at `partial`, for the caller to remove."""
     if not path.exists():
         partial.rename(path)
+    elif not path.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "a file is there, expected a folder or nothing", str(path))
     elif sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         arguments = (_AT_FDCWD, os.fsencode(partial), _AT_FDCWD, os.fsencode(path), _RENAME_EXCHANGE)
@@ -150,7 +158,7 @@ def _swap_into_place(partial: Path, path: Path) -> None:
         aside = _partial(path)
         path.rename(aside)
         partial.rename(path)
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove(aside)
 
 
 @contextlib.contextmanager

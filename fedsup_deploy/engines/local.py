@@ -49,7 +49,7 @@ class LocalEngine:
         try:
             for task in tasks:
                 pending.append(self._pool.submit(_perform, _to_numpy(task)))
-                if len(pending) > 2 * self._workers:
+                if len(pending) >= 2 * self._workers:
                     yield _to_torch(pending.popleft().result())
             while pending:
                 yield _to_torch(pending.popleft().result())
@@ -71,11 +71,11 @@ _site: Site | None = None
 
 def _start_worker(make_site: Callable[[], Site]) -> None:
     global _site  # noqa: PLW0603  one site per worker process, set once before its first task
-    torch.set_num_threads(1)
-    _site = make_site()
     # Ctrl-C reaches the whole process group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    _site = make_site()
 
 
 def _exit_with_parent() -> None:

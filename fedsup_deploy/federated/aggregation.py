@@ -1,5 +1,7 @@
 """The server's average: every supernet entry over the clients that hold it, eq. 5."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -48,12 +50,14 @@ class CoverageMean:
     def _reason_to_reject(self, update: ClientUpdate, where: rule.Slices) -> str | None:
         if update.num_samples < 1:
             return f"{update.num_samples} samples"
+        if not math.isfinite(update.loss):
+            return f"loss is {update.loss}"
         if update.weights.keys() != where.keys():
             return "other tensors than it was sent"
         for name, index in where.items():
             tensor = update.weights[name]
-            if tensor.shape != self._ones[name][index].shape:
-                return f"tensor {name} has shape {tuple(tensor.shape)}"
+            if tensor.shape != self._ones[name][index].shape or tensor.dtype != torch.float32:
+                return f"tensor {name} is {tuple(tensor.shape)} {tensor.dtype}"
             if not bool(torch.isfinite(tensor).all()):
                 return f"tensor {name} is not finite"
         return None

@@ -64,7 +64,7 @@ def train(
         seed: Seed of the run.
 
     Returns:
-        The update, or a failure when the loss is not finite.
+        The update, or a failure when a batch cannot be computed or its loss is not finite. `task` stays as it is.
     """
     x_NCHW, labels_N = images
     weights = {name: tensor.detach().clone().requires_grad_() for name, tensor in task.weights.items()}
@@ -81,7 +81,12 @@ def train(
     for indices in _batches(len(labels_N), params, generator):
         x_BCHW = torch.from_numpy(augmentation.apply(x_NCHW[indices].numpy(), generator))
         optimizer.zero_grad(set_to_none=True)
-        loss, trained = backward(weights, x_BCHW, labels_N[indices])
+        try:
+            loss, trained = backward(weights, x_BCHW, labels_N[indices])
+        except (IndexError, RuntimeError, ValueError) as error:
+            # What torch raises for a batch it cannot compute, such as one image normalised where the map is 1x1.
+            reason, _, _ = str(error).partition("\n")
+            return ClientFailure(task.client, f"step {len(losses)}: {reason}")
         if not math.isfinite(loss):
             return ClientFailure(task.client, f"loss is {loss} after {len(losses)} steps")
         losses.append(loss)

@@ -129,7 +129,7 @@ class Site:
 
     def _prepare(self, images: ImageDataset, resolution: int) -> tuple[Tensor, Tensor]:
         x_NCHW = self._data.preprocessing.for_size(resolution).apply(images.images_NHWC)
-        return torch.from_numpy(x_NCHW), torch.from_numpy(images.labels_N)
+        return torch.from_numpy(x_NCHW), torch.tensor(images.labels_N)
 
     def _prepare_split(self, name: str, resolution: int) -> tuple[Tensor, Tensor]:
         return self._prepare(self._data.split(name), resolution)

@@ -79,7 +79,7 @@ def pool(parts: Iterable[PooledStatistics]) -> PooledStatistics:
             no more than float64 rounding.
 
     Raises:
-        DataError: There is no part, or a part is not finite or not of these layers.
+        DataError: There is no part, or a part is not finite or not of these layers and channels.
     """
     result: dict[str, ChannelSums] = {}
     for index, part in enumerate(parts):
@@ -88,6 +88,8 @@ def pool(parts: Iterable[PooledStatistics]) -> PooledStatistics:
         for name, sums in part.layers.items():
             if sums.count < 1 or not np.isfinite(sums.total_C).all() or not np.isfinite(sums.squares_C).all():
                 raise DataError(f"client statistics of layer {name}: got no or not finite values")
+            if index > 0 and sums.total_C.shape != result[name].total_C.shape:
+                raise DataError(f"client statistics of layer {name}: got other channels from one client than another")
             result[name] = result[name] + sums if index > 0 else sums
     if not result:
         raise DataError("client statistics: got none, expected those of at least one client")

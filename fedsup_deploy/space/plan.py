@@ -35,7 +35,7 @@ class Layer:
         is_active: Which architectures have the layer.
         has_norm: Whether a normalisation follows.
         has_activation: Whether a ReLU follows (after the normalisation).
-        starts_at_zero: Whether the normalisation's gamma starts at 0, so that a residual block starts as its shortcut.
+        ends_residual: Whether it is the last of a block's main path, whose normalisation starts damped.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Layer:
     is_active: Any = True
     has_norm: bool = False
     has_activation: bool = False
-    starts_at_zero: bool = False
+    ends_residual: bool = False
 
     @property
     def out_size(self) -> Any:

@@ -18,11 +18,13 @@ from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.space.architecture import Architecture, Block
 from fedsup_deploy.space.plan import BlockInput, Family, IntArray, Layer, NetworkPlan, concrete, largest_over
 
-_BLOCK_GENES = 4
+_BLOCK_DIMENSIONS = ("width", "kernel_size", "expand_ratio", "has_se")
+_BLOCK_GENES = len(_BLOCK_DIMENSIONS)
 _MAX_ENUMERATED = 2_000_000
 
 Positive = Annotated[StrictInt, Field(ge=1)]
 Choices = Annotated[tuple[Positive, ...], Field(min_length=1)]
+FiniteFloat = Annotated[StrictFloat, Field(allow_inf_nan=False)]
 
 
 def _ascending(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -44,7 +46,7 @@ class Stage(BaseModel):
     """Numbers of active blocks; blocks with a lower index are always kept."""
     kernel_sizes: Choices = (3,)
     """Sides of the spatial kernel, odd."""
-    expand_ratios: Annotated[tuple[StrictFloat | StrictInt, ...], Field(min_length=1)] = (1,)
+    expand_ratios: Annotated[tuple[FiniteFloat | StrictInt, ...], Field(min_length=1)] = (1,)
     """Inner channels over the family's reference width."""
     squeeze_excite: Annotated[tuple[StrictBool, ...], Field(min_length=1)] = (False,)
     """Whether a squeeze-excitation follows the spatial convolution."""
@@ -81,11 +83,18 @@ class Stem(BaseModel):
     widths: Choices
     """Output channels."""
     kernel_size: Positive = 3
-    """Side of the kernel."""
+    """Side of the kernel, odd."""
     stride: Literal[1, 2] = 1
     """Step of the kernel."""
 
     _sorted = field_validator("widths")(_ascending)
+
+    @field_validator("kernel_size")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError(f"got {value}, expected an odd kernel size")
+        return value
 
 
 class SearchSpace(BaseModel):
@@ -138,7 +147,8 @@ class SearchSpace(BaseModel):
 
     def with_data(self, in_channels: int, num_classes: int) -> "SearchSpace":
         """Return the same space for other images and classes."""
-        return self.model_copy(update={"in_channels": in_channels, "num_classes": num_classes})
+        # A copy made by `model_copy` would keep the cached plan of other data.
+        return self.model_validate({**self.to_dict(), "in_channels": in_channels, "num_classes": num_classes})
 
     @property
     def largest(self) -> Architecture:
@@ -208,10 +218,9 @@ class SearchSpace(BaseModel):
             if self.choices == "per-stage" and len(set(blocks)) > 1:
                 raise ConfigError(f"blocks of {stage.name} differ, but space {self.name} chooses per stage")
             for block in blocks if self.choices == "per-block" else blocks[:1]:
-                values = (block.width, block.kernel_size, block.expand_ratio, block.has_se)
                 genes += [
-                    _index(choices, value, f"block of {stage.name}", self)
-                    for choices, value in zip(stage.block_choices, values, strict=True)
+                    _index(choices, getattr(block, dimension), f"{dimension} of a block of {stage.name}", self)
+                    for choices, dimension in zip(stage.block_choices, _BLOCK_DIMENSIONS, strict=True)
                 ]
             if self.choices == "per-block":
                 genes += [0] * (_BLOCK_GENES * (max(stage.depths) - len(blocks)))

@@ -81,7 +81,8 @@ def _weight_gradient(x_BCSS: Tensor, gradient_BCQQ: Tensor, kernel: int, stride:
         x = x_BCSS.permute(1, 2, 3, 0).reshape(channels, side**2, batch)
         gradient = gradient_BCQQ.permute(1, 0, 2, 3).reshape(channels, batch, out**2)
         products_CM = torch.bmm(x, gradient).view(channels, -1)
-    return (products_CM @ _offsets(side, out, kernel, stride)).view(channels, 1, kernel, kernel)
+    offsets = _offsets(side, out, kernel, stride).to(products_CM.dtype)
+    return (products_CM @ offsets).view(channels, 1, kernel, kernel)
 
 
 @functools.lru_cache(maxsize=64)

@@ -18,6 +18,10 @@ from fedsup_deploy.supernet.forward import forward
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.normalization import BY_BATCH, Normalizer
 
+#: Gamma of the normalisation that ends a residual block's main path, before training. FedSup (arXiv 2206.01366) starts
+#: at 0; then both the classifier and the blocks have next to nothing to learn from in the few steps a client takes.
+RESIDUAL_GAMMA = 0.5
+
 
 class Supernet:
     """A weight-sharing network over a search space.
@@ -80,18 +84,18 @@ def initial_weights(layout: Layout, seed: int) -> dict[str, Tensor]:
     """Return the weights a training run starts from.
 
     Convolutions are drawn from a normal distribution of variance 2 / fan-out and the classifier from one of standard
-    deviation 0.01; biases and normalisations start neutral, the last gamma of each residual block at 0.
+    deviation 0.01; biases and normalisations start neutral, the last gamma of each residual block at RESIDUAL_GAMMA.
 
-    Source: K. He et al., arXiv 1502.01852 (variance); P. Goyal et al., arXiv 1706.02677 (zero gamma).
+    Source: K. He et al., arXiv 1502.01852 (variance).
     """
     plan = layout.space.full_plan
-    zero_gammas = {f"{layer.name}.norm.gamma" for layer in plan.layers() if layer.starts_at_zero}
+    damped = {f"{layer.name}.norm.gamma" for layer in plan.layers() if layer.ends_residual}
     depthwise = {f"{layer.name}.weight" for layer in plan.layers() if layer.op == "depthwise"}
     weights: dict[str, Tensor] = {}
     for name, shape in layout.shapes.items():
         if len(shape) == 1:
-            is_one = name.endswith(".gamma") and name not in zero_gammas
-            weights[name] = torch.full(shape, 1.0 if is_one else 0.0)
+            gamma = RESIDUAL_GAMMA if name in damped else 1.0
+            weights[name] = torch.full(shape, gamma if name.endswith(".gamma") else 0.0)
             continue
         fan_out = math.prod(shape[2:]) * (1 if name in depthwise else shape[0])
         deviation = 0.01 if len(shape) == 2 else math.sqrt(2 / fan_out)

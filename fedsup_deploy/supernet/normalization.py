@@ -60,7 +60,8 @@ def parametric_normalize(name: str, x_BCHW: Tensor, weights: Mapping[str, Tensor
     alpha, gamma, beta = (weights[f"{name}.norm.{part}"] for part in ("alpha", "gamma", "beta"))
     centred = x_BCHW - alpha[:, None, None]
     mean_square = centred.square().mean(dim=(0, 2, 3))
-    # The tiny constant keeps the root differentiable at zero; it changes the RMS by less than float32 resolves.
+    # The tiny constant keeps the root differentiable at zero. It changes the scale of a channel that is zero throughout
+    # by 1e-6 / PARAMETRIC_EPSILON, 0.03 %, and that of an ordinary one by less than float32 resolves.
     scale = gamma / ((mean_square + 1e-12).sqrt() + PARAMETRIC_EPSILON)
     return centred * scale[:, None, None] + beta[:, None, None]
 

@@ -20,7 +20,7 @@ class MobileNetFamily:
         1x1 convolution (without norm: it starts as a plain projection beside a main path that starts at zero).
         """
         name, active, size = inputs.name, inputs.is_active, inputs.in_size
-        inner = np.round(inputs.in_channels * np.asarray(inputs.expand_ratio)).astype(np.int64)
+        inner = np.maximum(1, np.round(inputs.in_channels * np.asarray(inputs.expand_ratio)).astype(np.int64))
         depthwise = Layer(
             f"{name}.depthwise",
             "depthwise",
@@ -62,7 +62,7 @@ class MobileNetFamily:
                 out_size,
                 is_active=active,
                 has_norm=True,
-                starts_at_zero=True,
+                ends_residual=True,
             ),
         )
         shortcut = []

@@ -58,7 +58,7 @@ class ResNetFamily:
                 out_size,
                 is_active=active,
                 has_norm=True,
-                starts_at_zero=True,
+                ends_residual=True,
             ),
         )
         shortcut = []

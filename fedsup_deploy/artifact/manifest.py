@@ -1,0 +1,360 @@
+"""`manifest.json`, schema 1: everything a bundle says about itself, as values that cannot be changed.
+
+Owns the fields, their units and what makes them valid. It reads and writes text, never files, and it never computes a
+figure. Measured and predicted latency are two fields of two types. No field holds a path of a machine.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
+
+from fedsup_deploy.config.document import dotted, show
+from fedsup_deploy.errors import ArtifactError
+
+FILENAME = "manifest.json"
+SCHEMA: Final = 1
+
+# An absolute path: at the start of the text with any name after the slash, or further inside with two names, so that
+# `T-shirt/top`, `GMAC /s` and https://... remain text. Also a home folder, and a drive or share of Windows.
+_MACHINE_PATH = re.compile(
+    r"^/\w|(?<![\w.:/)\]-])/[\w.+-]+/[\w.+-]|(?<!\w)~(?:[A-Za-z_]\w*)?/|(?<!\w)[A-Za-z]:[\\/]|\\\\\w|file://"
+)
+
+Text = Annotated[str, Field(min_length=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+JsonObject = dict[str, JsonValue]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class PredictorError(_Section):
+    """How far the profile's latency model was off on networks measured on the device."""
+
+    acc5: Share
+    """Share of networks predicted within 5 %."""
+    acc10: Share
+    """Share of networks predicted within 10 %."""
+    spearman: float = Field(ge=-1, le=1)
+    """Rank correlation of predicted and measured."""
+    mape: NotNegative
+    """Mean of |predicted - measured| / measured; 0.05 is 5 %."""
+    num_heldout: int = Field(ge=1)
+    """Number of those networks."""
+
+
+class ProfileRecord(_Section):
+    """The device profile the subnet was picked for."""
+
+    name: Text
+    """Name of the profile."""
+    hash: Sha256
+    """SHA-256 of its content."""
+    provenance: tuple[Literal["datasheet", "measured", "published"], ...] = Field(min_length=1)
+    """How its costs are known."""
+    error: Literal["none"] | PredictorError
+    """How far its predictions were off on the device; `none` where nobody measured."""
+
+
+class TensorSpec(_Section):
+    """An input or output of the model."""
+
+    name: Text
+    """Its name in `model.onnx`."""
+    shape: tuple[Literal["batch"] | Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    """Its dimensions; `batch` is any number of images."""
+    dtype: Text
+    """Element type, such as `float32`."""
+
+
+class Accuracy(_Section):
+    """Share of images classified correctly, in [0, 1]."""
+
+    dataset: Text
+    """Name of the data set."""
+    split: Text
+    """Which part of it, such as `test`."""
+    num_samples: int = Field(ge=1)
+    """Number of images."""
+    precision: Literal["fp32"]
+    """Number format of `recalibrated` and `not_recalibrated`."""
+    recalibrated: Share
+    """Of the model in this bundle: norms folded with client statistics."""
+    not_recalibrated: Share | None
+    """Of the same subnet with the supernet's own statistics; null where there are none."""
+    int8: Share | None = None
+    """Of the quantised model in this bundle; null when there is none."""
+
+
+class Costs(_Section):
+    """What one inference costs, counted from the architecture: one image, float32."""
+
+    num_macs: Count
+    """Multiply-accumulates of convolutions and linear layers."""
+    num_params: Count
+    """Parameters of the exported model."""
+    peak_activation_bytes: Count
+    """Most bytes of activations alive at one time."""
+    moved_bytes: Count
+    """Bytes of inputs, outputs and weights read and written, summed over the layers."""
+
+
+class PredictedLatency(_Section):
+    """Latency by the profile's latency model at batch 1. Nobody timed it."""
+
+    value_ms: NotNegative
+    """The prediction, in ms."""
+    interval_ms: tuple[NotNegative, NotNegative] | None
+    """Lower and upper end of the prediction interval, in ms; null where the profile's error is `none`."""
+    kind: Text
+    """Kind of latency model, such as `roofline`."""
+    provenance: tuple[Literal["datasheet", "measured", "published"], ...] = Field(min_length=1)
+    """How the costs behind it are known."""
+
+    @field_validator("interval_ms")
+    @classmethod
+    def _is_ordered(cls, interval_ms: tuple[float, float] | None) -> tuple[float, float] | None:
+        if interval_ms is not None and interval_ms[0] > interval_ms[1]:
+            raise ValueError("expected the lower end first")
+        return interval_ms
+
+
+class LatencyStatistics(_Section):
+    """Times of single inferences, in ms."""
+
+    num_runs: int = Field(ge=1)
+    """Number of timed inferences."""
+    min_ms: NotNegative
+    """Shortest."""
+    p10_ms: NotNegative
+    """10th percentile."""
+    p50_ms: NotNegative
+    """Median."""
+    p90_ms: NotNegative
+    """90th percentile."""
+    mean_ms: NotNegative
+    """Mean."""
+
+
+class Stability(_Section):
+    """Whether the measurement repeats itself."""
+
+    statistic: Text
+    """What was compared between two halves of the session."""
+    disagreement: NotNegative
+    """Relative difference of the halves."""
+    stable_within: NotNegative
+    """Largest difference that is called stable."""
+    verdict: Literal["stable", "unstable"]
+    """Whether to trust the statistics."""
+
+
+class MeasuredLatency(_Section):
+    """Latency timed on a machine, which `environment` describes. It need not be the profile's device."""
+
+    protocol: JsonObject
+    """How long and how often, batch size included."""
+    statistics: LatencyStatistics
+    """What was found."""
+    stability: Stability
+    """The noise, with a verdict."""
+    load_ms: NotNegative
+    """Time to load the model, in ms."""
+    first_run_ms: NotNegative
+    """Time of the first inference, in ms."""
+    peak_rss_mib: NotNegative | None
+    """Most memory the measuring process held, in MiB; null where the system does not tell."""
+    environment: JsonObject
+    """Processor, threads, runtime and versions."""
+
+
+class FormatParity(_Section):
+    """How far one format is from the reference."""
+
+    max_abs_diff: NotNegative
+    """Largest difference of a logit."""
+    argmax_agreement: Share
+    """Share of inputs with the reference's class."""
+    batch_invariance_max_abs_diff: NotNegative
+    """Largest difference of a logit between an input alone and inside a batch."""
+
+
+class ParityRecord(_Section):
+    """What the parity gate compared before this bundle was allowed to exist."""
+
+    tolerance: NotNegative
+    """Allowed difference of a logit from the reference."""
+    batch_tolerance: NotNegative
+    """Allowed difference of a logit between an input alone and inside a batch."""
+    batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    """Batch sizes compared."""
+    num_inputs: int = Field(ge=1)
+    """Number of inputs."""
+    formats: dict[str, FormatParity] = Field(min_length=1)
+    """The findings per format."""
+
+
+class Lineage(_Section):
+    """SHA-256 of what the bundle was made from."""
+
+    run: Sha256
+    """The training run's resolved config and seed."""
+    space: Sha256
+    """The search space."""
+    statistics: Sha256
+    """The client statistics that the norms were folded with."""
+    profile: Sha256
+    """The device profile."""
+    search: Sha256 | None
+    """The search that picked the architecture; null when it was named by the user."""
+
+
+class FileRecord(_Section):
+    """One file of the bundle."""
+
+    sha256: Sha256
+    """Hash of its bytes."""
+    bytes: Count
+    """Its size."""
+
+
+class ManifestDraft(_Section):
+    """A manifest before its files were written and compared."""
+
+    schema_version: Literal[1] = Field(SCHEMA, alias="schema")
+    """Version of this file format."""
+    arch_id: Text
+    """Name of the architecture, from its content alone."""
+    arch: JsonObject
+    """The architecture."""
+    profile: ProfileRecord
+    """The device profile it was picked for."""
+    classes: tuple[str, ...] = Field(min_length=1)
+    """Names of the classes, in the order of the logits."""
+    preprocessing: JsonObject
+    """From pixels to the input, complete: sizes, mean, std, layout, interpolation."""
+    inputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    """What the model takes."""
+    outputs: tuple[TensorSpec, ...] = Field(min_length=1)
+    """What it returns: logits."""
+    accuracy: Accuracy
+    """How often it is right."""
+    costs: Costs
+    """What it costs, counted."""
+    latency_predicted: PredictedLatency
+    """What the profile's latency model says."""
+    latency_measured: MeasuredLatency | None = None
+    """What a clock said; null when nobody measured."""
+    lineage: Lineage
+    """What it was made from."""
+    versions: dict[str, str]
+    """Versions of the packages that made it."""
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> "ManifestDraft":
+        num_logits = self.outputs[0].shape[-1]
+        if num_logits != len(self.classes):
+            raise ValueError(f"outputs: got {num_logits} logits, expected one for each of {len(self.classes)} classes")
+        if self.profile.hash != self.lineage.profile:
+            raise ValueError("lineage.profile: differs from profile.hash, expected the same hash")
+        if self.profile.error == "none" and self.latency_predicted.interval_ms is not None:
+            raise ValueError("latency_predicted.interval_ms: expected null, as the profile's error is none")
+        return self
+
+    @model_validator(mode="after")
+    def _names_no_machine(self) -> "ManifestDraft":
+        for key, text in _texts(self.model_dump(mode="json", by_alias=True), ()):
+            if _MACHINE_PATH.search(text):
+                raise ValueError(f"{dotted(key)}: got {show(text)}, expected no path of a machine")
+        return self
+
+
+class Manifest(ManifestDraft):
+    """A whole bundle's manifest."""
+
+    parity: ParityRecord
+    """What the parity gate found."""
+    files: dict[FileName, FileRecord] = Field(min_length=1)
+    """Every other file of the bundle."""
+
+    @field_validator("files")
+    @classmethod
+    def _cannot_hold_itself(cls, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
+        if FILENAME in files:
+            raise ValueError(f"got {FILENAME}, expected the other files only")
+        return files
+
+    def to_json(self) -> str:
+        """Return the file's text."""
+        document = self.model_dump(mode="json", by_alias=True)
+        return json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str = FILENAME) -> "Manifest":
+        """Return the manifest of a file's text.
+
+        Args:
+            text: The text.
+            where: Name of the file, for messages.
+
+        Raises:
+            ArtifactError: It is no JSON object, of another schema version, or a key is missing, unknown or wrong.
+        """
+        try:
+            document = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise ArtifactError(f"{where}: damaged: {error}; copy or export the bundle again") from error
+        version = document.get("schema") if isinstance(document, dict) else None
+        if version != SCHEMA:
+            raise ArtifactError(f"{where}: schema: got {show(version)}, expected {SCHEMA}; export the bundle again")
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise ArtifactError(f"{where}: {_first_problem(error)}; copy or export the bundle again") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    details = error.errors(include_url=False)
+    first, more = details[0], f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    if first["type"] == "value_error" and not first["loc"]:
+        text = str(first["ctx"]["error"])
+    else:
+        said = f"got {show(first['input'])}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+        what = {"missing": "missing key", "extra_forbidden": "unknown key"}.get(first["type"], said)
+        text = f"{dotted(first['loc'])}: {what}"
+    return text.replace("\n", "\\n") + more
+
+
+def _texts(value: Any, key: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield every text inside a JSON value, keys of mappings included, with where it stands."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, entry in value.items():
+            yield key, name
+            yield from _texts(entry, (*key, name))
+    elif isinstance(value, list):
+        for index, entry in enumerate(value):
+            yield from _texts(entry, (*key, index))
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return document
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"got {name}, expected a finite number")

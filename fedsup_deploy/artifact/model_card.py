@@ -1,0 +1,123 @@
+"""`MODEL_CARD.md`: a bundle's manifest for people. It adds no figure and no judgement of its own."""
+
+import json
+from collections.abc import Iterator
+
+from fedsup_deploy.artifact.manifest import ManifestDraft, MeasuredLatency, ParityRecord, PredictedLatency
+
+_USE = """\
+```python
+import json, numpy as np, onnxruntime
+session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+images = np.load("vectors.npz")["inputs"]  # preprocessed as below, float32, any number of them
+logits = session.run(["{output}"], {{"{input}": images}})[0]
+print([json.load(open("manifest.json", encoding="utf-8"))["classes"][i] for i in logits.argmax(axis=1)])
+```"""
+
+
+def render_model_card(draft: ManifestDraft, parity: ParityRecord, formats: tuple[str, ...]) -> str:
+    """Return the card as Markdown.
+
+    Args:
+        draft: What the bundle says about itself.
+        parity: What the parity gate found.
+        formats: The model files.
+    """
+    return "\n".join(
+        [
+            f"# Subnet {draft.arch_id} for {draft.profile.name}",
+            "",
+            *_summary(draft, formats),
+            "",
+            "## Use",
+            "",
+            _USE.format(input=draft.inputs[0].name, output=draft.outputs[0].name),
+            "",
+            "`python run.py` checks every file, compares the outputs with `vectors.npz` and times the model on this "
+            "machine. It needs Python 3.8+, numpy and onnxruntime.",
+            "",
+            "## Figures",
+            "",
+            *_figures(draft),
+            "",
+            "## Parity",
+            "",
+            *_parity(parity),
+            "",
+            "## Preprocessing",
+            "",
+            "```json",
+            json.dumps(draft.preprocessing, indent=2, ensure_ascii=False),
+            "```",
+            "",
+            "## Limits",
+            "",
+            *_limits(draft),
+            "",
+        ]
+    )
+
+
+def _summary(draft: ManifestDraft, formats: tuple[str, ...]) -> Iterator[str]:
+    shape = " x ".join(str(size) for size in draft.inputs[0].shape)
+    yield f"An image classifier with {len(draft.classes)} classes, cut from a supernet that was trained by federated"
+    yield f"learning on {draft.accuracy.dataset}. Norms are folded into the convolutions."
+    yield ""
+    yield f"- Files: {', '.join(f'`{name}`' for name in formats)}"
+    yield f"- Input: `{draft.inputs[0].name}`, {draft.inputs[0].dtype}, {shape}"
+    yield f"- Output: `{draft.outputs[0].name}`, {draft.outputs[0].dtype}, one logit per class"
+    yield f"- Classes: {', '.join(draft.classes)}"
+
+
+def _figures(draft: ManifestDraft) -> Iterator[str]:
+    accuracy, costs = draft.accuracy, draft.costs
+    tested = f"{accuracy.dataset} {accuracy.split}, {accuracy.num_samples:,} images, {accuracy.precision}"
+    yield "| figure | value | how it is known |"
+    yield "| --- | --- | --- |"
+    yield f"| accuracy | {accuracy.recalibrated:.2%} | {tested} |"
+    if accuracy.not_recalibrated is not None:
+        yield f"| accuracy before recalibration | {accuracy.not_recalibrated:.2%} | the same images |"
+    if accuracy.int8 is not None:
+        yield f"| accuracy in int8 | {accuracy.int8:.2%} | the same images |"
+    yield f"| MACs | {costs.num_macs:,} | counted, one image |"
+    yield f"| parameters | {costs.num_params:,} | counted |"
+    yield f"| peak activation memory | {costs.peak_activation_bytes:,} bytes | counted, one image |"
+    yield f"| memory traffic | {costs.moved_bytes:,} bytes | counted, one image |"
+    yield _predicted(draft.latency_predicted, draft.profile.name)
+    yield _measured(draft.latency_measured)
+
+
+def _predicted(latency: PredictedLatency, profile: str) -> str:
+    interval = "no interval is claimed"
+    if latency.interval_ms is not None:
+        interval = f"interval {latency.interval_ms[0]:.3g} to {latency.interval_ms[1]:.3g} ms"
+    known = f"{latency.kind} model of {profile}, costs {' and '.join(latency.provenance)}; {interval}"
+    return f"| latency, PREDICTED | {latency.value_ms:.3g} ms | {known} |"
+
+
+def _measured(latency: MeasuredLatency | None) -> str:
+    if latency is None:
+        return "| latency, MEASURED | not measured | |"
+    statistics, where = latency.statistics, latency.environment
+    value = f"p10 {statistics.p10_ms:.3g} ms, p50 {statistics.p50_ms:.3g} ms, p90 {statistics.p90_ms:.3g} ms"
+    known = f"{where.get('cpu', 'processor unknown')}, threads {where.get('threads', 'unknown')}"
+    return f"| latency, MEASURED | {value} | {known}; {statistics.num_runs} runs, {latency.stability.verdict} |"
+
+
+def _parity(parity: ParityRecord) -> Iterator[str]:
+    batches = ", ".join(str(batch) for batch in parity.batches)
+    yield f"Each file was compared with the network it was made from: {parity.num_inputs} inputs at batch {batches}."
+    yield f"Allowed: {parity.tolerance:g}; alone against inside a batch: {parity.batch_tolerance:g}."
+    yield ""
+    yield "| format | max abs difference | same class | alone against in a batch |"
+    yield "| --- | --- | --- | --- |"
+    for name, found in parity.formats.items():
+        difference, agreement = found.max_abs_diff, found.argmax_agreement
+        yield f"| {name} | {difference:.1e} | {agreement:.0%} | {found.batch_invariance_max_abs_diff:.1e} |"
+
+
+def _limits(draft: ManifestDraft) -> Iterator[str]:
+    yield f"- Evaluated on {draft.accuracy.dataset} only; nothing is known about other images."
+    yield "- Images must be preprocessed exactly as above."
+    if draft.profile.error == "none":
+        yield f"- Nobody has measured how far predictions for {draft.profile.name} are off."

@@ -1,0 +1,31 @@
+"""`fedsup-deploy evaluate`."""
+
+from pathlib import Path
+
+import click
+
+from fedsup_deploy.cli import options
+from fedsup_deploy.cli.commands import Command
+from fedsup_deploy.cli.output import Output
+
+
+@click.command("evaluate", cls=Command)
+@options.run_argument()
+@options.arch_option()
+@click.option(
+    "--split",
+    type=click.Choice(["test", "validation"]),
+    default="test",
+    show_default=True,
+    help="Images to evaluate on.",
+)
+@click.option("--per-client", is_flag=True, help="Also the accuracy on each client's images, and of the worst tenth.")
+@options.schedule_option()
+@click.pass_obj
+def command(output: Output, run: Path, architecture: str, split: str, per_client: bool, schedule: str | None) -> None:
+    """Measure the accuracy of one subnet after recalibration."""
+    from fedsup_deploy.pipeline.evaluation import evaluate
+
+    with output.progress() as listeners:
+        result = evaluate(run, architecture, split=split, per_client=per_client, schedule=schedule, listeners=listeners)
+    output.emit(result)

@@ -1,0 +1,135 @@
+"""The command `fedsup-deploy`: its list of commands, and how any of them ends.
+
+Owns exit codes and error messages. A command's module is imported only when the command is asked for, so that help
+needs neither torch nor the time to load it.
+"""
+
+import contextlib
+import io
+import os
+import select
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import click
+
+from fedsup_deploy.cli.commands import LazyGroup
+from fedsup_deploy.cli.output import Output
+from fedsup_deploy.errors import FedsupError
+
+EXIT_USAGE: Final = 2
+EXIT_INTERNAL: Final = 70
+EXIT_INTERRUPTED: Final = 130
+EXIT_BROKEN_PIPE: Final = 141
+
+cli = LazyGroup(
+    "fedsup-deploy",
+    {
+        "demo": "Run the whole way on bundled images: train, search, export, measure.",
+        "train": "Train a supernet over federated clients.",
+        "evaluate": "Measure the accuracy of one subnet after recalibration.",
+        "search": "Find the most accurate subnet within the limits of each device profile.",
+        "extract": "Write one subnet's own weights and its architecture.",
+        "recalibrate": "Take a subnet's normalisation statistics from the clients.",
+        "export": "Make one verified bundle of model files per device profile.",
+        "measure": "Time a bundle or an ONNX model on this machine.",
+        "verify": "Check a bundle's hashes and that its models compute what they must.",
+        "inspect": "Say what a file or folder of ours is and what made it.",
+        "profile": "List, show and validate device profiles.",
+    },
+    help="One federated supernet training run, the right model for every device class.",
+)
+
+
+class Failure(NamedTuple):
+    """How a command that did not succeed ends."""
+
+    kind: str
+    """Name of the error, for scripts."""
+    message: str
+    exit_code: int
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        args: The words after the program's name; None takes those of this process.
+
+    Side effects: Whatever the command does. Writes results to stdout and everything else to stderr.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        return run(cli, sys.argv[1:] if args is None else args)
+    except BrokenPipeError:
+        # Whoever read our output has gone. Python would complain again when it flushes stdout at its end.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+
+
+def run(group: click.Group, args: Sequence[str]) -> int:
+    """Run one command of a group and return its exit code; every exception becomes one line on stderr.
+
+    Raises:
+        BrokenPipeError: Nobody reads stdout any more.
+    """
+    output = Output.from_args(args)
+    try:
+        with group.make_context(group.name, list(args), obj=output) as context:
+            group.invoke(context)
+        sys.stdout.flush()
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except (Exception, KeyboardInterrupt) as error:  # the outermost frame: whatever it is, it ends here
+        if isinstance(error, BrokenPipeError) and _is_stdout_closed():
+            raise
+        return _report(error, output)
+    return 0
+
+
+def _report(error: BaseException, output: Output) -> int:
+    """Say how a command failed. Returns the exit code."""
+    failure = _failure(error)
+    if output.is_debug and not isinstance(error, (click.ClickException, click.Abort, KeyboardInterrupt)):
+        traceback.print_exception(error)
+    has_own_word = failure.exit_code in {EXIT_INTERNAL, EXIT_INTERRUPTED}
+    click.echo(failure.message if has_own_word else f"error: {failure.message}", err=True)
+    if output.as_json:
+        output.emit({"error": failure._asdict()})
+    return failure.exit_code
+
+
+def _failure(error: BaseException) -> Failure:
+    if isinstance(error, FedsupError):
+        return Failure(type(error).__name__, _one_line(error), error.exit_code)
+    if isinstance(error, click.ClickException):
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        hint = f"; see '{context.command_path} --help'" if context else ""
+        return Failure("UsageError", _one_line(error.format_message()).rstrip(".") + hint, EXIT_USAGE)
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return Failure("Interrupted", f"interrupted{': ' if str(error) else ''}{_one_line(error)}", EXIT_INTERRUPTED)
+    what = f"{type(error).__name__}: {_one_line(error)}"
+    return Failure("InternalError", f"internal error: {what} (run again with --debug)", EXIT_INTERNAL)
+
+
+def _one_line(text: Any) -> str:
+    return " ".join(line.strip() for line in str(text).splitlines() if line.strip())
+
+
+def _is_stdout_closed() -> bool:
+    """Return whether a broken pipe is that of stdout, not that of, say, a worker process."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(state & (select.POLLERR | select.POLLHUP) for _, state in poll.poll(0))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

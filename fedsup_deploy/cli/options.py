@@ -1,0 +1,52 @@
+"""Arguments and options that several commands take."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+NEW_PATH: Final = click.Path(path_type=Path)
+OLD_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+OLD_FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
+OLD_PATH: Final = click.Path(exists=True, path_type=Path)
+SCHEDULES: Final = click.Choice(["one-shot", "layer-wise"])
+
+
+def positive(context: click.Context, parameter: click.Parameter, number: float | None) -> float | None:
+    """Let only finite numbers above 0 pass: the callback of an option (`click.FloatRange` lets NaN pass).
+
+    Raises:
+        BadParameter: It is another number.
+    """
+    if number is not None and not (math.isfinite(number) and number > 0):
+        raise click.BadParameter(f"got {number}, expected a number above 0", context, parameter)
+    return number
+
+
+def run_argument(*, required: bool = True) -> Decorator:
+    """Return the decorator that adds RUN, the folder of a run."""
+    return click.argument("run", metavar="RUN" if required else "[RUN]", type=OLD_FOLDER, required=required)
+
+
+def arch_option(*, required: bool = True) -> Decorator:
+    """Return the decorator that adds --arch."""
+    meaning = "The subnet: largest, smallest, an arch_id, or a JSON or YAML file."
+    return click.option("--arch", "architecture", metavar="ARCH", required=required, help=meaning)
+
+
+def schedule_option() -> Decorator:
+    """Return the decorator that adds --schedule, by default that of the run."""
+    meaning = "How client statistics are taken: in one exchange, or exactly, layer by layer.  [default: as configured]"
+    return click.option("--schedule", type=SCHEDULES, help=meaning)
+
+
+def seed_option(default: int | None, meaning: str) -> Decorator:
+    """Return the decorator that adds --seed."""
+    number = click.IntRange(min=0)
+    return click.option(
+        "--seed", type=number, metavar="N", default=default, show_default=default is not None, help=meaning
+    )

@@ -1,0 +1,80 @@
+"""Where results and progress go: results to stdout, as a short table or one JSON document; all else to stderr."""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fedsup_deploy.events import Listener
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Result = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """What the user wants to see.
+
+    Args:
+        args: The command line, without the program's name.
+        as_json: Print results as one JSON document.
+        is_quiet: Show no progress.
+        is_debug: Show the traceback of errors.
+    """
+
+    args: tuple[str, ...] = ()
+    as_json: bool = False
+    is_quiet: bool = False
+    is_debug: bool = False
+
+    @classmethod
+    def from_args(cls, args: Sequence[str]) -> "Output":
+        """Return what the global flags among the arguments say, wherever they stand (but not after `--`)."""
+        flags = args[: args.index("--")] if "--" in args else args
+        return cls(tuple(args), "--json" in flags, "--quiet" in flags, "--debug" in flags)
+
+    @property
+    def command(self) -> list[str]:
+        """The whole command line, to be recorded beside what it made."""
+        return ["fedsup-deploy", *self.args]
+
+    def emit(self, result: Result, render: "Callable[[Result], str | RenderableType] | None" = None) -> None:
+        """Print the result of a command. To be called once.
+
+        Args:
+            result: A JSON document.
+            render: Makes what a person reads instead; None gives all fields, then a table of each list.
+        """
+        if self.as_json:
+            click.echo(json.dumps(result, indent=2, allow_nan=False))
+            return
+        from fedsup_deploy.cli import tables
+
+        text = (render or tables.overview)(result)
+        if isinstance(text, str):
+            click.echo(text)
+        else:
+            tables.console(sys.stdout).print(text)
+
+    @contextlib.contextmanager
+    def progress(self) -> Iterator[tuple[Listener, ...]]:
+        """Yield listeners for the events of a command; around its work.
+
+        Side effects: Until it ends, what a library prints goes to stderr; stdout is for the result.
+        """
+        from fedsup_deploy.cli import progress
+
+        with contextlib.redirect_stdout(sys.stderr):
+            if self.is_quiet:
+                yield ()
+            elif sys.stderr.isatty():
+                with progress.bars() as listener:
+                    yield (listener,)
+            else:
+                yield (progress.Lines(lambda line: click.echo(line, err=True)),)

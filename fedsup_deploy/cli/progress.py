@@ -1,0 +1,113 @@
+"""Progress of long work, drawn from the same events that a run writes to its log.
+
+An event advances a bar if it has `done` and `total` (counts), and optionally `stage` (the bar's name, by default the
+kind of the event). Rounds are told by what their events have anyway: `round`, from 0, in each of them, and `rounds` in
+`train_started`.
+"""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
+
+from fedsup_deploy.events import Listener
+
+_DETAILS: Final = ("loss", "accuracy", "accuracy_smallest", "accuracy_largest", "latency_ms", "name", "profile")
+
+
+class Step(NamedTuple):
+    """How far a stage has come."""
+
+    stage: str
+    done: int
+    total: int
+    detail: str
+
+
+class Steps:
+    """Reads events one after another."""
+
+    def __init__(self) -> None:
+        self._rounds: int | None = None
+        self._details: dict[str, Any] = {}
+
+    def read(self, event: dict[str, Any]) -> Step | None:
+        """Return what an event says about progress, or None."""
+        self._rounds = event.get("rounds", self._rounds)
+        kind = event["event"]
+        stage, done, total = event.get("stage", kind), event.get("done"), event.get("total")
+        details = {key: event[key] for key in _DETAILS if event.get(key) is not None}
+        if done is None and "round" in event:
+            # Rounds keep showing the accuracies of their last evaluation.
+            self._details |= details
+            is_over = kind != "train_started"
+            stage, done, total, details = "rounds", event["round"] + is_over, self._rounds, self._details
+        if done is None or not total:
+            return None
+        return Step(
+            stage, done, total, ", ".join(f"{key} {_short(details[key])}" for key in _DETAILS if key in details)
+        )
+
+
+class Lines:
+    """A listener that writes one line for every tenth of a stage: for logs and pipes.
+
+    Args:
+        write: Takes a line.
+        clock: Returns seconds; only differences matter.
+    """
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write, self._clock = write, clock
+        self._steps = Steps()
+        self._starts: dict[str, tuple[int, float]] = {}
+        self._tenths: dict[str, int] = {}
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Write a line if the event completes another tenth of its stage."""
+        step = self._steps.read(event)
+        if step is None:
+            return
+        now, tenth = self._clock(), 10 * step.done // step.total
+        first_done, start = self._starts.setdefault(step.stage, (step.done, now))
+        if tenth <= self._tenths.get(step.stage, -1):
+            return
+        self._tenths[step.stage] = tenth
+        parts = [f"{step.stage} {step.done}/{step.total}", *([step.detail] if step.detail else [])]
+        if first_done < step.done < step.total:
+            left_s = (now - start) / (step.done - first_done) * (step.total - step.done)
+            parts.append(f"about {left_s:.0f} s left")
+        self._write(", ".join(parts))
+
+
+@contextlib.contextmanager
+def bars() -> Iterator[Listener]:
+    """Yield a listener that draws one progress bar per stage on stderr, with the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
+    )
+    steps = Steps()
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(file=sys.stderr)) as progress:
+
+        def listener(event: dict[str, Any]) -> None:
+            step = steps.read(event)
+            if step is None:
+                return
+            if step.stage not in tasks:
+                tasks[step.stage] = progress.add_task(step.stage, total=step.total, completed=step.done, detail="")
+            progress.update(tasks[step.stage], completed=step.done, total=step.total, detail=step.detail)
+
+        yield listener
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

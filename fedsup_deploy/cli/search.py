@@ -1,0 +1,67 @@
+"""`fedsup-deploy search`."""
+
+from typing import Any, Final
+
+import click
+
+from fedsup_deploy import registry
+from fedsup_deploy.cli import options
+from fedsup_deploy.cli.commands import Command
+from fedsup_deploy.cli.output import Output
+
+_LIMITS: Final = {
+    "latency_ms": "Predicted latency of one image.",
+    "macs": "Multiply-accumulates of one image.",
+    "params": "Parameters.",
+    "memory_mib": "Peak memory of the activations.",
+    "storage_mib": "Size of the weights.",
+    "energy_mj": "Energy of one image.",
+}
+
+
+def _limit_options(function: Any) -> Any:
+    for name, meaning in reversed(_LIMITS.items()):
+        option = f"--max-{name.replace('_', '-')}"
+        function = click.option(option, name, type=float, callback=options.positive, metavar="X", help=meaning)(
+            function
+        )
+    return function
+
+
+@click.command("search", cls=Command)
+@click.option(
+    "--profile", "profiles", multiple=True, required=True, metavar="NAME|FILE", help="A device; may be repeated."
+)
+@click.option("--run", type=options.OLD_FOLDER, metavar="RUN", help="A trained run.  [default: the newest below runs/]")
+@_limit_options
+@click.option(
+    "--method",
+    type=click.Choice(["auto", *registry.names("searcher")]),
+    default="auto",
+    show_default=True,
+    help="auto is exact where the space can be listed.",
+)
+@click.option(
+    "--evaluations",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="Subnets to measure the accuracy of, at most.",
+)
+@options.seed_option(0, "Decides every random choice of the search.")
+@click.option("--out", type=options.NEW_PATH, metavar="FILE", help="Where to write search.json.")
+@click.pass_obj
+def command(output: Output, /, profiles: tuple[str, ...], **given: Any) -> None:
+    """Find the most accurate subnet within the limits of each device profile.
+
+    A limit given here replaces that of the profiles.
+    """
+    from fedsup_deploy.pipeline.searching import SearchRequest, search
+
+    limits = {name: given.pop(name) for name in _LIMITS}
+    limits = {name: limit for name, limit in limits.items() if limit is not None}
+    request = SearchRequest(profiles=list(profiles), limits=limits, **given)
+    with output.progress() as listeners:
+        result = search(request, listeners)
+    output.emit(result)

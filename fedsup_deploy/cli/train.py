@@ -1,0 +1,44 @@
+"""`fedsup-deploy train`."""
+
+from pathlib import Path
+
+import click
+
+from fedsup_deploy import registry
+from fedsup_deploy.cli import options
+from fedsup_deploy.cli.commands import Command
+from fedsup_deploy.cli.output import Output
+
+
+@click.command("train", cls=Command)
+@click.option("--config", required=True, metavar="FILE", help="A YAML file, or the name of a shipped config.")
+@click.option("--out", type=options.NEW_PATH, metavar="RUN", help="Folder of the run.  [default: runs/NAME]")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a setting: training.rounds=3.")
+@click.option("--engine", type=click.Choice(registry.names("engine")), help="What runs the clients.")
+@click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
+@options.seed_option(None, "Decides every random choice of the run.")
+@click.pass_obj
+def command(
+    output: Output,
+    config: str,
+    out: Path | None,
+    overrides: tuple[str, ...],
+    engine: str | None,
+    resume: bool,
+    seed: int | None,
+) -> None:
+    """Train a supernet over federated clients."""
+    from fedsup_deploy.config.schema import load_train_config
+
+    given = {"engine.name": engine, "seed": seed}
+    assignments = [*overrides, *(f"{key}={value}" for key, value in given.items() if value is not None)]
+    settings = load_train_config(config, assignments)
+    try:
+        # Only now: loading torch takes longer than finding a mistake in the config.
+        from fedsup_deploy.pipeline.training import train
+
+        with output.progress() as listeners:
+            result = train(settings, out, resume=resume, listeners=listeners, command=output.command)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt("the same command with --resume goes on from the last checkpoint") from stop
+    output.emit(result)

@@ -1,0 +1,308 @@
+"""Every setting of a training run, once: its name, type, default, range, unit and meaning.
+
+Owns the config file's layout and the checks between settings. It reads no data and knows no algorithm: what a dataset
+or an architecture name means is decided where it is used.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from fedsup_deploy import registry, resources
+from fedsup_deploy.config.document import Document
+from fedsup_deploy.config.load import apply_overrides, load_yaml, validate
+from fedsup_deploy.config.problems import misfit
+from fedsup_deploy.config.reader import KeyPath
+from fedsup_deploy.errors import ConfigError
+
+
+def _version_one(version: int) -> int:
+    if version != 1:
+        raise ValueError(f"got {version}, expected 1, the layout this version of fedsup-deploy reads")
+    return version
+
+
+def _known(kind: str) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in registry.names(kind):
+            raise ValueError(f"unknown {kind} {name!r}{registry.nearest(name, registry.names(kind))}")
+        return name
+
+    return AfterValidator(check)
+
+
+Count = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses unknown keys and converts nothing."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class AugmentationConfig(Section):
+    """Random changes of training images."""
+
+    crop_padding: Annotated[int, Field(ge=0)] = 0
+    """Pixels of black border before a random crop back to the image's size. 0: no crop; 4 is usual for 32x32."""
+    flip: bool = False
+    """Mirror half of the images left to right. Wrong for digits and text."""
+
+
+class DataConfig(Section):
+    """The images and what is held out of training."""
+
+    dataset: Annotated[str, _known("dataset")]
+    """A registered dataset, such as `digits`, `cifar10` or `image-folder`."""
+    root: Path | None = None
+    """Folder (or file) of the images. A relative path starts at the config file's folder, or, given by `--set`, at the
+    working folder. null for datasets that bring their own."""
+    validation_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.15
+    """Share of the training images held out, before they are divided among clients, to compare subnets in search."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+    """Random changes of training images; off by default."""
+
+
+class _Partition(Section):
+    """What all partitions have in common."""
+
+    kind: str
+    """Which partition: a name registered under `partition`."""
+    num_clients: Count
+    """How many clients hold the training images."""
+    min_samples: Count = 2
+    """Fewest images of a client. Images move from the largest clients until every client has them."""
+
+
+class IidPartition(_Partition):
+    """Every client holds the same mixture of classes."""
+
+    kind: Literal["iid"]
+    """Which partition."""
+
+
+class ShardsPartition(_Partition):
+    """Every client holds images of a few classes."""
+
+    kind: Literal["shards"]
+    """Which partition."""
+    shards_per_client: Count = 2
+    """Runs of class-sorted images per client. 1: most clients hold one class; many: nearly iid."""
+
+
+class DirichletPartition(_Partition):
+    """The share of each class is drawn per client."""
+
+    kind: Literal["dirichlet"]
+    """Which partition."""
+    beta: Annotated[float, Field(gt=0)] = 0.5
+    """Evenness of the class shares. 0.01: a class lies with one or two clients; 100: nearly iid."""
+
+
+PartitionConfig = Annotated[IidPartition | ShardsPartition | DirichletPartition, Field(discriminator="kind")]
+
+
+class SupernetConfig(Section):
+    """The weight-sharing network."""
+
+    normalization: Literal["batch", "parametric"] = "batch"
+    """`batch`: batch normalisation. `parametric`: learned centres, no stored statistics (FedSup, eq. 2)."""
+
+
+class TierConfig(Section):
+    """What one class of clients trains: exactly one of `architecture`, `params` and `random`."""
+
+    architecture: Text | None = None
+    """One subnet in every round: `largest`, `smallest` or an arch_id."""
+    params: tuple[Count, Count] | None = None
+    """A random subnet per round with this many parameters: [lowest, highest], both included."""
+    random: bool = False
+    """A random subnet of the whole space per round."""
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> "TierConfig":
+        given = [self.architecture is not None, self.params is not None, self.random]
+        if sum(given) != 1:
+            raise ValueError(f"got {sum(given)} of 'architecture', 'params' and 'random: true', expected exactly one")
+        if self.params is not None and self.params[0] > self.params[1]:
+            raise misfit([(("params",), self.params, "[lowest, highest]")])
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value not in (None, False)}
+
+
+_PAPER_TIERS = (
+    TierConfig(architecture="smallest"),
+    TierConfig(architecture="largest"),
+    TierConfig(params=(750_000, 1_000_000)),
+    TierConfig(random=True),
+)
+
+
+class FedAvgConfig(Section):
+    """Every client trains the same subnet: federated averaging, the baseline."""
+
+    name: Literal["fedavg"]
+    """Which strategy."""
+    architecture: Text = "largest"
+    """The subnet: `largest`, `smallest` or an arch_id."""
+
+
+class FedSupConfig(Section):
+    """Every client trains the whole supernet with the sandwich rule."""
+
+    name: Literal["fedsup"]
+    """Which strategy."""
+    num_subnets: Annotated[int, Field(ge=2)] = 4
+    """Subnets per batch: the largest, the smallest and random ones. 2: no random ones; each costs time."""
+
+
+class EFedSupConfig(Section):
+    """Every client trains one subnet that fits its class of device, and only that travels."""
+
+    name: Literal["e-fedsup"]
+    """Which strategy."""
+    tiers: Annotated[tuple[TierConfig, ...], Field(min_length=1)] = _PAPER_TIERS
+    """Classes of clients, as equal runs of consecutive client indices."""
+
+
+StrategyConfig = Annotated[FedAvgConfig | FedSupConfig | EFedSupConfig, Field(discriminator="name")]
+
+
+class TrainingConfig(Section):
+    """Rounds, local training and its optimiser."""
+
+    rounds: Count
+    """Rounds of plan, train, aggregate."""
+    clients_per_round: Count = 10
+    """Clients sampled in each round; at most `partition.num_clients`."""
+    local_epochs: Count = 1
+    """Passes of a sampled client over its images."""
+    batch_size: Count = 32
+    """Images per optimiser step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    """Highest step size of SGD, reached after the warm-up."""
+    warmup_rounds: Annotated[int, Field(ge=0)] = 3
+    """Rounds in which the step size rises linearly; at most `rounds`. 0: none."""
+    final_learning_rate: Annotated[float, Field(ge=0)] = 0.0
+    """Step size at the end of the cosine decay."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of SGD; starts at rest in each client and round. 0: none."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """L2 coefficient of SGD. 0: none."""
+    clip_value: Annotated[float, Field(gt=0)] | None = 1.0
+    """Each entry of a gradient is clipped to plus or minus this. null: no clipping."""
+    checkpoint_every: Count = 5
+    """Rounds between checkpoints: what an interrupted run may have to repeat."""
+    evaluate_every: Count = 5
+    """Rounds between evaluations of the smallest and largest subnet; the last round is always evaluated."""
+
+
+class EngineConfig(Section):
+    """What runs the clients."""
+
+    name: Annotated[str, _known("engine")] = "local"
+    """A registered engine. `local`: simulated clients on this machine."""
+    workers: Count = 2
+    """Processes that train clients side by side. The result does not depend on it."""
+
+
+class CalibrationConfig(Section):
+    """How the normalisation statistics of a subnet are taken from clients."""
+
+    samples_per_client: Count = 64
+    """Images each client uses at most."""
+    batch_size: Count = 64
+    """Images per forward pass."""
+    schedule: Literal["one-shot", "layer-wise"] = "layer-wise"
+    """`one-shot`: all layers in one exchange. `layer-wise`: exact, one exchange per layer."""
+
+
+class TrainConfig(Section):
+    """A training run."""
+
+    schema_version: Annotated[int, AfterValidator(_version_one)] = Field(alias="schema")
+    """Version of this file's layout: 1."""
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+    """Short name of lower-case letters, digits and hyphens; the run's folder is called so."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Decides every random choice of the run."""
+    space: Text
+    """A shipped search space (`digits`), or the path of a YAML file; a relative path starts where `data.root` does."""
+    data: DataConfig
+    """The images."""
+    partition: PartitionConfig
+    """Who holds which images."""
+    supernet: SupernetConfig = SupernetConfig()
+    """The weight-sharing network."""
+    strategy: StrategyConfig
+    """What clients train and how it is averaged."""
+    training: TrainingConfig
+    """Rounds, local training and its optimiser."""
+    engine: EngineConfig = EngineConfig()
+    """What runs the clients."""
+    calibration: CalibrationConfig = CalibrationConfig()
+    """How a subnet's statistics are taken from clients."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "TrainConfig":
+        training, clients = self.training, self.partition.num_clients
+        misfits: list[tuple[KeyPath, int, str]] = []
+        if training.clients_per_round > clients:
+            expected = f"<= partition.num_clients ({clients})"
+            misfits.append((("training", "clients_per_round"), training.clients_per_round, expected))
+        if training.warmup_rounds > training.rounds:
+            expected = f"<= training.rounds ({training.rounds})"
+            misfits.append((("training", "warmup_rounds"), training.warmup_rounds, expected))
+        if misfits:
+            raise misfit(misfits)
+        return self
+
+
+def load_train_config(name_or_path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> TrainConfig:
+    """Return a training config with its paths resolved.
+
+    A shipped space keeps its name; the path of any other space and `data.root` become absolute.
+
+    Args:
+        name_or_path: A shipped config (`digits`) or the path of a YAML file.
+        overrides: `key.path=value` assignments, as of `--set`.
+
+    Raises:
+        ConfigError: No such config or space, or anything in it is wrong; names the file and line, or the `--set`.
+    """
+    document = apply_overrides(load_yaml(resources.find("configs", name_or_path)), overrides)
+    config = validate(document, TrainConfig)
+    data = config.data
+    if data.root is not None:
+        data = data.model_copy(update={"root": (_folder(document, ("data", "root")) / data.root).resolve()})
+    return config.model_copy(update={"data": data, "space": _space(config.space, document)})
+
+
+def _folder(document: Document, path: KeyPath) -> Path:
+    """Return what a relative path is relative to, which depends on who wrote it."""
+    return Path.cwd() if document.is_overridden(path) else document.path.parent
+
+
+def _space(space: str, document: Document) -> str:
+    """Return the name of a shipped space, or the absolute path of another one."""
+    try:
+        path = resources.find("configs/spaces", space, beside=_folder(document, ("space",))).resolve()
+    except ConfigError as error:
+        raise ConfigError(f"{document.where(('space',))}: space: {error}") from error
+    is_shipped = path.parent == resources.shipped_folder("configs/spaces").resolve()
+    return path.stem if is_shipped else str(path)

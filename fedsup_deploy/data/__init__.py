@@ -1,0 +1,1 @@
+"""Labelled images: loading, splitting among clients, and turning pixels into a model's input. NumPy only."""

@@ -1,0 +1,171 @@
+"""Labelled images as one checked, immutable value, and the ways to cut it.
+
+Owns the shape every loader must deliver. Never reads a file, never normalises a pixel, never imports torch.
+
+Shape suffixes: N images, H W pixels, C channels.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedsup_deploy import registry, rng
+from fedsup_deploy.errors import ConfigError, DataError
+
+_MAX_CHANNELS = 4
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDataset:
+    """Images with one label each. Both arrays are read-only views; copy before changing.
+
+    Args:
+        name: The registered name of the data set.
+        images_NHWC: Pixels, uint8, 0 is black; 1 to 4 channels last.
+        labels_N: Class of each image, int64, in [0, number of classes).
+        classes: Names of the classes, in the order of the labels.
+
+    Raises:
+        DataError: An array has the wrong type, shape or length, a label has no class, or there is no image.
+    """
+
+    name: str
+    images_NHWC: npt.NDArray[np.uint8]
+    labels_N: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        self._check_images()
+        self._check_labels()
+        for field in ("images_NHWC", "labels_N"):
+            view = getattr(self, field).view()
+            view.flags.writeable = False
+            object.__setattr__(self, field, view)
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def take(self, indices: npt.ArrayLike) -> "ImageDataset":
+        """Return the images at `indices`, in that order.
+
+        Raises:
+            DataError: `indices` is empty.
+        """
+        chosen = np.asarray(indices, dtype=np.int64)
+        return ImageDataset(self.name, self.images_NHWC[chosen], self.labels_N[chosen], self.classes)
+
+    def fingerprint(self) -> str:
+        """Return the hexadecimal SHA-256 of pixels, labels and class names, in order. Computed once."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        header = json.dumps({"shape": self.images_NHWC.shape, "classes": self.classes})
+        digest = hashlib.sha256(header.encode())
+        digest.update(np.ascontiguousarray(self.images_NHWC).data)
+        digest.update(np.ascontiguousarray(self.labels_N, dtype="<i8").data)
+        return digest.hexdigest()
+
+    def _check_images(self) -> None:
+        images: npt.NDArray[Any] = self.images_NHWC
+        if images.dtype != np.uint8:
+            raise DataError(f"{self.name}: pixels are {images.dtype}, expected uint8 in 0..255; convert them first")
+        if images.ndim != 4 or not 1 <= images.shape[3] <= _MAX_CHANNELS:
+            expected = f"(images, height, width, channels) with 1 to {_MAX_CHANNELS} channels last"
+            raise DataError(f"{self.name}: images have shape {images.shape}, expected {expected}")
+        if 0 in images.shape:
+            raise DataError(f"{self.name}: no images: got shape {images.shape}, expected at least one")
+
+    def _check_labels(self) -> None:
+        labels: npt.NDArray[Any] = self.labels_N
+        if labels.dtype != np.int64 or labels.shape != (len(self.images_NHWC),):
+            expected = f"{len(self.images_NHWC)} of int64, one per image"
+            raise DataError(f"{self.name}: labels are {labels.dtype} of shape {labels.shape}, expected {expected}")
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= len(self.classes):
+            expected = f"0 to {len(self.classes) - 1}, one per class"
+            raise DataError(f"{self.name}: labels run from {low} to {high}, expected {expected}")
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetSplits:
+    """The two official parts of a data set, with the same classes and image shape.
+
+    Raises:
+        DataError: The two parts do not go together.
+    """
+
+    train: ImageDataset
+    test: ImageDataset
+
+    def __post_init__(self) -> None:
+        train, test = self.train, self.test
+        if train.classes != test.classes:
+            raise DataError(f"{train.name}: training and test images name different classes")
+        if train.images_NHWC.shape[1:] != test.images_NHWC.shape[1:]:
+            shapes = f"training images have {train.images_NHWC.shape[1:]}, test images {test.images_NHWC.shape[1:]}"
+            raise DataError(f"{train.name}: {shapes} (height, width, channels), expected the same")
+
+
+def load_dataset(name: str, root: Path | None) -> DatasetSplits:
+    """Load a data set by its registered name.
+
+    Args:
+        name: A name from `registry.names("dataset")`.
+        root: The folder (or file) that holds it; None for one that needs none.
+
+    Raises:
+        ConfigError: No such name; or `root` is needed and None, or given and not needed.
+        DataError: Files are missing, damaged or of another format.
+        DependencyError: The format needs a library that is not installed.
+    """
+    splits: DatasetSplits = registry.resolve("dataset", name)(root)
+    return splits
+
+
+def split_off(dataset: ImageDataset, fraction: float, seed: int) -> tuple[ImageDataset, ImageDataset]:
+    """Split a data set in two, each image in exactly one part, both with the class proportions of the whole.
+
+    Args:
+        dataset: At least two images.
+        fraction: Share of images to hold out, in (0, 1); rounded to whole images, at least one on either side.
+        seed: Decides which images of a class are held out.
+
+    Returns:
+        `(rest, held_out)`, both in the order of `dataset`. The held-out count of a class is its exact share
+        rounded down or up; who is rounded up is decided by the largest remainder, then by the lowest class.
+
+    Raises:
+        ConfigError: `fraction` is outside (0, 1).
+        DataError: Fewer than two images.
+    """
+    if not 0.0 < fraction < 1.0:
+        raise ConfigError(f"split: got fraction {fraction}, expected more than 0 and less than 1")
+    if len(dataset) < 2:
+        raise DataError(f"{dataset.name}: one image cannot be split in two; provide more images")
+    generator = rng.generator(seed, "split")
+    counts = np.bincount(dataset.labels_N, minlength=len(dataset.classes))
+    held_out: npt.NDArray[np.bool_] = np.zeros(len(dataset), dtype=np.bool_)
+    for label, quota in enumerate(_quotas(counts, fraction)):
+        members = np.flatnonzero(dataset.labels_N == label)
+        held_out[generator.permutation(members)[:quota]] = True
+    return dataset.take(np.flatnonzero(~held_out)), dataset.take(np.flatnonzero(held_out))
+
+
+def _quotas(counts: npt.NDArray[np.int64], fraction: float) -> npt.NDArray[np.int64]:
+    """Return how many of each class to hold out, by the method of largest remainders."""
+    total = int(counts.sum())
+    target = min(max(round(fraction * total), 1), total - 1)
+    # Shares of the rounded target, not of `fraction`: they add up to a whole number, so that the remainders do.
+    shares = counts * target
+    quotas: npt.NDArray[np.int64] = shares // total
+    missing = target - int(quotas.sum())
+    by_remainder = np.argsort(-(shares % total), kind="stable")
+    quotas[by_remainder[:missing]] += 1
+    return quotas

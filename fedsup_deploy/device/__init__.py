@@ -1,0 +1,1 @@
+"""Target devices: their profiles, what a subnet will cost on one (predicted), and what it did cost (measured)."""

@@ -1,0 +1,54 @@
+"""torch.export: the graph that ExecuTorch, AOTInductor and other torch-based compilers start from."""
+
+import io
+import zipfile
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from fedsup_deploy import files
+from fedsup_deploy.artifact.runner import first_line
+from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.export.archive import read_records, write_records
+from fedsup_deploy.export.exporter import Runnable, refuse_machine_paths, runnable, trace_input
+
+_WEIGHTS = "data/weights/weight_"
+_SERIALIZATION_ID = ".data/serialization_id"
+
+
+class ExportedProgramExporter:
+    """`model.pt2`, by torch.export with any batch size; run by torch as the loaded graph."""
+
+    name: ClassVar[str] = "pt2"
+    filename: ClassVar[str] = "model.pt2"
+
+    def export(self, module: nn.Module, example_BCHW: torch.Tensor, path: Path) -> None:
+        """Write a module as an exported program. See `Exporter.export`."""
+        zeros_BCHW = trace_input(module, example_BCHW)
+        with torch.no_grad():
+            program = torch.export.export(
+                module, (zeros_BCHW,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), strict=False
+            )
+        program.example_inputs = None
+        for node in program.graph.nodes:
+            node.meta.pop("stack_trace", None)
+        buffer = io.BytesIO()
+        torch.export.save(program, buffer)
+        records = read_records(buffer.getvalue())
+        records.pop(_SERIALIZATION_ID, None)
+        for name, content in records.items():
+            if not name.startswith(_WEIGHTS):
+                refuse_machine_paths(f"{path.name}:{name}", content)
+        files.write_bytes(path, write_records(records))
+
+    def load(self, path: Path) -> Runnable:
+        """Return `model.pt2` as a function, run by torch. See `Exporter.load`."""
+        if not zipfile.is_zipfile(path):  # torch would log a traceback before it raises
+            raise ArtifactError(f"{path.name}: not loadable by torch.export: the file is missing, cut short or altered")
+        try:
+            module = torch.export.load(path).module()
+        except (RuntimeError, ValueError) as error:
+            raise ArtifactError(f"{path.name}: not loadable by torch.export: {first_line(error)}") from error
+        return runnable(module)

@@ -1,0 +1,124 @@
+"""What an exporter is, and what all of them share.
+
+An exporter turns a plain module (convolutions with bias, activations, pooling, additions, linear: norms already folded)
+into one file that answers for any batch size, and loads that file back into its real runtime for the parity gate.
+Two exports of equal weights give equal bytes, in any process. Nothing here decides which formats a bundle has.
+
+Shape suffixes: B batch, C channels, H W spatial, K classes.
+"""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fedsup_deploy import registry
+from fedsup_deploy.errors import GateError
+
+INPUT_NAME = "input"
+OUTPUT_NAME = "logits"
+
+Runnable = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+# A path of this machine: two components or more after a slash that starts a word, or a Windows drive.
+_MACHINE_PATH = re.compile(rb"(?<![\w.:/)\]-])/[\w.+-]+/[\w.+-]+|(?<!\w)[A-Za-z]:\\[\w.]")
+
+
+class Exporter(Protocol):
+    """One file format.
+
+    Attributes:
+        name: The registered name, such as `onnx`.
+        filename: The file's name in a bundle, such as `model.onnx`.
+    """
+
+    name: ClassVar[str]
+    filename: ClassVar[str]
+
+    def export(self, module: nn.Module, example_BCHW: torch.Tensor, path: Path) -> None:
+        """Write a module as one file.
+
+        Args:
+            module: A plain float32 module in evaluation mode, from images to logits. It is left as it was.
+            example_BCHW: An input. Only its shape (C, H, W) counts; its values never reach the file.
+            path: Where the file goes.
+
+        Raises:
+            GateError: The file would hold a normalisation node or a path of this machine.
+            OutputError: The file cannot be written.
+
+        Side effects: Writes `path`, atomically.
+        """
+
+    def load(self, path: Path) -> Runnable:
+        """Return images to logits as computed by the format's own runtime.
+
+        For files that this process has just written or whose hash was checked; a format may carry code.
+
+        Raises:
+            ArtifactError: The runtime does not accept the file.
+        """
+
+
+def exporter_for(name: str) -> Exporter:
+    """Return the exporter registered as `name`.
+
+    Raises:
+        ConfigError: No such exporter; the message names the nearest one.
+    """
+    exporter: Exporter = registry.resolve("exporter", name)()
+    return exporter
+
+
+def trace_input(module: nn.Module, example_BCHW: torch.Tensor) -> torch.Tensor:
+    """Return zeros shaped like two images of the example: a batch of one would make tracers fix the batch size."""
+    assert not module.training, "export takes a module in evaluation mode"
+    assert example_BCHW.ndim == 4, f"export takes a batch of images, got shape {tuple(example_BCHW.shape)}"
+    return torch.zeros(2, *example_BCHW.shape[1:], dtype=torch.float32)
+
+
+def refuse_machine_paths(where: str, content: bytes) -> None:
+    """Fail if text that goes into a file names a path of the machine that writes it.
+
+    Args:
+        where: The file, and the part of it, for the message.
+        content: Everything but tensor values, whose bytes may look like anything.
+
+    Raises:
+        GateError: It does.
+    """
+    found = _MACHINE_PATH.search(content)
+    if found is not None:
+        shown = found.group().decode("ascii", "replace")
+        raise GateError(f"{where}: got the machine path {shown!r}, expected none; use a tested torch version")
+
+
+def runnable(module: Callable[[torch.Tensor], torch.Tensor]) -> Runnable:
+    """Return a torch module as a function from arrays to arrays, without gradients and on one thread.
+
+    One thread, like the other runtimes of the gate: sums do not depend on the number of cores, and small networks do
+    not wait for threads on a busy machine.
+    """
+
+    def run(images_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.no_grad(), _one_thread():
+            logits_BK: NDArray[np.float32] = module(torch.tensor(images_BCHW)).numpy()
+        return logits_BK
+
+    return run
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,1 @@
+"""Wiring: each module joins the packages below it into one command. No algorithm, no printing."""

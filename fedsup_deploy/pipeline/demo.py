@@ -1,0 +1,73 @@
+"""`fedsup-deploy demo`: the whole road on bundled images. Imports torch."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from fedsup_deploy import files
+from fedsup_deploy.config.schema import load_train_config
+from fedsup_deploy.device.profile import DeviceProfile, load_profile
+from fedsup_deploy.errors import OutputError
+from fedsup_deploy.events import Listener
+from fedsup_deploy.pipeline import runs
+from fedsup_deploy.pipeline.exporting import ExportRequest, export
+from fedsup_deploy.pipeline.searching import SearchRequest, search
+from fedsup_deploy.pipeline.training import train
+
+CONFIG = "digits"
+#: Latency limits in ms for 8x8 images, which are faster than the profiles' own limits for 32x32 images expect. They
+#: are tight where the device is weak, so that the devices get different subnets.
+FLEET = {"raspberry-pi-4": 0.65, "jetson-nano": 0.95, "pixel-class-phone": 0.25, "x86-laptop": 0.05}
+
+
+def demo(out: Path, listeners: tuple[Listener, ...] = ()) -> dict[str, Any]:
+    """Train a federated supernet, pick a subnet per device class, export and check it, and time it here.
+
+    Args:
+        out: Where `runs/demo` and `exports` go. A former demo run there is replaced.
+        listeners: Called with all events.
+
+    Returns:
+        `training`, `devices` (one entry per device class: architecture, accuracy before and after recalibration,
+        predicted and here measured latency, file sizes), `seconds`, and `next`: commands to try.
+
+    Raises:
+        OutputError: Nothing can be written at `out`, or something else stands where the run goes.
+    """
+    started = time.perf_counter()
+    run, exports = out / runs.RUNS / "demo", out / "exports"
+    files.check_writable(run.parent)
+    files.check_writable(exports)
+    _clear(run)
+    training = train(load_train_config(CONFIG), run, listeners=listeners, command=("fedsup-deploy", "demo"))
+    fleet = [_limited(name, latency_ms) for name, latency_ms in FLEET.items()]
+    found = search(SearchRequest(fleet, run=run), listeners)
+    made = export(ExportRequest(None, None, Path(found["out"]), fleet, (), ("fp32",), exports), listeners)
+    limits = {profile.name: profile.limits.latency_ms for profile in fleet}
+    devices = [{**bundle, "latency_ms_limit": limits[bundle["profile"]]} for bundle in made["bundles"]]
+    return {
+        "training": training,
+        "search": found["out"],
+        "devices": devices,
+        "seconds": round(time.perf_counter() - started, 1),
+        "next": [
+            f"python {devices[0]['folder']}/run.py",
+            f"fedsup-deploy verify {devices[0]['folder']}",
+            "fedsup-deploy search --profile jetson-nano --max-latency-ms 0.7",
+            f"fedsup-deploy evaluate {run} --arch largest --per-client",
+        ],
+    }
+
+
+def _limited(name: str, latency_ms: float) -> DeviceProfile:
+    profile = load_profile(name)
+    return profile.model_copy(update={"limits": profile.limits.model_copy(update={"latency_ms": latency_ms})})
+
+
+def _clear(run: Path) -> None:
+    if not run.exists():
+        return
+    if not (run / runs.CONFIG).is_file():
+        raise OutputError(f"{run} is in the way and is not a run of ours; move it, or choose another --out")
+    shutil.rmtree(run)

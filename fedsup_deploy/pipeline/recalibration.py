@@ -1,0 +1,127 @@
+"""`fedsup-deploy recalibrate`: client statistics of a subnet, kept beside the run. Imports torch."""
+
+from pathlib import Path
+from typing import Any
+
+from fedsup_deploy import files
+from fedsup_deploy.artifact import weights
+from fedsup_deploy.events import EventLog, Listener
+from fedsup_deploy.federated import statistics
+from fedsup_deploy.federated.tasks import Engine
+from fedsup_deploy.pipeline.federation import load_supernet, open_run_engine
+from fedsup_deploy.pipeline.runs import STATISTICS, Run, open_run
+from fedsup_deploy.recalibrate.pooled import PooledStatistics
+from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.supernet.model import Subnet
+
+
+def calibrate(
+    run: Run, architecture: Architecture, subnet: Subnet, schedule: str, engine: Engine, log: EventLog
+) -> PooledStatistics:
+    """Return the pooled statistics of a subnet, from the run's folder if they were taken before.
+
+    Side effects: Writes them to `statistics/` of the run.
+    """
+    path = statistics_file(run, architecture, schedule)
+    document = {
+        "arch_id": architecture.arch_id,
+        "schedule": schedule,
+        "supernet": run.fingerprint,
+        "data": run.data.fingerprint,
+        "samples_per_client": run.config.calibration.samples_per_client,
+        "batch_size": run.config.calibration.batch_size,
+    }
+    if path.exists():
+        arrays, known = weights.read_arrays(path, "statistics")
+        if document.items() <= known.items():
+            return PooledStatistics.from_arrays(arrays)
+    pooled = statistics.collect(
+        engine,
+        architecture,
+        subnet.plan,
+        subnet.weights,
+        range(run.data.num_clients),
+        schedule,
+        lambda done, passes: log.emit(
+            "calibration", arch_id=architecture.arch_id, done=done, total=passes, schedule=schedule
+        ),
+    )
+    weights.write_arrays(path, "statistics", pooled.to_arrays(), document)
+    return pooled
+
+
+def statistics_file(run: Run, architecture: Architecture, schedule: str) -> Path:
+    """Return where the statistics of a subnet stand in a run's folder."""
+    return run.path / STATISTICS / f"{architecture.arch_id}-{schedule}.safetensors"
+
+
+def recalibrate(
+    run_path: Path, architecture_name: str, out: Path | None, schedule: str | None, listeners: tuple[Listener, ...] = ()
+) -> dict[str, Any]:
+    """Take the statistics of a subnet and write it calibrated: its weights and, per layer, count, sum, sum of squares.
+
+    Args:
+        run_path: A finished run.
+        architecture_name: `largest`, `smallest`, an arch_id or a file.
+        out: Where to write the calibrated subnet; None leaves only the statistics in the run's folder.
+        schedule: `one-shot` or `layer-wise`; None as the run's config says.
+        listeners: Called with progress events.
+
+    Returns:
+        `run`, `arch_id`, `schedule`, `num_layers`, `num_clients`, `uplink_bytes_per_client`, `statistics` (the file),
+        `out`.
+    """
+    run = open_run(run_path)
+    architecture = run.architecture(architecture_name)
+    schedule = schedule or run.config.calibration.schedule
+    if out is not None:
+        files.check_writable(out.parent)
+    subnet = load_supernet(run).extract(architecture)
+    with open_run_engine(run) as engine:
+        pooled = calibrate(run, architecture, subnet, schedule, engine, EventLog(None, listeners))
+    if out is not None:
+        write_subnet(out, run, architecture, subnet, pooled)
+    return {
+        "run": str(run_path),
+        "arch_id": architecture.arch_id,
+        "schedule": schedule,
+        "num_layers": len(pooled.layers),
+        "num_clients": run.data.num_clients,
+        # Per layer a count, and per channel a sum and a sum of squares, in float64.
+        "uplink_bytes_per_client": sum(8 * (1 + 2 * len(sums.total_C)) for sums in pooled.layers.values()),
+        "statistics": str(statistics_file(run, architecture, schedule)),
+        "out": None if out is None else str(out),
+    }
+
+
+def extract(run_path: Path, architecture_name: str, out: Path) -> dict[str, Any]:
+    """Write a subnet's weights, not calibrated, with its architecture.
+
+    Returns:
+        `run`, `arch_id`, `num_tensors`, `out`.
+    """
+    run = open_run(run_path)
+    architecture = run.architecture(architecture_name)
+    files.check_writable(out.parent)
+    subnet = load_supernet(run).extract(architecture)
+    write_subnet(out, run, architecture, subnet, None)
+    num_tensors = len(subnet.weights)
+    return {"run": str(run_path), "arch_id": architecture.arch_id, "num_tensors": num_tensors, "out": str(out)}
+
+
+def write_subnet(
+    path: Path, run: Run, architecture: Architecture, subnet: Subnet, pooled: PooledStatistics | None
+) -> None:
+    """Write a subnet: its tensors, with `statistics.<layer>` beside them if it is calibrated."""
+    arrays: weights.Arrays = {name: tensor.numpy() for name, tensor in subnet.weights.items()}
+    if pooled is not None:
+        arrays |= {f"statistics.{name}": array for name, array in pooled.to_arrays().items()}
+    document = {
+        "arch_id": architecture.arch_id,
+        "architecture": architecture.to_dict(),
+        "space": run.space.to_dict(),
+        "normalization": run.config.supernet.normalization,
+        "is_calibrated": pooled is not None,
+        "supernet": run.fingerprint,
+    }
+    weights.write_arrays(path, "subnet", arrays, document)

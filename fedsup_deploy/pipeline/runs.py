@@ -1,0 +1,116 @@
+"""`Run`: the folder one training run leaves, read back. Torch-free; the weights are loaded only when asked for."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+from fedsup_deploy import files, resources
+from fedsup_deploy.artifact import weights
+from fedsup_deploy.config.load import load_yaml, validate
+from fedsup_deploy.config.schema import TrainConfig
+from fedsup_deploy.data.augment import Augmentation
+from fedsup_deploy.data.dataset import load_dataset, split_off
+from fedsup_deploy.data.federated import FederatedData
+from fedsup_deploy.data.partition import partition
+from fedsup_deploy.data.preprocess import Preprocessing
+from fedsup_deploy.errors import ArtifactError, ConfigError
+from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.space.search_space import SearchSpace
+
+CONFIG, SPACE, SUPERNET, EVENTS = "config.resolved.yaml", "space.yaml", "supernet.safetensors", "events.jsonl"
+COMMAND, CHECKPOINT, STATISTICS = "command.json", "checkpoint/state.safetensors", "statistics"
+RUNS = Path("runs")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished training run.
+
+    Args:
+        path: Its folder.
+        config: What it was trained with.
+        space: Its search space, with the channels and classes of its data.
+    """
+
+    path: Path
+    config: TrainConfig
+    space: SearchSpace
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the supernet's file."""
+        return files.sha256(self.path / SUPERNET)
+
+    @functools.cached_property
+    def data(self) -> FederatedData:
+        """The images of the federation, read again from where the config says they are."""
+        return load_data(self.config, self.space)
+
+    def architecture(self, name_or_path: str) -> Architecture:
+        """Return the architecture a user means: `largest`, `smallest`, an arch_id, or a JSON / YAML file.
+
+        Raises:
+            ConfigError: It is none of these, or not in the run's space.
+        """
+        if not name_or_path.endswith((".json", ".yaml", ".yml")):
+            return self.space.resolve(name_or_path)
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise ConfigError(f"no architecture file {path}")
+        # JSON is YAML, so one strict reader serves both.
+        architecture = Architecture.from_dict(load_yaml(path).data)
+        self.space.encode(architecture)
+        return architecture
+
+
+def open_run(path: Path) -> Run:
+    """Return the run in a folder.
+
+    Raises:
+        ArtifactError: The folder is not a finished run, or a file of it is damaged.
+    """
+    if not (path / CONFIG).is_file():
+        raise ArtifactError(f"no run at {path}: no {CONFIG} there; make one with `fedsup-deploy train`")
+    if not (path / SUPERNET).is_file():
+        raise ArtifactError(f"the run at {path} is not finished; continue it with `fedsup-deploy train ... --resume`")
+    config = validate(load_yaml(path / CONFIG), TrainConfig)
+    space = validate(load_yaml(path / SPACE), SearchSpace)
+    document = weights.read_document(path / SUPERNET, "supernet")
+    if document["space_hash"] != files.sha256_of(space.to_dict()):
+        raise ArtifactError(f"{path}: {SPACE} is not the space {SUPERNET} was trained with")
+    return Run(path, config, space)
+
+
+def newest_run() -> Path:
+    """Return the folder below `runs/` whose supernet was written last.
+
+    Raises:
+        ArtifactError: There is none.
+    """
+    finished = sorted(RUNS.glob(f"*/{SUPERNET}"), key=lambda file: file.stat().st_mtime)
+    if not finished:
+        raise ArtifactError("no finished run below runs/; make one with `fedsup-deploy demo` or name one with --run")
+    return finished[-1].parent
+
+
+def load_space(config: TrainConfig) -> SearchSpace:
+    """Return the config's search space as its file has it."""
+    return validate(load_yaml(resources.find("configs/spaces", config.space)), SearchSpace)
+
+
+def load_data(config: TrainConfig, space: SearchSpace) -> FederatedData:
+    """Return the images of a federation, divided as the config says.
+
+    Args:
+        config: Which images, what is held out, who holds what.
+        space: For its largest resolution: smaller images are padded to it.
+    """
+    splits = load_dataset(config.data.dataset, config.data.root)
+    train, validation = split_off(splits.train, config.data.validation_fraction, config.seed)
+    preprocessing = Preprocessing.fit(train, max(space.resolutions)).for_size(max(space.resolutions))
+    options = config.partition.model_dump(exclude={"kind", "num_clients"})
+    clients = partition(train.labels_N, config.partition.kind, config.partition.num_clients, config.seed, **options)
+    augmentation = Augmentation(
+        config.data.augmentation.crop_padding, config.data.augmentation.flip, preprocessing.black
+    )
+    return FederatedData(train, tuple(clients), validation, splits.test, preprocessing, augmentation)

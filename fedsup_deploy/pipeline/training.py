@@ -1,0 +1,231 @@
+"""`fedsup-deploy train`: config in, run folder out; resumable to the same bytes."""
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedsup_deploy import files, registry
+from fedsup_deploy.artifact import weights
+from fedsup_deploy.config.load import dump, load_yaml, validate
+from fedsup_deploy.config.schema import EFedSupConfig, TrainConfig
+from fedsup_deploy.data.federated import FederatedData
+from fedsup_deploy.errors import ArtifactError, ConfigError
+from fedsup_deploy.events import EventLog, Listener, read_events
+from fedsup_deploy.federated import statistics
+from fedsup_deploy.federated.assignment import Tier
+from fedsup_deploy.federated.rounds import RoundParams, RoundResult, run_rounds
+from fedsup_deploy.federated.strategy import Strategy
+from fedsup_deploy.federated.tasks import Engine
+from fedsup_deploy.pipeline import runs
+from fedsup_deploy.pipeline.federation import open_engine, save_supernet
+from fedsup_deploy.space.search_space import SearchSpace
+from fedsup_deploy.supernet.layout import Layout
+from fedsup_deploy.supernet.model import Supernet, initial_weights
+
+
+def train(
+    config: TrainConfig,
+    out: Path | None,
+    *,
+    resume: bool = False,
+    listeners: tuple[Listener, ...] = (),
+    command: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Train a supernet and write the run folder.
+
+    Args:
+        config: What to train.
+        out: The run's folder; None is `runs/<name of the config>`.
+        resume: Continue from the last checkpoint in the folder; start anew where there is none yet.
+        listeners: Called with each event.
+        command: The command line, for the record.
+
+    Returns:
+        `run` (folder), `rounds`, `accuracy` of the largest and smallest subnet on the validation images, `seconds` of
+        training in all, `bytes_up` and `bytes_down`.
+
+    Raises:
+        ConfigError: The config is impossible, or not the one the run was started with.
+        DataError: The images are missing or malformed.
+        ArtifactError: The folder holds a run already, or its checkpoint is damaged.
+        FederationError: No client of a round returned a usable update.
+    """
+    space = runs.load_space(config)
+    data = runs.load_data(config, space)
+    space = space.with_data(data.train.images_NHWC.shape[-1], len(data.train.classes))
+    layout = Layout(space, config.supernet.normalization)
+    strategy = make_strategy(config, space)
+    folder = runs.RUNS / config.name if out is None else out
+    supernet, first_round = _start(folder, config, layout, resume=resume)
+    files.check_writable(folder)
+    log = EventLog(folder / runs.EVENTS, listeners)
+    log.drop_after(first_round)
+    if first_round == 0:
+        _describe(folder, config, space, command)
+    log.emit(
+        "train_started",
+        round=first_round,
+        rounds=config.training.rounds,
+        num_clients=data.num_clients,
+        num_images=len(data.train),
+        num_architectures=space.num_architectures,
+    )
+    with open_engine(config, layout, data) as engine:
+        supernet = _train_rounds(_Session(folder, config, strategy, engine, data, log), supernet, first_round)
+    save_supernet(folder / runs.SUPERNET, "supernet", supernet)
+    shutil.rmtree(folder / runs.STATISTICS, ignore_errors=True)
+    return summary(folder)
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    """Return what `train` returns, from the events of a run."""
+    events = read_events(folder / runs.EVENTS)
+    rounds = [event for event in events if event["event"] == "round"]
+    evaluations = [event for event in events if event["event"] == "evaluation"]
+    return {
+        "run": str(folder),
+        "rounds": len(rounds),
+        "accuracy": {name: evaluations[-1][f"accuracy_{name}"] for name in ("largest", "smallest")},
+        "seconds": round(sum(event["seconds"] for event in rounds), 2),
+        "bytes_up": sum(event["bytes_up"] for event in rounds),
+        "bytes_down": sum(event["bytes_down"] for event in rounds),
+    }
+
+
+def make_strategy(config: TrainConfig, space: SearchSpace) -> Strategy:
+    """Return the config's strategy over a space."""
+    options: dict[str, Any] = dict(config.strategy)
+    name = options.pop("name")
+    if isinstance(config.strategy, EFedSupConfig):
+        options["tiers"] = [Tier(tier.architecture, tier.params) for tier in config.strategy.tiers]
+    strategy: Strategy = registry.resolve("strategy", name)(space, config.partition.num_clients, **options)
+    return strategy
+
+
+@dataclasses.dataclass(frozen=True)
+class _Session:
+    """What all rounds of a run have in common."""
+
+    folder: Path
+    config: TrainConfig
+    strategy: Strategy
+    engine: Engine
+    data: FederatedData
+    log: EventLog
+
+
+def _train_rounds(session: _Session, supernet: Supernet, first_round: int) -> Supernet:
+    training, num_clients = session.config.training, session.data.num_clients
+    params = RoundParams(
+        training.rounds,
+        training.clients_per_round,
+        training.learning_rate,
+        training.warmup_rounds,
+        training.final_learning_rate,
+    )
+    seed = session.config.seed
+    saved = done = first_round
+    try:
+        for result in run_rounds(supernet, session.strategy, session.engine, params, num_clients, seed, first_round):
+            supernet, done = result.supernet, result.round_index + 1
+            session.log.emit("round", **_round_fields(result))
+            if done % training.evaluate_every == 0 or done == training.rounds:
+                scores = _evaluate_corners(supernet, session.engine, session.data)
+                session.log.emit("evaluation", round=result.round_index, **scores)
+            if done % training.checkpoint_every == 0:
+                _save_checkpoint(session.folder, session.config, supernet, done)
+                saved = done
+    except KeyboardInterrupt:
+        if done > saved:
+            _save_checkpoint(session.folder, session.config, supernet, done)
+        raise
+    return supernet
+
+
+def _round_fields(result: RoundResult) -> dict[str, Any]:
+    return {
+        "round": result.round_index,
+        "loss": result.loss,
+        "learning_rate": result.learning_rate,
+        "clients": list(result.sampled),
+        "failed": {str(client): reason for client, reason in result.failed.items()},
+        "rejected": {str(client): reason for client, reason in result.rejected.items()},
+        "bytes_down": result.bytes_down,
+        "bytes_up": result.bytes_up,
+        "seconds": result.seconds,
+    }
+
+
+def _evaluate_corners(supernet: Supernet, engine: Engine, data: FederatedData) -> dict[str, float]:
+    """Return the validation accuracy of the corners of the space after one-shot recalibration."""
+    started, fields = time.perf_counter(), {}
+    for name in ("largest", "smallest"):
+        architecture = supernet.layout.space.resolve(name)
+        subnet = supernet.extract(architecture)
+        pooled = statistics.collect(
+            engine, architecture, subnet.plan, subnet.weights, range(data.num_clients), "one-shot"
+        )
+        fields[f"accuracy_{name}"] = statistics.evaluate(
+            engine, architecture, subnet.weights, pooled, "validation", len(data.validation)
+        )
+    return {**fields, "seconds": time.perf_counter() - started}
+
+
+def _start(folder: Path, config: TrainConfig, layout: Layout, *, resume: bool) -> tuple[Supernet, int]:
+    """Return the weights to start from and the number of rounds already done."""
+    checkpoint = folder / runs.CHECKPOINT
+    has_run = (folder / runs.CONFIG).exists()
+    if has_run and not resume:
+        raise ArtifactError(f"{folder} holds a run already; continue it with --resume or choose another --out")
+    if has_run:
+        _check_same(validate(load_yaml(folder / runs.CONFIG), TrainConfig), config, folder)
+    if not checkpoint.exists():
+        return Supernet(layout, initial_weights(layout, config.seed)), 0
+    arrays, document = weights.read_arrays(checkpoint, "checkpoint")
+    if document["config_hash"] != _config_hash(config):
+        raise ArtifactError(f"{checkpoint}: belongs to another config; choose another --out")
+    return Supernet(layout, {name: torch.from_numpy(array) for name, array in arrays.items()}), document["rounds"]
+
+
+def _check_same(before: TrainConfig, now: TrainConfig, folder: Path) -> None:
+    old, new = _flat(_what_matters(before)), _flat(_what_matters(now))
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            raise ConfigError(
+                f"cannot resume {folder}: {key} is {new.get(key)}, the run was started with {old.get(key)}; "
+                "use the same config or choose another --out"
+            )
+
+
+def _what_matters(config: TrainConfig) -> dict[str, Any]:
+    """Return the config without the settings that change no weight: a run may be resumed with others."""
+    document = config.model_dump(mode="json", exclude={"engine"})
+    del document["training"]["checkpoint_every"]
+    return document
+
+
+def _flat(document: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(document, dict):
+        return {prefix: document}
+    items = [_flat(value, f"{prefix}.{key}" if prefix else key) for key, value in document.items()]
+    return {key: value for item in items for key, value in item.items()}
+
+
+def _config_hash(config: TrainConfig) -> str:
+    return files.sha256_of(_what_matters(config))
+
+
+def _save_checkpoint(folder: Path, config: TrainConfig, supernet: Supernet, rounds: int) -> None:
+    path = folder / runs.CHECKPOINT
+    save_supernet(path, "checkpoint", supernet, rounds=rounds, config_hash=_config_hash(config))
+
+
+def _describe(folder: Path, config: TrainConfig, space: SearchSpace, command: Sequence[str]) -> None:
+    files.write_json(folder / runs.COMMAND, {"command": list(command)})
+    files.write_text(folder / runs.SPACE, dump(space))
+    files.write_text(folder / runs.CONFIG, dump(config))

@@ -1,0 +1,20 @@
+"""`fedsup-deploy verify`: hashes, and parity against the bundled vectors. Torch-free."""
+
+from pathlib import Path
+from typing import Any
+
+from fedsup_deploy.artifact.store import verify_bundle
+from fedsup_deploy.errors import ArtifactError
+
+
+def verify(bundle: Path) -> dict[str, Any]:
+    """Return the report of a bundle that is whole, unaltered and computes what it did when it was made.
+
+    Raises:
+        ArtifactError: A file is missing, altered, or not part of the bundle.
+        GateError: The model computes something else.
+    """
+    report = verify_bundle(bundle)
+    if report["unlisted_files"]:
+        raise ArtifactError(f"{bundle}: holds files its manifest does not list: {', '.join(report['unlisted_files'])}")
+    return {"bundle": str(bundle), "verdict": "ok", **report}

@@ -1,0 +1,93 @@
+"""Why no subnet fits: which limits forbid it, and what comes closest. It only finds words; others decide.
+
+Shapes: N architectures.
+"""
+
+import itertools
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from fedsup_deploy.errors import InfeasibleError
+from fedsup_deploy.search.objective import BoolArray, FloatArray, violations
+from fedsup_deploy.search.pool import Pool
+from fedsup_deploy.search.pricing import Prices, Target
+
+# What to call the lowest price there is.
+_LOWEST: Final = {
+    "latency_ms": "fastest predicted",
+    "macs": "fewest",
+    "params": "fewest",
+    "memory_mib": "least",
+    "storage_mib": "least",
+}
+_COUNTS: Final = ("macs", "params")
+
+
+def explain_infeasible(pool: Pool, target: Target, prices: Prices) -> InfeasibleError:
+    """Return the error for a device that nothing in the pool fits.
+
+    The message names each limit that cannot be met alone; if all can, the smallest sets that cannot be met together;
+    and always the architecture whose worst excess over a limit is the smallest share of that limit.
+
+    Args:
+        pool: What was tried.
+        target: The device and its limits.
+        prices: Of the pool, on the target.
+    """
+    limits, by_limit = target.limits.checked(), prices.by_limit()
+    fits = {name: by_limit[name] <= limit for name, limit in limits.items()}
+    impossible = [name for name, fits_N in fits.items() if not fits_N.any()]
+    if impossible:
+        cause = " and ".join(
+            f"{_limit(name, limits[name])}, {_LOWEST[name]} {_lowest(name, target, prices)}" for name in impossible
+        )
+    else:
+        sets = (" and ".join(_limit(name, limits[name]) for name in conflict) for conflict in _conflicts(fits))
+        cause = " or ".join(sets) + " cannot be met together"
+    closest = int(np.argmin(violations(by_limit, target.limits)))
+    values = ", ".join(f"{name} {_price(name, by_limit[name][closest], limit)}" for name, limit in limits.items())
+    arch_id = pool.space.decode(pool.genes_NG[closest]).arch_id
+    verdict = "no subnet fits" if pool.is_complete else "found no subnet that fits"
+    return InfeasibleError(
+        f"{verdict} {target.profile.name}: {cause}; closest is {arch_id} with {values}; "
+        f"raise {'the limit' if len(impossible) == 1 else 'a limit'} or widen the space ({pool.coverage()})"
+    )
+
+
+def _conflicts(fits: dict[str, BoolArray]) -> Iterator[tuple[str, ...]]:
+    """Yield the sets of limits that nothing meets, of the smallest size there is."""
+    for size in range(2, len(fits) + 1):
+        found = [names for names in itertools.combinations(fits, size) if not _meets_all(fits, names).any()]
+        if found:
+            yield from found
+            return
+
+
+def _meets_all(fits: dict[str, BoolArray], names: tuple[str, ...]) -> BoolArray:
+    meets_N: BoolArray = np.all([fits[name] for name in names], axis=0)
+    return meets_N
+
+
+def _lowest(name: str, target: Target, prices: Prices) -> str:
+    lowest = float(prices.by_limit()[name].min())
+    text = _price(name, lowest, target.limits.checked()[name])
+    bounds: tuple[FloatArray, FloatArray] | None = target.interval(np.array([lowest])) if name == "latency_ms" else None
+    return text if bounds is None else f"{text} ({float(bounds[0][0]):.4g} to {float(bounds[1][0]):.4g})"
+
+
+def _limit(name: str, limit: float) -> str:
+    return f"{name} <= {_exact(name, limit)}"
+
+
+def _price(name: str, price: float, limit: float) -> str:
+    """Return a price in four digits, or in as many more as show that it is not its limit."""
+    if name in _COUNTS:
+        return _exact(name, price)
+    texts = (f"{price:.{digits}g}" for digits in range(4, 17))
+    return next((text for text in texts if price == limit or (float(text) > limit) == (price > limit)), repr(price))
+
+
+def _exact(name: str, value: float) -> str:
+    return f"{int(value):,}" if name in _COUNTS and float(value).is_integer() else str(float(value))

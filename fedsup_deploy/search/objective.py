@@ -1,0 +1,132 @@
+"""What a search wants: limits that hold, accuracy up, latency down. It prices nothing and proposes nothing.
+
+Shapes: N architectures.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsup_deploy.device.profile import DeviceProfile
+from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.registry import nearest
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+#: Limits no price is known for: device profiles carry no energy costs.
+NOT_PRICED: Final = ("energy_mj",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """The most a subnet may cost on a device, at batch 1. None is no limit; a cost equal to its limit is within it.
+
+    Args:
+        latency_ms: Predicted time of one inference.
+        macs: Multiply-accumulates of one inference.
+        params: Parameters.
+        memory_mib: Weights and live activations.
+        storage_mib: Weights.
+        energy_mj: Energy of one inference.
+
+    Raises:
+        ConfigError: A limit is not a finite number above 0.
+    """
+
+    latency_ms: float | None = None
+    macs: float | None = None
+    params: float | None = None
+    memory_mib: float | None = None
+    storage_mib: float | None = None
+    energy_mj: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, limit in self.given().items():
+            if not (math.isfinite(limit) and limit > 0):
+                raise ConfigError(f"limit {name}: got {limit}, expected a finite number above 0")
+
+    def given(self) -> dict[str, float]:
+        """Return the limits there are, by name."""
+        return {name: limit for name, limit in dataclasses.asdict(self).items() if limit is not None}
+
+    def checked(self) -> dict[str, float]:
+        """Return the limits that a search can hold candidates to, by name."""
+        return {name: limit for name, limit in self.given().items() if name not in NOT_PRICED}
+
+    def not_checked(self) -> tuple[str, ...]:
+        """Return the names of the limits that nobody can check; a result has to say so."""
+        return tuple(name for name in self.given() if name in NOT_PRICED)
+
+
+def effective_limits(profile: DeviceProfile, requested: Mapping[str, float]) -> Limits:
+    """Return the profile's limits, each replaced by the requested one of the same name.
+
+    Raises:
+        ConfigError: There is no such limit, it is not a finite number above 0, or the profile has no model of it.
+    """
+    known = [field.name for field in dataclasses.fields(Limits)]
+    for name, limit in requested.items():
+        if name not in known:
+            raise ConfigError(f"unknown limit {name!r}{nearest(name, known)}")
+        if name in NOT_PRICED:
+            raise ConfigError(
+                f"limit {name}: got {limit}, but profile {profile.name} has no energy model to check it with; "
+                "search without this limit and measure the energy on the device"
+            )
+    return Limits(**{**profile.limits.model_dump(), **requested})
+
+
+def violations(prices: Mapping[str, FloatArray], limits: Limits) -> FloatArray:
+    """Return by what share of the limit the worst price exceeds it, shape (N,); 0 or less is within all limits.
+
+    Args:
+        prices: For each limit's name the price of every architecture, shape (N,) each.
+        limits: Those that cannot be checked are left out.
+    """
+    shares = [prices[name] / limit - 1 for name, limit in limits.checked().items()]
+    return np.max(shares, axis=0) if shares else np.zeros(_count(prices))
+
+
+def within(prices: Mapping[str, FloatArray], limits: Limits) -> BoolArray:
+    """Return which architectures are within all limits that can be checked, shape (N,)."""
+    fits = np.ones(_count(prices), np.bool_)
+    for name, limit in limits.checked().items():
+        fits &= prices[name] <= limit
+    return fits
+
+
+def front(accuracy: Sequence[float], latency_ms: Sequence[float]) -> list[int]:
+    """Return the candidates that none beats: more accurate and as fast, or faster and as accurate.
+
+    Args:
+        accuracy: Of each candidate.
+        latency_ms: Of each candidate.
+
+    Returns:
+        Their indices, fastest first. Equal candidates are all in it or all not.
+    """
+    order = sorted(range(len(accuracy)), key=lambda index: (latency_ms[index], -accuracy[index], index))
+    kept: list[int] = []
+    for index in order:
+        best = kept[-1] if kept else None
+        if best is None or accuracy[index] > accuracy[best] or _equal(index, best, accuracy, latency_ms):
+            kept.append(index)
+    return kept
+
+
+def pick(arch_ids: Sequence[str], accuracy: Sequence[float], latency_ms: Sequence[float]) -> int:
+    """Return the index of the most accurate candidate; of equals the fastest, then the first by arch_id."""
+    return min(range(len(arch_ids)), key=lambda index: (-accuracy[index], latency_ms[index], arch_ids[index]))
+
+
+def _equal(first: int, second: int, accuracy: Sequence[float], latency_ms: Sequence[float]) -> bool:
+    return accuracy[first] == accuracy[second] and latency_ms[first] == latency_ms[second]
+
+
+def _count(prices: Mapping[str, FloatArray]) -> int:
+    return len(next(iter(prices.values())))

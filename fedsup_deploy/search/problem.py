@@ -1,0 +1,72 @@
+"""`Problem`: what a searcher may pick from for one device, found before anything is evaluated.
+
+Shapes: N architectures of the pool, F feasible ones, G genes.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from fedsup_deploy.errors import InfeasibleError
+from fedsup_deploy.events import EventLog
+from fedsup_deploy.search.infeasible import explain_infeasible
+from fedsup_deploy.search.objective import within
+from fedsup_deploy.search.pool import Pool
+from fedsup_deploy.search.pricing import Prices, Target, price
+from fedsup_deploy.space.plan import IntArray
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """The part of a pool that is within a device's limits.
+
+    Args:
+        target: The device.
+        pool: What was priced.
+        feasible_F: Rows of the pool within all limits, ascending; at least one.
+        prices: Of these, on the device.
+    """
+
+    target: Target
+    pool: Pool
+    feasible_F: IntArray
+    prices: Prices
+
+    @property
+    def num_feasible(self) -> int:
+        """Number of priced architectures within the limits."""
+        return len(self.feasible_F)
+
+    @property
+    def genes(self) -> IntArray:
+        """Genes of the feasible architectures, shape (F, G)."""
+        return self.pool.genes_NG[self.feasible_F]
+
+
+def pose(pool: Pool, targets: Sequence[Target], log: EventLog) -> list[Problem]:
+    """Return the problem of each target.
+
+    Args:
+        pool: What to price.
+        targets: The devices.
+        log: Gets `pricing` events.
+
+    Raises:
+        InfeasibleError: Nothing fits one of the devices; the message explains the first and names the others.
+    """
+
+    def on_priced(done: int, total: int) -> None:
+        log.emit("pricing", done=done, total=total)
+
+    problems, misfits = [], []
+    for target, prices in zip(targets, price(pool.space, pool.genes_NG, targets, on_priced), strict=True):
+        feasible_F = np.flatnonzero(within(prices.by_limit(), target.limits))
+        problems.append(Problem(target, pool, feasible_F, prices.take(feasible_F)))
+        if not len(feasible_F):
+            misfits.append((target, prices))
+    if misfits:
+        error = explain_infeasible(pool, *misfits[0])
+        others = ", ".join(target.profile.name for target, _ in misfits[1:])
+        raise InfeasibleError(f"{error}; nor does any fit {others}") if others else error
+    return problems

@@ -1,0 +1,70 @@
+"""From the outcome of a search to its record. Everything evaluated is priced once more on the way."""
+
+from typing import Final
+
+import numpy as np
+
+from fedsup_deploy.artifact.manifest import ProfileRecord
+from fedsup_deploy.device.profile import DeviceProfile
+from fedsup_deploy.search.pricing import Prices, Target, price
+from fedsup_deploy.search.result import Candidate, DeviceResult, front_and_pick
+from fedsup_deploy.search.searcher import Outcome
+from fedsup_deploy.space.architecture import Architecture
+
+_RELATIVE_TO: Final = "the accuracy measured on the validation split and the profile's latency model"
+
+
+def record(outcome: Outcome) -> DeviceResult:
+    """Return the record of a search. It cannot be made when a candidate turns out not to be within the limits."""
+    pool, target = outcome.search.problem.pool, outcome.search.problem.target
+    genes_KG = np.stack([pool.space.encode(architecture) for architecture in outcome.accuracies])
+    (prices,) = price(pool.space, genes_KG, [target])
+    candidates = _candidates(outcome.accuracies, prices, target)
+    front, pick = front_and_pick(candidates)
+    num_feasible = outcome.search.problem.num_feasible
+    is_certified = pool.is_complete and len(candidates) == num_feasible
+    return DeviceResult(
+        profile=_profile_record(target.profile),
+        method=outcome.search.method,
+        certified=is_certified,
+        certified_relative_to=_RELATIVE_TO if is_certified else None,
+        num_architectures=pool.space.num_architectures,
+        num_priced=len(pool.genes_NG),
+        num_feasible=num_feasible,
+        num_evaluated=len(candidates),
+        limits=target.limits.given(),
+        not_checked=target.limits.not_checked(),
+        candidates=candidates,
+        front=front,
+        pick=pick,
+        seconds=outcome.seconds,
+    )
+
+
+def _candidates(accuracies: dict[Architecture, float], prices: Prices, target: Target) -> tuple[Candidate, ...]:
+    bounds = target.interval(prices.latency_ms)
+    return tuple(
+        Candidate(
+            arch_id=architecture.arch_id,
+            architecture=architecture.to_dict(),
+            accuracy=accuracy,
+            latency_ms_predicted=float(prices.latency_ms[index]),
+            latency_interval_ms=None if bounds is None else (float(bounds[0][index]), float(bounds[1][index])),
+            num_macs=int(prices.num_macs[index]),
+            num_params=int(prices.num_params[index]),
+            memory_mib=float(prices.memory_mib[index]),
+            storage_mib=float(prices.storage_mib[index]),
+        )
+        for index, (architecture, accuracy) in enumerate(accuracies.items())
+    )
+
+
+def _profile_record(profile: DeviceProfile) -> ProfileRecord:
+    return ProfileRecord.model_validate(
+        {
+            "name": profile.name,
+            "hash": profile.profile_hash,
+            "provenance": profile.provenance_kinds,
+            "error": profile.summary()["error"],
+        }
+    )

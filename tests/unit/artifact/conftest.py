@@ -1,0 +1,50 @@
+"""A small, valid manifest to start from."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedsup_deploy.artifact.manifest import Manifest, ManifestDraft
+
+
+@pytest.fixture
+def draft_document() -> dict[str, Any]:
+    """The draft of `draft.json`, to be changed by a test."""
+    return json.loads(Path(__file__).with_name("draft.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def draft(draft_document: dict[str, Any]) -> ManifestDraft:
+    """The same as a value."""
+    return ManifestDraft.model_validate_json(json.dumps(draft_document))
+
+
+@pytest.fixture
+def document(draft_document: dict[str, Any]) -> dict[str, Any]:
+    """A whole manifest, to be changed by a test."""
+    found = {"max_abs_diff": 1e-6, "argmax_agreement": 1.0, "batch_invariance_max_abs_diff": 0.0}
+    parity = {"tolerance": 1e-5, "batch_tolerance": 1e-5, "batches": [1, 3, 8], "num_inputs": 16}
+    files = {"model.onnx": {"sha256": "5" * 64, "bytes": 1000}, "vectors.npz": {"sha256": "6" * 64, "bytes": 2000}}
+    return {**draft_document, "parity": {**parity, "formats": {"onnx": found}}, "files": files}
+
+
+@pytest.fixture
+def manifest(document: dict[str, Any]) -> Manifest:
+    """The same as a value."""
+    return Manifest.from_json(json.dumps(document))
+
+
+@pytest.fixture
+def latency() -> dict[str, Any]:
+    """A measured latency, in the form in which `fedsup_deploy.device.measure` returns it."""
+    return {
+        "protocol": {"name": "quick", "batch": 1, "warm_up_runs": 50},
+        "statistics": {"num_runs": 200, "min_ms": 0.5, "p10_ms": 0.75, "p50_ms": 1.0, "p90_ms": 2.0, "mean_ms": 1.25},
+        "stability": {"statistic": "p10", "disagreement": 0.01, "stable_within": 0.05, "verdict": "stable"},
+        "load_ms": 10.0,
+        "first_run_ms": 3.0,
+        "peak_rss_mib": None,
+        "environment": {"cpu": "Cortex-A72", "cores": 4, "threads": 1},
+    }

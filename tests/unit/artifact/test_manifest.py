@@ -1,0 +1,326 @@
+"""The manifest is strict, says what is wrong with a damaged one, and survives being written and read."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from fedsup_deploy.artifact.manifest import Manifest, ManifestDraft, MeasuredLatency
+from fedsup_deploy.errors import ArtifactError
+
+
+def changed(document: dict[str, Any], path: str, value: Any) -> str:
+    """Return the JSON text of a document in which one value was replaced or added."""
+    *parents, last = path.split(".")
+    node = document
+    for key in parents:
+        node = node[int(key)] if isinstance(node, list) else node[key]
+    node[int(last) if isinstance(node, list) else last] = value
+    return json.dumps(document)
+
+
+def test_reading_what_was_written_gives_the_same_value(manifest):
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_text_holds_the_document_in_the_order_of_the_schema(manifest, document):
+    written = json.loads(manifest.to_json())
+
+    assert written == document
+    assert list(written) == list(document)
+    assert manifest.to_json().endswith("}\n")
+
+
+ERROR = {"acc5": 0.5, "acc10": 0.9, "spearman": 0.9, "mape": 0.06, "num_heldout": 10}
+
+
+def test_interval_needs_a_profile_whose_error_is_known_and_its_lower_end_first(document):
+    document["profile"]["error"] = ERROR
+    text = changed(document, "latency_predicted.interval_ms", [1.0, 2.0])
+    assert Manifest.from_json(text).latency_predicted.interval_ms == (1.0, 2.0)
+
+    text = changed(document, "latency_predicted.interval_ms", [2.0, 1.0])
+    with pytest.raises(ArtifactError, match=r"latency_predicted.interval_ms: .*expected the lower end first"):
+        Manifest.from_json(text)
+
+
+def test_manifest_cannot_be_changed(manifest):
+    with pytest.raises(ValidationError, match="frozen"):
+        manifest.arch_id = "other"
+
+
+def test_measured_latency_is_taken_as_the_measurement_returns_it(document, latency):
+    manifest = Manifest.from_json(changed(document, "latency_measured", latency))
+
+    assert manifest.latency_measured == MeasuredLatency.model_validate(latency)
+    assert manifest.latency_predicted.value_ms == 1.5
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "what"),
+    [
+        ("costs.num_macs", "12345", "costs.num_macs: got '12345': input should be a valid integer"),
+        ("costs.num_macs", 1.5, "costs.num_macs: got 1.5: input should be a valid integer"),
+        ("costs.num_macs", -1, "costs.num_macs: got -1: input should be greater than or equal to 0"),
+        ("costs.num_macs", True, "costs.num_macs: got true: input should be a valid integer"),
+        ("costs.flops", 1, "costs.flops: unknown key"),
+        ("accuracy.recalibrated", 90.0, "accuracy.recalibrated: got 90.0: input should be less than or equal to 1"),
+        ("accuracy.precision", "int8", "accuracy.precision: got 'int8': input should be 'fp32'"),
+        ("profile.provenance", ["guessed"], "profile.provenance.0: got 'guessed': input should be"),
+        ("lineage.run", "abc", "lineage.run: got 'abc': string should match pattern"),
+        ("lineage.profile", "7" * 64, "lineage.profile: differs from profile.hash"),
+        ("outputs.0.shape", ["batch", 4], "outputs: got 4 logits, expected one for each of 3 classes"),
+        ("latency_predicted.interval_ms", [1.0, 2.0], "latency_predicted.interval_ms: expected null"),
+        ("files.MODEL", {"sha256": "5" * 64}, "files.MODEL.bytes: missing key"),
+        ("files", {}, "files: got {}: dictionary should have at least 1 item"),
+    ],
+)
+def test_wrong_value_is_named_with_its_key(document, path, value, what):
+    text = changed(document, path, value)
+
+    with pytest.raises(ArtifactError, match=f"^there/manifest.json: {re.escape(what)}"):
+        Manifest.from_json(text, "there/manifest.json")
+
+
+@pytest.mark.parametrize("key", ["arch", "parity", "files", "latency_predicted", "lineage", "versions"])
+def test_missing_key_is_named(document, key):
+    del document[key]
+
+    with pytest.raises(ArtifactError, match=rf"^manifest.json: {key}: missing key; copy or export the bundle again$"):
+        Manifest.from_json(json.dumps(document))
+
+
+def test_more_problems_are_counted(document):
+    document["costs"] = {}
+
+    with pytest.raises(ArtifactError, match=r"costs.num_macs: missing key \(and 3 more\)"):
+        Manifest.from_json(json.dumps(document))
+
+
+def test_message_stays_on_one_line_whatever_a_key_holds(document):
+    document["one\ntwo"] = 1
+
+    with pytest.raises(ArtifactError, match=r"^manifest.json: one\\ntwo: unknown key; [^\n]*$"):
+        Manifest.from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize("version", [2, 0, "1", None])
+def test_another_schema_version_is_refused_before_anything_else(version):
+    with pytest.raises(ArtifactError, match=r"^manifest.json: schema: got \S+, expected 1; export the bundle again$"):
+        Manifest.from_json(json.dumps({"schema": version}))
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("", "damaged: Expecting value"),
+        ('{"schema": 1, ', "damaged: Expecting property name"),
+        ("[]", "schema: got null, expected 1"),
+        ('{"schema": 1, "schema": 1}', "damaged: the key 'schema' stands twice"),
+        ('{"schema": NaN}', "damaged: got NaN, expected a finite number"),
+        ("[" * 100_000, "damaged: "),
+    ],
+)
+def test_text_that_is_no_manifest_is_refused(text, what):
+    with pytest.raises(ArtifactError, match=f"^manifest.json: {re.escape(what)}"):
+        Manifest.from_json(text)
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b", "", ".hidden", "a\\b", "manifest.json"])
+def test_file_outside_the_bundle_is_refused(document, name):
+    document["files"] = {name: document["files"]["model.onnx"]}
+
+    with pytest.raises(ArtifactError, match=r"^manifest.json: files"):
+        Manifest.from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/home/ann/run",
+        "/tmp",
+        'File "/opt/x/net.py"',
+        "run in /srv/jobs/7",
+        "root=/srv/jobs/7",
+        "~/runs/digits",
+        "~ann/runs",
+        "C:\\Users\\ann",
+        "d:/runs",
+        "\\\\server\\share",
+        "file:///srv",
+    ],
+)
+@pytest.mark.parametrize("place", ["value", "key"])
+def test_path_of_a_machine_is_refused_and_named(document, text, place):
+    document["versions"] = {"torch": text} if place == "value" else {text: "2.13.0"}
+
+    with pytest.raises(
+        ArtifactError, match=r"^manifest.json: versions(.torch)?: got .*, expected no path of a machine"
+    ):
+        Manifest.from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["T-shirt/top", "12 GMAC/s", "5 /s", "a / b", "https://example.org/a/b", "and/or", "~5 ms", "1:2", "a//b", "x: /"],
+)
+def test_other_text_is_no_path(document, text):
+    assert Manifest.from_json(changed(document, "classes.0", text)).classes[0] == text
+
+
+words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\\~:"), min_size=1, max_size=12)
+hashes = st.text("0123456789abcdef", min_size=64, max_size=64)
+counts = st.integers(0, 2**53)
+shares = st.floats(0, 1)
+times = st.floats(0, 1e9)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+    max_leaves=6,
+)
+objects = st.dictionaries(words, json_values, max_size=4)
+kinds = st.lists(st.sampled_from(["datasheet", "measured", "published"]), min_size=1, max_size=3)
+file_names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,11}", fullmatch=True).filter(
+    lambda name: name != "manifest.json"
+)
+
+
+def nullable(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.none() | strategy
+
+
+statistics = st.fixed_dictionaries(
+    {
+        "num_runs": st.integers(1, 10**6),
+        **dict.fromkeys(("min_ms", "p10_ms", "p50_ms", "p90_ms", "mean_ms"), times),
+    }
+)
+measured = st.fixed_dictionaries(
+    {
+        "protocol": objects,
+        "statistics": statistics,
+        "stability": st.fixed_dictionaries(
+            {
+                "statistic": words,
+                "disagreement": times,
+                "stable_within": times,
+                "verdict": st.sampled_from(["stable", "unstable"]),
+            }
+        ),
+        "load_ms": times,
+        "first_run_ms": times,
+        "peak_rss_mib": nullable(times),
+        "environment": objects,
+    }
+)
+predictor_errors = st.fixed_dictionaries(
+    {
+        "acc5": shares,
+        "acc10": shares,
+        "spearman": st.floats(-1, 1),
+        "mape": times,
+        "num_heldout": st.integers(1, 10**6),
+    }
+)
+found = st.fixed_dictionaries(
+    {"max_abs_diff": times, "argmax_agreement": shares, "batch_invariance_max_abs_diff": times}
+)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> dict[str, Any]:
+    """Return any valid manifest."""
+    classes = draw(st.lists(words, min_size=1, max_size=5))
+    profile_hash = draw(hashes)
+    error = draw(st.just("none") | predictor_errors)
+    interval = sorted(draw(st.tuples(times, times))) if error != "none" and draw(st.booleans()) else None
+    sizes = draw(st.lists(st.integers(1, 4096), min_size=1, max_size=3))
+    return {
+        "schema": 1,
+        "arch_id": draw(words),
+        "arch": draw(objects),
+        "profile": {"name": draw(words), "hash": profile_hash, "provenance": draw(kinds), "error": error},
+        "classes": classes,
+        "preprocessing": draw(objects),
+        "inputs": [{"name": draw(words), "shape": ["batch", *sizes], "dtype": draw(words)}],
+        "outputs": [{"name": draw(words), "shape": ["batch", len(classes)], "dtype": draw(words)}],
+        "accuracy": {
+            "dataset": draw(words),
+            "split": draw(words),
+            "num_samples": draw(st.integers(1, 10**9)),
+            "precision": "fp32",
+            "recalibrated": draw(shares),
+            "not_recalibrated": draw(nullable(shares)),
+            "int8": draw(nullable(shares)),
+        },
+        "costs": {name: draw(counts) for name in ("num_macs", "num_params", "peak_activation_bytes", "moved_bytes")},
+        "latency_predicted": {
+            "value_ms": draw(times),
+            "interval_ms": interval,
+            "kind": draw(words),
+            "provenance": draw(kinds),
+        },
+        "latency_measured": draw(nullable(measured)),
+        "lineage": {
+            **{name: draw(hashes) for name in ("run", "space", "statistics")},
+            "profile": profile_hash,
+            "search": draw(nullable(hashes)),
+        },
+        "versions": draw(st.dictionaries(words, words, max_size=3)),
+        "parity": {
+            "tolerance": draw(times),
+            "batch_tolerance": draw(times),
+            "batches": draw(st.lists(st.integers(1, 1024), min_size=1, max_size=4)),
+            "num_inputs": draw(st.integers(1, 10**6)),
+            "formats": draw(st.dictionaries(words, found, min_size=1, max_size=3)),
+        },
+        "files": draw(
+            st.dictionaries(
+                file_names, st.fixed_dictionaries({"sha256": hashes, "bytes": counts}), min_size=1, max_size=3
+            )
+        ),
+    }
+
+
+@given(documents())
+def test_any_manifest_survives_the_round_trip(document):
+    manifest = Manifest.from_json(json.dumps(document))
+
+    assert json.loads(manifest.to_json()) == document
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+@given(documents())
+def test_any_draft_of_a_manifest_survives_the_round_trip(document):
+    del document["parity"], document["files"]
+
+    draft = ManifestDraft.model_validate_json(json.dumps(document))
+
+    assert draft.model_dump(mode="json", by_alias=True) == document
+
+
+@given(documents(), st.data())
+def test_damage_is_an_artifact_error_or_harmless(document, data):
+    """Whatever stands in the file, reading it ends in a manifest or in one kind of error."""
+    text = json.dumps(document)
+    start = data.draw(st.integers(0, len(text)))
+    damaged = text[:start] + data.draw(st.text(max_size=3)) + text[start + data.draw(st.integers(0, 3)) :]
+
+    manifest, refusal = read(damaged)
+
+    if manifest is None:
+        assert refusal.startswith("manifest.json: ")
+        assert "\n" not in refusal
+    else:
+        assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def read(text: str) -> tuple[Manifest | None, str]:
+    try:
+        return Manifest.from_json(text), ""
+    except ArtifactError as error:
+        return None, str(error)

@@ -1,0 +1,442 @@
+"""The one-file runner: its arithmetic on made samples, and the file itself as a program in a real bundle."""
+
+import ast
+import contextlib
+import gc
+import hashlib
+import io
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from fedsup_deploy.artifact import runner
+
+SOURCE = Path(runner.__file__)
+NUM_VECTORS, SIZE, CLASSES = 16, 8, 5
+
+Finished = subprocess.CompletedProcess[str]
+
+
+def toy_model(batch_slope: float = 0.0) -> onnx.ModelProto:
+    """Conv -> ReLU -> mean -> linear; `batch_slope` times the batch size is added to the logits, which is wrong."""
+    numbers = np.random.default_rng(0)
+    constants = {
+        "weights": numbers.standard_normal((6, 3, 3, 3)),
+        "matrix": numbers.standard_normal((6, CLASSES)),
+        "slope": np.array(batch_slope),
+    }
+    nodes = [
+        helper.make_node("Conv", ["input", "weights"], ["conv"], pads=[1] * 4),
+        helper.make_node("Relu", ["conv"], ["relu"]),
+        helper.make_node("ReduceMean", ["relu"], ["mean"], axes=[2, 3], keepdims=0),
+        helper.make_node("MatMul", ["mean", "matrix"], ["product"]),
+        helper.make_node("Shape", ["input"], ["shape"], start=0, end=1),
+        helper.make_node("Cast", ["shape"], ["batch"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["batch", "slope"], ["shift"]),
+        helper.make_node("Add", ["product", "shift"], ["logits"]),
+    ]
+    image = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3, SIZE, SIZE])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CLASSES])
+    initializers = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "toy", [image], [logits], initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+class Bundle:
+    """A bundle folder that tests can damage."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        shutil.copy(SOURCE, folder / "run.py")
+        self.write_model(toy_model())
+        self.inputs = np.random.default_rng(1).standard_normal((NUM_VECTORS, 3, SIZE, SIZE)).astype(np.float32)
+        (self.outputs,) = ReferenceEvaluator(toy_model()).run(None, {"input": self.inputs})
+        self.write_vectors(self.inputs, self.outputs)
+        self.write_manifest()
+
+    def write_model(self, model: onnx.ModelProto) -> None:
+        onnx.save(model, self.folder / "model.onnx")
+
+    def write_vectors(self, inputs: Any, outputs: Any) -> None:
+        np.savez(self.folder / "vectors.npz", inputs=inputs, outputs=outputs)
+
+    def write_manifest(self, **parity: float) -> None:
+        names = ("model.onnx", "vectors.npz", "run.py")
+        contents = {name: (self.folder / name).read_bytes() for name in names}
+        files = {
+            name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+            for name, content in contents.items()
+        }
+        document = {"arch_id": "toy", "files": files, "parity": {"tolerance": 1e-5, **parity}}
+        (self.folder / "manifest.json").write_text(json.dumps(document))
+
+    def run(
+        self, *arguments: str, python: tuple[str, ...] = (), **variables: str
+    ) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, *python, "run.py", *arguments],
+            cwd=self.folder,
+            env={"PATH": os.environ["PATH"], **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def check(self, *, exit_code: int, reason: str) -> None:
+        """Assert that the program ends with this code and reason, as text and as JSON, and without a traceback."""
+        text = self.run("--skip-latency")
+        assert (text.returncode, text.stderr) == (exit_code, "")
+        assert text.stdout.splitlines()[-1].startswith("FAIL: ")
+        assert reason in text.stdout.splitlines()[-1]
+        code, output = self.run_here("--skip-latency", "--json")
+        report = json.loads(output)
+        assert (code, report["exit_code"]) == (exit_code, exit_code)
+        assert reason in report["reason"]
+
+    def run_here(self, *arguments: str) -> tuple[int, str]:
+        """Run the same file inside this process; return exit code and standard output."""
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            code = runner.main([str(self.folder), *arguments])
+        return code, output.getvalue()
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return Bundle(tmp_path / "bundle")
+
+
+def test_a_whole_bundle_passes_and_is_timed(bundle: Bundle) -> None:
+    result = bundle.run("--json", "--seconds", "0.2", "--threads", "2")
+    report = json.loads(result.stdout)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (report["exit_code"], report["reason"], report["arch_id"]) == (0, None, "toy")
+    assert report["files"]["num_files"] == 3
+    parity = report["parity"]
+    assert (parity["batches"], parity["num_inputs"], parity["argmax_agreement"]) == ([1, 3, 8], NUM_VECTORS, 1.0)
+    assert 0 <= parity["max_abs_diff"] <= 1e-5
+    assert report["latency"]["statistics"]["num_runs"] >= 200
+    assert report["latency"]["protocol"]["min_seconds"] == 0.2
+    assert report["environment"]["threads"] == 2
+
+
+def test_the_report_for_people_ends_with_pass(bundle: Bundle) -> None:
+    code, output = bundle.run_here("--seconds", "0.05")
+    lines = output.splitlines()
+    assert code == 0
+    assert [line.split()[0] for line in lines] == [
+        "files",
+        "parity",
+        "latency",
+        "noise",
+        "start",
+        "device",
+        "PASS",
+    ]
+
+
+def test_it_runs_from_another_folder_and_writes_nothing(bundle: Bundle, tmp_path: Path) -> None:
+    before = sorted(bundle.folder.rglob("*"))
+    program = [sys.executable, str(bundle.folder / "run.py"), "--skip-latency"]
+    assert subprocess.run(program, cwd=tmp_path, capture_output=True, check=False).returncode == 0
+    assert sorted(bundle.folder.rglob("*")) == before
+
+
+def test_the_report_names_no_place_and_no_person(bundle: Bundle) -> None:
+    text = bundle.run("--json", "--seconds", "0.05", USER="somebody", HOSTNAME="somewhere").stdout
+    assert str(bundle.folder.parent) not in text
+    assert str(Path(sys.prefix)) not in text
+    assert "somebody" not in text
+    assert "somewhere" not in text
+    assert f'"{platform.node()}"' not in text
+
+
+def test_an_altered_file_is_found(bundle: Bundle) -> None:
+    model = bundle.folder / "model.onnx"
+    content = model.read_bytes()
+    model.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    bundle.check(exit_code=1, reason="model.onnx was altered: its sha256 is not that of the manifest")
+    model.write_bytes(content + b"\0")
+    bundle.check(exit_code=1, reason=f"model.onnx was altered: {len(content) + 1} bytes, expected {len(content)}")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "manifest.json is damaged"),
+        ("[]", "manifest.json is damaged"),
+        ('{"files": {}}', "manifest.json is damaged: KeyError: 'model.onnx'"),
+        ('{"files": {"../model.onnx": {"sha256": "0", "bytes": 1}}}', "outside the bundle: '../model.onnx'"),
+    ],
+)
+def test_a_damaged_manifest_is_refused(bundle: Bundle, content: str, reason: str) -> None:
+    (bundle.folder / "manifest.json").write_text(content)
+    bundle.check(exit_code=1, reason=reason)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "vectors.npz", "manifest.json"])
+def test_a_missing_file_is_named(bundle: Bundle, name: str) -> None:
+    (bundle.folder / name).unlink()
+    bundle.check(exit_code=5, reason=f"{name} is missing")
+
+
+def rolled(bundle: Bundle) -> Any:
+    return np.roll(bundle.outputs, 1, axis=1)
+
+
+def with_nan(bundle: Bundle) -> Any:
+    return np.where(np.arange(CLASSES) == 0, np.nan, bundle.outputs).astype(np.float32)
+
+
+def with_a_class_less(bundle: Bundle) -> Any:
+    return bundle.outputs[:, 1:]
+
+
+def slightly_off(bundle: Bundle) -> Any:
+    return bundle.outputs + np.float32(1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "tolerance", "reason"),
+    [
+        (slightly_off, 1e-5, "outputs at batch 1 differ by 0.001, allowed 1e-05"),
+        (with_nan, 1e-5, "differ by nan"),
+        (with_a_class_less, 1e-5, f"have shape (16, {CLASSES}), expected (16, {CLASSES - 1})"),
+        (rolled, 100.0, "images get another class at batch 1"),
+    ],
+)
+def test_wrong_outputs_are_found(
+    bundle: Bundle, change: Callable[[Bundle], Any], tolerance: float, reason: str
+) -> None:
+    bundle.write_vectors(bundle.inputs, change(bundle))
+    bundle.write_manifest(tolerance=tolerance)
+    bundle.check(exit_code=3, reason=reason)
+
+
+def test_an_output_that_depends_on_the_batch_is_found(bundle: Bundle) -> None:
+    """The recorded outputs lie midway between those at batch 1 and 8, so only the comparison of the two fails."""
+    slope = 1e-3
+    bundle.write_model(toy_model(slope))
+    bundle.write_vectors(bundle.inputs, bundle.outputs + np.float32(4.5 * slope))
+    bundle.write_manifest(tolerance=4 * slope)
+    bundle.check(exit_code=4, reason="an image alone and inside a batch differ by 0.007, allowed 0.004")
+    bundle.write_manifest(tolerance=4 * slope, batch_tolerance=8 * slope)
+    assert bundle.run("--skip-latency").returncode == 0
+
+
+def test_vectors_that_cannot_be_used_are_refused(bundle: Bundle) -> None:
+    bundle.write_vectors(bundle.inputs[:5], bundle.outputs[:5])
+    bundle.write_manifest()
+    bundle.check(exit_code=3, reason="vectors.npz holds 5 inputs and 5 outputs, expected equally many, at least 8")
+    np.savez(bundle.folder / "vectors.npz", images=bundle.inputs)
+    bundle.write_manifest()
+    bundle.check(exit_code=3, reason="vectors.npz cannot be used")
+    (bundle.folder / "vectors.npz").write_bytes(b"PK\x03\x04 no archive")
+    bundle.write_manifest()
+    bundle.check(exit_code=3, reason="vectors.npz cannot be used")
+    with (bundle.folder / "vectors.npz").open("wb") as file:
+        np.save(file, bundle.inputs)
+    bundle.write_manifest()
+    bundle.check(exit_code=3, reason="vectors.npz cannot be used")
+
+
+def test_pickled_vectors_are_not_unpickled(bundle: Bundle) -> None:
+    bundle.write_vectors(np.array([{"a": 1}] * NUM_VECTORS, dtype=object), bundle.outputs)
+    bundle.write_manifest()
+    bundle.check(exit_code=3, reason="Object arrays cannot be loaded when allow_pickle=False")
+
+
+def test_a_model_the_runtime_cannot_load_is_one_line(bundle: Bundle) -> None:
+    (bundle.folder / "model.onnx").write_bytes(b"not a model")
+    bundle.write_manifest()
+    bundle.check(exit_code=3, reason="onnxruntime cannot run model.onnx: ")
+    assert str(bundle.folder) not in bundle.run("--skip-latency").stdout
+
+
+def test_an_input_the_model_cannot_take_is_one_line(bundle: Bundle) -> None:
+    bundle.write_vectors(bundle.inputs[:, :2], bundle.outputs)
+    bundle.write_manifest()
+    bundle.check(exit_code=3, reason="onnxruntime cannot run model.onnx: ")
+
+
+def test_without_numpy_it_says_what_to_install(bundle: Bundle) -> None:
+    result = bundle.run("--skip-latency", python=("-I", "-S"))
+    assert (result.returncode, result.stderr) == (2, "")
+    assert result.stdout.splitlines()[-1] == ("FAIL: numpy cannot be imported; run: pip install numpy onnxruntime")
+
+
+def test_without_onnxruntime_it_says_what_to_install(bundle: Bundle, tmp_path: Path) -> None:
+    """A Python that finds NumPy and nothing else."""
+    only_numpy = tmp_path / "only-numpy"
+    only_numpy.mkdir()
+    installed = Path(np.__file__).parent
+    for folder in (installed, installed.with_name("numpy.libs")):
+        if folder.is_dir():
+            (only_numpy / folder.name).symlink_to(folder)
+    result = bundle.run("--skip-latency", python=("-S",), PYTHONPATH=str(only_numpy))
+    assert (result.returncode, result.stderr) == (2, "")
+    assert result.stdout.splitlines()[-1] == (
+        "FAIL: onnxruntime cannot be imported; run: pip install numpy onnxruntime"
+    )
+
+
+@pytest.mark.parametrize("arguments", [("--threads", "0"), ("--seconds", "0"), ("--seconds", "60"), ("--fast",)])
+def test_wrong_usage_has_its_own_exit_code(bundle: Bundle, arguments: tuple[str, ...]) -> None:
+    result = bundle.run(*arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "usage: run.py" in result.stderr
+
+
+def test_the_file_is_python_3_8_and_needs_only_two_packages() -> None:
+    tree = ast.parse(SOURCE.read_text(), feature_version=(3, 8))
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+    }
+    by_name = {
+        node.args[0].value.split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "import_module"
+        and isinstance(node.args[0], ast.Constant)
+        and isinstance(node.args[0].value, str)
+    }
+    assert imported <= sys.stdlib_module_names
+    assert by_name == {"numpy", "onnxruntime"}
+
+
+# The arithmetic.
+
+
+def test_quantiles_are_numpys() -> None:
+    samples = [50, 10, 40, 20, 30]
+    for share, expected in ((0.0, 10), (0.1, 14), (0.5, 30), (0.9, 46), (1.0, 50)):
+        assert runner.quantile(samples, share) == pytest.approx(expected)
+        assert runner.quantile(samples, share) == pytest.approx(float(np.quantile(samples, share)))
+    assert runner.quantile([7], 0.9) == 7
+
+
+def test_a_summary_is_in_ms() -> None:
+    expected = {"num_runs": 5, "min_ms": 1.0, "p10_ms": 1.4, "p50_ms": 3.0, "p90_ms": 7.6, "mean_ms": 4.0}
+    summary = runner.summarize([1_000_000, 2_000_000, 3_000_000, 4_000_000, 10_000_000])
+    assert summary == pytest.approx(expected)
+
+
+def test_a_session_whose_halves_agree_is_stable() -> None:
+    result = runner.stability([[100, 100], [104, 104], [100, 900], [104, 104]])
+    assert result["disagreement"] == pytest.approx(0.04)
+    assert result["verdict"] == "stable"
+
+
+def test_a_session_whose_halves_disagree_is_unstable() -> None:
+    result = runner.stability([[100, 100], [120, 120]])
+    assert result["disagreement"] == pytest.approx(0.2)
+    assert result["verdict"] == "unstable"
+
+
+class Clock:
+    """A clock that only running the model moves, by 10 ms."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+        self.was_collecting: list[bool] = []
+
+    def run_once(self) -> None:
+        self.now_ns += 10_000_000
+        self.was_collecting.append(gc.isenabled())
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+@pytest.mark.parametrize(
+    ("min_runs", "min_seconds", "max_seconds", "expected_runs"),
+    [(5, 0.0, 60.0, 5), (1, 0.1, 60.0, 10), (5, 0.1, 60.0, 10), (100, 0.1, 0.2, 20), (1, 0.0, 0.0, 1)],
+)
+def test_a_visit_ends_when_both_minima_are_reached_or_time_is_up(
+    min_runs: int, min_seconds: float, max_seconds: float, expected_runs: int
+) -> None:
+    clock = Clock()
+    samples = runner.time_visit(clock.run_once, min_runs, min_seconds, max_seconds, clock)
+    assert samples == [10_000_000] * expected_runs
+
+
+def test_a_session_has_visits_that_together_reach_the_minima() -> None:
+    clock = Clock()
+    visits = runner.time_session(clock.run_once, min_runs=25, min_seconds=0.1, num_visits=10, clock=clock)
+    assert [len(visit) for visit in visits] == [3] * 10
+
+
+def test_garbage_is_not_collected_while_timing_and_is_afterwards() -> None:
+    clock = Clock()
+    assert gc.isenabled()
+    runner.time_visit(clock.run_once, 3, 0.0, 1.0, clock)
+    assert clock.was_collecting == [False] * 3
+    assert gc.isenabled()
+
+
+def test_garbage_collection_is_back_after_a_failing_run() -> None:
+    def fail() -> None:
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError):
+        runner.time_visit(fail, 1, 0.0, 1.0)
+    assert gc.isenabled()
+
+
+@pytest.fixture
+def collecting() -> Iterator[None]:
+    yield
+    gc.enable()
+
+
+def test_garbage_collection_stays_off_if_it_was(collecting: None) -> None:
+    gc.disable()
+    runner.time_visit(Clock().run_once, 1, 0.0, 0.0)
+    assert not gc.isenabled()
+
+
+def test_the_environment_says_what_a_latency_depends_on() -> None:
+    environment = runner.environment(3)
+    assert set(environment) == {
+        "device",
+        "cpu",
+        "cores",
+        "cores_allowed",
+        "governor",
+        "temperature_c",
+        "load_average_1m",
+        "system",
+        "machine",
+        "python",
+        "numpy",
+        "onnxruntime",
+        "provider",
+        "threads",
+    }
+    assert environment["cpu"]
+    assert environment["threads"] == 3
+    assert environment["numpy"] == np.__version__
+    json.dumps(environment, allow_nan=False)
+
+
+def test_peak_memory_is_at_least_what_is_held() -> None:
+    held = np.ones(2**23)  # 64 MiB
+    peak = runner.peak_rss_mib()
+    assert peak is None or peak > held.nbytes / 2**20

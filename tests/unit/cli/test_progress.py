@@ -1,0 +1,91 @@
+"""Progress from events."""
+
+import io
+import sys
+from typing import Any
+
+import pytest
+
+from fedsup_deploy.cli.progress import Lines, Step, Steps, bars
+
+
+def test_what_events_say_about_progress():
+    steps = Steps()
+    assert steps.read({"event": "train_started", "round": 0, "rounds": 30}) == Step("rounds", 0, 30, "")
+    assert steps.read({"event": "round", "round": 0, "loss": 1.25, "accuracy": None}) == Step(
+        "rounds", 1, 30, "loss 1.250"
+    )
+    assert steps.read({"event": "warning", "message": "hot"}) is None
+    assert steps.read({"event": "exported", "done": 1, "total": 3, "name": "onnx"}) == Step(
+        "exported", 1, 3, "name onnx"
+    )
+    assert steps.read({"event": "x", "stage": "accuracy", "done": 0, "total": 2}) == Step("accuracy", 0, 2, "")
+    assert steps.read({"event": "x", "done": 0, "total": 0}) is None
+
+
+def test_rounds_show_the_accuracy_of_the_last_evaluation():
+    steps = Steps()
+    steps.read({"event": "train_started", "round": 10, "rounds": 20})
+    steps.read({"event": "round", "round": 10, "loss": 2.0})
+    steps.read({"event": "evaluation", "round": 10, "accuracy_largest": 0.5})
+    expected = Step("rounds", 12, 20, "loss 1.000, accuracy_largest 0.500")
+    assert steps.read({"event": "round", "round": 11, "loss": 1.0}) == expected
+
+
+def test_rounds_of_unknown_number_show_no_progress():
+    assert Steps().read({"event": "round", "round": 0}) is None
+
+
+def lines_of(events: list[dict[str, Any]], seconds_per_event: float = 2.0) -> list[str]:
+    lines: list[str] = []
+    times = iter(seconds_per_event * index for index in range(10_000))
+    listener = Lines(lines.append, lambda: next(times))
+    for event in events:
+        listener(event)
+    return lines
+
+
+def test_without_a_terminal_there_is_a_line_for_every_tenth():
+    lines = lines_of([{"event": "round", "round": index, "rounds": 40} for index in range(40)])
+    assert len(lines) == 11
+    expected = ["rounds 1/40", "rounds 4/40, about 72 s left", "rounds 8/40, about 64 s left"]
+    assert lines[:3] == expected
+    assert lines[-1] == "rounds 40/40"
+
+
+def test_a_resumed_run_counts_time_from_where_it_went_on():
+    rounds = [{"event": "round", "round": index, "loss": 0.5} for index in (7, 8, 9)]
+    lines = lines_of([{"event": "train_started", "round": 7, "rounds": 10}, *rounds])
+    expected = [
+        "rounds 7/10",
+        "rounds 8/10, loss 0.500, about 4 s left",
+        "rounds 9/10, loss 0.500, about 2 s left",
+        "rounds 10/10, loss 0.500",
+    ]
+    assert lines == expected
+
+
+def test_each_stage_has_its_own_lines():
+    events = [{"event": "x", "stage": stage, "done": 1, "total": 1} for stage in ("search", "export")]
+    assert lines_of(events) == ["search 1/1", "export 1/1"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_bars_on_stderr(monkeypatch: pytest.MonkeyPatch):
+    terminal, stdout = Terminal(), io.StringIO()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(sys, "stdout", stdout)
+    with bars() as listener:
+        listener({"event": "ignored"})
+        for index in range(3):
+            listener({"event": "round", "round": index, "rounds": 3, "name": "[bold]"})
+    assert "rounds" in terminal.getvalue()
+    assert "3/3" in terminal.getvalue()
+    assert "name [bold]" in terminal.getvalue(), "text of events is not markup"
+    assert stdout.getvalue() == ""

@@ -1,0 +1,44 @@
+"""What the command line imports, seen from outside."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from fedsup_deploy.cli.main import cli
+
+_REPORT = """
+import json, sys
+from fedsup_deploy.cli.main import main
+code = main(sys.argv[1:])
+print(json.dumps([code, sorted(sys.modules)]), file=sys.stderr)
+"""
+
+
+def modules_after(*args: str) -> tuple[int, set[str]]:
+    """Run the command line in a new process. Returns its exit code and the modules it imported."""
+    done = subprocess.run([sys.executable, "-c", _REPORT, *args], capture_output=True, text=True, check=True)
+    code, modules = json.loads(done.stderr.splitlines()[-1])
+    return code, set(modules)
+
+
+def test_the_help_imports_no_command_and_nothing_heavy():
+    code, modules = modules_after("--help")
+    assert code == 0
+    assert not modules & {"torch", "numpy", "pydantic", "yaml", "rich", "onnx", "onnxruntime", "sklearn"}
+    assert not modules & {f"fedsup_deploy.cli.{name}" for name in cli.summaries}
+
+
+@pytest.mark.parametrize("name", list(cli.summaries))
+def test_the_help_of_a_command_imports_that_command_only(name: str):
+    code, modules = modules_after(name, "--help")
+    assert code == 0
+    assert not modules & {"torch", "numpy", "onnx", "onnxruntime", "sklearn"}
+    assert modules & {f"fedsup_deploy.cli.{other}" for other in cli.summaries} == {f"fedsup_deploy.cli.{name}"}
+
+
+def test_a_mistake_in_a_config_is_found_without_torch():
+    code, modules = modules_after("train", "--config", "no-such-config")
+    assert code == 2
+    assert "torch" not in modules

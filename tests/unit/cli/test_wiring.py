@@ -1,0 +1,267 @@
+"""What each command hands to the pipeline: here its functions are replaced by ones that record how they were called."""
+
+import dataclasses
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedsup_deploy.cli.main import main
+from fedsup_deploy.config.schema import TrainConfig
+
+CONFIG = """\
+schema: 1
+name: tiny
+space: digits
+data: {dataset: digits}
+partition: {kind: iid, num_clients: 4}
+strategy: {name: fedsup}
+training: {rounds: 3, clients_per_round: 2}
+"""
+
+
+@dataclasses.dataclass
+class SearchRequest:
+    profiles: list[str]
+    run: Path | None
+    limits: dict[str, float]
+    method: str
+    evaluations: int
+    seed: int
+    out: Path | None
+
+
+@dataclasses.dataclass
+class ExportRequest:
+    run: Path | None
+    architecture: str | None
+    search: Path | None
+    profiles: list[str]
+    formats: list[str]
+    precisions: list[str]
+    out: Path
+
+
+class Pipeline:
+    """Stands for the pipeline's functions and remembers the last call."""
+
+    def __init__(self) -> None:
+        self.called = ""
+        self.args: tuple[Any, ...] = ()
+        self.options: dict[str, Any] = {}
+
+    def function(self, name: str) -> Any:
+        def call(*args: Any, **options: Any) -> dict[str, Any]:
+            self.called, self.args, self.options = name, args, options
+            return {"made by": name}
+
+        return call
+
+
+@pytest.fixture
+def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    recorder = Pipeline()
+    contents = {
+        "training": ["train"],
+        "evaluation": ["evaluate"],
+        "searching": ["search"],
+        "recalibration": ["extract", "recalibrate"],
+        "exporting": ["export"],
+        "demo": ["demo"],
+        "measuring": ["measure"],
+        "verification": ["verify"],
+        "inspection": ["inspect"],
+    }
+    monkeypatch.setitem(sys.modules, "fedsup_deploy.pipeline", types.ModuleType("fedsup_deploy.pipeline"))
+    for module_name, functions in contents.items():
+        module = types.ModuleType(f"fedsup_deploy.pipeline.{module_name}")
+        vars(module).update({name: recorder.function(name) for name in functions})
+        vars(module).update(SearchRequest=SearchRequest, ExportRequest=ExportRequest)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return recorder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a run, a bundle, a search and a config."""
+    for name in ("runs/tiny", "bundle"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "search.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "tiny.yaml").write_text(CONFIG, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+RUN = Path("runs/tiny")
+
+
+@pytest.mark.parametrize(
+    ("command", "called", "args", "options"),
+    [
+        (
+            "evaluate runs/tiny --arch largest",
+            "evaluate",
+            (RUN, "largest"),
+            {"split": "test", "per_client": False, "schedule": None},
+        ),
+        (
+            "evaluate runs/tiny --arch a1 --split validation --per-client --schedule one-shot",
+            "evaluate",
+            (RUN, "a1"),
+            {"split": "validation", "per_client": True, "schedule": "one-shot"},
+        ),
+        (
+            "extract runs/tiny --arch smallest --out a.safetensors",
+            "extract",
+            (RUN, "smallest", Path("a.safetensors")),
+            {},
+        ),
+        (
+            "recalibrate runs/tiny --arch smallest --out a.safetensors --schedule layer-wise",
+            "recalibrate",
+            (RUN, "smallest", Path("a.safetensors"), "layer-wise", ()),
+            {},
+        ),
+        ("recalibrate runs/tiny --arch a1", "recalibrate", (RUN, "a1", None, None, ()), {}),
+        ("verify bundle", "verify", (Path("bundle"),), {}),
+        ("inspect search.json", "inspect", (Path("search.json"),), {}),
+        ("measure bundle", "measure", (Path("bundle"), 1, "quick", ()), {}),
+        ("measure bundle --threads 2 --protocol full", "measure", (Path("bundle"), 2, "full", ()), {}),
+        ("demo", "demo", (Path("runs/demo"), ()), {}),
+        ("demo --out here", "demo", (Path("here"), ()), {}),
+        (
+            "search --profile a --profile b.yaml",
+            "search",
+            (SearchRequest(["a", "b.yaml"], None, {}, "auto", 200, 0, None), ()),
+            {},
+        ),
+        (
+            "search --profile a --run runs/tiny --max-latency-ms 2.5 --max-macs 1e6 --max-params 1000"
+            " --max-memory-mib 1 --max-storage-mib 2 --max-energy-mj 3 --method exact --evaluations 9 --seed 7"
+            " --out s.json",
+            "search",
+            (
+                SearchRequest(
+                    ["a"],
+                    RUN,
+                    {
+                        "latency_ms": 2.5,
+                        "macs": 1e6,
+                        "params": 1000.0,
+                        "memory_mib": 1.0,
+                        "storage_mib": 2.0,
+                        "energy_mj": 3.0,
+                    },
+                    "exact",
+                    9,
+                    7,
+                    Path("s.json"),
+                ),
+                (),
+            ),
+            {},
+        ),
+        (
+            "export --search search.json",
+            "export",
+            (ExportRequest(None, None, Path("search.json"), [], [], ["fp32"], Path("exports")), ()),
+            {},
+        ),
+        (
+            "export runs/tiny --arch largest --profile a --profile b --format onnx --format pt2"
+            " --precision fp32 --out e",
+            "export",
+            (ExportRequest(RUN, "largest", None, ["a", "b"], ["onnx", "pt2"], ["fp32"], Path("e")), ()),
+            {},
+        ),
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_a_command_hands_over_what_was_typed(
+    command: str,
+    called: str,
+    args: tuple[Any, ...],
+    options: dict[str, Any],
+    pipeline: Pipeline,
+    capsys: pytest.CaptureFixture[str],
+):
+    assert main([*command.split(), "--json", "--quiet"]) == 0
+    pipeline.options.pop("listeners", None)
+    assert (pipeline.called, pipeline.args, pipeline.options) == (called, args, options)
+    assert json.loads(capsys.readouterr().out) == {"made by": called}
+
+
+@pytest.mark.usefixtures("folder")
+def test_train_hands_over_the_resolved_config(pipeline: Pipeline):
+    line = "train --config tiny.yaml --set training.rounds=4 --seed 5 --engine local --out r --resume --quiet"
+    words = line.split()
+    assert main(words) == 0
+    config, out = pipeline.args
+    assert isinstance(config, TrainConfig)
+    assert (config.training.rounds, config.seed, config.engine.name, out) == (4, 5, "local", Path("r"))
+    assert pipeline.options == {"resume": True, "listeners": (), "command": ["fedsup-deploy", *words]}
+
+
+@pytest.mark.usefixtures("folder")
+def test_train_leaves_to_the_config_what_was_not_typed(pipeline: Pipeline):
+    assert main(["train", "--config", "tiny.yaml"]) == 0
+    config, out = pipeline.args
+    assert (config.seed, config.training.rounds, out, pipeline.options["resume"]) == (0, 3, None, False)
+    assert len(pipeline.options["listeners"]) == 1, "progress is shown"
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_interrupted_training_says_how_to_go_on(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def interrupted(*_args: Any, **_options: Any) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["fedsup_deploy.pipeline.training"], "train", interrupted)
+    assert main(["train", "--config", "tiny.yaml"]) == 130
+    assert "--resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("export", "expected either --search FILE, or RUN with --arch"),
+        ("export runs/tiny --arch largest --search search.json", "expected either --search FILE, or RUN with --arch"),
+        ("export runs/tiny --arch largest", "RUN, --arch and --profile are needed together"),
+        ("export runs/tiny --profile a", "RUN, --arch and --profile are needed together"),
+        ("export --arch largest --profile a", "RUN, --arch and --profile are needed together"),
+        ("export --search search.json --precision int8", "'int8' is not 'fp32'"),
+        ("export --search search.json --format tflite", "'tflite' is not one of"),
+        ("export --search nope.json", "File 'nope.json' does not exist"),
+        ("evaluate nope --arch largest", "Directory 'nope' does not exist"),
+        ("evaluate runs/tiny", "Missing option '--arch'"),
+        ("evaluate runs/tiny --arch a --split train", "'train' is not one of"),
+        ("extract runs/tiny --arch largest", "Missing option '--out'"),
+        ("search", "Missing option '--profile'"),
+        ("search --profile a --max-latency-ms nan", "got nan, expected a number above 0"),
+        ("search --profile a --max-latency-ms inf", "got inf, expected a number above 0"),
+        ("search --profile a --max-latency-ms 0", "got 0.0, expected a number above 0"),
+        ("search --profile a --max-latency-ms fast", "'fast' is not a valid float"),
+        ("search --profile a --method best", "'best' is not one of"),
+        ("search --profile a --evaluations 0", "0 is not in the range x>=1"),
+        ("measure bundle --threads 0", "0 is not in the range x>=1"),
+        ("train", "Missing option '--config'"),
+        ("train --config tiny.yaml --engine cloud", "'cloud' is not"),
+        ("train --config tiny.yaml --seed -1", "-1 is not in the range x>=0"),
+        ("train --config tiny.yaml --set training.roundz=3", "--set training.roundz: unknown key 'roundz' in training"),
+        ("train --config tiny.yaml --set training.rounds", "expected key.path=value"),
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_impossible_requests_do_not_reach_the_pipeline(
+    command: str, expected: str, pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+):
+    assert main([*command.split(), "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert pipeline.called == ""
+    assert expected in err
+    assert err.count("\n") == 1
+    assert expected in json.loads(out)["error"]["message"]

@@ -1,0 +1,252 @@
+"""The training config: defaults, ranges, checks between settings, and paths."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from fedsup_deploy import resources
+from fedsup_deploy.config import schema
+from fedsup_deploy.config.load import apply_overrides, dump, load_yaml, validate
+from fedsup_deploy.config.schema import TierConfig, TrainConfig, load_train_config
+from fedsup_deploy.errors import ConfigError
+
+MINIMAL = """\
+schema: 1
+name: digits
+space: digits
+data: {dataset: digits}
+partition: {kind: dirichlet, num_clients: 20}
+strategy: {name: e-fedsup}
+training: {rounds: 30}
+"""
+
+FULL = """\
+schema: 1
+name: digits
+seed: 0
+space: digits
+data:
+  dataset: digits
+  root: null
+  validation_fraction: 0.15
+  augmentation: {crop_padding: 0, flip: false}
+partition: {kind: dirichlet, num_clients: 20, beta: 0.5, min_samples: 2}
+supernet: {normalization: batch}
+strategy:
+  name: e-fedsup
+  tiers:
+    - {architecture: smallest}
+    - {architecture: largest}
+    - {params: [750000, 1000000]}
+    - {random: true}
+training: {rounds: 30, clients_per_round: 10, local_epochs: 1, batch_size: 32, learning_rate: 0.1, warmup_rounds: 3,
+           final_learning_rate: 0.0, momentum: 0.9, weight_decay: 0.0001, clip_value: 1.0, checkpoint_every: 5,
+           evaluate_every: 5}
+engine: {name: local, workers: 2}
+calibration: {samples_per_client: 64, batch_size: 64, schedule: layer-wise}
+"""
+
+
+def config_of(folder: Path, text: str = MINIMAL, *overrides: str) -> TrainConfig:
+    path = folder / "x.yaml"
+    path.write_text(text, encoding="utf-8")
+    return validate(apply_overrides(load_yaml(path), overrides), TrainConfig)
+
+
+def problem(folder: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config_of(folder, MINIMAL, *overrides)
+    return str(caught.value)
+
+
+def test_what_is_not_said_has_the_documented_defaults(tmp_path: Path):
+    assert config_of(tmp_path, MINIMAL) == config_of(tmp_path, FULL)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["schema", "name", "space", "data", "partition", "strategy", "training"],
+)
+def test_what_has_no_default_is_asked_for(tmp_path: Path, key: str):
+    lines = [line for line in MINIMAL.splitlines() if not line.startswith(key)]
+    with pytest.raises(ConfigError, match=f"x.yaml:1: missing key '{key}'$"):
+        config_of(tmp_path, "\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("data={}", "missing key 'dataset' in data"),
+        ("partition={kind: iid}", "missing key 'num_clients' in partition of kind 'iid'"),
+        ("strategy={}", "missing key 'name' in strategy"),
+        ("training={}", "missing key 'rounds' in training"),
+    ],
+)
+def test_missing_keys_of_sections(tmp_path: Path, assignment: str, expected: str):
+    assert problem(tmp_path, assignment) == f"--set {assignment.partition('=')[0]}: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("schema", "2", "got 2, expected 1, the layout this version of fedsup-deploy reads"),
+        ("schema", "true", "got true, expected an integer"),
+        ("name", "Digits", "got 'Digits', expected text that matches ^[a-z0-9-]+$"),
+        ("seed", "-1", "got -1, expected >= 0"),
+        ("data.dataset", "digts", "unknown dataset 'digts'; did you mean 'digits'?"),
+        ("data.validation_fraction", "0", "got 0, expected > 0"),
+        ("data.validation_fraction", "0.51", "got 0.51, expected <= 0.5"),
+        ("data.augmentation.crop_padding", "-1", "got -1, expected >= 0"),
+        ("data.augmentation.flip", "1", "got 1, expected true or false"),
+        ("partition.num_clients", "0", "got 0, expected >= 1"),
+        ("partition.beta", "0", "got 0, expected > 0"),
+        ("supernet.normalization", "layer", "got 'layer', expected 'batch' or 'parametric'"),
+        ("strategy", "{name: fedsup, num_subnets: 1}", "strategy.num_subnets: got 1, expected >= 2"),
+        ("training.rounds", "0", "got 0, expected >= 1"),
+        ("training.rounds", "'3'", "got '3', expected an integer"),
+        ("training.learning_rate", "0", "got 0, expected > 0"),
+        ("training.learning_rate", "true", "got true, expected a number"),
+        ("training.momentum", "1", "got 1, expected < 1"),
+        ("training.clip_value", "0", "got 0, expected > 0"),
+        ("engine.workers", "0", "got 0, expected >= 1"),
+        ("engine.name", "nowhere", "unknown engine 'nowhere'; known: local"),
+        ("calibration.schedule", "exact", "got 'exact', expected 'one-shot' or 'layer-wise'"),
+    ],
+)
+def test_values_out_of_range(tmp_path: Path, path: str, value: str, expected: str):
+    assert problem(tmp_path, f"{path}={value}") == f"--set {path}: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [("iid", "beta"), ("iid", "shards_per_client"), ("shards", "beta"), ("dirichlet", "shards_per_client")],
+)
+def test_options_of_another_partition_are_refused(tmp_path: Path, kind: str, option: str):
+    message = problem(tmp_path, f"partition={{kind: {kind}, num_clients: 20, {option}: 1}}")
+    assert message.startswith(f"--set partition: unknown key '{option}' in partition of kind '{kind}'")
+
+
+@pytest.mark.parametrize(
+    ("tier", "expected"),
+    [
+        ("{}", "strategy.tiers.0: got 0 of 'architecture', 'params' and 'random: true', expected exactly one"),
+        (
+            "{random: false}",
+            "strategy.tiers.0: got 0 of 'architecture', 'params' and 'random: true', expected exactly one",
+        ),
+        (
+            "{architecture: largest, random: true}",
+            "strategy.tiers.0: got 2 of 'architecture', 'params' and 'random: true', expected exactly one",
+        ),
+        ("{params: [3, 2]}", "strategy.tiers.0.params: got [3, 2], expected [lowest, highest]"),
+        ("{params: [3]}", "strategy.tiers.0.params: got [3], expected more entries"),
+        ("{params: [0, 2]}", "strategy.tiers.0.params.0: got 0, expected >= 1"),
+    ],
+)
+def test_a_tier_says_exactly_one_thing(tmp_path: Path, tier: str, expected: str):
+    assert problem(tmp_path, f"strategy.tiers=[{tier}]") == f"--set strategy.tiers: {expected}"
+
+
+def test_a_tier_is_written_with_only_what_it_says():
+    assert TierConfig(params=(2, 3)).model_dump(mode="json") == {"params": [2, 3]}
+    assert TierConfig(random=True).model_dump(mode="json") == {"random": True}
+
+
+def test_an_e_fedsup_run_needs_a_tier(tmp_path: Path):
+    assert problem(tmp_path, "strategy.tiers=[]") == "--set strategy.tiers: got [], expected at least 1 entries"
+
+
+def test_more_clients_per_round_than_clients(tmp_path: Path):
+    expected = "--set training.clients_per_round: got 21, expected <= partition.num_clients (20)"
+    assert problem(tmp_path, "training.clients_per_round=21") == expected
+    assert config_of(tmp_path, MINIMAL, "training.clients_per_round=20").training.clients_per_round == 20
+
+
+def test_a_default_that_does_not_fit_is_called_a_default(tmp_path: Path):
+    expected = f"{tmp_path / 'x.yaml'}:7: training.warmup_rounds: got the default 3, expected <= training.rounds (2)"
+    assert problem(tmp_path, "training.rounds=2") == expected
+    assert config_of(tmp_path, MINIMAL, "training.rounds=3").training.warmup_rounds == 3
+
+
+def test_all_misfits_are_counted(tmp_path: Path):
+    message = problem(tmp_path, "training.clients_per_round=21", "training.warmup_rounds=31")
+    assert message.endswith("(and 1 more)")
+
+
+def test_every_setting_says_what_it_means():
+    sections = [
+        value for value in vars(schema).values() if isinstance(value, type) and issubclass(value, schema.Section)
+    ]
+    assert len(sections) > 10
+    for section in sections:
+        assert section.__doc__
+        for name, field in section.model_fields.items():
+            assert field.description, f"{section.__name__}.{name} has no docstring"
+
+
+def test_a_config_cannot_be_changed(tmp_path: Path):
+    config = config_of(tmp_path)
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 3  # type: ignore[misc]
+
+
+def test_a_shipped_space_keeps_its_name(tmp_path: Path):
+    (tmp_path / "x.yaml").write_text(MINIMAL, encoding="utf-8")
+    config = load_train_config(tmp_path / "x.yaml")
+    assert config.space == "digits"
+    assert str(tmp_path) not in dump(config)
+
+
+def test_the_path_of_a_shipped_space_becomes_its_name(tmp_path: Path):
+    shipped = resources.shipped_folder("configs/spaces") / "digits.yaml"
+    (tmp_path / "x.yaml").write_text(MINIMAL, encoding="utf-8")
+    assert load_train_config(tmp_path / "x.yaml", [f"space={shipped}"]).space == "digits"
+
+
+def test_paths_in_a_file_are_relative_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "small.yaml").write_text("schema: 1\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "here")
+    text = MINIMAL.replace("space: digits", "space: small.yaml").replace("digits}", "digits, root: images}")
+    (tmp_path / "there" / "x.yaml").write_text(text, encoding="utf-8")
+
+    config = load_train_config(tmp_path / "there" / "x.yaml")
+
+    assert config.space == str(tmp_path / "there" / "small.yaml")
+    assert config.data.root == tmp_path / "there" / "images"
+
+
+def test_paths_on_the_command_line_are_relative_to_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "small.yaml").write_text("schema: 1\n", encoding="utf-8")
+    (tmp_path / "x.yaml").write_text(MINIMAL, encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "here")
+
+    config = load_train_config(tmp_path / "x.yaml", ["space=small.yaml", "data.root=images"])
+
+    assert config.space == str(tmp_path / "here" / "small.yaml")
+    assert config.data.root == tmp_path / "here" / "images"
+
+
+def test_an_absolute_root_stays(tmp_path: Path):
+    (tmp_path / "x.yaml").write_text(MINIMAL, encoding="utf-8")
+    assert load_train_config(tmp_path / "x.yaml", ["data.root=/data"]).data.root == Path("/data")
+
+
+def test_an_unknown_space_is_named_with_its_line(tmp_path: Path):
+    (tmp_path / "x.yaml").write_text(MINIMAL.replace("space: digits", "space: digts"), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_train_config(tmp_path / "x.yaml")
+    assert str(caught.value).startswith(f"{tmp_path / 'x.yaml'}:3: space: no search space 'digts'")
+    assert "did you mean 'digits'?" in str(caught.value)
+
+
+def test_an_unknown_config_is_an_error():
+    with pytest.raises(ConfigError, match="no config 'nope'"):
+        load_train_config("nope")
+
+
+def test_sections_are_models():
+    assert issubclass(TrainConfig, BaseModel)

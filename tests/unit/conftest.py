@@ -1,0 +1,47 @@
+"""Search spaces small enough to check by hand."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from fedsup_deploy.space.search_space import SearchSpace
+
+SpaceOf = Callable[..., SearchSpace]
+
+
+@pytest.fixture(scope="session")
+def space_of() -> SpaceOf:
+    """Make a space of the given stages; other fields may be given as well."""
+
+    def make(*stages: dict[str, Any], **fields: Any) -> SearchSpace:
+        document = {
+            "schema": 1,
+            "name": "tiny",
+            "family": "mobilenet",
+            "in_channels": 1,
+            "num_classes": 3,
+            "resolutions": [8],
+            "stem": {"widths": [4]},
+            "stages": [{"name": f"s{index}", **stage} for index, stage in enumerate(stages, start=1)],
+        }
+        return SearchSpace.model_validate({**document, **fields})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_space(space_of: SpaceOf) -> SearchSpace:
+    """2 resolutions x 2 stem widths x (2 widths x 2 depths x 2 kernels) x (2 widths) = 64 architectures."""
+    return space_of(
+        {"widths": [4, 8], "depths": [1, 2], "kernel_sizes": [3, 5]},
+        {"widths": [8, 12], "depths": [1], "stride": 2},
+        resolutions=[6, 8],
+        stem={"widths": [4, 6]},
+    )
+
+
+@pytest.fixture(scope="session")
+def detour_space(space_of: SpaceOf) -> SearchSpace:
+    """A space whose largest subnet does not cover the supernet: only width 8 needs the shortcut's 1x1 convolution."""
+    return space_of({"widths": [8, 16], "depths": [1]}, stem={"widths": [16]})

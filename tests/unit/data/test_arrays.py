@@ -1,0 +1,126 @@
+"""NPZ files of a user and of MedMNIST."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedsup_deploy.data.arrays import load_medmnist, load_npz
+from fedsup_deploy.errors import DataError
+
+GREY = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4)
+COLOUR = np.arange(3 * 4 * 4 * 3, dtype=np.uint8).reshape(3, 4, 4, 3)
+
+
+def arrays(**replaced: Any) -> dict[str, Any]:
+    base = {"train_images": GREY, "train_labels": [1, 0], "test_images": GREY[:1], "test_labels": [0]}
+    return {key: value for key, value in {**base, **replaced}.items() if value is not None}
+
+
+def write(folder: Path, **replaced: Any) -> Path:
+    path = folder / "set.npz"
+    np.savez_compressed(path, **arrays(**replaced))
+    return path
+
+
+def test_grey_images_get_a_channel_axis(tmp_path: Path) -> None:
+    splits = load_npz(write(tmp_path))
+    np.testing.assert_array_equal(splits.train.images_NHWC, GREY[..., None])
+    assert splits.train.labels_N.tolist() == [1, 0]
+    assert splits.test.labels_N.tolist() == [0]
+    assert splits.train.classes == ("0", "1")
+
+
+def test_colour_images_and_class_names(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        train_images=COLOUR,
+        train_labels=np.array([0, 1, 2], np.uint8),
+        test_images=COLOUR[:1],
+        classes=["cat", "dog", "owl"],
+    )
+    splits = load_npz(path)
+    np.testing.assert_array_equal(splits.train.images_NHWC, COLOUR)
+    assert splits.test.classes == ("cat", "dog", "owl")
+
+
+def test_a_folder_with_one_file_will_do_and_with_two_will_not(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    assert load_npz(tmp_path).train.fingerprint() == load_npz(path).train.fingerprint()
+    (tmp_path / "other.npz").write_bytes(path.read_bytes())
+    with pytest.raises(DataError, match=r"found other\.npz, set\.npz, expected exactly one"):
+        load_npz(tmp_path)
+
+
+def test_medmnist_labels_are_a_column_and_validation_is_left_out(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        train_labels=np.array([[1], [2]], np.uint8),
+        test_labels=np.array([[0]], np.uint8),
+        val_images=GREY,
+        val_labels=np.array([[7], [7]], np.uint8),
+    )
+    splits = load_medmnist(path)
+    assert splits.train.labels_N.tolist() == [1, 2]
+    assert splits.test.labels_N.tolist() == [0]
+    assert splits.train.classes == ("0", "1", "2")
+
+
+class Hostile:
+    """Unpickling this makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("key", ["train_images", "classes"])
+def test_object_arrays_are_refused_and_not_unpickled(tmp_path: Path, key: str) -> None:
+    victim = tmp_path / "made-by-the-pickle"
+    path = write(tmp_path, **{key: np.array([Hostile(victim)], dtype=object)})
+    with pytest.raises(DataError, match=r"not an \.npz of plain arrays .*allow_pickle=False"):
+        load_npz(path)
+    assert not victim.exists()
+    with np.load(path, allow_pickle=True) as archive:
+        _ = archive[key]
+    assert victim.is_dir(), "the file is not hostile, so the test shows nothing"
+
+
+@pytest.mark.parametrize(
+    ("replaced", "complaint"),
+    [
+        ({"test_labels": None}, "no test_labels, only test_images, train_images, train_labels"),
+        ({"train_images": GREY / 255.0}, "pixels are float64, expected uint8"),
+        ({"train_images": GREY[0]}, r"images have shape \(4, 4\)"),
+        ({"train_images": np.zeros((2, 3, 8, 8), np.uint8)}, "channels last"),
+        ({"train_labels": [[1, 0], [0, 1]]}, "multi-label"),
+        ({"train_labels": [0.0, 1.0]}, "train_labels is float64"),
+        ({"train_labels": [0, 1, 1]}, "one per image"),
+        ({"train_labels": [0, -1]}, "labels run from -1"),
+        ({"test_labels": [2**60]}, "labels go up to 1,152,921,504,606,846,976, expected 0 to 99,999"),
+        ({"classes": ["only"]}, "labels run from 0 to 1, expected 0 to 0"),
+        ({"classes": [1, 2]}, "classes is int64"),
+        ({"test_images": COLOUR[:1]}, "expected the same"),
+    ],
+)
+def test_malformed_arrays_are_named(tmp_path: Path, replaced: dict[str, Any], complaint: str) -> None:
+    path = write(tmp_path, **replaced)
+    with pytest.raises(DataError, match=complaint):
+        load_npz(path)
+
+
+def test_what_is_no_npz_is_refused(tmp_path: Path) -> None:
+    whole = write(tmp_path).read_bytes()
+    path = tmp_path / "set.npz"
+    for content in (b"", b"PK", b"plain text", whole[: len(whole) // 2], whole[:100] + b"\x00" * 20 + whole[120:]):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"set\.npz"):
+            load_npz(path)
+    with path.open("wb") as file:
+        np.save(file, GREY)
+    with pytest.raises(DataError, match="got a single array"):
+        load_npz(path)

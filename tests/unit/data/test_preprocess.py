@@ -1,0 +1,181 @@
+"""Preprocessing: numbers worked out by hand, and torch as the referee of the resize."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fedsup_deploy.data.dataset import ImageDataset
+from fedsup_deploy.data.preprocess import Preprocessing
+from fedsup_deploy.errors import ArtifactError, DataError
+
+
+def dataset(images_NHWC: np.ndarray) -> ImageDataset:
+    return ImageDataset("made", images_NHWC, np.zeros(len(images_NHWC), np.int64), ("a",))
+
+
+def plain(native_size: int, padded_size: int, size: int, channels: int = 1) -> Preprocessing:
+    """No normalisation: mean 0, deviation 1."""
+    return Preprocessing((0.0,) * channels, (1.0,) * channels, native_size, padded_size, size)
+
+
+def random_images(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def test_fit_gives_mean_and_biased_deviation_per_channel() -> None:
+    """Channel 0 is half black, half white; channel 1 is 51 (a fifth) in one pixel of four."""
+    images = np.zeros((1, 2, 2, 2), np.uint8)
+    images[0, 0, :, 0] = 255
+    images[0, 0, 0, 1] = 51
+    fitted = Preprocessing.fit(dataset(images), 2)
+    assert fitted.mean == pytest.approx((0.5, 0.05), abs=1e-15)
+    assert fitted.std == pytest.approx((0.5, np.sqrt(0.01 - 0.05**2)), abs=1e-15)
+
+
+def test_fit_equals_numpy_and_ignores_order_and_padding() -> None:
+    images = random_images(5000, 4, 4, 3)
+    fitted = Preprocessing.fit(dataset(images), 8)
+    scaled = images.astype(np.float64) / 255
+    np.testing.assert_allclose(fitted.mean, scaled.mean(axis=(0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(fitted.std, scaled.std(axis=(0, 1, 2)), rtol=1e-12)
+    assert fitted == Preprocessing.fit(dataset(images[::-1]), 8)
+
+
+@pytest.mark.parametrize(
+    ("native", "asked", "expected"), [(28, 32, (28, 32, 32)), (32, 32, (32, 32, 32)), (40, 32, (40, 40, 32))]
+)
+def test_fit_pads_what_is_smaller_and_resizes_what_is_larger(
+    native: int, asked: int, expected: tuple[int, int, int]
+) -> None:
+    fitted = Preprocessing.fit(dataset(random_images(2, native, native, 1)), asked)
+    assert (fitted.native_size, fitted.padded_size, fitted.size) == expected
+
+
+def test_fit_can_enlarge_instead_of_padding() -> None:
+    fitted = Preprocessing.fit(dataset(random_images(2, 8, 8, 1)), 8, size=32)
+    assert (fitted.native_size, fitted.padded_size, fitted.size) == (8, 8, 32)
+
+
+def test_fit_refuses_what_it_cannot_use() -> None:
+    with pytest.raises(DataError, match="images are 6x4 pixels, expected square"):
+        Preprocessing.fit(dataset(random_images(2, 4, 6, 1)), 8)
+    images = random_images(2, 4, 4, 3)
+    images[..., 1] = 7
+    with pytest.raises(DataError, match="channel 1 has one value everywhere"):
+        Preprocessing.fit(dataset(images), 8)
+
+
+def test_apply_normalises_per_channel() -> None:
+    preprocessing = Preprocessing((0.2, 0.5), (0.1, 0.25), 1, 1, 1)
+    x_NCHW = preprocessing.apply(np.array([[[[51, 255]]]], np.uint8))
+    expected = [[[[0.0]], [[2.0]]]]
+    np.testing.assert_allclose(x_NCHW, expected, atol=1e-6)
+    assert x_NCHW.dtype == np.float32
+    assert preprocessing.black == pytest.approx((-2.0, -2.0))
+
+
+def test_padding_is_black_before_normalisation_and_its_odd_row_is_last() -> None:
+    preprocessing = Preprocessing((0.5,), (0.5,), 1, 4, 4)
+    x_NCHW = preprocessing.apply(np.full((1, 1, 1, 1), 255, np.uint8))
+    expected = np.full((4, 4), -1.0)
+    expected[1, 1] = 1.0
+    np.testing.assert_array_equal(x_NCHW[0, 0], expected)
+
+
+def test_padding_comes_before_resizing() -> None:
+    """A white pixel padded to 3x3 and shrunk to 1x1 is what is in the centre: white."""
+    assert plain(1, 3, 1).apply(np.full((1, 1, 1, 1), 255, np.uint8)).item() == pytest.approx(1.0)
+
+
+def test_enlarging_two_pixels_to_four_by_hand() -> None:
+    """Centres fall at -0.25 (held at the edge), 0.25, 0.75 and 1.25 (held): 0, 1/4, 3/4 and 1 of the way."""
+    images = np.array([[[0], [255]], [[0], [255]]], np.uint8)[np.newaxis]
+    x_NCHW = plain(2, 2, 4).apply(images)
+    np.testing.assert_allclose(x_NCHW[0, 0], [[0.0, 0.25, 0.75, 1.0]] * 4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("native", "size"),
+    [(8, 32), (28, 32), (32, 24), (32, 28), (32, 20), (32, 16), (32, 33), (33, 32), (7, 5), (1, 4), (5, 1), (64, 17)],
+)
+def test_resize_equals_torch(native: int, size: int) -> None:
+    """Torch in double precision: in single it rounds the positions too, differently on different processors."""
+    images = random_images(3, native, native, 2)
+    scaled = torch.from_numpy(images).permute(0, 3, 1, 2) / 255.0
+    x_NCHW = plain(native, native, size, channels=2).apply(images)
+    assert x_NCHW.shape == (3, 2, size, size)
+    for dtype, tolerance in ((torch.float64, 1e-6), (torch.float32, 1e-5)):
+        expected = torch.nn.functional.interpolate(
+            scaled.to(dtype), size=(size, size), mode="bilinear", align_corners=False
+        )
+        np.testing.assert_allclose(x_NCHW, expected.numpy(), rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("sizes", [(28, 28, 28), (28, 32, 32), (28, 32, 24), (28, 28, 30)])
+def test_output_is_contiguous_and_each_image_stands_alone(sizes: tuple[int, int, int]) -> None:
+    images = random_images(5, 28, 28, 3)
+    preprocessing = Preprocessing((0.4, 0.5, 0.6), (0.2, 0.3, 0.4), *sizes)
+    together = preprocessing.apply(images)
+    assert together.flags.c_contiguous
+    assert together.dtype == np.float32
+    for place in range(5):
+        np.testing.assert_array_equal(preprocessing.apply(images[place : place + 1])[0], together[place])
+
+
+def test_apply_leaves_the_pixels_alone() -> None:
+    images = random_images(2, 4, 4, 1)
+    before = images.copy()
+    Preprocessing((0.4,), (0.2,), 4, 4, 4).apply(images)
+    np.testing.assert_array_equal(images, before)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [random_images(1, 5, 5, 1), random_images(1, 4, 4, 3), random_images(4, 4, 1), np.zeros((1, 4, 4, 1), np.float32)],
+)
+def test_apply_refuses_other_images(images: np.ndarray) -> None:
+    with pytest.raises(DataError, match="expected uint8 of shape"):
+        plain(4, 4, 4).apply(images)
+
+
+def test_for_size_changes_only_the_size() -> None:
+    assert plain(28, 32, 32).for_size(24) == plain(28, 32, 24)
+
+
+def test_json_round_trip_is_exact() -> None:
+    fitted = Preprocessing.fit(dataset(random_images(50, 6, 6, 3)), 8).for_size(7)
+    document = json.loads(json.dumps(fitted.to_dict(), allow_nan=False))
+    assert Preprocessing.from_dict(document) == fitted
+    assert document["layout"] == "NCHW"
+    assert document["native_size"] == 6
+    assert document["padded_size"] == 8
+    assert document["size"] == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"mean": None}, "no valid values"),
+        ({"mean": [0.1, 0.2]}, "as many finite means"),
+        ({"std": [0.0]}, "positive finite deviations"),
+        ({"std": [float("nan")]}, "finite"),
+        ({"padded_size": 3}, "expected 1 <= native_size <= padded_size"),
+        ({"size": 0}, "size >= 1"),
+        ({"size": "large"}, "no valid values"),
+        ({"layout": "NHWC"}, "layout is 'NHWC', expected 'NCHW'"),
+        ({"extra": 1}, "missing or unknown extra"),
+    ],
+)
+def test_a_damaged_document_is_refused(change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ArtifactError, match=complaint):
+        Preprocessing.from_dict({**plain(4, 4, 4).to_dict(), **change})
+
+
+def test_an_incomplete_document_names_what_is_missing() -> None:
+    document = plain(4, 4, 4).to_dict()
+    del document["std"]
+    with pytest.raises(ArtifactError, match="missing or unknown std"):
+        Preprocessing.from_dict(document)

@@ -1,0 +1,173 @@
+"""Device profiles: what is read, what is refused and where the message points."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedsup_deploy.config.load import dump
+from fedsup_deploy.device.profile import DeviceProfile, list_profiles, load_profile
+from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.space.cost import OP_KINDS
+
+PROFILE = """\
+schema: 1
+name: toy
+description: A made-up device.
+device: {soc: Toy, cpu: 1x Toy, cores: 1, memory_mib: 64}
+runtime: {name: onnxruntime, provider: CPUExecutionProvider, threads: 1, dtype: float32}
+limits: {latency_ms: 2}
+formats: [onnx]
+precisions: [fp32]
+latency:
+  kind: roofline
+  dtype: float32
+  bytes_per_element: 4
+  memory_bandwidth_gb_s: 4
+  network_overhead_us: 5
+  ops:
+    conv: {gmacs_per_s: 2, overhead_us: 3}
+    pointwise: {gmacs_per_s: 1, overhead_us: 3}
+    depthwise: {gmacs_per_s: 0.5, overhead_us: 3}
+    linear: {gmacs_per_s: 1, overhead_us: 3}
+    pool: {overhead_us: 1}
+    global_pool: {overhead_us: 1}
+    add: {overhead_us: 1}
+    scale: {overhead_us: 1}
+error: none
+provenance:
+  latency: {kind: published, source: a table}
+  latency.ops.conv.gmacs_per_s: {kind: datasheet, source: a sheet}
+"""
+
+
+def profile_from(tmp_path: Path, old: str = "", new: str = "") -> DeviceProfile:
+    assert old in PROFILE
+    path = tmp_path / "toy.yaml"
+    path.write_text(PROFILE.replace(old, new, 1) if old else PROFILE)
+    return load_profile(path)
+
+
+def test_a_profile_is_read(tmp_path: Path) -> None:
+    profile = profile_from(tmp_path)
+    assert profile.limits.latency_ms == 2.0
+    assert profile.limits.energy_mj is None
+    assert profile.latency.ops.depthwise.gmacs_per_s == 0.5
+    assert profile.provenance_kinds == ("datasheet", "published")
+
+
+def test_summary_says_what_is_not_measured(tmp_path: Path) -> None:
+    expected = {
+        "name": "toy",
+        "description": "A made-up device.",
+        "is_measured": False,
+        "provenance": ["datasheet", "published"],
+        "error": "none",
+        "limits": {"latency_ms": 2.0},
+        "formats": ["onnx"],
+        "precisions": ["fp32"],
+    }
+    assert profile_from(tmp_path).summary() == expected
+
+
+def test_a_profile_is_measured_only_if_every_cost_is(tmp_path: Path) -> None:
+    measured = '{kind: measured, protocol: timed, date: "2026-01-31", environment: a board}'
+    text = PROFILE.replace("{kind: published, source: a table}", measured)
+    path = tmp_path / "toy.yaml"
+    path.write_text(text)
+    assert not load_profile(path).is_measured
+    path.write_text(text.replace("{kind: datasheet, source: a sheet}", measured))
+    assert load_profile(path).is_measured
+
+
+def test_the_operation_kinds_are_those_that_are_counted(tmp_path: Path) -> None:
+    assert tuple(op for op, _ in profile_from(tmp_path).latency.ops) == OP_KINDS
+
+
+def test_writing_and_reading_gives_the_same_profile(tmp_path: Path) -> None:
+    profile = profile_from(tmp_path)
+    path = tmp_path / "again.yaml"
+    path.write_text(dump(profile))
+    again = load_profile(path)
+    assert again == profile
+    assert again.profile_hash == profile.profile_hash
+
+
+def test_the_hash_changes_with_a_figure(tmp_path: Path) -> None:
+    original = profile_from(tmp_path).profile_hash
+    assert profile_from(tmp_path, "gmacs_per_s: 0.5", "gmacs_per_s: 0.6").profile_hash != original
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("gmacs_per_s: 2,", "gflops: 2,", 16, "missing key 'gmacs_per_s' in latency.ops.conv (and 1 more)"),
+        ("gmacs_per_s: 2,", "gmacs_per_s: -2,", 16, "got -2, expected > 0"),
+        ("gmacs_per_s: 2,", "gmacs_per_s: 0,", 16, "got 0, expected > 0"),
+        ("gmacs_per_s: 2,", 'gmacs_per_s: "2",', 16, "expected a number"),
+        ("    add: {overhead_us: 1}", "    add: {overhead_us: -1}", 22, "got -1, expected >= 0"),
+        ("    add: {overhead_us: 1}", "    add: {gmacs_per_s: 1, overhead_us: 1}", 22, "unknown key 'gmacs_per_s'"),
+        ("    scale:", "    softmax: {overhead_us: 1}\n    scale:", 23, "unknown key 'softmax' in latency.ops"),
+        ("    scale: {overhead_us: 1}\n", "", 15, "missing key 'scale' in latency.ops"),
+        ("kind: roofline", "kind: table", 10, "'roofline'"),
+        ("memory_bandwidth_gb_s", "memory_bandwidth_mb_s", 9, "memory_bandwidth_gb_s"),
+        ("bytes_per_element: 4", "bytes_per_element: 2", 12, "got 2, expected 4 for float32"),
+        ("threads: 1, dtype: float32", "threads: 1, dtype: float16", 9, "the runtime computes in float16"),
+        ("latency_ms: 2", "latency_s: 2", 6, "unknown key 'latency_s' in limits; did you mean 'latency_ms'?"),
+        ("latency_ms: 2", "latency_ms: 0", 6, "got 0, expected > 0"),
+        ("formats: [onnx]", "formats: [onxx]", 7, "unknown format 'onxx'; did you mean 'onnx'?"),
+        ("formats: [onnx]", "formats: []", 7, "at least 1"),
+        ("precisions: [fp32]", "precisions: [fp64]", 8, "fp64"),
+        ("schema: 1", "schema: 2", 1, "schema"),
+        ("name: toy", "name: Toy!", 2, "name"),
+        ("cores: 1", "cores: 0", 4, "expected >= 1"),
+        ("error: none", "error: unknown", 24, "error: got 'unknown', expected 'none'"),
+        ("error: none", "error: {acc5: 2}", 24, "error.acc5: got 2, expected <= 1"),
+        ("error: none", "error: {acc: 1}", 24, "in error"),
+        (
+            "error: none",
+            "error: {acc5: 0.9, acc10: 0.8, spearman: 1, mape: 0.1, num_heldout: 9}",
+            24,
+            "acc5 0.9 is larger than acc10 0.8",
+        ),
+        (
+            "  latency: {kind: published, source: a table}\n",
+            "  latency.ops: {kind: published, source: a table}\n",
+            13,
+            "latency.memory_bandwidth_gb_s: got 4, expected its provenance",
+        ),
+        (
+            "latency.ops.conv.gmacs_per_s: {",
+            "latency.ops.conv.gmac_per_s: {",
+            27,
+            "did you mean 'latency.ops.conv.gmacs_per_s'?",
+        ),
+        ("{kind: datasheet, source: a sheet}", "{kind: guessed, source: a hunch}", 27, "guessed"),
+        ("{kind: datasheet, source: a sheet}", "{kind: measured, source: trust me}", 27, "missing key 'protocol'"),
+    ],
+)
+def test_a_wrong_profile_is_refused_with_its_line(tmp_path: Path, old: str, new: str, line: int, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        profile_from(tmp_path, old, new)
+    assert f"toy.yaml:{line}: " in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"no profile 'jetson-nono'.*did you mean 'jetson-nano'"):
+        load_profile("jetson-nono")
+
+
+def test_shipped_profiles_are_listed_by_name() -> None:
+    names = [profile.name for profile in list_profiles()]
+    assert names == sorted(names)
+    assert {"jetson-nano", "raspberry-pi-4", "raspberry-pi-5", "x86-laptop", "pixel-class-phone"} <= set(names)
+
+
+def test_importing_devices_loads_neither_torch_nor_a_runtime() -> None:
+    code = (
+        "import sys, fedsup_deploy.device.profile, fedsup_deploy.device.predictor, fedsup_deploy.device.measure;"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'onnxruntime', 'onnx')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

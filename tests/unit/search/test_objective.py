@@ -1,0 +1,91 @@
+"""Limits, the front and the pick, on numbers that can be checked by eye."""
+
+import math
+
+import numpy as np
+import pytest
+
+from fedsup_deploy.device.profile import DeviceProfile, load_profile
+from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.search.objective import Limits, effective_limits, front, pick, violations, within
+
+
+def profile_with(**limits: float) -> DeviceProfile:
+    shipped = load_profile("raspberry-pi-4").model_dump(by_alias=True)
+    return DeviceProfile.model_validate({**shipped, "limits": limits})
+
+
+def test_limits_of_the_request_replace_those_of_the_profile_one_by_one() -> None:
+    limits = effective_limits(profile_with(latency_ms=2.5, memory_mib=8.0), {"latency_ms": 1.0, "macs": 1e6})
+    assert limits.given() == {"latency_ms": 1.0, "macs": 1e6, "memory_mib": 8.0}
+
+
+def test_an_energy_limit_of_the_profile_is_listed_as_not_checked() -> None:
+    limits = effective_limits(profile_with(latency_ms=2.5, energy_mj=4.0), {})
+    assert limits.not_checked() == ("energy_mj",)
+    assert limits.checked() == {"latency_ms": 2.5}
+    assert limits.given() == {"latency_ms": 2.5, "energy_mj": 4.0}
+
+
+def test_a_requested_energy_limit_is_refused() -> None:
+    with pytest.raises(ConfigError, match="limit energy_mj: got 3.0, but profile raspberry-pi-4 has no energy model"):
+        effective_limits(profile_with(), {"energy_mj": 3.0})
+
+
+def test_an_unknown_limit_is_refused_with_the_nearest_known() -> None:
+    with pytest.raises(ConfigError, match="unknown limit 'latency'; did you mean 'latency_ms'?"):
+        effective_limits(profile_with(), {"latency": 3.0})
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, math.inf, math.nan])
+def test_a_limit_that_is_no_positive_number_is_refused(limit: float) -> None:
+    with pytest.raises(ConfigError, match="limit macs: got .*, expected a finite number above 0"):
+        Limits(macs=limit)
+
+
+PRICES = {"latency_ms": np.array([1.0, 2.0, 3.0]), "macs": np.array([30.0, 20.0, 10.0])}
+
+
+def test_a_price_equal_to_its_limit_is_within() -> None:
+    assert within(PRICES, Limits(latency_ms=2.0)).tolist() == [True, True, False]
+    assert within(PRICES, Limits(latency_ms=2.0, macs=20.0)).tolist() == [False, True, False]
+
+
+def test_a_limit_that_cannot_be_checked_excludes_nothing() -> None:
+    assert within(PRICES, Limits(energy_mj=1.0)).tolist() == [True] * 3
+    assert violations(PRICES, Limits(energy_mj=1.0)).tolist() == [0.0] * 3
+
+
+def test_the_violation_is_that_of_the_worst_limit() -> None:
+    expected = [30 / 20 - 1, 2 / 2 - 1, 3 / 2 - 1]
+    assert violations(PRICES, Limits(latency_ms=2.0, macs=20.0)).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "latency_ms", "expected"),
+    [
+        ([0.5], [1.0], [0]),
+        ([0.5, 0.6, 0.7], [3.0, 2.0, 1.0], [2]),
+        ([0.7, 0.6, 0.5], [3.0, 2.0, 1.0], [2, 1, 0]),
+        # As accurate and faster, or as fast and more accurate, is better.
+        ([0.5, 0.5], [2.0, 1.0], [1]),
+        ([0.5, 0.6], [1.0, 1.0], [1]),
+        # Of equals neither beats the other.
+        ([0.5, 0.5, 0.4], [1.0, 1.0, 2.0], [0, 1]),
+        ([0.5, 0.5, 0.6], [2.0, 2.0, 1.0], [2]),
+    ],
+)
+def test_the_front_holds_what_nothing_beats(
+    accuracy: list[float], latency_ms: list[float], expected: list[int]
+) -> None:
+    assert front(accuracy, latency_ms) == expected
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "latency_ms", "expected"),
+    [([0.5, 0.7, 0.6], [1.0, 9.0, 1.0], 1), ([0.7, 0.7, 0.6], [2.0, 1.0, 0.5], 1), ([0.7, 0.7, 0.7], [1.0] * 3, 2)],
+)
+def test_the_pick_is_the_most_accurate_then_the_fastest_then_the_first_by_name(
+    accuracy: list[float], latency_ms: list[float], expected: int
+) -> None:
+    assert pick(["ac", "ab", "aa"], accuracy, latency_ms) == expected

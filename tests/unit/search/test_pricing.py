@@ -1,0 +1,66 @@
+"""Prices, on the architectures that conftest.py counts by hand."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from fedsup_deploy.device.profile import DeviceProfile
+from fedsup_deploy.search.pricing import Target, price
+from fedsup_deploy.space.search_space import SearchSpace
+
+MIB = 2**20
+
+
+def test_prices_are_those_counted_by_hand(toy_space: SearchSpace, make_target: Callable[..., Target]) -> None:
+    (prices,) = price(toy_space, toy_space.enumerate_genes(), [make_target()])
+    expected = {
+        "latency_ms": [0.644, 0.840],
+        "macs": [644, 840],
+        "params": [52, 74],
+        "memory_mib": [(52 + 96) * 4 / MIB, (74 + 160) * 4 / MIB],
+        "storage_mib": [52 * 4 / MIB, 74 * 4 / MIB],
+    }
+    assert list(prices.by_limit()) == list(expected)
+    for name, values in prices.by_limit().items():
+        assert values.tolist() == pytest.approx(expected[name], rel=1e-12), name
+
+
+def as_int8(target: Target) -> Target:
+    document = target.profile.model_dump(by_alias=True)
+    document["runtime"]["dtype"] = document["latency"]["dtype"] = "int8"
+    document["latency"]["bytes_per_element"] = 1
+    return Target(DeviceProfile.model_validate(document), target.limits, target.predict, target.interval)
+
+
+def test_each_device_counts_bytes_in_its_own_number_format(
+    toy_space: SearchSpace, make_target: Callable[..., Target]
+) -> None:
+    float32, int8 = price(toy_space, toy_space.enumerate_genes(), [make_target(), as_int8(make_target())])
+    assert (float32.memory_mib / int8.memory_mib).tolist() == [4, 4]
+    assert int8.storage_mib.tolist() == [52 / MIB, 74 / MIB]
+    assert int8.num_params.tolist() == float32.num_params.tolist()
+
+
+def test_rows_priced_in_parts_cost_what_each_costs_alone(
+    digits_space: SearchSpace, make_target: Callable[..., Target]
+) -> None:
+    """4,997 rows are two whole parts and the beginning of a third."""
+    genes_NG = np.resize(digits_space.enumerate_genes(), (4_997, len(digits_space.num_choices)))
+    calls: list[tuple[int, int]] = []
+    (prices,) = price(digits_space, genes_NG, [make_target()], lambda done, total: calls.append((done, total)))
+    assert calls == [(2048, 4997), (4096, 4997), (4997, 4997)]
+    for index in (0, 2047, 2048, 4996):
+        (alone,) = price(digits_space, genes_NG[index : index + 1], [make_target()])
+        for name, values in alone.by_limit().items():
+            assert prices.by_limit()[name][index] == values[0]
+
+
+def test_the_price_of_nothing_is_empty(toy_space: SearchSpace, make_target: Callable[..., Target]) -> None:
+    (prices,) = price(toy_space, toy_space.enumerate_genes()[:0], [make_target()])
+    assert {len(values) for values in prices.by_limit().values()} == {0}
+
+
+def test_some_of_the_prices_can_be_taken(toy_space: SearchSpace, make_target: Callable[..., Target]) -> None:
+    (prices,) = price(toy_space, toy_space.enumerate_genes(), [make_target()])
+    assert prices.take(np.array([1])).num_macs.tolist() == [840]

@@ -1,0 +1,296 @@
+"""Atomic writing: whatever interrupts a writer, a reader finds the old content or the new, whole."""
+
+import errno
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fedsup_deploy import files
+from fedsup_deploy.errors import OutputError
+
+# Both scripts write versions of a file or a folder: version v is 200 lines, or 3 files of them, that all say v.
+_WRITER = """
+    import os, signal, sys
+    from pathlib import Path
+    from fedsup_deploy import files
+
+    def write(kind, path, version):
+        content = f"{version}\\n" * 200
+        if kind == "file":
+            with files.atomic_file(path) as partial:
+                with partial.open("w") as file:
+                    for start in range(0, len(content), 150):
+                        file.write(content[start : start + 150])
+                        file.flush()
+        else:
+            with files.atomic_directory(path) as partial:
+                for name in ("a", "b", "c"):
+                    (partial / name).write_text(content)
+"""
+
+# Dies before the n-th line of files.py, and the functions below, for n = 1, 2, ... until a write gets through.
+_DIE_AT_EVERY_LINE = (
+    _WRITER
+    + """
+    def die_at(line, kind, path, version):
+        count = 0
+        def trace(frame, event, argument):
+            nonlocal count
+            if frame.f_code.co_filename not in (files.__file__, __file__):
+                return None
+            if event == "line":
+                count += 1
+                if count == line:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return trace
+        sys.settrace(trace)
+        write(kind, path, version)
+        sys.settrace(None)
+
+    kind, path = sys.argv[1], Path(sys.argv[2])
+    old, line, status = 1, 0, 1
+    write(kind, path, old)
+    while status != 0:
+        line += 1
+        child = os.fork()
+        if child == 0:
+            die_at(line, kind, path, old + 1)
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        found = {tuple(part.read_text().split()) for part in ([path] if kind == "file" else sorted(path.iterdir()))}
+        assert len(found) == 1, (line, found)
+        (words,) = found
+        assert words in [(str(version),) * 200 for version in (old, old + 1)], (line, words)
+        assert kind == "file" or len(list(path.iterdir())) == 3
+        leftovers = list(path.parent.glob(".*"))
+        assert len(leftovers) <= 1, (line, leftovers)
+        old = int(words[0])
+    print(line)
+"""
+)
+
+_WRITE_FOR_EVER = (
+    _WRITER
+    + """
+    kind, path = sys.argv[1], Path(sys.argv[2])
+    for version in range(1, 1_000_000):
+        write(kind, path, version)
+        if version == 1:
+            print("writing", flush=True)
+"""
+)
+
+
+@pytest.fixture
+def read_only_folder() -> Iterator[Path]:
+    """A folder that cannot be written to, not even by the superuser, who becomes somebody else for the test."""
+    # Not below tmp_path, whose parents only their owner may enter.
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o555)
+    is_superuser = os.geteuid() == 0
+    if is_superuser:
+        os.seteuid(65534)
+    yield folder
+    if is_superuser:
+        os.seteuid(0)
+    folder.rmdir()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_killed_at_any_line_leaves_old_or_new_and_the_next_writer_cleans_up(tmp_path: Path, kind: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(_DIE_AT_EVERY_LINE))
+    place = tmp_path / "place"
+    place.mkdir()
+    result = subprocess.run([sys.executable, script, kind, place / "x"], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) > 20
+    assert [path.name for path in place.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_killed_from_outside_leaves_old_or_new(tmp_path: Path, kind: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(_WRITE_FOR_EVER))
+    target = tmp_path / "place" / "x"
+    for attempt in range(4):
+        writer = subprocess.Popen([sys.executable, script, kind, target], stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "writing\n"
+        time.sleep(0.01 * attempt)
+        writer.send_signal(signal.SIGKILL)
+        writer.communicate()
+        parts = [target] if kind == "file" else sorted(target.iterdir())
+        words = [word for part in parts for word in part.read_text().split()]
+        assert len(words) == 200 * len(parts)
+        assert len(parts) == (1 if kind == "file" else 3)
+        assert len(set(words)) == 1
+
+
+def test_exception_while_writing_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    files.write_text(path, "old")
+
+    def write_half() -> None:
+        with files.atomic_file(path) as partial:
+            partial.write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        write_half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_exception_while_filling_keeps_the_old_folder_and_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with files.atomic_directory(path) as partial:
+        (partial / "old").touch()
+
+    def fill_half() -> None:
+        with files.atomic_directory(path) as partial:
+            (partial / "new").touch()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fill_half()
+    assert [entry.name for entry in path.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_replaces_a_folder_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "x"
+    for name in ("old", "new"):
+        with files.atomic_directory(path) as partial:
+            (partial / "sub").mkdir()
+            (partial / "sub" / name).touch()
+    assert [entry.relative_to(path) for entry in path.rglob("*")] == [Path("sub"), Path("sub/new")]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_without_an_exchange_of_folders_the_old_one_steps_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What other systems than Linux do."""
+    monkeypatch.setattr(files.sys, "platform", "darwin")
+    path = tmp_path / "x"
+    for name in ("old", "new"):
+        with files.atomic_directory(path) as partial:
+            (partial / name).touch()
+    assert [entry.name for entry in path.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_does_not_replace_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("precious")
+    with pytest.raises(OutputError, match=r"cannot write .*x: a file is there"), files.atomic_directory(path):
+        pass
+    assert path.read_text() == "precious"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_file_does_not_replace_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.mkdir()
+    with pytest.raises(OutputError, match=r"cannot write .*x: is a directory"):
+        files.write_text(path, "new")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_folder_replaces_a_link_to_a_folder_and_leaves_its_target_alone(tmp_path: Path) -> None:
+    target, path = tmp_path / "target", tmp_path / "x"
+    target.mkdir()
+    (target / "precious").touch()
+    path.symlink_to(target)
+    with files.atomic_directory(path) as partial:
+        (partial / "new").touch()
+    assert [entry.name for entry in path.iterdir()] == ["new"]
+    assert [entry.name for entry in target.iterdir()] == ["precious"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["target", "x"]
+
+
+@pytest.mark.parametrize("name", ["x[1].json", "a*b", "what?"])
+def test_leftovers_of_names_with_wildcards_are_removed_and_only_they(tmp_path: Path, name: str) -> None:
+    own, other = tmp_path / f".{name}.partial-0", tmp_path / ".x1.json.partial-0"
+    for leftover in (own, other, tmp_path / ".aXb.partial-0", tmp_path / ".what!.partial-0"):
+        leftover.touch()
+    files.write_text(tmp_path / name, "new")
+    assert not own.exists()
+    assert len(list(tmp_path.glob(".*"))) == 3
+
+
+def test_leftover_folder_of_a_file_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".x.partial-0" / "deep").mkdir(parents=True)
+    files.write_text(tmp_path / "x", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_written_bytes_are_exact(tmp_path: Path) -> None:
+    files.write_text(tmp_path / "a", "ünï\r\n")
+    assert (tmp_path / "a").read_bytes() == "ünï\r\n".encode()
+    files.write_json(tmp_path / "b", {"z": [1, 2.5], "a": "é"})
+    assert (tmp_path / "b").read_text(encoding="utf-8") == '{\n  "z": [\n    1,\n    2.5\n  ],\n  "a": "é"\n}\n'
+
+
+def test_json_has_no_nan_and_the_old_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    files.write_json(path, 1)
+    with pytest.raises(ValueError, match="JSON compliant"):
+        files.write_json(path, float("inf"))
+    assert path.read_text() == "1\n"
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
+    assert files.sha256(path) == expected
+    path.write_bytes(bytes(3_000_000))
+    assert files.sha256(path) == hashlib.sha256(bytes(3_000_000)).hexdigest()
+
+
+def test_sha256_of_a_document_ignores_the_order_of_keys_but_not_of_lists() -> None:
+    assert files.sha256_of({"a": 1, "b": [1, 2]}) == files.sha256_of({"b": [1, 2], "a": 1})
+    assert files.sha256_of([1, 2]) != files.sha256_of([2, 1])
+    assert files.sha256_of({"a": 1}) == hashlib.sha256(b'{"a":1}').hexdigest()
+
+
+def test_read_only_folder_is_said_in_one_line(read_only_folder: Path) -> None:
+    with pytest.raises(OutputError, match=r"^cannot write .*/x: permission denied; choose another place with --out$"):
+        files.write_text(read_only_folder / "x", "new")
+    with pytest.raises(OutputError, match="permission denied"), files.atomic_directory(read_only_folder / "x"):
+        pass
+    with pytest.raises(OutputError, match="permission denied"):
+        files.check_writable(read_only_folder)
+    assert list(read_only_folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("write", [lambda path: files.write_text(path, "new"), files.check_writable])
+def test_a_file_where_a_folder_should_be_is_said_in_one_line(tmp_path: Path, write) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"^cannot write .*file.*: (not a directory|file exists); choose"):
+        write(tmp_path / "file" / "x")
+
+
+def test_check_writable_makes_the_folder_and_leaves_it_empty(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    files.check_writable(folder)
+    assert list(folder.iterdir()) == []
+    (folder / ".probe.partial-0").touch()
+    files.check_writable(folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_full_disk_is_said_plainly(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="x: the disk is full; choose"), files._as_output_error(tmp_path / "x"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,0 +1,41 @@
+"""Names to implementations."""
+
+import pytest
+
+from fedsup_deploy import registry
+from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.space.families.resnet import ResNetFamily
+
+
+def test_names_are_in_the_order_of_the_table() -> None:
+    assert registry.names("strategy") == list(registry.TABLES["strategy"])
+    assert registry.names("family") == ["mobilenet", "resnet"]
+
+
+def test_resolve_imports_what_the_row_names() -> None:
+    assert registry.resolve("family", "resnet") is ResNetFamily
+
+
+@pytest.mark.parametrize("kind", ["family", "partition", "strategy", "engine"])
+def test_every_row_names_something_documented(kind: str) -> None:
+    for name in registry.names(kind):
+        assert registry.resolve(kind, name).__doc__
+
+
+def test_unknown_name_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"^unknown family 'resnext'; did you mean 'resnet'\?$"):
+        registry.resolve("family", "resnext")
+
+
+def test_unknown_name_far_from_all_lists_them() -> None:
+    with pytest.raises(ConfigError, match=r"^unknown family 'zzz'; known: mobilenet, resnet$"):
+        registry.resolve("family", "zzz")
+
+
+def test_names_of_all_kinds_are_spelled_alike() -> None:
+    for table in registry.TABLES.values():
+        for name, target in table.items():
+            assert name == name.lower().replace("_", "-")
+            module, _, attribute = target.partition(":")
+            assert module.startswith("fedsup_deploy.")
+            assert attribute.isidentifier()

@@ -1,0 +1,71 @@
+"""Shipped files and the paths a user gives."""
+
+from pathlib import Path
+
+import pytest
+
+from fedsup_deploy import resources
+from fedsup_deploy.errors import ConfigError
+
+
+def test_shipped_name_is_found(repository: Path) -> None:
+    assert resources.find("configs/spaces", "digits") == repository / "configs" / "spaces" / "digits.yaml"
+
+
+def test_shipped_names_are_the_stems_of_the_folder(repository: Path) -> None:
+    expected = sorted(path.stem for path in (repository / "configs" / "spaces").iterdir())
+    assert resources.shipped_names("configs/spaces") == expected
+    assert "digits" in expected
+
+
+def test_installed_package_has_its_own_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wheel carries the files inside the package; they win over a folder that happens to lie beside it."""
+    package = tmp_path / "site-packages" / "fedsup_deploy"
+    (package / "shipped" / "profiles").mkdir(parents=True)
+    (package.parent / "profiles").mkdir()
+    monkeypatch.setattr(resources, "_PACKAGE", package)
+    assert resources.shipped_folder("profiles") == package / "shipped" / "profiles"
+    assert resources.shipped_folder("configs") == package.parent / "configs"
+
+
+def test_path_is_taken_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.touch()
+    assert resources.find("configs", str(path)) == path
+    assert resources.find("configs", path) == path
+
+
+def test_path_may_be_relative_to_the_file_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    for place in (folder, tmp_path):
+        (place / "mine.yml").touch()
+    monkeypatch.chdir(tmp_path)
+    assert resources.find("configs/spaces", "mine.yml", beside=folder) == folder / "mine.yml"
+    (folder / "mine.yml").unlink()
+    assert resources.find("configs/spaces", "mine.yml", beside=folder).resolve() == tmp_path / "mine.yml"
+
+
+def test_shipped_name_is_not_looked_for_beside_a_file(tmp_path: Path, repository: Path) -> None:
+    (tmp_path / "digits.yaml").touch()
+    found = resources.find("configs/spaces", "digits", beside=tmp_path)
+    assert found == repository / "configs" / "spaces" / "digits.yaml"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("digit", r"no search space 'digit': no such file or shipped name; did you mean 'digits'\?"),
+        ("digits.yaml", r"no search space 'digits.yaml': .*; did you mean 'digits'\?"),
+        ("./qqqq.yml", r"no search space './qqqq.yml': .*; known: .*digits"),
+    ],
+)
+def test_nothing_found_names_the_nearest(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resources.find("configs/spaces", name, beside=tmp_path)
+
+
+def test_folder_is_not_a_file(tmp_path: Path) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(ConfigError, match="no profile"):
+        resources.find("profiles", str(tmp_path / "folder.yaml"))

@@ -1,12 +1,16 @@
 """`fedsup-deploy demo`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
-from fedsup_deploy.cli.output import Output
+from fedsup_deploy.cli.output import Output, Result
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 @click.command("demo", cls=Command)
@@ -25,4 +29,35 @@ def command(output: Output, out: Path) -> None:
 
     with output.progress() as listeners:
         result = demo(out, listeners)
-    output.emit(result)
+    output.emit(result, _table)
+
+
+def _table(result: Result) -> "RenderableType":
+    from fedsup_deploy.cli import tables
+
+    rows = [
+        {
+            "device class": made["profile"],
+            "arch": made["arch_id"],
+            "accuracy": made["accuracy"],
+            "not recalibrated": made["accuracy_not_recalibrated"],
+            "ms predicted": made["latency_ms_predicted"],
+            "limit ms": made["latency_ms_limit"],
+            "ms measured here": made["latency_ms_measured_here"],
+            "KiB": ", ".join(f"{name} {size / 1024:.0f}" for name, size in made["bytes"].items()),
+        }
+        for made in result["devices"]
+    ]
+    training = result["training"]
+    return tables.titled(
+        tables.rows(rows),
+        f"Trained {training['rounds']} rounds in {training['seconds']:.0f} s into {training['run']}; "
+        f"{result['seconds']:.0f} s in all.",
+        "Accuracy is on test images. Predicted: for the device, from published figures, not measured on it.",
+        "Measured here: the same file, on this machine. Every file computes what the supernet computes (parity gate).",
+        "",
+        "Bundles:",
+        *(f"  {made['folder']}" for made in result["devices"]),
+        "Next, try:",
+        *(f"  {line}" for line in result["next"]),
+    )

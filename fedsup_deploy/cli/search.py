@@ -1,19 +1,22 @@
 """`fedsup-deploy search`."""
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from fedsup_deploy import registry
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
-from fedsup_deploy.cli.output import Output
+from fedsup_deploy.cli.output import Output, Result
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 _LIMITS: Final = {
     "latency_ms": "Predicted latency of one image.",
     "macs": "Multiply-accumulates of one image.",
     "params": "Parameters.",
-    "memory_mib": "Peak memory of the activations.",
+    "memory_mib": "Weights and peak activations.",
     "storage_mib": "Size of the weights.",
     "energy_mj": "Energy of one image.",
 }
@@ -39,15 +42,13 @@ def _limit_options(function: Any) -> Any:
     type=click.Choice(["auto", *registry.names("searcher")]),
     default="auto",
     show_default=True,
-    help="auto is exact where the space can be listed.",
+    help="auto is exact where everything that fits can be evaluated, else random.",
 )
 @click.option(
     "--evaluations",
     type=click.IntRange(min=1),
-    default=200,
-    show_default=True,
     metavar="N",
-    help="Subnets to measure the accuracy of, at most.",
+    help="Subnets to measure the accuracy of, at most, per profile.  [default: 200; exact: all that fit]",
 )
 @options.seed_option(0, "Decides every random choice of the search.")
 @click.option("--out", type=options.NEW_PATH, metavar="FILE", help="Where to write search.json.")
@@ -64,4 +65,28 @@ def command(output: Output, /, profiles: tuple[str, ...], **given: Any) -> None:
     request = SearchRequest(profiles=list(profiles), limits=limits, **given)
     with output.progress() as listeners:
         result = search(request, listeners)
-    output.emit(result)
+    output.emit(result, _table)
+
+
+def _table(result: Result) -> "RenderableType":
+    from fedsup_deploy.cli import tables
+
+    rows = []
+    for found in result["results"]:
+        pick = next(candidate for candidate in found["candidates"] if candidate["arch_id"] == found["pick"])
+        rows.append(
+            {
+                "profile": found["profile"]["name"],
+                "pick": found["pick"],
+                "accuracy": pick["accuracy"],
+                "ms predicted": pick["latency_ms_predicted"],
+                "limits": ", ".join(f"{name} <= {limit:g}" for name, limit in found["limits"].items()) or "none",
+                "MMACs": pick["num_macs"] / 1e6,
+                "evaluated": f"{found['num_evaluated']:,} of {found['num_feasible']:,} that fit",
+                "certified best": found["certified"],
+                "costs are": "measured" if found["profile"]["provenance"] == ["measured"] else "not measured",
+            }
+        )
+    return tables.titled(
+        tables.rows(rows), f"wrote {result['out']}; next: fedsup-deploy export --search {result['out']}"
+    )

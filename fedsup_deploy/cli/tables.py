@@ -44,6 +44,11 @@ def rows(entries: Sequence[Mapping[str, Any]]) -> RenderableType:
     return Group(table, Text(f"and {len(flat) - _MAX_ROWS:,} more; --json gives all"))
 
 
+def titled(table: RenderableType, *lines: str) -> RenderableType:
+    """Return a table with lines of text below it."""
+    return Group(table, *(Text(line, overflow="fold") for line in lines))
+
+
 def cell(value: Any) -> str:
     """Return a value as a person reads it: four digits of a fraction, separated thousands, `-` for nothing."""
     if value is None:

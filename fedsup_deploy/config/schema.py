@@ -206,6 +206,9 @@ class TrainingConfig(Section):
     """L2 coefficient of SGD. 0: none."""
     clip_value: Annotated[float, Field(gt=0)] | None = 1.0
     """Each entry of a gradient is clipped to plus or minus this. null: no clipping."""
+    logit_adjustment: bool = True
+    """Add the logarithm of a client's own class shares to the logits in its loss, so that skewed labels pull the
+    classifier apart less. false: the plain loss of the FedSup paper."""
     checkpoint_every: Count = 5
     """Rounds between checkpoints: what an interrupted run may have to repeat."""
     evaluate_every: Count = 5

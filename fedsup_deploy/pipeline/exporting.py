@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.metadata
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedsup_deploy import files, rng
-from fedsup_deploy.artifact.manifest import ManifestDraft, MeasuredLatency, ProfileRecord
+from fedsup_deploy.artifact.manifest import ManifestDraft, MeasuredLatency
 from fedsup_deploy.artifact.store import Vectors, write_bundle
 from fedsup_deploy.device.measure import measure_onnx
 from fedsup_deploy.device.predictor import predict_interval, predictor_for
@@ -29,6 +28,7 @@ from fedsup_deploy.pipeline.recalibration import calibrate, statistics_file
 from fedsup_deploy.pipeline.runs import Run, open_run
 from fedsup_deploy.recalibrate.fold import affines, fold
 from fedsup_deploy.recalibrate.pooled import ChannelSums, PooledStatistics
+from fedsup_deploy.search.recording import profile_record
 from fedsup_deploy.search.result import load_result
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
@@ -320,13 +320,6 @@ def _draft(run: Run, job: _Job, ready: _Prepared) -> ManifestDraft:
             "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         }
     )
-
-
-def profile_record(profile: DeviceProfile) -> ProfileRecord:
-    """Return what a bundle says of the profile it was made for."""
-    record = profile.model_dump(mode="json", include={"name", "error"})
-    document = {**record, "hash": profile.profile_hash, "provenance": profile.provenance_kinds}
-    return ProfileRecord.model_validate_json(json.dumps(document))
 
 
 def _predicted(profile: DeviceProfile, priced: cost.Costs) -> dict[str, Any]:

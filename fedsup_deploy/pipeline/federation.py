@@ -31,6 +31,7 @@ def open_engine(config: TrainConfig, layout: Layout, data: FederatedData) -> Ite
         config.training.momentum,
         config.training.weight_decay,
         config.training.clip_value,
+        config.training.logit_adjustment,
     )
     calibration = (config.calibration.samples_per_client, config.calibration.batch_size)
     make_site = functools.partial(Site, layout, data, training, *calibration, config.seed)

@@ -24,7 +24,7 @@ def record(outcome: Outcome) -> DeviceResult:
     num_feasible = outcome.search.problem.num_feasible
     is_certified = pool.is_complete and len(candidates) == num_feasible
     return DeviceResult(
-        profile=_profile_record(target.profile),
+        profile=profile_record(target.profile),
         method=outcome.search.method,
         certified=is_certified,
         certified_relative_to=_RELATIVE_TO if is_certified else None,
@@ -59,7 +59,8 @@ def _candidates(accuracies: dict[Architecture, float], prices: Prices, target: T
     )
 
 
-def _profile_record(profile: DeviceProfile) -> ProfileRecord:
+def profile_record(profile: DeviceProfile) -> ProfileRecord:
+    """Return what results and bundles say of the profile they were made with."""
     return ProfileRecord.model_validate(
         {
             "name": profile.name,

@@ -33,7 +33,7 @@ def depthwise_conv2d(x_BCSS: Tensor, weight: Tensor, stride: int) -> Tensor:
         weight: Kernels, shape (C, 1, k, k) with odd k.
         stride: Step of the kernel.
     """
-    result: Tensor = _DepthwiseConv.apply(x_BCSS, weight, stride)
+    result: Tensor = _DepthwiseConv.apply(x_BCSS, weight, stride)  # type: ignore[no-untyped-call]  # torch has no types
     return result
 
 

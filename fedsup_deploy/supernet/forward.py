@@ -44,19 +44,22 @@ def _block(block: BlockPlan, weights: Mapping[str, Tensor], x_BCHW: Tensor, norm
     return functional.relu(result) if block.add.has_activation else result
 
 
+def convolve(layer: Layer, weight: Tensor, x_BCHW: Tensor) -> Tensor:
+    """Return a layer's convolution, with padding kernel // 2, by the fastest way on CPU with the channels innermost."""
+    if layer.op == "depthwise":
+        return depthwise_conv2d(x_BCHW, weight, layer.stride)
+    if layer.op == "pointwise":
+        # One matrix product, up to 4 times as fast as conv2d makes it.
+        return functional.linear(x_BCHW.permute(0, 2, 3, 1), weight[:, :, 0, 0]).permute(0, 3, 1, 2)
+    return functional.conv2d(x_BCHW, weight, stride=layer.stride, padding=layer.kernel_size // 2)
+
+
 def _layer(layer: Layer, weights: Mapping[str, Tensor], x_BCHW: Tensor, normalizer: Normalizer) -> Tensor:
     if layer.op == "pool":
         return functional.avg_pool2d(x_BCHW, 2, ceil_mode=True)
     if layer.op == "squeeze_excite":
         return _squeeze_excite(layer.name, weights, x_BCHW)
-    weight = weights[f"{layer.name}.weight"]
-    if layer.op == "depthwise":
-        x_BCHW = depthwise_conv2d(x_BCHW, weight, layer.stride)
-    elif layer.op == "pointwise":
-        # With the channels innermost this is one matrix product, up to 4 times as fast as conv2d makes it.
-        x_BCHW = functional.linear(x_BCHW.permute(0, 2, 3, 1), weight[:, :, 0, 0]).permute(0, 3, 1, 2)
-    else:
-        x_BCHW = functional.conv2d(x_BCHW, weight, stride=layer.stride, padding=layer.kernel_size // 2)
+    x_BCHW = convolve(layer, weights[f"{layer.name}.weight"], x_BCHW)
     if layer.has_norm:
         x_BCHW = normalizer(layer.name, x_BCHW, weights)
     return functional.relu(x_BCHW) if layer.has_activation else x_BCHW

@@ -7,6 +7,7 @@ a squeeze-excitation may follow the depthwise part.
 
 import numpy as np
 
+from fedsup_deploy.space.families.shortcut import shortcut
 from fedsup_deploy.space.plan import BlockInput, BlockPlan, Layer
 
 
@@ -14,11 +15,7 @@ class MobileNetFamily:
     """Depthwise-separable residual blocks with elastic width, depth, kernel size, expand ratio and SE."""
 
     def block(self, inputs: BlockInput) -> BlockPlan:
-        """Return the block's layers.
-
-        The shortcut is the identity where shapes agree; a stride adds 2x2 average pooling and a change of channels a
-        1x1 convolution (without norm: it starts as a plain projection beside a main path that starts at zero).
-        """
+        """Return the block's layers. The inner width is expand_ratio x input channels, at least 1."""
         name, active, size = inputs.name, inputs.is_active, inputs.in_size
         inner = np.maximum(1, np.round(inputs.in_channels * np.asarray(inputs.expand_ratio)).astype(np.int64))
         depthwise = Layer(
@@ -65,20 +62,5 @@ class MobileNetFamily:
                 ends_residual=True,
             ),
         )
-        shortcut = []
-        if inputs.stride == 2:
-            shortcut.append(
-                Layer(f"{name}.pool", "pool", inputs.in_channels, inputs.in_channels, size, 2, 2, is_active=active)
-            )
-        shortcut.append(
-            Layer(
-                f"{name}.shortcut",
-                "pointwise",
-                inputs.in_channels,
-                inputs.width,
-                out_size,
-                is_active=active & (np.asarray(inputs.in_channels) != inputs.width),
-            )
-        )
         add = Layer(f"{name}.add", "add", inputs.width, inputs.width, out_size, is_active=active)
-        return BlockPlan(name, main, tuple(shortcut), add)
+        return BlockPlan(name, main, shortcut(inputs, out_size), add)

@@ -1,12 +1,12 @@
 """Bottleneck residual blocks, elastic in depth, width and expand ratio.
 
 Source: K. He et al., arXiv 1512.03385 (bottleneck); the elastic form follows the spaces of SuperFedNAS
-(arXiv 2301.10879) and DeepFedNAS (arXiv 2601.15127), which take it from Once-for-All (arXiv 1908.09791). We pool on
-the shortcut before its 1x1 convolution (the "D" variant), so that no input is skipped.
+(arXiv 2301.10879) and DeepFedNAS (arXiv 2601.15127), which take it from Once-for-All (arXiv 1908.09791).
 """
 
 import numpy as np
 
+from fedsup_deploy.space.families.shortcut import shortcut
 from fedsup_deploy.space.plan import BlockInput, BlockPlan, Layer
 
 
@@ -61,22 +61,5 @@ class ResNetFamily:
                 ends_residual=True,
             ),
         )
-        shortcut = []
-        if inputs.stride == 2:
-            shortcut.append(
-                Layer(f"{name}.pool", "pool", inputs.in_channels, inputs.in_channels, size, 2, 2, is_active=active)
-            )
-        projects = np.asarray(inputs.in_channels) != inputs.width
-        shortcut.append(
-            Layer(
-                f"{name}.shortcut",
-                "pointwise",
-                inputs.in_channels,
-                inputs.width,
-                out_size,
-                is_active=active & projects,
-                has_norm=True,
-            )
-        )
         add = Layer(f"{name}.add", "add", inputs.width, inputs.width, out_size, is_active=active, has_activation=True)
-        return BlockPlan(name, main, tuple(shortcut), add)
+        return BlockPlan(name, main, shortcut(inputs, out_size), add)

@@ -74,6 +74,10 @@ def macs_as_us(costs: LayerCosts) -> Any:
     return costs.num_macs_NL.sum(axis=1) / 1e3
 
 
+def no_interval(_latency_ms_N: Any) -> None:
+    """A latency model that claims no interval."""
+
+
 @pytest.fixture(scope="session")
 def make_target() -> Callable[..., Target]:
     """Make a device with the given limits, on which one MAC takes 1 us; its own limit of 2.5 ms is replaced."""
@@ -84,7 +88,7 @@ def make_target() -> Callable[..., Target]:
             profile,
             effective_limits(profile, {"latency_ms": 1e6, **limits}),
             predict,
-            interval or (lambda latency_ms_N: None),
+            interval or no_interval,
         )
 
     return make

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import EventLog
+from fedsup_deploy.resources import find
 from fedsup_deploy.search.exact import ExactSearcher
 from fedsup_deploy.search.pool import make_pool
 from fedsup_deploy.search.pricing import Target
@@ -15,6 +17,7 @@ from fedsup_deploy.search.problem import Problem, pose
 from fedsup_deploy.search.random import RandomSearcher
 from fedsup_deploy.search.searcher import DEFAULT_EVALUATIONS, Search, open_search, run_searches
 from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.space.cost import costs_of
 from fedsup_deploy.space.search_space import SearchSpace
 
 MakeTarget = Callable[..., Target]
@@ -94,10 +97,8 @@ def test_a_searcher_is_told_the_accuracies_of_its_proposals_in_their_order(
     rows = digits_space.enumerate_genes()
     searcher = Scripted(9, rows[2:4], rows[[5, 2]])
     run_searches([Search(problem_of(digits_space, make_target()), "scripted", searcher)], Accuracies(), EventLog())
-    expected = [
-        (genes.tolist(), [accuracy_of(digits_space.decode(row)) for row in genes])
-        for genes in (rows[2:4], rows[[5, 2]])
-    ]
+    turns = (rows[2:4], rows[[5, 2]])
+    expected = [(genes.tolist(), [accuracy_of(digits_space.decode(row)) for row in genes]) for genes in turns]
     assert searcher.told == expected
     assert searcher.asked == [9, 7, 5]
 
@@ -146,13 +147,11 @@ def test_auto_is_random_in_a_space_that_was_only_sampled(huge_space: SearchSpace
 
 def huge_params_limit(space: SearchSpace) -> int:
     """Parameters of the smallest subnet: nearly no sample has as few."""
-    from fedsup_deploy.space.cost import costs_of
-
     return int(costs_of(space, [space.smallest]).num_params[0])
 
 
 def test_an_unknown_method_is_refused(digits_space: SearchSpace, make_target: MakeTarget) -> None:
-    with pytest.raises(ConfigError, match="unknown searcher 'exakt'; did you mean 'exact'?"):
+    with pytest.raises(ConfigError, match="unknown searcher 'exakt'; did you mean 'exact'"):
         open_search(problem_of(digits_space, make_target()), "exakt", None, 0)
 
 
@@ -162,9 +161,6 @@ def test_exact_refuses_fewer_evaluations_than_it_needs(digits_space: SearchSpace
 
 
 def test_exact_evaluates_more_than_the_default_when_nobody_gave_a_number(make_target: MakeTarget) -> None:
-    from fedsup_deploy.config.load import load_yaml, validate
-    from fedsup_deploy.resources import find
-
     space = validate(load_yaml(find("configs/spaces", "fedsup-mobilenet")), SearchSpace)
     searcher = ExactSearcher(problem_of(space, make_target()), 0, None)
     assert searcher.budget == 10_368 > DEFAULT_EVALUATIONS
@@ -172,7 +168,7 @@ def test_exact_evaluates_more_than_the_default_when_nobody_gave_a_number(make_ta
 
 
 def test_exact_refuses_a_space_that_was_only_sampled(huge_space: SearchSpace, make_target: MakeTarget) -> None:
-    with pytest.raises(ConfigError, match="space huge has .* architectures, too many to list; use --method random"):
+    with pytest.raises(ConfigError, match=r"space huge has .* architectures, too many to list; use --method random"):
         ExactSearcher(problem_of(huge_space, make_target()), 0, None)
 
 

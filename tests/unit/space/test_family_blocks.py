@@ -61,13 +61,13 @@ def test_mobilenet_block_with_everything() -> None:
 @pytest.mark.parametrize(
     ("has", "expected"),
     [
-        ("has_norm", {"expand", "depthwise", "project"}),
+        ("has_norm", {"expand", "depthwise", "project", "shortcut"}),
         ("has_activation", {"expand", "depthwise"}),
-        ("starts_at_zero", {"project"}),
+        ("ends_residual", {"project"}),
     ],
 )
 def test_mobilenet_norms_and_activations(has: str, expected: set[str]) -> None:
-    """The shortcut has no norm; the last norm starts at zero, so that the block starts as its shortcut."""
+    """The last norm of the main path starts damped."""
     full = block(MobileNetFamily(), stride=2, width=12, expand_ratio=2, has_se=True)
     layers = (*full.main, *full.shortcut, full.add)
     assert {layer.name.removeprefix("b.") for layer in layers if getattr(layer, has)} == expected
@@ -104,7 +104,7 @@ def test_resnet_block_with_everything() -> None:
     assert active(full.shortcut) == [("pool", "pool", 8, 8, 2, 4), ("shortcut", "pointwise", 8, 64, 1, 4)]
     normed = {layer.name.removeprefix("b.") for layer in (*full.main, *full.shortcut) if layer.has_norm}
     assert normed == {"reduce", "spatial", "expand", "shortcut"}
-    assert [layer.name for layer in full.main if layer.starts_at_zero] == ["b.expand"]
+    assert [layer.name for layer in full.main if layer.ends_residual] == ["b.expand"]
 
 
 @pytest.mark.parametrize(("ratio", "inner"), [(0.01, 8), (0.1, 8), (0.3, 16), (0.35, 24), (1, 64)])

@@ -8,7 +8,7 @@ import torch
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.layout import Layout
-from fedsup_deploy.supernet.model import Subnet, Supernet, initial_weights
+from fedsup_deploy.supernet.model import RESIDUAL_GAMMA, Subnet, Supernet, initial_weights
 
 
 @pytest.fixture(scope="module")
@@ -20,17 +20,18 @@ def images(count: int, resolution: int = 8) -> torch.Tensor:
     return torch.randn(count, 1, resolution, resolution, generator=torch.Generator().manual_seed(0))
 
 
-def test_initial_weights_start_residual_blocks_as_their_shortcut(layout: Layout) -> None:
+def test_initial_vectors_are_neutral_and_the_main_path_of_a_block_damped(layout: Layout) -> None:
     weights = initial_weights(layout, 0)
     for name, tensor in weights.items():
         if name.endswith(".project.norm.gamma"):
-            assert not tensor.any(), name
+            assert (tensor == RESIDUAL_GAMMA).all(), name
         elif name.endswith(".gamma"):
             assert (tensor == 1).all(), name
         elif tensor.ndim == 1:
             assert not tensor.any(), name
         else:
             assert tensor.any(), name
+    assert 0 <= RESIDUAL_GAMMA < 1
 
 
 def test_initial_weights_have_the_variance_of_their_fan_out(space_of) -> None:

@@ -1,0 +1,157 @@
+"""The command line as a user meets it: a process of its own, in a folder of its own, on real images."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# A federation that learns next to nothing, quickly: what is tested here is not how well it learns.
+BRIEF = {
+    "training.rounds": 3,
+    "training.clients_per_round": 3,
+    "training.local_epochs": 1,
+    "training.warmup_rounds": 1,
+    "training.checkpoint_every": 1,
+    "training.evaluate_every": 3,
+    "partition.num_clients": 6,
+    "calibration.samples_per_client": 32,
+    "engine.workers": 1,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """A command that has ended."""
+
+    exit_code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """The one JSON document on stdout; whatever else stood there would be an error."""
+        return json.loads(self.out)
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines on stderr that say what is wrong."""
+        return [line for line in self.err.splitlines() if line.startswith("error: ")]
+
+
+class Started:
+    """A command that is running, in a process group of its own.
+
+    Args:
+        command: The words of the command.
+        folder: Where it works.
+    """
+
+    def __init__(self, command: list[str], folder: Path) -> None:
+        self.process = subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        self._err: list[str] = []
+
+    def wait_for(self, words: str) -> None:
+        """Wait until a line on stderr holds the words."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._err.append(line)
+            if words in line:
+                return
+        pytest.fail(f"ended without saying {words!r}: {''.join(self._err)}")
+
+    def wait_until(self, has_happened: Callable[[], object]) -> None:
+        """Wait until something is true of the outside world."""
+        while not has_happened():
+            assert self.process.poll() is None, f"ended too early: {self.end().err}"
+            time.sleep(0.002)
+
+    def kill(self) -> None:
+        """End the command's first process without a chance to clean up; nobody tells its workers."""
+        self.process.kill()
+        self.process.communicate()
+
+    def interrupt(self) -> Ended:
+        """Do what Ctrl-C does in a terminal: signal the whole group."""
+        os.killpg(self.process.pid, signal.SIGINT)
+        return self.end()
+
+    def end(self) -> Ended:
+        """Wait for the end."""
+        out, err = self.process.communicate()
+        return Ended(self.process.returncode, out, "".join(self._err) + err)
+
+    def survivors(self) -> list[str]:
+        """Return what still runs in the process group some seconds after the command ended."""
+        deadline = time.monotonic() + 10
+        while (found := _processes_of_group(self.process.pid)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return found
+
+
+class Shell:
+    """Runs `fedsup-deploy` in one folder.
+
+    Args:
+        folder: The working folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def start(self, *words: str | Path) -> Started:
+        """Start a command."""
+        program = Path(sys.executable).parent / "fedsup-deploy"
+        return Started([str(program), *map(str, words)], self.folder)
+
+    def run(self, *words: str | Path) -> Ended:
+        """Run a command to its end, whichever that is."""
+        return self.start(*words).end()
+
+    def json(self, *words: str | Path) -> Any:
+        """Run a command that must succeed, without a complaint; return its document."""
+        ended = self.run(*words, "--json")
+        assert ended.exit_code == 0, ended.err
+        for complaint in ("Traceback", "Warning", "error"):
+            assert complaint not in ended.err
+        return ended.document
+
+    def train(self, *words: str | Path, config: str | Path = "digits", **settings: Any) -> Any:
+        """Train briefly; `settings` are of the config, with `__` for the dot."""
+        return self.json("train", *train_words(config, settings), *words)
+
+
+def train_words(config: str | Path, settings: dict[str, Any]) -> list[str]:
+    """Return the options of a brief training."""
+    overrides = {**BRIEF, **{name.replace("__", "."): value for name, value in settings.items()}}
+    return ["--config", str(config), *(word for name, value in overrides.items() for word in ("--set", f"{name}={value}"))]
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Return every path below a folder, with the hash of what it holds."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def _processes_of_group(group: int) -> list[str]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group and fields[0] != "Z":
+                found.append((stat.parent / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return found

@@ -1,0 +1,183 @@
+"""What a place with images answers to each task, recomputed from the images themselves."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from fedsup_deploy.data.federated import FederatedData
+from fedsup_deploy.federated.client import LocalTraining, train
+from fedsup_deploy.federated.site import InProcess, Site
+from fedsup_deploy.federated.tasks import Assignment, CandidateTask, EvaluationTask, StatisticsTask, TrainTask
+from fedsup_deploy.recalibrate.fold import affines
+from fedsup_deploy.recalibrate.pooled import PooledStatistics, pool
+from fedsup_deploy.space.search_space import SearchSpace
+from fedsup_deploy.supernet.layout import Layout
+from fedsup_deploy.supernet.model import Subnet, Supernet, initial_weights
+from fedsup_deploy.supernet.normalization import BY_BATCH, FixedAffine, SumCollector
+
+TRAINING = LocalTraining(
+    epochs=1, batch_size=16, momentum=0.0, weight_decay=0.0, clip_value=None, has_logit_adjustment=False
+)
+NOTHING = PooledStatistics({})
+
+
+@pytest.fixture(scope="module")
+def layout(digits_space: SearchSpace) -> Layout:
+    return Layout(digits_space, "batch")
+
+
+@pytest.fixture(scope="module")
+def data(data_of) -> FederatedData:
+    return data_of(130, 4)
+
+
+@pytest.fixture(scope="module")
+def subnet(layout: Layout) -> Subnet:
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        name: tensor + 0.2 * torch.randn(tensor.shape, generator=generator)
+        for name, tensor in initial_weights(layout, 0).items()
+    }
+    return Supernet(layout, weights).extract(layout.space.largest)
+
+
+def site_of(layout: Layout, data: FederatedData, samples: int = 64, batch: int = 64) -> Site:
+    return Site(layout, data, TRAINING, samples, batch, seed=0)
+
+
+def images_of(data: FederatedData, client: int) -> tuple[torch.Tensor, torch.Tensor]:
+    images = data.client(client)
+    return torch.from_numpy(data.preprocessing.apply(images.images_NHWC)), torch.tensor(images.labels_N)
+
+
+def layer_names(subnet: Subnet) -> tuple[str, ...]:
+    return tuple(layer.name for layer in subnet.plan.norm_layers())
+
+
+def statistics_by_hand(subnet: Subnet, *batches: torch.Tensor) -> dict[str, tuple[int, torch.Tensor, torch.Tensor]]:
+    collector = SumCollector(frozenset(layer_names(subnet)), BY_BATCH["batch"])
+    for x_BCHW in batches:
+        subnet(x_BCHW, collector)
+    return collector.sums
+
+
+def test_training_is_on_the_clients_own_images(layout: Layout, data: FederatedData, subnet: Subnet) -> None:
+    task = TrainTask(2, 0, Assignment(layout.space.largest), subnet.weights, 0.1)
+    update = site_of(layout, data).perform(task)
+    expected = train(task, layout, images_of(data, 2), data.augmentation, TRAINING, 0)
+    assert update.num_samples == len(data.clients[2]) == 32
+    assert all(torch.equal(update.weights[name], tensor) for name, tensor in expected.weights.items())
+
+
+def test_statistics_are_the_sums_over_each_clients_batches(layout: Layout, data: FederatedData, subnet: Subnet) -> None:
+    """One reply per client, in order; 32 or 33 images in batches of 20, each layer normalised by its batch."""
+    task = StatisticsTask((3, 0), layout.space.largest, subnet.weights, NOTHING, layer_names(subnet))
+    replies = site_of(layout, data, batch=20).perform(task)
+    assert len(replies) == 2
+    for client, reply in zip((3, 0), replies, strict=True):
+        x_NCHW, _ = images_of(data, client)
+        assert reply.layers.keys() == set(layer_names(subnet))
+        for name, (count, total, squares) in statistics_by_hand(subnet, x_NCHW[:20], x_NCHW[20:]).items():
+            assert reply.layers[name].count == count
+            assert np.array_equal(reply.layers[name].total_C, total.numpy())
+            assert np.array_equal(reply.layers[name].squares_C, squares.numpy())
+
+
+def test_no_more_than_the_asked_for_samples_are_looked_at(layout: Layout, data: FederatedData, subnet: Subnet) -> None:
+    task = StatisticsTask((0,), layout.space.largest, subnet.weights, NOTHING, ("stem",))
+    (reply,) = site_of(layout, data, samples=10).perform(task)
+    assert reply.layers["stem"].count == 10 * 8 * 8
+    (everything,) = site_of(layout, data, samples=1000).perform(task)
+    assert everything.layers["stem"].count == len(data.clients[0]) * 8 * 8
+
+
+def test_only_the_asked_for_layers_are_observed_and_known_ones_are_used(
+    layout: Layout, data: FederatedData, subnet: Subnet
+) -> None:
+    site, architecture = site_of(layout, data), layout.space.largest
+    (stem,) = site.perform(StatisticsTask((0,), architecture, subnet.weights, NOTHING, ("stem",)))
+    assert stem.layers.keys() == {"stem"}
+    doubled = PooledStatistics(
+        {"stem": dataclasses.replace(stem.layers["stem"], total_C=2 * stem.layers["stem"].total_C)}
+    )
+    task = StatisticsTask((0,), architecture, subnet.weights, stem, ("s1.0.depthwise",))
+    (found,) = site.perform(task)
+    (other,) = site.perform(dataclasses.replace(task, known=doubled))
+    assert found.layers.keys() == {"s1.0.depthwise"}
+    assert not np.array_equal(found.layers["s1.0.depthwise"].total_C, other.layers["s1.0.depthwise"].total_C)
+
+
+def calibrated(subnet: Subnet, data: FederatedData) -> PooledStatistics:
+    x_NCHW, _ = images_of(data, 0)
+    collector = SumCollector(frozenset(layer_names(subnet)), BY_BATCH["batch"])
+    subnet(x_NCHW, collector)
+    return PooledStatistics.from_arrays(
+        {
+            name: np.stack([np.full(len(total), float(count)), total.numpy(), squares.numpy()])
+            for name, (count, total, squares) in collector.sums.items()
+        }
+    )
+
+
+def num_correct(subnet: Subnet, statistics: PooledStatistics, x_NCHW: torch.Tensor, labels_N: torch.Tensor) -> int:
+    logits = subnet(x_NCHW, FixedAffine(affines(subnet.weights, "batch", statistics)))
+    return int((logits.argmax(dim=1) == labels_N).sum())
+
+
+@pytest.mark.parametrize(("split", "begin", "end"), [("validation", 0, 60), ("validation", 10, 25), ("test", 0, 449)])
+def test_evaluation_counts_correct_answers_on_a_part_of_a_split(
+    layout: Layout, data: FederatedData, subnet: Subnet, split: str, begin: int, end: int
+) -> None:
+    statistics = calibrated(subnet, data)
+    task = EvaluationTask(layout.space.largest, subnet.weights, statistics, split, begin, end)
+    images = data.split(split).take(np.arange(begin, end))
+    x_NCHW = torch.from_numpy(data.preprocessing.apply(images.images_NHWC))
+    expected = num_correct(subnet, statistics, x_NCHW, torch.tensor(images.labels_N))
+    assert site_of(layout, data).perform(task) == (expected, end - begin)
+    assert 0 < expected < end - begin
+
+
+def test_evaluation_on_a_clients_own_images(layout: Layout, data: FederatedData, subnet: Subnet) -> None:
+    statistics = calibrated(subnet, data)
+    task = EvaluationTask(layout.space.largest, subnet.weights, statistics, "client", 1)
+    expected = num_correct(subnet, statistics, *images_of(data, 1))
+    assert site_of(layout, data).perform(task) == (expected, len(data.clients[1]))
+
+
+def test_candidate_is_scored_after_one_shot_statistics_of_the_clients(
+    layout: Layout, data: FederatedData, subnet: Subnet
+) -> None:
+    site, architecture = site_of(layout, data), layout.space.largest
+    request = StatisticsTask((0, 2), architecture, subnet.weights, NOTHING, layer_names(subnet))
+    statistics = pool(site.perform(request))
+    expected = site.perform(EvaluationTask(architecture, subnet.weights, statistics, "validation", 0, 60))
+    assert site.perform(CandidateTask(architecture, subnet.weights, (0, 2))) == expected
+
+
+def test_lower_resolution_sees_smaller_images(layout: Layout, data: FederatedData, space_of) -> None:
+    space = space_of({"widths": [4], "depths": [1]}, resolutions=[6, 8], num_classes=10)
+    layout = Layout(space, "batch")
+    subnet = Supernet(layout, initial_weights(layout, 0)).extract(space.smallest)
+    task = StatisticsTask((0,), space.smallest, subnet.weights, NOTHING, ("stem",))
+    (reply,) = site_of(layout, data).perform(task)
+    assert reply.layers["stem"].count == len(data.clients[0]) * 6 * 6
+
+
+def test_in_process_engine_answers_in_order_when_asked(layout: Layout, data: FederatedData, subnet: Subnet) -> None:
+    """A task is taken only when its reply is asked for, so a round may be stopped in between."""
+    taken: list[int] = []
+
+    def tasks():
+        for client in (2, 0, 1):
+            taken.append(client)
+            yield TrainTask(client, 0, Assignment(layout.space.largest), subnet.weights, 0.1)
+
+    engine = InProcess(site_of(layout, data))
+    replies = engine.run(tasks())
+    assert taken == []
+    assert next(replies).client == 2
+    assert taken == [2]
+    assert [reply.client for reply in replies] == [0, 1]
+    engine.close()

@@ -1,0 +1,99 @@
+"""Recalibration and evaluation rounds: which tasks they consist of and how replies are added up."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedsup_deploy.errors import DataError
+from fedsup_deploy.federated import statistics
+from fedsup_deploy.federated.tasks import EvaluationTask, StatisticsTask
+from fedsup_deploy.recalibrate.pooled import ChannelSums, PooledStatistics
+from fedsup_deploy.space.search_space import SearchSpace
+
+
+class CountingEngine:
+    """Pretends that client k sees one value k in every layer asked for, and that every third image is understood."""
+
+    def __init__(self) -> None:
+        self.tasks: list[Any] = []
+
+    def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
+        for task in tasks:
+            self.tasks.append(task)
+            if isinstance(task, StatisticsTask):
+                yield [
+                    PooledStatistics(
+                        {name: ChannelSums(1, np.array([float(k)]), np.array([k * k])) for name in task.observe}
+                    )
+                    for k in task.clients
+                ]
+            else:
+                count = task.end - task.begin if task.split != "client" else 10 + task.begin
+                yield sum(index % 3 == 0 for index in range(task.begin, task.begin + count)), count
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def collect(space: SearchSpace, schedule: str, clients: Iterable[int], on_pass=None):
+    engine, plan = CountingEngine(), space.plan(space.largest)
+    pooled = statistics.collect(engine, space.largest, plan, {}, list(clients), schedule, on_pass)
+    return pooled, engine.tasks, [layer.name for layer in plan.norm_layers()]
+
+
+def test_one_shot_observes_everything_in_one_pass(tiny_space: SearchSpace) -> None:
+    pooled, tasks, names = collect(tiny_space, "one-shot", range(7))
+    assert len(tasks) == 1
+    assert tasks[0].clients == tuple(range(7))
+    assert list(tasks[0].observe) == names == list(pooled.layers)
+    assert tasks[0].known.layers == {}
+    for sums in pooled.layers.values():
+        assert (sums.count, sums.total_C[0], sums.squares_C[0]) == (7, 21.0, 91.0)
+
+
+def test_layer_wise_observes_one_layer_after_the_other_with_those_before_known(tiny_space: SearchSpace) -> None:
+    pooled, tasks, names = collect(tiny_space, "layer-wise", range(3))
+    assert [task.observe for task in tasks] == [(name,) for name in names]
+    assert [list(task.known.layers) for task in tasks] == [names[:index] for index in range(len(names))]
+    assert list(pooled.layers) == names
+    assert tasks[-1].known.layers[names[0]].total_C[0] == 3.0
+
+
+def test_a_task_simulates_ten_clients_at_most_and_all_take_part_in_order(tiny_space: SearchSpace) -> None:
+    _, tasks, _ = collect(tiny_space, "one-shot", range(23, 0, -1))
+    assert [len(task.clients) for task in tasks] == [10, 10, 3]
+    assert [client for task in tasks for client in task.clients] == list(range(23, 0, -1))
+
+
+@pytest.mark.parametrize(("schedule", "passes"), [("one-shot", 1), ("layer-wise", 7)])
+def test_progress_is_told_after_every_pass(tiny_space: SearchSpace, schedule: str, passes: int) -> None:
+    told: list[tuple[int, int]] = []
+    _, _, names = collect(tiny_space, schedule, [0], lambda done, total: told.append((done, total)))
+    assert len(names) == 7
+    assert told == [(done, passes) for done in range(1, passes + 1)]
+
+
+def test_no_client_is_an_error(tiny_space: SearchSpace) -> None:
+    with pytest.raises(DataError, match="got none, expected those of at least one client"):
+        collect(tiny_space, "one-shot", [])
+
+
+@pytest.mark.parametrize("num_images", [1, 999, 1000, 1001, 2500])
+def test_evaluation_covers_every_image_once(tiny_space: SearchSpace, num_images: int) -> None:
+    engine = CountingEngine()
+    accuracy = statistics.evaluate(engine, tiny_space.largest, {}, PooledStatistics({}), "test", num_images)
+    covered = [index for task in engine.tasks for index in range(task.begin, task.end)]
+    assert covered == list(range(num_images))
+    assert {task.split for task in engine.tasks} == {"test"}
+    assert accuracy == len(range(0, num_images, 3)) / num_images
+
+
+def test_clients_are_evaluated_each_on_its_own(tiny_space: SearchSpace) -> None:
+    """Client k has 10 + k images, from index k on: of 13 from 3 five are multiples of 3, of 10 from 0 four."""
+    engine = CountingEngine()
+    found = statistics.evaluate_clients(engine, tiny_space.largest, {}, PooledStatistics({}), [3, 0])
+    assert found == [5 / 13, 4 / 10]
+    assert [task.split for task in engine.tasks] == ["client", "client"]
+    assert all(isinstance(task, EvaluationTask) for task in engine.tasks)

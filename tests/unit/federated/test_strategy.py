@@ -1,0 +1,56 @@
+"""Who trains what."""
+
+import pytest
+
+from fedsup_deploy import registry
+from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.federated.assignment import Tier
+from fedsup_deploy.federated.strategy import EFedSup, FedAvg, FedSup
+from fedsup_deploy.federated.tasks import Assignment
+from fedsup_deploy.space.search_space import SearchSpace
+
+
+def test_fedavg_gives_everyone_the_same_subnet(tiny_space: SearchSpace) -> None:
+    plan = FedAvg(tiny_space, 10, "smallest").plan(0, [1, 5], seed=0)
+    assert plan == {1: Assignment(tiny_space.smallest), 5: Assignment(tiny_space.smallest)}
+    with pytest.raises(ConfigError, match="no architecture"):
+        FedAvg(tiny_space, 10, "tiny")
+
+
+def test_fedsup_gives_everyone_the_whole_supernet(tiny_space: SearchSpace) -> None:
+    assert FedSup(tiny_space, 10, 4).plan(3, [2, 0], seed=0) == {2: Assignment(None, 4), 0: Assignment(None, 4)}
+
+
+def test_e_fedsup_gives_each_quarter_its_tier(tiny_space: SearchSpace) -> None:
+    strategy = EFedSup(tiny_space, 8, (Tier("smallest"), Tier("largest"), Tier(), Tier()))
+    plans = [strategy.plan(round_index, range(8), seed=0) for round_index in range(20)]
+    for plan in plans:
+        assert list(plan) == list(range(8))
+        assert [plan[client].architecture for client in (0, 1)] == [tiny_space.smallest] * 2
+        assert [plan[client].architecture for client in (2, 3)] == [tiny_space.largest] * 2
+        assert all(assignment.num_subnets == 1 for assignment in plan.values())
+    free = {plan[client].architecture for plan in plans for client in (4, 5, 6, 7)}
+    assert len(free) > 20
+
+
+def test_assignment_depends_on_seed_round_and_client_but_not_on_the_cohort(tiny_space: SearchSpace) -> None:
+    strategy = EFedSup(tiny_space, 4, (Tier(),))
+    whole = strategy.plan(2, [0, 1, 2, 3], seed=7)
+    assert strategy.plan(2, [3, 1], seed=7) == {3: whole[3], 1: whole[1]}
+    assert strategy.plan(3, [0, 1, 2, 3], seed=7) != whole
+    assert strategy.plan(2, [0, 1, 2, 3], seed=8) != whole
+    assert len(set(whole.values())) > 1
+
+
+@pytest.mark.parametrize("name", registry.names("strategy"))
+def test_registered_strategies_plan_for_every_client_of_the_cohort(tiny_space: SearchSpace, name: str) -> None:
+    options = {
+        "fedavg": {"architecture": "largest"},
+        "fedsup": {"num_subnets": 3},
+        "e-fedsup": {"tiers": (Tier("smallest"), Tier(params_range=(1, 10**9)))},
+    }[name]
+    plan = registry.resolve("strategy", name)(tiny_space, 6, **options).plan(0, [4, 0, 5], 0)
+    assert plan.keys() == {0, 4, 5}
+    for assignment in plan.values():
+        assert assignment.architecture is None or tiny_space.contains(assignment.architecture)
+        assert (assignment.num_subnets == 1) == (assignment.architecture is not None)

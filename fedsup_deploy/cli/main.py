@@ -34,6 +34,7 @@ cli = LazyGroup(
         "extract": "Write one subnet's own weights and its architecture.",
         "recalibrate": "Take a subnet's normalisation statistics from the clients.",
         "export": "Make one verified bundle of model files per device profile.",
+        "deploy": "Search and export for a whole fleet in one call.",
         "measure": "Time a bundle or an ONNX model on this machine.",
         "verify": "Check a bundle's hashes and that its models compute what they must.",
         "inspect": "Say what a file or folder of ours is and what made it.",

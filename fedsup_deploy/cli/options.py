@@ -50,3 +50,30 @@ def seed_option(default: int | None, meaning: str) -> Decorator:
     return click.option(
         "--seed", type=number, metavar="N", default=default, show_default=default is not None, help=meaning
     )
+
+
+_LIMITS: Final = {
+    "latency_ms": "Predicted latency of one image.",
+    "macs": "Multiply-accumulates of one image.",
+    "params": "Parameters.",
+    "memory_mib": "Weights and peak activations.",
+    "storage_mib": "Size of the weights.",
+    "energy_mj": "Energy of one image.",
+}
+
+
+def limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add an option for each limit of a search."""
+    for name, meaning in reversed(_LIMITS.items()):
+        option = f"--max-{name.replace('_', '-')}"
+        function = click.option(option, name, type=float, callback=positive, metavar="X", help=meaning)(function)
+    return function
+
+
+def take_limits(given: dict[str, Any]) -> dict[str, float]:
+    """Return the limits that were given.
+
+    Side effects: Removes all limits from `given`.
+    """
+    limits = {name: given.pop(name) for name in _LIMITS}
+    return {name: limit for name, limit in limits.items() if limit is not None}

@@ -1,6 +1,6 @@
 """`fedsup-deploy search`."""
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,31 +12,13 @@ from fedsup_deploy.cli.output import Output, Result
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_LIMITS: Final = {
-    "latency_ms": "Predicted latency of one image.",
-    "macs": "Multiply-accumulates of one image.",
-    "params": "Parameters.",
-    "memory_mib": "Weights and peak activations.",
-    "storage_mib": "Size of the weights.",
-    "energy_mj": "Energy of one image.",
-}
-
-
-def _limit_options(function: Any) -> Any:
-    for name, meaning in reversed(_LIMITS.items()):
-        option = f"--max-{name.replace('_', '-')}"
-        function = click.option(option, name, type=float, callback=options.positive, metavar="X", help=meaning)(
-            function
-        )
-    return function
-
 
 @click.command("search", cls=Command)
 @click.option(
     "--profile", "profiles", multiple=True, required=True, metavar="NAME|FILE", help="A device; may be repeated."
 )
 @click.option("--run", type=options.OLD_FOLDER, metavar="RUN", help="A trained run.  [default: the newest below runs/]")
-@_limit_options
+@options.limit_options
 @click.option(
     "--method",
     type=click.Choice(["auto", *registry.names("searcher")]),
@@ -60,9 +42,7 @@ def command(output: Output, /, profiles: tuple[str, ...], **given: Any) -> None:
     """
     from fedsup_deploy.pipeline.searching import SearchRequest, search
 
-    limits = {name: given.pop(name) for name in _LIMITS}
-    limits = {name: limit for name, limit in limits.items() if limit is not None}
-    request = SearchRequest(profiles=list(profiles), limits=limits, **given)
+    request = SearchRequest(profiles=list(profiles), limits=options.take_limits(given), **given)
     with output.progress() as listeners:
         result = search(request, listeners)
     output.emit(result, _table)

@@ -11,8 +11,8 @@ from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import OutputError
 from fedsup_deploy.events import Listener
 from fedsup_deploy.pipeline import runs
-from fedsup_deploy.pipeline.exporting import ExportRequest, export
-from fedsup_deploy.pipeline.searching import SearchRequest, search
+from fedsup_deploy.pipeline.deployment import deploy
+from fedsup_deploy.pipeline.searching import SearchRequest
 from fedsup_deploy.pipeline.training import train
 
 CONFIG = "digits"
@@ -42,13 +42,12 @@ def demo(out: Path, listeners: tuple[Listener, ...] = ()) -> dict[str, Any]:
     _clear(run)
     training = train(load_train_config(CONFIG), run, listeners=listeners, command=("fedsup-deploy", "demo"))
     fleet = [_limited(name, latency_ms) for name, latency_ms in FLEET.items()]
-    found = search(SearchRequest(fleet, run=run), listeners)
-    made = export(ExportRequest(None, None, Path(found["out"]), fleet, (), ("fp32",), exports), listeners)
+    made = deploy(SearchRequest(fleet, run=run), exports, listeners)
     limits = {profile.name: profile.limits.latency_ms for profile in fleet}
     devices = [{**bundle, "latency_ms_limit": limits[bundle["profile"]]} for bundle in made["bundles"]]
     return {
         "training": training,
-        "search": found["out"],
+        "search": made["search"],
         "devices": devices,
         "seconds": round(time.perf_counter() - started, 1),
         "next": [

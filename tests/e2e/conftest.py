@@ -4,15 +4,18 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from fedsup_deploy import registry
 
 # A federation that learns next to nothing, quickly: what is tested here is not how well it learns.
 BRIEF = {
@@ -119,30 +122,69 @@ class Shell:
         return self.start(*words).end()
 
     def json(self, *words: str | Path) -> Any:
-        """Run a command that must succeed, without a complaint; return its document."""
+        """Run a command that must succeed, and without a complaint; return its document."""
         ended = self.run(*words, "--json")
         assert ended.exit_code == 0, ended.err
         for complaint in ("Traceback", "Warning", "error"):
             assert complaint not in ended.err
         return ended.document
 
-    def train(self, *words: str | Path, config: str | Path = "digits", **settings: Any) -> Any:
-        """Train briefly; `settings` are of the config, with `__` for the dot."""
-        return self.json("train", *train_words(config, settings), *words)
+    def train(self, config: str | Path = "digits", *words: str | Path, **settings: Any) -> Any:
+        """Train briefly. The settings are of the config, with `__` for a dot."""
+        return self.json(*self.training(config, **settings), *words)
+
+    def training(self, config: str | Path = "digits", **settings: Any) -> list[str]:
+        """Return the words that train briefly."""
+        overrides = {**BRIEF, **{name.replace("__", "."): value for name, value in settings.items()}}
+        assignments = [f"{name}={value}" for name, value in overrides.items()]
+        return ["train", "--config", str(config), *(word for text in assignments for word in ("--set", text))]
+
+    def content(self) -> dict[str, str]:
+        """Return every path in the folder, with the hash of what it holds."""
+        return {
+            path.relative_to(self.folder).as_posix(): "folder" if path.is_dir() else _sha256(path)
+            for path in sorted(self.folder.rglob("*"))
+        }
 
 
-def train_words(config: str | Path, settings: dict[str, Any]) -> list[str]:
-    """Return the options of a brief training."""
-    overrides = {**BRIEF, **{name.replace("__", "."): value for name, value in settings.items()}}
-    return ["--config", str(config), *(word for name, value in overrides.items() for word in ("--set", f"{name}={value}"))]
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """A shell in an empty folder."""
+    return Shell(tmp_path)
 
 
-def content(folder: Path) -> dict[str, str]:
-    """Return every path below a folder, with the hash of what it holds."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
-        for path in sorted(folder.rglob("*"))
-    }
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A shell in a folder with a brief training run of the shipped config, `runs/digits`. Tests leave it as it is."""
+    shell = Shell(tmp_path_factory.mktemp("workshop"))
+    shell.train()
+    return shell
+
+
+@pytest.fixture(scope="session")
+def searched(workshop: Shell) -> Any:
+    """The document of a search that was told nothing but a device; there is an older run, which is not meant."""
+    older = workshop.folder / "runs" / "older"
+    shutil.copytree(workshop.folder / "runs" / "digits", older)
+    os.utime(older / "supernet.safetensors", (0, 0))
+    return workshop.json("search", "--profile", "jetson-nano")
+
+
+@pytest.fixture(scope="session")
+def exported(workshop: Shell, searched: Any) -> Any:
+    """What `export` says of the one bundle made from that search, with every format."""
+    words = [word for name in registry.names("exporter") for word in ("--format", name)]
+    return workshop.json("export", "--search", searched["out"], *words)["bundles"][0]
+
+
+@pytest.fixture(scope="session")
+def bundle(workshop: Shell, exported: Any) -> Path:
+    """The bundle's folder."""
+    return workshop.folder / exported["folder"]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _processes_of_group(group: int) -> list[str]:

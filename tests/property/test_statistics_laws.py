@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from fedsup_deploy import rng
 from fedsup_deploy.data.augment import Augmentation
@@ -29,6 +28,10 @@ from fedsup_deploy.supernet.normalization import BY_BATCH, SumCollector
 
 NUM_IMAGES, NUM_CLIENTS = 300, 12
 TOLERANCE = 1e-5
+#: Nobody trains here.
+TRAINING = LocalTraining(
+    epochs=1, batch_size=8, momentum=0.0, weight_decay=0.0, clip_value=None, has_logit_adjustment=False
+)
 PARTITIONS = {"iid": {}, "shards": {"shards_per_client": 2}, "dirichlet": {"beta": 0.1}}
 SPACES = {
     "mobilenet": {
@@ -58,7 +61,7 @@ def sums_of(values_NC: FloatArray) -> ChannelSums:
 
 
 @settings(max_examples=100, deadline=None)
-@given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(1, 199), max_size=12), scale=st.floats(1e-3, 1e3))
+@given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(1, 199), max_size=12), scale=st.floats(1e-2, 1e3))
 def test_pooled_moments_are_those_of_the_concatenation_however_it_is_cut(
     seed: int, cuts: list[int], scale: float
 ) -> None:
@@ -111,8 +114,7 @@ def subnet_of(family: str, normalization: str) -> tuple[Layout, Subnet]:
 def collected(kind: str, family: str, normalization: str, schedule: str, batch_size: int = 17) -> PooledStatistics:
     """Return what a recalibration over all images of all clients gives."""
     layout, subnet = subnet_of(family, normalization)
-    training = LocalTraining(1, 8, 0.0, 0.0, None, has_logit_adjustment=False)
-    engine = InProcess(Site(layout, federation(kind), training, NUM_IMAGES, batch_size, 0))
+    engine = InProcess(Site(layout, federation(kind), TRAINING, NUM_IMAGES, batch_size, 0))
     architecture = layout.space.largest
     return statistics.collect(engine, architecture, subnet.plan, subnet.weights, range(NUM_CLIENTS), schedule)
 
@@ -127,19 +129,18 @@ def truth(family: str, normalization: str) -> PooledStatistics:
     data = federation("iid")
     x_NCHW = torch.from_numpy(data.preprocessing.apply(data.train.images_NHWC)).double()
     names = frozenset(layer.name for layer in subnet.plan.norm_layers())
-    collector = SumCollector(names, functools.partial(exact_by_batch, normalization))
+    collector = SumCollector(names, BY_BATCH[normalization])
     forward(subnet.plan, {name: tensor.double() for name, tensor in subnet.weights.items()}, x_NCHW, collector)
     return PooledStatistics(
         {n: ChannelSums(count, total.numpy(), squares.numpy()) for n, (count, total, squares) in collector.sums.items()}
     )
 
 
-def exact_by_batch(normalization: str, name: str, x_BCHW: Tensor, weights: dict[str, Tensor]) -> Tensor:
-    return BY_BATCH[normalization](name, x_BCHW, weights)
-
-
 def errors(found: PooledStatistics, expected: PooledStatistics) -> dict[str, float]:
-    """Return the largest error of each layer: of a mean relative to the channel's RMS, of a variance to itself."""
+    """Return the largest error of each layer: of a mean relative to the channel's RMS, of a variance to itself.
+
+    A channel that never answers has neither; it is measured by a millionth of the layer's largest.
+    """
     assert found.layers.keys() == expected.layers.keys()
     result = {}
     for name, sums in found.layers.items():
@@ -148,8 +149,10 @@ def errors(found: PooledStatistics, expected: PooledStatistics) -> dict[str, flo
             each.mean_and_variance() for each in (sums, expected.layers[name])
         )
         rms_C = expected.layers[name].rms_around(np.zeros(len(mean_C)))
-        mean_error = np.abs(mean_C - true_mean_C) / rms_C
-        variance_error = np.abs(variance_C - true_variance_C) / true_variance_C
+        mean_error = np.abs(mean_C - true_mean_C) / np.maximum(rms_C, 1e-6 * rms_C.max())
+        variance_error = np.abs(variance_C - true_variance_C) / np.maximum(
+            true_variance_C, 1e-6 * true_variance_C.max()
+        )
         result[name] = float(max(mean_error.max(), variance_error.max()))
     return result
 
@@ -160,7 +163,8 @@ def errors(found: PooledStatistics, expected: PooledStatistics) -> dict[str, flo
 def test_layer_wise_statistics_are_those_of_all_images_in_one_place(kind: str, family: str, normalization: str) -> None:
     """At every layer, whether clients hold alike images, two classes each, or very different numbers of them."""
     found = errors(collected(kind, family, normalization, "layer-wise"), truth(family, normalization))
-    assert len(found) == {"mobilenet": 9, "resnet": 12}[family]
+    _, subnet = subnet_of(family, normalization)
+    assert list(found) == [layer.name for layer in subnet.plan.norm_layers()]
     assert max(found.values()) <= TOLERANCE, found
 
 
@@ -180,23 +184,22 @@ def test_one_shot_statistics_are_not_exact(normalization: str) -> None:
 
 
 def test_average_of_the_clients_variances_is_something_else() -> None:
-    """What each client computes alone, at the first layer, weighted by its images: the variance between is missing."""
+    """What each client computes alone at the last layer, weighted by its images: the variance between is missing."""
     layout, subnet = subnet_of("mobilenet", "batch")
-    site = Site(layout, federation("shards"), LocalTraining(1, 8, 0.0, 0.0, None, False), NUM_IMAGES, 64, 0)
-    task = StatisticsTask(
-        tuple(range(NUM_CLIENTS)), layout.space.largest, subnet.weights, PooledStatistics({}), ("stem",)
-    )
-    clients = [reply.layers["stem"] for reply in site.perform(task)]
-    counts = np.array([sums.count for sums in clients])
-    means, variances = (
-        np.stack(values) for values in zip(*(sums.mean_and_variance() for sums in clients), strict=True)
-    )
-    average = (counts[:, None] * variances).sum(axis=0) / counts.sum()
-    pooled_mean, pooled_variance = truth("mobilenet", "batch").layers["stem"].mean_and_variance()
-    between = (counts[:, None] * np.square(means - pooled_mean)).sum(axis=0) / counts.sum()
-    assert (average < pooled_variance).all()
-    assert ((pooled_variance - average) / pooled_variance).max() > 0.01
-    np.testing.assert_allclose(average + between, pooled_variance, rtol=1e-5)
+    exact = truth("mobilenet", "batch")
+    *before, last = exact.layers
+    known = PooledStatistics({name: exact.layers[name] for name in before})
+    site = Site(layout, federation("shards"), TRAINING, NUM_IMAGES, 64, 0)
+    task = StatisticsTask(tuple(range(NUM_CLIENTS)), layout.space.largest, subnet.weights, known, (last,))
+    clients = [reply.layers[last] for reply in site.perform(task)]
+    shares_K1 = np.array([[sums.count] for sums in clients]) / sum(sums.count for sums in clients)
+    means_KC, variances_KC = map(np.stack, zip(*(sums.mean_and_variance() for sums in clients), strict=True))
+    average_C = (shares_K1 * variances_KC).sum(axis=0)
+    mean_C, variance_C = exact.layers[last].mean_and_variance()
+    between_C = (shares_K1 * np.square(means_KC - mean_C)).sum(axis=0)
+    assert (average_C < variance_C).all()
+    assert (between_C / variance_C).max() > 0.01
+    np.testing.assert_allclose(average_C + between_C, variance_C, rtol=1e-4)
 
 
 @pytest.mark.parametrize("normalization", ["batch", "parametric"])

@@ -257,6 +257,6 @@ def test_random_start_of_training_gives_finite_logits_and_gradients(spaces, data
 
 
 def test_referee_counts_what_we_count() -> None:
-    """The referee, fvcore, counts one multiply-accumulate as one: 3x3 from 2 to 4 channels at 5x5 pixels is 4 x 2 x 9 x 25."""
+    """The referee counts a multiply-accumulate as one: 3x3 from 2 to 4 channels at 5x5 pixels is 4 x 2 x 9 x 25."""
     net = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1, bias=True), nn.Flatten(), nn.Linear(100, 3))
     assert counted(net, torch.zeros(1, 2, 5, 5)) == (4 * 2 * 9 * 25 + 300, 4 * 2 * 9 + 4 + 303)

@@ -1,0 +1,130 @@
+"""The Python interface: the commands as functions, and a bundle as an object. Torch is imported when it is needed."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsup_deploy.artifact.manifest import Manifest
+from fedsup_deploy.config.schema import TrainConfig, load_train_config
+from fedsup_deploy.device.profile import DeviceProfile
+from fedsup_deploy.events import Listener
+
+Listeners = tuple[Listener, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """A verified bundle.
+
+    Args:
+        folder: Where it is.
+        manifest: What it says of itself.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    def predict(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the logits of images, shape (N, K), by `model.onnx` in onnxruntime.
+
+        Args:
+            images_NHWC: Pixels 0 to 255, square, of the size the manifest's preprocessing starts from.
+
+        Raises:
+            DataError: The images are not of that type, size or number of channels.
+        """
+        from fedsup_deploy.artifact import runner
+        from fedsup_deploy.artifact.store import MODEL
+        from fedsup_deploy.data.preprocess import Preprocessing
+
+        x_NCHW = Preprocessing.from_dict(dict(self.manifest.preprocessing)).apply(images_NHWC)
+        session = runner.open_session(str(self.folder / MODEL), threads=1)
+        logits_NK: NDArray[np.float32] = session.run(None, {self.manifest.inputs[0].name: x_NCHW})[0]
+        return logits_NK
+
+
+def train(
+    config: TrainConfig | str | Path,
+    out: Path | str | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    listeners: Listeners = (),
+) -> dict[str, Any]:
+    """Train a supernet over simulated clients; see `fedsup_deploy.pipeline.training.train`.
+
+    Args:
+        config: A config, a shipped name, or the path of a YAML file.
+        out: The run's folder; None is `runs/<name of the config>`.
+        overrides: `key.path=value` assignments to a config named or in a file.
+        resume: Continue from the last checkpoint in the folder.
+        listeners: Called with each event.
+    """
+    from fedsup_deploy.pipeline import training
+
+    settings = config if isinstance(config, TrainConfig) else load_train_config(config, list(overrides))
+    return training.train(settings, None if out is None else Path(out), resume=resume, listeners=listeners)
+
+
+def search(
+    profiles: Sequence[str | DeviceProfile],
+    run: Path | str | None = None,
+    *,
+    limits: Mapping[str, float] | None = None,
+    listeners: Listeners = (),
+    **options: Any,
+) -> dict[str, Any]:
+    """Find the most accurate subnet within the limits of each profile; see `fedsup_deploy.pipeline.searching.search`.
+
+    Args:
+        profiles: Shipped names, files, or profiles.
+        run: A finished run; None is the newest below `runs/`.
+        limits: `latency_ms`, `macs`, `params`, `memory_mib`, `storage_mib`: each replaces that of the profiles.
+        listeners: Called with each event.
+        options: `method`, `evaluations`, `seed`, `out`.
+    """
+    from fedsup_deploy.pipeline import searching
+
+    run_path = None if run is None else Path(run)
+    return searching.search(searching.SearchRequest(profiles, run_path, dict(limits or {}), **options), listeners)
+
+
+def deploy(
+    profiles: Sequence[str | DeviceProfile],
+    run: Path | str | None = None,
+    out: Path | str = "exports",
+    *,
+    limits: Mapping[str, float] | None = None,
+    listeners: Listeners = (),
+) -> list[Artifact]:
+    """Search, export and check one bundle per profile; see `fedsup_deploy.pipeline.deployment.deploy`.
+
+    Args:
+        profiles: Shipped names, files, or profiles.
+        run: A finished run; None is the newest below `runs/`.
+        out: Folder of the bundles.
+        limits: As of `search`.
+        listeners: Called with each event.
+    """
+    from fedsup_deploy.pipeline import deployment, searching
+
+    run_path = None if run is None else Path(run)
+    request = searching.SearchRequest(profiles, run_path, dict(limits or {}))
+    return [load_artifact(made["folder"]) for made in deployment.deploy(request, Path(out), listeners)["bundles"]]
+
+
+def load_artifact(folder: Path | str) -> Artifact:
+    """Return a bundle after checking its hashes, and its model against the bundled vectors.
+
+    Raises:
+        ArtifactError: A file is missing, altered, or the manifest is damaged.
+        GateError: The model computes something else.
+    """
+    from fedsup_deploy.artifact import store
+
+    store.verify_bundle(Path(folder))
+    return Artifact(Path(folder), store.load_manifest(Path(folder)))

@@ -1,0 +1,35 @@
+"""`fedsup-deploy deploy`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fedsup_deploy.cli import options
+from fedsup_deploy.cli.commands import Command
+from fedsup_deploy.cli.output import Output
+
+
+@click.command("deploy", cls=Command)
+@click.option(
+    "--profile", "profiles", multiple=True, required=True, metavar="NAME|FILE", help="A device; may be repeated."
+)
+@click.option("--run", type=options.OLD_FOLDER, metavar="RUN", help="A trained run.  [default: the newest below runs/]")
+@options.limit_options
+@options.seed_option(0, "Decides every random choice of the search.")
+@click.option(
+    "--out", type=options.NEW_PATH, metavar="DIR", default=Path("exports"), show_default=True, help="Folder of bundles."
+)
+@click.pass_obj
+def command(output: Output, /, profiles: tuple[str, ...], out: Path, **given: Any) -> None:
+    """Search and export for a whole fleet in one call.
+
+    A limit given here replaces that of the profiles.
+    """
+    from fedsup_deploy.pipeline.deployment import deploy
+    from fedsup_deploy.pipeline.searching import SearchRequest
+
+    request = SearchRequest(profiles=list(profiles), limits=options.take_limits(given), **given)
+    with output.progress() as listeners:
+        result = deploy(request, out, listeners)
+    output.emit(result)

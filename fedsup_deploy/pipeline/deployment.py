@@ -1,0 +1,27 @@
+"""`fedsup-deploy deploy`: search and export for a whole fleet in one call. Imports torch."""
+
+from pathlib import Path
+from typing import Any
+
+from fedsup_deploy.events import Listener
+from fedsup_deploy.pipeline.exporting import ExportRequest, export
+from fedsup_deploy.pipeline.searching import SearchRequest, search
+
+
+def deploy(request: SearchRequest, out: Path, listeners: tuple[Listener, ...] = ()) -> dict[str, Any]:
+    """Pick a subnet for each device profile and make its bundle, in the formats of the profile.
+
+    Args:
+        request: What to search, for which profiles.
+        out: Folder of the bundles.
+        listeners: Called with all events.
+
+    Returns:
+        `search`: the file of the search; `bundles`: as of `pipeline.exporting.export`.
+
+    Raises:
+        FedsupError: As of `search` and `export`.
+    """
+    found = search(request, listeners)
+    made = export(ExportRequest(None, None, Path(found["out"]), request.profiles, (), ("fp32",), out), listeners)
+    return {"search": found["out"], **made}

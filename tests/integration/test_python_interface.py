@@ -1,0 +1,36 @@
+"""The Python interface from training to a bundle that predicts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fedsup_deploy
+from fedsup_deploy.data.dataset import load_dataset
+from fedsup_deploy.errors import DataError
+
+TINY = [
+    "training.rounds=2",
+    "training.clients_per_round=3",
+    "training.local_epochs=1",
+    "training.warmup_rounds=0",
+    "partition.num_clients=4",
+    "engine.workers=1",
+]
+
+
+def test_train_deploy_and_predict(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "tiny"
+    summary = fedsup_deploy.train("digits", run, overrides=TINY)
+    assert summary["rounds"] == 2
+    found = fedsup_deploy.search(["jetson-nano"], run, limits={"params": 9000}, evaluations=3, method="random")
+    pick = next(c for c in found["results"][0]["candidates"] if c["arch_id"] == found["results"][0]["pick"])
+    assert pick["num_params"] <= 9000
+
+    (artifact,) = fedsup_deploy.deploy(["jetson-nano"], run, tmp_path / "exports", limits={"params": 7000})
+
+    test = load_dataset("digits", None).test
+    correct = artifact.predict(test.images_NHWC).argmax(axis=1) == test.labels_N
+    assert np.mean(correct) == pytest.approx(artifact.manifest.accuracy.recalibrated, abs=1e-12)
+    with pytest.raises(DataError, match="expected uint8"):
+        artifact.predict(test.images_NHWC[:, :7])

@@ -1,0 +1,68 @@
+"""Write docs/cli.md from the help of the commands and the exception tree. Run: python tools/cli_page.py."""
+
+from pathlib import Path
+
+import click
+
+from fedsup_deploy import errors
+from fedsup_deploy.cli.main import cli
+
+PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
+
+HEAD = """# Command line
+
+Written by `tools/cli_page.py` from the commands' own help.
+
+Results go to stdout: a short table, or with `--json` one JSON document and nothing else. Progress and errors go to
+stderr. The global options may stand before or after the command.
+
+## Exit codes
+
+| code | meaning |
+| --- | --- |
+| 0 | done |
+"""
+
+FILES = """
+## Files
+
+| file | what |
+| --- | --- |
+| `RUN/config.resolved.yaml`, `space.yaml`, `command.json` | what the run was made with |
+| `RUN/events.jsonl` | one line per event: rounds (loss, clients, failures, bytes up and down, seconds), evaluations |
+| `RUN/checkpoint/state.safetensors` | the newest checkpoint; `train --resume` continues from it |
+| `RUN/supernet.safetensors` | the trained weights |
+| `RUN/statistics/` | client statistics of subnets, taken when first needed |
+| `RUN/search.json` | the newest search: limits, candidates, front and pick per profile |
+| `exports/PROFILE/ARCH_ID/` | a bundle: model files, `manifest.json`, `vectors.npz`, `run.py`, `MODEL_CARD.md` |
+"""
+
+
+def page() -> str:
+    """Return the text of the page."""
+    kinds = [errors.FedsupError, *errors.FedsupError.__subclasses__()]
+    rows = [f"| {kind.exit_code} | {(kind.__doc__ or '').splitlines()[0]} |" for kind in kinds]
+    rows += ["| 70 | A mistake of ours; `--debug` shows where. |", "| 130 | Interrupted; long work can be resumed. |"]
+    context = click.Context(cli, info_name="fedsup-deploy", max_content_width=110)
+    parts = [HEAD + "\n".join(rows) + "\n" + FILES, *_helps(cli, context, 2)]
+    return "\n".join(parts)
+
+
+def _helps(command: click.Command, context: click.Context, level: int) -> list[str]:
+    # Every command lists the global options, last; once is enough.
+    text = command.get_help(context)
+    if level > 2:
+        text, _, _ = text.partition("\n  --json")
+    title = f"{'#' * level} `{context.command_path}`"
+    parts = [f"{title}\n\n```\n{text.strip()}\n```\n"]
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            inner = command.get_command(context, name)
+            assert inner is not None
+            below = click.Context(inner, parent=context, info_name=name, max_content_width=110)
+            parts += _helps(inner, below, level + 1)
+    return parts
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

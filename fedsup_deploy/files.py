@@ -28,11 +28,13 @@ _RENAME_EXCHANGE = 2
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; on success it becomes `path`, on any exception it is removed.
 
+    Folders above `path` are made, and removed again if nothing came into them.
+
     Raises:
         OutputError: The folder cannot be made or written.
     """
     with _as_output_error(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        made = _make_folders_above(path)
         _remove_leftovers(path)
         partial = _partial(path)
         partial.touch()
@@ -44,17 +46,20 @@ def atomic_file(path: Path) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+        _remove_empty(made)
 
 
 @contextlib.contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; on success it becomes `path` as a whole, replacing a folder that was there.
 
+    Folders above `path` are made, and removed again if nothing came into them.
+
     Raises:
         OutputError: The folder cannot be made or written, or `path` is a file.
     """
     with _as_output_error(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        made = _make_folders_above(path)
         _remove_leftovers(path)
         partial = _partial(path)
         partial.mkdir()
@@ -68,6 +73,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         _remove(partial)
+        _remove_empty(made)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -100,17 +106,20 @@ def sha256_of(document: Any) -> str:
 def check_writable(folder: Path) -> None:
     """Fail now, rather than after the work, when nothing can be written below `folder`.
 
-    Side effects: Creates the folder's missing parents, and the folder.
+    Side effects: None that last: a missing folder is made to see whether it can be, and removed again.
 
     Raises:
         OutputError: It cannot be created, is not a folder, or is read-only.
     """
     with _as_output_error(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(folder / "probe")
-        probe = _partial(folder / "probe")
-        probe.touch()
-        probe.unlink()
+        made = _make_folders_above(folder / "probe")
+        try:
+            _remove_leftovers(folder / "probe")
+            probe = _partial(folder / "probe")
+            probe.touch()
+            probe.unlink()
+        finally:
+            _remove_empty(made)
 
 
 def _sha256(content: bytes) -> str:
@@ -119,6 +128,19 @@ def _sha256(content: bytes) -> str:
 
 def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
+
+
+def _make_folders_above(path: Path) -> list[Path]:
+    """Make the folders a path needs. Returns those that were missing, innermost first."""
+    missing = [folder for folder in path.parents if not folder.exists()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -21,3 +21,14 @@ def real_data() -> Path:
     if not (folder / "fashion-mnist").is_dir():
         pytest.fail(f"no real images at {folder}: set FEDSUP_DATA to a folder with fashion-mnist/, cifar10/, cifar100/")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tests run side by side: more threads than cores make small networks many times slower.
+
+    It also fixes the order of sums, and so their last bit.
+    """
+    import torch
+
+    torch.set_num_threads(1)

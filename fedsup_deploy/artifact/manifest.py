@@ -179,23 +179,28 @@ class MeasuredLatency(_Section):
 
 
 class FormatParity(_Section):
-    """How far one format is from the reference."""
+    """How far one format is from the reference. A scaled difference is divided by its image's scale."""
 
     max_abs_diff: NotNegative
     """Largest difference of a logit."""
+    max_scaled_diff: NotNegative
+    """Largest scaled difference of a logit."""
     argmax_agreement: Share
     """Share of inputs with the reference's class."""
     batch_invariance_max_abs_diff: NotNegative
     """Largest difference of a logit between an input alone and inside a batch."""
+    batch_invariance_max_scaled_diff: NotNegative
+    """Largest scaled difference of a logit between an input alone and inside a batch."""
 
 
 class ParityRecord(_Section):
     """What the parity gate compared before this bundle was allowed to exist."""
 
     tolerance: NotNegative
-    """Allowed difference of a logit from the reference."""
+    """Allowed scaled difference of a logit from the reference. An image's scale is its largest absolute logit in the
+    reference, at least 1: the tolerance is absolute for logits up to 1, and relative to the image's logits above."""
     batch_tolerance: NotNegative
-    """Allowed difference of a logit between an input alone and inside a batch."""
+    """Allowed scaled difference of a logit between an input alone and inside a batch; the scale is the same."""
     batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
     """Batch sizes compared."""
     num_inputs: int = Field(ge=1)

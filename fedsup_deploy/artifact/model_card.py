@@ -107,13 +107,15 @@ def _measured(latency: MeasuredLatency | None) -> str:
 def _parity(parity: ParityRecord) -> Iterator[str]:
     batches = ", ".join(str(batch) for batch in parity.batches)
     yield f"Each file was compared with the network it was made from: {parity.num_inputs} inputs at batch {batches}."
-    yield f"Allowed: {parity.tolerance:g}; alone against inside a batch: {parity.batch_tolerance:g}."
+    yield "A scaled difference is divided by the largest absolute logit of its image, or by 1 where that is smaller."
+    yield f"Allowed, scaled: {parity.tolerance:g}; alone against inside a batch: {parity.batch_tolerance:g}."
     yield ""
-    yield "| format | max abs difference | same class | alone against in a batch |"
-    yield "| --- | --- | --- | --- |"
+    yield "| format | max difference | scaled | same class | alone against in a batch | scaled |"
+    yield "| --- | --- | --- | --- | --- | --- |"
     for name, found in parity.formats.items():
-        difference, agreement = found.max_abs_diff, found.argmax_agreement
-        yield f"| {name} | {difference:.1e} | {agreement:.0%} | {found.batch_invariance_max_abs_diff:.1e} |"
+        reference = f"{found.max_abs_diff:.1e} | {found.max_scaled_diff:.1e}"
+        alone = f"{found.batch_invariance_max_abs_diff:.1e} | {found.batch_invariance_max_scaled_diff:.1e}"
+        yield f"| {name} | {reference} | {found.argmax_agreement:.0%} | {alone} |"
 
 
 def _limits(draft: ManifestDraft) -> Iterator[str]:

@@ -2,6 +2,10 @@
 
 Owns the comparison and its numbers. Never decides what a failure means for the bundle, and never loosens a tolerance.
 
+The scale of an image is its largest absolute logit in the reference, at least 1; a scaled difference is divided by it
+and must be within the tolerance, which so is absolute for logits up to 1 and relative to the image's own above. The
+runner of a bundle has the same rule.
+
 Shape suffixes: N inputs, B batch, C channels, H W spatial, K classes.
 """
 
@@ -29,13 +33,17 @@ class FormatParity:
 
     Attributes:
         max_abs_diff: Largest difference of a logit, over all inputs and batch sizes.
+        max_scaled_diff: Largest difference of a logit divided by its image's scale. This is gated.
         argmax_agreement: Share of inputs with the reference's class, the lowest over the batch sizes. In [0, 1].
         batch_invariance_max_abs_diff: Largest difference of a logit between an input alone and inside a batch.
+        batch_invariance_max_scaled_diff: The same, divided by its image's scale. This is gated.
     """
 
     max_abs_diff: float
+    max_scaled_diff: float
     argmax_agreement: float
     batch_invariance_max_abs_diff: float
+    batch_invariance_max_scaled_diff: float
 
 
 @dataclass(frozen=True)
@@ -43,8 +51,8 @@ class ParityReport:
     """What the gate compared, and what it found. It exists only if everything passed.
 
     Attributes:
-        tolerance: Allowed difference of a logit from the reference.
-        batch_tolerance: Allowed difference of a logit between an input alone and inside a batch.
+        tolerance: Allowed scaled difference of a logit from the reference.
+        batch_tolerance: Allowed scaled difference of a logit between an input alone and inside a batch.
         batches: Batch sizes; every input passed in chunks of each.
         num_inputs: Number of inputs.
         formats: The findings per candidate.
@@ -76,12 +84,13 @@ def check_parity(
         candidates: What is compared, by name: formats, or the extracted subnet.
         inputs_NCHW: Preprocessed images; at least as many as the largest batch.
         batches: Batch sizes. All inputs pass in chunks of each; only the last chunk may be smaller.
-        tolerance: Allowed absolute difference of a logit from the reference.
-        batch_tolerance: Allowed absolute difference of a logit between an input alone and inside a batch.
+        tolerance: Allowed scaled difference of a logit from the reference.
+        batch_tolerance: Allowed scaled difference of a logit between an input alone and inside a batch.
 
     Raises:
-        GateError: A difference above its tolerance, another class, or outputs of a wrong shape, dtype or with NaN or
-            infinite values. The message names the candidate, the batch size, the difference and the tolerance.
+        GateError: A scaled difference above its tolerance, another class, or outputs of a wrong shape, dtype or with
+            NaN or infinite values. The message names the candidate and the batch size, and for a difference the scaled
+            one, the tolerance and the image's scale.
     """
     assert len(inputs_NCHW) >= max(batches), "every batch size occurs at least once"
     if callable(reference):
@@ -108,10 +117,16 @@ class _Gate:
         found = []
         for batch in batches:
             actual_NK = alone_NK if batch == 1 else self._outputs(name, model, batch)
-            diff, agreement = self._compare(name, batch, actual_NK)
-            found.append((diff, agreement, self._compare_with_alone(name, batch, actual_NK, alone_NK)))
-        diffs, agreements, invariances = zip(*found, strict=True)
-        return FormatParity(max(diffs), min(agreements), max(invariances))
+            difference, agreement = self._compare(name, batch, actual_NK)
+            found.append((difference, agreement, self._compare_with_alone(name, batch, actual_NK, alone_NK)))
+        differences, agreements, invariances = zip(*found, strict=True)
+        return FormatParity(
+            max_abs_diff=max(difference.max_abs for difference in differences),
+            max_scaled_diff=max(difference.max_scaled for difference in differences),
+            argmax_agreement=min(agreements),
+            batch_invariance_max_abs_diff=max(difference.max_abs for difference in invariances),
+            batch_invariance_max_scaled_diff=max(difference.max_scaled for difference in invariances),
+        )
 
     def _outputs(self, name: str, model: Model, batch: int) -> Logits:
         where = f"{name}, batch {batch}"
@@ -122,29 +137,41 @@ class _Gate:
             outputs.append(logits_BK)
         return np.concatenate(outputs)
 
-    def _compare(self, name: str, batch: int, actual_NK: Logits) -> tuple[float, float]:
-        diff = _max_abs_diff(actual_NK, self.expected_NK)
-        if diff > self.tolerance:
+    def _compare(self, name: str, batch: int, actual_NK: Logits) -> tuple["_Difference", float]:
+        found = _difference(actual_NK, self.expected_NK, self.expected_NK)
+        if found.max_scaled > self.tolerance:
             raise GateError(
-                f"{name}, batch {batch}: max abs difference from the reference: got {diff:.2e}, "
-                f"expected <= {self.tolerance:.0e}; the file does not compute what the subnet computes"
+                f"{name}, batch {batch}: max scaled difference from the reference: got {found.max_scaled:.2e}, "
+                f"expected <= {self.tolerance:.0e}, on an image of scale {found.scale:.3g}; "
+                "the file does not compute what the subnet computes"
             )
         agreement = float(np.mean(actual_NK.argmax(axis=1) == self.expected_NK.argmax(axis=1)))
         if agreement < 1.0:
             raise GateError(
                 f"{name}, batch {batch}: agreement with the reference on the class: got {agreement:.2%}, expected 100% "
-                f"(max abs difference {diff:.2e}, tolerance {self.tolerance:.0e}); two logits are nearly equal"
+                f"(max scaled difference {found.max_scaled:.2e}, tolerance {self.tolerance:.0e}); "
+                "two logits are nearly equal"
             )
-        return diff, agreement
+        return found, agreement
 
-    def _compare_with_alone(self, name: str, batch: int, actual_NK: Logits, alone_NK: Logits) -> float:
-        diff = _max_abs_diff(actual_NK, alone_NK)
-        if diff > self.batch_tolerance:
+    def _compare_with_alone(self, name: str, batch: int, actual_NK: Logits, alone_NK: Logits) -> "_Difference":
+        found = _difference(actual_NK, alone_NK, self.expected_NK)
+        if found.max_scaled > self.batch_tolerance:
             raise GateError(
-                f"{name}, batch {batch}: max abs difference between an input alone and in the batch: got {diff:.2e}, "
-                f"expected <= {self.batch_tolerance:.0e}; an answer must not depend on its neighbours"
+                f"{name}, batch {batch}: max scaled difference between an input alone and in the batch: "
+                f"got {found.max_scaled:.2e}, expected <= {self.batch_tolerance:.0e}, "
+                f"on an image of scale {found.scale:.3g}; an answer must not depend on its neighbours"
             )
-        return diff
+        return found
+
+
+@dataclass(frozen=True)
+class _Difference:
+    """How far two sets of logits are apart; `scale` is that of the image with the largest scaled difference."""
+
+    max_abs: float
+    max_scaled: float
+    scale: float
 
 
 def _chunks(inputs_NCHW: Images, batch: int) -> Iterator[Images]:
@@ -168,5 +195,9 @@ def _check_form(where: str, logits: Logits, shape: tuple[int, ...]) -> None:
         raise GateError(f"{where}: got NaN or infinite logits, expected finite ones")
 
 
-def _max_abs_diff(a_NK: Logits, b_NK: Logits) -> float:
-    return float(np.max(np.abs(a_NK.astype(np.float64) - b_NK.astype(np.float64))))
+def _difference(a_NK: Logits, b_NK: Logits, reference_NK: Logits) -> _Difference:
+    diff_N = np.abs(a_NK.astype(np.float64) - b_NK.astype(np.float64)).max(axis=1)
+    # Relative above 1, because the rounding of float32 grows with the logits. Near 40, one step is 4e-6 already.
+    scale_N = np.maximum(1.0, np.abs(reference_NK.astype(np.float64)).max(axis=1))
+    worst = int(np.argmax(diff_N / scale_N))
+    return _Difference(float(diff_N.max()), float(diff_N[worst] / scale_N[worst]), float(scale_N[worst]))

@@ -289,6 +289,7 @@ def _write(request: ExportRequest, run: Run, job: _Job, ready: _Prepared, model_
         "latency_ms_measured_here": manifest.latency_measured.statistics.p50_ms,
         "measurement": manifest.latency_measured.stability.verdict,
         "parity_max_abs_diff": max(found.max_abs_diff for found in manifest.parity.formats.values()),
+        "parity_max_scaled_diff": max(found.max_scaled_diff for found in manifest.parity.formats.values()),
         "bytes": {name: manifest.files[model_files.filename(name)].bytes for name in formats},
     }
 

@@ -58,8 +58,12 @@ class Run:
         if not path.is_file():
             raise ConfigError(f"no architecture file {path}")
         # JSON is YAML, so one strict reader serves both.
-        architecture = Architecture.from_dict(load_yaml(path).data)
-        self.space.encode(architecture)
+        document = load_yaml(path)
+        try:
+            architecture = Architecture.from_dict(document.data)
+            self.space.encode(architecture)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
         return architecture
 
 

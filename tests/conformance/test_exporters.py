@@ -123,6 +123,8 @@ def test_file_computes_what_the_network_does_alone_and_in_a_batch(name, seed, tm
     report = check_parity(expected, {name: exporter.load(tmp_path / exporter.filename)}, inputs.numpy())
     assert np.ptp(expected) > 0.1, "a network that says the same of every image proves nothing"
     assert report.formats[name].argmax_agreement == 1.0
+    assert report.formats[name].max_scaled_diff <= report.tolerance
+    assert report.formats[name].batch_invariance_max_scaled_diff <= report.batch_tolerance
     assert [path.name for path in tmp_path.iterdir()] == [exporter.filename]
 
 

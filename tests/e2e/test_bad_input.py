@@ -101,12 +101,17 @@ class Payload:
 
 
 def images(
-    *, shape: tuple[int, ...] = (40, 8, 8), dtype: str = "uint8", num_labels: int = 40, is_pickled: bool = False
+    *,
+    shape: tuple[int, ...] = (40, 8, 8),
+    dtype: str = "uint8",
+    num_labels: int = 40,
+    is_blank: bool = False,
+    is_pickled: bool = False,
 ) -> Change:
     """Make `mine.npz`, and a config that names it."""
 
     def change(folder: Path) -> None:
-        pixels = np.arange(np.prod(shape)).reshape(shape) % 251
+        pixels = np.arange(np.prod(shape)).reshape(shape) % (1 if is_blank else 251)
         labels = np.arange(num_labels) % 4
         arrays = {"train_images": pixels.astype(dtype), "train_labels": labels}
         arrays |= {"test_images": pixels.astype(dtype), "test_labels": labels}
@@ -127,9 +132,25 @@ def other_weights(folder: Path) -> None:
     """Change one weight of the supernet: as if it had been trained again."""
     path = folder / "runs" / "digits" / "supernet.safetensors"
     arrays, document = weights.read_arrays(path, "supernet")
-    name = sorted(arrays)[0]
+    name = min(arrays)
     arrays[name] = arrays[name] + 1
     weights.write_arrays(path, "supernet", arrays, document)
+
+
+def without_a_tensor(folder: Path) -> None:
+    """Take one weight out of the supernet."""
+    path = folder / "runs" / "digits" / "supernet.safetensors"
+    arrays, document = weights.read_arrays(path, "supernet")
+    del arrays[min(arrays)]
+    weights.write_arrays(path, "supernet", arrays, document)
+
+
+def cut_statistics(folder: Path) -> None:
+    """Damage what was kept of clients' statistics."""
+    kept = list((folder / "runs" / "digits" / "statistics").iterdir())
+    assert kept
+    for path in kept:
+        cut(path.name)(path.parent)
 
 
 def outside_the_space(folder: Path) -> None:
@@ -205,7 +226,7 @@ CASES = {
     "misspelt key": Case(
         TRAIN,
         CONFIG,
-        ("mine.yaml:10:", "'clients_per_rouns'", "did you mean 'clients_per_round'?"),
+        ("mine.yaml:9:", "'clients_per_rouns'", "did you mean 'clients_per_round'?"),
         setting("clients_per_round", "clients_per_rouns"),
     ),
     "unknown key with --set": Case(
@@ -219,7 +240,7 @@ CASES = {
         TRAIN, CONFIG, ("mine.yaml:2:", "tag"), setting("name: mine", "name: !!python/object/apply:os.getcwd []")
     ),
     "text for a number": Case(
-        TRAIN, CONFIG, ("mine.yaml:9:", "'2'", "an integer"), setting("rounds: 2", "rounds: '2'")
+        TRAIN, CONFIG, ("mine.yaml:8:", "'2'", "an integer"), setting("rounds: 2", "rounds: '2'")
     ),
     "out of range": Case(TRAIN, CONFIG, ("training.rounds", "got 0", ">= 1"), setting("rounds: 2", "rounds: 0")),
     "more clients per round than there are": Case(
@@ -238,7 +259,7 @@ CASES = {
         TRAIN, CONFIG, ("strategy.name", "'e-fedsub'", "'e-fedsup'"), setting("e-fedsup", "e-fedsub")
     ),
     "tier that no subnet is in": Case(
-        TRAIN, CONFIG, ("params", "[1, 2]"), setting("architecture: largest", "params: [1, 2]")
+        TRAIN, CONFIG, ("strategy.tiers", "1 to 2 parameters", "6,"), setting("architecture: largest", "params: [1, 2]")
     ),
     "tier of an unknown subnet": Case(
         TRAIN, CONFIG, ("a00000000000",), setting("architecture: largest", "architecture: a00000000000")
@@ -256,14 +277,14 @@ CASES = {
     ),
     "images that are not square": Case(TRAIN, DATA, ("10x8", "square"), images(shape=(40, 8, 10))),
     "images of floats": Case(TRAIN, DATA, ("float32", "uint8"), images(dtype="float32")),
-    "images of one value": Case(TRAIN, DATA, ("channel 0 has one value",), images(shape=(40, 1, 1), dtype="bool")),
+    "images of one value": Case(TRAIN, DATA, ("channel 0 has one value",), images(is_blank=True)),
     "fewer labels than images": Case(TRAIN, DATA, ("labels", "40", "one per image"), images(num_labels=39)),
     "images with a pickle": Case(TRAIN, DATA, ("mine.npz", "without objects"), images(is_pickled=True)),
     "half of an archive": Case(TRAIN, DATA, ("mine.npz",), both(images(), cut("mine.npz"))),
     "more clients than images": Case(
         TRAIN,
         CONFIG,
-        ("num_clients", "4"),
+        ("4 clients x min_samples 30", "there are 34"),
         both(images(), setting("num_clients: 4", "num_clients: 4, min_samples: 30")),
     ),
     # Runs
@@ -314,6 +335,12 @@ CASES = {
         ("supernet.safetensors", "not a whole"),
         put("runs/digits/supernet.safetensors", b"\x10" + bytes(99)),
     ),
+    "supernet without one of its tensors": Case(
+        SEARCH.replace("found", "new/found"), ARTIFACT, ("supernet", "is missing"), without_a_tensor
+    ),
+    "half of kept statistics": Case(
+        EXPORT.replace("made", "new/made"), ARTIFACT, ("statistics", "not a whole"), cut_statistics
+    ),
     "checkpoint for a supernet": Case(
         EVALUATE,
         ARTIFACT,
@@ -341,7 +368,7 @@ CASES = {
         "evaluate runs/digits --arch mine.json", CONFIG, ("no architecture file mine.json",)
     ),
     "architecture outside the space": Case(
-        "evaluate runs/digits --arch mine.json", CONFIG, ("stem_width", "17"), outside_the_space
+        "evaluate runs/digits --arch mine.json", CONFIG, ("mine.json", "stem_width", "17"), outside_the_space
     ),
     "architecture file of something else": Case("evaluate runs/digits --arch mine.yaml", CONFIG, ("mine.yaml",)),
     # Profiles and limits
@@ -413,7 +440,9 @@ CASES = {
     "missing model": Case("verify {bundle}", ARTIFACT, ("model.onnx", "missing"), in_bundle(remove("model.onnx"))),
     "stranger in a bundle": Case("verify {bundle}", ARTIFACT, ("stranger.txt",), in_bundle(put("stranger.txt", "x"))),
     "half a manifest": Case("verify {bundle}", ARTIFACT, ("manifest.json",), in_bundle(cut("manifest.json"))),
-    "model that computes something else": Case("verify {bundle}", GATE, ("parity",), other_outputs),
+    "model that computes something else": Case(
+        "verify {bundle}", GATE, ("outputs at batch 1", "allowed 1e-05"), other_outputs
+    ),
     "folder that is no bundle": Case("verify runs", ARTIFACT, ("runs", "manifest.json")),
     "measuring what is no model": Case("measure mine.yaml", ARTIFACT, ("mine.yaml", ".onnx")),
     "measuring half a model": Case(
@@ -474,3 +503,10 @@ def test_a_mistake_is_told_in_one_line_and_leaves_nothing_behind(name, folder, b
 def test_the_same_without_a_mistake_succeeds(folder, shell):
     """So that it is the mistakes that the other tests see."""
     assert shell.json(*TRAIN.split(), "--quiet")["run"] == "runs/mine"
+
+
+def test_training_that_diverges_is_told_in_one_line(folder, shell):
+    ended = shell.run(*TRAIN.split(), "--set", "training.learning_rate=1e30", "--set", "training.clip_value=null")
+    assert (ended.exit_code, len(ended.errors)) == (7, 1)
+    assert ended.err.endswith(ended.errors[0] + "\n")
+    assert "client" in ended.errors[0]

@@ -142,7 +142,10 @@ def test_runner_in_the_bundle_passes(bundle):
     )
 
     assert (result.returncode, result.stderr) == (0, "")
-    assert json.loads(result.stdout)["parity"]["num_inputs"] == 24
+    parity = json.loads(result.stdout)["parity"]
+    assert parity["num_inputs"] == 24
+    recorded = load_manifest(bundle).parity.formats["onnx"]
+    assert parity["max_scaled_diff"] == recorded.max_scaled_diff <= 1e-5
 
 
 def test_code_in_the_model_card_runs_and_names_the_classes(bundle):
@@ -187,7 +190,7 @@ def test_measurement_on_this_machine_fits_into_the_manifest(bundle, tmp_path):
 
 @pytest.mark.parametrize("wrong", EXPORTERS)
 def test_format_of_another_network_fails_the_gate_and_leaves_nothing(wrong, bundle, tmp_path):
-    with pytest.raises(GateError, match=rf"^{wrong}, batch 1: max abs difference .* expected <= 1e-05") as caught:
+    with pytest.raises(GateError, match=rf"^{wrong}, batch 1: max scaled difference .* expected <= 1e-05") as caught:
         write_again(bundle, tmp_path / "bundle", {wrong: exporting(wrong, 1)})
 
     assert caught.value.exit_code == 6

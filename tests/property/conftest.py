@@ -50,11 +50,3 @@ def _spaces(draw: st.DrawFn) -> SearchSpace:
 def spaces() -> st.SearchStrategy[SearchSpace]:
     """Spaces with everything a space may have: both families, any choices, odd sizes, strides, an elastic stem."""
     return _spaces()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Tests run side by side: more threads than cores make small networks many times slower."""
-    import torch
-
-    torch.set_num_threads(1)

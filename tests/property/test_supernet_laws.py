@@ -91,8 +91,12 @@ def prepared(space: SearchSpace, normalization: str, seed: int) -> tuple[Superne
     return supernet, architecture, statistics_of(subnet, normalization, images(space, architecture, 8, seed=1))
 
 
-def assert_same(found: Tensor, expected: Tensor) -> None:
-    scale = max(1.0, float(expected.abs().max()))
+def assert_same(found: Tensor, expected: Tensor, gain: float) -> None:
+    """Compare logits: absolute up to 1 and relative above, where no normalisation multiplies by more than 5.
+
+    Batch normalisation multiplies a channel that hardly varies by up to 300, and what was rounded off it as well.
+    """
+    scale = max(1.0, float(expected.abs().max())) * max(1.0, gain / 5)
     assert float((found - expected).abs().max()) <= TOLERANCE * scale
 
 
@@ -107,16 +111,17 @@ def check_evaluation(space: SearchSpace, normalization: str, seed: int) -> None:
     supernet, architecture, statistics = prepared(space, normalization, seed)
     subnet = supernet.extract(architecture)
     net = fold(subnet, statistics)
-    normalizer = FixedAffine(affines(subnet.weights, normalization, statistics))
+    maps = affines(subnet.weights, normalization, statistics)
+    normalizer, gain = FixedAffine(maps), max(float(affine.scale_C.abs().max()) for affine in maps.values())
     x_BCHW = images(space, architecture, 8)
     together = supernet(x_BCHW, architecture, normalizer)
     for count in (1, 3, 8):
         expected = together[:count]
-        assert_same(supernet(x_BCHW[:count], architecture, normalizer), expected)
+        assert_same(supernet(x_BCHW[:count], architecture, normalizer), expected, gain)
         assert torch.equal(subnet(x_BCHW[:count], normalizer), supernet(x_BCHW[:count], architecture, normalizer))
-        assert_same(net(x_BCHW[:count]), expected)
+        assert_same(net(x_BCHW[:count]), expected, gain)
     for index in range(8):
-        assert_same(net(x_BCHW[index : index + 1]), together[index : index + 1])
+        assert_same(net(x_BCHW[index : index + 1]), together[index : index + 1], gain)
     assert together.std(dim=0).max() > 1e-3, "an output that does not depend on the image proves nothing"
 
 

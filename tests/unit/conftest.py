@@ -45,11 +45,3 @@ def tiny_space(space_of: SpaceOf) -> SearchSpace:
 def detour_space(space_of: SpaceOf) -> SearchSpace:
     """A space whose largest subnet does not cover the supernet: only width 8 needs the shortcut's 1x1 convolution."""
     return space_of({"widths": [8, 16], "depths": [1]}, stem={"widths": [16]})
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread() -> None:
-    """Tests run side by side: more threads than cores make small networks many times slower."""
-    import torch
-
-    torch.set_num_threads(1)

@@ -282,13 +282,20 @@ def test_a_file_where_a_folder_should_be_is_said_in_one_line(tmp_path: Path, wri
         write(tmp_path / "file" / "x")
 
 
-def test_check_writable_makes_the_folder_and_leaves_it_empty(tmp_path: Path) -> None:
-    folder = tmp_path / "a" / "b"
-    files.check_writable(folder)
-    assert list(folder.iterdir()) == []
-    (folder / ".probe.partial-0").touch()
-    files.check_writable(folder)
-    assert list(folder.iterdir()) == []
+def test_check_writable_leaves_nothing(tmp_path: Path) -> None:
+    files.check_writable(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / ".probe.partial-0").touch()
+    files.check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("write", [files.atomic_file, files.atomic_directory])
+def test_folders_made_for_what_then_failed_are_removed(tmp_path: Path, write) -> None:
+    (tmp_path / "old").mkdir()
+    with pytest.raises(ZeroDivisionError), write(tmp_path / "old" / "a" / "b" / "x"):
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.rglob("*")] == ["old"]
 
 
 def test_full_disk_is_said_plainly(tmp_path: Path) -> None:

@@ -24,7 +24,13 @@ def draft(draft_document: dict[str, Any]) -> ManifestDraft:
 @pytest.fixture
 def document(draft_document: dict[str, Any]) -> dict[str, Any]:
     """A whole manifest, to be changed by a test."""
-    found = {"max_abs_diff": 1e-6, "argmax_agreement": 1.0, "batch_invariance_max_abs_diff": 0.0}
+    found = {
+        "max_abs_diff": 4e-6,
+        "max_scaled_diff": 1e-6,
+        "argmax_agreement": 1.0,
+        "batch_invariance_max_abs_diff": 2e-6,
+        "batch_invariance_max_scaled_diff": 5e-7,
+    }
     parity = {"tolerance": 1e-5, "batch_tolerance": 1e-5, "batches": [1, 3, 8], "num_inputs": 16}
     files = {"model.onnx": {"sha256": "5" * 64, "bytes": 1000}, "vectors.npz": {"sha256": "6" * 64, "bytes": 2000}}
     return {**draft_document, "parity": {**parity, "formats": {"onnx": found}}, "files": files}

@@ -75,6 +75,8 @@ def test_measured_latency_is_taken_as_the_measurement_returns_it(document, laten
         ("lineage.profile", "7" * 64, "lineage.profile: differs from profile.hash"),
         ("outputs.0.shape", ["batch", 4], "outputs: got 4 logits, expected one for each of 3 classes"),
         ("latency_predicted.interval_ms", [1.0, 2.0], "latency_predicted.interval_ms: expected null"),
+        ("parity.formats.onnx", {}, "parity.formats.onnx.max_abs_diff: missing key (and 4 more)"),
+        ("parity.formats.onnx.max_scaled_diff", -1e-6, "parity.formats.onnx.max_scaled_diff: got -1e-06: input should"),
         ("files.MODEL", {"sha256": "5" * 64}, "files.MODEL.bytes: missing key"),
         ("files", {}, "files: got {}: dictionary should have at least 1 item"),
     ],
@@ -227,7 +229,13 @@ predictor_errors = st.fixed_dictionaries(
     }
 )
 found = st.fixed_dictionaries(
-    {"max_abs_diff": times, "argmax_agreement": shares, "batch_invariance_max_abs_diff": times}
+    {
+        "max_abs_diff": times,
+        "max_scaled_diff": times,
+        "argmax_agreement": shares,
+        "batch_invariance_max_abs_diff": times,
+        "batch_invariance_max_scaled_diff": times,
+    }
 )
 
 

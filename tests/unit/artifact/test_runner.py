@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -30,11 +31,11 @@ Finished = subprocess.CompletedProcess[str]
 
 
 def toy_model(batch_slope: float = 0.0) -> onnx.ModelProto:
-    """Conv -> ReLU -> mean -> linear; `batch_slope` times the batch size is added to the logits, which is wrong."""
+    """Conv -> ReLU -> mean -> linear: logits below 1. `batch_slope` times the batch size is added, which is wrong."""
     numbers = np.random.default_rng(0)
     constants = {
         "weights": numbers.standard_normal((6, 3, 3, 3)),
-        "matrix": numbers.standard_normal((6, CLASSES)),
+        "matrix": numbers.standard_normal((6, CLASSES)) / 10,
         "slope": np.array(batch_slope),
     }
     nodes = [
@@ -127,7 +128,8 @@ def test_a_whole_bundle_passes_and_is_timed(bundle: Bundle) -> None:
     assert report["files"]["num_files"] == 3
     parity = report["parity"]
     assert (parity["batches"], parity["num_inputs"], parity["argmax_agreement"]) == ([1, 3, 8], NUM_VECTORS, 1.0)
-    assert 0 <= parity["max_abs_diff"] <= 1e-5
+    assert 0 <= parity["max_scaled_diff"] <= parity["max_abs_diff"] <= 1e-5
+    assert 0 <= parity["batch_invariance_max_scaled_diff"] <= parity["batch_invariance_max_abs_diff"] <= 1e-5
     assert report["latency"]["statistics"]["num_runs"] >= 200
     assert report["latency"]["protocol"]["min_seconds"] == 0.2
     assert report["environment"]["threads"] == 2
@@ -212,8 +214,8 @@ def slightly_off(bundle: Bundle) -> Any:
 @pytest.mark.parametrize(
     ("change", "tolerance", "reason"),
     [
-        (slightly_off, 1e-5, "outputs at batch 1 differ by 0.001, allowed 1e-05"),
-        (with_nan, 1e-5, "differ by nan"),
+        (slightly_off, 1e-5, "outputs at batch 1: scaled difference 0.001, allowed 1e-05, on an image of scale 1"),
+        (with_nan, 1e-5, "vectors.npz holds NaN or infinite outputs, expected finite ones"),
         (with_a_class_less, 1e-5, f"have shape (16, {CLASSES}), expected (16, {CLASSES - 1})"),
         (rolled, 100.0, "images get another class at batch 1"),
     ],
@@ -232,9 +234,59 @@ def test_an_output_that_depends_on_the_batch_is_found(bundle: Bundle) -> None:
     bundle.write_model(toy_model(slope))
     bundle.write_vectors(bundle.inputs, bundle.outputs + np.float32(4.5 * slope))
     bundle.write_manifest(tolerance=4 * slope)
-    bundle.check(exit_code=4, reason="an image alone and inside a batch differ by 0.007, allowed 0.004")
+    reason = "an image alone and inside a batch of 8: scaled difference 0.007, allowed 0.004, on an image of scale 1"
+    bundle.check(exit_code=4, reason=reason)
     bundle.write_manifest(tolerance=4 * slope, batch_tolerance=8 * slope)
     assert bundle.run("--skip-latency").returncode == 0
+
+
+def test_a_model_that_computes_nan_is_found(bundle: Bundle) -> None:
+    bundle.write_model(toy_model(float("nan")))
+    bundle.write_manifest()
+    bundle.check(exit_code=3, reason="outputs at batch 1: scaled difference nan, allowed 1e-05")
+
+
+def outputs_of_scale(scale: float) -> Any:
+    """Eight images, the last of scale 100: the scale must be that of each image, not of all."""
+    outputs = np.tile(np.array([-scale, 0.0, scale / 2]), (8, 1))
+    outputs[7] = [-100.0, 0.0, 50.0]
+    return outputs.astype(np.float32)
+
+
+def check_first_image_off_by(difference: float, outputs: Any, only_in_batches: bool = False) -> dict[str, Any]:
+    """Check a model that adds the difference to the middle logit of image 0."""
+    shift_VK = np.zeros(outputs.shape, np.float32)
+    shift_VK[0, 1] = difference
+
+    def run(indices: Any) -> Any:
+        is_shifted = len(indices) > 1 or not only_in_batches
+        return outputs[indices] + shift_VK[indices] * is_shifted
+
+    return runner.check_outputs(run, np.arange(8), outputs, {"tolerance": 1e-5})
+
+
+def test_what_is_allowed_grows_with_the_logits_of_the_image() -> None:
+    found = check_first_image_off_by(1e-4, outputs_of_scale(100.0))
+
+    assert found["max_abs_diff"] == pytest.approx(1e-4)
+    assert found["max_scaled_diff"] == pytest.approx(1e-6)
+    assert found["batch_invariance_max_abs_diff"] == 0.0
+
+
+def test_what_is_allowed_is_absolute_for_logits_up_to_one() -> None:
+    what = r"difference 0\.0001, allowed 1e-05, on an image of scale 1$"
+    for scale in (0.01, 1.0):
+        assert check_first_image_off_by(9e-6, outputs_of_scale(scale))["max_scaled_diff"] == pytest.approx(9e-6)
+        with pytest.raises(runner.CheckError, match=what) as caught:
+            check_first_image_off_by(1e-4, outputs_of_scale(scale))
+        assert caught.value.exit_code == runner.PARITY
+
+
+def test_alone_against_in_a_batch_has_the_same_scale() -> None:
+    found = check_first_image_off_by(1e-4, outputs_of_scale(100.0), only_in_batches=True)
+
+    assert found["batch_invariance_max_abs_diff"] == pytest.approx(1e-4)
+    assert found["batch_invariance_max_scaled_diff"] == pytest.approx(1e-6)
 
 
 def test_vectors_that_cannot_be_used_are_refused(bundle: Bundle) -> None:
@@ -270,6 +322,20 @@ def test_an_input_the_model_cannot_take_is_one_line(bundle: Bundle) -> None:
     bundle.write_vectors(bundle.inputs[:, :2], bundle.outputs)
     bundle.write_manifest()
     bundle.check(exit_code=3, reason="onnxruntime cannot run model.onnx: ")
+
+
+@pytest.mark.parametrize("has_switch", [True, False])
+def test_opening_a_model_turns_telemetry_off_where_the_runtime_has_the_switch(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, has_switch: bool
+) -> None:
+    turned_off: list[str] = []
+    if has_switch:
+        monkeypatch.setattr(onnxruntime, "disable_telemetry_events", lambda: turned_off.append("off"))
+    else:
+        monkeypatch.delattr(onnxruntime, "disable_telemetry_events")
+    session = runner.open_session(str(bundle.folder / "model.onnx"), threads=1)
+    assert session.get_inputs()[0].name == "input"
+    assert turned_off == ["off"] * has_switch
 
 
 def test_without_numpy_it_says_what_to_install(bundle: Bundle) -> None:

@@ -22,7 +22,13 @@ from fedsup_deploy.errors import ArtifactError, GateError, OutputError
 WEIGHT = (np.arange(64 * 3).reshape(64, 3) % 5 - 2).astype(np.float32)
 INPUTS = (np.arange(16 * 64).reshape(16, 1, 8, 8) % 7).astype(np.float32)
 VECTORS = Vectors(INPUTS, INPUTS.reshape(16, 64) @ WEIGHT)
-FOUND = {"max_abs_diff": 0.0, "argmax_agreement": 1.0, "batch_invariance_max_abs_diff": 0.0}
+FOUND = {
+    "max_abs_diff": 0.0,
+    "max_scaled_diff": 0.0,
+    "argmax_agreement": 1.0,
+    "batch_invariance_max_abs_diff": 0.0,
+    "batch_invariance_max_scaled_diff": 0.0,
+}
 PARITY = {
     "tolerance": 1e-5,
     "batch_tolerance": 1e-5,
@@ -152,7 +158,7 @@ def test_model_that_its_own_runner_refuses_never_appears(tmp_path, draft):
     """The gate was too kind; the last look is the one a user takes."""
     wrong = {"model.onnx": writes(model_bytes(WEIGHT * np.float32(1.5)))}
 
-    with pytest.raises(GateError, match=r"^.*/bundle: outputs at batch 1 differ by"):
+    with pytest.raises(GateError, match=r"^.*/bundle: outputs at batch 1: scaled difference 0\.5, .* of scale 7$"):
         write_bundle(tmp_path / "bundle", draft, wrong, VECTORS, passes)
     assert contents(tmp_path) == {}
 
@@ -192,7 +198,7 @@ def test_verified_bundle_is_reported(bundle):
     assert report["arch_id"] == "a0123456789a"
     assert report["profile"] == "raspberry-pi-4"
     assert report["files"]["num_files"] == 5
-    assert report["parity"]["max_abs_diff"] == 0.0
+    assert (report["parity"]["max_abs_diff"], report["parity"]["max_scaled_diff"]) == (0.0, 0.0)
     assert report["unlisted_files"] == []
     assert json.loads(json.dumps(report)) == report
 
@@ -229,7 +235,7 @@ def test_exchanged_vectors_fail_the_gate_although_their_hash_is_right(bundle):
     document["files"]["vectors.npz"] = {"sha256": files.sha256(bundle / "vectors.npz"), "bytes": len(changed)}
     (bundle / "manifest.json").write_text(json.dumps(document), encoding="utf-8")
 
-    with pytest.raises(GateError, match=r"outputs at batch 1 differ by 0\.5"):
+    with pytest.raises(GateError, match=r"outputs at batch 1: scaled difference 0\.11, .* of scale 4\.5$"):
         verify_bundle(bundle)
 
 

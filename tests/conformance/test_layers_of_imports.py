@@ -1,0 +1,162 @@
+"""Imports point down, as docs/architecture.md says: read off the source, and seen from outside."""
+
+import ast
+import functools
+import graphlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "fedsup_deploy"
+ROOT = Path(__file__).parents[2] / PACKAGE
+
+#: From the lowest layer up. A module belongs where the longest matching name stands; what a line lists are groups.
+LAYERS = (
+    ("errors", "rng", "registry", "files", "events", "resources", "version"),
+    ("config.reader", "config.document", "config.problems", "config.load"),
+    ("space", "config", "data", "device.profile", "artifact.manifest", "artifact.runner"),
+    ("supernet", "recalibrate"),
+    ("federated", "search", "device", "export", "artifact"),
+    ("engines", "report"),
+    ("pipeline",),
+    ("api",),
+    ("cli", ""),
+)
+#: The layer whose groups do not import each other.
+SIBLINGS = LAYERS[4]
+#: What can be used where torch is not installed, or before it is needed.
+TORCH_FREE = (
+    *("space", "config", "data", "search", "device.profile", "device.predictor"),
+    *("artifact.manifest", "artifact.runner"),
+)
+
+
+@functools.cache
+def modules() -> dict[str, ast.Module]:
+    """Return the package's modules by their name below the package; the package itself is ''."""
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+def imports(name: str, *, at_import_time: bool) -> Iterator[str]:
+    """Yield the modules of the package that a module imports: all, or those it imports when it is itself imported."""
+    for node in at_module_level(modules()[name].body) if at_import_time else ast.walk(modules()[name]):
+        if isinstance(node, ast.Import):
+            yield from (below(alias.name) for alias in node.names if is_ours(alias.name))
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: relative import"
+            if node.module is not None and is_ours(node.module):
+                for alias in node.names:
+                    inner = below(f"{node.module}.{alias.name}")
+                    yield inner if inner in modules() else below(node.module)
+
+
+def at_module_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield the statements that run on import: not those of functions, nor those for type checkers only."""
+    for statement in body:
+        yield statement
+        if isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.unparse(statement.test):
+            yield from at_module_level(statement.orelse)
+        elif not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            for part in ("body", "orelse", "finalbody"):
+                yield from at_module_level(getattr(statement, part, []))
+            for handler in getattr(statement, "handlers", []):
+                yield from at_module_level(handler.body)
+
+
+def is_ours(name: str) -> bool:
+    return name == PACKAGE or name.startswith(f"{PACKAGE}.")
+
+
+def below(name: str) -> str:
+    return name.removeprefix(PACKAGE).removeprefix(".")
+
+
+def place_of(name: str) -> tuple[int, str]:
+    """Return the layer of a module, from 0, and its group in it."""
+    fitting = [
+        (len(group), layer, group)
+        for layer, groups in enumerate(LAYERS)
+        for group in groups
+        if name == group or (group and name.startswith(f"{group}."))
+    ]
+    assert fitting, f"{name} has no layer: say in LAYERS, and in docs/architecture.md, where it belongs"
+    _, layer, group = max(fitting)
+    return layer, group
+
+
+def problem_with(name: str, imported: str) -> str | None:
+    (layer, group), (other_layer, other_group) = place_of(name), place_of(imported)
+    if other_layer > layer:
+        return f"{name} imports {imported}, which is above it"
+    if layer == other_layer and group != other_group and {group, other_group} <= set(SIBLINGS):
+        return f"{name} imports {imported}, its sibling"
+    return None
+
+
+def test_the_rule_sees_what_it_should() -> None:
+    """What the tests below rely on: the parser finds imports, and bad ones are problems."""
+    assert set(imports("space.architecture", at_import_time=True)) == {"errors", "files"}
+    assert "cli.tables" in set(imports("cli.output", at_import_time=False))
+    assert "cli.tables" not in set(imports("cli.output", at_import_time=True))
+    assert problem_with("space.plan", "supernet.model") == "space.plan imports supernet.model, which is above it"
+    assert problem_with("search.exact", "device.predictor") == "search.exact imports device.predictor, its sibling"
+    assert problem_with("device.profile", "artifact.store") is not None
+    assert problem_with("search.pricing", "device.profile") is None
+    assert problem_with("supernet.model", "supernet.slices") is None
+    with pytest.raises(AssertionError, match="has no layer"):
+        place_of("utils")
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_imports_point_down(name: str) -> None:
+    """Also those inside functions. The package's own front only names what it offers."""
+    found = {problem_with(name, imported) for imported in imports(name, at_import_time=False)}
+    assert found <= {None}
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph = {name: set(imports(name, at_import_time=True)) for name in modules()}
+    order = list(graphlib.TopologicalSorter(graph).static_order())
+    assert set(order) == set(modules())
+
+
+def test_runner_needs_nothing_of_the_package() -> None:
+    """It is copied to a device on its own."""
+    assert list(imports("artifact.runner", at_import_time=False)) == []
+
+
+@pytest.mark.parametrize("name", TORCH_FREE)
+def test_torch_free_modules_import_no_torch(name: str) -> None:
+    """With everything below the name, each in the order of the files, in a new process."""
+    inside = [module for module in modules() if module == name or module.startswith(f"{name}.")]
+    assert inside
+    assert heavy_after(*inside) == set()
+
+
+def test_start_of_the_command_line_imports_no_torch() -> None:
+    assert heavy_after("cli.main", *(module for module in modules() if module.startswith("cli."))) == set()
+
+
+def test_front_of_the_package_imports_no_torch() -> None:
+    assert heavy_after("", "api") == set()
+
+
+def test_torch_is_seen_where_it_is_imported() -> None:
+    assert heavy_after("supernet.model") == {"torch"}
+
+
+def heavy_after(*names: str) -> set[str]:
+    """Return which of the heavy libraries are loaded after importing modules of the package in a new process."""
+    program = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)\nprint(*sys.modules)"
+    full = [f"{PACKAGE}.{name}".removesuffix(".") for name in names]
+    ran = subprocess.run([sys.executable, "-c", program, *full], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return {"torch", "onnx", "onnxruntime", "sklearn", "torch_pruning", "fvcore"} & set(ran.stdout.split())

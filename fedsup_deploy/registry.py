@@ -32,7 +32,7 @@ TABLES: dict[str, dict[str, str]] = {
         "e-fedsup": "fedsup_deploy.federated.strategy:EFedSup",
     },
     "engine": {
-        "local": "fedsup_deploy.engines.local:LocalEngine",
+        "local": "fedsup_deploy.engines.local:local_engine",
     },
     "latency": {
         "roofline": "fedsup_deploy.device.predictor:RooflinePredictor",

@@ -19,8 +19,18 @@ import numpy as np
 import torch
 
 from fedsup_deploy.errors import FederationError
-from fedsup_deploy.federated.site import Site
-from fedsup_deploy.federated.tasks import Task
+from fedsup_deploy.federated.site import InProcess, Site
+from fedsup_deploy.federated.tasks import Engine, Task
+
+
+def local_engine(make_site: Callable[[], Site], workers: int) -> Engine:
+    """Return the engine for a number of workers: one works in this process, which spares the start of another.
+
+    Args:
+        make_site: Makes the place where the images are; called once in every worker, so it must pickle.
+        workers: Number of processes.
+    """
+    return InProcess(make_site()) if workers == 1 else LocalEngine(make_site, workers)
 
 
 class LocalEngine:
@@ -38,6 +48,13 @@ class LocalEngine:
         self._pool = ProcessPoolExecutor(
             workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(make_site,)
         )
+        # Ctrl-C reaches the whole process group; this process decides what it means. Workers start with the first task
+        # and inherit that the signal is blocked.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._pool.submit(os.getpid)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Any]:
         """Yield the reply to each task, in order. At most two tasks per worker are under way or waiting.
@@ -71,8 +88,6 @@ _site: Site | None = None
 
 def _start_worker(make_site: Callable[[], Site]) -> None:
     global _site  # noqa: PLW0603  one site per worker process, set once before its first task
-    # Ctrl-C reaches the whole process group; the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _site = make_site()

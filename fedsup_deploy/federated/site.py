@@ -146,8 +146,18 @@ class InProcess:
         self._site = site
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Any]:
-        """Yield the reply to each task, in order."""
-        return map(self._site.perform, tasks)
+        """Yield the reply to each task, in order.
+
+        Side effects: While a task is performed, torch uses one thread.
+        """
+        for task in tasks:
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)
+            try:
+                reply = self._site.perform(task)
+            finally:
+                torch.set_num_threads(threads)
+            yield reply
 
     def close(self) -> None:
         """Do nothing."""

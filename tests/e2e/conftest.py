@@ -145,6 +145,12 @@ class Shell:
         }
 
 
+@pytest.fixture(scope="session")
+def shell_in() -> type[Shell]:
+    """Make a shell in a given folder."""
+    return Shell
+
+
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     """A shell in an empty folder."""

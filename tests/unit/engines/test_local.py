@@ -170,7 +170,8 @@ def test_workers_idle_or_busy_end_with_a_parent_that_is_killed(tmp_path: Path) -
         assert not any(is_running(pid) for pid in pids)
     finally:
         parent.kill()
-        parent.communicate()
         for pid in pids:
             if is_running(pid):
                 os.kill(pid, signal.SIGKILL)
+        # Ends when nobody holds the other end of its output any more, the workers included.
+        parent.communicate()

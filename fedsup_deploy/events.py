@@ -5,11 +5,12 @@ A progress bar is a listener, so the file and the screen cannot disagree. Nothin
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from fedsup_deploy import files
+from fedsup_deploy.errors import ArtifactError
 
 Listener = Callable[[dict[str, Any]], None]
 
@@ -50,15 +51,32 @@ class EventLog:
         """
         if self._path is None or not self._path.exists():
             return
-        kept = [
-            line
-            for line in self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-            if line.endswith("\n") and json.loads(line).get("round", -1) < round_index
-        ]
+        kept = [line for line, event in _whole_lines(self._path) if event.get("round", -1) < round_index]
         files.write_text(self._path, "".join(kept))
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """Return the events of a run, without a last line cut short by a kill."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """Return the events of a run, without a last line cut short by a kill.
+
+    Raises:
+        ArtifactError: The file is missing, or a line is damaged.
+    """
+    return [event for _, event in _whole_lines(path)]
+
+
+def _whole_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each line that was written to its end, and the event it holds."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: cannot be read: {error}; remove it to train on without it") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            return
+        try:
+            event = json.loads(line)
+        except ValueError as error:
+            raise ArtifactError(f"{path}:{number}: damaged: {error}; remove the line") from error
+        if not isinstance(event, dict):
+            raise ArtifactError(f"{path}:{number}: got {line.strip()[:40]}, expected an event; remove the line")
+        yield line, event

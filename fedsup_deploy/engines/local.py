@@ -5,6 +5,7 @@ share the work; and two such processes are faster than two threads in one.
 """
 
 import collections
+import contextlib
 import dataclasses
 import multiprocessing
 import os
@@ -48,13 +49,6 @@ class LocalEngine:
         self._pool = ProcessPoolExecutor(
             workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(make_site,)
         )
-        # Ctrl-C reaches the whole process group; this process decides what it means. Workers start with the first task
-        # and inherit that the signal is blocked.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            self._pool.submit(os.getpid)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Any]:
         """Yield the reply to each task, in order. At most two tasks per worker are under way or waiting.
@@ -65,7 +59,9 @@ class LocalEngine:
         pending: collections.deque[Future[Any]] = collections.deque()
         try:
             for task in tasks:
-                pending.append(self._pool.submit(_perform, _to_numpy(task)))
+                # The pool starts a worker when a task finds none idle.
+                with _ctrl_c_held_back():
+                    pending.append(self._pool.submit(_perform, _to_numpy(task)))
                 if len(pending) >= 2 * self._workers:
                     yield _to_torch(pending.popleft().result())
             while pending:
@@ -81,6 +77,20 @@ class LocalEngine:
     def close(self) -> None:
         """End the worker processes."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait. A process started meanwhile inherits that for good.
+
+    Ctrl-C reaches the whole process group; this process decides what it means, and it must not strike a worker even
+    while that loads its libraries.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _site: Site | None = None

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from fedsup_deploy import files
 from fedsup_deploy.events import Listener
 from fedsup_deploy.pipeline.exporting import ExportRequest, export
 from fedsup_deploy.pipeline.searching import SearchRequest, search
@@ -22,6 +23,7 @@ def deploy(request: SearchRequest, out: Path, listeners: tuple[Listener, ...] = 
     Raises:
         FedsupError: As of `search` and `export`.
     """
+    files.check_writable(out)
     found = search(request, listeners)
     made = export(ExportRequest(None, None, Path(found["out"]), request.profiles, (), ("fp32",), out), listeners)
     return {"search": found["out"], **made}

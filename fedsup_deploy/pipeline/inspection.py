@@ -8,6 +8,7 @@ from fedsup_deploy.artifact import manifest as manifests
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.artifact.store import load_manifest
 from fedsup_deploy.config.load import load_yaml, validate
+from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.pipeline import runs
@@ -20,16 +21,19 @@ def inspect(path: Path) -> dict[str, Any]:
     """Return what a path is.
 
     Args:
-        path: A run, a bundle, a search.json, a profile or space in YAML, or a safetensors file of ours.
+        path: A run, a bundle or its manifest.json, a search.json, a config, profile or space in YAML, or a safetensors
+            file of ours.
 
     Raises:
         ArtifactError: It is none of these, or damaged.
-        ConfigError: A profile or space is wrong.
+        ConfigError: A config, profile or space is wrong.
     """
     if path.is_dir():
         return _folder(path)
     if path.suffix == ".safetensors":
         return {"path": str(path), **weights.read_document(path)}
+    if path.name == manifests.FILENAME:
+        return {**_folder(path.parent), "path": str(path)}
     if path.suffix == ".json":
         return _search(path)
     if path.suffix in {".yaml", ".yml"}:
@@ -63,9 +67,17 @@ def _folder(path: Path) -> dict[str, Any]:
             "rounds": run.config.training.rounds,
             "supernet_sha256": run.fingerprint,
             **_space(run.space),
-            **json.loads((path / runs.COMMAND).read_text(encoding="utf-8")),
+            "command": _command(path / runs.COMMAND),
         }
     raise ArtifactError(f"{path}: neither a run (no {runs.CONFIG}) nor a bundle (no {manifests.FILENAME})")
+
+
+def _command(path: Path) -> list[str]:
+    """Return the words of the command that made a run."""
+    try:
+        return [str(word) for word in json.loads(path.read_text(encoding="utf-8"))["command"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: missing or damaged ({error}); restore the file") from error
 
 
 def _search(path: Path) -> dict[str, Any]:
@@ -88,6 +100,9 @@ def _yaml(path: Path) -> dict[str, Any]:
     if "family" in document.data:
         space = validate(document, SearchSpace)
         return {"path": str(path), "kind": "search space", **_space(space)}
+    if "partition" in document.data:
+        config = validate(document, TrainConfig)
+        return {"path": str(path), "kind": "training config", **config.model_dump(mode="json", by_alias=True)}
     profile = validate(document, DeviceProfile)
     return {"path": str(path), "kind": "device profile", **profile.summary()}
 

@@ -132,11 +132,13 @@ def _train_rounds(session: _Session, supernet: Supernet, first_round: int) -> Su
     saved = done = first_round
     try:
         for result in run_rounds(supernet, session.strategy, session.engine, params, num_clients, seed, first_round):
-            supernet, done = result.supernet, result.round_index + 1
             session.log.emit("round", **_round_fields(result))
-            if done % training.evaluate_every == 0 or done == training.rounds:
-                scores = _evaluate_corners(supernet, session.engine, session.data)
+            finished = result.round_index + 1
+            if finished % training.evaluate_every == 0 or finished == training.rounds:
+                scores = _evaluate_corners(result.supernet, session.engine, session.data)
                 session.log.emit("evaluation", round=result.round_index, **scores)
+            # Only now: a round counts as done when all of its events are in the log.
+            supernet, done = result.supernet, finished
             if done % training.checkpoint_every == 0:
                 _save_checkpoint(session.folder, session.config, supernet, done)
                 saved = done

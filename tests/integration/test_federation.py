@@ -140,7 +140,6 @@ def test_every_strategy_learns_digits(data: FederatedData, name: str, normalizat
     subnet = results[-1].supernet.extract(SPACE.largest)
     pooled = statistics.collect(engine, SPACE.largest, subnet.plan, subnet.weights, range(NUM_CLIENTS), "layer-wise")
     accuracy = statistics.evaluate(engine, SPACE.largest, subnet.weights, pooled, "test", len(data.test))
-    print("ACC", name, normalization, accuracy)
     assert accuracy > 0.3
     check_folded(results[-1].supernet, pooled, data, accuracy)
 

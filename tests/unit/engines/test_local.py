@@ -1,5 +1,6 @@
 """Worker processes: order of replies, death of a worker, death of the parent."""
 
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +22,7 @@ from fedsup_deploy.data.dataset import load_dataset
 from fedsup_deploy.data.federated import FederatedData
 from fedsup_deploy.data.partition import partition
 from fedsup_deploy.data.preprocess import Preprocessing
-from fedsup_deploy.engines.local import LocalEngine
+from fedsup_deploy.engines.local import LocalEngine, local_engine
 from fedsup_deploy.errors import FederationError
 from fedsup_deploy.federated.client import LocalTraining
 from fedsup_deploy.federated.site import InProcess, Site
@@ -34,7 +36,7 @@ MakeSite = functools.partial[Site]
 # Starts two workers, leaves one idle and one busy, says who they are, and waits to be killed.
 _PARENT = """
     import functools, multiprocessing, threading, time
-    from fedsup_deploy.engines.local import LocalEngine
+    from fedsup_deploy.engines.local import LocalEngine, local_engine
 
     class Sleeper:
         def perform(self, seconds):
@@ -137,14 +139,33 @@ def test_killed_worker_is_an_error_that_says_what_to_do(layout: Layout, make_sit
     engine.close()
 
 
-def test_close_ends_the_workers(layout: Layout, make_site: MakeSite) -> None:
+def test_ctrl_c_does_not_strike_a_worker_and_close_ends_it(layout: Layout, make_site: MakeSite) -> None:
+    """It is for the parent to decide: neither while the worker still loads its libraries, nor later."""
     before = set(multiprocessing.active_children())
     engine = LocalEngine(make_site, 1)
-    list(engine.run(tasks_of(layout, [0])))
-    (worker,) = set(multiprocessing.active_children()) - before
+    replies: list[ClientUpdate] = []
+    first = threading.Thread(target=lambda: replies.extend(engine.run(tasks_of(layout, [0]))))
+    first.start()
+    while not (started := set(multiprocessing.active_children()) - before):
+        time.sleep(0.001)
+    (worker,) = started
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGINT)
+    first.join()
+    os.kill(worker.pid, signal.SIGINT)
+    replies.extend(engine.run(tasks_of(layout, [1])))
+    assert [reply.client for reply in replies] == [0, 1]
     engine.close()
     engine.close()
     assert worker.exitcode == 0
+
+
+def test_one_worker_works_in_this_process(make_site: MakeSite) -> None:
+    before = set(multiprocessing.active_children())
+    with contextlib.closing(local_engine(make_site, 1)) as one, contextlib.closing(local_engine(make_site, 2)) as two:
+        assert isinstance(one, InProcess)
+        assert isinstance(two, LocalEngine)
+    assert set(multiprocessing.active_children()) == before
 
 
 def is_running(pid: int) -> bool:

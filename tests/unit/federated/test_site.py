@@ -181,3 +181,25 @@ def test_in_process_engine_answers_in_order_when_asked(layout: Layout, data: Fed
     assert taken == [2]
     assert [reply.client for reply in replies] == [0, 1]
     engine.close()
+
+
+def test_in_process_engine_computes_with_one_thread_and_gives_the_others_back() -> None:
+    """The order of a sum, and so its last bit, depends on the number of threads."""
+
+    class Observer:
+        def perform(self, task: str) -> int:
+            if task == "fail":
+                raise ValueError(task)
+            return torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        replies = InProcess(Observer()).run(["look", "fail"])
+        assert next(replies) == 1
+        assert torch.get_num_threads() == 2
+        with pytest.raises(ValueError, match="fail"):
+            next(replies)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,293 @@
+"""`recalibrate`, `export`, `deploy` and `inspect` on a real, if briefly trained, run, in this process."""
+
+import copy
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from fedsup_deploy import files
+from fedsup_deploy.artifact import weights
+from fedsup_deploy.artifact.store import load_manifest
+from fedsup_deploy.config.schema import load_train_config
+from fedsup_deploy.device.profile import load_profile
+from fedsup_deploy.errors import ArtifactError, ConfigError, GateError, OutputError
+from fedsup_deploy.events import read_events
+from fedsup_deploy.export.onnx import OnnxExporter
+from fedsup_deploy.pipeline.deployment import deploy
+from fedsup_deploy.pipeline.evaluation import evaluate
+from fedsup_deploy.pipeline.exporting import ExportRequest, export
+from fedsup_deploy.pipeline.inspection import inspect
+from fedsup_deploy.pipeline.recalibration import extract, recalibrate
+from fedsup_deploy.pipeline.runs import COMMAND, CONFIG, EVENTS, SUPERNET, open_run
+from fedsup_deploy.pipeline.searching import SearchRequest, search
+from fedsup_deploy.pipeline.training import train
+
+SETTINGS = """
+schema: 1
+name: small
+space: digits
+data: {dataset: digits}
+partition: {kind: dirichlet, num_clients: 8}
+strategy: {name: fedsup, num_subnets: 2}
+training: {rounds: 1, clients_per_round: 2, warmup_rounds: 0}
+engine: {workers: 1}
+calibration: {samples_per_client: 16}
+"""
+
+EVALUATIONS = 4
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "small.yaml").write_text(SETTINGS, encoding="utf-8")
+    train(load_train_config(folder / "small.yaml"), folder / "small")
+    return folder / "small"
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the run, for one test alone."""
+    return Path(shutil.copytree(trained, tmp_path / "small"))
+
+
+@pytest.fixture
+def mine(repository: Path, tmp_path: Path) -> Path:
+    """A profile of the user's own: the Raspberry Pi 4 under another name."""
+    document = yaml.safe_load((repository / "profiles" / "raspberry-pi-4.yaml").read_text(encoding="utf-8"))
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({**document, "name": "mine"}, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def searching(run: Path, *profiles: str) -> Path:
+    request = SearchRequest(profiles, run, method="random", evaluations=EVALUATIONS)
+    return Path(search(request)["out"])
+
+
+def picks(search_file: Path, out: Path, **changes: Any) -> ExportRequest:
+    request = ExportRequest(None, None, search_file, (), ("onnx",), ("fp32",), out)
+    return dataclasses.replace(request, **changes)
+
+
+def named(run: Path, architecture: str, out: Path, **changes: Any) -> ExportRequest:
+    request = ExportRequest(run, architecture, None, ("x86-laptop",), ("onnx",), ("fp32",), out)
+    return dataclasses.replace(request, **changes)
+
+
+# Statistics
+
+
+def test_statistics_are_taken_once_and_kept(run):
+    events: list[dict[str, Any]] = []
+    first = recalibrate(run, "smallest", None, None, (events.append,))
+    taken = Path(first["statistics"]).read_bytes()
+    assert len(events) == first["num_layers"], "layer-wise: one exchange per layer"
+    again = recalibrate(run, "smallest", None, None, (events.append,))
+    assert again == first
+    assert len(events) == first["num_layers"]
+    assert Path(first["statistics"]).read_bytes() == taken
+
+
+def test_statistics_of_another_supernet_are_not_used(run):
+    before = evaluate(run, "smallest")["accuracy"]
+    arrays, document = weights.read_arrays(run / SUPERNET, "supernet")
+    generator = np.random.Generator(np.random.PCG64(0))
+    stem = next(name for name in arrays if name.startswith("stem") and arrays[name].ndim == 4)
+    arrays[stem] = generator.normal(size=arrays[stem].shape).astype(np.float32)
+    weights.write_arrays(run / SUPERNET, "supernet", arrays, document)
+    events: list[dict[str, Any]] = []
+    assert evaluate(run, "smallest", listeners=(events.append,))["accuracy"] != before
+    assert [event["event"] for event in events] == ["calibration"] * len(events) != []
+
+
+def test_a_calibrated_subnet_holds_the_sums_of_its_clients(run, tmp_path):
+    made = recalibrate(run, "largest", tmp_path / "new" / "subnet.safetensors", "one-shot")
+    arrays, document = weights.read_arrays(tmp_path / "new" / "subnet.safetensors", "subnet")
+    kept, _ = weights.read_arrays(Path(made["statistics"]), "statistics")
+    assert document["is_calibrated"]
+    for name, sums in kept.items():
+        np.testing.assert_array_equal(arrays[f"statistics.{name}"], sums)
+    # Each row of channels once for the sums and once for the squares, and one count per layer, of eight bytes each.
+    num_channels = sum(sums.shape[1] for sums in kept.values())
+    assert made["uplink_bytes_per_client"] == 8 * (made["num_layers"] + 2 * num_channels)
+
+
+def test_an_extracted_subnet_is_the_corner_of_the_supernet(run, tmp_path):
+    """The first channels of each tensor and the middle of each kernel, here 3 of 5, cut by hand."""
+    extract(run, "smallest", tmp_path / "subnet.safetensors")
+    subnet, document = weights.read_arrays(tmp_path / "subnet.safetensors", "subnet")
+    whole, _ = weights.read_arrays(run / SUPERNET, "supernet")
+    space = open_run(run).space
+    width = space.smallest.stem_width
+    assert width < space.largest.stem_width
+    np.testing.assert_array_equal(subnet["stem.weight"], whole["stem.weight"][:width])
+    expected = whole["mb1.0.depthwise.weight"][:width, :, 1:4, 1:4]
+    np.testing.assert_array_equal(subnet["mb1.0.depthwise.weight"], expected)
+    assert not document["is_calibrated"]
+
+
+# Bundles
+
+
+def test_devices_with_the_same_pick_share_the_model_but_not_the_manifest(run, tmp_path):
+    found = searching(run, "x86-laptop", "jetson-nano")
+    made = export(picks(found, tmp_path / "out"))["bundles"]
+    laptop, nano = (load_manifest(Path(bundle["folder"])) for bundle in made)
+    assert laptop.arch_id == nano.arch_id
+    assert laptop.files["model.onnx"] == nano.files["model.onnx"]
+    assert (laptop.profile.name, nano.profile.name) == ("x86-laptop", "jetson-nano")
+    assert laptop.latency_predicted.value_ms < nano.latency_predicted.value_ms
+    assert laptop.accuracy == nano.accuracy
+
+
+def test_the_lineage_is_that_of_the_files(run, tmp_path):
+    found = searching(run, "x86-laptop")
+    [made] = export(picks(found, tmp_path / "out"))["bundles"]
+    lineage = load_manifest(Path(made["folder"])).lineage
+    [statistics] = (run / "statistics").glob(f"{made['arch_id']}-layer-wise.*")
+    assert lineage.run == files.sha256(run / CONFIG)
+    assert lineage.space == files.sha256_of(open_run(run).space.to_dict())
+    assert lineage.statistics == files.sha256(statistics)
+    assert lineage.profile == load_profile("x86-laptop").profile_hash
+    assert lineage.search == files.sha256(found)
+
+
+def test_an_architecture_file_is_as_good_as_its_name(run, tmp_path):
+    document = evaluate(run, "smallest")
+    (tmp_path / "mine.json").write_text(json.dumps(document["architecture"]), encoding="utf-8")
+    [made] = export(named(run, str(tmp_path / "mine.json"), tmp_path / "out"))["bundles"]
+    assert made["arch_id"] == document["arch_id"]
+    assert made["accuracy"] == document["accuracy"]
+    assert load_manifest(Path(made["folder"])).lineage.search is None
+
+
+def test_vectors_hold_nobodys_image(run, tmp_path):
+    [made] = export(named(run, "smallest", tmp_path / "out"))["bundles"]
+    data = open_run(run).data
+    with np.load(Path(made["folder"]) / "vectors.npz") as vectors:
+        inputs = vectors["inputs"]
+    held = np.concatenate([part.images_NHWC for part in (data.train, data.validation, data.test)])
+    known = {image.tobytes() for image in data.preprocessing.for_size(inputs.shape[-1]).apply(held)}
+    assert len(inputs) == 32
+    assert not {image.tobytes() for image in inputs} & known
+
+
+def test_every_bundle_has_the_model_its_runner_checks(run, tmp_path):
+    [made] = export(named(run, "smallest", tmp_path / "out", formats=("torchscript",)))["bundles"]
+    assert made["bytes"].keys() == {"onnx", "torchscript"}
+
+
+def test_a_model_that_computes_something_else_is_not_written(run, tmp_path, monkeypatch):
+    """The exporter is handed a network whose logits are a thousandth too large."""
+    right = OnnxExporter.export
+
+    def export_wrong(self: OnnxExporter, module: torch.nn.Module, example: torch.Tensor, path: Path) -> None:
+        wrong = copy.deepcopy(module)
+        with torch.no_grad():
+            for parameter in list(wrong.parameters())[-2:]:
+                parameter.mul_(1.001)
+        right(self, wrong, example, path)
+
+    monkeypatch.setattr(OnnxExporter, "export", export_wrong)
+    with pytest.raises(GateError, match="onnx"):
+        export(named(run, "smallest", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "expected"),
+    [
+        ({"profiles": ()}, ConfigError, "neither a search nor a run"),
+        ({"architecture": None}, ConfigError, "neither a search nor a run"),
+        ({"profiles": ("jetson-nana",)}, ConfigError, "did you mean 'jetson-nano'"),
+        ({"formats": ("onyx",)}, ConfigError, "unknown exporter 'onyx'; did you mean 'onnx'"),
+        ({"architecture": "a00000000000"}, ConfigError, "a00000000000"),
+        ({"run": Path("nowhere")}, ArtifactError, "no run at nowhere"),
+    ],
+)
+def test_what_is_wrong_with_an_export_is_said_before_any_work(changes, kind, expected, run, tmp_path):
+    with pytest.raises(kind, match=expected):
+        export(dataclasses.replace(named(run, "smallest", tmp_path / "out"), **changes))
+    assert not (tmp_path / "out").exists()
+    assert not (run / "statistics").exists()
+
+
+def test_a_profile_of_the_users_own_is_given_again(run, mine, tmp_path):
+    found = searching(run, str(mine))
+    with pytest.raises(ConfigError, match="no profile 'mine'"):
+        export(picks(found, tmp_path / "out"))
+    [made] = export(picks(found, tmp_path / "out", profiles=(str(mine),)))["bundles"]
+    assert made["profile"] == "mine"
+
+
+def test_a_profile_that_changed_since_the_search_is_refused(run, mine, tmp_path):
+    found = searching(run, str(mine))
+    mine.write_text(mine.read_text(encoding="utf-8").replace("cores: 4", "cores: 2"), encoding="utf-8")
+    with pytest.raises(ArtifactError, match="profile mine has changed since the search; search again"):
+        export(picks(found, tmp_path / "out", profiles=(str(mine),)))
+
+
+def test_a_search_goes_with_its_run_wherever_that_was_moved(run, tmp_path, monkeypatch):
+    found = searching(run, "x86-laptop")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    moved = shutil.move(run, tmp_path / "runs" / "small")
+    aside = shutil.copy(Path(moved) / found.name, tmp_path / "elsewhere.json")
+    assert export(picks(Path(aside), tmp_path / "out"))["bundles"]
+    shutil.move(moved, tmp_path / "gone")
+    with pytest.raises(ArtifactError, match="its run 'small' is neither beside it nor below runs/"):
+        export(picks(Path(aside), tmp_path / "out"))
+
+
+def test_deploy_is_search_and_export(run, tmp_path):
+    request = SearchRequest(("x86-laptop", "raspberry-pi-4"), run, method="random", evaluations=EVALUATIONS)
+    done = deploy(request, tmp_path / "out")
+    assert done["search"] == str(run / "search.json")
+    assert [bundle["profile"] for bundle in done["bundles"]] == ["x86-laptop", "raspberry-pi-4"]
+    assert all(Path(bundle["folder"], "manifest.json").is_file() for bundle in done["bundles"])
+
+
+def test_deploy_finds_out_first_where_it_cannot_write(run, tmp_path):
+    (tmp_path / "file").touch()
+    request = SearchRequest(("x86-laptop",), run, method="random", evaluations=EVALUATIONS)
+    with pytest.raises(OutputError):
+        deploy(request, tmp_path / "file" / "out")
+    assert not (run / "search.json").exists()
+
+
+# Inspection and damage
+
+
+def test_inspect_knows_configs_manifests_and_profiles(run, mine, repository, tmp_path):
+    [made] = export(named(run, "smallest", tmp_path / "out"))["bundles"]
+    folder = Path(made["folder"])
+    expected = {**inspect(folder), "path": str(folder / "manifest.json")}
+    assert inspect(folder / "manifest.json") == expected
+    assert inspect(run / CONFIG)["kind"] == "training config"
+    assert inspect(mine)["kind"] == "device profile"
+    assert inspect(repository / "configs" / "spaces" / "fedsup-mobilenet.yaml")["num_architectures"] == 10368
+    assert inspect(run)["command"] == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"command": 3}', b"\xff"])
+def test_a_damaged_command_is_said_by_inspect(content, run):
+    (run / COMMAND).write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"command\.json: missing or damaged"):
+        inspect(run)
+
+
+@pytest.mark.parametrize("line", ["[1]", "x", '{"event": "round"'])
+def test_a_damaged_log_is_said_with_its_line(line, run):
+    with (run / EVENTS).open("a", encoding="utf-8") as log:
+        log.write(f"{line}\n")
+    number = len((run / EVENTS).read_text(encoding="utf-8").splitlines())
+    with pytest.raises(ArtifactError, match=rf"events\.jsonl:{number}: .*; remove the line"):
+        read_events(run / EVENTS)

@@ -1,0 +1,194 @@
+"""`train`: interrupted anywhere, resumed to the same bytes; what may change between, and what its log adds up to."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedsup_deploy import registry
+from fedsup_deploy.config.schema import load_train_config
+from fedsup_deploy.errors import ArtifactError, ConfigError, FederationError
+from fedsup_deploy.events import read_events
+from fedsup_deploy.pipeline.runs import CHECKPOINT, EVENTS, SUPERNET, newest_run, open_run
+from fedsup_deploy.pipeline.training import train
+
+CONFIG = """
+schema: 1
+name: small
+space: digits
+data: {dataset: digits, validation_fraction: 0.03}
+partition: {kind: iid, num_clients: 60}
+strategy: {name: e-fedsup, tiers: [{architecture: smallest}, {random: true}, {architecture: largest}]}
+training: {rounds: 4, clients_per_round: 3, warmup_rounds: 1, batch_size: 8, checkpoint_every: 3, evaluate_every: 4}
+engine: {name: local, workers: 1}
+calibration: {samples_per_client: 1, batch_size: 1, schedule: one-shot}
+"""
+
+# train_started, four rounds, an evaluation.
+NUM_EVENTS = 6
+
+Event = dict[str, Any]
+TrainIn = Callable[..., dict[str, Any]]
+
+
+class CtrlC:
+    """A listener that interrupts at one event.
+
+    Args:
+        number: Which, from 0.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def __call__(self, _event: Event) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def train_in(tmp_path_factory: pytest.TempPathFactory) -> TrainIn:
+    path = tmp_path_factory.mktemp("config") / "small.yaml"
+    path.write_text(CONFIG, encoding="utf-8")
+
+    def call(folder: Path, *overrides: str, **options: Any) -> dict[str, Any]:
+        return train(load_train_config(path, overrides), folder, **options)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def whole(train_in: TrainIn, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    train_in(folder)
+    return folder
+
+
+def lasting(folder: Path) -> list[Event]:
+    """Return the rounds and evaluations of a log, without what a clock said."""
+    kept = [event for event in read_events(folder / EVENTS) if event["event"] != "train_started"]
+    return [{key: value for key, value in event.items() if key not in {"seconds", "unix_time_s"}} for event in kept]
+
+
+@pytest.mark.parametrize("number", range(NUM_EVENTS))
+def test_interrupted_after_any_event_it_resumes_to_the_same_run(number, train_in, whole, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train_in(tmp_path / "run", listeners=(CtrlC(number),))
+    assert not (tmp_path / "run" / SUPERNET).exists()
+
+    summary = train_in(tmp_path / "run", resume=True)
+
+    assert (tmp_path / "run" / SUPERNET).read_bytes() == (whole / SUPERNET).read_bytes()
+    assert lasting(tmp_path / "run") == lasting(whole)
+    assert summary["rounds"] == 4
+
+
+def test_an_interruption_saves_the_rounds_that_were_done(train_in, tmp_path):
+    """Interrupted while round 2 is being logged, so two rounds are done; the next checkpoint would come after three."""
+    with pytest.raises(KeyboardInterrupt):
+        train_in(tmp_path / "run", listeners=(CtrlC(3),))
+    resumed: list[Event] = []
+    train_in(tmp_path / "run", resume=True, listeners=(resumed.append,))
+    assert [event["round"] for event in resumed if event["event"] == "round"] == [2, 3]
+
+
+def test_a_run_that_is_resumed_when_it_is_whole_stays_the_same(train_in, whole, tmp_path):
+    train_in(tmp_path / "run")
+    train_in(tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / SUPERNET).read_bytes() == (whole / SUPERNET).read_bytes()
+    assert lasting(tmp_path / "run") == lasting(whole)
+
+
+def test_what_changes_no_weight_may_change_when_resuming(train_in, whole, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train_in(tmp_path / "run", listeners=(CtrlC(2),))
+    train_in(tmp_path / "run", "training.checkpoint_every=1", "engine.workers=1", resume=True)
+    assert (tmp_path / "run" / SUPERNET).read_bytes() == (whole / SUPERNET).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "change", ["seed=1", "training.momentum=0.5", "strategy.tiers=[{random: true}]", "space=elastic-resnet"]
+)
+def test_a_run_is_not_resumed_with_another_config(change, train_in, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train_in(tmp_path / "run", listeners=(CtrlC(1),))
+    before = (tmp_path / "run" / EVENTS).read_bytes()
+    key = change.partition("=")[0]
+    with pytest.raises(ConfigError, match=rf"cannot resume .*: {key}.* is .*, the run was started with"):
+        train_in(tmp_path / "run", change, resume=True)
+    assert (tmp_path / "run" / EVENTS).read_bytes() == before
+
+
+def test_a_checkpoint_of_another_config_is_refused(train_in, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train_in(tmp_path / "one", listeners=(CtrlC(2),))
+    with pytest.raises(KeyboardInterrupt):
+        train_in(tmp_path / "two", "seed=1", listeners=(CtrlC(2),))
+    (tmp_path / "one" / CHECKPOINT).replace(tmp_path / "two" / CHECKPOINT)
+    with pytest.raises(ArtifactError, match="belongs to another config"):
+        train_in(tmp_path / "two", "seed=1", resume=True)
+
+
+def test_a_finished_run_is_not_overwritten(train_in, whole):
+    before = (whole / SUPERNET).read_bytes()
+    with pytest.raises(ArtifactError, match="holds a run already; continue it with --resume or choose another --out"):
+        train_in(whole)
+    assert (whole / SUPERNET).read_bytes() == before
+
+
+def test_the_summary_adds_up_the_log(train_in, tmp_path):
+    events: list[Event] = []
+    summary = train_in(tmp_path / "run", listeners=(events.append,))
+    rounds = [event for event in events if event["event"] == "round"]
+    assert len(events) == NUM_EVENTS
+    assert summary["rounds"] == len(rounds) == 4
+    assert summary["bytes_up"] == sum(event["bytes_up"] for event in rounds)
+    assert summary["bytes_down"] == sum(event["bytes_down"] for event in rounds)
+    assert summary["accuracy"]["largest"] == events[-1]["accuracy_largest"]
+    assert all(len(event["clients"]) == 3 for event in rounds)
+
+
+@pytest.mark.parametrize("strategy", registry.names("strategy"))
+def test_every_strategy_makes_another_supernet_of_the_same_shape(strategy, train_in, whole, tmp_path):
+    options = {
+        "fedavg": "{name: fedavg}",
+        "fedsup": "{name: fedsup, num_subnets: 2}",
+        "e-fedsup": "{name: e-fedsup, tiers: [{random: true}]}",
+    }
+    summary = train_in(
+        tmp_path / "run", f"strategy={options[strategy]}", "training.rounds=1", "supernet.normalization=parametric"
+    )
+    assert summary["bytes_up"] > 0
+    run = open_run(tmp_path / "run")
+    assert run.config.strategy.name == strategy
+    assert run.space == open_run(whole).space
+    assert (tmp_path / "run" / SUPERNET).read_bytes() != (whole / SUPERNET).read_bytes()
+
+
+def test_a_static_subnet_travels_alone(train_in, tmp_path):
+    """Clients that all train the smallest subnet are sent that and no more: weights of four bytes each."""
+    small = train_in(
+        tmp_path / "small", "strategy={name: e-fedsup, tiers: [{architecture: smallest}]}", "training.rounds=1"
+    )
+    large = train_in(tmp_path / "large", "strategy={name: fedavg}", "training.rounds=1")
+    assert 0 < 3 * small["bytes_down"] < large["bytes_down"]
+    assert small["bytes_down"] == small["bytes_up"]
+
+
+def test_training_that_diverges_says_so(train_in, tmp_path):
+    with pytest.raises(FederationError, match=r"round 0: none of 3 clients returned a usable update .*learning_rate"):
+        train_in(tmp_path / "run", "training.learning_rate=1e30", "training.clip_value=null")
+
+
+def test_the_newest_run_is_the_one_finished_last(train_in, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArtifactError, match="no finished run below runs/"):
+        newest_run()
+    for name in ("zebra", "aardvark"):
+        train_in(Path("runs") / name, "training.rounds=1")
+    with pytest.raises(KeyboardInterrupt):
+        train_in(Path("runs") / "unfinished", listeners=(CtrlC(1),))
+    assert newest_run() == Path("runs/aardvark")

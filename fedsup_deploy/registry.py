@@ -38,8 +38,8 @@ TABLES: dict[str, dict[str, str]] = {
         "roofline": "fedsup_deploy.device.predictor:RooflinePredictor",
     },
     "searcher": {
-        "exact": "fedsup_deploy.search.exact:ExactSearcher",
-        "random": "fedsup_deploy.search.random:RandomSearcher",
+        "exact": "fedsup_deploy.searchers.exact:ExactSearcher",
+        "random": "fedsup_deploy.searchers.random:RandomSearcher",
     },
     "exporter": {
         "onnx": "fedsup_deploy.export.onnx:OnnxExporter",

@@ -28,8 +28,8 @@ from fedsup_deploy.pipeline.recalibration import calibrate, statistics_file
 from fedsup_deploy.pipeline.runs import Run, open_run
 from fedsup_deploy.recalibrate.fold import affines, fold
 from fedsup_deploy.recalibrate.pooled import ChannelSums, PooledStatistics
-from fedsup_deploy.search.recording import profile_record
-from fedsup_deploy.search.result import load_result
+from fedsup_deploy.searchers.recording import profile_record
+from fedsup_deploy.searchers.result import load_result
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.supernet.model import Supernet

@@ -13,7 +13,7 @@ from fedsup_deploy.data.dataset import load_dataset, split_off
 from fedsup_deploy.data.federated import FederatedData
 from fedsup_deploy.data.partition import partition
 from fedsup_deploy.data.preprocess import Preprocessing
-from fedsup_deploy.errors import ArtifactError, ConfigError
+from fedsup_deploy.errors import ArtifactError, ConfigError, DataError
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.search_space import SearchSpace
 
@@ -110,6 +110,8 @@ def load_data(config: TrainConfig, space: SearchSpace) -> FederatedData:
         space: For its largest resolution: smaller images are padded to it.
     """
     splits = load_dataset(config.data.dataset, config.data.root)
+    if len(splits.train.classes) < 2:
+        raise DataError(f"{config.data.dataset}: got one class, {splits.train.classes[0]!r}, expected at least two")
     train, validation = split_off(splits.train, config.data.validation_fraction, config.seed)
     preprocessing = Preprocessing.fit(train, max(space.resolutions)).for_size(max(space.resolutions))
     options = config.partition.model_dump(exclude={"kind", "num_clients"})

@@ -14,13 +14,13 @@ from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.pipeline.runs import Run, newest_run, open_run
-from fedsup_deploy.search.objective import effective_limits
-from fedsup_deploy.search.pool import make_pool
-from fedsup_deploy.search.pricing import Target
-from fedsup_deploy.search.problem import pose
-from fedsup_deploy.search.recording import record
-from fedsup_deploy.search.result import SCHEMA, NamedHash, SearchResult
-from fedsup_deploy.search.searcher import AUTO, open_search, run_searches
+from fedsup_deploy.searchers.objective import effective_limits
+from fedsup_deploy.searchers.pool import make_pool
+from fedsup_deploy.searchers.pricing import Target
+from fedsup_deploy.searchers.problem import pose
+from fedsup_deploy.searchers.recording import record
+from fedsup_deploy.searchers.result import SCHEMA, NamedHash, SearchResult
+from fedsup_deploy.searchers.searcher import AUTO, open_search, run_searches
 from fedsup_deploy.space.architecture import Architecture
 
 RESULT = "search.json"

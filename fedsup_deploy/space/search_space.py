@@ -182,11 +182,15 @@ class SearchSpace(BaseModel):
         if name in {"largest", "smallest"}:
             corner: Architecture = getattr(self, name)
             return corner
-        if self.num_architectures <= _MAX_ENUMERATED:
-            for genes in self.enumerate_genes():
-                architecture = self.decode(genes)
-                if architecture.arch_id == name:
-                    return architecture
+        if self.num_architectures > _MAX_ENUMERATED:
+            raise ConfigError(
+                f"architecture {name!r}: space {self.name} is too large to look up an arch_id; "
+                "give largest, smallest or a JSON / YAML file of the architecture"
+            )
+        for genes in self.enumerate_genes():
+            architecture = self.decode(genes)
+            if architecture.arch_id == name:
+                return architecture
         raise ConfigError(
             f"no architecture {name!r} in space {self.name}: expected largest, smallest, an arch_id of this space "
             "or a JSON / YAML file of an architecture"

@@ -34,7 +34,7 @@ def thin(space: SearchSpace) -> SearchSpace:
     """Return the space at an eighth of its widths: a 7x7 convolution from 1,024 channels to as many is 200 MB."""
     document = space.to_dict()
     for part in (document["stem"], *document["stages"]):
-        part["widths"] = [max(1, width // 8) for width in part["widths"]]
+        part["widths"] = sorted({max(1, width // 8) for width in part["widths"]})
     return SearchSpace.model_validate(document)
 
 

@@ -19,7 +19,7 @@ LAYERS = (
     ("config.reader", "config.document", "config.problems", "config.load"),
     ("space", "config", "data", "device.profile", "artifact.manifest", "artifact.runner"),
     ("supernet", "recalibrate"),
-    ("federated", "search", "device", "export", "artifact"),
+    ("federated", "searchers", "device", "export", "artifact"),
     ("engines", "report"),
     ("pipeline",),
     ("api",),
@@ -29,7 +29,7 @@ LAYERS = (
 SIBLINGS = LAYERS[4]
 #: What can be used where torch is not installed, or before it is needed.
 TORCH_FREE = (
-    *("space", "config", "data", "search", "device.profile", "device.predictor"),
+    *("space", "config", "data", "searchers", "device.profile", "device.predictor"),
     *("artifact.manifest", "artifact.runner"),
 )
 
@@ -107,9 +107,9 @@ def test_the_rule_sees_what_it_should() -> None:
     assert "cli.tables" in set(imports("cli.output", at_import_time=False))
     assert "cli.tables" not in set(imports("cli.output", at_import_time=True))
     assert problem_with("space.plan", "supernet.model") == "space.plan imports supernet.model, which is above it"
-    assert problem_with("search.exact", "device.predictor") == "search.exact imports device.predictor, its sibling"
+    assert problem_with("searchers.exact", "device.predictor") == "searchers.exact imports device.predictor, its sibling"
     assert problem_with("device.profile", "artifact.store") is not None
-    assert problem_with("search.pricing", "device.profile") is None
+    assert problem_with("searchers.pricing", "device.profile") is None
     assert problem_with("supernet.model", "supernet.slices") is None
     with pytest.raises(AssertionError, match="has no layer"):
         place_of("utils")

@@ -13,11 +13,11 @@ from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.pipeline.searching import target_for
 from fedsup_deploy.resources import find
-from fedsup_deploy.search.objective import within
-from fedsup_deploy.search.pool import make_pool
-from fedsup_deploy.search.pricing import price
-from fedsup_deploy.search.problem import Problem, pose
-from fedsup_deploy.search.searcher import Searcher
+from fedsup_deploy.searchers.objective import within
+from fedsup_deploy.searchers.pool import make_pool
+from fedsup_deploy.searchers.pricing import price
+from fedsup_deploy.searchers.problem import Problem, pose
+from fedsup_deploy.searchers.searcher import Searcher
 from fedsup_deploy.space.search_space import SearchSpace
 
 

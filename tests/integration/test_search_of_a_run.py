@@ -18,7 +18,7 @@ from fedsup_deploy.pipeline.evaluation import evaluate
 from fedsup_deploy.pipeline.runs import SUPERNET, open_run
 from fedsup_deploy.pipeline.searching import SearchRequest, search
 from fedsup_deploy.pipeline.training import train
-from fedsup_deploy.search.result import load_result
+from fedsup_deploy.searchers.result import load_result
 
 CONFIG = """
 schema: 1

@@ -16,12 +16,12 @@ from fedsup_deploy.errors import InfeasibleError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.pipeline.searching import target_for
 from fedsup_deploy.resources import find
-from fedsup_deploy.search.objective import front
-from fedsup_deploy.search.pool import make_pool
-from fedsup_deploy.search.problem import pose
-from fedsup_deploy.search.recording import record
-from fedsup_deploy.search.result import DeviceResult
-from fedsup_deploy.search.searcher import open_search, run_searches
+from fedsup_deploy.searchers.objective import front
+from fedsup_deploy.searchers.pool import make_pool
+from fedsup_deploy.searchers.problem import pose
+from fedsup_deploy.searchers.recording import record
+from fedsup_deploy.searchers.result import DeviceResult
+from fedsup_deploy.searchers.searcher import open_search, run_searches
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.cost import costs_of
 from fedsup_deploy.space.search_space import SearchSpace

@@ -130,12 +130,12 @@ RUN = Path("runs/tiny")
         ("inspect search.json", "inspect", (Path("search.json"),), {}),
         ("measure bundle", "measure", (Path("bundle"), 1, "quick", ()), {}),
         ("measure bundle --threads 2 --protocol full", "measure", (Path("bundle"), 2, "full", ()), {}),
-        ("demo", "demo", (Path("runs/demo"), ()), {}),
+        ("demo", "demo", (Path(), ()), {}),
         ("demo --out here", "demo", (Path("here"), ()), {}),
         (
             "search --profile a --profile b.yaml",
             "search",
-            (SearchRequest(["a", "b.yaml"], None, {}, "auto", 200, 0, None), ()),
+            (SearchRequest(["a", "b.yaml"], None, {}, "auto", None, 0, None), ()),
             {},
         ),
         (

@@ -9,9 +9,9 @@ from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.errors import InfeasibleError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.resources import find
-from fedsup_deploy.search.pool import make_pool
-from fedsup_deploy.search.pricing import Target
-from fedsup_deploy.search.problem import pose
+from fedsup_deploy.searchers.pool import make_pool
+from fedsup_deploy.searchers.pricing import Target
+from fedsup_deploy.searchers.problem import pose
 from fedsup_deploy.space.cost import LayerCosts
 from fedsup_deploy.space.search_space import SearchSpace
 

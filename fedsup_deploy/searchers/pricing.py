@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fedsup_deploy.device.profile import DeviceProfile
-from fedsup_deploy.search.objective import FloatArray, Limits
+from fedsup_deploy.searchers.objective import FloatArray, Limits
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.cost import LayerCosts
 from fedsup_deploy.space.plan import IntArray

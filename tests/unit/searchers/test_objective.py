@@ -7,7 +7,7 @@ import pytest
 
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ConfigError
-from fedsup_deploy.search.objective import Limits, effective_limits, front, pick, violations, within
+from fedsup_deploy.searchers.objective import Limits, effective_limits, front, pick, violations, within
 
 
 def profile_with(**limits: float) -> DeviceProfile:

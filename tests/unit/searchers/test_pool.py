@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fedsup_deploy.search.pool import NUM_SAMPLES, make_pool
+from fedsup_deploy.searchers.pool import NUM_SAMPLES, make_pool
 from fedsup_deploy.space.search_space import SearchSpace
 
 

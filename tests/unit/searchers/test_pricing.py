@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedsup_deploy.device.profile import DeviceProfile
-from fedsup_deploy.search.pricing import Target, price
+from fedsup_deploy.searchers.pricing import Target, price
 from fedsup_deploy.space.search_space import SearchSpace
 
 MIB = 2**20

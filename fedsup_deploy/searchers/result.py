@@ -14,8 +14,8 @@ from fedsup_deploy.artifact.manifest import ProfileRecord
 from fedsup_deploy.config.document import dotted, show
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.registry import nearest
-from fedsup_deploy.search import objective
-from fedsup_deploy.search.objective import Limits
+from fedsup_deploy.searchers import objective
+from fedsup_deploy.searchers.objective import Limits
 from fedsup_deploy.space.architecture import Architecture
 
 SCHEMA: Final = 1

@@ -11,12 +11,12 @@ import pytest
 from fedsup_deploy import files
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog
-from fedsup_deploy.search.pool import make_pool
-from fedsup_deploy.search.pricing import Target
-from fedsup_deploy.search.problem import pose
-from fedsup_deploy.search.recording import record
-from fedsup_deploy.search.result import SCHEMA, DeviceResult, NamedHash, SearchResult, load_result
-from fedsup_deploy.search.searcher import Outcome, open_search, run_searches
+from fedsup_deploy.searchers.pool import make_pool
+from fedsup_deploy.searchers.pricing import Target
+from fedsup_deploy.searchers.problem import pose
+from fedsup_deploy.searchers.recording import record
+from fedsup_deploy.searchers.result import SCHEMA, DeviceResult, NamedHash, SearchResult, load_result
+from fedsup_deploy.searchers.searcher import Outcome, open_search, run_searches
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.cost import costs_of
 from fedsup_deploy.space.search_space import SearchSpace

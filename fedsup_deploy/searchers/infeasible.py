@@ -10,9 +10,9 @@ from typing import Final
 import numpy as np
 
 from fedsup_deploy.errors import InfeasibleError
-from fedsup_deploy.search.objective import BoolArray, FloatArray, violations
-from fedsup_deploy.search.pool import Pool
-from fedsup_deploy.search.pricing import Prices, Target
+from fedsup_deploy.searchers.objective import BoolArray, FloatArray, violations
+from fedsup_deploy.searchers.pool import Pool
+from fedsup_deploy.searchers.pricing import Prices, Target
 
 # What to call the lowest price there is.
 _LOWEST: Final = {

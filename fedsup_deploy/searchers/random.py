@@ -3,8 +3,8 @@
 import numpy as np
 
 from fedsup_deploy import rng
-from fedsup_deploy.search.problem import Problem
-from fedsup_deploy.search.searcher import DEFAULT_EVALUATIONS, FixedOrder
+from fedsup_deploy.searchers.problem import Problem
+from fedsup_deploy.searchers.searcher import DEFAULT_EVALUATIONS, FixedOrder
 
 
 class RandomSearcher(FixedOrder):

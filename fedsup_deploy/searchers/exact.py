@@ -1,8 +1,8 @@
 """Exhaustive search: evaluates every feasible architecture, so its pick and front are the true ones."""
 
 from fedsup_deploy.errors import ConfigError
-from fedsup_deploy.search.problem import Problem
-from fedsup_deploy.search.searcher import FixedOrder
+from fedsup_deploy.searchers.problem import Problem
+from fedsup_deploy.searchers.searcher import FixedOrder
 
 
 class ExactSearcher(FixedOrder):

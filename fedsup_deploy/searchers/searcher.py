@@ -12,8 +12,8 @@ import numpy as np
 
 from fedsup_deploy import registry
 from fedsup_deploy.events import EventLog
-from fedsup_deploy.search.objective import FloatArray
-from fedsup_deploy.search.problem import Problem
+from fedsup_deploy.searchers.objective import FloatArray
+from fedsup_deploy.searchers.problem import Problem
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.plan import IntArray
 

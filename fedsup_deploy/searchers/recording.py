@@ -6,9 +6,9 @@ import numpy as np
 
 from fedsup_deploy.artifact.manifest import ProfileRecord
 from fedsup_deploy.device.profile import DeviceProfile
-from fedsup_deploy.search.pricing import Prices, Target, price
-from fedsup_deploy.search.result import Candidate, DeviceResult, front_and_pick
-from fedsup_deploy.search.searcher import Outcome
+from fedsup_deploy.searchers.pricing import Prices, Target, price
+from fedsup_deploy.searchers.result import Candidate, DeviceResult, front_and_pick
+from fedsup_deploy.searchers.searcher import Outcome
 from fedsup_deploy.space.architecture import Architecture
 
 _RELATIVE_TO: Final = "the accuracy measured on the validation split and the profile's latency model"

@@ -18,7 +18,7 @@ from fedsup_deploy.pipeline.training import train
 CONFIG = "digits"
 #: Latency limits in ms for 8x8 images, which are faster than the profiles' own limits for 32x32 images expect. They
 #: are tight where the device is weak, so that the devices get different subnets.
-FLEET = {"raspberry-pi-4": 0.65, "jetson-nano": 0.95, "pixel-class-phone": 0.25, "x86-laptop": 0.05}
+FLEET = {"raspberry-pi-4": 0.65, "jetson-nano": 0.8, "pixel-class-phone": 0.16, "x86-laptop": 0.05}
 
 
 def demo(out: Path, listeners: tuple[Listener, ...] = ()) -> dict[str, Any]:

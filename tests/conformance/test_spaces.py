@@ -1,0 +1,44 @@
+"""Every shipped search space: it is what its comment says, and small enough to be searched as is promised."""
+
+import re
+
+import pytest
+
+from fedsup_deploy import resources
+from fedsup_deploy.config.load import dump, load_yaml, validate
+from fedsup_deploy.space import cost
+from fedsup_deploy.space.search_space import SearchSpace
+
+SPACES = resources.shipped_names("configs/spaces")
+
+
+@pytest.fixture(params=SPACES)
+def space(request) -> SearchSpace:
+    return validate(load_yaml(resources.find("configs/spaces", request.param)), SearchSpace)
+
+
+def test_it_is_the_same_after_being_written_down(space, tmp_path):
+    (tmp_path / "again.yaml").write_text(dump(space), encoding="utf-8")
+    assert validate(load_yaml(tmp_path / "again.yaml"), SearchSpace) == space
+
+
+def test_its_corners_are_in_it_and_differ_in_every_cost(space):
+    small, large = (cost.costs_of(space, [corner]).row(0) for corner in (space.smallest, space.largest))
+    assert {name for name, value in small.items() if value < large[name]} == set(small)
+    for corner in ("smallest", "largest"):
+        architecture = space.resolve(corner)
+        assert space.resolve(architecture.arch_id) == architecture
+
+
+def test_the_number_of_architectures_is_what_its_comment_says(space):
+    comment = resources.find("configs/spaces", space.name).read_text(encoding="utf-8").partition("schema:")[0]
+    told = [int(number.replace(",", "")) for number in re.findall(r"([\d,]+) architectures", comment)]
+    assert all(number == space.num_architectures for number in told)
+    assert told or space.name not in {"fedsup-mobilenet", "fedsup-mobilenet-per-block"}
+
+
+def test_it_takes_images_of_any_number_of_channels_and_classes(space):
+    for channels, classes in ((1, 2), (3, 100)):
+        fitted = space.with_data(channels, classes)
+        assert (fitted.in_channels, fitted.num_classes) == (channels, classes)
+        assert fitted.num_architectures == space.num_architectures

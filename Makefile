@@ -9,7 +9,7 @@ demo: $(VENV)/.core
 	$(BIN)/fedsup-deploy demo
 
 test: $(VENV)/.check
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: $(VENV)/.check
 	$(BIN)/python -m pytest -m slow

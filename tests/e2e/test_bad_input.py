@@ -259,7 +259,10 @@ CASES = {
         TRAIN, CONFIG, ("strategy.name", "'e-fedsub'", "'e-fedsup'"), setting("e-fedsup", "e-fedsub")
     ),
     "tier that no subnet is in": Case(
-        TRAIN, CONFIG, ("strategy.tiers", "1 to 2 parameters", "6,"), setting("architecture: largest", "params: [1, 2]")
+        TRAIN,
+        CONFIG,
+        ("strategy.tiers", "1 to 2 parameters", "they have"),
+        setting("architecture: largest", "params: [1, 2]"),
     ),
     "tier of an unknown subnet": Case(
         TRAIN, CONFIG, ("a00000000000",), setting("architecture: largest", "architecture: a00000000000")

@@ -15,6 +15,7 @@ import yaml
 from fedsup_deploy import files
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.artifact.store import load_manifest
+from fedsup_deploy.cli.main import main
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.device.profile import load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, GateError, OutputError
@@ -247,12 +248,16 @@ def test_a_search_goes_with_its_run_wherever_that_was_moved(run, tmp_path, monke
         export(picks(Path(aside), tmp_path / "out"))
 
 
-def test_deploy_is_search_and_export(run, tmp_path):
-    request = SearchRequest(("x86-laptop", "raspberry-pi-4"), run, method="random", evaluations=EVALUATIONS)
-    done = deploy(request, tmp_path / "out")
+def test_deploy_is_search_and_export(run, tmp_path, capsys):
+    """By its command: a limit that lets few subnets through, so that little has to be evaluated."""
+    profiles = ["--profile", "x86-laptop", "--profile", "raspberry-pi-4"]
+    limits = ["--max-params", str(evaluate(run, "smallest")["costs"]["num_params"])]
+    assert main(["deploy", *profiles, *limits, "--run", str(run), "--out", str(tmp_path / "out"), "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
     assert done["search"] == str(run / "search.json")
     assert [bundle["profile"] for bundle in done["bundles"]] == ["x86-laptop", "raspberry-pi-4"]
     assert all(Path(bundle["folder"], "manifest.json").is_file() for bundle in done["bundles"])
+    assert json.loads((run / "search.json").read_text(encoding="utf-8"))["results"][0]["certified"]
 
 
 def test_deploy_finds_out_first_where_it_cannot_write(run, tmp_path):

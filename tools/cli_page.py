@@ -35,6 +35,10 @@ FILES = """
 | `RUN/statistics/` | client statistics of subnets, taken when first needed |
 | `RUN/search.json` | the newest search: limits, candidates, front and pick per profile |
 | `exports/PROFILE/ARCH_ID/` | a bundle: model files, `manifest.json`, `vectors.npz`, `run.py`, `MODEL_CARD.md` |
+
+`run.py` takes `--json`, `--threads N`, `--seconds S` and `--skip-latency`. It is a program of its own, with exit
+codes of its own: 0 passed, 1 a file was altered, 2 usage or a missing package, 3 other outputs, 4 outputs depend on the batch, 5 a
+file is missing.
 """
 
 
@@ -53,6 +57,7 @@ def _helps(command: click.Command, context: click.Context, level: int) -> list[s
     text = command.get_help(context)
     if level > 2:
         text, _, _ = text.partition("\n  --json")
+        text = text.removesuffix("\n\nOptions:")
     title = f"{'#' * level} `{context.command_path}`"
     parts = [f"{title}\n\n```\n{text.strip()}\n```\n"]
     if isinstance(command, click.Group):

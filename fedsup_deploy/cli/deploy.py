@@ -11,11 +11,7 @@ from fedsup_deploy.cli.output import Output
 
 
 @click.command("deploy", cls=Command)
-@click.option(
-    "--profile", "profiles", multiple=True, required=True, metavar="NAME|FILE", help="A device; may be repeated."
-)
-@click.option("--run", type=options.OLD_FOLDER, metavar="RUN", help="A trained run.  [default: the newest below runs/]")
-@options.limit_options
+@options.search_options
 @options.seed_option(0, "Decides every random choice of the search.")
 @click.option(
     "--out", type=options.NEW_PATH, metavar="DIR", default=Path("exports"), show_default=True, help="Folder of bundles."
@@ -32,4 +28,4 @@ def command(output: Output, /, profiles: tuple[str, ...], out: Path, **given: An
     request = SearchRequest(profiles=list(profiles), limits=options.take_limits(given), **given)
     with output.progress() as listeners:
         result = deploy(request, out, listeners)
-    output.emit(result)
+    output.emit(result, options.bundle_table)

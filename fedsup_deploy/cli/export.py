@@ -65,4 +65,4 @@ def command(context: click.Context, /, **given: Any) -> None:
     given |= {name: list(given[name]) for name in ("profiles", "formats", "precisions")}
     with output.progress() as listeners:
         result = export(ExportRequest(**given), listeners)
-    output.emit(result)
+    output.emit(result, options.bundle_table)

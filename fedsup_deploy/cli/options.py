@@ -1,11 +1,16 @@
 """Arguments and options that several commands take."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
+
+from fedsup_deploy import registry
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -61,12 +66,31 @@ _LIMITS: Final = {
     "energy_mj": "Energy of one image.",
 }
 
+_PROFILES: Final = "A device; may be repeated."
+_METHOD: Final = "auto is exact where everything that fits can be evaluated, else random."
+_EVALUATIONS: Final = "Subnets to measure the accuracy of, at most, per profile.  [default: 200; exact: all that fit]"
+
 
 def limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add an option for each limit of a search."""
     for name, meaning in reversed(_LIMITS.items()):
         option = f"--max-{name.replace('_', '-')}"
         function = click.option(option, name, type=float, callback=positive, metavar="X", help=meaning)(function)
+    return function
+
+
+def search_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what every search takes: profiles, run, limits, method and evaluations."""
+    method = click.Choice(["auto", *registry.names("searcher")])
+    decorators = (
+        click.option("--profile", "profiles", multiple=True, required=True, metavar="NAME|FILE", help=_PROFILES),
+        click.option("--run", type=OLD_FOLDER, metavar="RUN", help="A trained run.  [default: the newest below runs/]"),
+        limit_options,
+        click.option("--method", type=method, default="auto", show_default=True, help=_METHOD),
+        click.option("--evaluations", type=click.IntRange(min=1), metavar="N", help=_EVALUATIONS),
+    )
+    for decorator in reversed(decorators):
+        function = decorator(function)
     return function
 
 
@@ -77,3 +101,25 @@ def take_limits(given: dict[str, Any]) -> dict[str, float]:
     """
     limits = {name: given.pop(name) for name in _LIMITS}
     return {name: limit for name, limit in limits.items() if limit is not None}
+
+
+def bundle_table(result: Mapping[str, Any]) -> "RenderableType":
+    """Return the bundles of a result as a table, with their folders and what to do next below it."""
+    from fedsup_deploy.cli import tables
+
+    rows = [
+        {
+            "profile": made["profile"],
+            "arch": made["arch_id"],
+            "accuracy": made["accuracy"],
+            "not recalibrated": made["accuracy_not_recalibrated"],
+            "ms predicted": made["latency_ms_predicted"],
+            "ms measured here": made["latency_ms_measured_here"],
+            "KiB": ", ".join(f"{name} {size / 1024:.0f}" for name, size in made["bytes"].items()),
+        }
+        for made in result["bundles"]
+    ]
+    folders = [made["folder"] for made in result["bundles"]]
+    return tables.titled(
+        tables.rows(rows), "Bundles:", *(f"  {name}" for name in folders), f"next: python {folders[0]}/run.py"
+    )

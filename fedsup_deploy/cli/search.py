@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedsup_deploy import registry
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output, Result
@@ -14,24 +13,7 @@ if TYPE_CHECKING:
 
 
 @click.command("search", cls=Command)
-@click.option(
-    "--profile", "profiles", multiple=True, required=True, metavar="NAME|FILE", help="A device; may be repeated."
-)
-@click.option("--run", type=options.OLD_FOLDER, metavar="RUN", help="A trained run.  [default: the newest below runs/]")
-@options.limit_options
-@click.option(
-    "--method",
-    type=click.Choice(["auto", *registry.names("searcher")]),
-    default="auto",
-    show_default=True,
-    help="auto is exact where everything that fits can be evaluated, else random.",
-)
-@click.option(
-    "--evaluations",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Subnets to measure the accuracy of, at most, per profile.  [default: 200; exact: all that fit]",
-)
+@options.search_options
 @options.seed_option(0, "Decides every random choice of the search.")
 @click.option("--out", type=options.NEW_PATH, metavar="FILE", help="Where to write search.json.")
 @click.pass_obj

@@ -35,8 +35,11 @@ def command(
     settings = load_train_config(config, assignments)
     try:
         # Only now: loading torch takes longer than finding a mistake in the config.
+        from fedsup_deploy.pipeline import runs
         from fedsup_deploy.pipeline.training import train
 
+        if resume and not (out or runs.RUNS / settings.name).exists():
+            click.echo(f"note: no run at {out or runs.RUNS / settings.name} yet; starting one", err=True)
         with output.progress() as listeners:
             result = train(settings, out, resume=resume, listeners=listeners, command=output.command)
     except KeyboardInterrupt as stop:

@@ -112,6 +112,10 @@ def load_data(config: TrainConfig, space: SearchSpace) -> FederatedData:
     splits = load_dataset(config.data.dataset, config.data.root)
     if len(splits.train.classes) < 2:
         raise DataError(f"{config.data.dataset}: got one class, {splits.train.classes[0]!r}, expected at least two")
+    empty = set(range(len(splits.train.classes))) - set(splits.train.labels_N.tolist())
+    if empty:
+        names = ", ".join(splits.train.classes[label] for label in sorted(empty))
+        raise DataError(f"{config.data.dataset}: no training image of class {names}; remove the class or add images")
     train, validation = split_off(splits.train, config.data.validation_fraction, config.seed)
     preprocessing = Preprocessing.fit(train, max(space.resolutions)).for_size(max(space.resolutions))
     options = config.partition.model_dump(exclude={"kind", "num_clients"})

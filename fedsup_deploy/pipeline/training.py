@@ -41,7 +41,8 @@ def train(
     Args:
         config: What to train.
         out: The run's folder; None is `runs/<name of the config>`.
-        resume: Continue from the last checkpoint in the folder; start anew where there is none yet.
+        resume: Continue from the last checkpoint in the folder; start anew where there is none yet. A finished run
+            stays as it is.
         listeners: Called with each event.
         command: The command line, for the record.
 
@@ -62,6 +63,8 @@ def train(
     strategy = make_strategy(config, space)
     folder = runs.RUNS / config.name if out is None else out
     supernet, first_round = _start(folder, config, layout, resume=resume)
+    if (folder / runs.SUPERNET).exists():
+        return summary(folder)
     files.check_writable(folder)
     log = EventLog(folder / runs.EVENTS, listeners)
     log.drop_after(first_round)

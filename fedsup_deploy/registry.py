@@ -36,6 +36,8 @@ TABLES: dict[str, dict[str, str]] = {
     },
     "latency": {
         "roofline": "fedsup_deploy.device.predictor:RooflinePredictor",
+        "table": "fedsup_deploy.device.predictor:TablePredictor",
+        "fitted": "fedsup_deploy.device.predictor:FittedPredictor",
     },
     "searcher": {
         "exact": "fedsup_deploy.searchers.exact:ExactSearcher",

@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from fedsup_deploy.artifact.measured import JsonObject, MeasuredLatency, NotNegative, Section, Text
 from fedsup_deploy.config.document import dotted, show
 from fedsup_deploy.errors import ArtifactError
 
@@ -23,37 +24,30 @@ _MACHINE_PATH = re.compile(
     r"^/\w|(?<![\w.:/)\]-])/[\w.+-]+/[\w.+-]|(?<!\w)~(?:[A-Za-z_]\w*)?/|(?<!\w)[A-Za-z]:[\\/]|\\\\\w|file://"
 )
 
-Text = Annotated[str, Field(min_length=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-NotNegative = Annotated[float, Field(ge=0)]
-JsonObject = dict[str, JsonValue]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-
-class PredictorError(_Section):
+class PredictorError(Section):
     """How far the profile's latency model was off on networks measured on the device."""
 
     acc5: Share
     """Share of networks predicted within 5 %."""
     acc10: Share
     """Share of networks predicted within 10 %."""
-    spearman: float = Field(ge=-1, le=1)
-    """Rank correlation of predicted and measured."""
+    spearman: float | None = Field(ge=-1, le=1)
+    """Rank correlation of predicted and measured; null where there are fewer than three networks."""
     mape: NotNegative
     """Mean of |predicted - measured| / measured; 0.05 is 5 %."""
     num_heldout: int = Field(ge=1)
     """Number of those networks."""
+    method: Text | None = None
+    """How they were held out; null in older files."""
 
 
-class ProfileRecord(_Section):
+class ProfileRecord(Section):
     """The device profile the subnet was picked for."""
 
     name: Text
@@ -66,7 +60,7 @@ class ProfileRecord(_Section):
     """How far its predictions were off on the device; `none` where nobody measured."""
 
 
-class TensorSpec(_Section):
+class TensorSpec(Section):
     """An input or output of the model."""
 
     name: Text
@@ -77,7 +71,7 @@ class TensorSpec(_Section):
     """Element type, such as `float32`."""
 
 
-class Accuracy(_Section):
+class Accuracy(Section):
     """Share of images classified correctly, in [0, 1]."""
 
     dataset: Text
@@ -96,7 +90,7 @@ class Accuracy(_Section):
     """Of the quantised model in this bundle; null when there is none."""
 
 
-class Costs(_Section):
+class Costs(Section):
     """What one inference costs, counted from the architecture: one image, float32."""
 
     num_macs: Count
@@ -109,7 +103,7 @@ class Costs(_Section):
     """Bytes of inputs, outputs and weights read and written, summed over the layers."""
 
 
-class PredictedLatency(_Section):
+class PredictedLatency(Section):
     """Latency by the profile's latency model at batch 1. Nobody timed it."""
 
     value_ms: NotNegative
@@ -129,56 +123,7 @@ class PredictedLatency(_Section):
         return interval_ms
 
 
-class LatencyStatistics(_Section):
-    """Times of single inferences, in ms."""
-
-    num_runs: int = Field(ge=1)
-    """Number of timed inferences."""
-    min_ms: NotNegative
-    """Shortest."""
-    p10_ms: NotNegative
-    """10th percentile."""
-    p50_ms: NotNegative
-    """Median."""
-    p90_ms: NotNegative
-    """90th percentile."""
-    mean_ms: NotNegative
-    """Mean."""
-
-
-class Stability(_Section):
-    """Whether the measurement repeats itself."""
-
-    statistic: Text
-    """What was compared between two halves of the session."""
-    disagreement: NotNegative
-    """Relative difference of the halves."""
-    stable_within: NotNegative
-    """Largest difference that is called stable."""
-    verdict: Literal["stable", "unstable"]
-    """Whether to trust the statistics."""
-
-
-class MeasuredLatency(_Section):
-    """Latency timed on a machine, which `environment` describes. It need not be the profile's device."""
-
-    protocol: JsonObject
-    """How long and how often, batch size included."""
-    statistics: LatencyStatistics
-    """What was found."""
-    stability: Stability
-    """The noise, with a verdict."""
-    load_ms: NotNegative
-    """Time to load the model, in ms."""
-    first_run_ms: NotNegative
-    """Time of the first inference, in ms."""
-    peak_rss_mib: NotNegative | None
-    """Most memory the measuring process held, in MiB; null where the system does not tell."""
-    environment: JsonObject
-    """Processor, threads, runtime and versions."""
-
-
-class FormatParity(_Section):
+class FormatParity(Section):
     """How far one format is from the reference. A scaled difference is divided by its image's scale."""
 
     max_abs_diff: NotNegative
@@ -193,7 +138,7 @@ class FormatParity(_Section):
     """Largest scaled difference of a logit between an input alone and inside a batch."""
 
 
-class ParityRecord(_Section):
+class ParityRecord(Section):
     """What the parity gate compared before this bundle was allowed to exist."""
 
     tolerance: NotNegative
@@ -209,7 +154,7 @@ class ParityRecord(_Section):
     """The findings per format."""
 
 
-class Lineage(_Section):
+class Lineage(Section):
     """SHA-256 of what the bundle was made from."""
 
     run: Sha256
@@ -224,7 +169,7 @@ class Lineage(_Section):
     """The search that picked the architecture; null when it was named by the user."""
 
 
-class FileRecord(_Section):
+class FileRecord(Section):
     """One file of the bundle."""
 
     sha256: Sha256
@@ -233,7 +178,7 @@ class FileRecord(_Section):
     """Its size."""
 
 
-class ManifestDraft(_Section):
+class ManifestDraft(Section):
     """A manifest before its files were written and compared."""
 
     schema_version: Literal[1] = Field(SCHEMA, alias="schema")

@@ -62,8 +62,9 @@ _LIMITS: Final = {
     "macs": "Multiply-accumulates of one image.",
     "params": "Parameters.",
     "memory_mib": "Weights and peak activations.",
+    "activation_mib": "Peak activations alone.",
     "storage_mib": "Size of the weights.",
-    "energy_mj": "Energy of one image.",
+    "energy_mj": "Estimated energy of one image.",
 }
 
 _PROFILES: Final = "A device; may be repeated."

@@ -3,20 +3,33 @@
 A prediction is arithmetic on a profile and never a measurement; results keep the two in separate fields. How far to
 trust it stands in the profile's `error`; where that is `none`, no interval is claimed.
 
-Shapes: N architectures, L layers.
+Shapes: N architectures, L layers, U distinct parts.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedsup_deploy import registry
-from fedsup_deploy.device.profile import ComputeCost, DeviceProfile, HeldOutError, MoveCost, RooflineLatency
+from fedsup_deploy.device.heldout import FloatArray, HeldOutError, conformal_half_width
+from fedsup_deploy.device.latency import (
+    ComputeCost,
+    FittedLatency,
+    LinearCost,
+    MoveCost,
+    PartTime,
+    RooflineLatency,
+    TableLatency,
+)
+from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.errors import ConfigError
-from fedsup_deploy.space.cost import LayerCosts
+from fedsup_deploy.space.cost import LayerCosts, in_blocks
+from fedsup_deploy.space.parts import part_names
+from fedsup_deploy.space.plan import BoolArray, IntArray
 
-FloatArray = NDArray[np.float64]
+_MIB = 2**20
+_NO_COST = LinearCost(us_per_mmac=0.0, us_per_kelement=0.0, us_per_layer=0.0)
 
 
 class LatencyPredictor(Protocol):
@@ -34,8 +47,8 @@ class RooflinePredictor:
     longer to start than to compute.
     """
 
-    def __init__(self, latency: RooflineLatency) -> None:
-        self._latency = latency
+    def __init__(self, latency: RooflineLatency, op_scales: Mapping[str, float] | None = None) -> None:
+        self._latency, self._op_scales = latency, op_scales or {}
 
     def predict(self, costs: LayerCosts) -> FloatArray:
         """Return the latency of N architectures at batch 1, in ms, shape (N,).
@@ -43,14 +56,20 @@ class RooflinePredictor:
         Raises:
             ConfigError: A layer is of a kind the profile has no cost for.
         """
+        scale_L = np.array([self._op_scales.get(op, 1.0) for op in costs.ops])
+        latency_us_N = self.layers_us(costs) @ scale_L + self._latency.network_overhead_us
+        latency_ms_N: FloatArray = latency_us_N / 1e3
+        return latency_ms_N
+
+    def layers_us(self, costs: LayerCosts) -> FloatArray:
+        """Return the time of each layer in microseconds, shape (N, L). Raises what `predict` raises."""
         cost_L = [self._cost_of(op) for op in costs.ops]
         us_per_mac_L = np.array([_us_per_mac(cost) for cost in cost_L])
         overhead_us_L = np.array([cost.overhead_us for cost in cost_L])
         us_per_element = self._latency.bytes_per_element / (self._latency.memory_bandwidth_gb_s * 1e3)
         work_us_NL = np.maximum(costs.num_macs_NL * us_per_mac_L, costs.moved_elements_NL * us_per_element)
-        layers_us_NL = np.where(costs.is_active_NL, work_us_NL + overhead_us_L, 0.0)
-        latency_ms_N: FloatArray = (layers_us_NL.sum(axis=1) + self._latency.network_overhead_us) / 1e3
-        return latency_ms_N
+        layers_us_NL: FloatArray = np.where(costs.is_active_NL, work_us_NL + overhead_us_L, 0.0)
+        return layers_us_NL
 
     def _cost_of(self, op: str) -> ComputeCost | MoveCost:
         known = dict(self._latency.ops)
@@ -60,10 +79,151 @@ class RooflinePredictor:
         return cost
 
 
+class FittedPredictor:
+    """Sum over layers of a linear cost per kind of operation, plus the network's own overhead.
+
+    Channels count in whole blocks of those that the runtime computes together. On top, where the profile has it: a cost
+    of what is read and written, times the share of it that misses the cache.
+    """
+
+    def __init__(self, latency: FittedLatency) -> None:
+        self._latency = latency
+
+    def predict(self, costs: LayerCosts) -> FloatArray:
+        """Return the latency of N architectures at batch 1, in ms, shape (N,).
+
+        Raises:
+            ConfigError: A layer is of a kind that no timed network had, or the size of the networks is not known.
+        """
+        missed_us_N = self._missed_us(costs)
+        if self._latency.channel_block > 1:
+            if costs.plan is None:
+                raise ConfigError("the fitted latency model needs the layers of a search space, not a list of costs")
+            costs = in_blocks(costs, self._latency.channel_block)
+        is_there_L: BoolArray = np.asarray(costs.is_active_NL.any(axis=0))
+        cost_L = [self._cost_of(op, is_there) for op, is_there in zip(costs.ops, is_there_L, strict=True)]
+        us_per_mac_L = np.array([cost.us_per_mmac for cost in cost_L]) / 1e6
+        us_per_element_L = np.array([cost.us_per_kelement for cost in cost_L]) / 1e3
+        overhead_us_L = np.array([cost.us_per_layer for cost in cost_L])
+        layers_us_N = (
+            costs.num_macs_NL @ us_per_mac_L
+            + costs.moved_elements_NL @ us_per_element_L
+            + costs.is_active_NL @ overhead_us_L
+            + missed_us_N
+        )
+        latency_ms_N: FloatArray = (layers_us_N + self._latency.network_overhead_us) / 1e3
+        return latency_ms_N
+
+    def _missed_us(self, costs: LayerCosts) -> FloatArray | float:
+        cache = self._latency.cache
+        if cache is None:
+            return 0.0
+        if costs.working_set_elements_N is None:
+            raise ConfigError("the fitted latency model needs the size of a network, which a list of layers lacks")
+        size_mib_N = size_mib(costs.working_set_elements_N, self._latency.bytes_per_element)
+        share_N = miss_share(size_mib_N, cache.fits_mib, cache.misses_mib)
+        missed_us_N: FloatArray = share_N * costs.moved_elements_NL.sum(axis=1) * (cache.us_per_kelement / 1e3)
+        return missed_us_N
+
+    def _cost_of(self, op: str, is_there: bool) -> LinearCost:
+        known: dict[str, LinearCost] = {str(kind): cost for kind, cost in self._latency.ops.items()}
+        if not is_there:
+            return _NO_COST
+        if op not in known:
+            raise ConfigError(
+                f"the fitted latency model has no cost for {op!r}, no timed network had one; "
+                "build the profile for a space with such layers: fedsup-deploy profile build --space SPACE"
+            )
+        return known[op]
+
+
+class TablePredictor:
+    """Sum of the times of a network's parts, each between its cached and its uncached time, calibrated.
+
+    With c the time of a part run again and again and u that after a network which fills the cache, a and the overheads
+    e of the calibration, and f the share of the network's memory accesses that miss the cache:
+
+        latency = sum over parts of (1 - f) (a c - e_c) + f (a u - e_u), plus e_n;  f rises from 0 to 1 with the size.
+
+    Source: block tables are those of ProxylessNAS (arXiv 1812.00332) and Once-for-All (arXiv 1908.09791), which use one
+    time per block. The second time is ours: a small network keeps its weights in the cache from one run to the next,
+    a large one does not, and a block timed alone always does.
+    """
+
+    def __init__(self, latency: TableLatency) -> None:
+        self._latency = latency
+
+    def predict(self, costs: LayerCosts) -> FloatArray:
+        """Return the latency of N architectures at batch 1, in ms, shape (N,).
+
+        Raises:
+            ConfigError: The costs are not those of a search space, or a part was not timed.
+        """
+        if costs.plan is None or costs.working_set_elements_N is None:
+            raise ConfigError("the table latency model knows the parts of a search space only, not lists of layers")
+        calibration = self._latency.calibration
+        size_mib_N = size_mib(costs.working_set_elements_N, self._latency.bytes_per_element)
+        miss_share_N = miss_share(size_mib_N, calibration.fits_mib, calibration.misses_mib)
+        latency_us_N = np.full(len(size_mib_N), calibration.network_overhead_us)
+        for part in part_names(costs.plan, len(size_mib_N)):
+            # Index -1 takes the last row: what the networks without this part are charged.
+            cached_us_U, uncached_us_U = np.array([*(self._us(name) for name in part.names), (0.0, 0.0)]).T
+            latency_us_N += (1 - miss_share_N) * cached_us_U[part.index_N] + miss_share_N * uncached_us_U[part.index_N]
+        # A part can cost less than the calls it saves; a network cannot.
+        latency_ms_N: FloatArray = np.maximum(latency_us_N, 0.01) / 1e3
+        return latency_ms_N
+
+    def _us(self, name: str) -> tuple[float, float]:
+        time: PartTime | None = self._latency.parts.get(name)
+        if time is None:
+            raise ConfigError(
+                f"the part {name!r} was not timed: the table is about space {self._latency.space}; "
+                "build a profile for this space: fedsup-deploy profile build --space SPACE|RUN"
+            )
+        calibration = self._latency.calibration
+        return (
+            calibration.scale * time.cached_us - calibration.cached_overhead_us,
+            calibration.scale * time.uncached_us - calibration.uncached_overhead_us,
+        )
+
+
+class CalibratedPredictor:
+    """Another model's predictions on a straight line to this device."""
+
+    def __init__(self, inner: LatencyPredictor, scale: float, offset_us: float) -> None:
+        self._inner, self._scale, self._offset_us = inner, scale, offset_us
+
+    def predict(self, costs: LayerCosts) -> FloatArray:
+        """Return the latency of N architectures at batch 1, in ms, shape (N,). Raises what the model raises."""
+        return self._inner.predict(costs) * self._scale + self._offset_us / 1e3
+
+
 def predictor_for(profile: DeviceProfile) -> LatencyPredictor:
-    """Return the predictor for the profile's kind of latency model."""
-    predictor: LatencyPredictor = registry.resolve("latency", profile.latency.kind)(profile.latency)
-    return predictor
+    """Return the predictor for the profile's kind of latency model, with the profile's calibration if it has one."""
+    calibration = profile.calibration
+    make = registry.resolve("latency", profile.latency.kind)
+    if calibration is None:
+        predictor: LatencyPredictor = make(profile.latency)
+        return predictor
+    inner = make(profile.latency, *([] if calibration.op_scales is None else [calibration.op_scales]))
+    return CalibratedPredictor(inner, calibration.scale, calibration.offset_us)
+
+
+def size_mib(elements_N: IntArray, bytes_per_element: int) -> FloatArray:
+    """Return the size of so many weights and activations, in MiB, shape (N,)."""
+    return elements_N.astype(np.float64) * (bytes_per_element / _MIB)
+
+
+def miss_share(size_mib_N: FloatArray, fits_mib: float, misses_mib: float) -> FloatArray:
+    """Return the share of a network's memory accesses that miss the cache, shape (N,).
+
+    Args:
+        size_mib_N: Weights and live activations of the networks, in MiB.
+        fits_mib: Up to this size a network stays in the cache from one run to the next.
+        misses_mib: From this size on nothing of it does.
+    """
+    share_N: FloatArray = np.clip((size_mib_N - fits_mib) / (misses_mib - fits_mib), 0.0, 1.0)
+    return share_N
 
 
 def predict_interval(
@@ -71,20 +231,17 @@ def predict_interval(
 ) -> tuple[FloatArray, FloatArray] | None:
     """Return bounds around predictions, shape (N,) each, in ms; None where there is no ground for a claim.
 
-    The bounds are 5 % (or 10 %) to either side, if at least `level` of the held-out networks were within that.
-
     Args:
         profile: Whose predictions they are.
         latency_ms_N: The predictions.
-        level: Share of networks that must have been inside, in (0, 1].
+        level: Probability that the measured latency of a new network is inside, in (0, 1).
     """
     if not isinstance(profile.error, HeldOutError):
         return None
-    for half_width, share in ((0.05, profile.error.acc5), (0.10, profile.error.acc10)):
-        if share >= level:
-            # |predicted - measured| <= w * measured, solved for what may be measured.
-            return latency_ms_N / (1 + half_width), latency_ms_N / (1 - half_width)
-    return None
+    half_width = conformal_half_width(profile.error, level)
+    if half_width is None:
+        return None
+    return latency_ms_N * max(1 - half_width, 0.0), latency_ms_N * (1 + half_width)
 
 
 def _us_per_mac(cost: ComputeCost | MoveCost) -> float:

@@ -6,38 +6,23 @@ a profile none of whose costs was measured on the device says so in every summar
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fedsup_deploy import files, registry, resources
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.problems import misfit
+from fedsup_deploy.device.heldout import KnownError
+from fedsup_deploy.device.latency import Latency, OpKind
+from fedsup_deploy.device.schema import Dtype, NotNegative, Positive, Section, Text
 
-_BYTES_PER_ELEMENT = {"float32": 4, "float16": 2, "int8": 1}
-
-Dtype = Literal["float32", "float16", "int8"]
 Precision = Literal["fp32", "fp16", "int8"]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Text = Annotated[str, Field(min_length=1)]
+Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+NAME_PATTERN: Final = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 
 
-class _Data(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
-
-
-class DeviceFacts(_Data):
+class DeviceFacts(Section):
     """The hardware."""
 
     soc: Text
@@ -50,7 +35,7 @@ class DeviceFacts(_Data):
     """Main memory, in MiB."""
 
 
-class Runtime(_Data):
+class Runtime(Section):
     """What runs the model there."""
 
     name: Text
@@ -67,132 +52,72 @@ class Runtime(_Data):
     """Power or clock setting the figures are about; null when the device has none, or it is not known."""
 
 
-class Limits(_Data):
+class Limits(Section):
     """Default limits of a search for this device. Each is optional; options of a search override them."""
 
     latency_ms: Positive | None = None
     """Longest time of one inference at batch 1, in ms."""
     memory_mib: Positive | None = None
     """Most memory for weights and live activations, in MiB."""
+    activation_mib: Positive | None = None
+    """Most memory for live activations alone, in MiB: the SRAM of a microcontroller, whose weights stay in flash."""
     storage_mib: Positive | None = None
     """Largest model file, in MiB."""
     energy_mj: Positive | None = None
     """Most energy of one inference, in mJ."""
 
 
-class ComputeCost(_Data):
-    """Cost of an operation that multiplies."""
+class Calibration(Section):
+    """From the latency model of another device to this one, fitted on networks timed here: a straight line, mostly."""
 
-    gmacs_per_s: Positive
-    """Rate at which it multiplies when memory is not what it waits for, in 10^9 MACs per second."""
-    overhead_us: NotNegative
-    """Time of every such layer on top of its work, in microseconds."""
-
-
-class MoveCost(_Data):
-    """Cost of an operation that only moves elements."""
-
-    overhead_us: NotNegative
-    """Time of every such layer on top of its work, in microseconds."""
-
-
-class OperationCosts(_Data):
-    """One cost per kind of operation, as `fedsup_deploy.space.cost` counts them."""
-
-    conv: ComputeCost
-    """Dense convolution, kernel larger than 1x1."""
-    pointwise: ComputeCost
-    """Dense 1x1 convolution."""
-    depthwise: ComputeCost
-    """Convolution with one filter per channel."""
-    linear: ComputeCost
-    """Fully connected layer."""
-    pool: MoveCost
-    """Average pooling."""
-    global_pool: MoveCost
-    """Average over the whole feature map."""
-    add: MoveCost
-    """Sum of two feature maps."""
-    scale: MoveCost
-    """Product of a feature map and one factor per channel."""
+    scale: Positive
+    """What predictions are multiplied with."""
+    offset_us: NotNegative
+    """Added to each prediction, in microseconds."""
+    num_networks: int = Field(ge=1)
+    """Networks it was fitted to."""
+    donor: Text
+    """Name of the profile that the latency model was taken from."""
+    donor_hash: Text
+    """SHA-256 of that profile's content."""
+    op_scales: dict[OpKind, NotNegative] | None = None
+    """What the donor's times of each kind of operation are multiplied with before; of a roofline donor only, null
+    where the straight line alone predicts better."""
 
 
-class RooflineLatency(_Data):
-    """Time of a layer: max(MACs / rate, bytes / bandwidth) + overhead. Of a network: the sum, plus its own overhead.
+class Energy(Section):
+    """What an estimate of energy is made from."""
 
-    Another latency model is another class with its own `kind`, a row in the registry, and a union at
-    `DeviceProfile.latency`.
-    """
-
-    kind: Literal["roofline"]
-    """Name of the latency model."""
-    dtype: Dtype
-    """Element type the costs are about; that of the runtime."""
-    bytes_per_element: int
-    """4 for float32, 2 for float16, 1 for int8."""
-    memory_bandwidth_gb_s: Positive
-    """Rate at which elements are read and written, in 10^9 bytes per second."""
-    network_overhead_us: NotNegative
-    """Time of every inference on top of its layers, in microseconds."""
-    ops: OperationCosts
-    """Costs per kind of operation."""
-
-    @field_validator("bytes_per_element")
-    @classmethod
-    def _agrees_with_dtype(cls, value: int, info: ValidationInfo) -> int:
-        expected = _BYTES_PER_ELEMENT.get(info.data.get("dtype", ""))
-        if expected is not None and value != expected:
-            raise ValueError(f"got {value}, expected {expected} for {info.data['dtype']}")
-        return value
-
-    def figures(self) -> Iterator[str]:
-        """Yield the path of every figure that needs provenance, such as `latency.ops.conv.gmacs_per_s`."""
-        yield "latency.memory_bandwidth_gb_s"
-        yield "latency.network_overhead_us"
-        for op, cost in self.ops:
-            for name, _ in cost:
-                yield f"latency.ops.{op}.{name}"
+    active_power_w: Positive
+    """Power of the device while it infers, in watts. Energy is estimated as power x latency."""
 
 
-class HeldOutError(_Data):
-    """How far the latency model was off on networks measured on the device and not used to build the model."""
+class Measurement(Section):
+    """The latency of one network on the device, beside what the profile predicted: what a fit can learn from."""
 
-    acc5: Share
-    """Share of networks predicted within 5 %."""
-    acc10: Share
-    """Share of networks predicted within 10 %."""
-    spearman: float = Field(ge=-1, le=1)
-    """Rank correlation of predicted and measured."""
-    mape: NotNegative
-    """Mean of |predicted - measured| / measured; 0.05 is 5 %."""
-    num_heldout: int = Field(ge=1)
-    """Number of those networks."""
-
-    @model_validator(mode="after")
-    def _within_10_includes_within_5(self) -> "HeldOutError":
-        if self.acc5 > self.acc10:
-            raise ValueError(f"acc5 {self.acc5} is larger than acc10 {self.acc10}, which includes it")
-        return self
+    arch_id: Text
+    """The network."""
+    predicted_ms: Positive
+    """What this profile predicted, in ms."""
+    measured_ms: Positive
+    """What a clock said, in ms: the shortest of all runs."""
+    verdict: Literal["stable", "unstable"]
+    """Whether parts of the measurement agreed."""
+    protocol: Text
+    """How it was timed."""
+    date: Day
+    """Day of the measurement, in quotes."""
+    environment: Text
+    """Processor, runtime with version, threads."""
 
 
-def _kind_of_error(value: Any) -> str:
-    return "none" if isinstance(value, str) else HeldOutError.__name__
-
-
-# The kind is told from the value, so that a mistake inside the figures is not answered with: expected 'none'.
-KnownError = Annotated[
-    Annotated[Literal["none"], Tag("none")] | Annotated[HeldOutError, Tag(HeldOutError.__name__)],
-    Discriminator(_kind_of_error),
-]
-
-
-class Measured(_Data):
+class Measured(Section):
     """Provenance of a figure measured by us, on the device unless `source` says otherwise."""
 
     kind: Literal["measured"]
     protocol: Text
     """What was timed, and how."""
-    date: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    date: Day
     """Day of the measurement, in quotes: "2026-01-31"."""
     environment: Text
     """Processor, runtime with version, threads."""
@@ -200,7 +125,7 @@ class Measured(_Data):
     """Anything more."""
 
 
-class Published(_Data):
+class Published(Section):
     """Provenance of a figure printed by somebody else, or deduced from such figures; then `source` says how."""
 
     kind: Literal["published"]
@@ -208,7 +133,7 @@ class Published(_Data):
     """Who printed what, and the arithmetic from there to the figure."""
 
 
-class Datasheet(_Data):
+class Datasheet(Section):
     """Provenance of a figure the maker states."""
 
     kind: Literal["datasheet"]
@@ -219,12 +144,12 @@ class Datasheet(_Data):
 Provenance = Annotated[Measured | Published | Datasheet, Field(discriminator="kind")]
 
 
-class DeviceProfile(_Data):
+class DeviceProfile(Section):
     """A class of devices: what they are, what a model may cost there, and what operations cost there."""
 
     schema_version: Literal[1] = Field(alias="schema")
     """Version of this file format."""
-    name: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    name: str = Field(pattern=NAME_PATTERN)
     """Short name; that of the file."""
     description: Text
     """One or two sentences: what the device is and what the figures are worth."""
@@ -238,12 +163,21 @@ class DeviceProfile(_Data):
     """File formats to export."""
     precisions: tuple[Precision, ...] = Field(("fp32",), min_length=1)
     """Number formats to export."""
-    latency: RooflineLatency
-    """What operations cost."""
+    unsupported_ops: tuple[OpKind, ...] = ()
+    """Kinds of operations the runtime cannot run; a search leaves out every architecture that has one."""
+    latency: Latency
+    """What operations or blocks cost."""
+    calibration: Calibration | None = None
+    """Correction of the latency model for this device; null where it is used as it stands."""
+    energy: Energy | None = None
+    """What an estimate of energy is made from; null where nobody knows."""
     error: KnownError
     """How far predictions were off on the device; `none` where nobody measured."""
     provenance: dict[str, Provenance]
     """Where figures come from, by path. `latency.ops` stands for all figures below it, unless a longer path does."""
+
+    measurements: tuple[Measurement, ...] = ()
+    """Networks timed on the device since; `profile fit` can learn from them. Last, so that more can be added."""
 
     @field_validator("formats")
     @classmethod
@@ -256,15 +190,23 @@ class DeviceProfile(_Data):
 
     @field_validator("latency")
     @classmethod
-    def _has_the_dtype_of_the_runtime(cls, latency: RooflineLatency, info: ValidationInfo) -> RooflineLatency:
+    def _has_the_dtype_of_the_runtime(cls, latency: Latency, info: ValidationInfo) -> Latency:
         runtime = info.data.get("runtime")
         if runtime is not None and runtime.dtype != latency.dtype:
             raise ValueError(f"costs are for {latency.dtype}, but the runtime computes in {runtime.dtype}")
         return latency
 
     @model_validator(mode="after")
+    def _scales_operations_of_a_roofline(self) -> "DeviceProfile":
+        calibration = self.calibration
+        if calibration is not None and calibration.op_scales is not None and self.latency.kind != "roofline":
+            expected = f"null: a latency model of kind {self.latency.kind} has no times of single operations"
+            raise misfit([(("calibration", "op_scales"), calibration.op_scales, expected)])
+        return self
+
+    @model_validator(mode="after")
     def _every_figure_has_provenance(self) -> "DeviceProfile":
-        sources = {figure: _source_of(figure, self.provenance) for figure in self.latency.figures()}
+        sources = {figure: _source_of(figure, self.provenance) for figure in self._figures()}
         expected = "its provenance: whether it was measured, published or in a datasheet"
         misfits: list[Any] = [
             (tuple(figure.split(".")), None, expected) for figure, path in sources.items() if path is None
@@ -277,10 +219,19 @@ class DeviceProfile(_Data):
             raise misfit(misfits)
         return self
 
+    def _figures(self) -> Iterator[str]:
+        """Yield the path of every figure that needs provenance."""
+        yield from self.latency.figures()
+        if self.calibration is not None:
+            yield "calibration"
+        if self.energy is not None:
+            yield "energy.active_power_w"
+
     @property
     def provenance_kinds(self) -> tuple[str, ...]:
-        """How the costs are known, sorted: some of `datasheet`, `measured`, `published`."""
-        return tuple(sorted({entry.kind for entry in self.provenance.values()}))
+        """How the costs in time are known, sorted: some of `datasheet`, `measured`, `published`."""
+        about_time = [entry for path, entry in self.provenance.items() if not path.startswith("energy.")]
+        return tuple(sorted({entry.kind for entry in about_time}))
 
     @property
     def is_measured(self) -> bool:
@@ -289,8 +240,8 @@ class DeviceProfile(_Data):
 
     @property
     def profile_hash(self) -> str:
-        """SHA-256 of the profile's content."""
-        return files.sha256_of(self.model_dump(mode="json", by_alias=True))
+        """SHA-256 of what predictions depend on: all but `measurements`."""
+        return files.sha256_of(self.model_dump(mode="json", by_alias=True, exclude={"measurements"}))
 
     def summary(self) -> dict[str, Any]:
         """Return name, description, measured or not, provenance, error, limits and formats, in JSON values."""
@@ -298,9 +249,10 @@ class DeviceProfile(_Data):
         return {
             "name": self.name,
             "description": self.description,
+            "kind": self.latency.kind,
             "is_measured": self.is_measured,
             "provenance": list(self.provenance_kinds),
-            "error": document["error"],
+            "error": "none" if self.error == "none" else self.error.model_dump(exclude={"ratios"}),
             "limits": {name: value for name, value in document["limits"].items() if value is not None},
             "formats": document["formats"],
             "precisions": document["precisions"],
@@ -317,8 +269,8 @@ def load_profile(name_or_path: str | Path) -> DeviceProfile:
 
 
 def list_profiles() -> list[DeviceProfile]:
-    """Return the shipped profiles, by name."""
-    return [load_profile(name) for name in resources.shipped_names("profiles")]
+    """Return the shipped profiles, by name, then those that were built here."""
+    return [load_profile(name) for name in resources.known_names("profiles")]
 
 
 def _source_of(figure: str, provenance: dict[str, Any]) -> str | None:

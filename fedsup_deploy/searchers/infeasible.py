@@ -20,7 +20,9 @@ _LOWEST: Final = {
     "macs": "fewest",
     "params": "fewest",
     "memory_mib": "least",
+    "activation_mib": "least",
     "storage_mib": "least",
+    "energy_mj": "least estimated",
 }
 _COUNTS: Final = ("macs", "params")
 
@@ -36,7 +38,12 @@ def explain_infeasible(pool: Pool, target: Target, prices: Prices) -> Infeasible
         target: The device and its limits.
         prices: Of the pool, on the target.
     """
-    limits, by_limit = target.limits.checked(), prices.by_limit()
+    supported_F = np.flatnonzero(prices.is_supported)
+    if not len(supported_F):
+        return _explain_unsupported(pool, target)
+    prices = prices.take(supported_F)
+    by_limit = prices.by_limit()
+    limits = target.limits.checked(by_limit)
     fits = {name: by_limit[name] <= limit for name, limit in limits.items()}
     impossible = [name for name, fits_N in fits.items() if not fits_N.any()]
     if impossible:
@@ -48,11 +55,19 @@ def explain_infeasible(pool: Pool, target: Target, prices: Prices) -> Infeasible
         cause = " or ".join(sets) + " cannot be met together"
     closest = int(np.argmin(violations(by_limit, target.limits)))
     values = ", ".join(f"{name} {_price(name, by_limit[name][closest], limit)}" for name, limit in limits.items())
-    arch_id = pool.space.decode(pool.genes_NG[closest]).arch_id
+    arch_id = pool.space.decode(pool.genes_NG[supported_F[closest]]).arch_id
     verdict = "no subnet fits" if pool.is_complete else "found no subnet that fits"
     return InfeasibleError(
         f"{verdict} {target.profile.name}: {cause}; closest is {arch_id} with {values}; "
         f"raise {'the limit' if len(impossible) == 1 else 'a limit'} or widen the space ({pool.coverage()})"
+    )
+
+
+def _explain_unsupported(pool: Pool, target: Target) -> InfeasibleError:
+    ops = ", ".join(target.profile.unsupported_ops)
+    return InfeasibleError(
+        f"no subnet fits {target.profile.name}: every one has a layer its runtime cannot run ({ops}); "
+        f"widen the space by choices without such layers ({pool.coverage()})"
     )
 
 
@@ -72,7 +87,7 @@ def _meets_all(fits: dict[str, BoolArray], names: tuple[str, ...]) -> BoolArray:
 
 def _lowest(name: str, target: Target, prices: Prices) -> str:
     lowest = float(prices.by_limit()[name].min())
-    text = _price(name, lowest, target.limits.checked()[name])
+    text = _price(name, lowest, target.limits.given()[name])
     bounds: tuple[FloatArray, FloatArray] | None = target.interval(np.array([lowest])) if name == "latency_ms" else None
     return text if bounds is None else f"{text} ({float(bounds[0][0]):.4g} to {float(bounds[1][0]):.4g})"
 

@@ -5,8 +5,7 @@ Shapes: N architectures.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +17,6 @@ from fedsup_deploy.registry import nearest
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
-#: Limits no price is known for: device profiles carry no energy costs.
-NOT_PRICED: Final = ("energy_mj",)
-
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
@@ -31,8 +27,9 @@ class Limits:
         macs: Multiply-accumulates of one inference.
         params: Parameters.
         memory_mib: Weights and live activations.
+        activation_mib: Live activations alone.
         storage_mib: Weights.
-        energy_mj: Energy of one inference.
+        energy_mj: Estimated energy of one inference.
 
     Raises:
         ConfigError: A limit is not a finite number above 0.
@@ -42,6 +39,7 @@ class Limits:
     macs: float | None = None
     params: float | None = None
     memory_mib: float | None = None
+    activation_mib: float | None = None
     storage_mib: float | None = None
     energy_mj: float | None = None
 
@@ -54,13 +52,13 @@ class Limits:
         """Return the limits there are, by name."""
         return {name: limit for name, limit in dataclasses.asdict(self).items() if limit is not None}
 
-    def checked(self) -> dict[str, float]:
-        """Return the limits that a search can hold candidates to, by name."""
-        return {name: limit for name, limit in self.given().items() if name not in NOT_PRICED}
+    def checked(self, priced: Container[str]) -> dict[str, float]:
+        """Return the limits that a search can hold candidates to, by name: those that a price is known for."""
+        return {name: limit for name, limit in self.given().items() if name in priced}
 
-    def not_checked(self) -> tuple[str, ...]:
+    def not_checked(self, priced: Container[str]) -> tuple[str, ...]:
         """Return the names of the limits that nobody can check; a result has to say so."""
-        return tuple(name for name in self.given() if name in NOT_PRICED)
+        return tuple(name for name in self.given() if name not in priced)
 
 
 def effective_limits(profile: DeviceProfile, requested: Mapping[str, float]) -> Limits:
@@ -73,9 +71,9 @@ def effective_limits(profile: DeviceProfile, requested: Mapping[str, float]) -> 
     for name, limit in requested.items():
         if name not in known:
             raise ConfigError(f"unknown limit {name!r}{nearest(name, known)}")
-        if name in NOT_PRICED:
+        if name == "energy_mj" and profile.energy is None:
             raise ConfigError(
-                f"limit {name}: got {limit}, but profile {profile.name} has no energy model to check it with; "
+                f"limit {name}: got {limit}, but profile {profile.name} states no power to estimate energy from; "
                 "search without this limit and measure the energy on the device"
             )
     return Limits(**{**profile.limits.model_dump(), **requested})
@@ -85,17 +83,17 @@ def violations(prices: Mapping[str, FloatArray], limits: Limits) -> FloatArray:
     """Return by what share of the limit the worst price exceeds it, shape (N,); 0 or less is within all limits.
 
     Args:
-        prices: For each limit's name the price of every architecture, shape (N,) each.
-        limits: Those that cannot be checked are left out.
+        prices: By the name of the limit they are about, shape (N,) each.
+        limits: Those without a price are left out.
     """
-    shares = [prices[name] / limit - 1 for name, limit in limits.checked().items()]
+    shares = [prices[name] / limit - 1 for name, limit in limits.checked(prices).items()]
     return np.max(shares, axis=0) if shares else np.zeros(_count(prices))
 
 
 def within(prices: Mapping[str, FloatArray], limits: Limits) -> BoolArray:
     """Return which architectures are within all limits that can be checked, shape (N,)."""
     fits = np.ones(_count(prices), np.bool_)
-    for name, limit in limits.checked().items():
+    for name, limit in limits.checked(prices).items():
         fits &= prices[name] <= limit
     return fits
 

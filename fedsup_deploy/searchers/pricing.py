@@ -7,11 +7,12 @@ Shapes: N architectures, G genes, P targets.
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from fedsup_deploy.device.profile import DeviceProfile
-from fedsup_deploy.searchers.objective import FloatArray, Limits
+from fedsup_deploy.searchers.objective import BoolArray, FloatArray, Limits
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.cost import LayerCosts
 from fedsup_deploy.space.plan import IntArray
@@ -50,28 +51,36 @@ class Prices:
         num_macs: Multiply-accumulates.
         num_params: Parameters.
         memory_mib: Parameters and peak activations.
+        activation_mib: Peak activations.
         storage_mib: Parameters.
+        is_supported: Whether the device's runtime can run every layer.
+        energy_mj: Estimated: latency times the profile's power; None where it states none.
     """
 
     latency_ms: FloatArray
     num_macs: IntArray
     num_params: IntArray
     memory_mib: FloatArray
+    activation_mib: FloatArray
     storage_mib: FloatArray
+    is_supported: BoolArray
+    energy_mj: FloatArray | None
 
     def by_limit(self) -> dict[str, FloatArray]:
         """Return for the name of each limit the costs that it is about."""
-        return {
+        prices = {
             "latency_ms": self.latency_ms,
             "macs": self.num_macs.astype(np.float64),
             "params": self.num_params.astype(np.float64),
             "memory_mib": self.memory_mib,
+            "activation_mib": self.activation_mib,
             "storage_mib": self.storage_mib,
         }
+        return prices if self.energy_mj is None else {**prices, "energy_mj": self.energy_mj}
 
     def take(self, index_F: IntArray) -> "Prices":
         """Return the costs of some of the architectures."""
-        return Prices(**{field.name: getattr(self, field.name)[index_F] for field in dataclasses.fields(self)})
+        return _each(lambda values: values[index_F], self)
 
 
 def price(
@@ -105,20 +114,28 @@ def price(
 
 def _on_target(elements: cost.Costs, target: Target) -> Prices:
     """Return the prices of architectures whose costs are counted in elements."""
-    mib_per_element = target.profile.latency.bytes_per_element / _MIB
+    profile, layers = target.profile, elements.layers
+    mib_per_element = profile.latency.bytes_per_element / _MIB
+    latency_ms = target.predict(layers)
+    is_unsupported_L = np.isin(layers.ops, profile.unsupported_ops)
     return Prices(
-        latency_ms=target.predict(elements.layers),
+        latency_ms=latency_ms,
         num_macs=elements.num_macs,
         num_params=elements.num_params,
         memory_mib=(elements.num_params + elements.peak_activation_bytes).astype(np.float64) * mib_per_element,
+        activation_mib=elements.peak_activation_bytes.astype(np.float64) * mib_per_element,
         storage_mib=elements.num_params.astype(np.float64) * mib_per_element,
+        is_supported=np.asarray(~layers.is_active_NL[:, is_unsupported_L].any(axis=1)),
+        energy_mj=None if profile.energy is None else latency_ms * profile.energy.active_power_w,
     )
 
 
 def _joined(parts: Sequence[Prices]) -> Prices:
-    return Prices(
-        **{
-            field.name: np.concatenate([getattr(part, field.name) for part in parts])
-            for field in dataclasses.fields(Prices)
-        }
-    )
+    return _each(lambda *values: np.concatenate(values), *parts)
+
+
+def _each(function: Callable[..., Any], *prices: Prices) -> Prices:
+    """Apply a function to the values of every kind of price that there is."""
+    kinds = {field.name: [getattr(one, field.name) for one in prices] for field in dataclasses.fields(Prices)}
+    values: dict[str, Any] = {name: None if one[0] is None else function(*one) for name, one in kinds.items()}
+    return Prices(**values)

@@ -24,7 +24,7 @@ class Problem:
     Args:
         target: The device.
         pool: What was priced.
-        feasible_F: Rows of the pool within all limits, ascending; at least one.
+        feasible_F: Rows of the pool within all limits and without unsupported layers, ascending; at least one.
         prices: Of these, on the device.
     """
 
@@ -61,7 +61,7 @@ def pose(pool: Pool, targets: Sequence[Target], log: EventLog) -> list[Problem]:
 
     problems, misfits = [], []
     for target, prices in zip(targets, price(pool.space, pool.genes_NG, targets, on_priced), strict=True):
-        feasible_F = np.flatnonzero(within(prices.by_limit(), target.limits))
+        feasible_F = np.flatnonzero(within(prices.by_limit(), target.limits) & prices.is_supported)
         problems.append(Problem(target, pool, feasible_F, prices.take(feasible_F)))
         if not len(feasible_F):
             misfits.append((target, prices))

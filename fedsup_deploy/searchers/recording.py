@@ -4,13 +4,14 @@ from typing import Final
 
 import numpy as np
 
-from fedsup_deploy.artifact.manifest import ProfileRecord
+from fedsup_deploy.artifact.manifest import PredictorError, ProfileRecord
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.searchers.pricing import Prices, Target, price
 from fedsup_deploy.searchers.result import Candidate, DeviceResult, front_and_pick
 from fedsup_deploy.searchers.searcher import Outcome
 from fedsup_deploy.space.architecture import Architecture
 
+_ERROR_FIELDS: Final = set(PredictorError.model_fields)
 _RELATIVE_TO: Final = "the accuracy measured on the validation split and the profile's latency model"
 
 
@@ -33,7 +34,7 @@ def record(outcome: Outcome) -> DeviceResult:
         num_feasible=num_feasible,
         num_evaluated=len(candidates),
         limits=target.limits.given(),
-        not_checked=target.limits.not_checked(),
+        not_checked=target.limits.not_checked(prices.by_limit()),
         candidates=candidates,
         front=front,
         pick=pick,
@@ -53,7 +54,9 @@ def _candidates(accuracies: dict[Architecture, float], prices: Prices, target: T
             num_macs=int(prices.num_macs[index]),
             num_params=int(prices.num_params[index]),
             memory_mib=float(prices.memory_mib[index]),
+            activation_mib=float(prices.activation_mib[index]),
             storage_mib=float(prices.storage_mib[index]),
+            energy_mj_estimated=None if prices.energy_mj is None else float(prices.energy_mj[index]),
         )
         for index, (architecture, accuracy) in enumerate(accuracies.items())
     )
@@ -66,6 +69,6 @@ def profile_record(profile: DeviceProfile) -> ProfileRecord:
             "name": profile.name,
             "hash": profile.profile_hash,
             "provenance": profile.provenance_kinds,
-            "error": profile.summary()["error"],
+            "error": "none" if profile.error == "none" else profile.error.model_dump(include=_ERROR_FIELDS),
         }
     )

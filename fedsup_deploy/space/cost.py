@@ -5,7 +5,7 @@ of the deployed network, in which every normalisation is folded into its convolu
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,12 +27,16 @@ class LayerCosts:
         is_active_NL: Which architecture has which layer.
         num_macs_NL: Multiply-accumulates.
         moved_elements_NL: Elements read and written: inputs, outputs, weights and biases.
+        plan: The layers they are the costs of; None where somebody listed the costs of other networks.
+        working_set_elements_N: Weights, biases and the most activations alive at once; None as above.
     """
 
     ops: tuple[str, ...]
     is_active_NL: BoolArray
     num_macs_NL: IntArray
     moved_elements_NL: IntArray
+    plan: NetworkPlan | None = None
+    working_set_elements_N: IntArray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,22 +67,55 @@ def costs(space: SearchSpace, genes_NG: IntArray, bytes_per_element: int = 4) ->
     """
     plan = space.plan_many(genes_NG)
     count = len(genes_NG)
-    rows = [row for layer in plan.layers() for row in _rows(layer)]
-    stacked = [np.stack([np.broadcast_to(row[i], (count,)) for row in rows], axis=1) for i in range(1, 5)]
-    is_active_NL = stacked[0].astype(np.bool_)
-    macs_NL, params_NL, moved_NL = (values.astype(np.int64) * is_active_NL for values in stacked[1:])
+    kinds, is_active_NL, (macs_NL, params_NL, moved_NL) = _table(plan.layers(), count)
+    num_params_N, peak_elements_N = params_NL.sum(axis=1), _peak_elements(plan, count)
     return Costs(
         num_macs=macs_NL.sum(axis=1),
-        num_params=params_NL.sum(axis=1),
+        num_params=num_params_N,
         moved_bytes=moved_NL.sum(axis=1) * bytes_per_element,
-        peak_activation_bytes=_peak_elements(plan, count) * bytes_per_element,
-        layers=LayerCosts(tuple(row[0] for row in rows), is_active_NL, macs_NL, moved_NL),
+        peak_activation_bytes=peak_elements_N * bytes_per_element,
+        layers=LayerCosts(kinds, is_active_NL, macs_NL, moved_NL, plan, num_params_N + peak_elements_N),
     )
 
 
 def costs_of(space: SearchSpace, architectures: Sequence[Architecture], bytes_per_element: int = 4) -> Costs:
     """Return the costs of the given architectures at batch 1, in their order."""
     return costs(space, np.stack([space.encode(architecture) for architecture in architectures]), bytes_per_element)
+
+
+def in_blocks(costs: LayerCosts, block: int) -> LayerCosts:
+    """Return the costs for a runtime that computes channels in blocks, and a part of a block like a whole one.
+
+    Images have fewer channels than a block and are read as they are.
+
+    Args:
+        costs: Of the architectures of a search space.
+        block: Channels of a block.
+    """
+    assert costs.plan is not None, "the costs are those of a search space"
+    layers = [
+        dataclasses.replace(
+            layer,
+            in_channels=np.where(np.less(layer.in_channels, block), layer.in_channels, _up(layer.in_channels, block)),
+            out_channels=_up(layer.out_channels, block),
+        )
+        for layer in costs.plan.layers()
+    ]
+    _, is_active_NL, (macs_NL, _, moved_NL) = _table(layers, len(costs.is_active_NL))
+    return dataclasses.replace(costs, is_active_NL=is_active_NL, num_macs_NL=macs_NL, moved_elements_NL=moved_NL)
+
+
+def _up(channels: Any, block: int) -> Any:
+    return -(-channels // block) * block
+
+
+def _table(layers: Iterable[Layer], count: int) -> tuple[tuple[str, ...], BoolArray, list[IntArray]]:
+    """Return of the operations of N architectures: kinds, which are active; MACs, parameters and moved elements."""
+    rows = [row for layer in layers for row in _rows(layer)]
+    stacked = [np.stack([np.broadcast_to(row[i], (count,)) for row in rows], axis=1) for i in range(1, 5)]
+    is_active_NL = stacked[0].astype(np.bool_)
+    amounts = [values.astype(np.int64) * is_active_NL for values in stacked[1:]]
+    return tuple(row[0] for row in rows), is_active_NL, amounts
 
 
 def _rows(layer: Layer) -> list[tuple[str, Any, Any, Any, Any]]:

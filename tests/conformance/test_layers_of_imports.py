@@ -13,11 +13,13 @@ import pytest
 PACKAGE = "fedsup_deploy"
 ROOT = Path(__file__).parents[2] / PACKAGE
 
+#: The schema of device profiles, which searches read; the rest of `device` stands higher.
+PROFILE = ("device.schema", "device.latency", "device.heldout", "device.profile")
 #: From the lowest layer up. A module belongs where the longest matching name stands; what a line lists are groups.
 LAYERS = (
     ("errors", "rng", "registry", "files", "events", "resources", "version"),
     ("config.reader", "config.document", "config.problems", "config.load"),
-    ("space", "config", "data", "device.profile", "artifact.manifest", "artifact.runner"),
+    ("space", "config", "data", *PROFILE, "artifact.manifest", "artifact.runner"),
     ("supernet", "recalibrate"),
     ("federated", "searchers", "device", "export", "artifact"),
     ("engines", "report"),

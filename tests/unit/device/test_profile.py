@@ -61,6 +61,7 @@ def test_summary_says_what_is_not_measured(tmp_path: Path) -> None:
     expected = {
         "name": "toy",
         "description": "A made-up device.",
+        "kind": "roofline",
         "is_measured": False,
         "provenance": ["datasheet", "published"],
         "error": "none",
@@ -110,7 +111,8 @@ def test_the_hash_changes_with_a_figure(tmp_path: Path) -> None:
         ("    add: {overhead_us: 1}", "    add: {gmacs_per_s: 1, overhead_us: 1}", 22, "unknown key 'gmacs_per_s'"),
         ("    scale:", "    softmax: {overhead_us: 1}\n    scale:", 23, "unknown key 'softmax' in latency.ops"),
         ("    scale: {overhead_us: 1}\n", "", 15, "missing key 'scale' in latency.ops"),
-        ("kind: roofline", "kind: table", 10, "'roofline'"),
+        ("kind: roofline", "kind: tabel", 10, "'roofline'"),
+        ("kind: roofline", "kind: table", 9, "missing key 'space' in latency of kind 'table'"),
         ("memory_bandwidth_gb_s", "memory_bandwidth_mb_s", 9, "memory_bandwidth_gb_s"),
         ("bytes_per_element: 4", "bytes_per_element: 2", 12, "got 2, expected 4 for float32"),
         ("threads: 1, dtype: float32", "threads: 1, dtype: float16", 9, "the runtime computes in float16"),
@@ -127,9 +129,28 @@ def test_the_hash_changes_with_a_figure(tmp_path: Path) -> None:
         ("error: none", "error: {acc: 1}", 24, "in error"),
         (
             "error: none",
-            "error: {acc5: 0.9, acc10: 0.8, spearman: 1, mape: 0.1, num_heldout: 9}",
+            "error: {method: held-out, acc5: 1, acc10: 0, spearman: 1, mape: 0.04, num_heldout: 1, ratios: [1.04]}",
             24,
-            "acc5 0.9 is larger than acc10 0.8",
+            "acc5 1.0 is larger than acc10 0.0",
+        ),
+        (
+            "error: none",
+            "error: {method: held-out, acc5: 1, acc10: 1, spearman: 1, mape: 0.2, num_heldout: 1, ratios: [1.25]}",
+            24,
+            "got acc5 1.0, expected 0 from the ratios",
+        ),
+        (
+            "error: none",
+            "error: {method: held-out, acc5: 1, acc10: 1, spearman: 1, mape: 0, num_heldout: 2, ratios: [1]}",
+            24,
+            "got 1 ratios, expected 2, ascending",
+        ),
+        ("formats: [onnx]", "formats: [onnx]\nunsupported_ops: [softmax]", 8, "unsupported_ops"),
+        (
+            "formats: [onnx]",
+            "formats: [onnx]\nenergy: {active_power_w: 5}",
+            8,
+            "energy.active_power_w: got 5, expected its provenance",
         ),
         (
             "  latency: {kind: published, source: a table}\n",

@@ -83,7 +83,7 @@ def make_target() -> Callable[..., Target]:
     """Make a device with the given limits, on which one MAC takes 1 us; its own limit of 2.5 ms is replaced."""
 
     def make(name: str = "raspberry-pi-4", predict: Any = macs_as_us, interval: Any = None, **limits: float) -> Target:
-        profile = load_profile(name)
+        profile = load_profile(name).model_copy(update={"energy": None, "error": "none"})
         return Target(
             profile,
             effective_limits(profile, {"latency_ms": 1e6, **limits}),

@@ -1,5 +1,6 @@
 """What a user reads when nothing fits. Costs as counted in conftest.py."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -55,6 +56,7 @@ def test_the_interval_of_the_prediction_is_given_where_there_is_one(
         ({"macs": 600}, "macs <= 600, fewest 644; closest"),
         ({"params": 50.5}, "params <= 50.5, fewest 52; closest"),
         ({"memory_mib": 1e-4}, "memory_mib <= 0.0001, least 0.0005646; closest"),
+        ({"activation_mib": 1e-4}, "activation_mib <= 0.0001, least 0.0003662; closest"),
         ({"storage_mib": 1e-4}, "storage_mib <= 0.0001, least 0.0001984; closest"),
     ],
 )
@@ -62,6 +64,31 @@ def test_every_limit_is_named_in_its_own_words(
     toy_space: SearchSpace, make_target: MakeTarget, limits: dict[str, float], expected: str
 ) -> None:
     assert expected in message(toy_space, make_target(**limits))
+
+
+def test_a_device_that_can_run_no_subnet_is_told_apart_from_one_with_tight_limits(
+    toy_space: SearchSpace, make_target: MakeTarget
+) -> None:
+    target = make_target()
+    profile = target.profile.model_copy(update={"unsupported_ops": ("depthwise",)})
+    assert message(toy_space, dataclasses.replace(target, profile=profile)) == (
+        "no subnet fits raspberry-pi-4: every one has a layer its runtime cannot run (depthwise); "
+        "widen the space by choices without such layers (all 2 tried)"
+    )
+
+
+def test_the_closest_is_one_that_the_device_can_run(make_target: MakeTarget) -> None:
+    """Without squeeze-excitation the space is smaller, and its smallest subnet stands at another row."""
+    stage = {"name": "mb1", "widths": (8, 16), "depths": (1,), "squeeze_excite": (False, True)}
+    space = SearchSpace.model_validate(
+        {"schema": 1, "name": "se", "family": "mobilenet", "resolutions": (8,), "stem": {"widths": (8,)}}
+        | {"stages": (stage,)}
+    )
+    target = make_target(predict=lambda costs: 1e6 + rising_us(costs), latency_ms=0.001)
+    profile = target.profile.model_copy(update={"unsupported_ops": ("scale",)})
+    closest = space.decode(space.enumerate_genes()[2])
+    assert not any(block.has_se for stage in closest.stages for block in stage)
+    assert f"closest is {closest.arch_id} " in message(space, dataclasses.replace(target, profile=profile))
 
 
 def test_all_limits_that_cannot_be_met_alone_are_named_and_no_other(

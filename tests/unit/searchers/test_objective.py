@@ -5,14 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from fedsup_deploy.device.profile import DeviceProfile, load_profile
+from fedsup_deploy.device.profile import DeviceProfile, Energy, load_profile
+from fedsup_deploy.device.profile import Limits as ProfileLimits
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.searchers.objective import Limits, effective_limits, front, pick, violations, within
 
 
 def profile_with(**limits: float) -> DeviceProfile:
-    shipped = load_profile("raspberry-pi-4").model_dump(by_alias=True)
-    return DeviceProfile.model_validate({**shipped, "limits": limits})
+    shipped = load_profile("raspberry-pi-4")
+    return shipped.model_copy(update={"limits": ProfileLimits.model_validate(limits), "energy": None})
 
 
 def test_limits_of_the_request_replace_those_of_the_profile_one_by_one() -> None:
@@ -20,16 +21,21 @@ def test_limits_of_the_request_replace_those_of_the_profile_one_by_one() -> None
     assert limits.given() == {"latency_ms": 1.0, "macs": 1e6, "memory_mib": 8.0}
 
 
-def test_an_energy_limit_of_the_profile_is_listed_as_not_checked() -> None:
+def test_a_limit_of_the_profile_that_has_no_price_is_listed_as_not_checked() -> None:
     limits = effective_limits(profile_with(latency_ms=2.5, energy_mj=4.0), {})
-    assert limits.not_checked() == ("energy_mj",)
-    assert limits.checked() == {"latency_ms": 2.5}
+    assert limits.not_checked({"latency_ms", "macs"}) == ("energy_mj",)
+    assert limits.checked({"latency_ms", "macs"}) == {"latency_ms": 2.5}
     assert limits.given() == {"latency_ms": 2.5, "energy_mj": 4.0}
 
 
-def test_a_requested_energy_limit_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"limit energy_mj: got 3\.0, but profile raspberry-pi-4 has no energy model"):
+def test_a_requested_energy_limit_is_refused_where_no_power_is_stated() -> None:
+    with pytest.raises(ConfigError, match=r"limit energy_mj: got 3\.0, but profile raspberry-pi-4 states no power"):
         effective_limits(profile_with(), {"energy_mj": 3.0})
+
+
+def test_a_requested_energy_limit_holds_where_a_power_is_stated() -> None:
+    profile = profile_with().model_copy(update={"energy": Energy(active_power_w=5.0)})
+    assert effective_limits(profile, {"energy_mj": 3.0}).given() == {"energy_mj": 3.0}
 
 
 def test_an_unknown_limit_is_refused_with_the_nearest_known() -> None:

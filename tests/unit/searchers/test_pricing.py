@@ -1,11 +1,13 @@
 """Prices, on the architectures that conftest.py counts by hand."""
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
-from fedsup_deploy.device.profile import DeviceProfile
+from fedsup_deploy.device.profile import DeviceProfile, Energy
 from fedsup_deploy.searchers.pricing import Target, price
 from fedsup_deploy.space.search_space import SearchSpace
 
@@ -19,11 +21,33 @@ def test_prices_are_those_counted_by_hand(toy_space: SearchSpace, make_target: C
         "macs": [644, 840],
         "params": [52, 74],
         "memory_mib": [(52 + 96) * 4 / MIB, (74 + 160) * 4 / MIB],
+        "activation_mib": [96 * 4 / MIB, 160 * 4 / MIB],
         "storage_mib": [52 * 4 / MIB, 74 * 4 / MIB],
     }
     assert list(prices.by_limit()) == list(expected)
     for name, values in prices.by_limit().items():
         assert values.tolist() == pytest.approx(expected[name], rel=1e-12), name
+
+
+def test_energy_is_estimated_as_power_times_latency(toy_space: SearchSpace, make_target: Callable[..., Target]) -> None:
+    target = with_profile(make_target(), energy=Energy(active_power_w=5.0))
+    (prices,) = price(toy_space, toy_space.enumerate_genes(), [target])
+    expected = [5.0 * 0.644, 5.0 * 0.840]
+    assert prices.by_limit()["energy_mj"].tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("unsupported", "expected"), [(("scale",), [True, True]), (("depthwise",), [False, False])])
+def test_an_architecture_with_a_layer_that_cannot_run_is_told(
+    toy_space: SearchSpace, make_target: Callable[..., Target], unsupported: tuple[str, ...], expected: list[bool]
+) -> None:
+    (prices,) = price(
+        toy_space, toy_space.enumerate_genes(), [with_profile(make_target(), unsupported_ops=unsupported)]
+    )
+    assert prices.is_supported.tolist() == expected
+
+
+def with_profile(target: Target, **changes: Any) -> Target:
+    return dataclasses.replace(target, profile=target.profile.model_copy(update=changes))
 
 
 def as_int8(target: Target) -> Target:

@@ -78,6 +78,8 @@ def test_the_record_of_an_exact_search(toy_space: SearchSpace, make_target: Make
                 "num_params": 52,
                 "memory_mib": (52 + 96) * 4 / 2**20,
                 "storage_mib": 52 * 4 / 2**20,
+                "activation_mib": 96 * 4 / 2**20,
+                "energy_mj_estimated": None,
             },
             {
                 "arch_id": wide.arch_id,
@@ -89,6 +91,8 @@ def test_the_record_of_an_exact_search(toy_space: SearchSpace, make_target: Make
                 "num_params": 74,
                 "memory_mib": (74 + 160) * 4 / 2**20,
                 "storage_mib": 74 * 4 / 2**20,
+                "activation_mib": 160 * 4 / 2**20,
+                "energy_mj_estimated": None,
             },
         ],
         "front": [narrow.arch_id, wide.arch_id],

@@ -1,7 +1,5 @@
 """Closed-form costs of networks small enough to add up by hand."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -87,9 +85,13 @@ def test_costs_of_many_are_those_of_each(tiny_space: SearchSpace) -> None:
     for index in (0, 21, 63):
         alone = cost.costs_of(tiny_space, [tiny_space.decode(genes_NG[index])])
         assert together.row(index) == alone.row(0)
-        for field in dataclasses.fields(cost.LayerCosts)[1:]:
-            first, second = getattr(together.layers, field.name)[index], getattr(alone.layers, field.name)[0]
-            assert np.array_equal(first, second), field.name
+        for name in ("is_active_NL", "num_macs_NL", "moved_elements_NL", "working_set_elements_N"):
+            assert np.array_equal(getattr(together.layers, name)[index], getattr(alone.layers, name)[0]), name
+
+
+def test_the_working_set_is_all_weights_and_the_most_activations_alive(tiny_space: SearchSpace) -> None:
+    found = cost.costs(tiny_space, tiny_space.enumerate_genes(), bytes_per_element=1)
+    assert np.array_equal(found.layers.working_set_elements_N, found.num_params + found.peak_activation_bytes)
 
 
 def test_totals_are_the_sums_over_layers(tiny_space: SearchSpace) -> None:

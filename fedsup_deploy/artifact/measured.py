@@ -1,0 +1,104 @@
+"""A measured latency as a manifest keeps it: what a clock said, how it was asked, and whether to trust it.
+
+Owns the fields and their units; the figures are `fedsup_deploy.artifact.runner`'s.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+Text = Annotated[str, Field(min_length=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+JsonObject = dict[str, JsonValue]
+
+
+class Section(BaseModel):
+    """Part of a manifest: cannot be changed, holds no unknown key, converts no value."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class LatencyStatistics(Section):
+    """Times of single inferences, in ms."""
+
+    num_runs: int = Field(ge=1)
+    """Number of timed inferences."""
+    min_ms: NotNegative
+    """Shortest."""
+    p10_ms: NotNegative
+    """10th percentile."""
+    p50_ms: NotNegative
+    """Median."""
+    p90_ms: NotNegative
+    """90th percentile."""
+    mean_ms: NotNegative
+    """Mean."""
+    p90_bound_ms: NotNegative | None = None
+    """What 90 % of all inferences stay within, 99 % sure; null where there were too few."""
+
+
+class Stability(Section):
+    """Whether the measurement repeats itself."""
+
+    statistic: Text
+    """What was compared between two parts of the session."""
+    disagreement: NotNegative
+    """Relative difference of even and odd visits."""
+    drift: NotNegative | None = None
+    """Relative difference of the first and the second half; null where it was not looked at."""
+    spread: NotNegative | None = None
+    """How far single visits lie apart, relative to their median; null where it was not looked at."""
+    spread_within: NotNegative | None = None
+    """Largest spread that is called stable; null as above."""
+    stable_within: NotNegative
+    """Largest difference that is called stable."""
+    verdict: Literal["stable", "unstable"]
+    """Whether to trust the statistics."""
+
+
+class MeasuredEnergy(Section):
+    """Energy of one inference by a sensor of the machine."""
+
+    energy_mj: NotNegative
+    """All that the sensor saw, per inference, in mJ."""
+    net_energy_mj: float
+    """The same less what the machine takes when idle; noise may make it negative."""
+    idle_power_w: NotNegative
+    """What it takes when idle, in W."""
+    num_runs: int = Field(ge=1)
+    """Number of inferences."""
+    seconds: NotNegative
+    """How long they took together."""
+    covers: Text
+    """What the sensor sees: `package`, all of the processor, or `module`, the whole board."""
+    source: Text
+    """Kind of sensor."""
+
+
+class MeasuredLatency(Section):
+    """Latency timed on a machine, which `environment` describes. It need not be the profile's device."""
+
+    protocol: JsonObject
+    """How long and how often, batch size included."""
+    statistics: LatencyStatistics
+    """What was found."""
+    stability: Stability
+    """The noise, with a verdict."""
+    load_ms: NotNegative
+    """Time to load the model, in ms."""
+    first_run_ms: NotNegative
+    """Time of the first inference, in ms."""
+    peak_rss_mib: NotNegative | None
+    """Most memory the measuring process held, in MiB; null where the system does not tell."""
+    environment: JsonObject
+    """Processor, threads, runtime and versions."""
+    is_min_runs_met: bool | None = None
+    """Whether there were as many inferences as the protocol wants; null where nobody looked."""
+    is_min_duration_met: bool | None = None
+    """Whether they took as long as it wants; null where nobody looked."""
+    ruler: JsonObject | None = None
+    """The same in turns with a fixed model, as a ratio to its latency; null without one."""
+    energy: MeasuredEnergy | None = None
+    """What a sensor of the machine said about the energy; null where there is none."""

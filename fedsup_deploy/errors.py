@@ -8,7 +8,8 @@ FedsupError                  1
 ├── GateError                6   an exported model does not compute what it must
 ├── FederationError          7   too few clients answered
 ├── OutputError              8   the result cannot be written where it was asked for
-└── DependencyError          9   an optional library is needed and not installed
+├── DependencyError          9   an optional library is needed and not installed
+└── DeviceError             10   another machine cannot be reached, or the work there failed
 
 The number is the exit code of the command line. A message reads: what: got X, expected Y - where - what to do.
 Errors that are ours (broken invariants) are `AssertionError` and show a traceback.
@@ -67,3 +68,9 @@ class DependencyError(FedsupError):
     """An optional library is needed and not installed."""
 
     exit_code = 9
+
+
+class DeviceError(FedsupError):
+    """Another machine cannot be reached, or the work there failed."""
+
+    exit_code = 10

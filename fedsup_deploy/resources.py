@@ -6,6 +6,8 @@ from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.registry import nearest
 
 _PACKAGE = Path(__file__).parent
+#: What a user makes more of: files of these kinds are also found, by name, below the current folder.
+_OWN = ("profiles",)
 
 
 def shipped_folder(kind: str) -> Path:
@@ -14,9 +16,21 @@ def shipped_folder(kind: str) -> Path:
     return installed if installed.is_dir() else _PACKAGE.parent / kind
 
 
+def is_installed(path: Path) -> bool:
+    """Return whether a file is part of the installed package, where nobody should write."""
+    return _PACKAGE / "shipped" in path.resolve().parents
+
+
 def shipped_names(kind: str) -> list[str]:
     """Return the names (file stems) shipped under `kind`, sorted."""
     return sorted(path.stem for path in shipped_folder(kind).glob("*.yaml"))
+
+
+def known_names(kind: str) -> list[str]:
+    """Return the names that `find` knows: those shipped, then others of the user's own."""
+    shipped = shipped_names(kind)
+    own = sorted(path.stem for path in _own_folder(kind).glob("*.yaml")) if kind in _OWN else []
+    return [*shipped, *(name for name in own if name not in shipped)]
 
 
 def find(kind: str, name_or_path: str | Path, *, beside: Path | None = None) -> Path:
@@ -24,18 +38,26 @@ def find(kind: str, name_or_path: str | Path, *, beside: Path | None = None) -> 
 
     Args:
         kind: `profiles`, `configs` or `configs/spaces`.
-        name_or_path: A shipped name (`jetson-nano`), or a path to a YAML file.
+        name_or_path: The name of a profile below `profiles/` in the current folder, a shipped name (`jetson-nano`), or
+            a path to a YAML file.
         beside: A folder that relative paths may also be relative to: that of the file which names this one.
 
     Raises:
         ConfigError: Neither a file nor a shipped name; the message names the nearest.
     """
     text = str(name_or_path)
-    candidates = [Path(text)] if text.endswith((".yaml", ".yml")) else [shipped_folder(kind) / f"{text}.yaml"]
+    candidates = [Path(text)]
+    if not text.endswith((".yaml", ".yml")):
+        folders = [*([_own_folder(kind)] if kind in _OWN else []), shipped_folder(kind)]
+        candidates = [folder / f"{text}.yaml" for folder in folders]
     if beside is not None and not candidates[0].is_absolute():
         candidates.insert(0, beside / candidates[0])
     for candidate in candidates:
         if candidate.is_file():
             return candidate
     word = {"profiles": "profile", "configs": "config", "configs/spaces": "search space"}[kind]
-    raise ConfigError(f"no {word} {text!r}: no such file or shipped name{nearest(text, shipped_names(kind))}")
+    raise ConfigError(f"no {word} {text!r}: no such file or shipped name{nearest(text, known_names(kind))}")
+
+
+def _own_folder(kind: str) -> Path:
+    return Path(kind)

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterator
 
-from fedsup_deploy.artifact.manifest import ManifestDraft, MeasuredLatency, ParityRecord, PredictedLatency
+from fedsup_deploy.artifact.manifest import ManifestDraft, ParityRecord, PredictedLatency
+from fedsup_deploy.artifact.measured import MeasuredLatency
 
 _USE = """\
 ```python

@@ -9,6 +9,8 @@ Shape suffixes: V vectors, C channels, S side of the input, K classes.
 
 import io
 import json
+import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +26,9 @@ from fedsup_deploy.artifact.manifest import (
     FILENAME,
     Manifest,
     ManifestDraft,
-    MeasuredLatency,
     ParityRecord,
 )
+from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.artifact.model_card import render_model_card
 from fedsup_deploy.errors import ArtifactError, DependencyError, FedsupError, GateError
 
@@ -114,7 +116,7 @@ def write_bundle(
         parity = ParityRecord.model_validate_json(json.dumps(gate(partial, vectors)))
         if measure is not None:
             draft = draft.model_copy(update={"latency_measured": measure(partial / MODEL)})
-        files.write_text(partial / CARD, render_model_card(draft, parity, tuple(writers)))
+        files.write_text(partial / CARD, render_model_card(draft, parity, tuple(sorted(writers))))
         manifest = _complete(draft, parity, partial)
         files.write_text(partial / FILENAME, manifest.to_json())
         _run_checks(partial, shown=folder)
@@ -137,6 +139,34 @@ def load_manifest(folder: Path) -> Manifest:
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path}: cannot be read: {runner.first_line(error)}") from error
     return Manifest.from_json(text, str(path))
+
+
+def record_measurement(folder: Path, latency: MeasuredLatency) -> Manifest:
+    """Replace the measured latency of a bundle: in its manifest, and in the model card, which shows it.
+
+    Every other file stays as it is, whole or altered, and so does what is not part of the bundle.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        ArtifactError: The folder holds no bundle.
+        OutputError: The folder cannot be written.
+
+    Side effects: Replaces `folder` in one step.
+    """
+    old = load_manifest(folder)
+    new = old.model_copy(update={"latency_measured": latency})
+    formats = tuple(sorted(set(old.files) - {VECTORS, RUNNER, CARD}))
+    card = render_model_card(new, new.parity, formats)
+    with files.atomic_directory(folder) as partial:
+        shutil.copytree(folder, partial, symlinks=True, copy_function=_link, dirs_exist_ok=True)
+        files.write_text(partial / CARD, card)
+        document = new.model_dump(mode="json", by_alias=True)
+        document["files"][CARD] = _record(partial / CARD)
+        manifest = Manifest.model_validate_json(json.dumps(document))
+        files.write_text(partial / FILENAME, manifest.to_json())
+    return manifest
 
 
 def verify_bundle(folder: Path) -> dict[str, Any]:
@@ -163,6 +193,22 @@ def verify_bundle(folder: Path) -> dict[str, Any]:
     }
 
 
+def raise_if_failed(report: Mapping[str, Any], where: str) -> None:
+    """Turn the report of a runner that found something wrong into the error that it is.
+
+    Args:
+        report: What `run.py --json` prints.
+        where: The bundle, for the message.
+
+    Raises:
+        ArtifactError: A file is missing or altered.
+        GateError: The outputs differ from the recorded ones, or depend on the batch.
+        DependencyError: NumPy or onnxruntime cannot be imported.
+    """
+    if report["exit_code"] != runner.OK:
+        raise _ERRORS[report["exit_code"]](f"{where}: {report['reason']}")
+
+
 def _run_checks(folder: Path, shown: Path) -> dict[str, Any]:
     """Return the report of the bundle's own runner; `shown` stands for the folder in messages."""
     report: dict[str, Any] = {}
@@ -175,12 +221,21 @@ def _run_checks(folder: Path, shown: Path) -> dict[str, Any]:
 
 def _complete(draft: ManifestDraft, parity: ParityRecord, folder: Path) -> Manifest:
     """Return the whole manifest: the draft, the parity, and every file that lies in the folder."""
-    records = {
-        path.name: {"sha256": files.sha256(path), "bytes": path.stat().st_size} for path in sorted(folder.iterdir())
-    }
     document = {
         **draft.model_dump(mode="json", by_alias=True),
         "parity": parity.model_dump(mode="json"),
-        "files": records,
+        "files": {path.name: _record(path) for path in sorted(folder.iterdir())},
     }
     return Manifest.model_validate_json(json.dumps(document))
+
+
+def _record(path: Path) -> dict[str, Any]:
+    return {"sha256": files.sha256(path), "bytes": path.stat().st_size}
+
+
+def _link(source: str, target: str) -> None:
+    """Give a file a second name, or copy it where the file system has only one for each."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -35,7 +35,7 @@ cli = LazyGroup(
         "recalibrate": "Take a subnet's normalisation statistics from the clients.",
         "export": "Make one verified bundle of model files per device profile.",
         "deploy": "Search and export for a whole fleet in one call.",
-        "measure": "Time a bundle or an ONNX model on this machine.",
+        "measure": "Time a bundle or an ONNX model, on this machine or another.",
         "verify": "Check a bundle's hashes and that its models compute what they must.",
         "inspect": "Say what a file or folder of ours is and what made it.",
         "profile": "List, show and validate device profiles.",

@@ -1,12 +1,19 @@
 """`fedsup-deploy measure`."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
-from fedsup_deploy.cli.output import Output
+from fedsup_deploy.cli.output import Output, Result
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from fedsup_deploy.device.ssh import Access
 
 
 @click.command("measure", cls=Command)
@@ -19,13 +26,90 @@ from fedsup_deploy.cli.output import Output
     type=click.Choice(["quick", "full"]),
     default="quick",
     show_default=True,
-    help="full takes longer and is steadier.",
+    help="quick takes some seconds; full a minute or more, and bounds p90.",
 )
+@click.option("--ruler", type=options.OLD_FILE, metavar="MODEL", help="An .onnx file to compare with, in turns.")
+@click.option("--save-to-profile", "can_save", is_flag=True, help="The profile of a bundle keeps the result.")
+@click.option("--on", metavar="ssh://[USER@]HOST[:PORT]", help="Another machine; a bundle then holds the result.")
+@click.option("--python", metavar="NAME", help="Python 3.8 or later on that machine.  [default: python3]")
+@click.option("--install", is_flag=True, help="Get what Python lacks there with pip, for this run only.")
+@click.option("--ssh-config", type=options.OLD_FILE, metavar="FILE", help="A configuration for ssh instead of yours.")
 @click.pass_obj
-def command(output: Output, path: Path, threads: int, protocol: str) -> None:
-    """Time a bundle or an ONNX model on this machine."""
-    from fedsup_deploy.pipeline.measuring import measure
+def command(output: Output, /, path: Path, threads: int, protocol: str, can_save: bool, **more: Any) -> None:
+    """Time a bundle or an ONNX model, on this machine or another."""
+    from fedsup_deploy.pipeline.measuring import measure, measure_on
 
+    access = _access(**more)
     with output.progress() as listeners:
-        result = measure(path, threads, protocol, listeners)
-    output.emit(result)
+        if access is None:
+            result = measure(path, threads, protocol, listeners, ruler=more["ruler"], can_save=can_save)
+        else:
+            result = measure_on(path, access, threads, protocol, listeners, can_save=can_save)
+    output.emit(result, _table)
+
+
+def _access(
+    *, ruler: Path | None, on: str | None, python: str | None, install: bool, ssh_config: Path | None
+) -> "Access | None":
+    """Return how to get into the other machine; None if it is this one.
+
+    Raises:
+        UsageError: Options that go with one of them are given for the other.
+        ConfigError: The machine is not named as it should be.
+    """
+    if on is None:
+        if python is not None or install or ssh_config is not None:
+            raise click.UsageError("--python, --install and --ssh-config are about another machine; name it with --on")
+        return None
+    if ruler is not None:
+        raise click.UsageError("--ruler compares on this machine only; leave it out, or --on")
+    from fedsup_deploy.device.ssh import Access, Target
+
+    return Access(Target.parse(on), python or "python3", install, ssh_config)
+
+
+def _table(result: Result) -> "RenderableType":
+    from fedsup_deploy.cli import tables
+
+    found, bound = result["statistics"], result["protocol"]["name"] == "full"
+    names = ("min", "p10", "p50", "p90", *(("p90_bound",) if bound else ()))
+    row = {f"{name.replace('_', ' ')} ms": found[f"{name}_ms"] for name in names}
+    return tables.titled(tables.rows([{**row, "runs": found["num_runs"]}]), *_lines(result))
+
+
+def _lines(result: Result) -> Iterator[str]:
+    """Yield what stands below the latencies."""
+    from fedsup_deploy.cli.tables import cell
+
+    yield f"once: load {cell(result['load_ms'])} ms, first run {cell(result['first_run_ms'])} ms, cold: no latency"
+    yield f"memory: {cell(result['peak_rss_mib'])} MiB, the most this process held"
+    if result["energy"] is not None:
+        energy = result["energy"]
+        net = f"{cell(energy['net_energy_mj'])} mJ above idle"
+        yield f"energy: {cell(energy['energy_mj'])} mJ, {net}; {energy['source']} of the {energy['covers']}"
+    elif result["energy_estimated"] is not None:
+        estimate = result["energy_estimated"]
+        power = f"{cell(estimate['active_power_w'])} W, which the profile states, x the median latency"
+        yield f"energy: {cell(estimate['energy_mj'])} mJ ESTIMATED as {power}; not measured"
+    if result["ruler"] is not None:
+        yield _ruler(result["ruler"])
+    if result["saved_to"] is not None:
+        yield f"saved to {result['saved_to']}; profile fit can learn from it"
+    if not (result["is_min_runs_met"] and result["is_min_duration_met"]):
+        yield "too short: fewer runs or less time than the protocol wants"
+    yield _verdict(result["stability"])
+
+
+def _verdict(stability: dict[str, Any]) -> str:
+    apart = max(stability["disagreement"], stability["drift"])
+    parts = f"differs by {apart:.1%} between parts of the session (stable: {stability['stable_within']:.0%})"
+    visits = f"by {stability['spread']:.1%} between visits (stable: {stability['spread_within']:.0%})"
+    return f"{stability['verdict']}: {stability['statistic']} {parts}, {visits}"
+
+
+def _ruler(ruler: dict[str, Any]) -> str:
+    from fedsup_deploy.cli.tables import cell
+
+    kept = f"{ruler['num_visits_kept']} of {ruler['num_visits']} visits"
+    verdict = ruler["stability"]["verdict"]
+    return f"ratio to the ruler: {cell(ruler['ratio'])}, by {kept} during which it was steady; {verdict}"

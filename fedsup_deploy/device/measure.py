@@ -1,77 +1,34 @@
-"""Latency measured on this machine: the protocol around the arithmetic of `fedsup_deploy.artifact.runner`.
+"""Latency measured on this machine: what a user asks for, and what the visits of a session come to.
 
-Owns how long, how often and in which order models are timed. It never predicts, and it calls a session whose halves
-disagree unstable rather than quote it as if nothing had happened.
+The arithmetic is that of `fedsup_deploy.artifact.runner`, the order that of `fedsup_deploy.device.session`. It never
+predicts, and it calls a session whose parts disagree unstable rather than quote it as if nothing had happened.
 """
 
-import dataclasses
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
-from fedsup_deploy import rng
 from fedsup_deploy.artifact import runner
+from fedsup_deploy.device import session
+from fedsup_deploy.device.energy import EnergyMeter, energy_per_inference
 from fedsup_deploy.errors import ArtifactError, ConfigError
-from fedsup_deploy.registry import nearest
 
 #: A visit counts only if the ruler took the same time before and after it, within this share.
-_RULER_WITHIN = 0.05
-#: Models timed between two looks at the ruler.
-_MODELS_PER_RULER = 4
-#: Runs at the start of a visit that are not counted: they bring the model back into the caches.
-_RUNS_TO_REWARM = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Protocol:
-    """How long a model is timed.
-
-    Args:
-        warm_up_runs: Runs that are not counted, at least.
-        warm_up_seconds: Time that is not counted, at least.
-        min_runs: Counted runs, at least.
-        min_seconds: Counted time, at least.
-        max_seconds: A slow model stops about here, even with fewer runs.
-    """
-
-    warm_up_runs: int
-    warm_up_seconds: float
-    min_runs: int
-    min_seconds: float
-    max_seconds: float
-
-
-#: `quick` is for comparing at a desk; `full` has the length of a benchmark submission (1,024 runs and 60 s).
-PROTOCOLS = MappingProxyType(
-    {"quick": Protocol(50, 0.5, 200, 1.0, 60.0), "full": Protocol(50, 0.5, 1024, 60.0, 600.0)},
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Model:
-    """A loaded model and the input it is timed with."""
-
-    run_once: Callable[[], Any]
-    load_ms: float
-    first_run_ms: float
-
-
-@dataclasses.dataclass
-class _Contender:
-    """A model and what its visits found: times in ns, and ratios to the ruler."""
-
-    model: _Model
-    visits_ns: list[list[int]] = dataclasses.field(default_factory=list)
-    ratios: list[float] = dataclasses.field(default_factory=list)
+RULER_WITHIN = 0.05
+#: Rounds of a model and a ruler in turns, when one model is compared with a ruler.
+_RULER_ROUNDS = 50
+_MEDIANS_OF = ("p10_ms", "p50_ms", "p90_ms", "mean_ms")
 
 
 def measure_onnx(
-    path: Path, input_shape: tuple[int, ...] | None = None, *, threads: int = 1, protocol: str = "quick"
+    path: Path,
+    input_shape: tuple[int, ...] | None = None,
+    *,
+    threads: int = 1,
+    protocol: runner.Protocol = runner.QUICK,
+    ruler: Path | None = None,
+    meter: EnergyMeter | None = None,
 ) -> dict[str, Any]:
     """Time one ONNX model on the CPU.
 
@@ -79,149 +36,151 @@ def measure_onnx(
         path: The model.
         input_shape: Shape of the input with the batch; None takes the model's own, with batch 1.
         threads: Threads of the runtime.
-        protocol: A name in `PROTOCOLS`.
+        protocol: How long.
+        ruler: A fixed model to compare with, in turns.
+        meter: Tells the energy as well.
 
     Returns:
-        JSON values: `protocol`, `statistics` (min, p10, p50, p90, mean in ms), `stability` (with a verdict),
-        `load_ms`, `first_run_ms`, `peak_rss_mib`, and the `environment` before the first run.
+        JSON values: `protocol`, `statistics` (min, p10, p50, p90, mean, and a bound of p90, in ms), `stability` (with a
+        verdict), `is_min_runs_met`, `is_min_duration_met`, `load_ms`, `first_run_ms`, `peak_rss_mib`, the `environment`
+        before the first run; `ruler`: None, or see `summarize`; `energy`: None, or see `energy_per_inference`.
 
     Raises:
         ArtifactError: The model is missing or cannot be run.
-        ConfigError: An unknown protocol, an impossible number of threads, or a shape is needed.
+        ConfigError: An impossible number of threads.
     """
-    timing = _protocol(protocol)
-    environment = runner.environment(_checked(threads))
-    model = _load(path, input_shape, threads)
-    latency = runner.measure_latency(model.run_once, **dataclasses.asdict(timing))
-    latency["protocol"]["name"] = protocol
-    return {
-        **latency,
-        "load_ms": model.load_ms,
-        "first_run_ms": model.first_run_ms,
-        "peak_rss_mib": runner.peak_rss_mib(),
-        "environment": environment,
-    }
+    _check_threads(threads)
+    try:
+        latency = session.time_model(path, threads=threads, protocol=protocol, shape=input_shape)
+        energy = None
+        if meter is not None:
+            energy = energy_per_inference(session.load_model(path, threads, input_shape).run_once, meter)
+    except session.ModelError as error:
+        raise ArtifactError(str(error)) from error
+    compared = None
+    if ruler is not None:
+        compared = measure_many({"model": path}, ruler=ruler, threads=threads, rounds=_RULER_ROUNDS)["model"]
+    return {**latency, "ruler": compared, "energy": energy}
 
 
 def measure_many(
-    paths: Sequence[Path],
+    models: Mapping[str, Path],
     *,
     ruler: Path | None = None,
     threads: int = 1,
-    rounds: int = 3,
-    visit_seconds: float = 0.1,
+    rounds: int = 20,
+    visit_seconds: float = 0.02,
     seed: int = 0,
-) -> list[dict[str, Any]]:
+) -> dict[str, dict[str, Any]]:
     """Time several ONNX models so that they can be compared: in turns, each round in another random order.
 
-    A machine changes its speed for seconds at a time. Models timed one after the other differ by that; models timed in
-    turns share it. With a ruler, a fixed model timed before and after every four others, each visit also counts as a
-    ratio to the ruler, which stays comparable between sessions; visits during which the ruler changed are left out.
-
     Args:
-        paths: The models; inputs of their own shape, batch 1.
-        ruler: The fixed model.
+        models: Their files by name; inputs of their own shape, batch 1.
+        ruler: A fixed model, timed before and after every four others.
         threads: Threads of the runtime.
         rounds: Visits per model, at least 2.
-        visit_seconds: Counted time per visit.
+        visit_seconds: Counted time per visit, at least.
         seed: Of the order.
 
     Returns:
-        Per model, in the order of `paths`, JSON values: `model` (file name), `statistics`, `stability`, and
-        `ruler`: None, or `ratio` (median over the kept visits of p10 / ruler's p10; None if none was kept) and
-        `num_visits_kept`. Also `protocol` and `environment`, the same for all.
+        What `summarize` makes of the visits.
 
     Raises:
         ArtifactError: A model is missing or cannot be run.
         ConfigError: An impossible number of threads or rounds.
     """
-    if rounds < 2:
-        raise ConfigError(f"rounds: got {rounds}, expected at least 2, so that they can be compared")
-    environment = runner.environment(_checked(threads))
-    contenders = [_Contender(_load(path, None, threads)) for path in paths]
-    ruler_model = None if ruler is None else _load(ruler, None, threads)
-    warm = PROTOCOLS["quick"]
-    for model in [*(contender.model for contender in contenders), *([] if ruler_model is None else [ruler_model])]:
-        runner.time_visit(model.run_once, warm.warm_up_runs, visit_seconds, warm.max_seconds)
-    for round_index in range(rounds):
-        order = rng.generator(seed, "measure", round_index).permutation(len(contenders)).tolist()
-        _round([contenders[index] for index in order], ruler_model, visit_seconds)
-    shared = {
-        "protocol": {"name": "interleaved", "batch": 1, "rounds": rounds, "visit_seconds": visit_seconds, "seed": seed},
-        "environment": environment,
-    }
-    return [
-        {
-            "model": path.name,
-            "statistics": runner.summarize([ns for visit in contender.visits_ns for ns in visit]),
-            "stability": runner.stability(contender.visits_ns),
-            "ruler": None if ruler is None else _ruler_summary(contender.ratios),
-            **shared,
-        }
-        for path, contender in zip(paths, contenders, strict=True)
-    ]
+    events = visits_here(models, session.Schedule(rounds, visit_seconds, seed), threads=threads, ruler=ruler)
+    return summarize(events)
 
 
-def _round(contenders: list[_Contender], ruler: _Model | None, visit_seconds: float) -> None:
-    """Visit every model once, in the given order, and the ruler around every few of them."""
-    before = None if ruler is None else _p10_ns(_visit(ruler, visit_seconds))
-    for start in range(0, len(contenders), _MODELS_PER_RULER):
-        group = contenders[start : start + _MODELS_PER_RULER]
-        for contender in group:
-            contender.visits_ns.append(_visit(contender.model, visit_seconds))
-        if ruler is None or before is None:
-            continue
-        after = _p10_ns(_visit(ruler, visit_seconds))
-        if abs(after - before) <= _RULER_WITHIN * min(after, before):
-            for contender in group:
-                contender.ratios.append(_p10_ns(contender.visits_ns[-1]) / ((before + after) / 2))
-        before = after
+def visits_here(
+    models: Mapping[str, Path], schedule: session.Schedule, *, threads: int = 1, **options: Any
+) -> Iterator[dict[str, Any]]:
+    """Yield the events of `session.visits` on this machine; its other arguments pass through.
 
-
-def _visit(model: _Model, seconds: float) -> list[int]:
-    runner.time_visit(model.run_once, _RUNS_TO_REWARM, 0.0, seconds)
-    return runner.time_visit(model.run_once, 5, seconds, 10 * seconds)
-
-
-def _p10_ns(samples_ns: list[int]) -> float:
-    return runner.quantile(samples_ns, 0.1)
-
-
-def _ruler_summary(ratios: list[float]) -> dict[str, Any]:
-    return {"ratio": statistics.median(ratios) if ratios else None, "num_visits_kept": len(ratios)}
-
-
-def _load(path: Path, input_shape: tuple[int, ...] | None, threads: int) -> _Model:
-    if not path.is_file():
-        raise ArtifactError(f"no model at {path}; give the path of an .onnx file")
+    Raises:
+        ArtifactError: A model is missing or cannot be run.
+        ConfigError: An impossible number of threads or rounds.
+    """
+    _check_threads(threads)
+    if schedule.rounds < 2:
+        raise ConfigError(f"rounds: got {schedule.rounds}, expected at least 2, so that they can be compared")
     try:
-        start_ns = time.perf_counter_ns()
-        session = runner.open_session(str(path), threads)
-        load_ms = (time.perf_counter_ns() - start_ns) / 1e6
-        shape = input_shape or _own_shape(path, session.get_inputs()[0].shape)
-        x_BCHW = rng.generator(0, "measure", "input").standard_normal(shape, dtype=np.float32)
-        run_once = runner.bind(session, x_BCHW)
-        first_run_ms = runner.time_visit(run_once, 1, 0.0, 0.0)[0] / 1e6
-    except runner.runtime_errors() as error:
-        raise ArtifactError(f"onnxruntime cannot run {path}: {runner.first_line(error)}") from error
-    return _Model(run_once, load_ms, first_run_ms)
+        yield from session.visits(models, schedule, threads=threads, **options)
+    except session.ModelError as error:
+        raise ArtifactError(str(error)) from error
 
 
-def _own_shape(path: Path, shape: Sequence[Any]) -> tuple[int, ...]:
-    """Return the model's input shape with 1 for an open batch dimension."""
-    batch, *rest = shape
-    if not all(isinstance(size, int) for size in rest):
-        raise ConfigError(f"{path}: the input has the open shape {list(shape)}; say which shape to time")
-    return (batch if isinstance(batch, int) else 1, *rest)
+def summarize(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return per model what the events of a session, or of all parts of one that was interrupted, come to.
+
+    Of a visit that was repeated the last one counts. With a ruler, the visits during which it changed are left out of
+    `ratio`, and a model of which less than half the visits remain is unstable.
+
+    Returns:
+        JSON values per model, in the order of the first visits: `latency_ms`, the figure to compare and to quote;
+        `ratio`, median over the kept visits of p10 / mean of the ruler's p10 before and after, by which `latency_ms` is
+        `ratio` x `ruler_ms`, the ruler's best p10 in the session (without ruler both are None, and `latency_ms` is the
+        median of p10); `num_visits` and `num_visits_kept`; `stability` of `latency_ms`, whose figures are None with
+        less than two visits kept; `statistics`: `num_runs` in all, `min_ms` over all visits, and `median_p10_ms`,
+        `median_p50_ms`, `median_p90_ms`, `median_mean_ms` over the visits; `load_ms` and `first_run_ms`.
+    """
+    loads: dict[str, Mapping[str, Any]] = {}
+    by_model: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for event in events:
+        if event["event"] == "load":
+            loads[event["model"]] = event
+        elif event["event"] == "visit":
+            by_model.setdefault(event["model"], {})[event["round"]] = event
+    visits = {model: [of_round[index] for index in sorted(of_round)] for model, of_round in by_model.items()}
+    looks = [ms for of_model in visits.values() for visit in of_model for ms in visit["ruler_ms"] or ()]
+    ruler_ms = min(looks) if looks else None
+    return {
+        model: {
+            **_comparable(of_model, ruler_ms),
+            "statistics": _statistics(of_model),
+            **{name: loads[model][name] if model in loads else None for name in ("load_ms", "first_run_ms")},
+        }
+        for model, of_model in visits.items()
+    }
 
 
-def _protocol(name: str) -> Protocol:
-    if name not in PROTOCOLS:
-        raise ConfigError(f"unknown protocol {name!r}{nearest(name, PROTOCOLS)}")
-    return PROTOCOLS[name]
+def _comparable(visits: Sequence[Mapping[str, Any]], ruler_ms: float | None) -> dict[str, Any]:
+    """Return the latency of a model by the visits that can be trusted, and whether it repeats."""
+    kept = [visit for visit in visits if ruler_ms is None or _is_steady(*visit["ruler_ms"])]
+    values = [visit["p10_ms"] / (statistics.mean(visit["ruler_ms"]) if ruler_ms else 1.0) for visit in kept]
+    median = statistics.median(values) if values else None
+    return {
+        "latency_ms": None if median is None else median * (ruler_ms or 1.0),
+        "ratio": None if ruler_ms is None else median,
+        "ruler_ms": ruler_ms,
+        "num_visits": len(visits),
+        "num_visits_kept": len(kept),
+        "stability": _stability(values, len(visits), "median of p10" if ruler_ms is None else "median of p10 / ruler"),
+    }
 
 
-def _checked(threads: int) -> int:
+def _stability(values: list[float], num_visits: int, name: str) -> dict[str, Any]:
+    if len(values) < 2:
+        unknown = {"disagreement": None, "drift": None, "stable_within": runner.STABLE_WITHIN}
+        return {"statistic": name, **unknown, "verdict": "unstable"}
+    found = runner.stability(values, statistics.median, name)
+    return found if 2 * len(values) >= num_visits else {**found, "verdict": "unstable"}
+
+
+def _is_steady(before: float, after: float) -> bool:
+    return abs(after - before) <= RULER_WITHIN * min(after, before)
+
+
+def _statistics(visits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    medians = {f"median_{name}": statistics.median(visit[name] for visit in visits) for name in _MEDIANS_OF}
+    return {
+        "num_runs": sum(visit["num_runs"] for visit in visits),
+        "min_ms": min(visit["min_ms"] for visit in visits),
+        **medians,
+    }
+
+
+def _check_threads(threads: int) -> None:
     if threads < 1:
         raise ConfigError(f"threads: got {threads}, expected at least 1")
-    return threads

@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from fedsup_deploy import files, rng
-from fedsup_deploy.artifact.manifest import ManifestDraft, MeasuredLatency
+from fedsup_deploy.artifact import runner
+from fedsup_deploy.artifact.manifest import ManifestDraft
+from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.artifact.store import Vectors, write_bundle
 from fedsup_deploy.device.measure import measure_onnx
 from fedsup_deploy.device.predictor import predict_interval, predictor_for
@@ -276,7 +278,7 @@ def _write(request: ExportRequest, run: Run, job: _Job, ready: _Prepared, model_
         {model_files.filename(name): model_files.writer(name, arch_id) for name in formats},
         ready.vectors,
         gate,
-        lambda path: MeasuredLatency.model_validate(measure_onnx(path)),
+        lambda path: MeasuredLatency.model_validate(measure_onnx(path, protocol=runner.GLANCE)),
     )
     assert manifest.latency_measured is not None
     return {

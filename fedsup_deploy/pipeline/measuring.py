@@ -1,38 +1,146 @@
-"""`fedsup-deploy measure`: time a bundle or an ONNX model on this machine. Torch-free."""
+"""`fedsup-deploy measure`: time a bundle or an ONNX model. Torch-free."""
 
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fedsup_deploy.artifact.store import MODEL, load_manifest
+from fedsup_deploy import resources
+from fedsup_deploy.artifact import runner
+from fedsup_deploy.artifact.measured import MeasuredLatency
+from fedsup_deploy.artifact.store import MODEL, load_manifest, raise_if_failed, record_measurement
+from fedsup_deploy.device.energy import open_meter
 from fedsup_deploy.device.measure import measure_onnx
-from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.device.measurements import measurement_of, profile_to_save_to, save_measurement
+from fedsup_deploy.device.profile import load_profile
+from fedsup_deploy.device.remote import measure_bundle_there, measure_model_there
+from fedsup_deploy.device.ssh import Access
+from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, Listener
 
 
-def measure(path: Path, threads: int, protocol: str, listeners: tuple[Listener, ...] = ()) -> dict[str, Any]:
-    """Return the latency, load time and memory of a model on this machine.
+def measure(
+    path: Path,
+    threads: int,
+    protocol: str,
+    listeners: tuple[Listener, ...] = (),
+    *,
+    ruler: Path | None = None,
+    can_save: bool = False,
+) -> dict[str, Any]:
+    """Return the latency, load time, memory and, where there is a sensor, energy of a model on this machine.
 
     Args:
         path: A bundle, or an ONNX file.
         threads: Threads of the runtime.
         protocol: `quick` or `full`.
         listeners: Called with one event before and one after.
+        ruler: An ONNX file to compare with, in turns.
+        can_save: Whether the profile that a bundle was exported for keeps the result.
 
     Returns:
-        What `device.measure.measure_onnx` returns, and for a bundle its `arch_id` and `profile`.
+        What `device.measure.measure_onnx` returns, for a bundle its `arch_id` and `profile`, and `saved_to`: the
+        profile's file, or None.
 
     Raises:
-        ArtifactError: The path is neither, or the model cannot be run.
+        ArtifactError: The path is neither, or a model cannot be run.
+        ConfigError: The profile cannot keep the result.
+
+    Side effects: Adds to the profile's file, if it may.
     """
-    log, about = EventLog(None, listeners), {}
-    model = path
+    log = EventLog(None, listeners)
+    about, model = _about(path)
+    save = _saver(path) if can_save else None
+    log.emit("measurement", done=0, total=1, name=protocol)
+    result = measure_onnx(model, threads=threads, protocol=runner.PROTOCOLS[protocol], ruler=ruler, meter=open_meter())
+    log.emit("measurement", done=1, total=1, name=protocol)
+    # No estimate: the power a profile states is that of its device, which need not be this machine.
+    return {**about, **result, "energy_estimated": None, "saved_to": None if save is None else save(result)}
+
+
+def measure_on(
+    path: Path,
+    access: Access,
+    threads: int,
+    protocol: str,
+    listeners: tuple[Listener, ...] = (),
+    *,
+    can_save: bool = False,
+) -> dict[str, Any]:
+    """Return the latency, load time and memory of a model on another machine.
+
+    A bundle is checked there first, and then holds what was measured.
+
+    Args:
+        path: A bundle, or an ONNX file.
+        access: The machine.
+        threads: Threads of the runtime.
+        protocol: `quick` or `full`.
+        listeners: Called with one event before and one after.
+        can_save: Whether the profile that a bundle was exported for keeps the result.
+
+    Returns:
+        As `measure`, without `ruler` and `energy` (None), with `energy_estimated` where the bundle's profile states a
+        power (`energy_mj`, `active_power_w`; else None), and `is_recorded`: whether a bundle holds it now.
+
+    Raises:
+        ArtifactError: The path is neither, or a file of the bundle is missing or altered.
+        GateError: A bundle does not compute there what it must.
+        DeviceError: The machine cannot be reached, or the work there failed.
+        ConfigError: The profile cannot keep the result.
+        OutputError: The bundle cannot be written.
+
+    Side effects: A bundle's manifest and model card are replaced. Adds to the profile's file, if it may.
+    """
+    log = EventLog(None, listeners)
+    about, model = _about(path)
+    save = _saver(path) if can_save else None
+    log.emit("measurement", done=0, total=1, name=protocol)
+    if path.is_dir():
+        report = measure_bundle_there(access, path, threads=threads, protocol=protocol)
+        raise_if_failed(report, f"{path} on {access.target}")
+        latency = {**report["latency"], "environment": report["environment"]}
+        record_measurement(path, MeasuredLatency.model_validate_json(json.dumps(latency)))
+    else:
+        latency = measure_model_there(access, model, threads=threads, protocol=protocol)
+    log.emit("measurement", done=1, total=1, name=protocol)
+    saved_to = None if save is None else save(latency)
+    return {
+        **about,
+        **latency,
+        "ruler": None,
+        "energy": None,
+        "energy_estimated": _energy_estimated(about, latency),
+        "is_recorded": path.is_dir(),
+        "saved_to": saved_to,
+    }
+
+
+def _energy_estimated(about: Mapping[str, Any], latency: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return power x latency, if a bundle's profile is still known and states a power."""
+    if about.get("profile") not in resources.known_names("profiles"):
+        return None
+    energy = load_profile(about["profile"]).energy
+    if energy is None:
+        return None
+    mj = energy.active_power_w * latency["statistics"]["p50_ms"]
+    return {"energy_mj": mj, "active_power_w": energy.active_power_w}
+
+
+def _saver(path: Path) -> Callable[[Mapping[str, Any]], str]:
+    """Return what adds a result to the profile of a bundle; found before anything is timed."""
+    if not path.is_dir():
+        raise ConfigError(f"{path}: a model belongs to no profile; give a bundle, or leave out --save-to-profile")
+    manifest = load_manifest(path)
+    profile = profile_to_save_to(manifest)
+    return lambda latency: str(save_measurement(profile, measurement_of(manifest, latency)))
+
+
+def _about(path: Path) -> tuple[dict[str, Any], Path]:
+    """Return what a result says about what was timed, and the model's file."""
     if path.is_dir():
         manifest = load_manifest(path)
-        about = {"arch_id": manifest.arch_id, "profile": manifest.profile.name}
-        model = path / MODEL
-    elif path.suffix != ".onnx":
+        return {"arch_id": manifest.arch_id, "profile": manifest.profile.name}, path / MODEL
+    if path.suffix != ".onnx":
         raise ArtifactError(f"{path}: expected a bundle's folder or an .onnx file")
-    log.emit("measurement", done=0, total=1, name=protocol)
-    result = measure_onnx(model, threads=threads, protocol=protocol)
-    log.emit("measurement", done=1, total=1, name=protocol)
-    return {**about, **result}
+    return {}, path

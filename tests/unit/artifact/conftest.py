@@ -47,10 +47,36 @@ def latency() -> dict[str, Any]:
     """A measured latency, in the form in which `fedsup_deploy.device.measure` returns it."""
     return {
         "protocol": {"name": "quick", "batch": 1, "warm_up_runs": 50},
-        "statistics": {"num_runs": 200, "min_ms": 0.5, "p10_ms": 0.75, "p50_ms": 1.0, "p90_ms": 2.0, "mean_ms": 1.25},
-        "stability": {"statistic": "p10", "disagreement": 0.01, "stable_within": 0.05, "verdict": "stable"},
+        "statistics": {
+            "num_runs": 200,
+            "min_ms": 0.5,
+            "p10_ms": 0.75,
+            "p50_ms": 1.0,
+            "p90_ms": 2.0,
+            "mean_ms": 1.25,
+            "p90_bound_ms": 2.5,
+        },
+        "stability": {
+            "statistic": "p10",
+            "disagreement": 0.01,
+            "drift": 0.02,
+            "stable_within": 0.05,
+            "verdict": "stable",
+        },
         "load_ms": 10.0,
         "first_run_ms": 3.0,
         "peak_rss_mib": None,
         "environment": {"cpu": "Cortex-A72", "cores": 4, "threads": 1},
+        "is_min_runs_met": True,
+        "is_min_duration_met": True,
+        "ruler": {"ratio": 1.5},
+        "energy": {
+            "energy_mj": 4.0,
+            "net_energy_mj": -0.5,
+            "idle_power_w": 2.0,
+            "num_runs": 1000,
+            "seconds": 2.0,
+            "covers": "module",
+            "source": "INA3221",
+        },
     }

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedsup_deploy.artifact.manifest import Manifest, ManifestDraft, MeasuredLatency
+from fedsup_deploy.artifact.manifest import Manifest, ManifestDraft
+from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.errors import ArtifactError
 
 
@@ -58,6 +59,19 @@ def test_measured_latency_is_taken_as_the_measurement_returns_it(document, laten
 
     assert manifest.latency_measured == MeasuredLatency.model_validate(latency)
     assert manifest.latency_predicted.value_ms == 1.5
+
+
+def test_measurement_of_an_older_version_is_read(document, latency):
+    """It had no bound, drift, flags, ruler or energy."""
+    del latency["statistics"]["p90_bound_ms"], latency["stability"]["drift"]
+    for name in ("is_min_runs_met", "is_min_duration_met", "ruler", "energy"):
+        del latency[name]
+
+    measured = Manifest.from_json(changed(document, "latency_measured", latency)).latency_measured
+
+    assert measured is not None
+    assert (measured.statistics.p90_bound_ms, measured.stability.drift, measured.energy) == (None, None, None)
+    assert (measured.is_min_runs_met, measured.is_min_duration_met, measured.ruler) == (None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +213,7 @@ statistics = st.fixed_dictionaries(
     {
         "num_runs": st.integers(1, 10**6),
         **dict.fromkeys(("min_ms", "p10_ms", "p50_ms", "p90_ms", "mean_ms"), times),
+        "p90_bound_ms": nullable(times),
     }
 )
 measured = st.fixed_dictionaries(
@@ -209,6 +224,9 @@ measured = st.fixed_dictionaries(
             {
                 "statistic": words,
                 "disagreement": times,
+                "drift": nullable(times),
+                "spread": nullable(times),
+                "spread_within": nullable(times),
                 "stable_within": times,
                 "verdict": st.sampled_from(["stable", "unstable"]),
             }
@@ -217,15 +235,29 @@ measured = st.fixed_dictionaries(
         "first_run_ms": times,
         "peak_rss_mib": nullable(times),
         "environment": objects,
+        "is_min_runs_met": nullable(st.booleans()),
+        "is_min_duration_met": nullable(st.booleans()),
+        "ruler": nullable(objects),
+        "energy": nullable(
+            st.fixed_dictionaries(
+                {
+                    **dict.fromkeys(("energy_mj", "idle_power_w", "seconds"), times),
+                    "net_energy_mj": st.floats(-1e6, 1e6),
+                    "num_runs": st.integers(1, 10**6),
+                    **dict.fromkeys(("covers", "source"), words),
+                }
+            )
+        ),
     }
 )
 predictor_errors = st.fixed_dictionaries(
     {
         "acc5": shares,
         "acc10": shares,
-        "spearman": st.floats(-1, 1),
+        "spearman": nullable(st.floats(-1, 1)),
         "mape": times,
         "num_heldout": st.integers(1, 10**6),
+        "method": nullable(words),
     }
 )
 found = st.fixed_dictionaries(

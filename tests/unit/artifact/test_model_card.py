@@ -2,7 +2,8 @@
 
 import json
 
-from fedsup_deploy.artifact.manifest import Manifest, MeasuredLatency
+from fedsup_deploy.artifact.manifest import Manifest
+from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.artifact.model_card import render_model_card
 
 FORMATS = ("model.onnx", "model.pt2")

@@ -15,9 +15,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fedsup_deploy import files
 from fedsup_deploy.artifact import runner, store
-from fedsup_deploy.artifact.manifest import ManifestDraft, MeasuredLatency
-from fedsup_deploy.artifact.store import Vectors, load_manifest, verify_bundle, write_bundle
-from fedsup_deploy.errors import ArtifactError, GateError, OutputError
+from fedsup_deploy.artifact.manifest import ManifestDraft
+from fedsup_deploy.artifact.measured import MeasuredLatency
+from fedsup_deploy.artifact.store import (
+    Vectors,
+    load_manifest,
+    raise_if_failed,
+    record_measurement,
+    verify_bundle,
+    write_bundle,
+)
+from fedsup_deploy.errors import ArtifactError, DependencyError, GateError, OutputError
 
 WEIGHT = (np.arange(64 * 3).reshape(64, 3) % 5 - 2).astype(np.float32)
 INPUTS = (np.arange(16 * 64).reshape(16, 1, 8, 8) % 7).astype(np.float32)
@@ -136,6 +144,69 @@ def test_measurement_goes_into_its_own_field(tmp_path, draft, latency):
     assert written.latency_measured == measured
     assert written.latency_predicted == draft.latency_predicted
     assert "p50 1 ms" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+def test_recorded_measurement_makes_the_bundle_it_would_have_been(bundle, tmp_path, draft, latency):
+    measured = MeasuredLatency.model_validate(latency)
+    write_bundle(tmp_path / "expected", draft, WRITERS, VECTORS, passes, lambda _: measured)
+
+    written = record_measurement(bundle, measured)
+
+    assert contents(bundle) == contents(tmp_path / "expected")
+    assert load_manifest(bundle) == written
+    assert verify_bundle(bundle)["unlisted_files"] == []
+
+
+def test_recorded_measurement_replaces_an_older_one(bundle, latency):
+    record_measurement(bundle, MeasuredLatency.model_validate(latency))
+    newer = MeasuredLatency.model_validate({**latency, "load_ms": 11.0})
+
+    assert record_measurement(bundle, newer).latency_measured == newer
+    assert "p50 1 ms" in (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+def test_recording_keeps_what_is_not_part_of_the_bundle(bundle, latency):
+    (bundle / "notes").mkdir()
+    (bundle / "notes" / "mine.txt").write_text("mine")
+
+    record_measurement(bundle, MeasuredLatency.model_validate(latency))
+
+    assert (bundle / "notes" / "mine.txt").read_text() == "mine"
+    assert verify_bundle(bundle)["unlisted_files"] == ["notes/mine.txt"]
+
+
+def test_recording_does_not_make_an_altered_bundle_whole(bundle, latency):
+    (bundle / "model.onnx").write_bytes(model_bytes(-WEIGHT))
+
+    record_measurement(bundle, MeasuredLatency.model_validate(latency))
+
+    with pytest.raises(ArtifactError, match="was altered"):
+        verify_bundle(bundle)
+
+
+def test_recording_works_where_a_file_cannot_have_two_names(bundle, latency, monkeypatch):
+    """As on the exFAT card that a bundle is carried to a device on."""
+
+    def refuse(source: str, target: str) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    record_measurement(bundle, MeasuredLatency.model_validate(latency))
+
+    assert verify_bundle(bundle)["files"]["num_files"] == 5
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "error"),
+    [(1, ArtifactError), (2, DependencyError), (3, GateError), (4, GateError), (5, ArtifactError)],
+)
+def test_report_of_a_failed_runner_is_an_error(exit_code, error):
+    with pytest.raises(error, match=r"^there: it is wrong$"):
+        raise_if_failed({"exit_code": exit_code, "reason": "it is wrong"}, "there")
+
+
+def test_report_of_a_runner_that_passed_is_none():
+    raise_if_failed({"exit_code": 0, "reason": None}, "there")
 
 
 def test_failed_gate_leaves_nothing(tmp_path, draft):

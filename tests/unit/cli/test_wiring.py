@@ -11,6 +11,8 @@ import pytest
 
 from fedsup_deploy.cli.main import main
 from fedsup_deploy.config.schema import TrainConfig
+from fedsup_deploy.device.ssh import Access, Target
+from fedsup_deploy.pipeline import runs
 
 CONFIG = """\
 schema: 1
@@ -71,11 +73,13 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
         "recalibration": ["extract", "recalibrate"],
         "exporting": ["export"],
         "demo": ["demo"],
-        "measuring": ["measure"],
+        "measuring": ["measure", "measure_on"],
         "verification": ["verify"],
         "inspection": ["inspect"],
     }
-    monkeypatch.setitem(sys.modules, "fedsup_deploy.pipeline", types.ModuleType("fedsup_deploy.pipeline"))
+    package = types.ModuleType("fedsup_deploy.pipeline")
+    vars(package)["runs"] = runs  # only where runs stand is asked of it
+    monkeypatch.setitem(sys.modules, "fedsup_deploy.pipeline", package)
     for module_name, functions in contents.items():
         module = types.ModuleType(f"fedsup_deploy.pipeline.{module_name}")
         vars(module).update({name: recorder.function(name) for name in functions})
@@ -128,8 +132,25 @@ RUN = Path("runs/tiny")
         ("recalibrate runs/tiny --arch a1", "recalibrate", (RUN, "a1", None, None, ()), {}),
         ("verify bundle", "verify", (Path("bundle"),), {}),
         ("inspect search.json", "inspect", (Path("search.json"),), {}),
-        ("measure bundle", "measure", (Path("bundle"), 1, "quick", ()), {}),
-        ("measure bundle --threads 2 --protocol full", "measure", (Path("bundle"), 2, "full", ()), {}),
+        ("measure bundle", "measure", (Path("bundle"), 1, "quick", ()), {"ruler": None, "can_save": False}),
+        (
+            "measure bundle --threads 2 --protocol full --ruler tiny.yaml",
+            "measure",
+            (Path("bundle"), 2, "full", ()),
+            {"ruler": Path("tiny.yaml"), "can_save": False},
+        ),
+        (
+            "measure bundle --save-to-profile --on ssh://pi@nano:2222",
+            "measure_on",
+            (Path("bundle"), Access(Target("nano", "pi", 2222)), 1, "quick", ()),
+            {"can_save": True},
+        ),
+        (
+            "measure bundle --on ssh://nano --python python3.12 --install --ssh-config tiny.yaml --protocol full",
+            "measure_on",
+            (Path("bundle"), Access(Target("nano"), "python3.12", True, Path("tiny.yaml")), 1, "full", ()),
+            {"can_save": False},
+        ),
         ("demo", "demo", (Path(), ()), {}),
         ("demo --out here", "demo", (Path("here"), ()), {}),
         (

@@ -1,16 +1,20 @@
-"""The timing protocol, on real models in the real runtime. No time is asserted, only what is reported about it."""
+"""What is reported about latency: of real models in the real runtime, without asserting a time, and of made visits."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fedsup_deploy.device.measure import measure_many, measure_onnx
+from fedsup_deploy.artifact.measured import MeasuredLatency
+from fedsup_deploy.device.energy import open_meter
+from fedsup_deploy.device.measure import measure_many, measure_onnx, summarize
 from fedsup_deploy.errors import ArtifactError, ConfigError
 
-STATISTICS = {"num_runs", "min_ms", "p10_ms", "p50_ms", "p90_ms", "mean_ms"}
+STATISTICS = {"num_runs", "min_ms", "p10_ms", "p50_ms", "p90_ms", "mean_ms", "p90_bound_ms"}
 
 
 def write_model(path: Path, channels: int = 4, size: int | str = 8) -> Path:
@@ -44,7 +48,7 @@ def test_one_model_is_timed(tmp_path: Path) -> None:
 
 def test_a_shape_can_be_given_for_an_open_input(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model.onnx", size="side")
-    with pytest.raises(ConfigError, match="open shape"):
+    with pytest.raises(ArtifactError, match="open shape"):
         measure_onnx(model)
     assert measure_onnx(model, (2, 3, 8, 8), threads=2)["environment"]["threads"] == 2
 
@@ -64,33 +68,138 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
 
 def test_impossible_settings_are_refused(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model.onnx")
-    with pytest.raises(ConfigError, match="unknown protocol 'quik'; did you mean 'quick'"):
-        measure_onnx(model, protocol="quik")
     with pytest.raises(ConfigError, match="threads: got 0, expected at least 1"):
         measure_onnx(model, threads=0)
     with pytest.raises(ConfigError, match="rounds: got 1, expected at least 2"):
-        measure_many([model], rounds=1)
+        measure_many({"model": model}, rounds=1)
+    with pytest.raises(ConfigError, match="threads: got 0"):
+        measure_many({"model": model}, threads=0)
+    with pytest.raises(ArtifactError, match="no model at"):
+        measure_many({"model": tmp_path / "nothing.onnx"})
 
 
-def test_several_models_are_timed_in_turns_and_reported_in_order(tmp_path: Path) -> None:
-    models = [write_model(tmp_path / f"{channels}.onnx", channels) for channels in (2, 4, 8, 16, 32)]
-    reports = measure_many(models, rounds=3, visit_seconds=0.005)
-    assert [report["model"] for report in reports] == [model.name for model in models]
-    for report in reports:
-        assert set(report["statistics"]) == STATISTICS
+def test_a_ruler_and_a_meter_add_what_they_tell(tmp_path: Path) -> None:
+    ruler, model = write_model(tmp_path / "ruler.onnx"), write_model(tmp_path / "model.onnx", channels=8)
+    zone = tmp_path / "sys/class/powercap/intel-rapl:0"
+    zone.mkdir(parents=True)
+    for name, content in {"name": "package-0", "energy_uj": 500, "max_energy_range_uj": 1000}.items():
+        (zone / name).write_text(f"{content}\n")
+    report = measure_onnx(model, ruler=ruler, meter=open_meter(tmp_path / "sys"))
+    assert (report["ruler"]["num_visits"], report["ruler"]["stability"]["statistic"]) == (50, "median of p10 / ruler")
+    assert (report["energy"]["energy_mj"], report["energy"]["covers"]) == (0.0, "package")
+    MeasuredLatency.model_validate_json(json.dumps(report))
+
+
+def test_what_is_measured_fits_in_a_manifest(tmp_path: Path) -> None:
+    report = measure_onnx(write_model(tmp_path / "model.onnx"))
+    assert (report["ruler"], report["energy"]) == (None, None)
+    measured = MeasuredLatency.model_validate(report)
+    assert measured.statistics.p90_bound_ms == report["statistics"]["p90_bound_ms"]
+    assert measured.stability.drift == report["stability"]["drift"]
+
+
+def test_several_models_are_timed_in_turns(tmp_path: Path) -> None:
+    models = {f"m{channels}": write_model(tmp_path / f"{channels}.onnx", channels) for channels in (2, 4, 8, 16, 32)}
+    reports = measure_many(models, ruler=models["m4"], rounds=3, visit_seconds=0.005)
+    assert set(reports) == set(models)
+    for report in reports.values():
         assert report["statistics"]["num_runs"] >= 3 * 5
-        assert report["ruler"] is None
-        assert report["protocol"]["rounds"] == 3
-
-
-def test_with_a_ruler_each_model_gets_a_ratio_from_the_visits_it_can_trust(tmp_path: Path) -> None:
-    ruler = write_model(tmp_path / "ruler.onnx")
-    model = write_model(tmp_path / "model.onnx", channels=8)
-    for report in measure_many([model, ruler], ruler=ruler, rounds=4, visit_seconds=0.01):
-        kept = report["ruler"]["num_visits_kept"]
-        assert 0 <= kept <= 4
-        assert (report["ruler"]["ratio"] is None) == (kept == 0)
+        assert (report["num_visits"], 0 <= report["num_visits_kept"] <= 3) == (3, True)
+        assert (report["ratio"] is None) == (report["num_visits_kept"] == 0)
+        assert report["load_ms"] > 0
 
 
 def test_no_models_take_no_time() -> None:
-    assert measure_many([]) == []
+    assert measure_many({}) == {}
+
+
+# What visits come to, on made events.
+
+
+def visit(index: int, p10_ms: float, ruler_ms: list[float] | None = None, **fields: Any) -> dict[str, Any]:
+    """Return the event of a visit whose other figures are 0.5, 2, 3 and 4 times the p10."""
+    figures = {"min_ms": 0.5, "p10_ms": 1, "p50_ms": 2, "p90_ms": 3, "mean_ms": 4}
+    summary = {name: factor * p10_ms for name, factor in figures.items()}
+    return {"event": "visit", "round": index, "model": "a", "num_runs": 10, **summary, "ruler_ms": ruler_ms, **fields}
+
+
+def test_with_a_ruler_latency_is_the_ratio_at_the_rulers_best() -> None:
+    """The machine was half as fast in round 1; there model and ruler take twice as long."""
+    events = [
+        {"event": "environment", "cpu": "any"},
+        {"event": "load", "model": "a", "load_ms": 5.0, "first_run_ms": 9.0},
+        visit(0, 3.0, [1.0, 1.0]),
+        visit(1, 6.0, [2.0, 2.0]),
+        visit(2, 3.06, [1.0, 1.04]),
+        {"event": "round", "done": 3, "total": 3, "seconds": 0.1},
+    ]
+    report = summarize(events)["a"]
+    assert report["ratio"] == pytest.approx(3.0)
+    assert report["ruler_ms"] == 1.0
+    assert report["latency_ms"] == pytest.approx(3.0)
+    assert (report["num_visits"], report["num_visits_kept"]) == (3, 3)
+    assert (report["stability"]["statistic"], report["stability"]["verdict"]) == ("median of p10 / ruler", "stable")
+    assert (report["load_ms"], report["first_run_ms"]) == (5.0, 9.0)
+    expected = {
+        "num_runs": 30,
+        "min_ms": 1.5,
+        "median_p10_ms": 3.06,
+        "median_p50_ms": 6.12,
+        "median_p90_ms": 9.18,
+        "median_mean_ms": 12.24,
+    }
+    assert report["statistics"] == pytest.approx(expected)
+
+
+def test_the_mean_of_both_looks_counts() -> None:
+    report = summarize([visit(0, 2.04, [1.0, 1.04]), visit(1, 2.04, [1.0, 1.04])])["a"]
+    assert report["ratio"] == pytest.approx(2.0)
+
+
+def test_without_ruler_latency_is_the_median_of_p10() -> None:
+    report = summarize([visit(index, p10_ms) for index, p10_ms in enumerate([1.0, 1.02, 9.0, 1.01, 1.0])])["a"]
+    assert report["latency_ms"] == pytest.approx(1.01)
+    assert (report["ratio"], report["ruler_ms"], report["load_ms"]) == (None, None, None)
+    assert report["stability"]["statistic"] == "median of p10"
+    assert report["num_visits_kept"] == 5
+
+
+def test_visits_during_which_the_ruler_changed_are_left_out() -> None:
+    steady = [visit(index, 2.0, [1.0, 1.04]) for index in range(3)]
+    changed = [visit(3, 9.0, [1.0, 1.06]), visit(4, 9.0, [1.06, 1.0])]
+    report = summarize([*steady, *changed])["a"]
+    assert report["ratio"] == pytest.approx(2.0 / 1.02)
+    assert (report["num_visits"], report["num_visits_kept"], report["stability"]["verdict"]) == (5, 3, "stable")
+
+
+def test_with_less_than_half_the_visits_left_a_model_is_unstable() -> None:
+    """However well those that are left agree; with exactly half it may be stable."""
+    steady = [visit(index, 2.0, [1.0, 1.0]) for index in range(2)]
+    changed = [visit(index, 2.0, [1.0, 2.0]) for index in range(2, 5)]
+    assert summarize([*steady, *changed[:2]])["a"]["stability"]["verdict"] == "stable"
+    report = summarize([*steady, *changed])["a"]
+    assert (report["stability"]["disagreement"], report["stability"]["verdict"]) == (0.0, "unstable")
+    assert report["ratio"] == pytest.approx(2.0)
+
+
+def test_with_no_visit_left_there_is_no_latency() -> None:
+    report = summarize([visit(0, 2.0, [1.0, 2.0]), visit(1, 2.0, [1.0, 2.0])])["a"]
+    assert (report["latency_ms"], report["ratio"], report["num_visits_kept"]) == (None, None, 0)
+    assert (report["stability"]["disagreement"], report["stability"]["verdict"]) == (None, "unstable")
+    json.dumps(report, allow_nan=False)
+
+
+def test_ratios_that_do_not_repeat_are_unstable() -> None:
+    report = summarize([visit(index, 2.0 + index % 2, [1.0, 1.0]) for index in range(6)])["a"]
+    assert report["stability"]["disagreement"] == pytest.approx(0.5)
+    assert report["stability"]["verdict"] == "unstable"
+
+
+def test_of_a_repeated_round_the_last_visit_counts() -> None:
+    """A session that was cut off inside round 1 repeats it; order of the models is that of their first visits."""
+    first = [visit(0, 1.0, model="b"), visit(0, 1.0), visit(1, 9.0, model="b")]
+    second = [visit(1, 1.0), visit(1, 1.0, model="b")]
+    reports = summarize([*first, *second])
+    assert list(reports) == ["b", "a"]
+    assert [report["num_visits"] for report in reports.values()] == [2, 2]
+    assert [report["latency_ms"] for report in reports.values()] == [1.0, 1.0]

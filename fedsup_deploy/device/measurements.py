@@ -1,0 +1,91 @@
+"""Latencies measured on a device, kept in its profile beside what the profile predicted.
+
+They change no prediction: `fedsup-deploy profile fit` learns from them when it is told to.
+"""
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fedsup_deploy import files, resources
+from fedsup_deploy.artifact.manifest import Manifest
+from fedsup_deploy.config.load import load_yaml, validate
+from fedsup_deploy.device.profile import DeviceProfile, Measurement, load_profile
+from fedsup_deploy.errors import ConfigError
+
+_KEY = "measurements"
+
+
+def measurement_of(manifest: Manifest, latency: Mapping[str, Any]) -> Measurement:
+    """Return what a profile keeps of a measured bundle.
+
+    Args:
+        manifest: Of the bundle.
+        latency: What `measure` found, with its `environment`.
+    """
+    environment = latency["environment"]
+    threads = environment["threads"]
+    return Measurement(
+        arch_id=manifest.arch_id,
+        predicted_ms=manifest.latency_predicted.value_ms,
+        measured_ms=latency["statistics"]["min_ms"],
+        verdict=latency["stability"]["verdict"],
+        protocol=f"{latency['protocol']['name']}, {latency['statistics']['num_runs']} runs",
+        date=datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat(),
+        environment=f"{environment['cpu']}, onnxruntime {environment['onnxruntime']}, threads: {threads}",
+    )
+
+
+def profile_to_save_to(manifest: Manifest) -> Path:
+    """Return the file of the profile that a bundle was exported for, if it still predicts what it predicted then.
+
+    Raises:
+        ConfigError: There is no such profile any more, or another one of that name.
+    """
+    name = manifest.profile.name
+    path = resources.find("profiles", name)
+    if load_profile(path).profile_hash != manifest.profile.hash:
+        raise ConfigError(
+            f"{path}: got another profile than the one the bundle was exported for, expected the same figures; "
+            "export the bundle again, or measure without --save-to-profile"
+        )
+    return path
+
+
+def save_measurement(path: Path, measurement: Measurement) -> Path:
+    """Add a measurement to a profile's file, and leave every line that is there as it is.
+
+    A profile inside the installed package is copied to `profiles/` in the current folder first, which is where a name
+    is looked for before the package.
+
+    Returns:
+        The file that holds it now.
+
+    Raises:
+        ConfigError: The file does not end with its measurements, so that nothing can be added at its end.
+        OutputError: It cannot be written.
+
+    Side effects: Writes the file.
+    """
+    profile = load_profile(path)
+    expected = profile.model_copy(update={_KEY: (*profile.measurements, measurement)})
+    text = path.read_text(encoding="utf-8").rstrip("\n") + "\n"
+    if not profile.measurements:
+        text += f"{_KEY}:\n"
+    text += yaml.safe_dump([measurement.model_dump(mode="json")], sort_keys=False, allow_unicode=True, width=120)
+    out = Path("profiles") / path.name if resources.is_installed(path) else path
+    with files.atomic_file(out) as partial:
+        partial.write_text(text, encoding="utf-8")
+        if _reread(partial) != expected:
+            raise ConfigError(f"{path}: expected {_KEY} to be its last key; move them to the end of the file")
+    return out
+
+
+def _reread(path: Path) -> DeviceProfile | None:
+    try:
+        return validate(load_yaml(path), DeviceProfile)
+    except ConfigError:
+        return None

@@ -1,0 +1,106 @@
+"""Measuring on another machine: which files go there, what is started, and what it says.
+
+How they get there is `ssh.py`'s. What runs there is the runner and the session of this package as they are here, so a
+latency from there and one from here come from the same arithmetic.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from fedsup_deploy.artifact import manifest, runner
+from fedsup_deploy.device import session
+from fedsup_deploy.device.ssh import Access, run_there
+from fedsup_deploy.errors import ArtifactError
+
+#: What runner and session import besides the standard library.
+_NEEDS: Final = ("numpy", "onnxruntime")
+
+
+def measure_bundle_there(access: Access, bundle: Path, *, threads: int, protocol: str) -> dict[str, Any]:
+    """Check and time a bundle on another machine.
+
+    The runner is that of this package, not the copy in the bundle: that one is among the files to be checked.
+
+    Args:
+        access: The machine.
+        bundle: The bundle's folder here.
+        threads: Threads of the runtime.
+        protocol: A name in the runner's `PROTOCOLS`.
+
+    Returns:
+        The runner's report, as `run.py --json` prints it; its `exit_code` says whether the checks were passed.
+
+    Raises:
+        ArtifactError: A file of the bundle is missing here, or its manifest is damaged.
+        DeviceError: As in `run_there`.
+    """
+    path = bundle / manifest.FILENAME
+    try:
+        listed = manifest.Manifest.from_json(path.read_text(encoding="utf-8"), str(path)).files
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: cannot be read: {runner.first_line(error)}") from error
+    files = {f"bundle/{name}": bundle / name for name in (manifest.FILENAME, *sorted(listed))}
+    argv = ["run.py", "bundle", "--json", "--threads", str(threads), "--protocol", protocol]
+    exits = range(runner.MISSING + 1)
+    lines = run_there(access, {**files, "run.py": Path(runner.__file__)}, argv, needs=_NEEDS, good_exits=exits)
+    return _document(access, "\n".join(lines))
+
+
+def measure_model_there(access: Access, model: Path, *, threads: int, protocol: str) -> dict[str, Any]:
+    """Time an ONNX model on another machine.
+
+    Args:
+        access: The machine.
+        model: The .onnx file here.
+        threads: Threads of the runtime.
+        protocol: A name in the runner's `PROTOCOLS`.
+
+    Returns:
+        What `session.time_model` returns.
+
+    Raises:
+        ArtifactError: The file cannot be read.
+        DeviceError: As in `run_there`, or the model cannot be run there.
+    """
+    options = ["--threads", str(threads), "--protocol", protocol]
+    events = [event for event in session_there(access, {"model": model}, options) if event["event"] == "latency"]
+    if len(events) != 1:
+        raise access.error(f"got {len(events)} latencies, expected one; run this again")
+    return {name: value for name, value in events[0].items() if name not in {"event", "model"}}
+
+
+def session_there(
+    access: Access, models: Mapping[str, bytes | Path], options: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Time models on another machine as `python3 -m fedsup_deploy.device.session` does, and yield its events.
+
+    Args:
+        access: The machine.
+        models: Their content, or their files here, by name.
+        options: What follows the folder of the models on the session's command line.
+
+    Raises:
+        ArtifactError: A file cannot be read.
+        DeviceError: As in `run_there`, or a model cannot be run there.
+    """
+    files: dict[str, bytes | Path] = {f"models/{name}.onnx": content for name, content in models.items()}
+    for module in (runner, session):
+        _, group, name = module.__name__.split(".")
+        files |= {"fedsup_deploy/__init__.py": b"", f"fedsup_deploy/{group}/__init__.py": b""}
+        files[f"fedsup_deploy/{group}/{name}.py"] = Path(str(module.__file__))
+    argv = ["-m", session.__name__, "models", *options]
+    # 2 and 3 come with an event that says why; wrong usage, which is 2 as well, does not occur.
+    for line in run_there(access, files, argv, needs=_NEEDS, good_exits=(0, 2, 3)):
+        event = _document(access, line)
+        if event.get("event") == "error":
+            raise access.error(event["reason"])
+        yield event
+
+
+def _document(access: Access, text: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise access.error(f"got {text[:60]!r}, expected a JSON document from the program there") from error

@@ -1,0 +1,283 @@
+"""Time many models so that they can be compared, on this machine or, copied there with the runner, on a device.
+
+A machine changes its speed for seconds at a time. Models timed one after the other differ by that; models timed in
+turns, many short visits each, all get their share of the fast seconds. A ruler, one fixed model timed between every few
+others, tells how the speed changed.
+
+Owns the order of the visits and what is told about each. It needs Python 3.8+, NumPy, onnxruntime and
+`fedsup_deploy.artifact.runner`, which owns the arithmetic; it reads models, writes no file, and reports no host name,
+user name or path.
+
+Started as `python3 -m fedsup_deploy.device.session FOLDER`, it times every .onnx file of a folder and prints one JSON
+line per event. Exit codes: 0 done; 2 wrong usage, or NumPy or onnxruntime is missing; 3 a model cannot be run. The last
+line is then {"event": "error", "reason": ...}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import json
+import sys
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fedsup_deploy.artifact import runner
+
+#: Models timed between two looks at the ruler.
+MODELS_PER_RULER = 4
+_RUNS_TO_WARM_UP = 10
+#: Runs at the start of a visit that are not counted: they bring the model back into the caches.
+_RUNS_TO_REWARM = 3
+_MIN_RUNS = 5
+
+
+class ModelError(Exception):
+    """A model that cannot be run; says which and why, on one line."""
+
+
+class Model(NamedTuple):
+    """A loaded model, bound to an input. The first run is cold: it is no latency."""
+
+    run_once: runner.Run
+    load_ms: float
+    first_run_ms: float
+
+
+class Schedule(NamedTuple):
+    """How often and how long models are visited.
+
+    Args:
+        rounds: Visits per model. Each round visits all, in an order that depends on the seed and the round alone.
+        visit_seconds: Counted time of a visit, at least.
+        seed: Of the order.
+        first_round: Where an interrupted session goes on.
+    """
+
+    rounds: int
+    visit_seconds: float = 0.02
+    seed: int = 0
+    first_round: int = 0
+
+
+class Stop(NamedTuple):
+    """What is visited once in a round: a model, with its weights in the cache or not."""
+
+    model: str
+    state: str
+    run_once: runner.Run
+
+
+def load_model(path: Path, threads: int, shape: Sequence[int] | None = None) -> Model:
+    """Load a model and run it once.
+
+    Args:
+        path: The .onnx file.
+        threads: Threads of the runtime.
+        shape: Shape of the input with the batch; None takes the model's own, with batch 1.
+
+    Raises:
+        ModelError: It is missing, cannot be run, or has an open shape and none was given.
+    """
+    if not path.is_file():
+        raise ModelError(f"no model at {path}; give the path of an .onnx file")
+    numpy = importlib.import_module("numpy")
+    try:
+        start_ns = time.perf_counter_ns()
+        session = runner.open_session(str(path), threads)
+        load_ms = (time.perf_counter_ns() - start_ns) / 1e6
+        sizes = tuple(shape or _own_shape(path, session.get_inputs()[0].shape))
+        # Values in [-1, 1] that are never tiny for long: numbers below the normal range take some processors longer.
+        x_BCHW = numpy.cos(numpy.arange(int(numpy.prod(sizes)), dtype=numpy.float32)).reshape(sizes)
+        run_once = runner.bind(session, x_BCHW)
+        first_run_ms = runner.time_visit(run_once, 1, 0.0, 0.0)[0] / 1e6
+    except runner.runtime_errors() as error:
+        raise ModelError(f"onnxruntime cannot run {path}: {runner.first_line(error)}") from error
+    return Model(run_once, load_ms, first_run_ms)
+
+
+def time_model(
+    path: Path, *, threads: int = 1, protocol: runner.Protocol = runner.QUICK, shape: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """Time one model by a protocol; return what `run.py --json` reports under `latency`, and `environment`.
+
+    Raises:
+        ModelError: See `load_model`.
+    """
+    environment = runner.environment(threads)
+    model = load_model(path, threads, shape)
+    latency = runner.measure_latency(model.run_once, protocol)
+    return {**latency, "load_ms": model.load_ms, "first_run_ms": model.first_run_ms, "environment": environment}
+
+
+def visits(
+    models: Mapping[str, Path],
+    schedule: Schedule,
+    *,
+    threads: int = 1,
+    ruler: Path | None = None,
+    filler: Path | None = None,
+    uncached: Collection[str] = (),
+) -> Iterator[dict[str, Any]]:
+    """Time models in turns, and yield what happens as JSON values, one by one.
+
+    Args:
+        models: Their files by name; inputs of their own shape, batch 1.
+        schedule: How often and how long.
+        threads: Threads of the runtime.
+        ruler: A fixed model, timed before and after every four others.
+        filler: A model large enough to fill the cache.
+        uncached: Names of models that get a second visit in each round, in which each run follows one of the filler.
+
+    Yields:
+        `environment`, once; `load` per model (`load_ms`, `first_run_ms`); `visit` per visit (`round`, `model`, `state`:
+        `cached` or `uncached`, `num_runs`, `min_ms`, `p10_ms`, `p50_ms`, `p90_ms`, `mean_ms`, and `ruler_ms`: the
+        ruler's 10th percentile before and after, or None without ruler); `round` after each (`done`, `total`, `seconds`
+        since the first).
+
+    Raises:
+        ModelError: A model cannot be run.
+    """
+    yield {"event": "environment", **runner.environment(threads)}
+    loaded = {}
+    for name, path in models.items():
+        model = loaded[name] = load_model(path, threads)
+        yield {"event": "load", "model": name, "load_ms": model.load_ms, "first_run_ms": model.first_run_ms}
+    ruler_model, filler_model = (None if path is None else load_model(path, threads) for path in (ruler, filler))
+    for model in (*loaded.values(), *(one for one in (ruler_model, filler_model) if one is not None)):
+        runner.time_visit(model.run_once, _RUNS_TO_WARM_UP, schedule.visit_seconds, 1.0)
+    stops = {name: Stop(name, "cached", model.run_once) for name, model in loaded.items()}
+    if filler_model is not None:
+        stops.update({f"{name}/": Stop(name, "uncached", loaded[name].run_once) for name in uncached})
+    start = time.perf_counter()
+    for index in range(schedule.first_round, schedule.rounds):
+        tour = [stops[key] for key in order_of_round(list(stops), schedule.seed, index)]
+        for event in _round(tour, ruler_model, filler_model, schedule.visit_seconds):
+            yield {"event": "visit", "round": index, **event}
+        seconds = round(time.perf_counter() - start, 3)
+        yield {"event": "round", "done": index + 1, "total": schedule.rounds, "seconds": seconds}
+
+
+def order_of_round(names: Sequence[str], seed: int, index: int) -> list[str]:
+    """Return names in the random order of a round: by a hash, which is the same on every device."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{index}/{name}".encode()).digest())
+
+
+def _round(
+    tour: Sequence[Stop], ruler: Model | None, filler: Model | None, visit_seconds: float
+) -> Iterator[dict[str, Any]]:
+    """Make every stop once, and look at the ruler around every few of them."""
+    before = _look(ruler, visit_seconds)
+    for start in range(0, len(tour), MODELS_PER_RULER):
+        group = tour[start : start + MODELS_PER_RULER]
+        found = [_visit(stop, filler, visit_seconds) for stop in group]
+        after = _look(ruler, visit_seconds)
+        looks = None if ruler is None else [before, after]
+        for index, stop in enumerate(group):
+            yield {"model": stop.model, "state": stop.state, **found[index], "ruler_ms": looks}
+        before = after
+
+
+def _look(ruler: Model | None, visit_seconds: float) -> float | None:
+    if ruler is None:
+        return None
+    return float(_visit(Stop("ruler", "cached", ruler.run_once), None, visit_seconds)["p10_ms"])
+
+
+def _visit(stop: Stop, filler: Model | None, seconds: float) -> dict[str, Any]:
+    if stop.state == "uncached" and filler is not None:
+        return runner.summarize(_time_uncached(stop.run_once, filler.run_once, seconds))
+    runner.time_visit(stop.run_once, _RUNS_TO_REWARM, 0.0, seconds)
+    return runner.summarize(runner.time_visit(stop.run_once, _MIN_RUNS, seconds, 10 * seconds))
+
+
+def _time_uncached(run_once: runner.Run, fill: runner.Run, seconds: float) -> list[int]:
+    """Return the times of runs in ns, each of which finds the cache full of something else."""
+    samples_ns: list[int] = []
+
+    def run_both() -> None:
+        fill()
+        start_ns = time.perf_counter_ns()
+        run_once()
+        samples_ns.append(time.perf_counter_ns() - start_ns)
+
+    runner.time_visit(run_both, _MIN_RUNS + 1, seconds, 10 * seconds)
+    return samples_ns[1:]  # before the first, the filler's own weights were elsewhere
+
+
+def _own_shape(path: Path, shape: Sequence[Any]) -> tuple[int, ...]:
+    """Return the model's input shape with 1 for an open batch dimension."""
+    batch, *rest = shape
+    if not all(isinstance(size, int) for size in rest):
+        raise ModelError(f"{path}: the input has the open shape {list(shape)}; say which shape to time")
+    return (batch if isinstance(batch, int) else 1, *rest)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code. Side effects: Writes events to standard output."""
+    options = _parse(arguments)
+    try:
+        for event in _events(options):
+            _write(event)
+    except ModelError as error:
+        _write({"event": "error", "reason": str(error).replace(f"{options.folder}/", "")})
+        return 3
+    except ImportError as error:
+        reason = f"{error.name or 'onnxruntime'} cannot be imported; run: pip install numpy onnxruntime"
+        _write({"event": "error", "reason": reason})
+        return 2
+    return 0
+
+
+def _events(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield what the command line asks for: every model by a protocol, or all in turns."""
+    models = {path.stem: path for path in sorted(options.folder.glob("*.onnx"))}
+    if not models:
+        raise ModelError(f"no .onnx file in {options.folder}")
+    if options.protocol is not None:
+        protocol = runner.PROTOCOLS[options.protocol]
+        for name, path in models.items():
+            latency = time_model(path, threads=options.threads, protocol=protocol)
+            yield {"event": "latency", "model": name, **latency}
+        return
+    ruler, filler = (
+        None if name is None else options.folder / f"{name}.onnx" for name in (options.ruler, options.filler)
+    )
+    yield from visits(
+        {name: path for name, path in models.items() if name not in {options.ruler, options.filler}},
+        Schedule(options.rounds, options.visit_seconds, options.seed, options.first_round),
+        threads=options.threads,
+        ruler=ruler,
+        filler=filler,
+        uncached=options.uncached,
+    )
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="session", description="Time every .onnx file of a folder.")
+    parser.add_argument("folder", type=Path, help="folder of the models; a model's name is its file's without .onnx")
+    parser.add_argument("--protocol", choices=list(runner.PROTOCOLS), help="time each by this, not in turns")
+    parser.add_argument("--ruler", metavar="NAME", help="the model that is timed between every four others")
+    parser.add_argument("--filler", metavar="NAME", help="the model that fills the cache")
+    parser.add_argument("--uncached", metavar="NAME", nargs="*", default=[], help="models timed after the filler, too")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the runtime (default 1)")
+    parser.add_argument("--rounds", type=int, default=20, help="visits per model (default 20)")
+    parser.add_argument("--visit-seconds", type=float, default=0.02, help="counted time per visit (default 0.02)")
+    parser.add_argument("--seed", type=int, default=0, help="of the order (default 0)")
+    parser.add_argument("--first-round", type=int, default=0, help="where to go on (default 0)")
+    options = parser.parse_args(arguments)
+    if options.threads < 1 or options.rounds < 1 or not options.visit_seconds > 0 or options.first_round < 0:
+        parser.error("--threads and --rounds must be at least 1, --visit-seconds above 0, --first-round at least 0")
+    return options
+
+
+def _write(event: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(event, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,541 @@
+"""Measuring on another machine: a real ssh server on this one, with keys and a configuration of its own."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.datasets import load_digits
+
+from fedsup_deploy.artifact.manifest import ManifestDraft
+from fedsup_deploy.artifact.store import Vectors, load_manifest, write_bundle
+from fedsup_deploy.device.remote import measure_bundle_there, measure_model_there, session_there
+from fedsup_deploy.device.ssh import Access, Target, run_there
+from fedsup_deploy.errors import DeviceError
+
+SERVER = """
+Port {port}
+ListenAddress 127.0.0.1
+HostKey {folder}/host
+PidFile none
+AuthorizedKeysFile {folder}/client.pub
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+SetEnv TMPDIR={temporary} PIP_NO_INDEX=1 PIP_FIND_LINKS={folder}
+"""
+
+CLIENT = """
+IdentityFile {folder}/client
+IdentitiesOnly yes
+IdentityAgent none
+UserKnownHostsFile {folder}/known_hosts
+GlobalKnownHostsFile /dev/null
+"""
+
+# Says where it is, with a child beside it, and would stay for long.
+LINGER = b"""
+import os, subprocess, time
+child = subprocess.Popen(["sleep", "600"])
+print(os.getcwd(), os.getpid(), child.pid)
+time.sleep(600)
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """An ssh server.
+
+    Args:
+        process: Its first process.
+        port: Where it listens, on the loopback interface.
+        folder: Its keys and configuration, and those of the client.
+        temporary: Where a program that it starts puts temporary files.
+    """
+
+    process: "subprocess.Popen[bytes]"
+    port: int
+    folder: Path
+    temporary: Path
+
+    @property
+    def url(self) -> str:
+        return f"ssh://127.0.0.1:{self.port}"
+
+    def access(self, **changes: Any) -> Access:
+        return Access(**{"target": Target.parse(self.url), "ssh_config": self.folder / "config", **changes})
+
+    def configured(self, path: Path, **settings: str) -> Path:
+        """Write a client configuration in which some settings are others."""
+        lines = [f"{name} {value}" for name, value in settings.items()]
+        path.write_text("\n".join(lines) + CLIENT.format(folder=self.folder), encoding="utf-8")
+        return path
+
+    def connections(self) -> list[int]:
+        """Return the processes of the server that hold a connection."""
+        found, parents = [], {self.process.pid}
+        for pid, parent, name in sorted(processes()):
+            if parent in parents and name.startswith("sshd"):
+                found.append(pid)
+                parents.add(pid)
+        return found
+
+    def run(self, program: bytes, **changes: Any) -> list[str]:
+        """Run a program that needs nothing, and return the lines it prints."""
+        return list(run_there(self.access(**changes), {"program.py": program}, ["program.py"]))
+
+    def is_clean(self) -> bool:
+        return list(self.temporary.iterdir()) == []
+
+
+def processes() -> Iterator[tuple[int, int, str]]:
+    """Yield number, parent and name of every process but those that have ended."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            before, _, after = stat.read_text().rpartition(")")
+            number, _, name = before.partition(" (")
+            if after.split()[0] != "Z":
+                yield int(number), int(after.split()[1]), name
+
+
+def is_running(pid: int) -> bool:
+    return pid in {number for number, _, _ in processes()}
+
+
+def eventually(is_so: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 20
+    while not (so := is_so()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return so
+
+
+def make_key(path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)], check=True)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Server]:
+    program = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin:/usr/local/sbin")
+    if program is None:
+        pytest.fail("no sshd on this machine; install the package openssh-server")
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd wants it when it is root's
+    folder, temporary, port = tmp_path_factory.mktemp("ssh"), tmp_path_factory.mktemp("there"), free_port()
+    for name in ("host", "client", "stranger"):
+        make_key(folder / name)
+    (folder / "sshd_config").write_text(SERVER.format(port=port, folder=folder, temporary=temporary))
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} " + (folder / "host.pub").read_text())
+    with (folder / "sshd.log").open("wb") as log:
+        command = [program, "-D", "-e", "-f", str(folder / "sshd_config")]
+        process = subprocess.Popen(command, stderr=log)
+    server = Server(process, port, folder, temporary)
+    server.configured(folder / "config")
+    assert eventually(lambda: process.poll() is not None or is_open(port))
+    assert process.poll() is None, (folder / "sshd.log").read_text()
+    yield server
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def small_bundle(tmp_path_factory) -> Path:
+    """A bundle with a linear model of real digits."""
+    draft = Path(__file__).parents[1] / "unit" / "artifact" / "draft.json"
+    document = json.loads(draft.read_text(encoding="utf-8"))
+    matrix_PK = np.random.default_rng(0).standard_normal((64, 3), dtype=np.float32) / 64
+    images = (load_digits().images[:16, np.newaxis] / 16).astype(np.float32)
+    outputs_VK = images.reshape(16, 64) @ matrix_PK
+    nodes = [helper.make_node("Flatten", ["input"], ["flat"]), helper.make_node("MatMul", ["flat", "m"], ["logits"])]
+    image = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 1, 8, 8])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
+    graph = helper.make_graph(nodes, "linear", [image], [logits], [numpy_helper.from_array(matrix_PK, "m")])
+    model = onnx.helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    parity = dict.fromkeys(("max_abs_diff", "max_scaled_diff", "batch_invariance_max_abs_diff"), 0.0)
+    found = {**parity, "batch_invariance_max_scaled_diff": 0.0, "argmax_agreement": 1.0}
+    report = {
+        "tolerance": 1e-5,
+        "batch_tolerance": 1e-5,
+        "batches": [1, 3, 8],
+        "num_inputs": 16,
+        "formats": {"onnx": found},
+    }
+    folder = tmp_path_factory.mktemp("exports") / "a0123456789a"
+    writers = {"model.onnx": lambda path: path.write_bytes(model.SerializeToString())}
+    draft_of = ManifestDraft.model_validate_json(json.dumps(document))
+    write_bundle(folder, draft_of, writers, Vectors(images, outputs_VK), lambda *_: report)
+    return folder
+
+
+@pytest.fixture
+def bare_python(tmp_path) -> str:
+    """A Python without packages."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
+    return str(tmp_path / "bare" / "bin" / "python")
+
+
+def test_lines_come_back_and_nothing_stays(server):
+    program = b"import sys\nprint('one')\nprint('zwei \\u00fc')\nprint('note', file=sys.stderr)\nprint('last', end='')"
+
+    assert server.run(program) == ["one", "zwei ü", "last"]
+    assert server.is_clean()
+
+
+def test_files_of_any_size_arrive_as_they_are(server, tmp_path):
+    big = np.random.default_rng(0).bytes(3_000_001)
+    (tmp_path / "big").write_bytes(big)
+    program = b"import hashlib\nfor name in ('in/a', 'b'): print(hashlib.sha1(open(name, 'rb').read()).hexdigest())"
+    files = {"program.py": program, "in/a": tmp_path / "big", "b": b""}
+
+    lines = list(run_there(server.access(), files, ["program.py"]))
+
+    assert lines == [hashlib.sha1(content).hexdigest() for content in (big, b"")]
+
+
+def test_failed_program_gives_its_last_words(server):
+    with pytest.raises(DeviceError, match=rf"^{server.url}: the program ended with exit code 3: no such thing$"):
+        server.run(b"import sys\nprint('no such thing', file=sys.stderr)\nsys.exit(3)")
+
+
+def test_killed_program_says_so(server):
+    with pytest.raises(DeviceError, match="ended by signal 9; is there enough memory"):
+        server.run(b"import os\nos.kill(os.getpid(), 9)")
+
+
+def refused(server: Server, **changes: Any) -> str:
+    """Return what is said of a machine that nothing can be run on; it must be one line, and nothing stays there."""
+    with pytest.raises(DeviceError) as caught:
+        server.run(b"print('never')", **changes)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert server.is_clean()
+    return message.removeprefix(f"{changes.get('target', server.url)}: ")
+
+
+def test_unknown_host_key_is_refused(server, tmp_path):
+    config = server.configured(tmp_path / "config", UserKnownHostsFile="/dev/null")
+
+    assert refused(server, ssh_config=config).startswith(
+        f"its host key is not known here; connect once with `ssh -F {config} -p {server.port} 127.0.0.1`"
+    )
+
+
+def test_changed_host_key_is_refused(server, tmp_path):
+    known = tmp_path / "known_hosts"
+    known.write_text(f"[127.0.0.1]:{server.port} " + (server.folder / "stranger.pub").read_text())
+    config = server.configured(tmp_path / "config", UserKnownHostsFile=str(known))
+
+    message = refused(server, ssh_config=config)
+    assert message.startswith("its host key is not the one known here: another machine may be answering")
+    assert f"ssh-keygen -R '[127.0.0.1]:{server.port}'" in message
+
+
+def test_configuration_cannot_switch_the_check_of_the_host_key_off(server, tmp_path):
+    config = server.configured(tmp_path / "config", UserKnownHostsFile="/dev/null", StrictHostKeyChecking="no")
+
+    assert refused(server, ssh_config=config).startswith("its host key is not known here")
+
+
+def test_key_that_is_not_welcome_is_refused(server, tmp_path):
+    config = server.configured(tmp_path / "config", IdentityFile=str(server.folder / "stranger"))
+    text = config.read_text().replace(f"IdentityFile {server.folder}/client\n", "")
+    config.write_text(text)
+
+    assert refused(server, ssh_config=config).startswith("permission denied; ssh has to log in without asking")
+
+
+def test_machine_that_does_not_listen_is_refused(server):
+    assert refused(server, target=Target("127.0.0.1", port=free_port())).startswith("connection refused")
+
+
+def test_unknown_name_is_refused(server):
+    assert refused(server, target=Target("no-such-device.invalid")).startswith("no such host")
+
+
+def test_missing_python_is_named(server):
+    assert refused(server, python="no-such-python").startswith("there is no no-such-python; install Python 3.8")
+
+
+def test_missing_packages_are_named_with_what_to_do(server, bare_python):
+    with pytest.raises(DeviceError, match="numpy and onnxruntime missing there") as caught:
+        list(
+            run_there(
+                server.access(python=bare_python), {"program.py": b""}, ["program.py"], needs=("numpy", "onnxruntime")
+            )
+        )
+
+    assert f"`{bare_python} -m pip install numpy onnxruntime`" in str(caught.value)
+    assert "--install" in str(caught.value)
+    assert server.is_clean()
+
+
+def test_install_without_pip_says_why_not(server, bare_python):
+    access = server.access(python=bare_python, can_install=True)
+
+    with pytest.raises(DeviceError, match=r"pip could not install numpy and onnxruntime: .*No module named pip"):
+        list(run_there(access, {"program.py": b""}, ["program.py"], needs=("numpy", "onnxruntime")))
+    assert server.is_clean()
+
+
+def test_install_gives_the_program_its_packages_for_this_run(server):
+    """With a package made here, which pip on the other machine finds in a folder instead of on the internet."""
+    about = {"METADATA": "Metadata-Version: 2.1\nName: ruler\nVersion: 1\n", "WHEEL": "Wheel-Version: 1.0\n"}
+    about["WHEEL"] += "Generator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    with zipfile.ZipFile(server.folder / "ruler-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("ruler.py", "LENGTH_CM = 30\n")
+        for name, text in about.items():
+            wheel.writestr(f"ruler-1.dist-info/{name}", text)
+        wheel.writestr("ruler-1.dist-info/RECORD", "")
+    program = b"import ruler; print(ruler.LENGTH_CM)"
+
+    def run(**changes: Any) -> list[str]:
+        access = server.access(python=sys.executable, **changes)
+        return list(run_there(access, {"program.py": program}, ["program.py"], needs=("json", "ruler")))
+
+    with pytest.raises(DeviceError, match="ruler missing there"):
+        run()
+    assert run(can_install=True) == ["30"]
+    assert server.is_clean()
+    with pytest.raises(DeviceError, match="ruler missing there"):
+        run()
+
+
+def test_old_python_is_refused(server, tmp_path):
+    """A Python that takes itself for 3.6."""
+    script = f"""#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 6, 9); $2"\n"""
+    old = tmp_path / "python3.6"
+    old.write_text(script)
+    old.chmod(0o755)
+
+    expected = "expected Python 3.8 or later, found 3.6; name a newer one with --python"
+    assert refused(server, python=str(old)) == expected
+
+
+def test_machine_that_says_nothing_is_given_up(server):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = Target("127.0.0.1", port=silent.getsockname()[1])
+        assert refused(server, target=target).startswith("no answer; is the device switched on")
+
+
+def test_noise_of_the_login_shell_is_no_result(server, tmp_path):
+    """Some accounts greet whoever logs in, also where nobody reads it."""
+    greeting = tmp_path / "python"
+    greeting.write_text(f"#!/bin/sh\necho 'Welcome!'\necho '[1, 2]'\nexec {sys.executable} \"$@\"\n")
+    greeting.chmod(0o755)
+
+    assert server.run(b"print('one')", python=str(greeting)) == ["one"]
+
+
+def test_missing_ssh_is_named(server, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+
+    with pytest.raises(DeviceError, match=r"^no ssh on this machine"):
+        server.run(b"")
+
+
+def test_cut_connection_ends_the_program_there_and_removes_its_files(server):
+    lines = run_there(server.access(), {"program.py": LINGER}, ["program.py"])
+    folder, *pids = next(lines).split()
+    assert Path(folder).parents[1] == server.temporary
+    assert not server.is_clean()
+    assert all(map(is_running, map(int, pids)))
+
+    for pid in server.connections():
+        os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(DeviceError, match=r"the connection was cut before the work was done \(.+\); run this again$"):
+        next(lines)
+    assert eventually(server.is_clean)
+    assert eventually(lambda: not any(map(is_running, map(int, pids))))
+
+
+def test_killed_client_ends_the_program_there_and_removes_its_files(server):
+    """As when the laptop's terminal is closed: nothing can be tidied up here."""
+    code = (
+        "import sys; from pathlib import Path; from fedsup_deploy.device.remote import *\n"
+        "access = Access(Target.parse(sys.argv[1]), ssh_config=Path(sys.argv[2]))\n"
+        "for line in run_there(access, {'program.py': sys.argv[3].encode()}, ['program.py']):\n"
+        "    print(line, flush=True)"
+    )
+    command = [sys.executable, "-c", code, server.url, str(server.folder / "config"), LINGER.decode()]
+    client = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert client.stdout is not None
+    pids = [int(pid) for pid in client.stdout.readline().split()[1:]]
+    assert all(map(is_running, pids))
+
+    client.kill()
+    client.communicate()
+
+    assert eventually(server.is_clean)
+    assert eventually(lambda: not any(map(is_running, pids)))
+
+
+def test_abandoned_iterator_waits_until_nothing_is_left(server):
+    lines = run_there(server.access(), {"program.py": LINGER}, ["program.py"])
+    pids = [int(pid) for pid in next(lines).split()[1:]]
+
+    lines.close()  # type: ignore[attr-defined]
+
+    assert server.is_clean()
+    assert not any(map(is_running, pids))
+
+
+def test_bundle_is_checked_and_timed_there(server, small_bundle):
+    access = server.access(python=sys.executable)
+
+    report = measure_bundle_there(access, small_bundle, threads=1, protocol="quick")
+
+    assert (report["exit_code"], report["arch_id"]) == (0, "a0123456789a")
+    assert report["latency"]["statistics"]["num_runs"] >= 200
+    assert report["environment"]["threads"] == 1
+    assert server.is_clean()
+
+
+def test_altered_bundle_is_found_there(server, small_bundle, tmp_path):
+    shutil.copytree(small_bundle, tmp_path / "bundle")
+    model = tmp_path / "bundle" / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-1] + b"\x00")
+
+    access = server.access(python=sys.executable)
+    report = measure_bundle_there(access, tmp_path / "bundle", threads=1, protocol="quick")
+
+    assert report["exit_code"] == 1
+    assert report["reason"] == "model.onnx was altered: its sha256 is not that of the manifest"
+
+
+def test_model_is_timed_there(server, small_bundle):
+    access = server.access(python=sys.executable)
+
+    latency = measure_model_there(access, small_bundle / "model.onnx", threads=1, protocol="quick")
+
+    statistics = latency["statistics"]
+    assert 0 < statistics["min_ms"] <= statistics["p10_ms"] <= statistics["p50_ms"]
+    assert (latency["protocol"]["name"], latency["environment"]["threads"]) == ("quick", 1)
+    assert server.is_clean()
+
+
+def test_session_there_tells_of_every_visit(server, small_bundle):
+    model = small_bundle / "model.onnx"
+    options = ["--ruler", "ruler", "--rounds", "2", "--visit-seconds", "0.002"]
+
+    events = list(
+        session_there(server.access(python=sys.executable), {"a": model, "b": model, "ruler": model}, options)
+    )
+
+    assert events[0]["event"] == "environment"
+    visited = [event["model"] for event in events if event["event"] == "visit"]
+    assert sorted(visited) == ["a", "a", "b", "b"]
+
+
+def test_file_that_is_no_model_is_named(server, tmp_path):
+    (tmp_path / "text.onnx").write_text("not a model")
+
+    with pytest.raises(DeviceError, match=r"onnxruntime cannot run model\.onnx: "):
+        measure_model_there(server.access(python=sys.executable), tmp_path / "text.onnx", threads=1, protocol="quick")
+    assert server.is_clean()
+
+
+def words(server: Server, *more: str) -> list[str]:
+    """Return the options that lead to the other machine."""
+    return ["--on", server.url, "--python", sys.executable, "--ssh-config", str(server.folder / "config"), *more]
+
+
+def test_measured_bundle_holds_the_result_and_still_verifies(shell, server, small_bundle):
+    shutil.copytree(small_bundle, shell.folder / "bundle")
+
+    result = shell.json("measure", "bundle", *words(server))
+
+    assert (result["arch_id"], result["profile"], result["is_recorded"]) == ("a0123456789a", "raspberry-pi-4", True)
+    recorded = load_manifest(shell.folder / "bundle").latency_measured
+    assert recorded is not None
+    assert recorded.statistics.p50_ms == result["statistics"]["p50_ms"]
+    assert recorded.environment == result["environment"]
+    assert "127.0.0.1" not in (shell.folder / "bundle" / "manifest.json").read_text()
+    assert shell.json("verify", "bundle")["unlisted_files"] == []
+    assert server.is_clean()
+
+
+def test_model_is_measured_from_the_command_line(shell, server, small_bundle):
+    ended = shell.run("measure", small_bundle / "model.onnx", *words(server, "--threads", "2"))
+
+    assert (ended.exit_code, ended.errors) == (0, [])
+    assert "first run" in ended.out
+
+
+def test_altered_bundle_ends_as_with_verify_and_stays_as_it_is(shell, server, small_bundle):
+    shutil.copytree(small_bundle, shell.folder / "bundle")
+    (shell.folder / "bundle" / "vectors.npz").write_bytes(b"other")
+    before = shell.content()
+
+    ended = shell.run("measure", "bundle", *words(server))
+
+    assert ended.exit_code == 4
+    [error] = ended.errors
+    assert error.startswith(f"error: bundle on {server.url}: vectors.npz was altered: ")
+    assert shell.content() == before
+
+
+def test_unreachable_machine_has_its_own_exit_code(shell, server, small_bundle):
+    ended = shell.run("measure", small_bundle, "--on", f"ssh://127.0.0.1:{free_port()}")
+
+    assert (ended.exit_code, len(ended.errors)) == (10, 1)
+    assert "connection refused" in ended.errors[0]
+
+
+def test_interrupted_measurement_leaves_nothing_there(shell, server, small_bundle):
+    shutil.copytree(small_bundle, shell.folder / "bundle")
+    before = shell.content()
+    started = shell.start("measure", "bundle", *words(server, "--protocol", "full"))
+    started.wait_until(lambda: not server.is_clean())
+
+    ended = started.interrupt()
+
+    assert ended.exit_code == 130
+    assert server.is_clean()
+    assert shell.content() == before
+    assert started.survivors() == []
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--install"], "name it with --on"),
+        (["--on", "pi@nano"], "expected ssh://[user@]host[:port]"),
+        (["--on", "ssh://-oProxyCommand=reboot"], "expected ssh://[user@]host[:port]"),
+        (["--on", "ssh://nano", "--ruler", "model.onnx"], "--ruler compares on this machine only"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(shell, small_bundle, given, expected):
+    shutil.copy(small_bundle / "model.onnx", shell.folder)
+
+    ended = shell.run("measure", "model.onnx", *given)
+
+    assert (ended.exit_code, len(ended.errors)) == (2, 1)
+    assert expected in ended.errors[0]

@@ -1,0 +1,31 @@
+"""What a profile keeps of a measured bundle, and whose profile it is."""
+
+from typing import Any
+
+import pytest
+
+from fedsup_deploy import resources
+from fedsup_deploy.artifact.manifest import Manifest
+from fedsup_deploy.device.measurements import measurement_of, profile_to_save_to
+from fedsup_deploy.device.profile import load_profile
+from fedsup_deploy.errors import ConfigError
+
+
+def test_only_the_profile_a_bundle_was_exported_for_keeps_its_latency(manifest: Manifest) -> None:
+    record = manifest.profile.model_copy(update={"name": "raspberry-pi-4"})
+    with pytest.raises(ConfigError, match="got another profile than the one the bundle was exported for"):
+        profile_to_save_to(manifest.model_copy(update={"profile": record}))
+    shipped = load_profile("raspberry-pi-4")
+    same = record.model_copy(update={"hash": shipped.profile_hash})
+    found = profile_to_save_to(manifest.model_copy(update={"profile": same}))
+    assert found == resources.find("profiles", "raspberry-pi-4")
+
+
+def test_what_is_kept_of_a_latency(manifest: Manifest, latency: dict[str, Any]) -> None:
+    environment = {"cpu": "a board", "onnxruntime": "1.23.0", "threads": 2}
+    kept = measurement_of(manifest, {**latency, "environment": environment})
+    assert kept.arch_id == manifest.arch_id
+    assert kept.predicted_ms == manifest.latency_predicted.value_ms
+    assert kept.measured_ms == latency["statistics"]["min_ms"]
+    assert (kept.verdict, kept.protocol) == (latency["stability"]["verdict"], "quick, 200 runs")
+    assert kept.environment == "a board, onnxruntime 1.23.0, threads: 2"

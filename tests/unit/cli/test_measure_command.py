@@ -1,0 +1,90 @@
+"""What `measure` prints for people, from made results; the pipeline is not asked."""
+
+import io
+from typing import Any
+
+import pytest
+
+from fedsup_deploy.cli.measure import _table
+from fedsup_deploy.cli.tables import console
+
+
+def result(**changes: Any) -> dict[str, Any]:
+    statistics = {"num_runs": 1500, "min_ms": 0.5, "p10_ms": 0.75, "p50_ms": 1.0, "p90_ms": 2.0, "mean_ms": 1.25}
+    stability = {
+        "statistic": "p10",
+        "disagreement": 0.01,
+        "drift": 0.125,
+        "stable_within": 0.05,
+        "spread": 0.25,
+        "spread_within": 0.1,
+    }
+    return {
+        "protocol": {"name": "quick"},
+        "statistics": {**statistics, "p90_bound_ms": 2.5},
+        "stability": {**stability, "verdict": "unstable"},
+        "is_min_runs_met": True,
+        "is_min_duration_met": True,
+        "load_ms": 10.0,
+        "first_run_ms": 3.0,
+        "peak_rss_mib": None,
+        "ruler": None,
+        "energy": None,
+        "energy_estimated": None,
+        "saved_to": None,
+        **changes,
+    }
+
+
+def printed(shown: dict[str, Any]) -> list[str]:
+    """Return the lines of the output, without those of the table's frame."""
+    file = io.StringIO()
+    console(file).print(_table(shown))
+    lines = [line.strip() for line in file.getvalue().splitlines()]
+    return [line for line in lines if line and "─" not in line]
+
+
+def test_the_latency_stands_in_a_table_and_the_verdict_in_the_last_line() -> None:
+    head, row, *lines = printed(result())
+    assert head.split("  ") == ["min ms", " p10 ms", " p50 ms", " p90 ms", " runs"]
+    assert row.split() == ["0.5", "0.75", "1", "2", "1500"]
+    assert lines == [
+        "once: load 10 ms, first run 3 ms, cold: no latency",
+        "memory: - MiB, the most this process held",
+        "unstable: p10 differs by 12.5% between parts of the session (stable: 5%), by 25.0% between visits "
+        "(stable: 10%)",
+    ]
+
+
+def test_the_full_protocol_shows_the_bound() -> None:
+    head, row, *_ = printed(result(protocol={"name": "full"}))
+    assert "p90 bound ms" in head
+    assert row.split() == ["0.5", "0.75", "1", "2", "2.5", "1500"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"saved_to": "profiles/a.yaml"}, "saved to profiles/a.yaml; profile fit can learn from it"),
+        (
+            {"energy_estimated": {"energy_mj": 4.0, "active_power_w": 10.0}},
+            "energy: 4 mJ ESTIMATED as 10 W, which the profile states, x the median latency; not measured",
+        ),
+        ({"is_min_runs_met": False}, "too short: fewer runs or less time than the protocol wants"),
+        (
+            {"energy": {"energy_mj": 4.0, "net_energy_mj": 1.5, "source": "RAPL", "covers": "package"}},
+            "energy: 4 mJ, 1.5 mJ above idle; RAPL of the package",
+        ),
+        (
+            {"ruler": {"ratio": 1.5, "num_visits": 50, "num_visits_kept": 40, "stability": {"verdict": "stable"}}},
+            "ratio to the ruler: 1.5, by 40 of 50 visits during which it was steady; stable",
+        ),
+        (
+            {"ruler": {"ratio": None, "num_visits": 50, "num_visits_kept": 0, "stability": {"verdict": "unstable"}}},
+            "ratio to the ruler: -, by 0 of 50 visits during which it was steady; unstable",
+        ),
+    ],
+)
+def test_what_else_is_known_has_a_line_each(changes: dict[str, Any], expected: str) -> None:
+    assert expected in printed(result(**changes))
+    assert expected not in printed(result())

@@ -1,4 +1,4 @@
-"""`fedsup-deploy profile`: list, show, validate."""
+"""`fedsup-deploy profile`: list, show, validate, check, diff."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,11 +8,15 @@ import click
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Group
 from fedsup_deploy.cli.output import Output, Result
+from fedsup_deploy.cli.profile_build import build_command, fit_command
+from fedsup_deploy.errors import GateError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 command = Group("profile", help="List, show and validate device profiles.")
+command.add_command(build_command)
+command.add_command(fit_command)
 
 
 @command.command("list")
@@ -55,6 +59,56 @@ def validate_command(output: Output, files: tuple[Path, ...]) -> None:
     )
 
 
+@command.command("check")
+@click.argument("profiles", metavar="NAME|FILE...", nargs=-1, required=True)
+@click.option(
+    "--factor",
+    type=float,
+    default=1.5,
+    show_default=True,
+    callback=options.positive,
+    metavar="X",
+    help="How far a prediction may be from a published latency under the same conditions.",
+)
+@click.pass_context
+def check_command(context: click.Context, profiles: tuple[str, ...], factor: float) -> None:
+    """Compare predictions with published latencies of known networks.
+
+    Exit code 6: one that was measured under the profile's conditions is further off than the factor.
+    """
+    from fedsup_deploy.cli import profile_tables
+    from fedsup_deploy.device.check import check_profiles
+
+    result = check_profiles(profiles, factor)
+    context.ensure_object(Output).emit(result, profile_tables.checks)
+    if not result["is_inside"]:
+        outside = ", ".join(entry["name"] for entry in result["profiles"] if entry["is_inside"] is False)
+        click.echo(f"error: {outside}: a prediction is off by more than a factor of {factor:g}", err=True)
+        context.exit(GateError.exit_code)
+
+
+@command.command("diff")
+@click.argument("first", metavar="NAME|FILE")
+@click.argument("second", metavar="NAME|FILE")
+@click.option(
+    "--space",
+    default="fedsup-mobilenet",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="The search space whose predictions are compared.",
+)
+@click.pass_obj
+def diff_command(output: Output, first: str, second: str, space: str) -> None:
+    """Show what two profiles say differently.
+
+    And how that changes what they predict.
+    """
+    from fedsup_deploy.cli import profile_tables
+    from fedsup_deploy.device.difference import compare_profiles
+
+    output.emit(compare_profiles(first, second, space), profile_tables.difference)
+
+
 def _listing(result: Result) -> "RenderableType":
     """Return one line per profile: the descriptions are for `show`."""
     from fedsup_deploy.cli import tables
@@ -63,4 +117,7 @@ def _listing(result: Result) -> "RenderableType":
     lines = [{name: profile[name] for name in columns} for profile in result["profiles"]]
     for line in lines:
         line["limits"] = [f"{name} {tables.cell(value)}" for name, value in line["limits"].items()]
+        error = line["error"]
+        if error != "none":
+            line["error"] = f"{error['mape']:.0%} on average ({error['method']}, n = {error['num_heldout']})"
     return tables.rows(lines)

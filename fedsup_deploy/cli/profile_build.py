@@ -1,0 +1,143 @@
+"""`fedsup-deploy profile build` and `fit`: profiles from measurements."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fedsup_deploy.cli import options
+from fedsup_deploy.cli.commands import Command
+from fedsup_deploy.cli.output import Output, Result
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_SPACE = "A search space, or a run: whose networks it is about."
+_THREADS = "Threads of the runtime."
+_PRECISION = "Number format of the networks."
+_MINUTES = "Time for the measurement itself."
+_MEASUREMENTS = "A measured bundle, or what measure --json printed about one; may be repeated."
+_MEMORY = "Memory of the device, with --measurements."
+_LIMITS = {
+    "latency_ms": "Default limit of a search: latency.",
+    "memory_mib": "Default limit of a search: weights and activations.",
+    "storage_mib": "Default limit of a search: size of the weights.",
+}
+
+
+def _limit_options(function: Any) -> Any:
+    """Add an option for each default limit of the profile."""
+    for name, meaning in reversed(_LIMITS.items()):
+        option = f"--{name.replace('_', '-')}"
+        function = click.option(option, name, type=float, callback=options.positive, metavar="X", help=meaning)(
+            function
+        )
+    return function
+
+
+@click.command("build", cls=Command)
+@click.option("--space", default="fedsup-mobilenet", show_default=True, metavar="NAME|FILE|RUN", help=_SPACE)
+@click.option("--name", default="host", show_default=True, metavar="NAME", help="Name of the profile.")
+@click.option("--out", type=options.NEW_PATH, metavar="FILE", help="Where to write it.  [default: profiles/NAME.yaml]")
+@click.option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True, help=_PRECISION)
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Of the runtime."
+)
+@click.option(
+    "--minutes", type=float, callback=options.positive, default=4.0, show_default=True, metavar="X", help=_MINUTES
+)
+@click.option("--resume", is_flag=True, help="Go on with an interrupted build.")
+@_limit_options
+@options.seed_option(0, "Decides which networks are timed.")
+@click.pass_obj
+def build_command(output: Output, /, **given: Any) -> None:
+    """Build the profile of this machine.
+
+    Times the blocks of a search space, or whole networks where it has too many blocks, fits a latency model, and checks
+    it on networks it was not made from.
+    """
+    from fedsup_deploy.pipeline.profiling import BuildRequest, build
+
+    limits = {name: given.pop(name) for name in _LIMITS}
+    request = BuildRequest(limits={name: limit for name, limit in limits.items() if limit is not None}, **given)
+    if request.resume and not request.workplace.exists():
+        click.echo(f"note: no interrupted build at {request.workplace}; starting one", err=True)
+    try:
+        with output.progress() as listeners:
+            result = build(request, listeners)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt("the same command with --resume goes on after the last whole round") from stop
+    output.emit(result, _built)
+
+
+@click.command("fit", cls=Command)
+@click.argument("donor", metavar="DONOR")
+@click.option("--name", required=True, metavar="NAME", help="Name of the new profile.")
+@click.option("--measurements", type=options.OLD_PATH, multiple=True, metavar="FILE", help=_MEASUREMENTS)
+@click.option("--here", is_flag=True, help="Time networks on this machine.")
+@click.option(
+    "--networks", type=click.IntRange(3, 12), default=12, show_default=True, metavar="N", help="How many, with --here."
+)
+@click.option(
+    "--minutes", type=float, callback=options.positive, default=0.5, show_default=True, metavar="X", help=_MINUTES
+)
+@click.option("--device-memory-mib", "memory_mib", type=click.IntRange(min=1), metavar="N", help=_MEMORY)
+@click.option("--space", default="fedsup-mobilenet", show_default=True, metavar="NAME|FILE|RUN", help=_SPACE)
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help=_THREADS)
+@click.option("--out", type=options.NEW_PATH, metavar="FILE", help="Where to write it.  [default: profiles/NAME.yaml]")
+@options.seed_option(0, "Decides which networks are timed.")
+@click.pass_obj
+def fit_command(output: Output, /, here: bool, **given: Any) -> None:
+    """Adapt a profile to another device.
+
+    From at most 12 networks timed there, or here: DONOR's latency model is scaled, and its error is that of predicting
+    each network from the others.
+    """
+    from fedsup_deploy.pipeline.fitting import FitRequest, fit
+
+    if here == bool(given["measurements"]):
+        raise click.UsageError("give either --here or --measurements")
+    if not here and given["memory_mib"] is None:
+        raise click.UsageError("--measurements need --device-memory-mib, which they do not tell")
+    with output.progress() as listeners:
+        result = fit(FitRequest(**given), listeners)
+    output.emit(result, _fitted)
+
+
+def _fitted(result: Result) -> "RenderableType":
+    calibration = result["calibration"]
+    model = f"{calibration['donor']}, calibrated on {result['num_networks']} networks"
+    own = ", operations each with a scale of its own" if calibration["op_scales"] else ""
+    return _error_table(result, model, f"scale {calibration['scale']:g}, offset {calibration['offset_us']:g} us{own}")
+
+
+def _built(result: Result) -> "RenderableType":
+    model = (
+        f"table of {result['num_parts']} parts"
+        if result["num_parts"]
+        else f"fitted to {result['num_networks']} networks"
+    )
+    rounds = f"{result['num_rounds']} rounds in {result['seconds']:.0f} s"
+    return _error_table(result, model, f"{rounds}; even and odd rounds differ by {result['disagreement']:.1%}")
+
+
+def _error_table(result: Result, model: str, *lines: str) -> "RenderableType":
+    """Return how far predictions are off beside those of the MACs alone, and what to do next."""
+    from fedsup_deploy.cli import tables
+
+    error, name = result["profile"]["error"], result["profile"]["name"]
+    found = {model: error, "MACs alone": error["macs_only"]}
+    rows = [
+        {
+            "latency model": what,
+            "within 5 %": f"{figures['acc5']:.0%}",
+            "within 10 %": f"{figures['acc10']:.0%}",
+            "mean error": f"{figures['mape']:.1%}",
+            "rank correlation": figures["spearman"],
+        }
+        for what, figures in found.items()
+        if figures is not None
+    ]
+    checked = f"checked on {error['num_heldout']} networks ({error['method']})"
+    profile = name if result["out"] == f"profiles/{name}.yaml" else result["out"]
+    next_step = f"wrote {result['out']}; next: fedsup-deploy search --profile {profile}"
+    return tables.titled(tables.rows(rows), checked, *lines, next_step)

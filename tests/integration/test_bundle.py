@@ -19,7 +19,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from fedsup_deploy import registry, rng
-from fedsup_deploy.artifact.manifest import ManifestDraft, MeasuredLatency
+from fedsup_deploy.artifact.manifest import ManifestDraft
+from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.artifact.store import Vectors, Writer, load_manifest, verify_bundle, write_bundle
 from fedsup_deploy.device.measure import measure_onnx
 from fedsup_deploy.errors import GateError

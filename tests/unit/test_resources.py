@@ -69,3 +69,18 @@ def test_folder_is_not_a_file(tmp_path: Path) -> None:
     (tmp_path / "folder.yaml").mkdir()
     with pytest.raises(ConfigError, match="no profile"):
         resources.find("profiles", str(tmp_path / "folder.yaml"))
+
+
+def test_profiles_of_ones_own_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those below `profiles/` in the current folder; spaces and configs are not looked for there."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("profiles", "configs"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "host.yaml").touch()
+    assert resources.find("profiles", "host").resolve() == tmp_path / "profiles" / "host.yaml"
+    assert resources.known_names("profiles") == [*resources.shipped_names("profiles"), "host"]
+    assert resources.known_names("configs") == resources.shipped_names("configs")
+    with pytest.raises(ConfigError, match="no config 'host'"):
+        resources.find("configs", "host")
+    with pytest.raises(ConfigError, match="did you mean 'host'"):
+        resources.find("profiles", "hosst")

@@ -1,0 +1,262 @@
+"""From the visits of a build to a profile: the latency model, its error, and where every figure comes from.
+
+It refuses a session whose rounds disagree: a profile made from it would be wrong about itself, too.
+
+Shapes: N networks.
+"""
+
+import dataclasses
+import datetime
+import os
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from fedsup_deploy import registry
+from fedsup_deploy.device.build import BuildPlan
+from fedsup_deploy.device.calibrate import fit_line, fit_operations, fit_table, rounded
+from fedsup_deploy.device.heldout import FloatArray, HeldOutError, held_out_error
+from fedsup_deploy.device.latency import BYTES_PER_ELEMENT, Latency, PartTime, TableLatency
+from fedsup_deploy.device.measure import summarize
+from fedsup_deploy.device.predictor import size_mib
+from fedsup_deploy.device.profile import DeviceFacts, DeviceProfile, Limits, Measured, Precision, Runtime
+from fedsup_deploy.device.schema import Dtype
+from fedsup_deploy.errors import GateError
+from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.space.cost import Costs, costs_of
+from fedsup_deploy.space.parts import name_of, parts_of
+from fedsup_deploy.space.search_space import SearchSpace
+
+#: Even and odd rounds may differ by this share in the median network, as far as a prediction may be off.
+STABLE_WITHIN: Final = 0.10
+_DIGITS_OF_TIMES: Final = 4
+_DTYPES: Final[Mapping[str, Dtype]] = {"fp32": "float32", "int8": "int8"}
+_MIB: Final = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Times:
+    """What a session came to.
+
+    Args:
+        cached_us: Latency by model, run again and again.
+        uncached_us: Latency by model, each run after one of the filler; of parts only.
+        environment: Of the session.
+        num_rounds: Visits per model.
+        seconds: Length of the session.
+        disagreement: Between even and odd rounds, by model; infinite where too few visits counted.
+    """
+
+    cached_us: Mapping[str, float]
+    uncached_us: Mapping[str, float]
+    environment: Mapping[str, Any]
+    num_rounds: int
+    seconds: float
+    disagreement: Mapping[str, float]
+
+    def of(self, models: Sequence[str]) -> FloatArray:
+        """Return the cached latency of some models in microseconds, shape (N,)."""
+        return np.array([self.cached_us[model] for model in models])
+
+    def median_disagreement(self, models: Iterable[str]) -> float:
+        """Return by how much even and odd rounds differ in the median of some models."""
+        return statistics.median(self.disagreement[model] for model in models)
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What a profile says that was not measured.
+
+    Args:
+        name: Of the profile.
+        precision: Of the models that were timed.
+        limits: Default limits of a search.
+    """
+
+    name: str
+    precision: Precision = "fp32"
+    limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def times_of(events: Sequence[Mapping[str, Any]], networks: Iterable[str], advice: str) -> Times:
+    """Return what the visits of a session come to.
+
+    A model's time is the median of its visits, which are spread over the whole session: every model has its share of
+    whatever speeds the machine had meanwhile.
+
+    Args:
+        events: See `session.visits`.
+        networks: The models whose repeatability decides.
+        advice: How to measure longer, for the message.
+
+    Raises:
+        GateError: The machine was too restless.
+    """
+    uncached = [event for event in events if event.get("state") == "uncached"]
+    by_model = summarize(event for event in events if event.get("state") != "uncached")
+    disagreement = {model: _disagreement(found["stability"]) for model, found in by_model.items()}
+    median = statistics.median(disagreement[model] for model in networks)
+    rounds = [event for event in events if event["event"] == "round"]
+    if not median <= STABLE_WITHIN:
+        found = (
+            f"even and odd rounds of the median network differ by {median:.1%}, expected at most {STABLE_WITHIN:.0%}"
+        )
+        raise _unstable(found, advice)
+    return Times(
+        cached_us={model: 1e3 * found["latency_ms"] for model, found in by_model.items()},
+        uncached_us={model: 1e3 * found["latency_ms"] for model, found in summarize(uncached).items()},
+        environment=[event for event in events if event["event"] == "environment"][-1],
+        num_rounds=max(int(event["done"]) for event in rounds),
+        seconds=max(float(event["seconds"]) for event in rounds),
+        disagreement=disagreement,
+    )
+
+
+def assemble(plan: BuildPlan, times: Times, about: About) -> DeviceProfile:
+    """Return the profile of the device that was timed.
+
+    Args:
+        plan: What was timed.
+        times: What came of it.
+        about: The rest.
+    """
+    dtype = _DTYPES[about.precision]
+    calibration = costs_of(plan.space, plan.calibration)
+    latency: Latency
+    if plan.parts:
+        latency = _table(plan, times, calibration, dtype)
+    else:
+        latency = fit_operations(calibration.layers, times.of(plan.calibration_models), dtype)
+    environment = times.environment
+    return DeviceProfile(
+        schema=1,
+        name=about.name,
+        description=_description(plan, environment),
+        device=device_facts(environment),
+        runtime=Runtime(
+            name="onnxruntime",
+            version=environment["onnxruntime"],
+            provider=environment["provider"],
+            threads=environment["threads"],
+            dtype=dtype,
+            power_mode=environment.get("power_mode") or environment["governor"],
+        ),
+        limits=Limits(**about.limits),
+        formats=tuple(registry.names("exporter")) if about.precision == "fp32" else ("onnx",),
+        precisions=(about.precision,),
+        latency=latency,
+        error=_error(plan, times, calibration, latency),
+        provenance={"latency": provenance(_protocol(plan, times), environment)},
+    )
+
+
+def device_facts(environment: Mapping[str, Any]) -> DeviceFacts:
+    """Return what this machine is, as far as it says so."""
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return DeviceFacts(
+        soc=environment["device"] or environment["cpu"],
+        cpu=environment["cpu"],
+        cores=environment["cores"],
+        memory_mib=max(memory_bytes // _MIB, 1),
+    )
+
+
+def provenance(protocol: str, environment: Mapping[str, Any]) -> Measured:
+    """Return the provenance of what was measured today."""
+    governor = f", governor {environment['governor']}" if environment["governor"] else ""
+    runtime = f"onnxruntime {environment['onnxruntime']}, {_threads(environment)}"
+    return Measured(
+        kind="measured",
+        protocol=protocol,
+        date=datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat(),
+        environment=f"{environment['cpu']}, {environment['cores']} cores{governor}, {runtime}",
+    )
+
+
+def networks_protocol(times: Times, num_networks: int) -> str:
+    """Return how so many whole networks were timed, in words."""
+    median = times.median_disagreement(times.cached_us)
+    return (
+        f"{num_networks} networks in turns, {times.num_rounds} rounds in random order, {times.seconds:.0f} s; 10th "
+        "percentile of each visit, the median over visits; even "
+        f"and odd rounds differ by {median:.1%} in the median"
+    )
+
+
+def _protocol(plan: BuildPlan, times: Times) -> str:
+    num_networks = len(plan.calibration) + len(plan.heldout)
+    networks = f"{networks_protocol(times, num_networks)}; fitted on {len(plan.calibration)} of them"
+    if not plan.parts:
+        return networks
+    return (
+        f"{len(plan.parts)} parts alone, run again and again, and each run after one of the largest network, which "
+        f"fills the cache; and {networks}"
+    )
+
+
+def _description(plan: BuildPlan, environment: Mapping[str, Any]) -> str:
+    what = f"a table of the {len(plan.parts)} parts" if plan.parts else "costs of operations fitted to networks"
+    return (
+        f"{environment['cpu']}, {_threads(environment)} of onnxruntime: {what} of space {plan.space.name}, timed there."
+    )
+
+
+def _threads(environment: Mapping[str, Any]) -> str:
+    return "1 thread" if environment["threads"] == 1 else f"{environment['threads']} threads"
+
+
+def _table(plan: BuildPlan, times: Times, costs: Costs, dtype: Dtype) -> TableLatency:
+    # Rounded first: the calibration is that of the table as it is written.
+    parts = {
+        part: PartTime(
+            cached_us=rounded(times.cached_us[model], _DIGITS_OF_TIMES),
+            uncached_us=rounded(times.uncached_us[model], _DIGITS_OF_TIMES),
+        )
+        for part, model in plan.part_models.items()
+    }
+    names = [_names(plan.space, network) for network in plan.calibration]
+    elements_N = costs.layers.working_set_elements_N
+    assert elements_N is not None, "costs of a space say how large its networks are"
+    calibration = fit_table(
+        np.array([sum(parts[name].cached_us for name in of) for of in names]),
+        np.array([sum(parts[name].uncached_us for name in of) for of in names]),
+        np.array([len(of) for of in names]),
+        size_mib(elements_N, BYTES_PER_ELEMENT[dtype]),
+        times.of(plan.calibration_models),
+    )
+    return TableLatency(
+        kind="table",
+        dtype=dtype,
+        bytes_per_element=BYTES_PER_ELEMENT[dtype],
+        space=plan.space.name,
+        parts=parts,
+        calibration=calibration,
+    )
+
+
+def _names(space: SearchSpace, network: Architecture) -> list[str]:
+    return [name_of(part) for part in parts_of(space.plan(network))]
+
+
+def _error(plan: BuildPlan, times: Times, calibration: Costs, latency: Latency) -> HeldOutError:
+    """Return how far predictions are off on the held-out networks, beside a line through the MACs."""
+    heldout = costs_of(plan.space, plan.heldout)
+    predicted_ms_N = registry.resolve("latency", latency.kind)(latency).predict(heldout.layers)
+    macs_only = fit_line(calibration.num_macs.astype(np.float64), times.of(plan.calibration_models) / 1e3)
+    return held_out_error(
+        predicted_ms_N,
+        times.of(plan.heldout_models) / 1e3,
+        "held-out",
+        macs_only.at(heldout.num_macs.astype(np.float64)),
+    )
+
+
+def _disagreement(stability: Mapping[str, Any]) -> float:
+    return float("inf") if stability["disagreement"] is None else float(stability["disagreement"])
+
+
+def _unstable(found: str, advice: str) -> GateError:
+    quiet = "close other programs, fix the clock of the processor"
+    return GateError(f"the measurement is unstable: {found}; {quiet}, and {advice}")

@@ -1,0 +1,175 @@
+"""The folder a build works in: the models, what was decided, and a journal of every visit. Killed, it can go on.
+
+`plan.json` is written last, after all models: a folder without it holds nothing worth keeping. The journal counts in
+whole rounds: what came after the last one is forgotten.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from fedsup_deploy import files
+from fedsup_deploy.artifact import runner
+from fedsup_deploy.device.build import FILLER, BuildPlan, write_graphs
+from fedsup_deploy.device.measure import visits_here
+from fedsup_deploy.device.profile import Precision
+from fedsup_deploy.device.session import Schedule
+from fedsup_deploy.errors import ArtifactError, ConfigError
+from fedsup_deploy.events import EventLog, read_events
+
+_PLAN, _JOURNAL = "plan.json", "journal.jsonl"
+#: Short, so that there are many, and every model meets every speed of the machine equally often.
+VISIT_SECONDS: Final = 0.005
+MIN_ROUNDS: Final = 6
+_MAX_ROUNDS: Final = 100_000
+
+Progress = Callable[[str, int, int], None]
+
+
+class Workplace:
+    """A build under way.
+
+    Args:
+        folder: Where it works.
+        plan: What is timed.
+        threads: Threads of the runtime.
+        precision: Number format of the models.
+    """
+
+    def __init__(self, folder: Path, plan: BuildPlan, threads: int, precision: Precision) -> None:
+        self.folder, self.plan, self.threads, self.precision = folder, plan, threads, precision
+        self._journal = EventLog(folder / _JOURNAL)
+
+    def begin(self, progress: Progress) -> None:
+        """Write the models, and what was decided.
+
+        Args:
+            progress: Called with the name of what is done, how much of it, and of how much.
+
+        Side effects: Removes what was in the folder.
+        """
+        self.remove()
+        names = list(self.plan.graphs())
+        hashes = {}
+        for name, path in zip(names, write_graphs(self.plan, self.folder, self.precision), strict=True):
+            hashes[name] = files.sha256(path)
+            progress("models", len(hashes), len(names))
+        files.write_json(self.folder / _PLAN, {"schema": 1, "terms": self._terms(), "models": hashes})
+
+    def resume(self) -> bool:
+        """Return whether there is something to go on with.
+
+        Raises:
+            ConfigError: It was begun with other settings, or on another machine.
+            ArtifactError: A file of it was altered.
+
+        Side effects: Forgets what was timed after the last whole round.
+        """
+        path = self.folder / _PLAN
+        if not path.is_file():
+            return False
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            old, hashes = dict(document["terms"]), dict(document["models"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{path}: damaged: {error}; begin anew without --resume") from error
+        for key, value in self._terms().items():
+            if old.get(key) != value:
+                found = f"{key} is {value}, the build was begun with {old.get(key)}"
+                raise ConfigError(f"cannot resume {self.folder}: {found}; begin anew without --resume")
+        for name, expected in hashes.items():
+            model = self._model(name)
+            if not model.is_file() or files.sha256(model) != expected:
+                raise ArtifactError(f"{model}: missing or altered; begin anew without --resume")
+        self._journal.drop_after(self.rounds)
+        return True
+
+    def time_models(self, minutes: float, progress: Progress) -> None:
+        """Time all models in turns until the time is over, that of an interrupted build included.
+
+        Args:
+            minutes: Time for the rounds. At least six are made, and none is cut short.
+            progress: See `begin`.
+
+        Raises:
+            ArtifactError: A model cannot be run.
+
+        Side effects: Appends to the journal.
+        """
+        first_round, seconds = self.rounds, self.seconds
+        total = round(60 * minutes)
+        if self._is_over(first_round, seconds, total):
+            return
+        num_loaded, num_models = 0, len(self.plan.graphs()) - 1
+        for event in self._visits(first_round):
+            kind, fields = event["event"], {key: value for key, value in event.items() if key != "event"}
+            if kind == "round":
+                fields["seconds"] = round(seconds + event["seconds"], 3)
+            self._journal.emit(kind, **fields)
+            if kind == "load":
+                num_loaded += 1
+                progress("loading", num_loaded, num_models)
+            elif kind == "round":
+                progress("timing, seconds", min(int(fields["seconds"]), total), total)
+                if self._is_over(event["done"], fields["seconds"], total):
+                    return
+
+    def _visits(self, first_round: int) -> Iterator[dict[str, Any]]:
+        return visits_here(
+            {name: self._model(name) for name in self.plan.graphs() if name != FILLER},
+            Schedule(_MAX_ROUNDS, VISIT_SECONDS, self.plan.seed, first_round),
+            threads=self.threads,
+            filler=self._model(FILLER),
+            uncached=list(self.plan.part_models.values()),
+        )
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The events of all whole rounds, and of the starts."""
+        path = self.folder / _JOURNAL
+        events = read_events(path) if path.is_file() else []
+        num_rounds = _rounds(events)
+        return [event for event in events if event.get("round", -1) < num_rounds]
+
+    @property
+    def rounds(self) -> int:
+        """Whole rounds timed so far."""
+        return _rounds(self.events)
+
+    @property
+    def seconds(self) -> float:
+        """Time of those rounds."""
+        return max((float(event["seconds"]) for event in self.events if event["event"] == "round"), default=0.0)
+
+    def remove(self) -> None:
+        """Remove the folder. Side effects: Removes it."""
+        # What says that the rest is whole goes first.
+        (self.folder / _PLAN).unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _is_over(self, rounds: int, seconds: float, total: float) -> bool:
+        return rounds >= MIN_ROUNDS and seconds >= total
+
+    def _model(self, name: str) -> Path:
+        return self.folder / f"{name}.onnx"
+
+    def _terms(self) -> dict[str, Any]:
+        """Return what must be the same for times to be put together."""
+        plan, environment = self.plan, runner.environment(self.threads)
+        networks = [network.to_dict() for network in (*plan.calibration, *plan.heldout)]
+        return {
+            "space": plan.space.name,
+            "space hash": files.sha256_of(plan.space.to_dict()),
+            "seed": plan.seed,
+            "precision": self.precision,
+            "threads": self.threads,
+            "cpu": environment["cpu"],
+            "onnxruntime": environment["onnxruntime"],
+            "choice of models": files.sha256_of([plan.kind, list(plan.parts), networks]),
+        }
+
+
+def _rounds(events: Iterable[dict[str, Any]]) -> int:
+    return max((int(event["done"]) for event in events if event["event"] == "round"), default=0)

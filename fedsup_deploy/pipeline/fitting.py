@@ -1,0 +1,178 @@
+"""`fedsup-deploy profile fit`: the profile of a device from a donor's and a few measurements. Torch-free."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from fedsup_deploy import files
+from fedsup_deploy.artifact.store import load_manifest
+from fedsup_deploy.config.load import dump
+from fedsup_deploy.device.assemble import device_facts, networks_protocol, provenance, times_of
+from fedsup_deploy.device.build import plan_timing
+from fedsup_deploy.device.fit import MAX_NETWORKS, Device, fit_donor
+from fedsup_deploy.device.heldout import FloatArray
+from fedsup_deploy.device.profile import DeviceProfile, Runtime, load_profile
+from fedsup_deploy.device.workplace import Workplace
+from fedsup_deploy.errors import ArtifactError, ConfigError
+from fedsup_deploy.events import EventLog, Listener
+from fedsup_deploy.pipeline.profiling import PROFILES, SPACE, check_place, load_space, progress_into, written
+from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.space.cost import costs_of
+from fedsup_deploy.space.search_space import SearchSpace
+
+_SAME: Final = ("cpu", "onnxruntime", "threads")
+
+
+@dataclasses.dataclass(frozen=True)
+class FitRequest:
+    """What a user wants to adapt.
+
+    Args:
+        donor: Name or file of the profile whose latency model is taken.
+        name: Of the new profile.
+        space: Name or file of a search space, or the folder of a run; whose networks were or will be timed.
+        measurements: Bundles with a measured latency, or documents that `measure --json` printed; none to time here.
+        memory_mib: Memory of the device; None is that of this machine.
+        networks: How many to time here.
+        threads: Threads of the runtime here.
+        minutes: Time for the measurement here; half of one is a hundred visits of each of a dozen networks.
+        out: Where the profile goes; None is `profiles/NAME.yaml`.
+        seed: Decides which networks are timed.
+    """
+
+    donor: str
+    name: str
+    space: str = SPACE
+    measurements: Sequence[Path] = ()
+    memory_mib: int | None = None
+    networks: int = MAX_NETWORKS
+    threads: int = 1
+    minutes: float = 0.5
+    out: Path | None = None
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """Timed networks, and where. Shape: N networks."""
+
+    networks: Sequence[Architecture]
+    measured_ms_N: FloatArray
+    environment: Mapping[str, Any]
+    protocol: str
+
+
+def fit(request: FitRequest, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
+    """Adapt a profile to another device, and write it.
+
+    Returns:
+        JSON values: `out`, the `profile`'s summary, its `calibration` and `num_networks`.
+
+    Raises:
+        ConfigError: There is no such donor or space, or measurements are too few or of different devices.
+        ArtifactError: A measurement cannot be read.
+        GateError: The machine was too restless.
+        OutputError: The profile cannot be written.
+
+    Side effects: Writes the profile; times networks, if no measurements are given.
+    """
+    out = request.out or PROFILES / f"{request.name}.yaml"
+    check_place(out, request.name)
+    donor, space = load_profile(request.donor), load_space(request.space)
+    found = _read_all(request.measurements, space) if request.measurements else _time_here(request, space, listeners)
+    profile = fit_donor(donor, _device(request, donor, found), costs_of(space, found.networks), found.measured_ms_N)
+    files.write_text(out, dump(profile))
+    assert profile.calibration is not None, "fitting made one"
+    return {
+        **written(out, profile),
+        "calibration": profile.calibration.model_dump(mode="json"),
+        "num_networks": len(found.networks),
+    }
+
+
+def _device(request: FitRequest, donor: DeviceProfile, found: _Found) -> Device:
+    here = device_facts(found.environment)
+    facts = here if request.memory_mib is None else here.model_copy(update={"memory_mib": request.memory_mib})
+    runtime = Runtime(
+        name="onnxruntime",
+        version=found.environment["onnxruntime"],
+        provider=found.environment["provider"],
+        threads=found.environment["threads"],
+        dtype="float32",
+        power_mode=found.environment.get("power_mode") or found.environment["governor"],
+    )
+    protocol = f"{found.protocol}; latency model of {donor.name}"
+    return Device(request.name, facts, runtime, provenance(protocol, found.environment))
+
+
+def _time_here(request: FitRequest, space: SearchSpace, listeners: Sequence[Listener]) -> _Found:
+    """Time networks on this machine, in a folder beside the profile that is removed at the end."""
+    plan = plan_timing(space, request.networks, request.seed)
+    folder = (request.out or PROFILES / f"{request.name}.yaml").with_name(f".{request.name}.fit")
+    workplace = Workplace(folder, plan, request.threads, "fp32")
+    progress = progress_into(EventLog(None, tuple(listeners)))
+    try:
+        workplace.begin(progress)
+        workplace.time_models(request.minutes, progress)
+        times = times_of(workplace.events, plan.heldout_models, "give it more --minutes")
+    finally:
+        workplace.remove()
+    measured_ms_N = times.of(plan.heldout_models) / 1e3
+    return _Found(plan.heldout, measured_ms_N, times.environment, networks_protocol(times, len(plan.heldout)))
+
+
+def _read_all(paths: Sequence[Path], space: SearchSpace) -> _Found:
+    """Return the measurements in files.
+
+    Raises:
+        ConfigError: A network is not in the space or was timed twice, or they are of different devices.
+    """
+    networks, measured_ms, environments = zip(*(_read(path, space) for path in paths), strict=True)
+    for path, environment in zip(paths, environments, strict=True):
+        for key in _SAME:
+            if environment[key] != environments[0][key]:
+                found = f"{key} {environment[key]}, expected {environments[0][key]} as in {paths[0]}"
+                raise ConfigError(f"{path}: got {found}; measurements must be of one device under one setting")
+    if len(set(networks)) < len(networks):
+        raise ConfigError("got several measurements of one network, expected one of each; leave out the others")
+    protocol = f"{len(networks)} networks with `fedsup-deploy measure`, shortest of all runs"
+    return _Found(networks, np.array(measured_ms), environments[0], protocol)
+
+
+def _read(path: Path, space: SearchSpace) -> tuple[Architecture, float, Mapping[str, Any]]:
+    """Return network, latency in ms and environment of one measurement."""
+    if path.is_dir():
+        manifest = load_manifest(path)
+        if manifest.latency_measured is None:
+            raise ArtifactError(f"{path}: no measured latency; measure it first: fedsup-deploy measure {path}")
+        network = Architecture.from_dict(manifest.arch)
+        latency: Mapping[str, Any] = manifest.latency_measured.model_dump(mode="json")
+    else:
+        latency, network = _read_document(path, space)
+    if latency["stability"]["verdict"] != "stable":
+        raise ConfigError(f"{path}: the measurement is unstable; measure again on a quiet device")
+    if not space.contains(network):
+        raise ConfigError(f"{path}: {network.arch_id} is not in space {space.name}; give its own with --space")
+    return network, float(latency["statistics"]["min_ms"]), latency["environment"]
+
+
+def _read_document(path: Path, space: SearchSpace) -> tuple[Mapping[str, Any], Architecture]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        for section, keys in (
+            ("stability", ("verdict",)),
+            ("statistics", ("min_ms",)),
+            ("environment", (*_SAME, "device", "governor", "provider", "cores")),
+        ):
+            for key in keys:
+                _ = document[section][key]
+        name = str(document["arch_id"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{path}: got no measurement of a bundle: {error}; expected what fedsup-deploy measure --json BUNDLE prints"
+        ) from error
+    return document, space.resolve(name)

@@ -1,0 +1,135 @@
+"""`fedsup-deploy profile build`: time what is needed on this machine, and write its profile. Torch-free."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedsup_deploy import files, resources
+from fedsup_deploy.config.load import dump, load_yaml, validate
+from fedsup_deploy.device.assemble import About, assemble, times_of
+from fedsup_deploy.device.build import plan_build
+from fedsup_deploy.device.profile import NAME_PATTERN, DeviceProfile, Precision
+from fedsup_deploy.device.workplace import Progress, Workplace
+from fedsup_deploy.errors import ConfigError, OutputError
+from fedsup_deploy.events import EventLog, Listener
+from fedsup_deploy.pipeline.runs import open_run
+from fedsup_deploy.space.search_space import SearchSpace
+
+PROFILES = Path("profiles")
+SPACE = "fedsup-mobilenet"
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildRequest:
+    """What a user wants to know of this machine.
+
+    Args:
+        name: Of the profile.
+        space: Name or file of a search space, or the folder of a run; whose networks it is about.
+        out: Where the profile goes; None is `profiles/NAME.yaml`.
+        precision: Number format of the networks.
+        threads: Threads of the runtime.
+        minutes: Time for the measurement, without start and end.
+        limits: Default limits of a search, by name.
+        seed: Decides which networks are timed.
+        resume: Go on with an interrupted build; start anew where there is none.
+    """
+
+    name: str = "host"
+    space: str = SPACE
+    out: Path | None = None
+    precision: Precision = "fp32"
+    threads: int = 1
+    minutes: float = 4.0
+    limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    seed: int = 0
+    resume: bool = False
+
+    @property
+    def path(self) -> Path:
+        """Where the profile goes."""
+        return self.out or PROFILES / f"{self.name}.yaml"
+
+    @property
+    def workplace(self) -> Path:
+        """The folder the build works in."""
+        return self.path.with_name(f".{self.path.stem}.build")
+
+
+def build(request: BuildRequest, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
+    """Build the profile of this machine and write it.
+
+    Returns:
+        JSON values: `out`, the `profile`'s summary, what was timed (`num_parts`, `num_networks`, `num_heldout`,
+        `num_rounds`, `seconds`) and the median `disagreement` of even and odd rounds.
+
+    Raises:
+        ConfigError: The space is unknown or too small, or an interrupted build had other settings.
+        GateError: The machine was too restless; what was timed is kept for `resume`.
+        OutputError: The profile cannot be written.
+
+    Side effects: Works in a folder beside the profile, and removes it at the end.
+    """
+    check_place(request.path, request.name)
+    log = EventLog(None, tuple(listeners))
+    plan = plan_build(load_space(request.space), seed=request.seed)
+    workplace = Workplace(request.workplace, plan, request.threads, request.precision)
+    progress = progress_into(log)
+    if not (request.resume and workplace.resume()):
+        workplace.begin(progress)
+    workplace.time_models(request.minutes, progress)
+    times = times_of(workplace.events, plan.heldout_models, "go on with --resume and more --minutes")
+    profile = assemble(plan, times, About(request.name, request.precision, request.limits))
+    files.write_text(request.path, dump(profile))
+    workplace.remove()
+    return {
+        **written(request.path, profile),
+        "num_parts": len(plan.parts),
+        "num_networks": len(plan.calibration),
+        "num_heldout": len(plan.heldout),
+        "num_rounds": times.num_rounds,
+        "seconds": times.seconds,
+        "disagreement": times.median_disagreement(plan.heldout_models),
+    }
+
+
+def load_space(name_or_path: str) -> SearchSpace:
+    """Return the search space a user means: a shipped name, a file, or that of a run with its channels and classes."""
+    if Path(name_or_path).is_dir():
+        return open_run(Path(name_or_path)).space
+    return validate(load_yaml(resources.find("configs/spaces", name_or_path)), SearchSpace)
+
+
+def check_place(out: Path, name: str) -> None:
+    """Fail now if a profile cannot be written there, or would not be found again.
+
+    Raises:
+        ConfigError: No profile can have the name, or a shipped one has it.
+        OutputError: The place is a folder, has another ending, or is read-only.
+    """
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ConfigError(f"--name: got {name!r}, expected lower case letters and digits, with single hyphens between")
+    shipped = resources.shipped_folder("profiles") / f"{name}.yaml"
+    if shipped.is_file() and shipped.resolve() != out.resolve():
+        raise ConfigError(f"--name: {name} is the name of a shipped profile; choose another")
+    if out.is_dir():
+        raise OutputError(f"cannot write {out}: it is a folder; give --out the name of a file")
+    if out.suffix not in {".yaml", ".yml"}:
+        raise OutputError(f"cannot write {out}: expected a name that ends in .yaml, by which a profile is found")
+    files.check_writable(out.parent)
+
+
+def progress_into(log: EventLog) -> Progress:
+    """Return a function that turns what is done into events."""
+
+    def report(stage: str, done: int, total: int) -> None:
+        log.emit("profile", stage=stage, done=done, total=total)
+
+    return report
+
+
+def written(out: Path, profile: DeviceProfile) -> dict[str, Any]:
+    """Return what a result says about a profile that was written."""
+    return {"out": str(out), "profile": profile.summary()}

@@ -1,0 +1,88 @@
+"""A profile adapted from files that `measure --json` printed."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedsup_deploy.artifact import runner
+from fedsup_deploy.device.build import plan_timing
+from fedsup_deploy.device.predictor import predictor_for
+from fedsup_deploy.device.profile import load_profile
+from fedsup_deploy.errors import ArtifactError, ConfigError, FedsupError
+from fedsup_deploy.pipeline.fitting import FitRequest, fit
+from fedsup_deploy.pipeline.profiling import load_space
+from fedsup_deploy.space.cost import costs_of
+
+DONOR, SPACE = "raspberry-pi-4", "digits"
+
+
+@pytest.fixture
+def measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Four networks that take a third of what the donor predicts, as a device would report them."""
+    monkeypatch.chdir(tmp_path)
+    space = load_space(SPACE)
+    networks = plan_timing(space, 4).heldout
+    latency_ms = predictor_for(load_profile(DONOR)).predict(costs_of(space, networks).layers) / 3
+    environment = {**runner.environment(2), "cpu": "Far away", "device": "A board"}
+    for network, ms in zip(networks, latency_ms, strict=True):
+        document = {
+            "arch_id": network.arch_id,
+            "statistics": {"min_ms": float(ms), "p50_ms": 2 * float(ms)},
+            "stability": {"verdict": "stable"},
+            "environment": environment,
+        }
+        (tmp_path / f"{network.arch_id}.json").write_text(json.dumps(document))
+    return [Path(f"{network.arch_id}.json") for network in networks]
+
+
+def request(measurements: list[Path]) -> FitRequest:
+    return FitRequest(DONOR, "far", SPACE, measurements, memory_mib=512)
+
+
+def change(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
+    document = json.loads(path.read_text())
+    edit(document)
+    path.write_text(json.dumps(document))
+
+
+def test_the_profile_is_about_the_device_that_was_timed(measurements: list[Path]) -> None:
+    result = fit(request(measurements))
+    profile = load_profile("far")
+    assert result["out"] == "profiles/far.yaml"
+    assert result["calibration"]["scale"] == pytest.approx(1 / 3, rel=1e-3)
+    assert (profile.device.soc, profile.device.cpu, profile.device.memory_mib) == ("A board", "Far away", 512)
+    assert profile.runtime.threads == 2
+    assert profile.provenance["calibration"].kind == "measured"
+    assert result["profile"]["error"]["acc5"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("edit", "kind", "words"),
+    [
+        (lambda one: one["stability"].update(verdict="unstable"), ConfigError, "the measurement is unstable"),
+        (lambda one: one["environment"].update(threads=4), ConfigError, "got threads 4, expected 2 as in"),
+        (lambda one: one.update(arch_id="a0"), ConfigError, "no architecture 'a0' in space digits"),
+        (lambda one: one.pop("arch_id"), ArtifactError, "got no measurement of a bundle"),
+        (lambda one: one.pop("statistics"), ArtifactError, "got no measurement of a bundle"),
+    ],
+)
+def test_what_is_no_measurement_of_the_device_is_refused(
+    measurements: list[Path], edit: Callable[[dict[str, Any]], Any], kind: type[FedsupError], words: str
+) -> None:
+    change(measurements[1], edit)
+    with pytest.raises(kind, match=words):
+        fit(request(measurements))
+    assert not Path("profiles").exists()
+
+
+def test_a_network_counts_once(measurements: list[Path]) -> None:
+    with pytest.raises(ConfigError, match="several measurements of one network"):
+        fit(request([*measurements, measurements[0]]))
+
+
+def test_a_bundle_that_nobody_measured_is_refused(measurements: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"manifest\.json"):
+        fit(request([*measurements, tmp_path]))

@@ -1,0 +1,134 @@
+"""A donor's profile adapted to another device, on devices whose truth is known."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedsup_deploy import resources
+from fedsup_deploy.config.load import dump, load_yaml, validate
+from fedsup_deploy.device.build import plan_timing
+from fedsup_deploy.device.fit import Device, fit_donor
+from fedsup_deploy.device.heldout import FloatArray, HeldOutError
+from fedsup_deploy.device.latency import RooflineLatency
+from fedsup_deploy.device.predictor import RooflinePredictor, predictor_for
+from fedsup_deploy.device.profile import Calibration, DeviceFacts, DeviceProfile, Measured, Runtime, load_profile
+from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.space.cost import Costs, costs_of
+from fedsup_deploy.space.search_space import SearchSpace
+
+DEVICE = Device(
+    name="other",
+    facts=DeviceFacts(soc="Other", cpu="Other", cores=2, memory_mib=512),
+    runtime=Runtime(name="onnxruntime", provider="CPUExecutionProvider", threads=1, dtype="float32"),
+    provenance=Measured(kind="measured", protocol="timed", date="2026-01-31", environment="other"),
+)
+
+
+@pytest.fixture(scope="module")
+def donor() -> DeviceProfile:
+    return load_profile("raspberry-pi-4")
+
+
+@pytest.fixture(scope="module")
+def space() -> SearchSpace:
+    return validate(load_yaml(resources.find("configs/spaces", "fedsup-mobilenet")), SearchSpace)
+
+
+def networks(space: SearchSpace, count: int = 12) -> Costs:
+    return costs_of(space, plan_timing(space, count).heldout)
+
+
+def calibration_of(profile: DeviceProfile) -> Calibration:
+    assert profile.calibration is not None
+    return profile.calibration
+
+
+def error_of(profile: DeviceProfile) -> HeldOutError:
+    assert isinstance(profile.error, HeldOutError)
+    return profile.error
+
+
+def test_a_device_on_a_line_from_the_donor_is_recovered(donor: DeviceProfile, space: SearchSpace) -> None:
+    costs = networks(space)
+    measured_ms_N = 0.25 * predictor_for(donor).predict(costs.layers) + 0.5
+    profile = fit_donor(donor, DEVICE, costs, measured_ms_N)
+    calibration = calibration_of(profile)
+    assert (calibration.scale, calibration.offset_us) == pytest.approx((0.25, 500.0), rel=1e-3)
+    assert calibration.op_scales is None, "the line explains everything"
+    np.testing.assert_allclose(predictor_for(profile).predict(costs.layers), measured_ms_N, rtol=1e-4)
+    assert (error_of(profile).method, error_of(profile).acc5, error_of(profile).num_heldout) == (
+        "leave-one-out",
+        1.0,
+        12,
+    )
+
+
+def with_slow_depthwise(donor: DeviceProfile, costs: Costs) -> FloatArray:
+    """Latency on a device ten times as fast as the donor in everything but depthwise convolutions."""
+    assert isinstance(donor.latency, RooflineLatency)
+    is_depthwise_L = np.array(costs.layers.ops) == "depthwise"
+    layers_us_NL = RooflinePredictor(donor.latency).layers_us(costs.layers)
+    slow_ms_N: FloatArray = layers_us_NL @ np.where(is_depthwise_L, 1.0, 0.1) / 1e3
+    return slow_ms_N
+
+
+def test_operations_get_scales_where_that_predicts_better(donor: DeviceProfile, space: SearchSpace) -> None:
+    costs = networks(space)
+    measured_ms_N = with_slow_depthwise(donor, costs)
+    profile = fit_donor(donor, DEVICE, costs, measured_ms_N)
+    scales = calibration_of(profile).op_scales
+    assert scales is not None
+    assert scales["depthwise"] > 3 * scales["pointwise"]
+    assert error_of(profile).acc10 >= 0.9
+    np.testing.assert_allclose(predictor_for(profile).predict(costs.layers), measured_ms_N, rtol=0.1)
+
+
+def test_a_handful_of_networks_gets_a_line(donor: DeviceProfile, space: SearchSpace) -> None:
+    costs = networks(space, 5)
+    profile = fit_donor(donor, DEVICE, costs, with_slow_depthwise(donor, costs))
+    assert calibration_of(profile).op_scales is None
+
+
+def test_figures_of_the_donor_keep_their_provenance(donor: DeviceProfile, space: SearchSpace) -> None:
+    costs = networks(space)
+    profile = fit_donor(donor, DEVICE, costs, predictor_for(donor).predict(costs.layers))
+    assert (profile.name, profile.device.soc, profile.runtime.threads) == ("other", "Other", 1)
+    assert profile.latency == donor.latency
+    assert calibration_of(profile).donor_hash == donor.profile_hash
+    assert profile.provenance["calibration"] == DEVICE.provenance
+    own = {path: entry for path, entry in donor.provenance.items() if not path.startswith("energy")}
+    assert {path: entry for path, entry in profile.provenance.items() if path != "calibration"} == own
+    assert profile.energy is None
+    assert profile.measurements == ()
+    assert not profile.is_measured, "the costs are still those of published tables"
+
+
+def test_an_adapted_profile_can_be_adapted_again(donor: DeviceProfile, space: SearchSpace, tmp_path: Any) -> None:
+    costs = networks(space)
+    donor_ms_N = predictor_for(donor).predict(costs.layers)
+    once = fit_donor(donor, DEVICE, costs, 2.0 * donor_ms_N)
+    path = tmp_path / "other.yaml"
+    path.write_text(dump(once))
+    twice = fit_donor(load_profile(path), DEVICE, costs, 3.0 * donor_ms_N)
+    assert calibration_of(twice).scale == pytest.approx(3.0, rel=1e-3)
+    assert calibration_of(twice).donor == "other"
+
+
+@pytest.mark.parametrize("count", [2, 13])
+def test_too_few_or_too_many_networks_are_refused(donor: DeviceProfile, space: SearchSpace, count: int) -> None:
+    with pytest.raises(ConfigError, match=f"got {count} timed networks, expected 3 to 12"):
+        fit_donor(donor, DEVICE, networks(space, count), np.ones(count))
+
+
+def test_times_that_fall_with_the_size_are_refused(donor: DeviceProfile, space: SearchSpace) -> None:
+    costs = networks(space, 4)
+    with pytest.raises(ConfigError, match="take the same time whatever raspberry-pi-4 predicts"):
+        fit_donor(donor, DEVICE, costs, 1 / predictor_for(donor).predict(costs.layers))
+
+
+def test_a_donor_of_another_element_type_is_refused(donor: DeviceProfile, space: SearchSpace) -> None:
+    runtime = DEVICE.runtime.model_copy(update={"dtype": "int8"})
+    device = Device(DEVICE.name, DEVICE.facts, runtime, DEVICE.provenance)
+    with pytest.raises(ConfigError, match="timed in int8, the costs of raspberry-pi-4 are for float32"):
+        fit_donor(donor, device, networks(space), np.ones(12))

@@ -73,7 +73,8 @@ def build_command(output: Output, /, **given: Any) -> None:
 @click.argument("donor", metavar="DONOR")
 @click.option("--name", required=True, metavar="NAME", help="Name of the new profile.")
 @click.option("--measurements", type=options.OLD_PATH, multiple=True, metavar="FILE", help=_MEASUREMENTS)
-@click.option("--here", is_flag=True, help="Time networks on this machine.")
+@click.option("--here", "is_here", is_flag=True, help="Time networks on this machine.")
+@click.option("--saved", "is_saved", is_flag=True, help="Learn from what measure --save-to-profile kept in DONOR.")
 @click.option(
     "--networks", type=click.IntRange(3, 12), default=12, show_default=True, metavar="N", help="How many, with --here."
 )
@@ -86,7 +87,7 @@ def build_command(output: Output, /, **given: Any) -> None:
 @click.option("--out", type=options.NEW_PATH, metavar="FILE", help="Where to write it.  [default: profiles/NAME.yaml]")
 @options.seed_option(0, "Decides which networks are timed.")
 @click.pass_obj
-def fit_command(output: Output, /, here: bool, **given: Any) -> None:
+def fit_command(output: Output, /, **given: Any) -> None:
     """Adapt a profile to another device.
 
     From at most 12 networks timed there, or here: DONOR's latency model is scaled, and its error is that of predicting
@@ -94,9 +95,9 @@ def fit_command(output: Output, /, here: bool, **given: Any) -> None:
     """
     from fedsup_deploy.pipeline.fitting import FitRequest, fit
 
-    if here == bool(given["measurements"]):
-        raise click.UsageError("give either --here or --measurements")
-    if not here and given["memory_mib"] is None:
+    if [bool(given["measurements"]), given["is_here"], given["is_saved"]].count(True) != 1:
+        raise click.UsageError("give one of --here, --saved and --measurements")
+    if given["measurements"] and given["memory_mib"] is None:
         raise click.UsageError("--measurements need --device-memory-mib, which they do not tell")
     with output.progress() as listeners:
         result = fit(FitRequest(**given), listeners)

@@ -26,16 +26,14 @@ def measurement_of(manifest: Manifest, latency: Mapping[str, Any]) -> Measuremen
         manifest: Of the bundle.
         latency: What `measure` found, with its `environment`.
     """
-    environment = latency["environment"]
-    threads = environment["threads"]
     return Measurement(
         arch_id=manifest.arch_id,
         predicted_ms=manifest.latency_predicted.value_ms,
-        measured_ms=latency["statistics"]["min_ms"],
+        measured_ms=latency["statistics"]["p10_ms"],
         verdict=latency["stability"]["verdict"],
         protocol=f"{latency['protocol']['name']}, {latency['statistics']['num_runs']} runs",
         date=datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat(),
-        environment=f"{environment['cpu']}, onnxruntime {environment['onnxruntime']}, threads: {threads}",
+        environment=latency["environment"],
     )
 
 

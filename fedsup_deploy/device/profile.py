@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_validator
 
 from fedsup_deploy import files, registry, resources
 from fedsup_deploy.config.load import load_yaml, validate
@@ -100,15 +100,15 @@ class Measurement(Section):
     predicted_ms: Positive
     """What this profile predicted, in ms."""
     measured_ms: Positive
-    """What a clock said, in ms: the shortest of all runs."""
+    """What a clock said, in ms: the 10th percentile."""
     verdict: Literal["stable", "unstable"]
     """Whether parts of the measurement agreed."""
     protocol: Text
     """How it was timed."""
     date: Day
     """Day of the measurement, in quotes."""
-    environment: Text
-    """Processor, runtime with version, threads."""
+    environment: dict[str, JsonValue]
+    """Processor, runtime with version, threads, and what else the device told."""
 
 
 class Measured(Section):

@@ -106,6 +106,8 @@ def export(request: ExportRequest, listeners: tuple[Listener, ...] = ()) -> dict
         OutputError: The folder cannot be written.
     """
     run, jobs = _jobs(request)
+    for job in jobs:
+        _check_precisions(job.profile)
     exporters = {name: exporter_for(name) for job in jobs for name in _formats(request, job.profile)}
     files.check_writable(request.out)
     log = EventLog(None, listeners)
@@ -121,6 +123,14 @@ def export(request: ExportRequest, listeners: tuple[Listener, ...] = ()) -> dict
         bundles.append(_write(request, run, job, prepared[job.architecture.arch_id], model_files))
         log.emit("export", done=done, total=len(jobs), profile=job.profile.name)
     return {"bundles": bundles}
+
+
+def _check_precisions(profile: DeviceProfile) -> None:
+    """Fail if the profile wants number formats that nothing here can write: its predictions are about those."""
+    unknown = [name for name in profile.precisions if name != "fp32"]
+    if unknown:
+        wanted = f"precisions: got {', '.join(unknown)}, but models are exported in fp32 only"
+        raise ConfigError(f"profile {profile.name}: {wanted}; use a profile for fp32")
 
 
 class _ModelFiles:

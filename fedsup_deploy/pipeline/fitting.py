@@ -35,7 +35,9 @@ class FitRequest:
         donor: Name or file of the profile whose latency model is taken.
         name: Of the new profile.
         space: Name or file of a search space, or the folder of a run; whose networks were or will be timed.
-        measurements: Bundles with a measured latency, or documents that `measure --json` printed; none to time here.
+        measurements: Bundles with a measured latency, or documents that `measure --json` printed.
+        is_here: Whether to time networks on this machine instead.
+        is_saved: Whether to learn from the measurements that the donor's file keeps instead.
         memory_mib: Memory of the device; None is that of this machine.
         networks: How many to time here.
         threads: Threads of the runtime here.
@@ -48,6 +50,8 @@ class FitRequest:
     name: str
     space: str = SPACE
     measurements: Sequence[Path] = ()
+    is_here: bool = False
+    is_saved: bool = False
     memory_mib: int | None = None
     networks: int = MAX_NETWORKS
     threads: int = 1
@@ -73,7 +77,8 @@ def fit(request: FitRequest, listeners: Sequence[Listener] = ()) -> dict[str, An
         JSON values: `out`, the `profile`'s summary, its `calibration` and `num_networks`.
 
     Raises:
-        ConfigError: There is no such donor or space, or measurements are too few or of different devices.
+        ConfigError: There is no such donor or space, measurements are too few or of different devices, or it is not
+            said, once, where they come from.
         ArtifactError: A measurement cannot be read.
         GateError: The machine was too restless.
         OutputError: The profile cannot be written.
@@ -83,7 +88,12 @@ def fit(request: FitRequest, listeners: Sequence[Listener] = ()) -> dict[str, An
     out = request.out or PROFILES / f"{request.name}.yaml"
     check_place(out, request.name)
     donor, space = load_profile(request.donor), load_space(request.space)
-    found = _read_all(request.measurements, space) if request.measurements else _time_here(request, space, listeners)
+    if [bool(request.measurements), request.is_here, request.is_saved].count(True) != 1:
+        raise ConfigError("fit: expected measurements of one kind: those in files, those saved, or new ones taken here")
+    if request.is_here:
+        found = _time_here(request, space, listeners)
+    else:
+        found = _saved(donor, space) if request.is_saved else _read_all(request.measurements, space)
     profile = fit_donor(donor, _device(request, donor, found), costs_of(space, found.networks), found.measured_ms_N)
     files.write_text(out, dump(profile))
     assert profile.calibration is not None, "fitting made one"
@@ -95,8 +105,8 @@ def fit(request: FitRequest, listeners: Sequence[Listener] = ()) -> dict[str, An
 
 
 def _device(request: FitRequest, donor: DeviceProfile, found: _Found) -> Device:
-    here = device_facts(found.environment)
-    facts = here if request.memory_mib is None else here.model_copy(update={"memory_mib": request.memory_mib})
+    facts = donor.device if request.is_saved else device_facts(found.environment)
+    facts = facts if request.memory_mib is None else facts.model_copy(update={"memory_mib": request.memory_mib})
     runtime = Runtime(
         name="onnxruntime",
         version=found.environment["onnxruntime"],
@@ -126,20 +136,39 @@ def _time_here(request: FitRequest, space: SearchSpace, listeners: Sequence[List
 
 
 def _read_all(paths: Sequence[Path], space: SearchSpace) -> _Found:
-    """Return the measurements in files.
+    """Return the measurements in files."""
+    return _together([(str(path), *_read(path, space)) for path in paths])
+
+
+def _saved(donor: DeviceProfile, space: SearchSpace) -> _Found:
+    """Return the measurements that a profile keeps, the last one of each network."""
+    last = {one.arch_id: one for one in donor.measurements if one.verdict == "stable"}
+    if not last:
+        kept = f"{len(donor.measurements)} measurements, none of them stable"
+        raise ConfigError(f"profile {donor.name}: got {kept}; add some: fedsup-deploy measure BUNDLE --save-to-profile")
+    return _together(
+        [
+            (f"profile {donor.name}: {arch_id}", space.resolve(arch_id), one.measured_ms, one.environment)
+            for arch_id, one in last.items()
+        ]
+    )
+
+
+def _together(measurements: Sequence[tuple[str, Architecture, float, Mapping[str, Any]]]) -> _Found:
+    """Return measurements, each with where it stands, that are of one device.
 
     Raises:
-        ConfigError: A network is not in the space or was timed twice, or they are of different devices.
+        ConfigError: A network was timed twice, or they are of different devices.
     """
-    networks, measured_ms, environments = zip(*(_read(path, space) for path in paths), strict=True)
-    for path, environment in zip(paths, environments, strict=True):
+    places, networks, measured_ms, environments = zip(*measurements, strict=True)
+    for place, environment in zip(places, environments, strict=True):
         for key in _SAME:
             if environment[key] != environments[0][key]:
-                found = f"{key} {environment[key]}, expected {environments[0][key]} as in {paths[0]}"
-                raise ConfigError(f"{path}: got {found}; measurements must be of one device under one setting")
+                found = f"{key} {environment[key]}, expected {environments[0][key]} as in {places[0]}"
+                raise ConfigError(f"{place}: got {found}; measurements must be of one device under one setting")
     if len(set(networks)) < len(networks):
         raise ConfigError("got several measurements of one network, expected one of each; leave out the others")
-    protocol = f"{len(networks)} networks with `fedsup-deploy measure`, shortest of all runs"
+    protocol = f"{len(networks)} networks with `fedsup-deploy measure`, 10th percentile of all runs"
     return _Found(networks, np.array(measured_ms), environments[0], protocol)
 
 
@@ -157,7 +186,7 @@ def _read(path: Path, space: SearchSpace) -> tuple[Architecture, float, Mapping[
         raise ConfigError(f"{path}: the measurement is unstable; measure again on a quiet device")
     if not space.contains(network):
         raise ConfigError(f"{path}: {network.arch_id} is not in space {space.name}; give its own with --space")
-    return network, float(latency["statistics"]["min_ms"]), latency["environment"]
+    return network, float(latency["statistics"]["p10_ms"]), latency["environment"]
 
 
 def _read_document(path: Path, space: SearchSpace) -> tuple[Mapping[str, Any], Architecture]:
@@ -165,7 +194,7 @@ def _read_document(path: Path, space: SearchSpace) -> tuple[Mapping[str, Any], A
         document = json.loads(path.read_text(encoding="utf-8"))
         for section, keys in (
             ("stability", ("verdict",)),
-            ("statistics", ("min_ms",)),
+            ("statistics", ("p10_ms",)),
             ("environment", (*_SAME, "device", "governor", "provider", "cores")),
         ):
             for key in keys:

@@ -19,7 +19,7 @@ PROFILE = ("device.schema", "device.latency", "device.heldout", "device.profile"
 LAYERS = (
     ("errors", "rng", "registry", "files", "events", "resources", "version"),
     ("config.reader", "config.document", "config.problems", "config.load"),
-    ("space", "config", "data", *PROFILE, "artifact.manifest", "artifact.runner"),
+    ("space", "config", "data", *PROFILE, "artifact.manifest", "artifact.measured", "artifact.runner"),
     ("supernet", "recalibrate"),
     ("federated", "searchers", "device", "export", "artifact"),
     ("engines", "report"),

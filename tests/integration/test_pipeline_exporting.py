@@ -229,6 +229,14 @@ def test_a_profile_of_the_users_own_is_given_again(run, mine, tmp_path):
     assert made["profile"] == "mine"
 
 
+def test_a_number_format_that_nothing_writes_is_refused(run, mine, tmp_path):
+    """The predictions of such a profile are about a model that an export would not give."""
+    mine.write_text(mine.read_text(encoding="utf-8").replace("- fp32", "- int8"))
+    with pytest.raises(ConfigError, match="precisions: got int8, but models are exported in fp32 only"):
+        export(named(run, "smallest", tmp_path / "out", profiles=(str(mine),)))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_profile_that_changed_since_the_search_is_refused(run, mine, tmp_path):
     found = searching(run, str(mine))
     mine.write_text(mine.read_text(encoding="utf-8").replace("cores: 4", "cores: 2"), encoding="utf-8")

@@ -9,11 +9,13 @@ import pytest
 
 from fedsup_deploy.artifact import runner
 from fedsup_deploy.device.build import plan_timing
+from fedsup_deploy.device.measurements import save_measurement
 from fedsup_deploy.device.predictor import predictor_for
-from fedsup_deploy.device.profile import load_profile
+from fedsup_deploy.device.profile import Measurement, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, FedsupError
 from fedsup_deploy.pipeline.fitting import FitRequest, fit
 from fedsup_deploy.pipeline.profiling import load_space
+from fedsup_deploy.resources import find
 from fedsup_deploy.space.cost import costs_of
 
 DONOR, SPACE = "raspberry-pi-4", "digits"
@@ -30,7 +32,7 @@ def measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     for network, ms in zip(networks, latency_ms, strict=True):
         document = {
             "arch_id": network.arch_id,
-            "statistics": {"min_ms": float(ms), "p50_ms": 2 * float(ms)},
+            "statistics": {"p10_ms": float(ms), "p50_ms": 2 * float(ms)},
             "stability": {"verdict": "stable"},
             "environment": environment,
         }
@@ -86,3 +88,37 @@ def test_a_network_counts_once(measurements: list[Path]) -> None:
 def test_a_bundle_that_nobody_measured_is_refused(measurements: list[Path], tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"manifest\.json"):
         fit(request([*measurements, tmp_path]))
+
+
+def test_a_profile_learns_from_the_measurements_it_keeps(measurements: list[Path]) -> None:
+    """Of the same device, so its facts stay; an unstable one and all but the last of a network are left out."""
+    own = Path("profiles") / f"{DONOR}.yaml"
+    own.parent.mkdir()
+    own.write_text(find("profiles", DONOR).read_text(encoding="utf-8"), encoding="utf-8")
+    for path in (measurements[0], *measurements):
+        document = json.loads(path.read_text())
+        is_first = not load_profile(own).measurements
+        one = Measurement(
+            arch_id=document["arch_id"],
+            predicted_ms=1.0,
+            measured_ms=document["statistics"]["p10_ms"] * (10 if is_first else 1),
+            verdict="stable",
+            protocol="quick, 400 runs",
+            date="2026-01-31",
+            environment=document["environment"],
+        )
+        save_measurement(own, one)
+    save_measurement(own, one.model_copy(update={"measured_ms": 99.0, "verdict": "unstable"}))
+    result = fit(FitRequest(DONOR, "near", SPACE, is_saved=True))
+    profile = load_profile("near")
+    assert result["num_networks"] == 4
+    assert result["calibration"]["scale"] == pytest.approx(1 / 3, rel=1e-3)
+    assert profile.device == load_profile(DONOR).device
+    assert profile.measurements == ()
+
+
+def test_a_profile_without_measurements_cannot_learn_from_them(measurements: list[Path]) -> None:
+    with pytest.raises(ConfigError, match="got 0 measurements, none of them stable; add some: fedsup-deploy measure"):
+        fit(FitRequest(DONOR, "near", SPACE, is_saved=True))
+    with pytest.raises(ConfigError, match="expected measurements of one kind"):
+        fit(FitRequest(DONOR, "near", SPACE, measurements, is_saved=True))

@@ -26,6 +26,6 @@ def test_what_is_kept_of_a_latency(manifest: Manifest, latency: dict[str, Any]) 
     kept = measurement_of(manifest, {**latency, "environment": environment})
     assert kept.arch_id == manifest.arch_id
     assert kept.predicted_ms == manifest.latency_predicted.value_ms
-    assert kept.measured_ms == latency["statistics"]["min_ms"]
+    assert kept.measured_ms == latency["statistics"]["p10_ms"]
     assert (kept.verdict, kept.protocol) == (latency["stability"]["verdict"], "quick, 200 runs")
-    assert kept.environment == "a board, onnxruntime 1.23.0, threads: 2"
+    assert kept.environment == environment

@@ -17,7 +17,7 @@ ONE = Measurement(
     verdict="stable",
     protocol="quick, 400 runs",
     date="2026-01-31",
-    environment="a board: with 'quotes' # and more, onnxruntime 1.23.0, threads: 1",
+    environment={"cpu": "a board: with 'quotes' # and more", "governor": None, "temperature_c": 40.5, "threads": 1},
 )
 OTHER = ONE.model_copy(update={"arch_id": "abcdefabcdef", "measured_ms": 3.0, "verdict": "unstable"})
 

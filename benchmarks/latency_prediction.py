@@ -18,11 +18,12 @@ import numpy as np
 
 from fedsup_deploy import rng
 from fedsup_deploy.config.load import load_yaml, validate
-from fedsup_deploy.device.assemble import About, Times, assemble, times_of
+from fedsup_deploy.device.assemble import About, assemble
 from fedsup_deploy.device.build import BuildPlan, plan_build
 from fedsup_deploy.device.heldout import FloatArray, HeldOutError, conformal_half_width, held_out_error
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, Precision
+from fedsup_deploy.device.times import Times, times_of
 from fedsup_deploy.device.workplace import Workplace
 from fedsup_deploy.resources import find
 from fedsup_deploy.space.architecture import Architecture
@@ -56,9 +57,9 @@ def main() -> None:
     made_from = f"{len(plan.parts)} parts and {len(plan.calibration)} networks"
     timed = f"{len(plan.heldout) + len(more)} more networks timed beside them"
     print(f"{options.precision}: {profile.latency.kind} from {made_from}, {timed}, {seconds:.0f} s in all")
-    print(
-        f"{times.num_rounds} rounds; even and odd rounds differ by {times.median_disagreement(plan.heldout_models):.1%}"
-    )
+    noise = times.median_disagreement(plan.heldout_models)
+    quantile = f"the {times.share:.0%} quantile over visits, even and odd rounds differ by {noise:.1%} in the median"
+    print(f"{times.num_rounds} rounds; {quantile}")
     report_accuracy(profile, options.heldout)
     measured_ms = times.of([f"heldout-{index:03d}" for index in range(len(plan.heldout) + len(more))]) / 1e3
     report_coverage(profile, plan, measured_ms[: len(plan.heldout)])

@@ -1,6 +1,4 @@
-"""From the visits of a build to a profile: the latency model, its error, and where every figure comes from.
-
-It refuses a session whose rounds disagree: a profile made from it would be wrong about itself, too.
+"""From the times of a session to a profile: the latency model, its error, and where every figure comes from.
 
 Shapes: N networks.
 """
@@ -8,8 +6,7 @@ Shapes: N networks.
 import dataclasses
 import datetime
 import os
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -17,52 +14,20 @@ import numpy as np
 from fedsup_deploy import registry
 from fedsup_deploy.device.build import BuildPlan
 from fedsup_deploy.device.calibrate import fit_line, fit_operations, fit_table, rounded
-from fedsup_deploy.device.heldout import FloatArray, HeldOutError, held_out_error
+from fedsup_deploy.device.heldout import HeldOutError, held_out_error
 from fedsup_deploy.device.latency import BYTES_PER_ELEMENT, Latency, PartTime, TableLatency
-from fedsup_deploy.device.measure import summarize
 from fedsup_deploy.device.predictor import size_mib
 from fedsup_deploy.device.profile import DeviceFacts, DeviceProfile, Limits, Measured, Precision, Runtime
 from fedsup_deploy.device.schema import Dtype
-from fedsup_deploy.errors import GateError
+from fedsup_deploy.device.times import Times
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.cost import Costs, costs_of
 from fedsup_deploy.space.parts import name_of, parts_of
 from fedsup_deploy.space.search_space import SearchSpace
 
-#: Even and odd rounds may differ by this share in the median network, as far as a prediction may be off.
-STABLE_WITHIN: Final = 0.10
 _DIGITS_OF_TIMES: Final = 4
 _DTYPES: Final[Mapping[str, Dtype]] = {"fp32": "float32", "int8": "int8"}
 _MIB: Final = 2**20
-
-
-@dataclasses.dataclass(frozen=True)
-class Times:
-    """What a session came to.
-
-    Args:
-        cached_us: Latency by model, run again and again.
-        uncached_us: Latency by model, each run after one of the filler; of parts only.
-        environment: Of the session.
-        num_rounds: Visits per model.
-        seconds: Length of the session.
-        disagreement: Between even and odd rounds, by model; infinite where too few visits counted.
-    """
-
-    cached_us: Mapping[str, float]
-    uncached_us: Mapping[str, float]
-    environment: Mapping[str, Any]
-    num_rounds: int
-    seconds: float
-    disagreement: Mapping[str, float]
-
-    def of(self, models: Sequence[str]) -> FloatArray:
-        """Return the cached latency of some models in microseconds, shape (N,)."""
-        return np.array([self.cached_us[model] for model in models])
-
-    def median_disagreement(self, models: Iterable[str]) -> float:
-        """Return by how much even and odd rounds differ in the median of some models."""
-        return statistics.median(self.disagreement[model] for model in models)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,40 +43,6 @@ class About:
     name: str
     precision: Precision = "fp32"
     limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
-
-
-def times_of(events: Sequence[Mapping[str, Any]], networks: Iterable[str], advice: str) -> Times:
-    """Return what the visits of a session come to.
-
-    A model's time is the median of its visits, which are spread over the whole session: every model has its share of
-    whatever speeds the machine had meanwhile.
-
-    Args:
-        events: See `session.visits`.
-        networks: The models whose repeatability decides.
-        advice: How to measure longer, for the message.
-
-    Raises:
-        GateError: The machine was too restless.
-    """
-    uncached = [event for event in events if event.get("state") == "uncached"]
-    by_model = summarize(event for event in events if event.get("state") != "uncached")
-    disagreement = {model: _disagreement(found["stability"]) for model, found in by_model.items()}
-    median = statistics.median(disagreement[model] for model in networks)
-    rounds = [event for event in events if event["event"] == "round"]
-    if not median <= STABLE_WITHIN:
-        found = (
-            f"even and odd rounds of the median network differ by {median:.1%}, expected at most {STABLE_WITHIN:.0%}"
-        )
-        raise _unstable(found, advice)
-    return Times(
-        cached_us={model: 1e3 * found["latency_ms"] for model, found in by_model.items()},
-        uncached_us={model: 1e3 * found["latency_ms"] for model, found in summarize(uncached).items()},
-        environment=[event for event in events if event["event"] == "environment"][-1],
-        num_rounds=max(int(event["done"]) for event in rounds),
-        seconds=max(float(event["seconds"]) for event in rounds),
-        disagreement=disagreement,
-    )
 
 
 def assemble(plan: BuildPlan, times: Times, about: About) -> DeviceProfile:
@@ -180,8 +111,8 @@ def networks_protocol(times: Times, num_networks: int) -> str:
     median = times.median_disagreement(times.cached_us)
     return (
         f"{num_networks} networks in turns, {times.num_rounds} rounds in random order, {times.seconds:.0f} s; 10th "
-        "percentile of each visit, the median over visits; even "
-        f"and odd rounds differ by {median:.1%} in the median"
+        f"percentile of each visit, the {times.share:.0%} quantile over visits, on which even and odd rounds "
+        f"agree best: they differ by {median:.1%} in the median"
     )
 
 
@@ -251,12 +182,3 @@ def _error(plan: BuildPlan, times: Times, calibration: Costs, latency: Latency) 
         "held-out",
         macs_only.at(heldout.num_macs.astype(np.float64)),
     )
-
-
-def _disagreement(stability: Mapping[str, Any]) -> float:
-    return float("inf") if stability["disagreement"] is None else float(stability["disagreement"])
-
-
-def _unstable(found: str, advice: str) -> GateError:
-    quiet = "close other programs, fix the clock of the processor"
-    return GateError(f"the measurement is unstable: {found}; {quiet}, and {advice}")

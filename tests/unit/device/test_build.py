@@ -11,12 +11,13 @@ import pytest
 
 from fedsup_deploy import resources
 from fedsup_deploy.config.load import dump, load_yaml, validate
-from fedsup_deploy.device.assemble import About, Times, assemble
-from fedsup_deploy.device.assemble import times_of as times_with_advice
+from fedsup_deploy.device.assemble import About, assemble
 from fedsup_deploy.device.build import FILLER, BuildPlan, covering_architectures, plan_build
 from fedsup_deploy.device.profile import load_profile
+from fedsup_deploy.device.times import Times
+from fedsup_deploy.device.times import times_of as times_with_advice
 from fedsup_deploy.device.workplace import MIN_ROUNDS, Workplace
-from fedsup_deploy.errors import ArtifactError, ConfigError, GateError
+from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.space.cost import costs_of
 from fedsup_deploy.space.parts import name_of, part_names, parts_of
 from fedsup_deploy.space.search_space import SearchSpace
@@ -273,30 +274,6 @@ def test_parts_are_written_as_they_were_timed(small_plan: BuildPlan) -> None:
     assert latency.kind == "table"
     assert {(part.cached_us, part.uncached_us) for part in latency.parts.values()} == {(10.0, 25.0)}
     assert set(latency.parts) == set(small_plan.parts)
-
-
-def test_a_time_is_the_median_over_visits(small_plan: BuildPlan) -> None:
-    """In one round of nine the whole machine was at twice its speed."""
-    events = events_of(small_plan, us_of_toy(small_plan), rounds=9)
-    fast = [{**event, "p10_ms": event["p10_ms"] / 2} if event.get("round") == 1 else event for event in events]
-    expected = times_of(events, small_plan.heldout_models)
-    found = times_of(fast, small_plan.heldout_models)
-    assert (found.cached_us, found.uncached_us) == (expected.cached_us, expected.uncached_us)
-
-
-def test_a_restless_session_is_refused(small_plan: BuildPlan) -> None:
-    steady = us_of_toy(small_plan)
-    events = events_of(small_plan, steady)
-    restless = [
-        {**event, "p10_ms": event["p10_ms"] * (1.2 if event["round"] % 2 else 1.0)}
-        if event["event"] == "visit"
-        else event
-        for event in events
-    ]
-    with pytest.raises(
-        GateError, match=r"unstable: even and odd rounds of the median network differ by 20\.0%.*measure longer"
-    ):
-        times_of(restless, small_plan.heldout_models)
 
 
 def test_the_int8_profile_exports_what_there_is(small_plan: BuildPlan) -> None:

@@ -72,7 +72,7 @@ def save_measurement(path: Path, measurement: Measurement) -> Path:
     expected = profile.model_copy(update={_KEY: (*profile.measurements, measurement)})
     text = path.read_text(encoding="utf-8").rstrip("\n") + "\n"
     if not profile.measurements:
-        text += f"{_KEY}:\n"
+        text = text.removesuffix(f"{_KEY}: []\n") + f"{_KEY}:\n"
     text += yaml.safe_dump([measurement.model_dump(mode="json")], sort_keys=False, allow_unicode=True, width=120)
     out = Path("profiles") / path.name if resources.is_installed(path) else path
     with files.atomic_file(out) as partial:

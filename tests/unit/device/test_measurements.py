@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedsup_deploy import resources
+from fedsup_deploy.config.load import dump
 from fedsup_deploy.device.measurements import save_measurement
 from fedsup_deploy.device.profile import Measurement, load_profile
 from fedsup_deploy.errors import ConfigError
@@ -37,6 +38,15 @@ def test_measurements_are_added_below_what_is_there(profile: Path) -> None:
     assert profile.read_text(encoding="utf-8").startswith(text)
     assert after.profile_hash == before.profile_hash, "a measurement changes no prediction"
     assert after.model_copy(update={"measurements": ()}) == before
+
+
+def test_a_profile_as_this_package_writes_it_can_keep_measurements(profile: Path) -> None:
+    """It ends with an empty list of them."""
+    profile.write_text(dump(load_profile(profile)), encoding="utf-8")
+    assert profile.read_text(encoding="utf-8").endswith("measurements: []\n")
+    save_measurement(profile, ONE)
+    save_measurement(profile, OTHER)
+    assert load_profile(profile).measurements == (ONE, OTHER)
 
 
 def test_a_profile_with_something_below_its_measurements_stays_as_it_is(profile: Path) -> None:

@@ -8,7 +8,7 @@ networks. `table`: the time of every block of a search space, the most exact and
 from collections.abc import Iterator
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from fedsup_deploy.device.schema import Dtype, NotNegative, Positive, Section, Text
 from fedsup_deploy.space import parts
@@ -147,7 +147,13 @@ class FittedLatency(_LatencyModel):
             yield "latency.cache"
 
 
-PartName = Annotated[str, Field(min_length=1)]
+def _checked_name(name: str) -> str:
+    if not parts.is_name(name):
+        raise ValueError(f"got the part {name!r}, expected layers such as 'depthwise 7x7/2 64@16'")
+    return name
+
+
+PartName = Annotated[str, AfterValidator(_checked_name)]
 
 
 class PartTime(Section):
@@ -199,14 +205,6 @@ class TableLatency(_LatencyModel):
     """Time of each part, by the name that `fedsup_deploy.space.parts` gives it."""
     calibration: TableCalibration
     """From parts to networks."""
-
-    @field_validator("parts")
-    @classmethod
-    def _have_names_of_parts(cls, times: dict[str, PartTime]) -> dict[str, PartTime]:
-        for name in times:
-            if not parts.is_name(name):
-                raise ValueError(f"got the part {name!r}, expected layers such as 'depthwise 7x7/2 64@16'")
-        return times
 
     def figures(self) -> Iterator[str]:
         """Yield the paths of what needs provenance; all parts were timed together."""

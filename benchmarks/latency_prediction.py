@@ -61,6 +61,10 @@ def main() -> None:
     quantile = f"the {times.share:.0%} quantile over visits, even and odd rounds differ by {noise:.1%} in the median"
     print(f"{times.num_rounds} rounds; {quantile}")
     report_accuracy(profile, options.heldout)
+    one_time = dataclasses.replace(times, uncached_us={model: times.cached_us[model] for model in times.uncached_us})
+    if plan.parts:
+        print("the same with one time per part, the cached one:")
+        report_accuracy(assemble(plan, one_time, About("host", options.precision)), options.heldout)
     measured_ms = times.of([f"heldout-{index:03d}" for index in range(len(plan.heldout) + len(more))]) / 1e3
     report_coverage(profile, plan, measured_ms[: len(plan.heldout)])
     report_edits(profile, space, pairs, dict(zip(more, measured_ms[len(plan.heldout) :], strict=True)), times)

@@ -36,9 +36,9 @@ FILES = """
 | `RUN/search.json` | the newest search: limits, candidates, front and pick per profile |
 | `exports/PROFILE/ARCH_ID/` | a bundle: model files, `manifest.json`, `vectors.npz`, `run.py`, `MODEL_CARD.md` |
 
-`run.py` takes `--json`, `--threads N`, `--seconds S` and `--skip-latency`. It is a program of its own, with other exit
-codes: 0 passed, 1 a file was altered, 2 usage or a missing package, 3 other outputs, 4 outputs depend on the batch,
-5 a file is missing.
+`run.py` takes `--json`, `--threads N`, `--protocol quick|full`, `--seconds S` and `--skip-latency`. It is a program of
+its own, with other exit codes: 0 passed, 1 a file was altered, 2 usage or a missing package, 3 other outputs, 4 outputs
+depend on the batch, 5 a file is missing.
 """
 
 

@@ -18,13 +18,13 @@ import numpy as np
 
 from fedsup_deploy import rng
 from fedsup_deploy.config.load import load_yaml, validate
-from fedsup_deploy.device.assemble import About, assemble
-from fedsup_deploy.device.build import BuildPlan, plan_build
+from fedsup_deploy.device.building.assemble import About, assemble
+from fedsup_deploy.device.building.plan import BuildPlan, plan_build
+from fedsup_deploy.device.building.times import Times, times_of
+from fedsup_deploy.device.building.workplace import Workplace
 from fedsup_deploy.device.heldout import FloatArray, HeldOutError, conformal_half_width, held_out_error
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, Precision
-from fedsup_deploy.device.times import Times, times_of
-from fedsup_deploy.device.workplace import Workplace
 from fedsup_deploy.resources import find
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.cost import costs_of

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from fedsup_deploy.config.load import load_yaml, validate
-from fedsup_deploy.device.build import plan_build
-from fedsup_deploy.device.graph import write_graph
+from fedsup_deploy.device.building.graph import write_graph
+from fedsup_deploy.device.building.plan import plan_build
 from fedsup_deploy.device.heldout import spearman
 from fedsup_deploy.resources import find
 from fedsup_deploy.space.parts import parts_of

@@ -13,7 +13,7 @@ from fedsup_deploy.cli.output import Output, Result
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from fedsup_deploy.device.ssh import Access
+    from fedsup_deploy.device.remote.ssh import Access
 
 
 @click.command("measure", cls=Command)
@@ -63,7 +63,7 @@ def _access(
         return None
     if ruler is not None:
         raise click.UsageError("--ruler compares on this machine only; leave it out, or --on")
-    from fedsup_deploy.device.ssh import Access, Target
+    from fedsup_deploy.device.remote.ssh import Access, Target
 
     return Access(Target.parse(on), python or "python3", install, ssh_config)
 

@@ -77,7 +77,7 @@ def check_command(context: click.Context, profiles: tuple[str, ...], factor: flo
     Exit code 6: one that was measured under the profile's conditions is further off than the factor.
     """
     from fedsup_deploy.cli import profile_tables
-    from fedsup_deploy.device.check import check_profiles
+    from fedsup_deploy.device.published.check import check_profiles
 
     result = check_profiles(profiles, factor)
     context.ensure_object(Output).emit(result, profile_tables.checks)

@@ -11,13 +11,13 @@ import numpy as np
 from fedsup_deploy import files
 from fedsup_deploy.artifact.store import load_manifest
 from fedsup_deploy.config.load import dump
-from fedsup_deploy.device.assemble import device_facts, networks_protocol, provenance
-from fedsup_deploy.device.build import plan_timing
-from fedsup_deploy.device.fit import MAX_NETWORKS, Device, fit_donor
+from fedsup_deploy.device.building.assemble import device_facts, networks_protocol, provenance
+from fedsup_deploy.device.building.fit import MAX_NETWORKS, Device, fit_donor
+from fedsup_deploy.device.building.plan import plan_timing
+from fedsup_deploy.device.building.times import times_of
+from fedsup_deploy.device.building.workplace import Workplace
 from fedsup_deploy.device.heldout import FloatArray
 from fedsup_deploy.device.profile import DeviceProfile, Runtime, load_profile
-from fedsup_deploy.device.times import times_of
-from fedsup_deploy.device.workplace import Workplace
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.pipeline.profiling import PROFILES, SPACE, check_place, load_space, progress_into, written

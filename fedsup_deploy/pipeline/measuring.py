@@ -13,8 +13,8 @@ from fedsup_deploy.device.energy import open_meter
 from fedsup_deploy.device.measure import measure_onnx
 from fedsup_deploy.device.measurements import measurement_of, profile_to_save_to, save_measurement
 from fedsup_deploy.device.profile import load_profile
-from fedsup_deploy.device.remote import measure_bundle_there, measure_model_there
-from fedsup_deploy.device.ssh import Access
+from fedsup_deploy.device.remote.measure import measure_bundle_there, measure_model_there
+from fedsup_deploy.device.remote.ssh import Access
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, Listener
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from fedsup_deploy import files, resources
 from fedsup_deploy.config.load import dump, load_yaml, validate
-from fedsup_deploy.device.assemble import About, assemble
-from fedsup_deploy.device.build import plan_build
+from fedsup_deploy.device.building.assemble import About, assemble
+from fedsup_deploy.device.building.plan import plan_build
+from fedsup_deploy.device.building.times import times_of
+from fedsup_deploy.device.building.workplace import Progress, Workplace
 from fedsup_deploy.device.profile import NAME_PATTERN, DeviceProfile, Precision
-from fedsup_deploy.device.times import times_of
-from fedsup_deploy.device.workplace import Progress, Workplace
 from fedsup_deploy.errors import ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.pipeline.runs import open_run

@@ -11,7 +11,7 @@ import torch
 
 from fedsup_deploy import resources, rng
 from fedsup_deploy.config.load import load_yaml, validate
-from fedsup_deploy.device.graph import build_graph
+from fedsup_deploy.device.building.graph import build_graph
 from fedsup_deploy.export.exporter import exporter_for
 from fedsup_deploy.space.parts import parts_of
 from fedsup_deploy.space.sampling import random_architecture

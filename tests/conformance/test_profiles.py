@@ -7,11 +7,11 @@ import pytest
 
 from fedsup_deploy import registry
 from fedsup_deploy.config.load import load_yaml, validate
-from fedsup_deploy.device.check import check_profiles, published_error
 from fedsup_deploy.device.heldout import HeldOutError
 from fedsup_deploy.device.predictor import predict_interval, predictor_for
 from fedsup_deploy.device.profile import Published, load_profile
-from fedsup_deploy.device.published import KIND, load_published, published_tables
+from fedsup_deploy.device.published.check import check_profiles, published_error
+from fedsup_deploy.device.published.tables import KIND, load_published, published_tables
 from fedsup_deploy.resources import find, shipped_names
 from fedsup_deploy.space.cost import costs, costs_of
 from fedsup_deploy.space.search_space import SearchSpace

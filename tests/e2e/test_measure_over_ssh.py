@@ -24,8 +24,8 @@ from sklearn.datasets import load_digits
 
 from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.store import Vectors, load_manifest, write_bundle
-from fedsup_deploy.device.remote import measure_bundle_there, measure_model_there, session_there
-from fedsup_deploy.device.ssh import Access, Target, run_there
+from fedsup_deploy.device.remote.measure import measure_bundle_there, measure_model_there, session_there
+from fedsup_deploy.device.remote.ssh import Access, Target, run_there
 from fedsup_deploy.errors import DeviceError
 
 SERVER = """
@@ -379,7 +379,7 @@ def test_cut_connection_ends_the_program_there_and_removes_its_files(server):
 def test_killed_client_ends_the_program_there_and_removes_its_files(server):
     """As when the laptop's terminal is closed: nothing can be tidied up here."""
     code = (
-        "import sys; from pathlib import Path; from fedsup_deploy.device.remote import *\n"
+        "import sys; from pathlib import Path; from fedsup_deploy.device.remote.measure import *\n"
         "access = Access(Target.parse(sys.argv[1]), ssh_config=Path(sys.argv[2]))\n"
         "for line in run_there(access, {'program.py': sys.argv[3].encode()}, ['program.py']):\n"
         "    print(line, flush=True)"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedsup_deploy.artifact import runner
-from fedsup_deploy.device.build import plan_timing
+from fedsup_deploy.device.building.plan import plan_timing
 from fedsup_deploy.device.measurements import save_measurement
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import Measurement, load_profile

@@ -11,7 +11,7 @@ import pytest
 
 from fedsup_deploy.cli.main import main
 from fedsup_deploy.config.schema import TrainConfig
-from fedsup_deploy.device.ssh import Access, Target
+from fedsup_deploy.device.remote.ssh import Access, Target
 from fedsup_deploy.pipeline import runs
 
 CONFIG = """\

@@ -11,12 +11,12 @@ import pytest
 
 from fedsup_deploy import resources
 from fedsup_deploy.config.load import dump, load_yaml, validate
-from fedsup_deploy.device.assemble import About, assemble
-from fedsup_deploy.device.build import FILLER, BuildPlan, covering_architectures, plan_build
+from fedsup_deploy.device.building.assemble import About, assemble
+from fedsup_deploy.device.building.plan import FILLER, BuildPlan, covering_architectures, plan_build
+from fedsup_deploy.device.building.times import Times
+from fedsup_deploy.device.building.times import times_of as times_with_advice
+from fedsup_deploy.device.building.workplace import MIN_ROUNDS, Workplace
 from fedsup_deploy.device.profile import load_profile
-from fedsup_deploy.device.times import Times
-from fedsup_deploy.device.times import times_of as times_with_advice
-from fedsup_deploy.device.workplace import MIN_ROUNDS, Workplace
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.space.cost import costs_of
 from fedsup_deploy.space.parts import name_of, part_names, parts_of

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsup_deploy import rng
-from fedsup_deploy.device.calibrate import Line, fit_line, fit_operations, fit_table, rounded
+from fedsup_deploy.device.building.calibrate import Line, fit_line, fit_operations, fit_table, rounded
 from fedsup_deploy.device.latency import FittedLatency
 from fedsup_deploy.device.predictor import FittedPredictor, miss_share
 from fedsup_deploy.space import cost

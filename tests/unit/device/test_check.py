@@ -8,7 +8,7 @@ import pytest
 
 from fedsup_deploy import resources
 from fedsup_deploy.cli.main import main
-from fedsup_deploy.device.check import check_profiles
+from fedsup_deploy.device.published.check import check_profiles
 from fedsup_deploy.errors import ConfigError
 
 

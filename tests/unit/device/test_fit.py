@@ -7,8 +7,8 @@ import pytest
 
 from fedsup_deploy import resources
 from fedsup_deploy.config.load import dump, load_yaml, validate
-from fedsup_deploy.device.build import plan_timing
-from fedsup_deploy.device.fit import Device, fit_donor
+from fedsup_deploy.device.building.fit import Device, fit_donor
+from fedsup_deploy.device.building.plan import plan_timing
 from fedsup_deploy.device.heldout import FloatArray, HeldOutError
 from fedsup_deploy.device.latency import RooflineLatency
 from fedsup_deploy.device.predictor import RooflinePredictor, predictor_for

@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from fedsup_deploy.artifact import runner
-from fedsup_deploy.device.graph import build_graph, write_graph
+from fedsup_deploy.device.building.graph import build_graph, write_graph
 from fedsup_deploy.space.parts import Part, layers_of, parts_of
 from fedsup_deploy.space.plan import BlockPlan
 from fedsup_deploy.space.search_space import SearchSpace

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
-from fedsup_deploy.device.published import PublishedRow, PublishedTable, published_tables
+from fedsup_deploy.device.published.tables import PublishedRow, PublishedTable, published_tables
 
 
 def table(**changes: Any) -> PublishedTable:

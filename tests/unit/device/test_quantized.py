@@ -10,8 +10,8 @@ import onnxruntime
 import pytest
 
 from fedsup_deploy.artifact import runner
-from fedsup_deploy.device.graph import write_graph
-from fedsup_deploy.device.quantized import quantize
+from fedsup_deploy.device.building.graph import write_graph
+from fedsup_deploy.device.building.quantized import quantize
 from fedsup_deploy.space.parts import parts_of
 from fedsup_deploy.space.search_space import SearchSpace
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedsup_deploy.device import reference_networks
+from fedsup_deploy.device.published import networks as reference_networks
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.space.cost import OP_KINDS
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fedsup_deploy.device import bootstrap
-from fedsup_deploy.device.ssh import Access, Target, run_there
+from fedsup_deploy.device.remote import bootstrap
+from fedsup_deploy.device.remote.ssh import Access, Target, run_there
 from fedsup_deploy.errors import ArtifactError, ConfigError
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fedsup_deploy.device.times import times_of
+from fedsup_deploy.device.building.times import times_of
 from fedsup_deploy.errors import GateError
 
 

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from fedsup_deploy.device import reference_networks
 from fedsup_deploy.device.heldout import HeldOutError, held_out_error
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
-from fedsup_deploy.device.published import PublishedRow, PublishedTable, conditions, is_deduced, published_tables
+from fedsup_deploy.device.published import networks as reference_networks
+from fedsup_deploy.device.published.tables import PublishedRow, PublishedTable, conditions, is_deduced, published_tables
 from fedsup_deploy.errors import ConfigError
 
 DEFAULT_FACTOR: Final = 1.5

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsup_deploy.device.calibrate import fit_line, fit_scale, rounded
+from fedsup_deploy.device.building.calibrate import fit_line, fit_scale, rounded
 from fedsup_deploy.device.heldout import FloatArray, HeldOutError, held_out_error
 from fedsup_deploy.device.latency import RooflineLatency
 from fedsup_deploy.device.predictor import RooflinePredictor, predictor_for

@@ -1,4 +1,4 @@
-"""The program that `fedsup_deploy.device.ssh` sends to another machine over SSH and runs there.
+"""The program that `fedsup_deploy.device.remote.ssh` sends to another machine over SSH and runs there.
 
 On stdin it gets a line with the length of a JSON header, the header (`argv`; `files`, pairs of name and bytes; `needs`,
 names of packages; `install`), and then the content of the files, one after the other. It puts the files into a new

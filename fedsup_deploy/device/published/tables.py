@@ -8,8 +8,8 @@ from typing import Any, Final, Literal
 from pydantic import Field, field_validator
 
 from fedsup_deploy.config.load import load_yaml, validate
-from fedsup_deploy.device import reference_networks
 from fedsup_deploy.device.profile import DeviceProfile
+from fedsup_deploy.device.published import networks as reference_networks
 from fedsup_deploy.device.schema import Dtype, Positive, Section, Text
 from fedsup_deploy.registry import nearest
 from fedsup_deploy.resources import shipped_folder, shipped_names
@@ -32,7 +32,7 @@ class PublishedRow(Section):
     """One printed time."""
 
     network: Text
-    """A name that `fedsup_deploy.device.reference_networks` knows."""
+    """A name that `fedsup_deploy.device.published.networks` knows."""
     ms: Positive
     """Time of one inference at batch 1, as printed, in ms."""
     is_deduced_from: bool = False

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from fedsup_deploy import files
 from fedsup_deploy.artifact import runner
-from fedsup_deploy.device.build import FILLER, BuildPlan, write_graphs
+from fedsup_deploy.device.building.plan import FILLER, BuildPlan, write_graphs
 from fedsup_deploy.device.measure import visits_here
 from fedsup_deploy.device.profile import Precision
 from fedsup_deploy.device.session import Schedule

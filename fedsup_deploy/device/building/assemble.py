@@ -12,14 +12,14 @@ from typing import Any, Final
 import numpy as np
 
 from fedsup_deploy import registry
-from fedsup_deploy.device.build import BuildPlan
-from fedsup_deploy.device.calibrate import fit_line, fit_operations, fit_table, rounded
+from fedsup_deploy.device.building.calibrate import fit_line, fit_operations, fit_table, rounded
+from fedsup_deploy.device.building.plan import BuildPlan
+from fedsup_deploy.device.building.times import Times
 from fedsup_deploy.device.heldout import HeldOutError, held_out_error
 from fedsup_deploy.device.latency import BYTES_PER_ELEMENT, Latency, PartTime, TableLatency
 from fedsup_deploy.device.predictor import size_mib
 from fedsup_deploy.device.profile import DeviceFacts, DeviceProfile, Limits, Measured, Precision, Runtime
 from fedsup_deploy.device.schema import Dtype
-from fedsup_deploy.device.times import Times
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.cost import Costs, costs_of
 from fedsup_deploy.space.parts import name_of, parts_of

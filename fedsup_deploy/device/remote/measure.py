@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from fedsup_deploy.artifact import manifest, runner
 from fedsup_deploy.device import session
-from fedsup_deploy.device.ssh import Access, run_there
+from fedsup_deploy.device.remote.ssh import Access, run_there
 from fedsup_deploy.errors import ArtifactError
 
 #: What runner and session import besides the standard library.

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
-from fedsup_deploy.device import bootstrap
+from fedsup_deploy.device.remote import bootstrap
 from fedsup_deploy.errors import ArtifactError, ConfigError, DeviceError
 
 _URL = re.compile(

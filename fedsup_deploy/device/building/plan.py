@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from fedsup_deploy import rng
-from fedsup_deploy.device.graph import write_graph
+from fedsup_deploy.device.building.graph import write_graph
 from fedsup_deploy.device.profile import Precision
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.space import cost
@@ -124,7 +124,7 @@ def write_graphs(plan: BuildPlan, folder: Path, precision: Precision) -> Iterato
         path = folder / f"{name}.onnx"
         write_graph(parts, path, rng.derive(plan.seed, "graph", index))
         if precision == "int8":
-            from fedsup_deploy.device.quantized import quantize
+            from fedsup_deploy.device.building.quantized import quantize
 
             quantize(path)
         yield path

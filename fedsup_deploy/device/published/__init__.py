@@ -1,0 +1,1 @@
+"""Published latencies of known networks, and how profiles compare with them."""

@@ -420,7 +420,9 @@ CASES = {
     ),
     "negative limit": Case(f"{SEARCH} --max-latency-ms -3", USAGE, ("--max-latency-ms", "-3", "above 0")),
     "limit that is no number": Case(f"{SEARCH} --max-macs nan", USAGE, ("--max-macs", "nan")),
-    "limit that nobody can check": Case(f"{SEARCH} --max-energy-mj 1", CONFIG, ("energy_mj", "no energy model")),
+    "limit that nobody can check": Case(
+        f"{SEARCH.replace('jetson-nano', 'raspberry-pi-4')} --max-energy-mj 1", CONFIG, ("energy_mj", "states no power")
+    ),
     "unknown method": Case(f"{SEARCH} --method best", USAGE, ("best", "exact")),
     # Searches and bundles
     "search of another run": Case(EXPORT, ARTIFACT, ("search.json", "trained again", "search again"), other_weights),

@@ -120,7 +120,7 @@ CHEAP = {"latency_ms": 0.001}
         ({"profiles": ["jetson-nana"]}, ConfigError, "no profile 'jetson-nana'.*did you mean 'jetson-nano'"),
         ({"profiles": ["x86-laptop", "x86-laptop"]}, ConfigError, "got profile x86-laptop 2 times"),
         ({"limits": {"latency": 1.0}}, ConfigError, "unknown limit 'latency'"),
-        ({"limits": {"energy_mj": 1.0}}, ConfigError, "no energy model"),
+        ({"limits": {"energy_mj": 1.0}}, ConfigError, "states no power to estimate energy from"),
         ({"limits": CHEAP}, InfeasibleError, r"no subnet fits raspberry-pi-4: .*; nor does any fit x86-laptop$"),
         ({"method": "best"}, ConfigError, "unknown searcher 'best'"),
         ({"method": "exact"}, ConfigError, "got 6 evaluations, expected at least "),

@@ -76,6 +76,34 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         _remove_empty(made)
 
 
+@contextlib.contextmanager
+def only_one(path: Path, what: str) -> Iterator[None]:
+    """Hold a place while something works there that must not run twice.
+
+    Args:
+        path: Of a lock file, which is removed at the end. One that a killed process left behind holds nothing.
+        what: What must not run twice, for the message.
+
+    Raises:
+        OutputError: It runs already, or the file cannot be made.
+    """
+    import fcntl  # POSIX only, like the systems that devices run
+
+    with _as_output_error(path):
+        made = _make_folders_above(path)
+        file = path.open("w", encoding="utf-8")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(f"{what} is running already; wait for it, or stop it first") from error
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            _remove_empty(made)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file atomically."""
     with atomic_file(path) as partial, _as_output_error(path):

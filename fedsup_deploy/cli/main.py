@@ -38,7 +38,7 @@ cli = LazyGroup(
         "measure": "Time a bundle or an ONNX model, on this machine or another.",
         "verify": "Check a bundle's hashes and that its models compute what they must.",
         "inspect": "Say what a file or folder of ours is and what made it.",
-        "profile": "List, show and validate device profiles.",
+        "profile": "Build, adapt, check and compare device profiles.",
     },
     help="One federated supernet training run, the right model for every device class.",
 )

@@ -94,7 +94,9 @@ def _lines(result: Result) -> Iterator[str]:
     if result["ruler"] is not None:
         yield _ruler(result["ruler"])
     if result["saved_to"] is not None:
-        yield f"saved to {result['saved_to']}; profile fit can learn from it"
+        is_stable = result["stability"]["verdict"] == "stable"
+        use = "profile fit --saved can learn from it" if is_stable else "as it is unstable, profile fit leaves it out"
+        yield f"saved to {result['saved_to']}; {use}"
     if not (result["is_min_runs_met"] and result["is_min_duration_met"]):
         yield "too short: fewer runs or less time than the protocol wants"
     yield _verdict(result["stability"])

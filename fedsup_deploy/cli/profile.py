@@ -14,7 +14,7 @@ from fedsup_deploy.errors import GateError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-command = Group("profile", help="List, show and validate device profiles.")
+command = Group("profile", help="Build, adapt, check and compare device profiles.")
 command.add_command(build_command)
 command.add_command(fit_command)
 

@@ -138,6 +138,8 @@ def _error_table(result: Result, model: str, *lines: str) -> "RenderableType":
         for what, figures in found.items()
         if figures is not None
     ]
+    if error["macs_only"] is not None and error["mape"] > error["macs_only"]["mape"]:
+        lines = ("NOTE: a straight line through the MACs predicts better; do not rely on these latencies", *lines)
     checked = f"checked on {error['num_heldout']} networks ({error['method']})"
     profile = name if result["out"] == f"profiles/{name}.yaml" else result["out"]
     next_step = f"wrote {result['out']}; next: fedsup-deploy search --profile {profile}"

@@ -33,14 +33,13 @@ def _check_row(row: Result) -> Result:
 def _conclusion(entry: Result, result: Result) -> list[str]:
     if entry["is_inside"] is None:
         return [f"{entry['name']}: no row has the conditions of the profile, so nothing was judged"]
-    judged = "1 row has" if entry["num_judged"] == 1 else f"{entry['num_judged']} rows have"
+    judged = "1 row was judged" if entry["num_judged"] == 1 else f"{entry['num_judged']} rows were judged"
     word = "all inside" if entry["is_inside"] else "not all inside"
-    lines = [f"{entry['name']}: {judged} the conditions of the profile, {word} a factor of {result['factor']:g}"]
+    lines = [f"{entry['name']}: {judged}, {word} a factor of {result['factor']:g}"]
     if entry["heldout"] is not None:
         error = entry["heldout"]
-        lines.append(
-            f"  no cost was deduced from {error['num_heldout']} of them: off by {error['mape']:.0%} on average"
-        )
+        rows = f"{error['num_heldout']} rows under its conditions that no cost was deduced from, known misses included"
+        lines.append(f"  off by {error['mape']:.0%} on average on {rows}")
     return lines
 
 

@@ -4,6 +4,7 @@ The arithmetic is that of `fedsup_deploy.artifact.runner`, the order that of `fe
 predicts, and it calls a session whose parts disagree unstable rather than quote it as if nothing had happened.
 """
 
+import os
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -182,5 +183,6 @@ def _statistics(visits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _check_threads(threads: int) -> None:
-    if threads < 1:
-        raise ConfigError(f"threads: got {threads}, expected at least 1")
+    most = max(16, 4 * (os.cpu_count() or 1))
+    if not 1 <= threads <= most:
+        raise ConfigError(f"threads: got {threads}, expected 1 to {most}; more than there are cores only wait")

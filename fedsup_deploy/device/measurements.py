@@ -41,15 +41,19 @@ def profile_to_save_to(manifest: Manifest) -> Path:
     """Return the file of the profile that a bundle was exported for, if it still predicts what it predicted then.
 
     Raises:
-        ConfigError: There is no such profile any more, or another one of that name.
+        ConfigError: There is no such profile any more, another one of that name, or one about another runtime.
     """
     name = manifest.profile.name
     path = resources.find("profiles", name)
-    if load_profile(path).profile_hash != manifest.profile.hash:
+    profile = load_profile(path)
+    if profile.profile_hash != manifest.profile.hash:
         raise ConfigError(
-            f"{path}: got another profile than the one the bundle was exported for, expected the same figures; "
-            "export the bundle again, or measure without --save-to-profile"
+            f"{path}: got another profile than the one the bundle was exported for, expected the same figures and "
+            "limits; export the bundle again, or measure without --save-to-profile"
         )
+    if (profile.runtime.name, profile.runtime.dtype) != ("onnxruntime", "float32"):
+        about = f"{profile.runtime.dtype} in {profile.runtime.name}"
+        raise ConfigError(f"{path}: got a profile about {about}, of which fp32 in onnxruntime tells nothing")
     return path
 
 

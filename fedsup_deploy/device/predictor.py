@@ -177,8 +177,8 @@ class TablePredictor:
         time: PartTime | None = self._latency.parts.get(name)
         if time is None:
             raise ConfigError(
-                f"the part {name!r} was not timed: the table is about space {self._latency.space}; "
-                "build a profile for this space: fedsup-deploy profile build --space SPACE|RUN"
+                f"the part {name!r} was not timed: the table is about space {self._latency.space} and "
+                "images of certain channels; build one for your run: fedsup-deploy profile build --space RUN"
             )
         calibration = self._latency.calibration
         return (

@@ -17,6 +17,7 @@ from fedsup_deploy.device.building.plan import plan_timing
 from fedsup_deploy.device.building.times import times_of
 from fedsup_deploy.device.building.workplace import Workplace
 from fedsup_deploy.device.heldout import FloatArray
+from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, Runtime, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, Listener
@@ -89,10 +90,14 @@ def fit(request: FitRequest, listeners: Sequence[Listener] = ()) -> dict[str, An
     out = request.out or PROFILES / f"{request.name}.yaml"
     check_place(out, request.name)
     donor, space = load_profile(request.donor), load_space(request.space)
+    if donor.latency.dtype != "float32":
+        raise ConfigError(
+            f"donor {donor.name}: its costs are for {donor.latency.dtype}, networks are timed in float32; take another"
+        )
     if [bool(request.measurements), request.is_here, request.is_saved].count(True) != 1:
         raise ConfigError("fit: expected measurements of one kind: those in files, those saved, or new ones taken here")
     if request.is_here:
-        found = _time_here(request, space, listeners)
+        found = _time_here(request, donor, space, listeners)
     else:
         found = _saved(donor, space) if request.is_saved else _read_all(request.measurements, space)
     profile = fit_donor(donor, _device(request, donor, found), costs_of(space, found.networks), found.measured_ms_N)
@@ -120,9 +125,11 @@ def _device(request: FitRequest, donor: DeviceProfile, found: _Found) -> Device:
     return Device(request.name, facts, runtime, provenance(protocol, found.environment))
 
 
-def _time_here(request: FitRequest, space: SearchSpace, listeners: Sequence[Listener]) -> _Found:
+def _time_here(request: FitRequest, donor: DeviceProfile, space: SearchSpace, listeners: Sequence[Listener]) -> _Found:
     """Time networks on this machine, in a folder beside the profile that is removed at the end."""
     plan = plan_timing(space, request.networks, request.seed)
+    # Now, not after the measurement: the donor must know these networks.
+    predictor_for(donor).predict(costs_of(space, plan.heldout).layers)
     folder = (request.out or PROFILES / f"{request.name}.yaml").with_name(f".{request.name}.fit")
     workplace = Workplace(folder, plan, request.threads, "fp32")
     progress = progress_into(EventLog(None, tuple(listeners)))

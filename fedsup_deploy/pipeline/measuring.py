@@ -8,7 +8,7 @@ from typing import Any
 from fedsup_deploy import resources
 from fedsup_deploy.artifact import runner
 from fedsup_deploy.artifact.measured import MeasuredLatency
-from fedsup_deploy.artifact.store import MODEL, load_manifest, raise_if_failed, record_measurement
+from fedsup_deploy.artifact.store import MODEL, load_manifest, raise_if_failed, record_measurement, verify_bundle
 from fedsup_deploy.device.energy import open_meter
 from fedsup_deploy.device.measure import measure_onnx
 from fedsup_deploy.device.measurements import measurement_of, profile_to_save_to, save_measurement
@@ -43,7 +43,8 @@ def measure(
         profile's file, or None.
 
     Raises:
-        ArtifactError: The path is neither, or a model cannot be run.
+        ArtifactError: The path is neither, a file of a bundle is missing or altered, or a model cannot be run.
+        GateError: A bundle does not compute here what it must.
         ConfigError: The profile cannot keep the result.
 
     Side effects: Adds to the profile's file, if it may.
@@ -51,6 +52,8 @@ def measure(
     log = EventLog(None, listeners)
     about, model = _about(path)
     save = _saver(path) if can_save else None
+    if path.is_dir():
+        verify_bundle(path)
     log.emit("measurement", done=0, total=1, name=protocol)
     result = measure_onnx(model, threads=threads, protocol=runner.PROTOCOLS[protocol], ruler=ruler, meter=open_meter())
     log.emit("measurement", done=1, total=1, name=protocol)

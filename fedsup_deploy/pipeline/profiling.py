@@ -12,7 +12,7 @@ from fedsup_deploy.device.building.assemble import About, assemble
 from fedsup_deploy.device.building.plan import plan_build
 from fedsup_deploy.device.building.times import times_of
 from fedsup_deploy.device.building.workplace import Progress, Workplace
-from fedsup_deploy.device.profile import NAME_PATTERN, DeviceProfile, Precision
+from fedsup_deploy.device.profile import NAME_PATTERN, DeviceProfile, Precision, load_profile
 from fedsup_deploy.errors import ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.pipeline.runs import open_run
@@ -74,7 +74,11 @@ def build(request: BuildRequest, listeners: Sequence[Listener] = ()) -> dict[str
     Side effects: Works in a folder beside the profile, and removes it at the end.
     """
     check_place(request.path, request.name)
-    log = EventLog(None, tuple(listeners))
+    with files.only_one(request.workplace.with_suffix(".lock"), f"a build of {request.path}"):
+        return _build(request, EventLog(None, tuple(listeners)))
+
+
+def _build(request: BuildRequest, log: EventLog) -> dict[str, Any]:
     plan = plan_build(load_space(request.space), seed=request.seed)
     workplace = Workplace(request.workplace, plan, request.threads, request.precision)
     progress = progress_into(log)
@@ -112,14 +116,20 @@ def check_place(out: Path, name: str) -> None:
     """
     if not re.fullmatch(NAME_PATTERN, name):
         raise ConfigError(f"--name: got {name!r}, expected lower case letters and digits, with single hyphens between")
-    shipped = resources.shipped_folder("profiles") / f"{name}.yaml"
-    if shipped.is_file() and shipped.resolve() != out.resolve():
+    if name in resources.shipped_names("profiles") and not _is_made_here(
+        load_profile(resources.shipped_folder("profiles") / f"{name}.yaml")
+    ):
         raise ConfigError(f"--name: {name} is the name of a shipped profile; choose another")
     if out.is_dir():
         raise OutputError(f"cannot write {out}: it is a folder; give --out the name of a file")
     if out.suffix not in {".yaml", ".yml"}:
         raise OutputError(f"cannot write {out}: expected a name that ends in .yaml, by which a profile is found")
     files.check_writable(out.parent)
+
+
+def _is_made_here(profile: DeviceProfile) -> bool:
+    """Return whether a profile was built or fitted, so that another build or fit may replace it."""
+    return profile.is_measured or profile.calibration is not None
 
 
 def progress_into(log: EventLog) -> Progress:

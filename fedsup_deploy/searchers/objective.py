@@ -86,7 +86,8 @@ def violations(prices: Mapping[str, FloatArray], limits: Limits) -> FloatArray:
         prices: By the name of the limit they are about, shape (N,) each.
         limits: Those without a price are left out.
     """
-    shares = [prices[name] / limit - 1 for name, limit in limits.checked(prices).items()]
+    with np.errstate(over="ignore"):  # a limit next to 0 is exceeded infinitely
+        shares = [prices[name] / limit - 1 for name, limit in limits.checked(prices).items()]
     return np.max(shares, axis=0) if shares else np.zeros(_count(prices))
 
 

@@ -301,3 +301,15 @@ def test_folders_made_for_what_then_failed_are_removed(tmp_path: Path, write) ->
 def test_full_disk_is_said_plainly(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="x: the disk is full; choose"), files._as_output_error(tmp_path / "x"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_what_must_not_run_twice_is_refused_while_it_runs(tmp_path: Path) -> None:
+    lock = tmp_path / "new" / "work.lock"
+    first, second = files.only_one(lock, "a build of x.yaml"), files.only_one(lock, "a build of x.yaml")
+    with first:
+        with pytest.raises(OutputError, match=r"^a build of x\.yaml is running already"):
+            second.__enter__()
+        assert lock.exists()
+    with files.only_one(lock, "a build of x.yaml"):
+        assert lock.exists()
+    assert list(tmp_path.iterdir()) == []

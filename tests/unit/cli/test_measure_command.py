@@ -65,7 +65,7 @@ def test_the_full_protocol_shows_the_bound() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"saved_to": "profiles/a.yaml"}, "saved to profiles/a.yaml; profile fit can learn from it"),
+        ({"saved_to": "profiles/a.yaml"}, "saved to profiles/a.yaml; as it is unstable, profile fit leaves it out"),
         (
             {"energy_estimated": {"energy_mj": 4.0, "active_power_w": 10.0}},
             "energy: 4 mJ ESTIMATED as 10 W, which the profile states, x the median latency; not measured",

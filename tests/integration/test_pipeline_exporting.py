@@ -25,6 +25,7 @@ from fedsup_deploy.pipeline.deployment import deploy
 from fedsup_deploy.pipeline.evaluation import evaluate
 from fedsup_deploy.pipeline.exporting import ExportRequest, export
 from fedsup_deploy.pipeline.inspection import inspect
+from fedsup_deploy.pipeline.measuring import measure
 from fedsup_deploy.pipeline.recalibration import extract, recalibrate
 from fedsup_deploy.pipeline.runs import COMMAND, CONFIG, EVENTS, SUPERNET, open_run
 from fedsup_deploy.pipeline.searching import SearchRequest, search
@@ -254,6 +255,14 @@ def test_a_search_goes_with_its_run_wherever_that_was_moved(run, tmp_path, monke
     shutil.move(moved, tmp_path / "gone")
     with pytest.raises(ArtifactError, match="its run 'small' is neither beside it nor below runs/"):
         export(picks(Path(aside), tmp_path / "out"))
+
+
+def test_an_altered_bundle_is_not_timed(run, tmp_path):
+    [made] = export(named(run, "smallest", tmp_path / "out"))["bundles"]
+    with (Path(made["folder"]) / "model.onnx").open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(ArtifactError, match="model.onnx was altered"):
+        measure(Path(made["folder"]), 1, "quick")
 
 
 def test_deploy_is_search_and_export(run, tmp_path, capsys):

@@ -122,3 +122,9 @@ def test_a_profile_without_measurements_cannot_learn_from_them(measurements: lis
         fit(FitRequest(DONOR, "near", SPACE, is_saved=True))
     with pytest.raises(ConfigError, match="expected measurements of one kind"):
         fit(FitRequest(DONOR, "near", SPACE, measurements, is_saved=True))
+
+
+def test_a_donor_of_another_element_type_is_refused_before_anything_is_timed(measurements: list[Path]) -> None:
+    with pytest.raises(ConfigError, match="donor stm32h7: its costs are for int8"):
+        fit(FitRequest("stm32h7", "near", SPACE, is_here=True))
+    assert not Path("profiles").exists()

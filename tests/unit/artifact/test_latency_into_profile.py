@@ -21,6 +21,13 @@ def test_only_the_profile_a_bundle_was_exported_for_keeps_its_latency(manifest: 
     assert found == resources.find("profiles", "raspberry-pi-4")
 
 
+def test_a_profile_of_another_runtime_learns_nothing_from_ours(manifest: Manifest) -> None:
+    profile = load_profile("stm32h7")
+    record = manifest.profile.model_copy(update={"name": profile.name, "hash": profile.profile_hash})
+    with pytest.raises(ConfigError, match="got a profile about int8 in x-cube-ai, of which fp32 in onnxruntime tells"):
+        profile_to_save_to(manifest.model_copy(update={"profile": record}))
+
+
 def test_what_is_kept_of_a_latency(manifest: Manifest, latency: dict[str, Any]) -> None:
     environment = {"cpu": "a board", "onnxruntime": "1.23.0", "threads": 2}
     kept = measurement_of(manifest, {**latency, "environment": environment})

@@ -57,7 +57,8 @@ class RooflinePredictor:
             ConfigError: A layer is of a kind the profile has no cost for.
         """
         scale_L = np.array([self._op_scales.get(op, 1.0) for op in costs.ops])
-        latency_us_N = self.layers_us(costs) @ scale_L + self._latency.network_overhead_us
+        # Not a matrix product: its last digit depends on how many rows are computed at once.
+        latency_us_N = (self.layers_us(costs) * scale_L).sum(axis=1) + self._latency.network_overhead_us
         latency_ms_N: FloatArray = latency_us_N / 1e3
         return latency_ms_N
 
@@ -105,13 +106,13 @@ class FittedPredictor:
         us_per_mac_L = np.array([cost.us_per_mmac for cost in cost_L]) / 1e6
         us_per_element_L = np.array([cost.us_per_kelement for cost in cost_L]) / 1e3
         overhead_us_L = np.array([cost.us_per_layer for cost in cost_L])
-        layers_us_N = (
-            costs.num_macs_NL @ us_per_mac_L
-            + costs.moved_elements_NL @ us_per_element_L
-            + costs.is_active_NL @ overhead_us_L
-            + missed_us_N
+        layers_us_NL = (
+            costs.num_macs_NL * us_per_mac_L
+            + costs.moved_elements_NL * us_per_element_L
+            + costs.is_active_NL * overhead_us_L
         )
-        latency_ms_N: FloatArray = (layers_us_N + self._latency.network_overhead_us) / 1e3
+        latency_us_N = layers_us_NL.sum(axis=1) + missed_us_N + self._latency.network_overhead_us
+        latency_ms_N: FloatArray = latency_us_N / 1e3
         return latency_ms_N
 
     def _missed_us(self, costs: LayerCosts) -> FloatArray | float:

@@ -249,7 +249,7 @@ class DeviceProfile(Section):
         return {
             "name": self.name,
             "description": self.description,
-            "kind": self.latency.kind,
+            "latency_kind": self.latency.kind,
             "is_measured": self.is_measured,
             "provenance": list(self.provenance_kinds),
             "error": "none" if self.error == "none" else self.error.model_dump(exclude={"ratios"}),

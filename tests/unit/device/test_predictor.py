@@ -1,7 +1,7 @@
 """The predictors, on numbers that can be checked by hand."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsup_deploy.device.heldout import HeldOutError, held_out_error
-from fedsup_deploy.device.latency import FittedLatency, TableLatency
+from fedsup_deploy.device.latency import CacheMisses, FittedLatency, LinearCost, OpKind, TableLatency
 from fedsup_deploy.device.predictor import (
     CalibratedPredictor,
     FittedPredictor,
+    LatencyPredictor,
     RooflinePredictor,
     TablePredictor,
     miss_share,
@@ -236,3 +237,32 @@ def test_a_network_takes_some_time_whatever_the_overheads(tiny_space: SearchSpac
 def test_the_share_that_misses_the_cache_rises_from_none_to_all() -> None:
     expected = [0.0, 0.0, 0.25, 1.0, 1.0]
     assert miss_share(np.array([0.1, 1.0, 1.5, 3.0, 9.0]), 1.0, 3.0).tolist() == expected
+
+
+@pytest.mark.parametrize("kind", ["roofline", "fitted", "table"])
+def test_a_network_is_predicted_the_same_alone_and_among_others(tiny_space: SearchSpace, kind: str) -> None:
+    """To the last digit: a limit that equals a prediction has to be met by it."""
+    genes_NG = tiny_space.enumerate_genes()
+    predictor: LatencyPredictor = {
+        "roofline": lambda: predictor_for(load_profile("raspberry-pi-4")),
+        "fitted": lambda: FittedPredictor(fitted_of_everything()),
+        "table": lambda: TablePredictor(table_of(tiny_space, 1.1, 2.3)),
+    }[kind]()
+    together = predictor.predict(cost.costs(tiny_space, genes_NG).layers)
+    alone = [
+        float(predictor.predict(cost.costs(tiny_space, genes_NG[[row]]).layers)[0]) for row in range(len(genes_NG))
+    ]
+    assert together.tolist() == alone
+
+
+def fitted_of_everything() -> FittedLatency:
+    linear = LinearCost(us_per_mmac=0.123, us_per_kelement=0.0457, us_per_layer=0.891)
+    return FittedLatency(
+        kind="fitted",
+        dtype="float32",
+        bytes_per_element=4,
+        network_overhead_us=1.7,
+        ops=dict.fromkeys(get_args(OpKind), linear),
+        cache=CacheMisses(us_per_kelement=0.3, fits_mib=0.0001, misses_mib=0.01),
+        num_networks=75,
+    )

@@ -61,7 +61,7 @@ def test_summary_says_what_is_not_measured(tmp_path: Path) -> None:
     expected = {
         "name": "toy",
         "description": "A made-up device.",
-        "kind": "roofline",
+        "latency_kind": "roofline",
         "is_measured": False,
         "provenance": ["datasheet", "published"],
         "error": "none",

@@ -67,6 +67,7 @@ def main() -> None:
         report(f"quick: {what}", [{one["model"]: one["statistics"][what] for one in session} for session in quick])
     unstable = [[one["stability"]["verdict"] == "unstable" for one in session] for session in quick]
     print("quick: unstable verdicts per session:", ", ".join(f"{np.mean(of):.0%}" for of in unstable))
+    report_trusted(quick)
 
 
 def write_networks(folder: Path, count: int) -> None:
@@ -103,6 +104,20 @@ def report(what: str, sessions: Sequence[Mapping[str, float]]) -> None:
     middle, worst = np.median(found, axis=0), np.min(found, axis=0)
     within_5, within_10 = (f"{middle[i]:>10.0%} {worst[i]:>7.0%}" for i in (0, 1))
     print(f"{what:24} {within_5} {within_10} {middle[2]:>12.3f} {worst[2]:>7.3f}", flush=True)
+
+
+def report_trusted(sessions: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+    """Print of how many networks two sessions agree or at least one says that it is unstable."""
+    num_pairs = num_stable = num_agree = 0
+    for first, second in itertools.combinations(sessions, 2):
+        for one, other in zip(first, second, strict=True):
+            num_pairs += 1
+            is_stable = one["stability"]["verdict"] == other["stability"]["verdict"] == "stable"
+            num_stable += is_stable
+            num_agree += is_stable and abs(one["statistics"]["p10_ms"] / other["statistics"]["p10_ms"] - 1) <= 0.10
+    honest = (num_pairs - num_stable + num_agree) / num_pairs
+    print(f"quick: of {num_pairs} pairs {num_stable} stable twice, {num_agree} of them within 10 % (p10)")
+    print(f"quick: within 10 %, or called unstable: {honest:.1%}")
 
 
 def _ratio(visit: Mapping[str, Any]) -> float:

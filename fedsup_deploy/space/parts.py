@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from fedsup_deploy.space.plan import BlockPlan, IntArray, Layer, NetworkPlan
+from fedsup_deploy.space.plan import BlockPlan, IntArray, Layer, NetworkPlan, with_numbers
 
 #: Consecutive layers that are timed together: a block, or the layers before the first and after the last one.
 Part = BlockPlan | tuple[Layer, ...]
@@ -94,14 +94,7 @@ def _row(part: Part, row: int, count: int) -> Part:
         return int(np.broadcast_to(values, (count,))[row])
 
     def layer_at(layer: Layer) -> Layer:
-        return dataclasses.replace(
-            layer,
-            in_channels=plain(layer.in_channels),
-            out_channels=plain(layer.out_channels),
-            in_size=plain(layer.in_size),
-            kernel_size=plain(layer.kernel_size),
-            is_active=True,
-        )
+        return with_numbers(layer, plain, is_active=True)
 
     def path(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
         return tuple(layer_at(layer) for layer in layers if plain(layer.is_active))

@@ -142,14 +142,14 @@ def largest_over(block: BlockPlan) -> BlockPlan:
         def largest(values: Any) -> IntArray:
             return np.asarray(np.max(np.broadcast_to(values, active.shape), where=active, initial=0, keepdims=True))
 
-        return _with_numbers(layer, largest, is_active=active.any(keepdims=True))
+        return with_numbers(layer, largest, is_active=active.any(keepdims=True))
 
     main, shortcut = (tuple(widest(layer) for layer in path) for path in (block.main, block.shortcut))
     return BlockPlan(block.name, main, shortcut, widest(block.add))
 
 
 def _plain(layer: Layer) -> Layer:
-    return _with_numbers(layer, lambda values: int(np.broadcast_to(values, (1,))[0]), is_active=True)
+    return with_numbers(layer, lambda values: int(np.broadcast_to(values, (1,))[0]), is_active=True)
 
 
 def _plain_path(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
@@ -160,7 +160,8 @@ def _is_active(layer: Layer) -> bool:
     return bool(np.broadcast_to(layer.is_active, (1,))[0])
 
 
-def _with_numbers(layer: Layer, change: Callable[[Any], Any], is_active: Any) -> Layer:
+def with_numbers(layer: Layer, change: Callable[[Any], Any], is_active: Any) -> Layer:
+    """Return the layer with every number changed, and another mask."""
     return dataclasses.replace(
         layer,
         in_channels=change(layer.in_channels),

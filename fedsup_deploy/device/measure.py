@@ -50,7 +50,7 @@ def measure_onnx(
         ArtifactError: The model is missing or cannot be run.
         ConfigError: An impossible number of threads.
     """
-    _check_threads(threads)
+    check_threads(threads)
     try:
         latency = session.time_model(path, threads=threads, protocol=protocol, shape=input_shape)
         energy = None
@@ -103,7 +103,7 @@ def visits_here(
         ArtifactError: A model is missing or cannot be run.
         ConfigError: An impossible number of threads or rounds.
     """
-    _check_threads(threads)
+    check_threads(threads)
     if schedule.rounds < 2:
         raise ConfigError(f"rounds: got {schedule.rounds}, expected at least 2, so that they can be compared")
     try:
@@ -182,7 +182,12 @@ def _statistics(visits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _check_threads(threads: int) -> None:
+def check_threads(threads: int) -> None:
+    """Fail if this machine cannot use so many threads.
+
+    Raises:
+        ConfigError: There are none, or many times as many as there are cores.
+    """
     most = max(16, 4 * (os.cpu_count() or 1))
     if not 1 <= threads <= most:
         raise ConfigError(f"threads: got {threads}, expected 1 to {most}; more than there are cores only wait")

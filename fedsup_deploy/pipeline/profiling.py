@@ -12,6 +12,7 @@ from fedsup_deploy.device.building.assemble import About, assemble
 from fedsup_deploy.device.building.plan import plan_build
 from fedsup_deploy.device.building.times import times_of
 from fedsup_deploy.device.building.workplace import Progress, Workplace
+from fedsup_deploy.device.measure import check_threads
 from fedsup_deploy.device.profile import NAME_PATTERN, DeviceProfile, Precision, load_profile
 from fedsup_deploy.errors import ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
@@ -74,6 +75,7 @@ def build(request: BuildRequest, listeners: Sequence[Listener] = ()) -> dict[str
     Side effects: Works in a folder beside the profile, and removes it at the end.
     """
     check_place(request.path, request.name)
+    check_threads(request.threads)
     with files.only_one(request.workplace.with_suffix(".lock"), f"a build of {request.path}"):
         return _build(request, EventLog(None, tuple(listeners)))
 

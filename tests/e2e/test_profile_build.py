@@ -114,6 +114,7 @@ def test_people_see_the_error_beside_that_of_macs(built: Any) -> None:
         (("build", "--space", "digit"), 2, "no search space 'digit'"),
         (("build", "--out", "host.json"), 8, "expected a name that ends in .yaml"),
         (("build", "--minutes", "nan"), 2, "expected a number above 0"),
+        (("build", "--threads", "9999"), 2, "threads: got 9999, expected 1 to"),
         (("fit", "jetson-nano", "--name", "mine"), 2, "give one of --here, --saved and --measurements"),
         (("fit", "jetson-nona", "--name", "mine", "--here"), 2, "did you mean 'jetson-nano'?"),
     ],

@@ -2,9 +2,8 @@
 
 What onnxruntime quantises best on a CPU, tried with 1.31 on a processor with VNNI: QDQ nodes around every operation,
 activations uint8, weights int8 per channel. It then fuses all of them into integer operations, with two conversions at
-the ends. Signed activations fall back to slow kernels (4 to 8 times slower), and weights per tensor are no faster. Its
-integer operations cost more to start than the blocked float ones: the largest network of fedsup-mobilenet took 0.75 of
-its time in fp32, the smallest 1.6 times as long.
+the ends. Signed activations fall back to slower kernels, and weights per tensor are no faster. Its integer operations
+cost more to start than the blocked float ones, so that a small network can take longer than in fp32.
 """
 
 import contextlib

@@ -50,6 +50,27 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def marked(path: Path, text: str) -> Iterator[None]:
+    """Keep a file there while something is under way. What interrupts or kills it leaves the file; an error does not.
+
+    Folders above `path` are made, and removed again if nothing came into them.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    with _as_output_error(path):
+        made = _make_folders_above(path)
+    write_text(path, text)
+    try:
+        yield
+    except Exception:
+        path.unlink(missing_ok=True)
+        _remove_empty(made)
+        raise
+    path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield an empty folder to fill; on success it becomes `path` as a whole, replacing a folder that was there.
 

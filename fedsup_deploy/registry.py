@@ -39,8 +39,14 @@ TABLES: dict[str, dict[str, str]] = {
         "table": "fedsup_deploy.device.predictor:TablePredictor",
         "fitted": "fedsup_deploy.device.predictor:FittedPredictor",
     },
+    "accuracy": {
+        "ridge": "fedsup_deploy.searchers.accuracy:ridge",
+        "boosting": "fedsup_deploy.searchers.accuracy:boosting",
+        "mlp": "fedsup_deploy.searchers.accuracy:mlp",
+    },
     "searcher": {
         "exact": "fedsup_deploy.searchers.exact:ExactSearcher",
+        "evolution": "fedsup_deploy.searchers.evolution:EvolutionSearcher",
         "random": "fedsup_deploy.searchers.random:RandomSearcher",
     },
     "exporter": {

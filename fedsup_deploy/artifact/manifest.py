@@ -5,11 +5,12 @@ figure. Measured and predicted latency are two fields of two types. No field hol
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from fedsup_deploy.artifact.measured import JsonObject, MeasuredLatency, NotNegative, Section, Text
 from fedsup_deploy.config.document import dotted, show
@@ -28,6 +29,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+ChannelRanges = Annotated[str, Field(pattern=r"^\d+(-\d+)?(, \d+(-\d+)?)*$")]
 
 
 class PredictorError(Section):
@@ -154,6 +156,49 @@ class ParityRecord(Section):
     """The findings per format."""
 
 
+class TrimmedLayer(Section):
+    """A layer that writes fewer channels than in the subnet."""
+
+    num_channels: int = Field(ge=1)
+    """Channels it wrote there."""
+    removed: ChannelRanges
+    """Which of them are gone, counted from 0, such as `3, 8-15`."""
+
+
+class RefinementRecord(Section):
+    """How a subnet that costs too much became this network, which is none of the search space."""
+
+    source_arch_id: Text
+    """The subnet: one choice larger than the pick, and beyond the limits."""
+    source_costs: Costs
+    """What it costs."""
+    source_latency_ms_predicted: NotNegative
+    """Its latency by the profile's latency model, in ms."""
+    limits: dict[Text, NotNegative]
+    """The limits of the search that could be checked, by name; this network is within them."""
+    channel_quantum: int = Field(ge=1)
+    """Each layer that lost channels writes a multiple of so many."""
+    layers: dict[Text, TrimmedLayer] = Field(min_length=1)
+    """The layers that lost channels, by name."""
+    pick_arch_id: Text
+    """The subnet that the search picked within the same limits."""
+    split: Text
+    """Images of the data set on which this network and the pick were compared."""
+    num_samples: int = Field(ge=1)
+    """Number of these."""
+    accuracy: Share
+    """Share of these images that this network classifies correctly."""
+    pick_accuracy: Share
+    """Share of the same images that the pick classifies correctly."""
+
+    @field_validator("pick_accuracy")
+    @classmethod
+    def _is_lower(cls, pick_accuracy: float, info: ValidationInfo) -> float:
+        if pick_accuracy >= info.data.get("accuracy", math.inf):
+            raise ValueError("expected less than accuracy: no other refined network is kept")
+        return pick_accuracy
+
+
 class Lineage(Section):
     """SHA-256 of what the bundle was made from."""
 
@@ -184,9 +229,9 @@ class ManifestDraft(Section):
     schema_version: Literal[1] = Field(SCHEMA, alias="schema")
     """Version of this file format."""
     arch_id: Text
-    """Name of the architecture, from its content alone."""
+    """Name of the architecture, from its content alone; of a refined network from what was removed as well."""
     arch: JsonObject
-    """The architecture."""
+    """The architecture; of a refined network the one it was trimmed from, under `trimmed_from`, and its channels."""
     profile: ProfileRecord
     """The device profile it was picked for."""
     classes: tuple[str, ...] = Field(min_length=1)
@@ -205,6 +250,8 @@ class ManifestDraft(Section):
     """What the profile's latency model says."""
     latency_measured: MeasuredLatency | None = None
     """What a clock said; null when nobody measured."""
+    refinement: RefinementRecord | None = None
+    """How the network was trimmed; null where it is a subnet of the search space."""
     lineage: Lineage
     """What it was made from."""
     versions: dict[str, str]

@@ -77,6 +77,17 @@ class MeasuredEnergy(Section):
     """Kind of sensor."""
 
 
+class LimitCheck(Section):
+    """Whether a measured latency keeps the limit that the network was searched for."""
+
+    limit_ms: float = Field(gt=0)
+    """The limit."""
+    measured_ms: NotNegative
+    """What was held to it, on the device that the limit is about: the 10th percentile, which profiles predict."""
+    verdict: Literal["met", "not met", "undecided"]
+    """`undecided`: above the limit, but by less than the measurement's noise, or the measurement is unstable."""
+
+
 class MeasuredLatency(Section):
     """Latency timed on a machine, which `environment` describes. It need not be the profile's device."""
 
@@ -102,3 +113,5 @@ class MeasuredLatency(Section):
     """The same in turns with a fixed model, as a ratio to its latency; null without one."""
     energy: MeasuredEnergy | None = None
     """What a sensor of the machine said about the energy; null where there is none."""
+    limit: LimitCheck | None = None
+    """Whether it keeps the limit of a search; null where that limit is about another machine, or there was none."""

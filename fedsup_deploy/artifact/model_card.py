@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from fedsup_deploy.artifact.manifest import ManifestDraft, ParityRecord, PredictedLatency
+from fedsup_deploy.artifact.manifest import ManifestDraft, ParityRecord, PredictedLatency, RefinementRecord
 from fedsup_deploy.artifact.measured import MeasuredLatency
 
 _USE = """\
@@ -26,10 +26,11 @@ def render_model_card(draft: ManifestDraft, parity: ParityRecord, formats: tuple
     """
     return "\n".join(
         [
-            f"# Subnet {draft.arch_id} for {draft.profile.name}",
+            f"# {'Subnet' if draft.refinement is None else 'Refined subnet'} {draft.arch_id} for {draft.profile.name}",
             "",
             *_summary(draft, formats),
             "",
+            *([] if draft.refinement is None else _refinement(draft, draft.refinement)),
             "## Use",
             "",
             _USE.format(input=draft.inputs[0].name, output=draft.outputs[0].name),
@@ -68,6 +69,21 @@ def _summary(draft: ManifestDraft, formats: tuple[str, ...]) -> Iterator[str]:
     yield f"- Input: `{draft.inputs[0].name}`, {draft.inputs[0].dtype}, {shape}"
     yield f"- Output: `{draft.outputs[0].name}`, {draft.outputs[0].dtype}, one logit per class"
     yield f"- Classes: {', '.join(draft.classes)}"
+
+
+def _refinement(draft: ManifestDraft, how: RefinementRecord) -> Iterator[str]:
+    before, after = how.source_costs, draft.costs
+    limits = ", ".join(f"{name} <= {limit:g}" for name, limit in how.limits.items())
+    latency = f"{how.source_latency_ms_predicted:.3g} to {draft.latency_predicted.value_ms:.3g} ms"
+    yield "## Refinement"
+    yield ""
+    yield f"This is no subnet of the search space: it is subnet {how.source_arch_id} with channels taken from"
+    yield f"{len(how.layers)} layers, down to multiples of {how.channel_quantum}, until it was within {limits}. The"
+    yield f"manifest lists them. MACs went from {before.num_macs:,} to {after.num_macs:,}, parameters from"
+    yield f"{before.num_params:,} to {after.num_params:,}, latency, PREDICTED, from {latency}. On the same"
+    yield f"{how.num_samples:,} {how.split} images it classifies {how.accuracy:.2%} correctly, and the pick of the"
+    yield f"search, {how.pick_arch_id}, {how.pick_accuracy:.2%}; it was kept because that is more."
+    yield ""
 
 
 def _figures(draft: ManifestDraft) -> Iterator[str]:

@@ -38,7 +38,7 @@ class Group(click.Group):
 
 
 class LazyGroup(Group):
-    """The group of all commands; each is `command` in a module of its own name.
+    """The group of all commands; each is `command` in a module of its own name, with _ for -.
 
     Args:
         name: The program's name.
@@ -58,7 +58,8 @@ class LazyGroup(Group):
         """Import and return one command; None if there is no such command."""
         if cmd_name not in self.summaries:
             return None
-        command: click.Command = importlib.import_module(f"fedsup_deploy.cli.{cmd_name}").command
+        module = importlib.import_module(f"fedsup_deploy.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
         return command
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:

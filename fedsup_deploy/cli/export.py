@@ -1,7 +1,8 @@
 """`fedsup-deploy export`."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,6 +10,9 @@ from fedsup_deploy import registry
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 @click.command("export", cls=Command)
@@ -48,6 +52,11 @@ from fedsup_deploy.cli.output import Output
     show_default=True,
     help="Folder of the bundles.",
 )
+@click.option(
+    "--refine",
+    is_flag=True,
+    help="With --search: also trim larger subnets to the limits; one that is more accurate gets a second bundle.",
+)
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> None:
     """Make one verified bundle of model files per device profile.
@@ -59,10 +68,37 @@ def command(context: click.Context, /, **given: Any) -> None:
         context.fail("expected either --search FILE, or RUN with --arch")
     if names_subnet and not (given["run"] and given["architecture"] and given["profiles"]):
         context.fail("RUN, --arch and --profile are needed together")
+    if given["refine"] and names_subnet:
+        context.fail("--refine goes with --search, whose limits are to be met")
     from fedsup_deploy.pipeline.exporting import ExportRequest, export
 
     output = context.ensure_object(Output)
     given |= {name: list(given[name]) for name in ("profiles", "formats", "precisions")}
     with output.progress() as listeners:
         result = export(ExportRequest(**given), listeners)
-    output.emit(result, options.bundle_table)
+    output.emit(result, _table)
+
+
+def _table(result: Mapping[str, Any]) -> "RenderableType":
+    """Return the bundles as a table, with what became of each refinement below it."""
+    from fedsup_deploy.cli import tables
+
+    bundles = options.bundle_table(result)
+    if "refinements" not in result:
+        return bundles
+    return tables.titled(bundles, "Refined:", *(f"  {_outcome(found)}" for found in result["refinements"]))
+
+
+def _outcome(found: Mapping[str, Any]) -> str:
+    """Return what became of the refinement for one device, in one line."""
+    about = f"{found['profile']}:"
+    if not found["num_tried"]:
+        return f"{about} no subnet one choice larger than the pick is just beyond the limits, so nothing was trimmed"
+    if not found["networks"]:
+        return f"{about} none of {found['num_tried']} larger subnets can be trimmed to the limits"
+    best = found["networks"][0]
+    figures = f"accuracy {best['accuracy']:.4f} on {found['num_images']:,} {found['split']} images"
+    pick = f"the pick's is {found['accuracy_of_pick']:.4f}"
+    if found["bundle"] is None:
+        return f"{about} no bundle: the best trimmed subnet has {figures}, {pick}"
+    return f"{about} {found['bundle']['folder']}: {figures}, {pick}"

@@ -32,6 +32,17 @@ def positive(context: click.Context, parameter: click.Parameter, number: float |
     return number
 
 
+def probability(context: click.Context, parameter: click.Parameter, number: float | None) -> float | None:
+    """Let only numbers between 0 and 1 pass: the callback of an option.
+
+    Raises:
+        BadParameter: It is another number.
+    """
+    if number is not None and not 0 < number < 1:
+        raise click.BadParameter(f"got {number}, expected a probability between 0 and 1", context, parameter)
+    return number
+
+
 def run_argument(*, required: bool = True) -> Decorator:
     """Return the decorator that adds RUN, the folder of a run."""
     return click.argument("run", metavar="RUN" if required else "[RUN]", type=OLD_FOLDER, required=required)
@@ -65,11 +76,18 @@ _LIMITS: Final = {
     "activation_mib": "Peak activations alone.",
     "storage_mib": "Size of the weights.",
     "energy_mj": "Estimated energy of one image.",
+    "resolution": "Side of the input image in pixels.",
 }
 
 _PROFILES: Final = "A device; may be repeated."
-_METHOD: Final = "auto is exact where everything that fits can be evaluated, else random."
-_EVALUATIONS: Final = "Subnets to measure the accuracy of, at most, per profile.  [default: 200; exact: all that fit]"
+_METHOD: Final = "auto is exact where the best can be proven with the evaluations there are, else evolution."
+_ACCURACY: Final = (
+    "measured on the server's validation images, by the clients on images they hold out, or predicted; "
+    "auto is predicted where the run has a predictor (fit-accuracy), else measured."
+)
+_EVALUATIONS: Final = "Subnets to find the accuracy of, at most, per profile.  [default: 200; exact: all that fit]"
+_RISK: Final = "Probability with which the measured latency is to be within its limit.  [default: the prediction is]"
+_ARTIFACTS: Final = "The most different subnets for all profiles together.  [default: one for each profile]"
 
 
 def limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,14 +99,18 @@ def limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def search_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what every search takes: profiles, run, limits, method and evaluations."""
+    """Add what every search takes: profiles, run, limits, where accuracy comes from, and how hard to try."""
+    accuracy = click.Choice(["auto", "measured", "clients", "predicted"])
     method = click.Choice(["auto", *registry.names("searcher")])
     decorators = (
         click.option("--profile", "profiles", multiple=True, required=True, metavar="NAME|FILE", help=_PROFILES),
         click.option("--run", type=OLD_FOLDER, metavar="RUN", help="A trained run.  [default: the newest below runs/]"),
         limit_options,
         click.option("--method", type=method, default="auto", show_default=True, help=_METHOD),
+        click.option("--accuracy", type=accuracy, default="auto", show_default=True, help=_ACCURACY),
         click.option("--evaluations", type=click.IntRange(min=1), metavar="N", help=_EVALUATIONS),
+        click.option("--risk", type=float, callback=probability, metavar="P", help=_RISK),
+        click.option("--max-artifacts", type=click.IntRange(min=1), metavar="K", help=_ARTIFACTS),
     )
     for decorator in reversed(decorators):
         function = decorator(function)
@@ -116,6 +138,7 @@ def bundle_table(result: Mapping[str, Any]) -> "RenderableType":
             "not recalibrated": made["accuracy_not_recalibrated"],
             "ms predicted": made["latency_ms_predicted"],
             "ms measured here": made["latency_ms_measured_here"],
+            **({} if made["latency_limit"] is None else {"limit here": made["latency_limit"]}),
             "KiB": ", ".join(f"{name} {size / 1024:.0f}" for name, size in made["bytes"].items()),
         }
         for made in result["bundles"]

@@ -1,5 +1,6 @@
 """`fedsup-deploy search`."""
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
 @click.command("search", cls=Command)
 @options.search_options
 @options.seed_option(0, "Decides every random choice of the search.")
-@click.option("--out", type=options.NEW_PATH, metavar="FILE", help="Where to write search.json.")
+@click.option(
+    "--out", type=options.NEW_PATH, metavar="FILE", help="Where to write it.  [default: search.json in the run]"
+)
+@click.option("--resume", is_flag=True, help="Go on with the same search where it was stopped.")
 @click.pass_obj
 def command(output: Output, /, profiles: tuple[str, ...], **given: Any) -> None:
     """Find the most accurate subnet within the limits of each device profile.
@@ -25,30 +29,69 @@ def command(output: Output, /, profiles: tuple[str, ...], **given: Any) -> None:
     from fedsup_deploy.pipeline.searching import SearchRequest, search
 
     request = SearchRequest(profiles=list(profiles), limits=options.take_limits(given), **given)
-    with output.progress() as listeners:
-        result = search(request, listeners)
+    try:
+        with output.progress() as listeners:
+            result = search(request, listeners)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt("the same command with --resume goes on where it was stopped") from stop
     output.emit(result, _table)
 
 
 def _table(result: Result) -> "RenderableType":
     from fedsup_deploy.cli import tables
 
-    rows = []
-    for found in result["results"]:
-        pick = next(candidate for candidate in found["candidates"] if candidate["arch_id"] == found["pick"])
-        rows.append(
-            {
-                "profile": found["profile"]["name"],
-                "pick": found["pick"],
-                "accuracy": pick["accuracy"],
-                "ms predicted": pick["latency_ms_predicted"],
-                "limits": ", ".join(f"{name} <= {limit:g}" for name, limit in found["limits"].items()) or "none",
-                "MMACs": pick["num_macs"] / 1e6,
-                "evaluated": f"{found['num_evaluated']:,} of {found['num_feasible']:,} that fit",
-                "certified best": found["certified"],
-                "costs are": "measured" if found["profile"]["provenance"] == ["measured"] else "not measured",
-            }
-        )
-    return tables.titled(
-        tables.rows(rows), f"wrote {result['out']}; next: fedsup-deploy export --search {result['out']}"
+    fleet = result["fleet"]
+    chosen = {} if fleet is None else _chosen(fleet)["assigned"]
+    picks = tables.rows([_row(found, chosen) for found in result["results"]])
+    choices = [] if fleet is None else [tables.rows([_option_row(fleet, option) for option in fleet["options"]])]
+    end = f"wrote {result['out']}; next: fedsup-deploy export --search {result['out']}"
+    return tables.titled(tables.stacked(picks, *choices), *_about_accuracy(result["accuracy_model"]), end)
+
+
+def _row(found: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
+    """Return what one device gets."""
+    arch_id = chosen.get(found["profile"]["name"], found["pick"])
+    got = next(candidate for candidate in found["candidates"] if candidate["arch_id"] == arch_id)
+    is_predicted = got["accuracy"] is None
+    row = {
+        "profile": found["profile"]["name"],
+        "assigned" if chosen else "pick": arch_id,
+        "accuracy predicted" if is_predicted else "accuracy": got["accuracy_predicted" if is_predicted else "accuracy"],
+        "worst decile": got["worst_decile"],
+        "ms predicted": got["latency_ms_predicted"],
+        "ms bound": got["latency_upper_ms"],
+        "limits": ", ".join(f"{name} <= {limit:g}" for name, limit in found["limits"].items()) or "none",
+        "MMACs": got["num_macs"] / 1e6,
+        "evaluated": f"{found['num_evaluated']:,} of {found['num_feasible']:,} that fit",
+        "certified best": found["certified"],
+        "costs are": "measured" if found["profile"]["provenance"] == ["measured"] else "not measured",
+    }
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def _chosen(fleet: Mapping[str, Any]) -> Mapping[str, Any]:
+    option: Mapping[str, Any] = next(
+        option for option in fleet["options"] if option["num_artifacts"] == fleet["chosen"]
     )
+    return option
+
+
+def _option_row(fleet: Mapping[str, Any], option: Mapping[str, Any]) -> dict[str, Any]:
+    lost = option["lost"]
+    worst = max(lost, key=lambda name: lost[name])
+    return {
+        "subnets": option["num_artifacts"],
+        "accuracy lost on average": sum(lost.values()) / len(lost),
+        "at most": lost[worst],
+        "by": worst if lost[worst] else "none",
+        "chosen": option["num_artifacts"] == fleet["chosen"],
+    }
+
+
+def _about_accuracy(model: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how far predicted accuracies can be trusted."""
+    if model["kind"] == "predicted":
+        yield (
+            f"accuracy is predicted ({model['predictor']}, from {model['num_measured']:,} measured subnets; on others: "
+            f"mean absolute error {model['mae']:.4f}, Kendall tau {model['kendall_tau']:.2f}); export measures it"
+        )

@@ -44,6 +44,11 @@ def rows(entries: Sequence[Mapping[str, Any]]) -> RenderableType:
     return Group(table, Text(f"and {len(flat) - _MAX_ROWS:,} more; --json gives all"))
 
 
+def stacked(*tables: RenderableType) -> RenderableType:
+    """Return tables one below the other."""
+    return Group(*tables)
+
+
 def titled(table: RenderableType, *lines: str) -> RenderableType:
     """Return a table with lines of text below it."""
     return Group(table, *(Text(line, overflow="fold") for line in lines))

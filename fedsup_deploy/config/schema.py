@@ -71,6 +71,10 @@ class DataConfig(Section):
     working folder. null for datasets that bring their own."""
     validation_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.15
     """Share of the training images held out, before they are divided among clients, to compare subnets in search."""
+    client_validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of its images that each client holds out, neither trained on nor calibrated with, so that subnets can be
+    compared on clients without an image on the server. A client keeps two; one too small to hold one out does not
+    count. 0: none."""
     augmentation: AugmentationConfig = AugmentationConfig()
     """Random changes of training images; off by default."""
 

@@ -126,6 +126,25 @@ def conformal_half_width(error: HeldOutError, level: float) -> float | None:
     return scores[rank - 1] if 1 <= rank <= len(scores) else None
 
 
+def conformal_upper_ratio(error: HeldOutError, level: float) -> float | None:
+    """Return r such that measured / predicted of a new network is at most r with probability `level`.
+
+    One side of `conformal_half_width`, from the ceil((n + 1) level)-th smallest ratio; so where a model predicts too
+    much, the bound is below the prediction.
+
+    Args:
+        error: Of the profile.
+        level: In (0, 1).
+
+    Returns:
+        The ratio, or None: too few networks for this level, or figures of other people's measurements.
+    """
+    if error.method == "published":
+        return None
+    rank = math.ceil((len(error.ratios) + 1) * level)
+    return error.ratios[rank - 1] if 1 <= rank <= len(error.ratios) else None
+
+
 def _figures(predicted_N: FloatArray, measured_N: FloatArray) -> dict[str, Any]:
     return {**_shares(measured_N / predicted_N), "spearman": _spearman(predicted_N, measured_N)}
 

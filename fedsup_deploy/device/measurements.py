@@ -11,8 +11,10 @@ from typing import Any
 import yaml
 
 from fedsup_deploy import files, resources
+from fedsup_deploy.artifact import runner
 from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.config.load import load_yaml, validate
+from fedsup_deploy.device.building.assemble import device_facts
 from fedsup_deploy.device.profile import DeviceProfile, Measurement, load_profile
 from fedsup_deploy.errors import ConfigError
 
@@ -37,15 +39,48 @@ def measurement_of(manifest: Manifest, latency: Mapping[str, Any]) -> Measuremen
     )
 
 
+def is_of_this_machine(profile: DeviceProfile) -> bool:
+    """Return whether a profile was measured, and on a machine like this one: what its fp32 networks take shows here."""
+    if "measured" not in profile.provenance_kinds:
+        return False
+    runtime = (profile.runtime.name, profile.runtime.dtype)
+    here = device_facts(runner.environment(profile.runtime.threads))
+    return runtime == ("onnxruntime", "float32") and profile.device == here
+
+
+def limit_check(limit_ms: float, latency: Mapping[str, Any]) -> dict[str, Any]:
+    """Return whether a latency that was measured on the device keeps a limit, as `artifact.measured` has it.
+
+    Args:
+        limit_ms: The most it may be.
+        latency: What `measure` found.
+    """
+    measured_ms, stability = float(latency["statistics"]["p10_ms"]), latency["stability"]
+    noise = max(stability["disagreement"], stability.get("drift") or 0.0)
+    if measured_ms <= limit_ms:
+        verdict = "met"
+    elif stability["verdict"] == "stable" and measured_ms > limit_ms * (1 + noise):
+        verdict = "not met"
+    else:
+        verdict = "undecided"
+    return {"limit_ms": limit_ms, "measured_ms": measured_ms, "verdict": verdict}
+
+
 def profile_to_save_to(manifest: Manifest) -> Path:
     """Return the file of the profile that a bundle was exported for, if it still predicts what it predicted then.
 
     Raises:
-        ConfigError: There is no such profile any more, another one of that name, or one about another runtime.
+        ConfigError: There is no such profile any more, another one of that name, or one about another runtime; or the
+            bundle holds a trimmed network.
     """
     name = manifest.profile.name
     path = resources.find("profiles", name)
     profile = load_profile(path)
+    if manifest.refinement is not None:
+        raise ConfigError(
+            f"{manifest.arch_id} is trimmed, no subnet of a search space that a profile could learn from; "
+            "measure it without --save-to-profile"
+        )
     if profile.profile_hash != manifest.profile.hash:
         raise ConfigError(
             f"{path}: got another profile than the one the bundle was exported for, expected the same figures and "

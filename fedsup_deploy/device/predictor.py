@@ -3,7 +3,7 @@
 A prediction is arithmetic on a profile and never a measurement; results keep the two in separate fields. How far to
 trust it stands in the profile's `error`; where that is `none`, no interval is claimed.
 
-Shapes: N architectures, L layers, U distinct parts.
+Shapes: N networks, L layers, K terms, U distinct parts.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from fedsup_deploy import registry
-from fedsup_deploy.device.heldout import FloatArray, HeldOutError, conformal_half_width
+from fedsup_deploy.device.heldout import FloatArray, HeldOutError, conformal_half_width, conformal_upper_ratio
 from fedsup_deploy.device.latency import (
     ComputeCost,
     FittedLatency,
@@ -29,18 +29,44 @@ from fedsup_deploy.space.parts import part_names
 from fedsup_deploy.space.plan import BoolArray, IntArray
 
 _MIB = 2**20
+# A power of two. A float64 holds sums of it up to two minutes.
+_QUANTUM_US = 2.0**-26
 _NO_COST = LinearCost(us_per_mmac=0.0, us_per_kelement=0.0, us_per_layer=0.0)
 
 
 class LatencyPredictor(Protocol):
-    """What every latency model offers."""
+    """What every latency model offers: sums over layers, and the latency that follows from them."""
+
+    def terms(self, costs: LayerCosts) -> FloatArray:
+        """Return what is summed over the layers of N networks, or of N parts of networks, shape (N, K).
+
+        The sums over a network are those of its parts added up: exactly, so that it does not matter how it is divided.
+        """
+        ...
+
+    def latency(self, terms_NK: FloatArray, working_set_elements_N: IntArray | None) -> FloatArray:
+        """Return the latency of N networks at batch 1, in ms, shape (N,).
+
+        Args:
+            terms_NK: Their sums.
+            working_set_elements_N: Their weights and live activations; None where nobody knows.
+        """
+        ...
 
     def predict(self, costs: LayerCosts) -> FloatArray:
-        """Return the latency of N architectures at batch 1, in ms, shape (N,)."""
+        """Return the latency of N networks at batch 1, in ms, shape (N,)."""
         ...
 
 
-class RooflinePredictor:
+class _Predictor:
+    """Predicts a network from the terms of all its layers."""
+
+    def predict(self: LatencyPredictor, costs: LayerCosts) -> FloatArray:
+        """Return the latency of N networks at batch 1, in ms, shape (N,). Raises what `terms` and `latency` raise."""
+        return self.latency(self.terms(costs), costs.working_set_elements_N)
+
+
+class RooflinePredictor(_Predictor):
     """Sum over layers of max(MACs / rate, bytes / bandwidth) + overhead, plus the network's own overhead.
 
     Source: Williams, Waterman and Patterson, "Roofline", CACM 52(4), 2009. The overheads are ours: a small layer takes
@@ -50,16 +76,20 @@ class RooflinePredictor:
     def __init__(self, latency: RooflineLatency, op_scales: Mapping[str, float] | None = None) -> None:
         self._latency, self._op_scales = latency, op_scales or {}
 
-    def predict(self, costs: LayerCosts) -> FloatArray:
-        """Return the latency of N architectures at batch 1, in ms, shape (N,).
+    def terms(self, costs: LayerCosts) -> FloatArray:
+        """Return the time of all layers in microseconds, shape (N, 1).
 
         Raises:
             ConfigError: A layer is of a kind the profile has no cost for.
         """
         scale_L = np.array([self._op_scales.get(op, 1.0) for op in costs.ops])
-        # Not a matrix product: its last digit depends on how many rows are computed at once.
-        latency_us_N = (self.layers_us(costs) * scale_L).sum(axis=1) + self._latency.network_overhead_us
-        latency_ms_N: FloatArray = latency_us_N / 1e3
+        terms_NK: FloatArray = _in_quanta(self.layers_us(costs) * scale_L).sum(axis=1, keepdims=True)
+        return terms_NK
+
+    def latency(self, terms_NK: FloatArray, working_set_elements_N: IntArray | None) -> FloatArray:
+        """Return the latency of N networks at batch 1, in ms, shape (N,)."""
+        del working_set_elements_N
+        latency_ms_N: FloatArray = (terms_NK[:, 0] + self._latency.network_overhead_us) / 1e3
         return latency_ms_N
 
     def layers_us(self, costs: LayerCosts) -> FloatArray:
@@ -80,7 +110,7 @@ class RooflinePredictor:
         return cost
 
 
-class FittedPredictor:
+class FittedPredictor(_Predictor):
     """Sum over layers of a linear cost per kind of operation, plus the network's own overhead.
 
     Channels count in whole blocks of those that the runtime computes together. On top, where the profile has it: a cost
@@ -90,13 +120,13 @@ class FittedPredictor:
     def __init__(self, latency: FittedLatency) -> None:
         self._latency = latency
 
-    def predict(self, costs: LayerCosts) -> FloatArray:
-        """Return the latency of N architectures at batch 1, in ms, shape (N,).
+    def terms(self, costs: LayerCosts) -> FloatArray:
+        """Return the time of all layers in microseconds, and the elements they read and write, shape (N, 2).
 
         Raises:
-            ConfigError: A layer is of a kind that no timed network had, or the size of the networks is not known.
+            ConfigError: A layer is of a kind that no timed network had, or the layers are not known one by one.
         """
-        missed_us_N = self._missed_us(costs)
+        moved_N = costs.moved_elements_NL.sum(axis=1)
         if self._latency.channel_block > 1:
             if costs.plan is None:
                 raise ConfigError("the fitted latency model needs the layers of a search space, not a list of costs")
@@ -111,19 +141,28 @@ class FittedPredictor:
             + costs.moved_elements_NL * us_per_element_L
             + costs.is_active_NL * overhead_us_L
         )
-        latency_us_N = layers_us_NL.sum(axis=1) + missed_us_N + self._latency.network_overhead_us
-        latency_ms_N: FloatArray = latency_us_N / 1e3
+        return np.stack([_in_quanta(layers_us_NL).sum(axis=1), moved_N.astype(np.float64)], axis=1)
+
+    def latency(self, terms_NK: FloatArray, working_set_elements_N: IntArray | None) -> FloatArray:
+        """Return the latency of N networks at batch 1, in ms, shape (N,).
+
+        Raises:
+            ConfigError: The size of the networks is not known.
+        """
+        layers_us_N, moved_N = terms_NK.T
+        missed_us_N = self._missed_us(moved_N, working_set_elements_N)
+        latency_ms_N: FloatArray = (layers_us_N + missed_us_N + self._latency.network_overhead_us) / 1e3
         return latency_ms_N
 
-    def _missed_us(self, costs: LayerCosts) -> FloatArray | float:
+    def _missed_us(self, moved_N: FloatArray, working_set_elements_N: IntArray | None) -> FloatArray | float:
         cache = self._latency.cache
         if cache is None:
             return 0.0
-        if costs.working_set_elements_N is None:
+        if working_set_elements_N is None:
             raise ConfigError("the fitted latency model needs the size of a network, which a list of layers lacks")
-        size_mib_N = size_mib(costs.working_set_elements_N, self._latency.bytes_per_element)
+        size_mib_N = size_mib(working_set_elements_N, self._latency.bytes_per_element)
         share_N = miss_share(size_mib_N, cache.fits_mib, cache.misses_mib)
-        missed_us_N: FloatArray = share_N * costs.moved_elements_NL.sum(axis=1) * (cache.us_per_kelement / 1e3)
+        missed_us_N: FloatArray = share_N * moved_N * (cache.us_per_kelement / 1e3)
         return missed_us_N
 
     def _cost_of(self, op: str, is_there: bool) -> LinearCost:
@@ -138,7 +177,7 @@ class FittedPredictor:
         return known[op]
 
 
-class TablePredictor:
+class TablePredictor(_Predictor):
     """Sum of the times of a network's parts, each between its cached and its uncached time, calibrated.
 
     With c the time of a part run again and again and u that after a network which fills the cache, a and the overheads
@@ -154,24 +193,32 @@ class TablePredictor:
     def __init__(self, latency: TableLatency) -> None:
         self._latency = latency
 
-    def predict(self, costs: LayerCosts) -> FloatArray:
-        """Return the latency of N architectures at batch 1, in ms, shape (N,).
+    def terms(self, costs: LayerCosts) -> FloatArray:
+        """Return the cached and the uncached time of all parts in microseconds, shape (N, 2).
 
         Raises:
             ConfigError: The costs are not those of a search space, or a part was not timed.
         """
-        if costs.plan is None or costs.working_set_elements_N is None:
+        if costs.plan is None:
             raise ConfigError("the table latency model knows the parts of a search space only, not lists of layers")
-        calibration = self._latency.calibration
-        size_mib_N = size_mib(costs.working_set_elements_N, self._latency.bytes_per_element)
-        miss_share_N = miss_share(size_mib_N, calibration.fits_mib, calibration.misses_mib)
-        latency_us_N = np.full(len(size_mib_N), calibration.network_overhead_us)
-        for part in part_names(costs.plan, len(size_mib_N)):
+        count = len(costs.is_active_NL)
+        terms_NK = np.zeros((count, 2))
+        for part in part_names(costs.plan, count):
             # Index -1 takes the last row: what the networks without this part are charged.
-            cached_us_U, uncached_us_U = np.array([*(self._us(name) for name in part.names), (0.0, 0.0)]).T
-            latency_us_N += (1 - miss_share_N) * cached_us_U[part.index_N] + miss_share_N * uncached_us_U[part.index_N]
+            times_UK = np.array([*(self._us(name) for name in part.names), (0.0, 0.0)])
+            terms_NK += _in_quanta(times_UK)[part.index_N]
+        return terms_NK
+
+    def latency(self, terms_NK: FloatArray, working_set_elements_N: IntArray | None) -> FloatArray:
+        """Return the latency of N networks at batch 1, in ms, shape (N,)."""
+        assert working_set_elements_N is not None, "what has parts has a size"
+        calibration = self._latency.calibration
+        size_mib_N = size_mib(working_set_elements_N, self._latency.bytes_per_element)
+        miss_share_N = miss_share(size_mib_N, calibration.fits_mib, calibration.misses_mib)
+        cached_us_N, uncached_us_N = terms_NK.T
+        parts_us_N = (1 - miss_share_N) * cached_us_N + miss_share_N * uncached_us_N
         # A part can cost less than the calls it saves; a network cannot.
-        latency_ms_N: FloatArray = np.maximum(latency_us_N, 0.01) / 1e3
+        latency_ms_N: FloatArray = np.maximum(parts_us_N + calibration.network_overhead_us, 0.01) / 1e3
         return latency_ms_N
 
     def _us(self, name: str) -> tuple[float, float]:
@@ -188,15 +235,19 @@ class TablePredictor:
         )
 
 
-class CalibratedPredictor:
+class CalibratedPredictor(_Predictor):
     """Another model's predictions on a straight line to this device."""
 
     def __init__(self, inner: LatencyPredictor, scale: float, offset_us: float) -> None:
         self._inner, self._scale, self._offset_us = inner, scale, offset_us
 
-    def predict(self, costs: LayerCosts) -> FloatArray:
-        """Return the latency of N architectures at batch 1, in ms, shape (N,). Raises what the model raises."""
-        return self._inner.predict(costs) * self._scale + self._offset_us / 1e3
+    def terms(self, costs: LayerCosts) -> FloatArray:
+        """Return the terms of the other model, shape (N, K). Raises what it raises."""
+        return self._inner.terms(costs)
+
+    def latency(self, terms_NK: FloatArray, working_set_elements_N: IntArray | None) -> FloatArray:
+        """Return the latency of N networks at batch 1, in ms, shape (N,). Raises what the model raises."""
+        return self._inner.latency(terms_NK, working_set_elements_N) * self._scale + self._offset_us / 1e3
 
 
 def predictor_for(profile: DeviceProfile) -> LatencyPredictor:
@@ -243,6 +294,33 @@ def predict_interval(
     if half_width is None:
         return None
     return latency_ms_N * max(1 - half_width, 0.0), latency_ms_N * (1 + half_width)
+
+
+def upper_bound(profile: DeviceProfile, level: float) -> float:
+    """Return by what a prediction is to be multiplied so that a measured latency stays below it.
+
+    Args:
+        profile: Whose predictions they are.
+        level: Probability that the measured latency of a new network is below, in (0, 1).
+
+    Raises:
+        ConfigError: The profile has no held-out measurements to say so, or too few for this level.
+    """
+    if not 0 < level < 1:
+        raise ConfigError(f"risk: got {level:g}, expected a probability between 0 and 1, such as 0.95")
+    factor = conformal_upper_ratio(profile.error, level) if isinstance(profile.error, HeldOutError) else None
+    if factor is None:
+        raise ConfigError(
+            f"risk: profile {profile.name} holds too few measurements of networks it was not made from to bound its "
+            f"predictions with a probability of {level:g}; build or fit one: fedsup-deploy profile build"
+        )
+    return factor
+
+
+def _in_quanta(time_us: FloatArray) -> FloatArray:
+    """Return times as whole multiples of a quantum far below what a model means, so that their sums are exact."""
+    quanta: FloatArray = np.rint(time_us / _QUANTUM_US) * _QUANTUM_US
+    return quanta
 
 
 def _us_per_mac(cost: ComputeCost | MoveCost) -> float:

@@ -4,7 +4,7 @@ Shapes: N images, C channels, H W spatial.
 """
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,18 +15,20 @@ from fedsup_deploy.data.dataset import ImageDataset
 from fedsup_deploy.data.federated import FederatedData
 from fedsup_deploy.federated import client as local
 from fedsup_deploy.federated.tasks import (
+    CandidateCountsTask,
+    CandidateStatisticsTask,
     CandidateTask,
     EvaluationTask,
     StatisticsTask,
     Task,
     TrainTask,
-    Weights,
 )
 from fedsup_deploy.recalibrate.fold import affines
 from fedsup_deploy.recalibrate.pooled import ChannelSums, PooledStatistics, pool
-from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.space.plan import NetworkPlan
 from fedsup_deploy.supernet.forward import forward
 from fedsup_deploy.supernet.layout import Layout
+from fedsup_deploy.supernet.model import Subnet, Supernet
 from fedsup_deploy.supernet.normalization import BY_BATCH, FixedAffine, SumCollector
 
 _EVALUATION_BATCH = 250
@@ -36,12 +38,14 @@ class Site:
     """Carries out tasks on the images it holds.
 
     Args:
-        layout: Gives plans and slices; the weights of a task come with the task.
+        layout: Gives plans and slices.
         data: The images.
         training: How clients train.
         calibration_samples: Images of each client that statistics are taken on, at most.
         calibration_batch: Images per batch of statistics.
         seed: Seed of the run.
+        load_supernet: Gets the supernet that is held here, of which tasks name subnets; called once, when the first one
+            does. None where the weights come with every task.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Site:
         calibration_samples: int,
         calibration_batch: int,
         seed: int,
+        load_supernet: Callable[[], Supernet] | None = None,
     ) -> None:
         self._layout = layout
         self._data = data
@@ -59,6 +64,7 @@ class Site:
         self._calibration_samples = calibration_samples
         self._calibration_batch = calibration_batch
         self._seed = seed
+        self._load_supernet = load_supernet
         self._split_at = functools.lru_cache(maxsize=4)(self._prepare_split)
 
     def perform(self, task: Task) -> Any:
@@ -71,15 +77,34 @@ class Site:
                 return [self._observe(client, task) for client in task.clients]
             if isinstance(task, EvaluationTask):
                 return self._evaluate(task)
-            return self._evaluate_candidate(task)
+            return self._examine(self._supernet.extract(task.architecture), task)
+
+    @functools.cached_property
+    def _supernet(self) -> Supernet:
+        assert self._load_supernet is not None, "a subnet was named where no supernet is held"
+        return self._load_supernet()
+
+    def _examine(self, subnet: Subnet, task: CandidateTask | CandidateStatisticsTask | CandidateCountsTask) -> Any:
+        """Return the reply to a task about a subnet of the supernet."""
+        if isinstance(task, CandidateCountsTask):
+            return [
+                self._evaluate(EvaluationTask(subnet.plan, subnet.weights, task.statistics, "held-out", client))
+                for client in task.clients
+            ]
+        layers = tuple(layer.name for layer in subnet.plan.norm_layers())
+        request = StatisticsTask(task.clients, subnet.plan, subnet.weights, PooledStatistics({}), layers)
+        observed = (self._observe(client, request) for client in task.clients)
+        if isinstance(task, CandidateStatisticsTask):
+            return list(observed)
+        num_images = len(self._data.validation)
+        return self._evaluate(EvaluationTask(subnet.plan, subnet.weights, pool(observed), "validation", 0, num_images))
 
     def _observe(self, client: int, task: StatisticsTask) -> PooledStatistics:
-        plan = self._layout.plan(task.architecture)
         kind = self._layout.normalization
         normalizer = FixedAffine(affines(task.weights, kind, task.known), otherwise=BY_BATCH[kind])
         collector = SumCollector(frozenset(task.observe), normalizer)
-        until = plan.until(task.observe[-1])
-        for x_NCHW in self._calibration_batches(client, task.architecture.resolution):
+        until = task.plan.until(task.observe[-1])
+        for x_NCHW in self._calibration_batches(client, _resolution(task.plan)):
             forward(until, task.weights, x_NCHW, collector)
         return PooledStatistics(
             {
@@ -90,35 +115,21 @@ class Site:
         )
 
     def _evaluate(self, task: EvaluationTask) -> tuple[int, int]:
-        if task.split == "client":
-            x_NCHW, labels_N = self._prepare(self._data.client(task.begin), task.architecture.resolution)
-        else:
-            x_NCHW, labels_N = (
-                part[task.begin : task.end] for part in self._split_at(task.split, task.architecture.resolution)
-            )
-        return self._score(task.architecture, task.weights, task.statistics, x_NCHW, labels_N)
-
-    def _evaluate_candidate(self, task: CandidateTask) -> tuple[int, int]:
-        layers = tuple(layer.name for layer in self._layout.plan(task.architecture).norm_layers())
-        request = StatisticsTask(task.clients, task.architecture, task.weights, PooledStatistics({}), layers)
-        statistics = pool(self._observe(client, request) for client in task.clients)
-        x_NCHW, labels_N = self._split_at("validation", task.architecture.resolution)
-        return self._score(task.architecture, task.weights, statistics, x_NCHW, labels_N)
-
-    def _score(
-        self,
-        architecture: Architecture,
-        weights: Weights,
-        statistics: PooledStatistics,
-        x_NCHW: Tensor,
-        labels_N: Tensor,
-    ) -> tuple[int, int]:
-        plan = self._layout.plan(architecture)
-        normalizer = FixedAffine(affines(weights, self._layout.normalization, statistics))
+        x_NCHW, labels_N = self._images_of(task)
+        normalizer = FixedAffine(affines(task.weights, self._layout.normalization, task.statistics))
         correct = 0
         for x_BCHW, labels_B in zip(x_NCHW.split(_EVALUATION_BATCH), labels_N.split(_EVALUATION_BATCH), strict=True):
-            correct += int((forward(plan, weights, x_BCHW, normalizer).argmax(dim=1) == labels_B).sum())
+            correct += int((forward(task.plan, task.weights, x_BCHW, normalizer).argmax(dim=1) == labels_B).sum())
         return correct, len(labels_N)
+
+    def _images_of(self, task: EvaluationTask) -> tuple[Tensor, Tensor]:
+        resolution = _resolution(task.plan)
+        if task.split == "client":
+            return self._prepare(self._data.client(task.begin), resolution)
+        if task.split == "held-out":
+            return self._prepare(self._data.held_out_by(task.begin), resolution)
+        x_NCHW, labels_N = self._split_at(task.split, resolution)
+        return x_NCHW[task.begin : task.end], labels_N[task.begin : task.end]
 
     def _calibration_batches(self, client: int, resolution: int) -> Iterable[Tensor]:
         images = self._data.client(client)
@@ -133,6 +144,12 @@ class Site:
 
     def _prepare_split(self, name: str, resolution: int) -> tuple[Tensor, Tensor]:
         return self._prepare(self._data.split(name), resolution)
+
+
+def _resolution(plan: NetworkPlan) -> int:
+    """Return the side of the images that a network takes, in pixels."""
+    side: int = plan.stem.in_size
+    return side
 
 
 class InProcess:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fedsup_deploy.recalibrate.pooled import PooledStatistics
 from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.space.plan import NetworkPlan
 
 Weights = Mapping[str, Tensor]
 
@@ -80,14 +81,14 @@ class StatisticsTask:
 
     Args:
         clients: Whose images; several where one place simulates several clients.
-        architecture: The subnet that computes.
+        plan: The layers of the network that computes, in plain integers; it need not be in the search space.
         weights: Its tensors.
         known: Statistics of layers that are normalised with them.
         observe: Layers whose sums are wanted; those neither known nor wanted normalise by their batch.
     """
 
     clients: tuple[int, ...]
-    architecture: Architecture
+    plan: NetworkPlan
     weights: Weights
     known: PooledStatistics
     observe: tuple[str, ...]
@@ -98,20 +99,23 @@ class EvaluationTask:
     """Count correct answers on images the server holds out, or on clients' own.
 
     Args:
-        architecture: The subnet that computes.
+        plan: The layers of the network that computes, in plain integers; it need not be in the search space.
         weights: Its tensors.
         statistics: What its activations are normalised with.
-        split: `validation` or `test`, or `client`.
+        split: `validation` or `test`; `client` for the images a client trains on, or `held-out` for those it does not.
         begin: First image of the split, or the client's index.
-        end: One after the last image of the split; unused for `client`.
+        end: One after the last image of the split; unused for clients.
     """
 
-    architecture: Architecture
+    plan: NetworkPlan
     weights: Weights
     statistics: PooledStatistics
     split: str
     begin: int
     end: int = 0
+
+
+# Candidates of a search travel as encodings: whoever is asked holds the supernet, and slices it.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,16 +124,42 @@ class CandidateTask:
 
     Args:
         architecture: The subnet.
-        weights: Its tensors.
         clients: Whose statistics.
     """
 
     architecture: Architecture
-    weights: Weights
     clients: tuple[int, ...]
 
 
-Task = TrainTask | StatisticsTask | EvaluationTask | CandidateTask
+@dataclasses.dataclass(frozen=True)
+class CandidateStatisticsTask:
+    """Observe all layers of a subnet in one pass over clients' images, each layer normalised by its batch.
+
+    Args:
+        architecture: The subnet.
+        clients: Whose images; several where one place simulates several clients.
+    """
+
+    architecture: Architecture
+    clients: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class CandidateCountsTask:
+    """Count a subnet's correct answers on the images that clients hold out.
+
+    Args:
+        architecture: The subnet.
+        statistics: What its activations are normalised with.
+        clients: Whose images, none without any; several where one place simulates several clients.
+    """
+
+    architecture: Architecture
+    statistics: PooledStatistics
+    clients: tuple[int, ...]
+
+
+Task = TrainTask | StatisticsTask | EvaluationTask | CandidateTask | CandidateStatisticsTask | CandidateCountsTask
 
 
 class Engine(Protocol):
@@ -138,8 +168,9 @@ class Engine(Protocol):
     def run(self, tasks: Iterable[Task]) -> Iterator[Any]:
         """Yield the reply to each task, in the order of the tasks.
 
-        Replies: `ClientUpdate` or `ClientFailure` for a TrainTask, a list of one PooledStatistics per client for a
-        StatisticsTask, (correct, counted) for an EvaluationTask or CandidateTask.
+        Replies: `ClientUpdate` or `ClientFailure` for a TrainTask; a list of one PooledStatistics per client for a
+        StatisticsTask or CandidateStatisticsTask; (correct, counted) for an EvaluationTask or CandidateTask, and a list
+        of it, one per client, for a CandidateCountsTask.
         """
         ...
 

@@ -1,6 +1,6 @@
-"""`fedsup-deploy evaluate`, and the scoring of candidates for a search. Imports torch."""
+"""`fedsup-deploy evaluate`, and how the accuracy of a search's candidates is found. Imports torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +8,15 @@ import numpy as np
 
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.federated import statistics
-from fedsup_deploy.federated.tasks import CandidateTask
+from fedsup_deploy.federated.tasks import Engine
 from fedsup_deploy.pipeline.federation import load_supernet, open_run_engine
 from fedsup_deploy.pipeline.recalibration import calibrate
 from fedsup_deploy.pipeline.runs import Run, open_run
+from fedsup_deploy.recalibrate.pooled import PooledStatistics
+from fedsup_deploy.searchers.score import Score
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.supernet.model import Subnet
 
 
 def evaluate(
@@ -31,13 +34,14 @@ def evaluate(
         run_path: A finished run.
         architecture_name: `largest`, `smallest`, an arch_id or a file.
         split: `validation` or `test`.
-        per_client: Also score it on every client's own training images.
+        per_client: Also evaluate it on the images that clients hold out; in a run without any, on those each client
+            trains on.
         schedule: How statistics are taken; None as the run's config says.
         listeners: Called with progress events.
 
     Returns:
         `run`, `arch_id`, `architecture`, `split`, `num_images`, `accuracy`, `schedule`, `costs`; with `per_client` also
-        `clients`: mean and mean of the worst decile.
+        `clients`: their number, which of their images, mean and mean of the worst decile.
     """
     run = open_run(run_path)
     architecture = run.architecture(architecture_name)
@@ -55,40 +59,50 @@ def evaluate(
     with open_run_engine(run) as engine:
         pooled = calibrate(run, architecture, subnet, schedule, engine, EventLog(None, listeners))
         result["accuracy"] = statistics.evaluate(
-            engine, architecture, subnet.weights, pooled, split, result["num_images"]
+            engine, subnet.plan, subnet.weights, pooled, split, result["num_images"]
         )
         if per_client:
-            clients = range(run.data.num_clients)
-            scores = statistics.evaluate_clients(engine, architecture, subnet.weights, pooled, clients)
-            result["clients"] = _spread(scores)
+            result["clients"] = _on_clients(run, engine, subnet, pooled)
     return result
 
 
-def score_candidates(
-    run: Run, architectures: Sequence[Architecture], on_score: Callable[[int, float], None]
-) -> list[float]:
-    """Return the validation accuracy of each subnet after one-shot recalibration, in [0, 1].
+def _on_clients(run: Run, engine: Engine, subnet: Subnet, pooled: PooledStatistics) -> dict[str, Any]:
+    judges = run.data.clients_with_held_out
+    clients, split = (judges, "held-out") if judges else (range(run.data.num_clients), "client")
+    found = statistics.evaluate_clients(engine, subnet.plan, subnet.weights, pooled, clients, split)
+    mean, worst_decile = _spread(found)
+    images = "held out" if judges else "trained on"
+    return {"num_clients": len(found), "images": images, "accuracy_mean": mean, "worst_decile": worst_decile}
+
+
+def measure(run: Run, engine: Engine, architectures: Sequence[Architecture]) -> Iterator[Score]:
+    """Yield the accuracy of each subnet on the server's validation images, after one-shot recalibration.
 
     Args:
         run: A finished run.
-        architectures: The candidates.
-        on_score: Called with (index, accuracy) as each becomes known, in order.
+        engine: Of its clients, who hold the supernet.
+        architectures: The subnets.
     """
-    supernet = load_supernet(run)
-    clients = tuple(range(run.data.num_clients))
-    scores: list[float] = []
-    with open_run_engine(run) as engine:
-        tasks = (
-            CandidateTask(architecture, supernet.extract(architecture).weights, clients)
-            for architecture in architectures
-        )
-        for index, (correct, counted) in enumerate(engine.run(tasks)):
-            scores.append(correct / counted)
-            on_score(index, scores[-1])
-    return scores
+    clients = range(run.data.num_clients)
+    for correct, counted in statistics.evaluate_candidates(engine, architectures, clients):
+        yield Score(correct / counted)
 
 
-def _spread(scores: Sequence[float]) -> dict[str, Any]:
-    ordered = np.sort(np.asarray(scores))
-    worst = ordered[: max(1, len(ordered) // 10)]
-    return {"num_clients": len(ordered), "accuracy_mean": float(ordered.mean()), "worst_decile": float(worst.mean())}
+def ask_clients(run: Run, engine: Engine, architectures: Sequence[Architecture]) -> Iterator[Score]:
+    """Yield the accuracy of each subnet on the images that clients hold out, after one-shot recalibration.
+
+    Args:
+        run: A finished run with clients that hold images out; each of these counts the same.
+        engine: Of its clients, who hold the supernet.
+        architectures: The subnets.
+    """
+    clients, judges = range(run.data.num_clients), run.data.clients_with_held_out
+    for counts in statistics.evaluate_candidates_on_clients(engine, architectures, clients, judges):
+        mean, worst_decile = _spread([correct / counted for correct, counted in counts])
+        yield Score(mean, worst_decile)
+
+
+def _spread(accuracies: Sequence[float]) -> tuple[float, float]:
+    """Return the mean of the clients' accuracies, and that of the lowest tenth of them, at least of one."""
+    ordered = np.sort(np.asarray(accuracies))
+    return float(ordered.mean()), float(ordered[: max(1, len(ordered) // 10)].mean())

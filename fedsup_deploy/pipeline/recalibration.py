@@ -37,7 +37,6 @@ def calibrate(
             return PooledStatistics.from_arrays(arrays)
     pooled = statistics.collect(
         engine,
-        architecture,
         subnet.plan,
         subnet.weights,
         range(run.data.num_clients),

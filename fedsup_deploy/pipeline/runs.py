@@ -4,21 +4,26 @@ import dataclasses
 import functools
 from pathlib import Path
 
+import numpy as np
+
 from fedsup_deploy import files, resources
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.data.dataset import load_dataset, split_off
-from fedsup_deploy.data.federated import FederatedData
+from fedsup_deploy.data.federated import FederatedData, hold_out
 from fedsup_deploy.data.partition import partition
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError
+from fedsup_deploy.pipeline.data_state import remembered_fingerprint
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.search_space import SearchSpace
 
 CONFIG, SPACE, SUPERNET, EVENTS = "config.resolved.yaml", "space.yaml", "supernet.safetensors", "events.jsonl"
+ACCURACY = "accuracy.safetensors"
 COMMAND, CHECKPOINT, STATISTICS = "command.json", "checkpoint/state.safetensors", "statistics"
+EVALUATIONS = "evaluations"
 RUNS = Path("runs")
 
 
@@ -45,6 +50,17 @@ class Run:
     def data(self) -> FederatedData:
         """The images of the federation, read again from where the config says they are."""
         return load_data(self.config, self.space)
+
+    @functools.cached_property
+    def data_fingerprint(self) -> str:
+        """What `data.fingerprint` is, without reading the images again where none of their files has changed.
+
+        Side effects: Remembers it in the run's folder.
+        """
+        if "data" in vars(self):
+            return self.data.fingerprint
+        size = max(self.space.resolutions)
+        return remembered_fingerprint(self.path / EVALUATIONS, self.config, size, lambda: self.data.fingerprint)
 
     def architecture(self, name_or_path: str) -> Architecture:
         """Return the architecture a user means: `largest`, `smallest`, an arch_id, or a JSON / YAML file.
@@ -117,10 +133,13 @@ def load_data(config: TrainConfig, space: SearchSpace) -> FederatedData:
         names = ", ".join(splits.train.classes[label] for label in sorted(empty))
         raise DataError(f"{config.data.dataset}: no training image of class {names}; remove the class or add images")
     train, validation = split_off(splits.train, config.data.validation_fraction, config.seed)
-    preprocessing = Preprocessing.fit(train, max(space.resolutions)).for_size(max(space.resolutions))
     options = config.partition.model_dump(exclude={"kind", "num_clients"})
-    clients = partition(train.labels_N, config.partition.kind, config.partition.num_clients, config.seed, **options)
+    parts = partition(train.labels_N, config.partition.kind, config.partition.num_clients, config.seed, **options)
+    clients, held_out = hold_out(parts, config.data.client_validation_fraction, config.seed)
+    # What clients hold out must not be seen in the mean and deviation of pixels either.
+    trained = train.take(np.concatenate(clients)) if any(map(len, held_out)) else train
+    preprocessing = Preprocessing.fit(trained, max(space.resolutions)).for_size(max(space.resolutions))
     augmentation = Augmentation(
         config.data.augmentation.crop_padding, config.data.augmentation.flip, preprocessing.black
     )
-    return FederatedData(train, tuple(clients), validation, splits.test, preprocessing, augmentation)
+    return FederatedData(train, clients, validation, splits.test, preprocessing, augmentation, held_out)

@@ -1,29 +1,41 @@
 """`fedsup-deploy search`: a run and device profiles in, search.json out. Imports torch only when evaluations begin."""
 
+import contextlib
 import dataclasses
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from fedsup_deploy import files
-from fedsup_deploy.device.predictor import predict_interval, predictor_for
+from fedsup_deploy.device.predictor import predict_interval, predictor_for, upper_bound
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
-from fedsup_deploy.errors import ConfigError, OutputError
+from fedsup_deploy.errors import ArtifactError, ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
-from fedsup_deploy.pipeline.runs import Run, newest_run, open_run
+from fedsup_deploy.pipeline.accuracy_file import StoredPredictor, load_predictor
+from fedsup_deploy.pipeline.runs import ACCURACY, Run, newest_run, open_run
+from fedsup_deploy.pipeline.scoring import CLIENTS, MEASURED, open_scorer
+from fedsup_deploy.registry import nearest
+from fedsup_deploy.searchers.accuracy import AccuracyPredictor
+from fedsup_deploy.searchers.method import AUTO, open_search
 from fedsup_deploy.searchers.objective import effective_limits
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.searchers.problem import pose
 from fedsup_deploy.searchers.recording import record
-from fedsup_deploy.searchers.result import SCHEMA, NamedHash, SearchResult
-from fedsup_deploy.searchers.searcher import AUTO, open_search, run_searches
-from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.searchers.result import SCHEMA, AccuracyModel, NamedHash, SearchResult, load_result
+from fedsup_deploy.searchers.score import Score, Scores
+from fedsup_deploy.searchers.searcher import Evaluate, run_searches
+from fedsup_deploy.space.plan import IntArray
 
 RESULT = "search.json"
+PREDICTED = "predicted"
+#: Where the accuracies of a search can come from; `auto` is predicted where the run has a predictor, else measured.
+ACCURACIES: Final = (AUTO, MEASURED, CLIENTS, PREDICTED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +47,14 @@ class SearchRequest:
         run: The training run; None is the newest below `runs/`.
         limits: Limits by name; each replaces that of the profiles.
         method: A registered searcher or `auto`.
-        evaluations: Accuracies to measure at most, per profile; None leaves it to the method.
+        evaluations: Accuracies to find at most, per profile; None leaves it to the method.
         seed: Decides every random choice.
         out: Where the result goes; None is `search.json` in the run's folder.
+        accuracy: One of `ACCURACIES`.
+        risk: Probability with which the measured latency of a new network is to be within the limit, in (0, 1); None
+            holds the prediction itself to it.
+        max_artifacts: The most different architectures for all profiles together; None lets each have its own.
+        resume: Go on with the same search where it was stopped; if it was finished, its result stands.
     """
 
     profiles: Sequence[str | DeviceProfile]
@@ -47,6 +64,10 @@ class SearchRequest:
     evaluations: int | None = None
     seed: int = 0
     out: Path | None = None
+    accuracy: str = AUTO
+    risk: float | None = None
+    max_artifacts: int | None = None
+    resume: bool = False
 
 
 def search(request: SearchRequest, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
@@ -69,45 +90,115 @@ def search(request: SearchRequest, listeners: Sequence[Listener] = ()) -> dict[s
         OutputError: The result cannot be written.
     """
     started, log = time.perf_counter(), EventLog(None, tuple(listeners))
-    if request.evaluations is not None and request.evaluations < 1:
-        raise ConfigError(f"evaluations: got {request.evaluations}, expected at least 1")
+    _check(request)
     targets = _targets(request)
     run = open_run(newest_run() if request.run is None else request.run)
     out = run.path / RESULT if request.out is None else request.out
-    problems = pose(make_pool(run.space, request.seed), targets, log)
+    kind, stored = accuracy_source(run, request.accuracy)
+    asked = _digest(request, targets, run, kind, stored)
+    if request.resume and (finished := _finished(out, asked)) is not None:
+        return finished
+    predictor = None if stored is None else stored.predictor()
+    problems = pose(make_pool(run.space, request.seed), targets, log, predictor)
     searches = [open_search(problem, request.method, request.evaluations, request.seed) for problem in problems]
     _check_out(out)
     # Taken now: what is evaluated is what the file holds at the start.
     lineage = NamedHash(name=run.path.resolve().name, hash=run.fingerprint)
-    outcomes = run_searches(searches, functools.partial(_evaluate, run), log)
-    result = SearchResult(
-        schema=SCHEMA,
-        run=lineage,
-        space=NamedHash(name=run.space.name, hash=files.sha256_of(run.space.to_dict())),
-        seed=request.seed,
-        results=tuple(record(outcome) for outcome in outcomes),
-        seconds=time.perf_counter() - started,
-    )
-    document = result.to_dict()
-    files.write_json(out, document)
+    evaluation = open_evaluation(run, kind, log) if predictor is None else _open_prediction(predictor)
+    with files.marked(_unfinished(out), asked):
+        with evaluation as evaluate:
+            outcomes = run_searches(searches, evaluate)
+        results, fleet = record(outcomes, request.max_artifacts)
+        result = SearchResult(
+            schema=SCHEMA,
+            run=lineage,
+            space=NamedHash(name=run.space.name, hash=files.sha256_of(run.space.to_dict())),
+            request=asked,
+            seed=request.seed,
+            accuracy_model=_accuracy_model(run, kind, stored),
+            results=results,
+            fleet=fleet,
+            seconds=time.perf_counter() - started,
+        )
+        document = result.to_dict()
+        files.write_json(out, document)
     return {**document, "out": str(out)}
 
 
-def target_for(profile: DeviceProfile, limits: Mapping[str, float]) -> Target:
+def accuracy_source(run: Run, accuracy: str) -> tuple[str, StoredPredictor | None]:
+    """Return where the accuracies of a search come from, and the run's predictor where that is it.
+
+    Args:
+        run: The run.
+        accuracy: One of `ACCURACIES`.
+
+    Raises:
+        ArtifactError: The run has no accuracy predictor, or it is damaged or about another supernet.
+    """
+    path = run.path / ACCURACY
+    if accuracy == AUTO:
+        accuracy = PREDICTED if path.exists() else MEASURED
+    if accuracy != PREDICTED:
+        return accuracy, None
+    if not path.exists():
+        raise ArtifactError(f"no accuracy predictor in {run.path}; make it: fedsup-deploy fit-accuracy {run.path}")
+    return accuracy, load_predictor(path, run.space, run.fingerprint)
+
+
+@contextlib.contextmanager
+def open_evaluation(run: Run, kind: str, log: EventLog) -> Iterator[Evaluate]:
+    """Yield what finds scores by evaluating subnets.
+
+    Args:
+        run: Whose supernet and data.
+        kind: `measured` or `clients`.
+        log: Gets an `evaluation` event with each accuracy.
+
+    Side effects: Starts processes for what was not evaluated before; they end with the context.
+    """
+    with open_scorer(run, kind) as score_all:
+
+        def evaluate(genes_KG: IntArray, num_known: int) -> Scores:
+            architectures = [run.space.decode(genes) for genes in genes_KG]
+
+            def on_score(index: int, score: Score) -> None:
+                log.emit(
+                    "evaluation",
+                    done=num_known + index + 1,
+                    total=num_known + len(architectures),
+                    arch_id=architectures[index].arch_id,
+                    accuracy=score.accuracy,
+                )
+
+            return Scores.of(score_all(architectures, on_score))
+
+        yield evaluate
+
+
+@contextlib.contextmanager
+def _open_prediction(predictor: AccuracyPredictor) -> Iterator[Evaluate]:
+    yield lambda genes_KG, _: Scores(predictor.predict(genes_KG))
+
+
+def target_for(profile: DeviceProfile, limits: Mapping[str, float], risk: float | None = None) -> Target:
     """Return a device as a search sees it.
 
     Args:
         profile: What is known of it.
         limits: Limits by name; each replaces that of the profile.
+        risk: As of `SearchRequest`.
 
     Raises:
-        ConfigError: A limit is unknown, impossible or cannot be checked.
+        ConfigError: A limit is unknown, impossible or cannot be checked, or the profile has no ground for a bound.
     """
+    upper = None if risk is None else functools.partial(np.multiply, upper_bound(profile, risk))
     return Target(
         profile=profile,
         limits=effective_limits(profile, limits),
-        predict=predictor_for(profile).predict,
+        predictor=predictor_for(profile),
         interval=functools.partial(predict_interval, profile),
+        risk=risk,
+        upper=upper,
     )
 
 
@@ -118,7 +209,7 @@ def _targets(request: SearchRequest) -> list[Target]:
     name, times = Counter(profile.name for profile in profiles).most_common(1)[0]
     if times > 1:
         raise ConfigError(f"got profile {name} {times} times, expected each once; a copy needs a name of its own")
-    return [target_for(profile, request.limits) for profile in profiles]
+    return [target_for(profile, request.limits, request.risk) for profile in profiles]
 
 
 def _check_out(out: Path) -> None:
@@ -127,9 +218,77 @@ def _check_out(out: Path) -> None:
     files.check_writable(out.parent)
 
 
-def _evaluate(
-    run: Run, architectures: Sequence[Architecture], on_score: Callable[[int, float], None]
-) -> Sequence[float]:
-    from fedsup_deploy.pipeline.evaluation import score_candidates
+def _check(request: SearchRequest) -> None:
+    for name in ("evaluations", "max_artifacts"):
+        number = getattr(request, name)
+        if number is not None and number < 1:
+            raise ConfigError(f"{name}: got {number}, expected at least 1")
+    if request.accuracy not in ACCURACIES:
+        raise ConfigError(f"unknown accuracy {request.accuracy!r}{nearest(request.accuracy, ACCURACIES)}")
 
-    return score_candidates(run, architectures, on_score)
+
+def _digest(
+    request: SearchRequest, targets: Sequence[Target], run: Run, kind: str, stored: StoredPredictor | None
+) -> str:
+    """Return the SHA-256 of all that decides what a search finds."""
+    return files.sha256_of(
+        {
+            "run": run.fingerprint,
+            "profiles": [target.profile.profile_hash for target in targets],
+            "limits": [target.limits.given() for target in targets],
+            "method": request.method,
+            "accuracy": kind,
+            "predictor": None if stored is None else files.sha256(run.path / ACCURACY),
+            "evaluations": request.evaluations,
+            "risk": request.risk,
+            "max_artifacts": request.max_artifacts,
+            "seed": request.seed,
+        }
+    )
+
+
+def _unfinished(out: Path) -> Path:
+    """Return the file that stands beside a result while it is searched for."""
+    return out.with_name(f"{out.name}.unfinished")
+
+
+def _finished(out: Path, asked: str) -> dict[str, Any] | None:
+    """Return the result of the same search if it is there; None where it was stopped or never begun.
+
+    What was evaluated until then is kept in the run's folder, and the seed decides the rest.
+
+    Raises:
+        ConfigError: What was stopped or finished there was another search.
+        ArtifactError: The file of it is damaged.
+    """
+    unfinished = _unfinished(out)
+    before: str | None
+    if unfinished.is_file():
+        before = unfinished.read_text(encoding="utf-8")
+    elif out.is_file():
+        before = load_result(out).request
+    else:
+        return None
+    if before != asked:
+        raise ConfigError(
+            f"cannot resume {out}: it is of another search: other profiles, limits, settings or seed, or the run has "
+            "changed since; search anew without --resume"
+        )
+    return None if unfinished.is_file() else {**load_result(out).to_dict(), "out": str(out)}
+
+
+def _accuracy_model(run: Run, kind: str, stored: StoredPredictor | None) -> AccuracyModel:
+    if stored is None:
+        return AccuracyModel.model_validate({"kind": kind})
+    findings = stored.findings
+    return AccuracyModel.model_validate(
+        {
+            "kind": kind,
+            "fitted_on": findings.measured_by,
+            "predictor": findings.predictor,
+            "hash": files.sha256(run.path / ACCURACY),
+            "num_measured": findings.num_measured,
+            "kendall_tau": findings.held_out.kendall_tau,
+            "mae": findings.held_out.mae,
+        }
+    )

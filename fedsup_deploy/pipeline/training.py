@@ -170,13 +170,10 @@ def _evaluate_corners(supernet: Supernet, engine: Engine, data: FederatedData) -
     """Return the validation accuracy of the corners of the space after one-shot recalibration."""
     started, fields = time.perf_counter(), {}
     for name in ("largest", "smallest"):
-        architecture = supernet.layout.space.resolve(name)
-        subnet = supernet.extract(architecture)
-        pooled = statistics.collect(
-            engine, architecture, subnet.plan, subnet.weights, range(data.num_clients), "one-shot"
-        )
+        subnet = supernet.extract(supernet.layout.space.resolve(name))
+        pooled = statistics.collect(engine, subnet.plan, subnet.weights, range(data.num_clients), "one-shot")
         fields[f"accuracy_{name}"] = statistics.evaluate(
-            engine, architecture, subnet.weights, pooled, "validation", len(data.validation)
+            engine, subnet.plan, subnet.weights, pooled, "validation", len(data.validation)
         )
     return {**fields, "seconds": time.perf_counter() - started}
 

@@ -10,9 +10,10 @@ from typing import Final
 import numpy as np
 
 from fedsup_deploy.errors import InfeasibleError
-from fedsup_deploy.searchers.objective import BoolArray, FloatArray, violations
+from fedsup_deploy.searchers.objective import FloatArray, violations
 from fedsup_deploy.searchers.pool import Pool
 from fedsup_deploy.searchers.pricing import Prices, Target
+from fedsup_deploy.space.plan import BoolArray
 
 # What to call the lowest price there is.
 _LOWEST: Final = {
@@ -23,8 +24,9 @@ _LOWEST: Final = {
     "activation_mib": "least",
     "storage_mib": "least",
     "energy_mj": "least estimated",
+    "resolution": "lowest",
 }
-_COUNTS: Final = ("macs", "params")
+_COUNTS: Final = ("macs", "params", "resolution")
 
 
 def explain_infeasible(pool: Pool, target: Target, prices: Prices) -> InfeasibleError:
@@ -47,11 +49,9 @@ def explain_infeasible(pool: Pool, target: Target, prices: Prices) -> Infeasible
     fits = {name: by_limit[name] <= limit for name, limit in limits.items()}
     impossible = [name for name, fits_N in fits.items() if not fits_N.any()]
     if impossible:
-        cause = " and ".join(
-            f"{_limit(name, limits[name])}, {_LOWEST[name]} {_lowest(name, target, prices)}" for name in impossible
-        )
+        cause = " and ".join(f"{_limit(name, target)}, {_lowest(name, target, prices)}" for name in impossible)
     else:
-        sets = (" and ".join(_limit(name, limits[name]) for name in conflict) for conflict in _conflicts(fits))
+        sets = (" and ".join(_limit(name, target) for name in conflict) for conflict in _conflicts(fits))
         cause = " or ".join(sets) + " cannot be met together"
     closest = int(np.argmin(violations(by_limit, target.limits)))
     values = ", ".join(f"{name} {_price(name, by_limit[name][closest], limit)}" for name, limit in limits.items())
@@ -88,12 +88,20 @@ def _meets_all(fits: dict[str, BoolArray], names: tuple[str, ...]) -> BoolArray:
 def _lowest(name: str, target: Target, prices: Prices) -> str:
     lowest = float(prices.by_limit()[name].min())
     text = _price(name, lowest, target.limits.given()[name])
-    bounds: tuple[FloatArray, FloatArray] | None = target.interval(np.array([lowest])) if name == "latency_ms" else None
-    return text if bounds is None else f"{text} ({float(bounds[0][0]):.4g} to {float(bounds[1][0]):.4g})"
+    if name != "latency_ms":
+        return f"{_LOWEST[name]} {text}"
+    if target.upper is not None:
+        return f"lowest bound {text}"
+    bounds: tuple[FloatArray, FloatArray] | None = target.interval(np.array([lowest]))
+    interval = "" if bounds is None else f" ({float(bounds[0][0]):.4g} to {float(bounds[1][0]):.4g})"
+    return f"{_LOWEST[name]} {text}{interval}"
 
 
-def _limit(name: str, limit: float) -> str:
-    return f"{name} <= {_exact(name, limit)}"
+def _limit(name: str, target: Target) -> str:
+    limit = _exact(name, target.limits.given()[name])
+    if name == "latency_ms" and target.risk is not None:
+        return f"{name} <= {limit} with a probability of {target.risk:g}"
+    return f"{name} <= {limit}"
 
 
 def _price(name: str, price: float, limit: float) -> str:

@@ -1,11 +1,11 @@
 """What a search wants: limits that hold, accuracy up, latency down. It prices nothing and proposes nothing.
 
-Shapes: N architectures.
+Shapes: N architectures, K candidates, M objectives, U different rows.
 """
 
 import dataclasses
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.registry import nearest
+from fedsup_deploy.space.plan import BoolArray, IntArray
 
 FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Limits:
         activation_mib: Live activations alone.
         storage_mib: Weights.
         energy_mj: Estimated energy of one inference.
+        resolution: Side of the input image in pixels.
 
     Raises:
         ConfigError: A limit is not a finite number above 0.
@@ -42,6 +43,7 @@ class Limits:
     activation_mib: float | None = None
     storage_mib: float | None = None
     energy_mj: float | None = None
+    resolution: float | None = None
 
     def __post_init__(self) -> None:
         for name, limit in self.given().items():
@@ -99,32 +101,47 @@ def within(prices: Mapping[str, FloatArray], limits: Limits) -> BoolArray:
     return fits
 
 
-def front(accuracy: Sequence[float], latency_ms: Sequence[float]) -> list[int]:
-    """Return the candidates that none beats: more accurate and as fast, or faster and as accurate.
+def front(objectives_KM: FloatArray) -> IntArray:
+    """Return the candidates that no other dominates: none is as good in every objective and better in one.
 
     Args:
-        accuracy: Of each candidate.
-        latency_ms: Of each candidate.
+        objectives_KM: What is to be minimised, the latency first.
 
     Returns:
-        Their indices, fastest first. Equal candidates are all in it or all not.
+        Their indices, fastest first; of equal ones in their order. Equal candidates are all in it or all not.
     """
-    order = sorted(range(len(accuracy)), key=lambda index: (latency_ms[index], -accuracy[index], index))
+    order_K = np.lexsort(objectives_KM.T[::-1])
+    rows_KM = objectives_KM[order_K]
+    is_new_K = np.append(True, (rows_KM[1:] != rows_KM[:-1]).any(axis=1))
+    # In this order a row is dominated by none after it.
+    kept_U = _kept(rows_KM[is_new_K])
+    front_F: IntArray = order_K[kept_U[np.cumsum(is_new_K) - 1]]
+    return front_F
+
+
+def pick(arch_id: Callable[[int], str], accuracy_K: FloatArray, latency_ms_K: FloatArray) -> int:
+    """Return the index of the most accurate candidate; of equals the fastest, then the first by arch_id.
+
+    Args:
+        arch_id: Index of a candidate -> its arch_id.
+        accuracy_K: Of each candidate; at least one.
+        latency_ms_K: Of each candidate.
+    """
+    best = np.flatnonzero(accuracy_K == accuracy_K.max())
+    best = best[latency_ms_K[best] == latency_ms_K[best].min()]
+    return min((int(index) for index in best), key=arch_id)
+
+
+def _kept(rows_UM: FloatArray) -> BoolArray:
+    """Return which of different rows, in lexicographic order, none dominates, shape (U,)."""
+    if rows_UM.shape[1] == 2:
+        best_before_U = np.minimum.accumulate(np.append(np.inf, rows_UM[:-1, 1]))
+        return np.asarray(rows_UM[:, 1] < best_before_U)
     kept: list[int] = []
-    for index in order:
-        best = kept[-1] if kept else None
-        if best is None or accuracy[index] > accuracy[best] or _equal(index, best, accuracy, latency_ms):
+    for index, row_M in enumerate(rows_UM):
+        if not (rows_UM[kept] <= row_M).all(axis=1).any():
             kept.append(index)
-    return kept
-
-
-def pick(arch_ids: Sequence[str], accuracy: Sequence[float], latency_ms: Sequence[float]) -> int:
-    """Return the index of the most accurate candidate; of equals the fastest, then the first by arch_id."""
-    return min(range(len(arch_ids)), key=lambda index: (-accuracy[index], latency_ms[index], arch_ids[index]))
-
-
-def _equal(first: int, second: int, accuracy: Sequence[float], latency_ms: Sequence[float]) -> bool:
-    return accuracy[first] == accuracy[second] and latency_ms[first] == latency_ms[second]
+    return np.isin(np.arange(len(rows_UM)), kept)
 
 
 def _count(prices: Mapping[str, FloatArray]) -> int:

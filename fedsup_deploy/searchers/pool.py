@@ -9,7 +9,6 @@ from typing import Final
 import numpy as np
 
 from fedsup_deploy import rng
-from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.space import sampling
 from fedsup_deploy.space.plan import IntArray
 from fedsup_deploy.space.search_space import SearchSpace
@@ -44,10 +43,8 @@ def make_pool(space: SearchSpace, seed: int) -> Pool:
 
     Each choice of a random one is uniform and independent, and of equal ones one is kept.
     """
-    try:
+    if space.is_listable:
         return Pool(space, space.enumerate_genes(), is_complete=True)
-    except ConfigError:
-        # What is too large to list is for the space to say.
-        drawn = sampling.random_genes(space, rng.generator(seed, "search", "pool"), NUM_SAMPLES)
+    drawn = sampling.random_genes(space, rng.generator(seed, "search", "pool"), NUM_SAMPLES)
     corners = [space.encode(space.smallest)[None], space.encode(space.largest)[None]]
     return Pool(space, np.unique(np.concatenate([*corners, drawn]), axis=0), is_complete=False)

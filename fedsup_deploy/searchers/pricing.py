@@ -1,28 +1,49 @@
 """What architectures cost on devices, before anyone evaluates them.
 
-Latency comes in as a callable, so that nothing here depends on a latency model. It decides nothing.
+Latency comes in as a predictor, so that nothing here depends on a latency model. It decides nothing.
 
-Shapes: N architectures, G genes, P targets.
+Shapes: N architectures, G genes, K terms of a latency model, P targets.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from fedsup_deploy.device.profile import DeviceProfile
-from fedsup_deploy.searchers.objective import BoolArray, FloatArray, Limits
+from fedsup_deploy.searchers.objective import FloatArray, Limits
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.cost import LayerCosts
-from fedsup_deploy.space.plan import IntArray
+from fedsup_deploy.space.plan import BoolArray, IntArray, NetworkPlan
 from fedsup_deploy.space.search_space import SearchSpace
 
-# Rows priced at once: their costs per layer stay in the cache of a processor.
-_CHUNK = 2048
+# Rows priced at once: what is known of them stays in the cache of a processor.
+_CHUNK = 65_536
 _MIB = 2**20
 
 Interval = tuple[FloatArray, FloatArray]
+
+
+class LatencyModel(Protocol):
+    """Predicts the latency of a network from sums over its layers."""
+
+    def terms(self, costs: LayerCosts) -> FloatArray:
+        """Return what is summed over the layers of N networks or parts of networks, shape (N, K).
+
+        The terms of a network are those of its parts added up, exactly.
+        """
+        ...
+
+    def latency(self, terms_NK: FloatArray, working_set_elements_N: IntArray | None) -> FloatArray:
+        """Return the latency of N networks at batch 1, in ms, shape (N,).
+
+        Args:
+            terms_NK: Their sums.
+            working_set_elements_N: Their weights and live activations; None where nobody knows.
+        """
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,14 +53,19 @@ class Target:
     Args:
         profile: What is known of it.
         limits: What holds in this search.
-        predict: Costs of the layers of N architectures -> predicted latency in ms, shape (N,).
+        predictor: The latency model.
         interval: Predicted latency, shape (N,) -> lower and upper bound, shape (N,) each; None where none is claimed.
+        risk: Share of the networks whose measured latency is to be within the limit; None holds the prediction itself
+            to the limit.
+        upper: Predicted latency, shape (N,) -> what it stays within at that risk, shape (N,); None without one.
     """
 
     profile: DeviceProfile
     limits: Limits
-    predict: Callable[[LayerCosts], FloatArray]
+    predictor: LatencyModel
     interval: Callable[[FloatArray], Interval | None]
+    risk: float | None = None
+    upper: Callable[[FloatArray], FloatArray] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +79,9 @@ class Prices:
         memory_mib: Parameters and peak activations.
         activation_mib: Peak activations.
         storage_mib: Parameters.
+        resolution: Side of the input image in pixels.
         is_supported: Whether the device's runtime can run every layer.
+        latency_upper_ms: What the latency stays within at the target's risk; None without one.
         energy_mj: Estimated: latency times the profile's power; None where it states none.
     """
 
@@ -63,18 +91,21 @@ class Prices:
     memory_mib: FloatArray
     activation_mib: FloatArray
     storage_mib: FloatArray
+    resolution: IntArray
     is_supported: BoolArray
+    latency_upper_ms: FloatArray | None
     energy_mj: FloatArray | None
 
     def by_limit(self) -> dict[str, FloatArray]:
         """Return for the name of each limit the costs that it is about."""
         prices = {
-            "latency_ms": self.latency_ms,
+            "latency_ms": self.latency_ms if self.latency_upper_ms is None else self.latency_upper_ms,
             "macs": self.num_macs.astype(np.float64),
             "params": self.num_params.astype(np.float64),
             "memory_mib": self.memory_mib,
             "activation_mib": self.activation_mib,
             "storage_mib": self.storage_mib,
+            "resolution": self.resolution.astype(np.float64),
         }
         return prices if self.energy_mj is None else {**prices, "energy_mj": self.energy_mj}
 
@@ -89,7 +120,9 @@ def price(
     targets: Sequence[Target],
     on_priced: Callable[[int, int], None] | None = None,
 ) -> list[Prices]:
-    """Return what N architectures cost on each target. Layers are counted once for all targets.
+    """Return what N architectures cost on each target.
+
+    Layers are counted once for all targets, and once for all architectures that have them in common.
 
     Args:
         space: The search space.
@@ -104,30 +137,85 @@ def price(
     # An empty request still gives arrays, of no rows.
     for start in range(0, max(len(genes_NG), 1), _CHUNK):
         rows = genes_NG[start : start + _CHUNK]
-        elements = cost.costs(space, rows, bytes_per_element=1)
+        pieces = [
+            (cost.costs_of_plan(plan, count, bytes_per_element=1), index_N)
+            for plan, count, index_N in space.distinct_parts(rows)
+        ]
+        resolution_N = np.asarray(space.resolutions)[rows[:, 0]]
+        sizes = _Sizes(
+            num_macs=_total([elements.num_macs[index_N] for elements, index_N in pieces]),
+            num_params=_total([elements.num_params[index_N] for elements, index_N in pieces]),
+            peak_elements=_largest([elements.peak_activation_bytes[index_N] for elements, index_N in pieces]),
+        )
         for target, prices in zip(targets, parts, strict=True):
-            prices.append(_on_target(elements, target))
+            terms_NK = _total([target.predictor.terms(elements.layers)[index_N] for elements, index_N in pieces])
+            is_supported_N = _all([_supported(elements.layers, target)[index_N] for elements, index_N in pieces])
+            prices.append(_on_target(sizes, terms_NK, is_supported_N, resolution_N, target))
         if on_priced is not None:
             on_priced(start + len(rows), len(genes_NG))
     return [_joined(prices) for prices in parts]
 
 
-def _on_target(elements: cost.Costs, target: Target) -> Prices:
-    """Return the prices of architectures whose costs are counted in elements."""
-    profile, layers = target.profile, elements.layers
+def price_network(plan: NetworkPlan, target: Target) -> Prices:
+    """Return what one network costs on a target; it need not be of a search space.
+
+    Args:
+        plan: Its layers, in plain integers.
+        target: The device.
+    """
+    elements = cost.costs_of_plan(plan, bytes_per_element=1)
+    sizes = _Sizes(elements.num_macs, elements.num_params, elements.peak_activation_bytes)
+    terms_NK, is_supported_N = target.predictor.terms(elements.layers), _supported(elements.layers, target)
+    return _on_target(sizes, terms_NK, is_supported_N, np.array([plan.stem.in_size]), target)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sizes:
+    """What N architectures consist of, whatever the device. Each of shape (N,)."""
+
+    num_macs: IntArray
+    num_params: IntArray
+    peak_elements: IntArray
+
+
+def _on_target(
+    sizes: _Sizes, terms_NK: FloatArray, is_supported_N: BoolArray, resolution_N: IntArray, target: Target
+) -> Prices:
+    profile = target.profile
     mib_per_element = profile.latency.bytes_per_element / _MIB
-    latency_ms = target.predict(layers)
-    is_unsupported_L = np.isin(layers.ops, profile.unsupported_ops)
+    latency_ms = target.predictor.latency(terms_NK, sizes.num_params + sizes.peak_elements)
     return Prices(
         latency_ms=latency_ms,
-        num_macs=elements.num_macs,
-        num_params=elements.num_params,
-        memory_mib=(elements.num_params + elements.peak_activation_bytes).astype(np.float64) * mib_per_element,
-        activation_mib=elements.peak_activation_bytes.astype(np.float64) * mib_per_element,
-        storage_mib=elements.num_params.astype(np.float64) * mib_per_element,
-        is_supported=np.asarray(~layers.is_active_NL[:, is_unsupported_L].any(axis=1)),
+        num_macs=sizes.num_macs,
+        num_params=sizes.num_params,
+        memory_mib=(sizes.num_params + sizes.peak_elements).astype(np.float64) * mib_per_element,
+        activation_mib=sizes.peak_elements.astype(np.float64) * mib_per_element,
+        storage_mib=sizes.num_params.astype(np.float64) * mib_per_element,
+        resolution=resolution_N,
+        is_supported=is_supported_N,
+        latency_upper_ms=None if target.upper is None else target.upper(latency_ms),
         energy_mj=None if profile.energy is None else latency_ms * profile.energy.active_power_w,
     )
+
+
+def _supported(layers: LayerCosts, target: Target) -> BoolArray:
+    """Return which networks have no layer that the device's runtime cannot run."""
+    is_unsupported_L = np.isin(layers.ops, target.profile.unsupported_ops)
+    return np.asarray(~layers.is_active_NL[:, is_unsupported_L].any(axis=1))
+
+
+def _total(parts: Sequence[Any]) -> Any:
+    return functools.reduce(np.add, parts)
+
+
+def _largest(parts: Sequence[IntArray]) -> IntArray:
+    largest_N: IntArray = functools.reduce(np.maximum, parts)
+    return largest_N
+
+
+def _all(parts: Sequence[BoolArray]) -> BoolArray:
+    all_N: BoolArray = functools.reduce(np.logical_and, parts)
+    return all_N
 
 
 def _joined(parts: Sequence[Prices]) -> Prices:

@@ -23,5 +23,5 @@ class RandomSearcher(FixedOrder):
         rank_N = rng.generator(seed, "search", "random").permutation(len(problem.pool.genes_NG))
         extremes = [np.argmax(problem.prices.num_macs), np.argmin(problem.prices.latency_ms)]
         by_rank_F = np.argsort(rank_N[problem.feasible_F])
-        order_F = np.array(list(dict.fromkeys([*extremes, *by_rank_F])))
+        order_F = np.array(list(dict.fromkeys([*extremes, *by_rank_F])), np.int64)
         super().__init__(problem.genes[order_F], DEFAULT_EVALUATIONS if evaluations is None else evaluations)

@@ -1,39 +1,79 @@
-"""From the outcome of a search to its record. Everything evaluated is priced once more on the way."""
+"""From the outcomes of searches to their record. Everything recorded is priced once more on the way.
 
+Shapes: K candidates, A architectures known to any search, P devices, G genes.
+"""
+
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from fedsup_deploy.artifact.manifest import PredictorError, ProfileRecord
 from fedsup_deploy.device.profile import DeviceProfile
+from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.searchers import objective
+from fedsup_deploy.searchers.fleet import FleetChoice, choose_artifacts
 from fedsup_deploy.searchers.pricing import Prices, Target, price
-from fedsup_deploy.searchers.result import Candidate, DeviceResult, front_and_pick
+from fedsup_deploy.searchers.result import Candidate, DeviceResult, Fleet, FleetOption, front_and_pick
+from fedsup_deploy.searchers.score import Scores
 from fedsup_deploy.searchers.searcher import Outcome
-from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.space.plan import IntArray
+from fedsup_deploy.space.sampling import row_keys
+from fedsup_deploy.space.search_space import SearchSpace
 
 _ERROR_FIELDS: Final = set(PredictorError.model_fields)
-_RELATIVE_TO: Final = "the accuracy measured on the validation split and the profile's latency model"
+_MEASURED: Final = "the accuracy measured on held-out images"
+_PREDICTED: Final = "the accuracy predictor"
 
 
-def record(outcome: Outcome) -> DeviceResult:
-    """Return the record of a search. It cannot be made when a candidate turns out not to be within the limits."""
-    pool, target = outcome.search.problem.pool, outcome.search.problem.target
-    genes_KG = np.stack([pool.space.encode(architecture) for architecture in outcome.accuracies])
+def record(
+    outcomes: Sequence[Outcome], max_artifacts: int | None = None
+) -> tuple[tuple[DeviceResult, ...], Fleet | None]:
+    """Return the record of each search of a call, and of the fleet if it is to have few architectures.
+
+    A record cannot be made when a candidate turns out not to be within the limits.
+
+    Args:
+        outcomes: One per device.
+        max_artifacts: The most different architectures for all of them; None asks for no fleet.
+
+    Raises:
+        ConfigError: So few architectures cannot serve all devices.
+    """
+    choices, genes_AG = ([], None) if max_artifacts is None else _fleet_choices(outcomes)
+    results = []
+    for index, outcome in enumerate(outcomes):
+        rows = [choice.rows_P[index] for choice in choices]
+        assigned_KG = outcome.genes_KG[:0] if genes_AG is None else genes_AG[rows]
+        results.append(_device_result(outcome, assigned_KG))
+    if max_artifacts is None or genes_AG is None:
+        return tuple(results), None
+    return tuple(results), _fleet(outcomes, choices, genes_AG, max_artifacts)
+
+
+def _device_result(outcome: Outcome, assigned_KG: IntArray) -> DeviceResult:
+    problem = outcome.search.problem
+    pool, target = problem.pool, problem.target
+    kept_K = _kept(outcome, assigned_KG)
+    genes_KG = outcome.genes_KG[kept_K]
     (prices,) = price(pool.space, genes_KG, [target])
-    candidates = _candidates(outcome.accuracies, prices, target)
+    is_predicted = problem.predictor is not None
+    candidates = _candidates(pool.space, genes_KG, outcome.scores.take(kept_K), prices, target, is_predicted)
     front, pick = front_and_pick(candidates)
-    num_feasible = outcome.search.problem.num_feasible
-    is_certified = pool.is_complete and len(candidates) == num_feasible
+    has_all = pool.is_complete and len(outcome.genes_KG) == problem.num_feasible
+    is_certified = has_all or outcome.search.searcher.proves_optimum
+    accuracy = _PREDICTED if is_predicted else _MEASURED
     return DeviceResult(
         profile=profile_record(target.profile),
         method=outcome.search.method,
         certified=is_certified,
-        certified_relative_to=_RELATIVE_TO if is_certified else None,
+        certified_relative_to=f"{accuracy} and the profile's latency model" if is_certified else None,
         num_architectures=pool.space.num_architectures,
         num_priced=len(pool.genes_NG),
-        num_feasible=num_feasible,
-        num_evaluated=len(candidates),
+        num_feasible=problem.num_feasible,
+        num_evaluated=len(outcome.genes_KG),
         limits=target.limits.given(),
+        risk=target.risk,
         not_checked=target.limits.not_checked(prices.by_limit()),
         candidates=candidates,
         front=front,
@@ -42,24 +82,90 @@ def record(outcome: Outcome) -> DeviceResult:
     )
 
 
-def _candidates(accuracies: dict[Architecture, float], prices: Prices, target: Target) -> tuple[Candidate, ...]:
-    bounds = target.interval(prices.latency_ms)
-    return tuple(
-        Candidate(
-            arch_id=architecture.arch_id,
-            architecture=architecture.to_dict(),
-            accuracy=accuracy,
-            latency_ms_predicted=float(prices.latency_ms[index]),
-            latency_interval_ms=None if bounds is None else (float(bounds[0][index]), float(bounds[1][index])),
-            num_macs=int(prices.num_macs[index]),
-            num_params=int(prices.num_params[index]),
-            memory_mib=float(prices.memory_mib[index]),
-            activation_mib=float(prices.activation_mib[index]),
-            storage_mib=float(prices.storage_mib[index]),
-            energy_mj_estimated=None if prices.energy_mj is None else float(prices.energy_mj[index]),
-        )
-        for index, (architecture, accuracy) in enumerate(accuracies.items())
+def _kept(outcome: Outcome, assigned_KG: IntArray) -> IntArray:
+    """Return the rows of an outcome that its record keeps: measured ones all, of predicted ones the best."""
+    problem = outcome.search.problem
+    if problem.predictor is None:
+        return np.arange(len(outcome.genes_KG))
+    (prices,) = price(problem.pool.space, outcome.genes_KG, [problem.target])
+    front_F = objective.front(outcome.scores.objectives(prices.latency_ms))
+    best = objective.pick(
+        lambda index: problem.pool.space.decode(outcome.genes_KG[index]).arch_id,
+        outcome.scores.accuracy_K,
+        prices.latency_ms,
     )
+    assigned = np.flatnonzero(np.isin(row_keys(outcome.genes_KG), row_keys(assigned_KG)))
+    return np.unique(np.concatenate([front_F, [best], assigned])).astype(np.int64)
+
+
+def _fleet_choices(outcomes: Sequence[Outcome]) -> tuple[list[FleetChoice], IntArray]:
+    """Return the best choices, and the genes of the architectures that their rows are about."""
+    keys_by_device = [row_keys(outcome.genes_KG) for outcome in outcomes]
+    keys_A, first_A = np.unique(np.concatenate(keys_by_device), return_index=True)
+    genes_AG = np.concatenate([outcome.genes_KG for outcome in outcomes])[first_A]
+    accuracy_A = np.concatenate([outcome.scores.accuracy_K for outcome in outcomes])[first_A]
+    fits_PA = np.stack([np.isin(keys_A, keys) for keys in keys_by_device])
+    space = outcomes[0].search.problem.pool.space
+    prices = price(space, genes_AG, [outcome.search.problem.target for outcome in outcomes])
+    latency_PA = np.stack([one.latency_ms for one in prices])
+    return choose_artifacts(accuracy_A, fits_PA, latency_PA, None), genes_AG
+
+
+def _fleet(
+    outcomes: Sequence[Outcome], choices: Sequence[FleetChoice], genes_AG: IntArray, max_artifacts: int
+) -> Fleet:
+    space = outcomes[0].search.problem.pool.space
+    names = [outcome.search.problem.target.profile.name for outcome in outcomes]
+    options = tuple(
+        FleetOption(
+            num_artifacts=choice.num_artifacts,
+            assigned={
+                name: space.decode(genes_AG[row]).arch_id for name, row in zip(names, choice.rows_P, strict=True)
+            },
+            lost=dict(zip(names, choice.loss_P, strict=True)),
+        )
+        for choice in choices
+    )
+    allowed = [option.num_artifacts for option in options if option.num_artifacts <= max_artifacts]
+    if not allowed:
+        fewest = options[0]
+        raise ConfigError(
+            f"max-artifacts: got {max_artifacts}, but no {max_artifacts} of the architectures found fit all of "
+            f"{', '.join(names)}; expected at least {fewest.num_artifacts}"
+        )
+    return Fleet(max_artifacts=max_artifacts, options=options, chosen=max(allowed))
+
+
+def _candidates(
+    space: SearchSpace, genes_KG: IntArray, scores: Scores, prices: Prices, target: Target, is_predicted: bool
+) -> tuple[Candidate, ...]:
+    bounds = target.interval(prices.latency_ms)
+    candidates = []
+    for index, genes in enumerate(genes_KG):
+        architecture, accuracy = space.decode(genes), float(scores.accuracy_K[index])
+        candidates.append(
+            Candidate(
+                arch_id=architecture.arch_id,
+                architecture=architecture.to_dict(),
+                accuracy=None if is_predicted else accuracy,
+                accuracy_predicted=accuracy if is_predicted else None,
+                worst_decile=_at(scores.worst_decile_K, index),
+                latency_ms_predicted=float(prices.latency_ms[index]),
+                latency_interval_ms=None if bounds is None else (float(bounds[0][index]), float(bounds[1][index])),
+                latency_upper_ms=_at(prices.latency_upper_ms, index),
+                num_macs=int(prices.num_macs[index]),
+                num_params=int(prices.num_params[index]),
+                memory_mib=float(prices.memory_mib[index]),
+                activation_mib=float(prices.activation_mib[index]),
+                storage_mib=float(prices.storage_mib[index]),
+                energy_mj_estimated=_at(prices.energy_mj, index),
+            )
+        )
+    return tuple(candidates)
+
+
+def _at(values_K: objective.FloatArray | None, index: int) -> float | None:
+    return None if values_K is None else float(values_K[index])
 
 
 def profile_record(profile: DeviceProfile) -> ProfileRecord:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from fedsup_deploy.artifact.manifest import ProfileRecord
@@ -16,6 +17,7 @@ from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.registry import nearest
 from fedsup_deploy.searchers import objective
 from fedsup_deploy.searchers.objective import Limits
+from fedsup_deploy.searchers.score import Scores
 from fedsup_deploy.space.architecture import Architecture
 
 SCHEMA: Final = 1
@@ -29,11 +31,13 @@ _FIELD_OF_LIMIT: Final = {
     "activation_mib": "activation_mib",
     "storage_mib": "storage_mib",
     "energy_mj": "energy_mj_estimated",
+    "resolution": "resolution",
 }
 
 Text = Annotated[str, Field(min_length=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 ArchId = Annotated[str, Field(pattern=r"^a[0-9a-f]{11}$")]
@@ -61,12 +65,19 @@ class Candidate(_Record):
     """Its name, from its content alone."""
     architecture: dict[str, JsonValue]
     """Its choices."""
-    accuracy: Annotated[float, Field(ge=0, le=1)]
-    """Share of the validation images classified correctly."""
+    accuracy: Share | None
+    """Share of held-out images classified correctly, of clients the mean of their shares; null where nobody measured
+    it."""
+    accuracy_predicted: Share | None = None
+    """The same as predicted from other architectures; null where it was measured."""
+    worst_decile: Share | None = None
+    """Mean share of the tenth of the clients that have the lowest; null where clients were not asked."""
     latency_ms_predicted: NotNegative
     """Latency at batch 1 by the profile's latency model, in ms. Nobody timed it."""
     latency_interval_ms: tuple[NotNegative, NotNegative] | None
     """Lower and upper bound of that latency, in ms; null where the profile claims none."""
+    latency_upper_ms: NotNegative | None = None
+    """What that latency stays within with the probability that was asked for, in ms; null where none was."""
     num_macs: Count
     """Multiply-accumulates of one inference."""
     num_params: Count
@@ -79,6 +90,28 @@ class Candidate(_Record):
     """Peak activations, in MiB; null in older files."""
     energy_mj_estimated: NotNegative | None = None
     """Predicted latency times the power the profile states, in mJ; null where it states none. Nobody measured it."""
+
+    @model_validator(mode="after")
+    def _has_one_accuracy(self) -> "Candidate":
+        if (self.accuracy is None) == (self.accuracy_predicted is None):
+            raise ValueError(f"{self.arch_id}: expected either accuracy or accuracy_predicted")
+        return self
+
+    @property
+    def best_known_accuracy(self) -> float:
+        """The accuracy that the search went by: measured or predicted."""
+        known = self.accuracy if self.accuracy_predicted is None else self.accuracy_predicted
+        assert known is not None
+        return known
+
+    def price(self, limit: str) -> float | None:
+        """Return what a limit is about, by the limit's name; None where it has no price."""
+        if limit == "resolution":
+            return float(self.to_architecture().resolution)
+        if limit == "latency_ms" and self.latency_upper_ms is not None:
+            return self.latency_upper_ms
+        value: float | None = getattr(self, _FIELD_OF_LIMIT[limit])
+        return value
 
     def to_architecture(self) -> Architecture:
         """Return the architecture as a value.
@@ -110,15 +143,19 @@ class DeviceResult(_Record):
     num_feasible: Count
     """Those of them within all limits."""
     num_evaluated: Count
-    """Those whose accuracy was measured."""
+    """Those whose accuracy was found: measured or predicted, as the candidates say."""
     limits: dict[str, Positive]
     """The limits in force, by name."""
+    risk: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Probability with which the measured latency of a new network is within the limit on latency; null where the
+    prediction itself was held to it."""
     not_checked: tuple[str, ...]
     """Names of limits that could not be checked, as the profile has no model of them."""
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
-    """All that was evaluated, in the order of evaluation."""
+    """All that was measured, in the order of evaluation. Of predicted accuracies only the front is kept, and what a
+    fleet was assigned."""
     front: tuple[ArchId, ...]
-    """The candidates that none beats in accuracy and predicted latency, fastest first."""
+    """The candidates that none beats in accuracy, worst decile if known, and predicted latency, fastest first."""
     pick: ArchId
     """The most accurate candidate; of equals the fastest, then the first by name."""
     seconds: NotNegative
@@ -135,12 +172,12 @@ class DeviceResult(_Record):
             limits = Limits(**self.limits)
         except TypeError as error:
             raise ValueError(f"limits: got {sorted(self.limits)}, expected {sorted(_FIELD_OF_LIMIT)}") from error
-        priced = [name for name, field in _FIELD_OF_LIMIT.items() if getattr(self.candidates[0], field) is not None]
+        priced = [name for name in _FIELD_OF_LIMIT if self.candidates[0].price(name) is not None]
         if self.not_checked != limits.not_checked(priced):
             raise ValueError(f"not_checked: got {list(self.not_checked)}, expected {list(limits.not_checked(priced))}")
         for name, limit in limits.checked(priced).items():
             for candidate in self.candidates:
-                value = getattr(candidate, _FIELD_OF_LIMIT[name])
+                value = candidate.price(name)
                 if value is None or value > limit:
                     raise ValueError(f"{candidate.arch_id}: {name} is {value}, expected at most {limit}")
         return self
@@ -150,16 +187,65 @@ class DeviceResult(_Record):
         arch_ids = [candidate.arch_id for candidate in self.candidates]
         if len(set(arch_ids)) != len(arch_ids):
             raise ValueError("candidates: got one twice, expected each once")
-        if self.num_evaluated != len(arch_ids):
+        is_measured = self.candidates[0].accuracy is not None
+        if len(arch_ids) > self.num_evaluated or (is_measured and len(arch_ids) < self.num_evaluated):
             raise ValueError(f"num_evaluated: got {self.num_evaluated}, expected {len(arch_ids)} candidates")
         if self.certified != (self.certified_relative_to is not None):
             raise ValueError("certified_relative_to: expected a text if certified, and null if not")
-        if self.certified and not self.num_evaluated == self.num_feasible <= self.num_priced == self.num_architectures:
-            raise ValueError("certified: expected all architectures priced and everything feasible evaluated")
+        is_listed = self.num_priced == self.num_architectures
+        if self.certified and is_listed and self.num_evaluated != self.num_feasible:
+            raise ValueError("certified: expected everything feasible evaluated")
         front, pick = front_and_pick(self.candidates)
         if (self.front, self.pick) != (front, pick):
             raise ValueError(f"front and pick: got pick {self.pick}, expected those of the candidates, {pick}")
         return self
+
+
+class AccuracyModel(_Record):
+    """Where the accuracies of a search come from."""
+
+    kind: Literal["measured", "clients", "predicted"]
+    """`measured`: on the validation images. `clients`: by the clients, on images they hold out. `predicted`: from
+    architectures measured before."""
+    fitted_on: Literal["measured", "clients"] | None = None
+    """What a predictor was fitted on; null without one."""
+    predictor: Text | None = None
+    """Kind of predictor; null without one."""
+    hash: Sha256 | None = None
+    """SHA-256 of the predictor's file; null without one."""
+    num_measured: Count | None = None
+    """Architectures it was fitted on; null without one."""
+    kendall_tau: float | None = None
+    """Rank correlation with measured accuracy on architectures it was not fitted on; null without one."""
+    mae: NotNegative | None = None
+    """Mean absolute error on these; null without one."""
+
+
+class FleetOption(_Record):
+    """What a fleet can do with at most so many different architectures."""
+
+    num_artifacts: Count
+    """Different architectures."""
+    assigned: dict[str, ArchId]
+    """For each device profile its architecture."""
+    lost: dict[str, NotNegative]
+    """For each device profile the accuracy it loses against its own pick."""
+
+
+class Fleet(_Record):
+    """Few architectures for many devices, with the least accuracy lost in all."""
+
+    max_artifacts: Count
+    """Different architectures that were allowed."""
+    options: Annotated[tuple[FleetOption, ...], Field(min_length=1)]
+    """The best for each number of architectures with which every device has one that fits, ascending."""
+    chosen: Count
+    """`num_artifacts` of the option in force: the largest number that is allowed."""
+
+    @property
+    def option(self) -> FleetOption:
+        """The option in force."""
+        return next(option for option in self.options if option.num_artifacts == self.chosen)
 
 
 class SearchResult(_Record):
@@ -171,10 +257,16 @@ class SearchResult(_Record):
     """The training run: its folder's name, and the SHA-256 of its supernet."""
     space: NamedHash
     """The search space, with the channels and classes of the run's data."""
+    request: Sha256 | None = None
+    """SHA-256 of all that decides what is found; null in older files."""
     seed: int
     """Decides every random choice."""
+    accuracy_model: AccuracyModel = AccuracyModel(kind="measured")
+    """Where the accuracies come from."""
     results: Annotated[tuple[DeviceResult, ...], Field(min_length=1)]
     """One per device profile."""
+    fleet: Fleet | None = None
+    """How few architectures serve all device profiles; null where that was not asked."""
     seconds: NotNegative
     """Of the whole call."""
 
@@ -184,6 +276,29 @@ class SearchResult(_Record):
         if len(set(names)) != len(names):
             raise ValueError(f"results: got the profiles {names}, expected each once")
         return self
+
+    @model_validator(mode="after")
+    def _assigns_candidates(self) -> "SearchResult":
+        if self.fleet is None:
+            return self
+        if self.fleet.chosen not in [option.num_artifacts for option in self.fleet.options]:
+            raise ValueError(f"fleet: got chosen {self.fleet.chosen}, expected the number of one of the options")
+        for result in self.results:
+            arch_ids = {candidate.arch_id for candidate in result.candidates}
+            for option in self.fleet.options:
+                if option.assigned.get(result.profile.name) not in arch_ids:
+                    raise ValueError(f"fleet: expected a candidate of {result.profile.name} assigned to it")
+        return self
+
+    def chosen_for(self, name: str) -> Candidate:
+        """Return what one device profile gets: what the fleet assigns to it, without a fleet its own pick.
+
+        Raises:
+            ConfigError: Nothing was searched for a profile of that name.
+        """
+        result = self.for_profile(name)
+        arch_id = result.pick if self.fleet is None else self.fleet.option.assigned[name]
+        return next(candidate for candidate in result.candidates if candidate.arch_id == arch_id)
 
     def for_profile(self, name: str) -> DeviceResult:
         """Return what was found for one device profile.
@@ -222,11 +337,15 @@ def load_result(path: Path) -> SearchResult:
 
 def front_and_pick(candidates: Sequence[Candidate]) -> tuple[tuple[str, ...], str]:
     """Return the arch_ids of the front, fastest first, and that of the pick."""
-    arch_ids = [candidate.arch_id for candidate in candidates]
-    accuracy = [candidate.accuracy for candidate in candidates]
-    latency_ms = [candidate.latency_ms_predicted for candidate in candidates]
-    best = objective.pick(arch_ids, accuracy, latency_ms)
-    return tuple(arch_ids[index] for index in objective.front(accuracy, latency_ms)), arch_ids[best]
+    worst = [candidate.worst_decile for candidate in candidates if candidate.worst_decile is not None]
+    scores = Scores(
+        np.array([candidate.best_known_accuracy for candidate in candidates]),
+        np.array(worst) if len(worst) == len(candidates) else None,
+    )
+    latency_ms_K = np.array([candidate.latency_ms_predicted for candidate in candidates])
+    best = objective.pick(lambda index: candidates[index].arch_id, scores.accuracy_K, latency_ms_K)
+    front_F = objective.front(scores.objectives(latency_ms_K))
+    return tuple(candidates[index].arch_id for index in front_F), candidates[best].arch_id
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -65,8 +65,17 @@ def costs(space: SearchSpace, genes_NG: IntArray, bytes_per_element: int = 4) ->
         genes_NG: One row of genes per architecture.
         bytes_per_element: Size of a weight or activation: 4 for fp32, 1 for int8.
     """
-    plan = space.plan_many(genes_NG)
-    count = len(genes_NG)
+    return costs_of_plan(space.plan_many(genes_NG), len(genes_NG), bytes_per_element)
+
+
+def costs_of_plan(plan: NetworkPlan, count: int = 1, bytes_per_element: int = 4) -> Costs:
+    """Return the costs of the networks that a plan describes, at batch 1.
+
+    Args:
+        plan: Layers of N networks at once, or of one in plain integers; it need not be of a search space.
+        count: N.
+        bytes_per_element: Size of a weight or activation: 4 for fp32, 1 for int8.
+    """
     kinds, is_active_NL, (macs_NL, params_NL, moved_NL) = _table(plan.layers(), count)
     num_params_N, peak_elements_N = params_NL.sum(axis=1), _peak_elements(plan, count)
     return Costs(

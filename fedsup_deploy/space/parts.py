@@ -69,7 +69,7 @@ def part_names(plan: NetworkPlan, count: int) -> list[PartNames]:
         plan: Of N architectures at once.
         count: N.
     """
-    return [_names(part, count) for part in parts_of(plan)]
+    return [_names(part, count) for part in parts_of(plan) if layers_of(part)]
 
 
 def _names(part: Part, count: int) -> PartNames:

@@ -5,96 +5,25 @@ followed by (width, kernel size, expand ratio, SE) once for the stage or once pe
 active are 0, so each architecture has exactly one row.
 """
 
+import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator
 
 from fedsup_deploy import registry
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.space.architecture import Architecture, Block
-from fedsup_deploy.space.plan import BlockInput, Family, IntArray, Layer, NetworkPlan, concrete, largest_over
+from fedsup_deploy.space.plan import BlockInput, BoolArray, Family, IntArray, Layer, NetworkPlan, concrete, largest_over
+from fedsup_deploy.space.stage import Choices, Positive, Stage, Stem, ascending
 
 _BLOCK_DIMENSIONS = ("width", "kernel_size", "expand_ratio", "has_se")
 _BLOCK_GENES = len(_BLOCK_DIMENSIONS)
 _MAX_ENUMERATED = 2_000_000
-
-Positive = Annotated[StrictInt, Field(ge=1)]
-Choices = Annotated[tuple[Positive, ...], Field(min_length=1)]
-FiniteFloat = Annotated[StrictFloat, Field(allow_inf_nan=False)]
-
-
-def _ascending(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if list(values) != sorted(set(values)):
-        raise ValueError(f"got {list(values)}, expected ascending choices without repetition")
-    return values
-
-
-class Stage(BaseModel):
-    """Choices of one stage: a run of blocks at one feature map size."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    """Prefix of the names of its weights."""
-    widths: Choices
-    """Output channels."""
-    depths: Choices
-    """Numbers of active blocks; blocks with a lower index are always kept."""
-    kernel_sizes: Choices = (3,)
-    """Sides of the spatial kernel, odd."""
-    expand_ratios: Annotated[tuple[FiniteFloat | StrictInt, ...], Field(min_length=1)] = (1,)
-    """Inner channels over the family's reference width."""
-    squeeze_excite: Annotated[tuple[StrictBool, ...], Field(min_length=1)] = (False,)
-    """Whether a squeeze-excitation follows the spatial convolution."""
-    stride: Literal[1, 2] = 1
-    """Step of the first block."""
-
-    _sorted = field_validator("widths", "depths", "kernel_sizes", "expand_ratios", "squeeze_excite")(_ascending)
-
-    @field_validator("kernel_sizes")
-    @classmethod
-    def _odd(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if any(value % 2 == 0 for value in values):
-            raise ValueError(f"got {list(values)}, expected odd kernel sizes")
-        return values
-
-    @field_validator("expand_ratios")
-    @classmethod
-    def _positive(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if values[0] <= 0:
-            raise ValueError(f"got {list(values)}, expected ratios > 0")
-        return values
-
-    @property
-    def block_choices(self) -> tuple[tuple[Any, ...], ...]:
-        """Choices of a block in the order of its genes."""
-        return self.widths, self.kernel_sizes, self.expand_ratios, self.squeeze_excite
-
-
-class Stem(BaseModel):
-    """The first convolution."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    widths: Choices
-    """Output channels."""
-    kernel_size: Positive = 3
-    """Side of the kernel, odd."""
-    stride: Literal[1, 2] = 1
-    """Step of the kernel."""
-
-    _sorted = field_validator("widths")(_ascending)
-
-    @field_validator("kernel_size")
-    @classmethod
-    def _odd(cls, value: int) -> int:
-        if value % 2 == 0:
-            raise ValueError(f"got {value}, expected an odd kernel size")
-        return value
 
 
 class SearchSpace(BaseModel):
@@ -124,7 +53,7 @@ class SearchSpace(BaseModel):
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     """The stages, from input to output."""
 
-    _sorted = field_validator("resolutions")(_ascending)
+    _sorted = field_validator("resolutions")(ascending)
 
     @field_validator("family")
     @classmethod
@@ -173,6 +102,11 @@ class SearchSpace(BaseModel):
             )
         return product
 
+    @property
+    def is_listable(self) -> bool:
+        """Whether `enumerate_genes` can list all architectures."""
+        return self.num_architectures <= _MAX_ENUMERATED
+
     def resolve(self, name: str) -> Architecture:
         """Return `largest`, `smallest` or, in a space small enough to enumerate, the architecture of an `arch_id`.
 
@@ -182,7 +116,7 @@ class SearchSpace(BaseModel):
         if name in {"largest", "smallest"}:
             corner: Architecture = getattr(self, name)
             return corner
-        if self.num_architectures > _MAX_ENUMERATED:
+        if not self.is_listable:
             raise ConfigError(
                 f"architecture {name!r}: space {self.name} is too large to look up an arch_id; "
                 "give largest, smallest or a JSON / YAML file of the architecture"
@@ -256,18 +190,22 @@ class SearchSpace(BaseModel):
             counts += [len(choices) for choices in stage.block_choices] * self._num_described(stage)
         return tuple(counts)
 
-    def canonical(self, genes_NG: IntArray) -> IntArray:
-        """Return a copy in which the genes of inactive blocks are 0. Shape (N, G)."""
-        genes_NG = genes_NG.copy()
+    def active_genes(self, genes_NG: IntArray) -> BoolArray:
+        """Return which genes describe an active part of the network, shape (N, G)."""
+        active_NG = np.ones(genes_NG.shape, np.bool_)
         if self.choices == "per-block":
             column = 2
             for stage in self.stages:
                 depth_N = np.asarray(stage.depths)[genes_NG[:, column]]
                 column += 1
                 for index in range(max(stage.depths)):
-                    genes_NG[depth_N <= index, column : column + _BLOCK_GENES] = 0
+                    active_NG[depth_N <= index, column : column + _BLOCK_GENES] = False
                     column += _BLOCK_GENES
-        return genes_NG
+        return active_NG
+
+    def canonical(self, genes_NG: IntArray) -> IntArray:
+        """Return a copy in which the genes of inactive blocks are 0. Shape (N, G)."""
+        return np.where(self.active_genes(genes_NG), genes_NG, 0)
 
     def enumerate_genes(self) -> IntArray:
         """Return the genes of every architecture, shape (N, G), in lexicographic order.
@@ -275,7 +213,7 @@ class SearchSpace(BaseModel):
         Raises:
             ConfigError: The space is too large to list.
         """
-        if self.num_architectures > _MAX_ENUMERATED:
+        if not self.is_listable:
             raise ConfigError(
                 f"space {self.name} has {self.num_architectures:,} architectures, too many to enumerate "
                 f"(limit {_MAX_ENUMERATED:,}); use another search method"
@@ -293,19 +231,53 @@ class SearchSpace(BaseModel):
         """Return the layers of N architectures at once: every number an array of shape (N,)."""
         resolution, width = (np.asarray(c)[genes_NG[:, i]] for i, c in enumerate((self.resolutions, self.stem.widths)))
         stem = self._stem(width, resolution)
-        in_channels, size, column, blocks = width, stem.out_size, 2, []
-        for stage in self.stages:
-            depth_N, column = np.asarray(stage.depths)[genes_NG[:, column]], column + 1
-            for index in range(max(stage.depths)):
-                offset = column + (_BLOCK_GENES * index if self.choices == "per-block" else 0)
-                width, *others = (np.asarray(c)[genes_NG[:, offset + i]] for i, c in enumerate(stage.block_choices))
-                is_active, stride = depth_N > index, stage.stride if index == 0 else 1
-                inputs = BlockInput(f"{stage.name}.{index}", stride, is_active, in_channels, size, width, *others)
-                blocks.append(self._family.block(inputs))
-                in_channels = np.where(is_active, width, in_channels)
-                size = np.where(is_active, -(-size // stride), size)
-            column += _BLOCK_GENES * self._num_described(stage)
+        in_channels, size, blocks = width, stem.out_size, []
+        for stage, index, depth_column, column in self._block_columns():
+            width, *others = (np.asarray(c)[genes_NG[:, column + i]] for i, c in enumerate(stage.block_choices))
+            is_active = np.asarray(stage.depths)[genes_NG[:, depth_column]] > index
+            stride = stage.stride if index == 0 else 1
+            inputs = BlockInput(f"{stage.name}.{index}", stride, is_active, in_channels, size, width, *others)
+            blocks.append(self._family.block(inputs))
+            in_channels = np.where(is_active, width, in_channels)
+            size = np.where(is_active, -(-size // stride), size)
         return NetworkPlan(stem, tuple(blocks), self._head(in_channels, size))
+
+    def distinct_parts(self, genes_NG: IntArray) -> list[tuple[NetworkPlan, int, IntArray]]:
+        """Return first convolution, blocks and head of N architectures, each different one described once.
+
+        N architectures have few different parts, so that what is a sum over layers need not be computed N times.
+
+        Returns:
+            For each part its layers, for U different ones at once; U; and which of them each architecture has, shape
+            (N,). The layers stand in a plan without other active ones.
+        """
+        resolutions, stem_widths = np.asarray(self.resolutions), np.asarray(self.stem.widths)
+        widths = np.array(sorted({*self.stem.widths, *(width for stage in self.stages for width in stage.widths)}))
+        genes_GN = np.ascontiguousarray(genes_NG.T)
+        resolution_N, stem_width_N = genes_GN[:2]
+        (resolution_U, width_U), index_N = _distinct((resolution_N, stem_width_N), (len(resolutions), len(stem_widths)))
+        stem = self._stem(stem_widths[width_U], resolutions[resolution_U])
+        none = dataclasses.replace(self._stem(np.ones(1, np.int64), np.ones(1, np.int64)), is_active=False)
+        parts = [(NetworkPlan(stem, (), ()), len(width_U), index_N)]
+        in_width_N = np.searchsorted(widths, stem_widths)[stem_width_N]
+        # A stage has at least one block, so that the side of a block's input follows from the resolution alone.
+        size_R = self._stem(stem_widths[:1], resolutions).out_size
+        for stage, index, depth_column, column in self._block_columns():
+            is_active_N = (np.asarray(stage.depths) > index)[genes_GN[depth_column]]
+            columns = (resolution_N, in_width_N, is_active_N, *genes_GN[column : column + _BLOCK_GENES])
+            counts = (len(resolutions), len(widths), 2, *(len(choices) for choices in stage.block_choices))
+            (resolution_U, in_width_U, is_active_U, *genes_U), index_N = _distinct(columns, counts)
+            stride = stage.stride if index == 0 else 1
+            own = (np.asarray(choices)[gene_U] for choices, gene_U in zip(stage.block_choices, genes_U, strict=True))
+            before = (is_active_U.astype(np.bool_), widths[in_width_U], size_R[resolution_U])
+            block = self._family.block(BlockInput(f"{stage.name}.{index}", stride, *before, *own))
+            parts.append((NetworkPlan(none, (block,), ()), len(in_width_U), index_N))
+            own_width_N = np.searchsorted(widths, stage.widths)[genes_GN[column]]
+            in_width_N, size_R = np.where(is_active_N, own_width_N, in_width_N), -(-size_R // stride)
+        counts = (len(resolutions), len(widths))
+        (resolution_U, width_U), index_N = _distinct((resolution_N, in_width_N), counts)
+        head = self._head(widths[width_U], size_R[resolution_U])
+        return [*parts, (NetworkPlan(none, (), head), len(width_U), index_N)]
 
     @functools.cached_property
     def full_plan(self) -> NetworkPlan:
@@ -341,6 +313,15 @@ class SearchSpace(BaseModel):
     def _family(self) -> Family:
         make: Callable[[], Family] = registry.resolve("family", self.family)
         return make()
+
+    def _block_columns(self) -> Iterator[tuple[Stage, int, int, int]]:
+        """Yield for each block its stage, its index there, the column of the depth and the first of its own genes."""
+        column = 2
+        for stage in self.stages:
+            depth_column, column = column, column + 1
+            for index in range(max(stage.depths)):
+                yield stage, index, depth_column, column + (_BLOCK_GENES * index if self.choices == "per-block" else 0)
+            column += _BLOCK_GENES * self._num_described(stage)
 
     def _num_described(self, stage: Stage) -> int:
         return 1 if self.choices == "per-stage" else max(stage.depths)
@@ -382,6 +363,18 @@ class SearchSpace(BaseModel):
     def _head(self, in_channels: Any, size: Any) -> tuple[Layer, ...]:
         pool = Layer("head.pool", "global_pool", in_channels, in_channels, size, size)
         return pool, Layer("head", "linear", in_channels, self.num_classes, np.ones_like(size))
+
+
+def _distinct(columns: Sequence[IntArray], counts: Sequence[int]) -> tuple[list[IntArray], IntArray]:
+    """Return the different rows that columns of small numbers form, column by column, and which row each is."""
+    key_N = columns[0].copy()
+    for column_N, count in zip(columns[1:], counts[1:], strict=True):
+        key_N *= count
+        key_N += column_N
+    is_there = np.zeros(math.prod(counts), np.bool_)
+    is_there[key_N] = True
+    position = np.cumsum(is_there) - 1
+    return list(np.unravel_index(np.flatnonzero(is_there), counts)), position[key_N]
 
 
 def _index(choices: Sequence[Any], value: Any, what: str, space: SearchSpace) -> int:

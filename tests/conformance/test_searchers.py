@@ -17,6 +17,7 @@ from fedsup_deploy.searchers.objective import within
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import price
 from fedsup_deploy.searchers.problem import Problem, pose
+from fedsup_deploy.searchers.score import Scores
 from fedsup_deploy.searchers.searcher import Searcher
 from fedsup_deploy.space.search_space import SearchSpace
 
@@ -64,7 +65,7 @@ def turns(searcher: Searcher, count: int) -> Iterator[np.ndarray]:
         genes_KG = searcher.ask(min(count, left))
         if not len(genes_KG):
             return
-        searcher.tell(genes_KG, genes_KG.sum(axis=1) / 100)
+        searcher.tell(genes_KG, Scores(genes_KG.sum(axis=1) / 100))
         left -= len(genes_KG)
         yield genes_KG
 

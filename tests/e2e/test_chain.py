@@ -61,9 +61,13 @@ def bare_environment(folder: Path, *names: str) -> Path:
     return folder / "bin" / "python"
 
 
+#: What commands after the training leave in a run's folder.
+LATER = {"search.json", "statistics", "evaluations"}
+
+
 def test_a_run_says_what_was_done(workshop):
     run = workshop.folder / "runs" / "digits"
-    assert sorted(path.name for path in run.iterdir() if path.name not in {"search.json", "statistics"}) == [
+    assert sorted(path.name for path in run.iterdir() if path.name not in LATER) == [
         "checkpoint",
         "command.json",
         "config.resolved.yaml",

@@ -108,10 +108,8 @@ def test_same_bytes_for_any_engine_and_number_of_workers(little_data: FederatedD
             results = [play(engine, strategy)[-1] for strategy in strategies]
             supernet = results[0].supernet
             subnet = supernet.extract(SPACE.smallest)
-            pooled = statistics.collect(
-                engine, SPACE.smallest, subnet.plan, subnet.weights, range(NUM_CLIENTS), "layer-wise"
-            )
-            accuracy = statistics.evaluate(engine, SPACE.smallest, subnet.weights, pooled, "test", 449)
+            pooled = statistics.collect(engine, subnet.plan, subnet.weights, range(NUM_CLIENTS), "layer-wise")
+            accuracy = statistics.evaluate(engine, subnet.plan, subnet.weights, pooled, "test", 449)
         outcomes.append((results, pooled, accuracy))
     (first, first_pooled, first_accuracy), *others = outcomes
     for results, pooled, accuracy in others:
@@ -138,8 +136,8 @@ def test_every_strategy_learns_digits(data: FederatedData, name: str, normalizat
     engine = InProcess(make_site(data, normalization)())
     results = play(engine, strategy, normalization, rounds=6)
     subnet = results[-1].supernet.extract(SPACE.largest)
-    pooled = statistics.collect(engine, SPACE.largest, subnet.plan, subnet.weights, range(NUM_CLIENTS), "layer-wise")
-    accuracy = statistics.evaluate(engine, SPACE.largest, subnet.weights, pooled, "test", len(data.test))
+    pooled = statistics.collect(engine, subnet.plan, subnet.weights, range(NUM_CLIENTS), "layer-wise")
+    accuracy = statistics.evaluate(engine, subnet.plan, subnet.weights, pooled, "test", len(data.test))
     assert accuracy > 0.3
     check_folded(results[-1].supernet, pooled, data, accuracy)
 

@@ -73,6 +73,7 @@ configs = mapping(
             {"dataset": st.sampled_from(registry.names("dataset"))},
             root=st.none() | st.text(min_size=1),
             validation_fraction=st.floats(1e-9, 0.5),
+            client_validation_fraction=st.floats(0, 0.5),
             augmentation=mapping({}, crop_padding=below(9, 0), flip=st.booleans()),
         ),
         "partition": partitions,

@@ -115,8 +115,7 @@ def collected(kind: str, family: str, normalization: str, schedule: str, batch_s
     """Return what a recalibration over all images of all clients gives."""
     layout, subnet = subnet_of(family, normalization)
     engine = InProcess(Site(layout, federation(kind), TRAINING, NUM_IMAGES, batch_size, 0))
-    architecture = layout.space.largest
-    return statistics.collect(engine, architecture, subnet.plan, subnet.weights, range(NUM_CLIENTS), schedule)
+    return statistics.collect(engine, subnet.plan, subnet.weights, range(NUM_CLIENTS), schedule)
 
 
 @functools.cache
@@ -190,7 +189,7 @@ def test_average_of_the_clients_variances_is_something_else() -> None:
     *before, last = exact.layers
     known = PooledStatistics({name: exact.layers[name] for name in before})
     site = Site(layout, federation("shards"), TRAINING, NUM_IMAGES, 64, 0)
-    task = StatisticsTask(tuple(range(NUM_CLIENTS)), layout.space.largest, subnet.weights, known, (last,))
+    task = StatisticsTask(tuple(range(NUM_CLIENTS)), subnet.plan, subnet.weights, known, (last,))
     clients = [reply.layers[last] for reply in site.perform(task)]
     shares_K1 = np.array([[sums.count] for sums in clients]) / sum(sums.count for sums in clients)
     means_KC, variances_KC = map(np.stack, zip(*(sums.mean_and_variance() for sums in clients), strict=True))

@@ -80,3 +80,21 @@ def latency() -> dict[str, Any]:
             "source": "INA3221",
         },
     }
+
+
+@pytest.fixture
+def refinement() -> dict[str, Any]:
+    """How a network was trimmed, in the form in which a manifest has it."""
+    return {
+        "source_arch_id": "aba987654321",
+        "source_costs": {"num_macs": 23456, "num_params": 789, "peak_activation_bytes": 4096, "moved_bytes": 9500},
+        "source_latency_ms_predicted": 1.75,
+        "limits": {"latency_ms": 1.5},
+        "channel_quantum": 8,
+        "layers": {"stem": {"num_channels": 24, "removed": "3, 8-14"}},
+        "pick_arch_id": "a0123456789a",
+        "split": "validation",
+        "num_samples": 202,
+        "accuracy": 0.875,
+        "pick_accuracy": 0.75,
+    }

@@ -74,6 +74,31 @@ def test_measurement_of_an_older_version_is_read(document, latency):
     assert (measured.is_min_runs_met, measured.is_min_duration_met, measured.ruler) == (None, None, None)
 
 
+def test_bundle_of_an_older_version_is_no_refined_one(document):
+    del document["refinement"]
+
+    assert Manifest.from_json(json.dumps(document)).refinement is None
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "what"),
+    [
+        ("pick_accuracy", 0.875, "refinement.pick_accuracy: got 0.875: value error, expected less than accuracy"),
+        ("layers", {}, "refinement.layers: got {}: dictionary should have at least 1 item"),
+        ("layers.stem.removed", "3,4", "refinement.layers.stem.removed: got '3,4': string should match pattern"),
+        ("layers.stem.removed", "", "refinement.layers.stem.removed: got '': string should match pattern"),
+        ("channel_quantum", 0, "refinement.channel_quantum: got 0: input should be greater than or equal to 1"),
+        ("pick_arch_id", "", "refinement.pick_arch_id: got '': string should have at least 1 character"),
+    ],
+)
+def test_wrong_refinement_is_refused(document, refinement, path, value, what):
+    text = changed({**document, "refinement": refinement}, f"refinement.{path}", value)
+
+    with pytest.raises(ArtifactError) as caught:
+        Manifest.from_json(text)
+    assert what in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "what"),
     [
@@ -271,6 +296,25 @@ found = st.fixed_dictionaries(
 )
 
 
+costs = st.fixed_dictionaries(dict.fromkeys(("num_macs", "num_params", "peak_activation_bytes", "moved_bytes"), counts))
+trimmed_layers = st.fixed_dictionaries(
+    {"num_channels": st.integers(1, 4096), "removed": st.sampled_from(["0", "3-5", "1, 3-5, 20"])}
+)
+refinements = st.fixed_dictionaries(
+    {
+        **dict.fromkeys(("source_arch_id", "pick_arch_id", "split"), words),
+        "source_costs": costs,
+        "source_latency_ms_predicted": times,
+        "limits": st.dictionaries(words, times, max_size=3),
+        "channel_quantum": st.integers(1, 64),
+        "layers": st.dictionaries(words, trimmed_layers, min_size=1, max_size=3),
+        "num_samples": st.integers(1, 10**6),
+        "accuracy": st.floats(0.5, 1),
+        "pick_accuracy": st.floats(0, 0.49),
+    }
+)
+
+
 @st.composite
 def documents(draw: st.DrawFn) -> dict[str, Any]:
     """Return any valid manifest."""
@@ -297,7 +341,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             "not_recalibrated": draw(nullable(shares)),
             "int8": draw(nullable(shares)),
         },
-        "costs": {name: draw(counts) for name in ("num_macs", "num_params", "peak_activation_bytes", "moved_bytes")},
+        "costs": draw(costs),
         "latency_predicted": {
             "value_ms": draw(times),
             "interval_ms": interval,
@@ -305,6 +349,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             "provenance": draw(kinds),
         },
         "latency_measured": draw(nullable(measured)),
+        "refinement": draw(nullable(refinements)),
         "lineage": {
             **{name: draw(hashes) for name in ("run", "space", "statistics")},
             "profile": profile_hash,

@@ -2,7 +2,7 @@
 
 import json
 
-from fedsup_deploy.artifact.manifest import Manifest
+from fedsup_deploy.artifact.manifest import Manifest, ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.artifact.model_card import render_model_card
 
@@ -26,6 +26,28 @@ def test_card_holds_the_figures_of_the_manifest(draft, manifest):
         "- Nobody has measured how far predictions for raspberry-pi-4 are off.",
     ):
         assert line in card.splitlines()
+
+
+def test_card_of_a_refined_subnet_says_what_it_was_and_against_what(draft_document, manifest, refinement):
+    draft_document |= {"arch_id": "aba987654321-refined-01234567", "refinement": refinement}
+    draft = ManifestDraft.model_validate_json(json.dumps(draft_document))
+
+    card = render_model_card(draft, manifest.parity, FORMATS)
+
+    assert card.startswith("# Refined subnet aba987654321-refined-01234567 for raspberry-pi-4\n")
+    text = " ".join(card.partition("## Refinement")[2].partition("##")[0].split())
+    for words in (
+        "no subnet of the search space: it is subnet aba987654321 with channels taken from 1 layers",
+        "multiples of 8, until it was within latency_ms <= 1.5.",
+        "MACs went from 23,456 to 12,345, parameters from 789 to 678, latency, PREDICTED, from 1.75 to 1.5 ms",
+        "On the same 202 validation images it classifies 87.50% correctly",
+        "and the pick of the search, a0123456789a, 75.00%",
+    ):
+        assert words in text
+
+
+def test_card_of_a_subnet_knows_no_refinement(draft, manifest):
+    assert "efine" not in render_model_card(draft, manifest.parity, FORMATS)
 
 
 def test_unmeasured_latency_is_called_predicted_and_not_measured(draft, manifest):

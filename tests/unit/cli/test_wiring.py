@@ -34,6 +34,10 @@ class SearchRequest:
     evaluations: int
     seed: int
     out: Path | None
+    accuracy: str = "auto"
+    risk: float | None = None
+    max_artifacts: int | None = None
+    resume: bool = False
 
 
 @dataclasses.dataclass
@@ -45,6 +49,7 @@ class ExportRequest:
     formats: list[str]
     precisions: list[str]
     out: Path
+    refine: bool = False
 
 
 class Pipeline:
@@ -70,6 +75,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
         "training": ["train"],
         "evaluation": ["evaluate"],
         "searching": ["search"],
+        "predicting": ["fit_accuracy"],
         "recalibration": ["extract", "recalibrate"],
         "exporting": ["export"],
         "demo": ["demo"],
@@ -100,6 +106,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 RUN = Path("runs/tiny")
+FIT = {"evaluations": 300, "measured_by": "measured", "seed": 0}
 
 
 @pytest.mark.parametrize(
@@ -162,7 +169,7 @@ RUN = Path("runs/tiny")
         (
             "search --profile a --run runs/tiny --max-latency-ms 2.5 --max-macs 1e6 --max-params 1000"
             " --max-memory-mib 1 --max-storage-mib 2 --max-energy-mj 3 --method exact --evaluations 9 --seed 7"
-            " --out s.json",
+            " --max-resolution 24 --accuracy clients --risk 0.9 --max-artifacts 2 --resume --out s.json",
             "search",
             (
                 SearchRequest(
@@ -175,20 +182,38 @@ RUN = Path("runs/tiny")
                         "memory_mib": 1.0,
                         "storage_mib": 2.0,
                         "energy_mj": 3.0,
+                        "resolution": 24.0,
                     },
                     "exact",
                     9,
                     7,
                     Path("s.json"),
+                    "clients",
+                    0.9,
+                    2,
+                    resume=True,
                 ),
                 (),
             ),
             {},
         ),
+        ("fit-accuracy", "fit_accuracy", (None,), FIT),
+        (
+            f"fit-accuracy {RUN} --evaluations 40 --accuracy clients --seed 3",
+            "fit_accuracy",
+            (RUN,),
+            {"evaluations": 40, "measured_by": "clients", "seed": 3},
+        ),
         (
             "export --search search.json",
             "export",
             (ExportRequest(None, None, Path("search.json"), [], [], ["fp32"], Path("exports")), ()),
+            {},
+        ),
+        (
+            "export --search search.json --refine",
+            "export",
+            (ExportRequest(None, None, Path("search.json"), [], [], ["fp32"], Path("exports"), refine=True), ()),
             {},
         ),
         (
@@ -253,6 +278,7 @@ def test_an_interrupted_training_says_how_to_go_on(
         ("export runs/tiny --arch largest --search search.json", "expected either --search FILE, or RUN with --arch"),
         ("export runs/tiny --arch largest", "RUN, --arch and --profile are needed together"),
         ("export runs/tiny --profile a", "RUN, --arch and --profile are needed together"),
+        ("export runs/tiny --arch largest --profile a --refine", "--refine goes with --search"),
         ("export --arch largest --profile a", "RUN, --arch and --profile are needed together"),
         ("export --search search.json --precision int8", "'int8' is not 'fp32'"),
         ("export --search search.json --format tflite", "'tflite' is not one of"),

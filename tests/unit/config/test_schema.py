@@ -97,6 +97,8 @@ def test_missing_keys_of_sections(tmp_path: Path, assignment: str, expected: str
         ("data.dataset", "digts", "unknown dataset 'digts'; did you mean 'digits'?"),
         ("data.validation_fraction", "0", "got 0, expected > 0"),
         ("data.validation_fraction", "0.51", "got 0.51, expected <= 0.5"),
+        ("data.client_validation_fraction", "-0.1", "got -0.1, expected >= 0"),
+        ("data.client_validation_fraction", "0.6", "got 0.6, expected <= 0.5"),
         ("data.augmentation.crop_padding", "-1", "got -1, expected >= 0"),
         ("data.augmentation.flip", "1", "got 1, expected true or false"),
         ("partition.num_clients", "0", "got 0, expected >= 1"),

@@ -107,11 +107,12 @@ def layers_of(space: SearchSpace) -> LayerCosts:
 
 @pytest.mark.parametrize("cache", [None, {"us_per_kelement": 2.0, "fits_mib": 0.004, "misses_mib": 0.008}])
 def test_a_device_of_linear_costs_is_recovered(tiny_space: SearchSpace, cache: dict[str, float] | None) -> None:
-    """From every other architecture; the rest is predicted. Which of several equal costs it is, nobody can tell."""
+    """From half of the architectures; the rest is predicted. Which of several equal costs it is, nobody can tell."""
     truth = FittedLatency.model_validate({**TRUTH.model_dump(), "cache": cache})
     truth_us_N = FittedPredictor(truth).predict(layers_of(tiny_space)) * 1e3
     genes_NG = tiny_space.enumerate_genes()
-    found = fit_operations(cost.costs(tiny_space, genes_NG[::2]).layers, truth_us_N[::2], "float32")
+    half = np.random.default_rng(0).permutation(len(genes_NG))[: len(genes_NG) // 2]
+    found = fit_operations(cost.costs(tiny_space, genes_NG[half]).layers, truth_us_N[half], "float32")
     predicted_us_N = FittedPredictor(found).predict(layers_of(tiny_space)) * 1e3
     np.testing.assert_allclose(predicted_us_N, truth_us_N, rtol=0.03 if cache else 0.005)
     assert found.num_networks == 32

@@ -86,8 +86,9 @@ def test_replies_are_those_of_this_process_in_the_order_of_the_tasks(
 ) -> None:
     """More tasks than the engine takes at once; training, statistics and a failure."""
     tasks = tasks_of(layout, [5, 3, 1, 0, 2, 4])
-    names = tuple(layer.name for layer in layout.plan(layout.space.largest).norm_layers())
-    observe = StatisticsTask((0, 1), layout.space.largest, tasks[0].weights, PooledStatistics({}), names)
+    plan = layout.plan(layout.space.largest)
+    names = tuple(layer.name for layer in plan.norm_layers())
+    observe = StatisticsTask((0, 1), plan, tasks[0].weights, PooledStatistics({}), names)
     (failing,) = tasks_of(layout, [2], rate=1e30)
     replies = list(engine.run([*tasks, observe, failing]))
     expected = list(InProcess(make_site()).run([*tasks, observe, failing]))

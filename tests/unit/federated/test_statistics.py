@@ -8,13 +8,22 @@ import pytest
 
 from fedsup_deploy.errors import DataError
 from fedsup_deploy.federated import statistics
-from fedsup_deploy.federated.tasks import EvaluationTask, StatisticsTask
+from fedsup_deploy.federated.tasks import (
+    CandidateCountsTask,
+    CandidateStatisticsTask,
+    CandidateTask,
+    EvaluationTask,
+    StatisticsTask,
+)
 from fedsup_deploy.recalibrate.pooled import ChannelSums, PooledStatistics
 from fedsup_deploy.space.search_space import SearchSpace
 
 
 class CountingEngine:
-    """Pretends that client k sees one value k in every layer asked for, and that every third image is understood."""
+    """Pretends that client k sees one value k in every layer asked for, and that every third image is understood.
+
+    Of a candidate with w channels in its stem, client k understands w of 100 + k images.
+    """
 
     def __init__(self) -> None:
         self.tasks: list[Any] = []
@@ -22,15 +31,18 @@ class CountingEngine:
     def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
         for task in tasks:
             self.tasks.append(task)
-            if isinstance(task, StatisticsTask):
+            if isinstance(task, StatisticsTask | CandidateStatisticsTask):
+                names = task.observe if isinstance(task, StatisticsTask) else ("stem",)
                 yield [
-                    PooledStatistics(
-                        {name: ChannelSums(1, np.array([float(k)]), np.array([k * k])) for name in task.observe}
-                    )
+                    PooledStatistics({name: ChannelSums(1, np.array([float(k)]), np.array([k * k])) for name in names})
                     for k in task.clients
                 ]
+            elif isinstance(task, CandidateCountsTask):
+                yield [(task.architecture.stem_width, 100 + k) for k in task.clients]
+            elif isinstance(task, CandidateTask):
+                yield task.architecture.stem_width, 100
             else:
-                count = task.end - task.begin if task.split != "client" else 10 + task.begin
+                count = 10 + task.begin if task.split in ("client", "held-out") else task.end - task.begin
                 yield sum(index % 3 == 0 for index in range(task.begin, task.begin + count)), count
 
     def close(self) -> None:
@@ -39,7 +51,7 @@ class CountingEngine:
 
 def collect(space: SearchSpace, schedule: str, clients: Iterable[int], on_pass=None):
     engine, plan = CountingEngine(), space.plan(space.largest)
-    pooled = statistics.collect(engine, space.largest, plan, {}, list(clients), schedule, on_pass)
+    pooled = statistics.collect(engine, plan, {}, list(clients), schedule, on_pass)
     return pooled, engine.tasks, [layer.name for layer in plan.norm_layers()]
 
 
@@ -83,7 +95,9 @@ def test_no_client_is_an_error(tiny_space: SearchSpace) -> None:
 @pytest.mark.parametrize("num_images", [1, 999, 1000, 1001, 2500])
 def test_evaluation_covers_every_image_once(tiny_space: SearchSpace, num_images: int) -> None:
     engine = CountingEngine()
-    accuracy = statistics.evaluate(engine, tiny_space.largest, {}, PooledStatistics({}), "test", num_images)
+    accuracy = statistics.evaluate(
+        engine, tiny_space.plan(tiny_space.largest), {}, PooledStatistics({}), "test", num_images
+    )
     covered = [index for task in engine.tasks for index in range(task.begin, task.end)]
     assert covered == list(range(num_images))
     assert {task.split for task in engine.tasks} == {"test"}
@@ -93,7 +107,47 @@ def test_evaluation_covers_every_image_once(tiny_space: SearchSpace, num_images:
 def test_clients_are_evaluated_each_on_its_own(tiny_space: SearchSpace) -> None:
     """Client k has 10 + k images, from index k on: of 13 from 3 five are multiples of 3, of 10 from 0 four."""
     engine = CountingEngine()
-    found = statistics.evaluate_clients(engine, tiny_space.largest, {}, PooledStatistics({}), [3, 0])
+    found = statistics.evaluate_clients(engine, tiny_space.plan(tiny_space.largest), {}, PooledStatistics({}), [3, 0])
     assert found == [5 / 13, 4 / 10]
     assert [task.split for task in engine.tasks] == ["client", "client"]
     assert all(isinstance(task, EvaluationTask) for task in engine.tasks)
+
+
+def test_candidates_are_evaluated_by_one_task_each(tiny_space: SearchSpace) -> None:
+    engine, architectures = CountingEngine(), [tiny_space.largest, tiny_space.smallest]
+    assert list(statistics.evaluate_candidates(engine, architectures, range(23))) == [(6, 100), (4, 100)]
+    assert engine.tasks == [CandidateTask(architecture, tuple(range(23))) for architecture in architectures]
+
+
+def test_clients_are_asked_for_sums_then_told_what_they_add_up_to_and_asked_for_counts(
+    tiny_space: SearchSpace,
+) -> None:
+    """12 clients in two tasks; the statistics of all are known to the two that judge."""
+    engine, architectures = CountingEngine(), [tiny_space.smallest, tiny_space.largest]
+    found = list(statistics.evaluate_candidates_on_clients(engine, architectures, range(12), [7, 3]))
+    assert found == [[(4, 107), (4, 103)], [(6, 107), (6, 103)]]
+    sums, counts = engine.tasks[:4], engine.tasks[4:]
+    asked = [(task.architecture, task.clients) for task in sums]
+    assert asked == [(each, part) for each in architectures for part in (tuple(range(10)), (10, 11))]
+    assert [(task.architecture, task.clients) for task in counts] == [(each, (7, 3)) for each in architectures]
+    for task in counts:
+        total = task.statistics.layers["stem"]
+        assert (total.count, total.total_C[0], total.squares_C[0]) == (12, 66.0, 506.0)
+
+
+def test_many_candidates_are_asked_about_at_once_and_none_is_left_out(tiny_space: SearchSpace) -> None:
+    """So that workers have enough to do, and a search stopped in between has not waited for all."""
+    engine = CountingEngine()
+    architectures = [tiny_space.decode(genes) for genes in tiny_space.enumerate_genes()[:40]]
+    found = statistics.evaluate_candidates_on_clients(engine, architectures, [0, 1], [1])
+    next(found)
+    assert [type(task) for task in engine.tasks] == [CandidateStatisticsTask] * 16 + [CandidateCountsTask]
+    assert len(list(found)) == 39
+    counted = [task.architecture for task in engine.tasks if isinstance(task, CandidateCountsTask)]
+    assert counted == architectures
+
+
+def test_what_clients_hold_out_is_evaluated_on_request(tiny_space: SearchSpace) -> None:
+    engine, plan = CountingEngine(), tiny_space.plan(tiny_space.largest)
+    statistics.evaluate_clients(engine, plan, {}, PooledStatistics({}), [2], "held-out")
+    assert [(task.split, task.begin) for task in engine.tasks] == [("held-out", 2)]

@@ -84,7 +84,14 @@ def test_the_violation_is_that_of_the_worst_limit() -> None:
 def test_the_front_holds_what_nothing_beats(
     accuracy: list[float], latency_ms: list[float], expected: list[int]
 ) -> None:
-    assert front(accuracy, latency_ms) == expected
+    objectives_KM = np.array([latency_ms, [-share for share in accuracy]]).T
+    assert front(objectives_KM).tolist() == expected
+
+
+def test_a_third_objective_can_keep_a_candidate_in_the_front() -> None:
+    """Latency, then two shares: the second is slower and less accurate, but the best for the worst clients."""
+    objectives_KM = -np.array([[-1.0, 0.9, 0.2], [-2.0, 0.8, 0.5], [-3.0, 0.8, 0.4], [-2.0, 0.8, 0.5]])
+    assert front(objectives_KM).tolist() == [0, 1, 3]
 
 
 @pytest.mark.parametrize(
@@ -94,4 +101,5 @@ def test_the_front_holds_what_nothing_beats(
 def test_the_pick_is_the_most_accurate_then_the_fastest_then_the_first_by_name(
     accuracy: list[float], latency_ms: list[float], expected: int
 ) -> None:
-    assert pick(["ac", "ab", "aa"], accuracy, latency_ms) == expected
+    arch_ids = ["ac", "ab", "aa"]
+    assert pick(arch_ids.__getitem__, np.array(accuracy), np.array(latency_ms)) == expected

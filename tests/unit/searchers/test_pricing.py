@@ -23,6 +23,7 @@ def test_prices_are_those_counted_by_hand(toy_space: SearchSpace, make_target: C
         "memory_mib": [(52 + 96) * 4 / MIB, (74 + 160) * 4 / MIB],
         "activation_mib": [96 * 4 / MIB, 160 * 4 / MIB],
         "storage_mib": [52 * 4 / MIB, 74 * 4 / MIB],
+        "resolution": [4, 4],
     }
     assert list(prices.by_limit()) == list(expected)
     for name, values in prices.by_limit().items():
@@ -54,7 +55,7 @@ def as_int8(target: Target) -> Target:
     document = target.profile.model_dump(by_alias=True)
     document["runtime"]["dtype"] = document["latency"]["dtype"] = "int8"
     document["latency"]["bytes_per_element"] = 1
-    return Target(DeviceProfile.model_validate(document), target.limits, target.predict, target.interval)
+    return Target(DeviceProfile.model_validate(document), target.limits, target.predictor, target.interval)
 
 
 def test_each_device_counts_bytes_in_its_own_number_format(
@@ -69,12 +70,12 @@ def test_each_device_counts_bytes_in_its_own_number_format(
 def test_rows_priced_in_parts_cost_what_each_costs_alone(
     digits_space: SearchSpace, make_target: Callable[..., Target]
 ) -> None:
-    """4,997 rows are two whole parts and the beginning of a third."""
-    genes_NG = np.resize(digits_space.enumerate_genes(), (4_997, len(digits_space.num_choices)))
+    """139,997 rows are two whole parts and the beginning of a third."""
+    genes_NG = np.resize(digits_space.enumerate_genes(), (139_997, len(digits_space.num_choices)))
     calls: list[tuple[int, int]] = []
     (prices,) = price(digits_space, genes_NG, [make_target()], lambda done, total: calls.append((done, total)))
-    assert calls == [(2048, 4997), (4096, 4997), (4997, 4997)]
-    for index in (0, 2047, 2048, 4996):
+    assert calls == [(65_536, 139_997), (131_072, 139_997), (139_997, 139_997)]
+    for index in (0, 65_535, 65_536, 139_996):
         (alone,) = price(digits_space, genes_NG[index : index + 1], [make_target()])
         for name, values in alone.by_limit().items():
             assert prices.by_limit()[name][index] == values[0]

@@ -2,36 +2,39 @@
 
 import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fedsup_deploy import files
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog
+from fedsup_deploy.searchers.method import open_search
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.searchers.problem import pose
 from fedsup_deploy.searchers.recording import record
 from fedsup_deploy.searchers.result import SCHEMA, DeviceResult, NamedHash, SearchResult, load_result
-from fedsup_deploy.searchers.searcher import Outcome, open_search, run_searches
-from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.searchers.score import Scores
+from fedsup_deploy.searchers.searcher import Outcome, run_searches
 from fedsup_deploy.space.cost import costs_of
 from fedsup_deploy.space.search_space import SearchSpace
 
 MakeTarget = Callable[..., Target]
 
 
-def accuracies(architectures: Sequence[Architecture], on_score: Callable[[int, float], None]) -> list[float]:
-    return [0.25 if architecture.stages[0][0].width == 2 else 0.5 for architecture in architectures]
+def accuracies(genes_KG: Any, _num_known: int) -> Scores:
+    """The width is the fourth gene: 0.25 for `narrow`, 0.5 for `wide`."""
+    return Scores(0.25 + 0.25 * genes_KG[:, 3])
 
 
 def found(space: SearchSpace, target: Target, **options: Any) -> DeviceResult:
     options = {"method": "exact", "evaluations": None, "seed": 0, **options}
     searches = [open_search(problem, **options) for problem in pose(make_pool(space, 0), [target], EventLog())]
-    return record(run_searches(searches, accuracies, EventLog())[0])
+    return record(run_searches(searches, accuracies))[0][0]
 
 
 @pytest.fixture
@@ -60,20 +63,24 @@ def test_the_record_of_an_exact_search(toy_space: SearchSpace, make_target: Make
         },
         "method": "exact",
         "certified": True,
-        "certified_relative_to": "the accuracy measured on the validation split and the profile's latency model",
+        "certified_relative_to": "the accuracy measured on held-out images and the profile's latency model",
         "num_architectures": 2,
         "num_priced": 2,
         "num_feasible": 2,
         "num_evaluated": 2,
         "limits": {"latency_ms": 1e6, "macs": 840},
+        "risk": None,
         "not_checked": [],
         "candidates": [
             {
                 "arch_id": narrow.arch_id,
                 "architecture": narrow.to_dict(),
                 "accuracy": 0.25,
+                "accuracy_predicted": None,
+                "worst_decile": None,
                 "latency_ms_predicted": 0.644,
                 "latency_interval_ms": [0.322, 1.288],
+                "latency_upper_ms": None,
                 "num_macs": 644,
                 "num_params": 52,
                 "memory_mib": (52 + 96) * 4 / 2**20,
@@ -85,8 +92,11 @@ def test_the_record_of_an_exact_search(toy_space: SearchSpace, make_target: Make
                 "arch_id": wide.arch_id,
                 "architecture": wide.to_dict(),
                 "accuracy": 0.5,
+                "accuracy_predicted": None,
+                "worst_decile": None,
                 "latency_ms_predicted": 0.84,
                 "latency_interval_ms": [0.42, 1.68],
+                "latency_upper_ms": None,
                 "num_macs": 840,
                 "num_params": 74,
                 "memory_mib": (74 + 160) * 4 / 2**20,
@@ -125,7 +135,7 @@ def test_a_limit_that_nobody_can_check_is_in_the_record(toy_space: SearchSpace, 
     document = target.profile.model_dump(by_alias=True)
     profile = type(target.profile).model_validate({**document, "limits": {"energy_mj": 3.0}})
     limits = type(target.limits)(latency_ms=0.7, energy_mj=3.0)
-    result = found(toy_space, Target(profile, limits, target.predict, target.interval))
+    result = found(toy_space, Target(profile, limits, target.predictor, target.interval))
     assert result.limits == {"latency_ms": 0.7, "energy_mj": 3.0}
     assert result.not_checked == ("energy_mj",)
 
@@ -135,7 +145,7 @@ def test_a_candidate_beyond_a_limit_cannot_be_recorded(toy_space: SearchSpace, m
     (problem,) = pose(make_pool(toy_space, 0), [make_target(macs=700)], EventLog())
     search = open_search(problem, "exact", None, 0)
     with pytest.raises(ValueError, match="macs is 840, expected at most 700"):
-        record(Outcome(search, {toy_space.largest: 0.5}, seconds=0.0))
+        record([Outcome(search, toy_space.encode(toy_space.largest)[None], Scores(np.array([0.5])), seconds=0.0)])
 
 
 def test_what_is_written_is_read_back(document: dict[str, Any], tmp_path: Path) -> None:
@@ -175,7 +185,7 @@ FIRST = ("results", 0, "candidates", 0)
         (("results", 0, "limits", "energy_mj"), 2.0, r"not_checked: got \[\], expected \['energy_mj'\]"),
         (("results", 0, "not_checked"), ["macs"], r"not_checked: got \['macs'\], expected \[\]"),
         (("results", 0, "num_evaluated"), 3, "num_evaluated: got 3, expected 2 candidates"),
-        (("results", 0, "num_feasible"), 3, "certified: expected all architectures priced"),
+        (("results", 0, "num_feasible"), 3, "certified: expected everything feasible evaluated"),
         (("results", 0, "certified"), False, "certified_relative_to: expected a text if certified"),
         (("results", 0, "front"), [], "front and pick: got"),
         (("results", 0, "pick"), "a00000000000", "front and pick: got pick a00000000000, expected"),

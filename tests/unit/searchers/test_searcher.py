@@ -1,6 +1,6 @@
-"""The loop that runs searchers, the choice of a method, and the two searchers there are."""
+"""The loop that runs searchers, the choice of a method, and what exact and random search propose."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,37 +10,42 @@ from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.resources import find
+from fedsup_deploy.searchers.accuracy import FittedAccuracy, fit
 from fedsup_deploy.searchers.exact import ExactSearcher
+from fedsup_deploy.searchers.method import auto_method, open_search
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.searchers.problem import Problem, pose
 from fedsup_deploy.searchers.random import RandomSearcher
-from fedsup_deploy.searchers.searcher import DEFAULT_EVALUATIONS, Search, open_search, run_searches
-from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.searchers.score import Scores
+from fedsup_deploy.searchers.searcher import DEFAULT_EVALUATIONS, Search, run_searches
+from fedsup_deploy.space import sampling
 from fedsup_deploy.space.cost import costs_of
 from fedsup_deploy.space.search_space import SearchSpace
 
 MakeTarget = Callable[..., Target]
 
 
+def accuracy_of(genes: Any) -> float:
+    """An accuracy that follows from the genes alone."""
+    return float((np.asarray(genes) * np.arange(1, len(genes) + 1)).sum() % 97 / 100)
+
+
 class Accuracies:
-    """Gives every architecture an accuracy that follows from its name, and remembers what it was asked."""
+    """Gives every architecture its accuracy, and remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.calls: list[list[str]] = []
+        self.calls: list[tuple[list[Any], int]] = []
 
-    def __call__(
-        self, architectures: Sequence[Architecture], on_score: Callable[[int, float], None]
-    ) -> Sequence[float]:
-        self.calls.append([architecture.arch_id for architecture in architectures])
-        accuracies = [int(architecture.arch_id[1:], 16) / 16**11 for architecture in architectures]
-        for index, accuracy in enumerate(accuracies):
-            on_score(index, accuracy)
-        return accuracies
+    def __call__(self, genes_KG: Any, num_known: int) -> Scores:
+        self.calls.append((genes_KG.tolist(), num_known))
+        return Scores(np.array([accuracy_of(genes) for genes in genes_KG]))
 
 
 class Scripted:
     """A searcher that proposes given rows turn by turn, and remembers what it is told."""
+
+    proves_optimum = False
 
     def __init__(self, budget: int, *turns: Any) -> None:
         self.budget, self._turns = budget, list(turns)
@@ -51,44 +56,51 @@ class Scripted:
         self.asked.append(count)
         return self._turns.pop(0)[:count] if self._turns else np.empty((0, 1), np.int64)
 
-    def tell(self, genes_KG: Any, accuracy_K: Any) -> None:
-        self.told.append((genes_KG.tolist(), accuracy_K.tolist()))
+    def tell(self, genes_KG: Any, scores: Scores) -> None:
+        self.told.append((genes_KG.tolist(), scores.accuracy_K.tolist()))
 
 
-def problem_of(space: SearchSpace, target: Target) -> Problem:
-    return pose(make_pool(space, seed=0), [target], EventLog())[0]
+def problem_of(space: SearchSpace, target: Target, predictor: Any = None) -> Problem:
+    return pose(make_pool(space, seed=0), [target], EventLog(), predictor)[0]
 
 
-def accuracy_of(architecture: Architecture) -> float:
-    return int(architecture.arch_id[1:], 16) / 16**11
+def told_of(rows: Any) -> tuple[list[Any], list[float]]:
+    return rows.tolist(), [accuracy_of(row) for row in rows]
 
 
-def test_what_several_searches_propose_is_evaluated_once(digits_space: SearchSpace, make_target: MakeTarget) -> None:
-    problem = problem_of(digits_space, make_target())
-    rows = digits_space.enumerate_genes()
+def test_what_several_searches_propose_is_evaluated_once_and_known_to_all(
+    digits_space: SearchSpace, make_target: MakeTarget
+) -> None:
+    problem, rows = problem_of(digits_space, make_target()), digits_space.enumerate_genes()
     first, second = Scripted(9, rows[:2], rows[4:5]), Scripted(9, rows[1:4], rows[:1])
-    evaluate, events = Accuracies(), list[dict[str, Any]]()
-    searches = [Search(problem, "scripted", searcher) for searcher in (first, second)]
-    outcomes = run_searches(searches, evaluate, EventLog(None, (events.append,)))
-    known = [digits_space.decode(row) for row in rows[:5]]
-    arch_ids = [architecture.arch_id for architecture in known]
-    assert evaluate.calls == [arch_ids[:4], arch_ids[4:]]
-    assert [list(outcome.accuracies) for outcome in outcomes] == [
-        [known[0], known[1], known[4]],
-        [known[1], known[2], known[3], known[0]],
+    evaluate = Accuracies()
+    outcomes = run_searches([Search(problem, "scripted", searcher) for searcher in (first, second)], evaluate)
+    assert evaluate.calls == [(rows[:4].tolist(), 0), (rows[4:5].tolist(), 4)]
+    # Its own first, then those of others; what it knew already is told again only if it asks.
+    assert first.told == [told_of(rows[:4]), told_of(rows[4:5])]
+    assert second.told == [told_of(rows[[1, 2, 3, 0]]), told_of(rows[[0, 4]])]
+    assert [outcome.genes_KG.tolist() for outcome in outcomes] == [
+        rows[:5].tolist(),
+        rows[[1, 2, 3, 0, 4]].tolist(),
     ]
     for outcome in outcomes:
-        assert outcome.accuracies == {each: accuracy_of(each) for each in outcome.accuracies}
-    assert events == [
-        {
-            "event": "evaluation",
-            "done": index + 1,
-            "total": 4 if index < 4 else 5,
-            "arch_id": each.arch_id,
-            "accuracy": accuracy_of(each),
-        }
-        for index, each in enumerate(known)
-    ]
+        assert outcome.scores.accuracy_K.tolist() == [accuracy_of(genes) for genes in outcome.genes_KG]
+
+
+def test_what_others_evaluate_is_told_only_within_the_limits(
+    digits_space: SearchSpace, make_target: MakeTarget
+) -> None:
+    smallest, largest = (digits_space.encode(each)[None] for each in (digits_space.smallest, digits_space.largest))
+    loose = problem_of(digits_space, make_target())
+    fewest = float(costs_of(digits_space, [digits_space.smallest]).num_macs[0])
+    tight = problem_of(digits_space, make_target(macs=fewest))
+    searchers = Scripted(9, np.concatenate([largest, smallest])), Scripted(9)
+    problems = (loose, tight)
+    run_searches(
+        [Search(problem, "scripted", searcher) for problem, searcher in zip(problems, searchers, strict=True)],
+        Accuracies(),
+    )
+    assert searchers[1].told == [told_of(smallest)]
 
 
 def test_a_searcher_is_told_the_accuracies_of_its_proposals_in_their_order(
@@ -96,28 +108,24 @@ def test_a_searcher_is_told_the_accuracies_of_its_proposals_in_their_order(
 ) -> None:
     rows = digits_space.enumerate_genes()
     searcher = Scripted(9, rows[2:4], rows[[5, 2]])
-    run_searches([Search(problem_of(digits_space, make_target()), "scripted", searcher)], Accuracies(), EventLog())
-    turns = (rows[2:4], rows[[5, 2]])
-    expected = [(genes.tolist(), [accuracy_of(digits_space.decode(row)) for row in genes]) for genes in turns]
-    assert searcher.told == expected
+    run_searches([Search(problem_of(digits_space, make_target()), "scripted", searcher)], Accuracies())
+    assert searcher.told == [told_of(rows[2:4]), told_of(rows[[5, 2]])]
     assert searcher.asked == [9, 7, 5]
 
 
 def test_a_searcher_that_repeats_itself_comes_to_an_end(digits_space: SearchSpace, make_target: MakeTarget) -> None:
     row = digits_space.enumerate_genes()[:1]
     searcher, evaluate = Scripted(5, *[row] * 1000), Accuracies()
-    (outcome,) = run_searches(
-        [Search(problem_of(digits_space, make_target()), "scripted", searcher)], evaluate, EventLog()
-    )
+    (outcome,) = run_searches([Search(problem_of(digits_space, make_target()), "scripted", searcher)], evaluate)
     assert searcher.asked == [5, 4, 3, 2, 1]
     assert len(evaluate.calls) == 1
-    assert len(outcome.accuracies) == 1
+    assert len(outcome.genes_KG) == 1
 
 
 def test_a_searcher_that_is_finished_is_not_asked_again(digits_space: SearchSpace, make_target: MakeTarget) -> None:
     rows, problem = digits_space.enumerate_genes(), problem_of(digits_space, make_target())
     short, long = Scripted(9, rows[:1]), Scripted(9, rows[:1], rows[1:2], rows[2:3])
-    run_searches([Search(problem, "scripted", short), Search(problem, "scripted", long)], Accuracies(), EventLog())
+    run_searches([Search(problem, "scripted", short), Search(problem, "scripted", long)], Accuracies())
     assert short.asked == [9, 8]
     assert long.asked == [9, 8, 7, 6]
 
@@ -125,11 +133,12 @@ def test_a_searcher_that_is_finished_is_not_asked_again(digits_space: SearchSpac
 def test_an_accuracy_that_is_none_is_a_bug(digits_space: SearchSpace, make_target: MakeTarget) -> None:
     search = open_search(problem_of(digits_space, make_target()), "exact", None, 0)
     with pytest.raises(AssertionError, match=r"not in \[0, 1\]"):
-        run_searches([search], lambda architectures, _: [float("nan")] * len(architectures), EventLog())
+        run_searches([search], lambda genes_KG, _: Scores(np.full(len(genes_KG), np.nan)))
 
 
 @pytest.mark.parametrize(
-    ("evaluations", "expected"), [(None, "exact"), (128, "exact"), (127, "random"), (1, "random"), (10_000, "exact")]
+    ("evaluations", "expected"),
+    [(None, "exact"), (128, "exact"), (127, "evolution"), (1, "evolution"), (10_000, "exact")],
 )
 def test_auto_is_exact_where_everything_feasible_can_be_evaluated(
     digits_space: SearchSpace, make_target: MakeTarget, evaluations: int | None, expected: str
@@ -139,10 +148,28 @@ def test_auto_is_exact_where_everything_feasible_can_be_evaluated(
     assert search.searcher.budget == (128 if expected == "exact" else evaluations)
 
 
-def test_auto_is_random_in_a_space_that_was_only_sampled(huge_space: SearchSpace, make_target: MakeTarget) -> None:
-    problem = problem_of(huge_space, make_target(params=huge_params_limit(huge_space)))
-    assert problem.num_feasible < DEFAULT_EVALUATIONS
-    assert open_search(problem, "auto", None, 0).method == "random"
+def test_auto_is_exact_where_accuracy_is_predicted(make_target: MakeTarget) -> None:
+    """All 10,368 predictions are made, though nobody would measure as many."""
+    space = validate(load_yaml(find("configs/spaces", "fedsup-mobilenet")), SearchSpace)
+    predictor = fitted(space, "ridge")
+    assert open_search(problem_of(space, make_target(), predictor), "auto", None, 0).method == "exact"
+    assert open_search(problem_of(space, make_target()), "auto", None, 0).method == "evolution"
+
+
+def test_auto_in_a_space_that_was_only_sampled(huge_space: SearchSpace, make_target: MakeTarget) -> None:
+    """However few of the samples fit: there are others. Only where both models are sums can the best be proven."""
+    target = make_target(params=huge_params_limit(huge_space))
+    assert problem_of(huge_space, target).num_feasible < DEFAULT_EVALUATIONS
+    predictors = {None: "evolution", "ridge": "exact", "mlp": "evolution"}
+    for kind, expected in predictors.items():
+        predictor = None if kind is None else fitted(huge_space, kind)
+        assert auto_method(problem_of(huge_space, target, predictor), None) == expected
+
+
+def fitted(space: SearchSpace, kind: str) -> FittedAccuracy:
+    """A predictor from 40 random architectures."""
+    genes_TG = sampling.random_genes(space, np.random.default_rng(0), 40)
+    return fit(space, genes_TG, np.array([accuracy_of(genes) for genes in genes_TG]), kind, 0)
 
 
 def huge_params_limit(space: SearchSpace) -> int:
@@ -168,7 +195,9 @@ def test_exact_evaluates_more_than_the_default_when_nobody_gave_a_number(make_ta
 
 
 def test_exact_refuses_a_space_that_was_only_sampled(huge_space: SearchSpace, make_target: MakeTarget) -> None:
-    with pytest.raises(ConfigError, match=r"space huge has .* architectures, too many to list; use --method random"):
+    with pytest.raises(
+        ConfigError, match=r"space huge has .* architectures, too many to list, and the accuracy is not predicted"
+    ):
         ExactSearcher(problem_of(huge_space, make_target()), 0, None)
 
 

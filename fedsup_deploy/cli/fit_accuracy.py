@@ -1,0 +1,65 @@
+"""`fedsup-deploy fit-accuracy`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fedsup_deploy.cli import options
+from fedsup_deploy.cli.commands import Command
+from fedsup_deploy.cli.output import Output, Result
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_ACCURACY = "measured on the server's validation images, or by the clients on images they hold out."
+_EVALUATIONS = "Subnets to measure; all of a smaller space."
+
+
+@click.command("fit-accuracy", cls=Command)
+@click.argument("run", metavar="[RUN]", type=options.OLD_FOLDER, required=False)
+@click.option(
+    "--evaluations", type=click.IntRange(min=20), metavar="N", default=300, show_default=True, help=_EVALUATIONS
+)
+@click.option(
+    "--accuracy", type=click.Choice(["measured", "clients"]), default="measured", show_default=True, help=_ACCURACY
+)
+@options.seed_option(0, "Decides which subnets, and every random choice of the fit.")
+@click.pass_obj
+def command(output: Output, run: Path | None, evaluations: int, accuracy: str, seed: int) -> None:
+    """Measure some subnets of a run and predict the accuracy of all others.
+
+    Without RUN, of the newest run below runs/. The predictor stays in the run's folder; from then on a search takes
+    seconds. What was measured before is not measured again.
+    """
+    from fedsup_deploy.pipeline.predicting import fit_accuracy
+
+    try:
+        with output.progress() as listeners:
+            result = fit_accuracy(
+                run, evaluations=evaluations, measured_by=accuracy, seed=seed, listeners=tuple(listeners)
+            )
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt("the same command goes on where it was stopped") from stop
+    output.emit(result, _table)
+
+
+def _table(result: Result) -> "RenderableType":
+    from fedsup_deploy.cli import tables
+
+    rows = [
+        {
+            "predictor": kind,
+            "Kendall tau": judged["kendall_tau"],
+            "mean absolute error": judged["mae"],
+            "chosen": kind == result["predictor"],
+        }
+        for kind, judged in result["cross_validation"].items()
+    ]
+    held_out = result["held_out"]
+    return tables.titled(
+        tables.rows(rows),
+        f"{result['predictor']} on subnets that took no part in the choice: Kendall tau {held_out['kendall_tau']:.3f}, "
+        f"mean absolute error {held_out['mae']:.4f}; then fitted to all {result['num_measured']:,}",
+        f"wrote {result['out']}; next: fedsup-deploy search --profile NAME",
+    )

@@ -1,0 +1,132 @@
+"""`accuracy.safetensors` in a run's folder: its accuracy predictor.
+
+A predictor is written as the table it was fitted to, and for a space that can be listed also as its predictions: a file
+holds data, never a program. Torch-free.
+
+Shapes: N architectures of the space, T measured ones, G genes.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedsup_deploy import files, registry
+from fedsup_deploy.artifact.weights import read_arrays, write_arrays
+from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.searchers.accuracy import (
+    MIN_MEASURED,
+    AccuracyPredictor,
+    FittedAccuracy,
+    Judged,
+    ListedAccuracy,
+    fit,
+)
+from fedsup_deploy.searchers.score import FloatArray
+from fedsup_deploy.space.plan import IntArray
+from fedsup_deploy.space.search_space import SearchSpace
+
+_KIND: Final = "accuracy"
+
+
+class Findings(BaseModel):
+    """What `accuracy.safetensors` says of its predictor."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    supernet: str
+    """SHA-256 of the supernet's file."""
+    space: str
+    """SHA-256 of the search space."""
+    measured_by: Literal["measured", "clients"]
+    """`measured`: on the validation images. `clients`: by the clients, on images they hold out."""
+    seed: int
+    """Decides which architectures, which folds, and the random numbers of a fit."""
+    num_measured: Annotated[int, Field(ge=MIN_MEASURED)]
+    """Architectures it is fitted to."""
+    predictor: str
+    """The kind with the smallest error in cross-validation: a name registered under `accuracy`."""
+    cross_validation: dict[str, Judged]
+    """Each kind, judged on folds it was not fitted to."""
+    held_out: Judged
+    """The chosen kind, fitted without the last fifth of the architectures and judged on these."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredPredictor:
+    """A predictor as a run keeps it: the measured architectures, and what was found with them.
+
+    Args:
+        space: The search space.
+        findings: Which kind, and how good.
+        genes_TG: The measured architectures, in the order they were drawn.
+        accuracy_T: Of each.
+        listed_N: Predictions for all architectures of a space that can be listed, in the order of its enumeration;
+            None in a larger space.
+    """
+
+    space: SearchSpace
+    findings: Findings
+    genes_TG: IntArray
+    accuracy_T: FloatArray
+    listed_N: FloatArray | None
+
+    def predictor(self) -> AccuracyPredictor:
+        """Return the predictor, ready to use."""
+        if self.listed_N is not None:
+            return ListedAccuracy(self.space, self.listed_N)
+        return self.fitted()
+
+    def fitted(self) -> FittedAccuracy:
+        """Return the predictor, fitted once more to what was measured."""
+        return fit(self.space, self.genes_TG, self.accuracy_T, self.findings.predictor, self.findings.seed)
+
+
+def save_predictor(path: Path, stored: StoredPredictor) -> None:
+    """Write a predictor, atomically.
+
+    Side effects: Writes the file.
+    """
+    arrays = {"genes": stored.genes_TG, "accuracy": stored.accuracy_T}
+    listed = {} if stored.listed_N is None else {"listed": stored.listed_N}
+    write_arrays(path, _KIND, {**arrays, **listed}, {"findings": stored.findings.model_dump(mode="json")})
+
+
+def load_predictor(path: Path, space: SearchSpace, supernet: str) -> StoredPredictor:
+    """Return a predictor as it was written.
+
+    Args:
+        path: Where from.
+        space: The search space of the run.
+        supernet: SHA-256 of the supernet's file.
+
+    Raises:
+        ArtifactError: It cannot be read, is damaged, or is about another supernet.
+    """
+    arrays, document = read_arrays(path, _KIND)
+    try:
+        findings = Findings.model_validate(document.get("findings"))
+        stored = StoredPredictor(space, findings, arrays["genes"], arrays["accuracy"], arrays.get("listed"))
+        space_hash = files.sha256_of(space.to_dict())
+        if (findings.supernet, findings.space) != (supernet, space_hash):
+            raise ArtifactError(f"{path}: fitted to another supernet; fit it again: fedsup-deploy fit-accuracy")
+        _check_arrays(stored)
+    except (ValidationError, KeyError, ValueError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise ArtifactError(f"{path}: damaged: {reason}; fit it again: fedsup-deploy fit-accuracy") from error
+    return stored
+
+
+def _check_arrays(stored: StoredPredictor) -> None:
+    space, findings = stored.space, stored.findings
+    if findings.predictor not in registry.names("accuracy"):
+        raise ValueError(f"unknown predictor {findings.predictor!r}")
+    if stored.genes_TG.shape != (findings.num_measured, len(space.num_choices)):
+        raise ValueError(f"genes of shape {stored.genes_TG.shape}")
+    if ((stored.genes_TG < 0) | (stored.genes_TG >= space.num_choices)).any():
+        raise ValueError("genes outside the space")
+    expected = {"accuracy": findings.num_measured, "listed": space.num_architectures}
+    for name, values in (("accuracy", stored.accuracy_T), ("listed", stored.listed_N)):
+        if values is not None and (values.shape != (expected[name],) or not ((values >= 0) & (values <= 1)).all()):
+            raise ValueError(f"{name}: expected {expected[name]} shares")

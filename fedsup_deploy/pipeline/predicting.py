@@ -1,0 +1,95 @@
+"""`fedsup-deploy fit-accuracy`: measures random architectures of a run and keeps a predictor of all others."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from fedsup_deploy import files, rng
+from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.events import EventLog, Listener
+from fedsup_deploy.pipeline.accuracy_file import Findings, StoredPredictor, save_predictor
+from fedsup_deploy.pipeline.runs import ACCURACY, newest_run, open_run
+from fedsup_deploy.pipeline.scoring import CLIENTS, MEASURED
+from fedsup_deploy.pipeline.searching import open_evaluation
+from fedsup_deploy.searchers.accuracy import MIN_MEASURED, compare_kinds, fit
+from fedsup_deploy.space.plan import IntArray
+from fedsup_deploy.space.sampling import random_genes
+from fedsup_deploy.space.search_space import SearchSpace
+
+#: Architectures to measure when nobody says how many.
+DEFAULT_EVALUATIONS: Final = 300
+
+
+def fit_accuracy(
+    run_path: Path | None = None,
+    *,
+    evaluations: int = DEFAULT_EVALUATIONS,
+    measured_by: str = MEASURED,
+    seed: int = 0,
+    listeners: tuple[Listener, ...] = (),
+) -> dict[str, Any]:
+    """Measure random architectures of a run and write the predictor fitted to them into its folder.
+
+    What was measured before is not measured again, so an interrupted call goes on where it was.
+
+    Args:
+        run_path: A finished run; None is the newest below `runs/`.
+        evaluations: Architectures to measure; all of a smaller space.
+        measured_by: `measured` on the validation images, or `clients`.
+        seed: Decides every random choice.
+        listeners: Called with `evaluation` and `predictor` events.
+
+    Returns:
+        `out`: where it was written; `num_measured`; `predictor`: the kind chosen; `cross_validation` of every kind and
+        `held_out` of the chosen one: `kendall_tau` and `mae` each.
+
+    Raises:
+        ConfigError: Too few architectures, or all equally accurate.
+        ArtifactError: There is no finished run, or it is damaged.
+    """
+    if evaluations < MIN_MEASURED:
+        raise ConfigError(f"evaluations: got {evaluations}, expected at least {MIN_MEASURED}")
+    if measured_by not in (MEASURED, CLIENTS):
+        raise ConfigError(f"accuracy: got {measured_by!r}, expected {MEASURED} or {CLIENTS}")
+    run = open_run(newest_run() if run_path is None else run_path)
+    files.check_writable(run.path)
+    log, space, supernet = EventLog(None, listeners), run.space, run.fingerprint
+    genes_TG = _drawn(space, evaluations, seed)
+    with open_evaluation(run, measured_by, log) as evaluate:
+        accuracy_T = evaluate(genes_TG, 0).accuracy_K
+    kind, cross_validation, held_out = compare_kinds(
+        space, genes_TG, accuracy_T, seed, lambda done, total: log.emit("predictor", done=done, total=total)
+    )
+    findings = Findings.model_validate(
+        {
+            "supernet": supernet,
+            "space": files.sha256_of(space.to_dict()),
+            "measured_by": measured_by,
+            "seed": seed,
+            "num_measured": len(genes_TG),
+            "predictor": kind,
+            "cross_validation": cross_validation,
+            "held_out": held_out,
+        }
+    )
+    listed_N = (
+        fit(space, genes_TG, accuracy_T, kind, seed).predict(space.enumerate_genes()) if space.is_listable else None
+    )
+    save_predictor(run.path / ACCURACY, StoredPredictor(space, findings, genes_TG, accuracy_T, listed_N))
+    return {
+        "out": str(run.path / ACCURACY),
+        "num_measured": len(genes_TG),
+        **findings.model_dump(mode="json", include={"predictor", "cross_validation", "held_out"}),
+    }
+
+
+def _drawn(space: SearchSpace, count: int, seed: int) -> IntArray:
+    """Return genes of at most `count` different architectures in random order, shape (T, G)."""
+    generator = rng.generator(seed, "accuracy", "sample")
+    if space.is_listable:
+        genes_NG = space.enumerate_genes()
+        return genes_NG[generator.permutation(len(genes_NG))[:count]]
+    drawn_NG = random_genes(space, generator, 2 * count)
+    _, first = np.unique(drawn_NG, axis=0, return_index=True)
+    return drawn_NG[np.sort(first)[:count]]

@@ -1,0 +1,189 @@
+"""Networks made ready for export: recalibrated, folded, evaluated, with inputs to check every file on. Imports torch.
+
+Nothing here knows a device, a format or a bundle.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedsup_deploy import files, rng
+from fedsup_deploy.artifact import weights
+from fedsup_deploy.artifact.store import Vectors
+from fedsup_deploy.events import EventLog
+from fedsup_deploy.federated import statistics
+from fedsup_deploy.federated.tasks import Engine
+from fedsup_deploy.pipeline.recalibration import calibrate, statistics_file
+from fedsup_deploy.pipeline.refining import RefinedNetwork
+from fedsup_deploy.pipeline.runs import STATISTICS, Run
+from fedsup_deploy.recalibrate.fold import affines, fold
+from fedsup_deploy.recalibrate.pooled import ChannelSums, PooledStatistics
+from fedsup_deploy.space import cost
+from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.supernet.deployable import DeployableNet
+from fedsup_deploy.supernet.model import Subnet, Supernet
+from fedsup_deploy.supernet.normalization import FixedAffine, Normalizer
+
+_NUM_VECTORS = 32
+_NUM_PARITY_IMAGES = 224
+
+Images = NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """One network, ready for any number of bundles.
+
+    Args:
+        arch: What a manifest says of its architecture.
+        resolution: Side of its input image in pixels.
+        costs: What it costs in float32.
+        module: Itself, folded.
+        reference: What every file is compared with: the supernet, or a trimmed network before it is folded.
+        vectors: Inputs that travel with the bundle, and the reference's outputs.
+        parity_images: Held-out images, preprocessed.
+        accuracy: On the test images, as a manifest has it.
+        statistics_hash: SHA-256 of the file of its client statistics.
+    """
+
+    arch: dict[str, Any]
+    resolution: int
+    costs: cost.Costs
+    module: DeployableNet
+    reference: Callable[[Images], Images]
+    vectors: Vectors
+    parity_images: Images
+    accuracy: dict[str, Any]
+    statistics_hash: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Network:
+    """A network with its statistics.
+
+    `logits` computes them from images and a normaliser; `inherited` are the statistics it would have without
+    recalibration, None where there are none.
+    """
+
+    arch: dict[str, Any]
+    costs: cost.Costs
+    subnet: Subnet
+    logits: Callable[[torch.Tensor, Normalizer], torch.Tensor]
+    pooled: PooledStatistics
+    inherited: PooledStatistics | None
+    statistics_hash: str
+
+
+def prepare(run: Run, architecture: Architecture, supernet: Supernet, engine: Engine, log: EventLog) -> Prepared:
+    """Return a subnet of the search space, ready for export.
+
+    Side effects: Keeps its statistics in the run's folder.
+    """
+    subnet = supernet.extract(architecture)
+    schedule = run.config.calibration.schedule
+    network = _Network(
+        arch=architecture.to_dict(),
+        costs=cost.costs_of(run.space, [architecture]),
+        subnet=subnet,
+        logits=lambda images, normalizer: supernet(images, architecture, normalizer),
+        pooled=calibrate(run, architecture, subnet, schedule, engine, log),
+        inherited=_inherited(run, architecture, supernet, engine, log),
+        statistics_hash=files.sha256(statistics_file(run, architecture, schedule)),
+    )
+    return _ready(run, network, engine)
+
+
+def prepare_trimmed(run: Run, network: RefinedNetwork, engine: Engine) -> Prepared:
+    """Return a trimmed subnet, ready for export.
+
+    Side effects: Keeps its statistics in the run's folder.
+    """
+    schedule = run.config.calibration.schedule
+    path = run.path / STATISTICS / f"{network.arch_id}-{schedule}.safetensors"
+    document = {"arch_id": network.arch_id, "schedule": schedule, "supernet": run.fingerprint}
+    weights.write_arrays(path, "statistics", network.statistics.to_arrays(), document)
+    subnet = network.subnet
+    found = _Network(
+        arch=network.to_dict(),
+        costs=cost.costs_of_plan(subnet.plan),
+        subnet=subnet,
+        logits=subnet,
+        pooled=network.statistics,
+        inherited=None,
+        statistics_hash=files.sha256(path),
+    )
+    return _ready(run, found, engine)
+
+
+def _ready(run: Run, network: _Network, engine: Engine) -> Prepared:
+    subnet = network.subnet
+    num_images = len(run.data.test)
+
+    def accuracy_with(sums: PooledStatistics) -> float:
+        return statistics.evaluate(engine, subnet.plan, subnet.weights, sums, "test", num_images)
+
+    accuracy = {
+        "dataset": run.config.data.dataset,
+        "split": "test",
+        "num_samples": num_images,
+        "precision": "fp32",
+        "recalibrated": accuracy_with(network.pooled),
+        "not_recalibrated": None if network.inherited is None else accuracy_with(network.inherited),
+    }
+    normalizer = FixedAffine(affines(subnet.weights, subnet.normalization, network.pooled))
+
+    def reference(images_BCHW: Images) -> Images:
+        with torch.inference_mode():
+            return network.logits(torch.from_numpy(images_BCHW), normalizer).numpy()
+
+    preprocessing = run.data.preprocessing.for_size(subnet.plan.stem.in_size)
+    inputs = preprocessing.apply(_synthetic_images(run))
+    return Prepared(
+        arch=network.arch,
+        resolution=subnet.plan.stem.in_size,
+        costs=network.costs,
+        module=fold(subnet, network.pooled),
+        reference=reference,
+        vectors=Vectors(inputs, reference(inputs)),
+        parity_images=preprocessing.apply(run.data.validation.images_NHWC[:_NUM_PARITY_IMAGES]),
+        accuracy=accuracy,
+        statistics_hash=network.statistics_hash,
+    )
+
+
+def _inherited(
+    run: Run, architecture: Architecture, supernet: Supernet, engine: Engine, log: EventLog
+) -> PooledStatistics | None:
+    """Return the statistics a subnet would have without recalibration: those of the largest subnet, sliced.
+
+    None where the largest has no such layer.
+    """
+    largest = run.space.largest
+    whole = calibrate(run, largest, supernet.extract(largest), run.config.calibration.schedule, engine, log)
+    norm_layers = supernet.layout.plan(architecture).norm_layers()
+    if any(layer.name not in whole.layers for layer in norm_layers):
+        return None
+    return PooledStatistics(
+        {layer.name: _leading(whole.layers[layer.name], layer.out_channels) for layer in norm_layers}
+    )
+
+
+def _leading(sums: ChannelSums, channels: int) -> ChannelSums:
+    return ChannelSums(sums.count, sums.total_C[:channels], sums.squares_C[:channels])
+
+
+def _synthetic_images(run: Run) -> NDArray[np.uint8]:
+    """Return random images for a bundle's vectors: a bundle travels to every device, so it holds nobody's image.
+
+    Half are noise of single pixels, half of large squares, so that slow and fast changes both occur.
+    """
+    shape = run.data.train.images_NHWC.shape[1:]
+    generator = rng.generator(run.config.seed, "vectors")
+    fine = generator.integers(0, 256, (_NUM_VECTORS // 2, *shape), dtype=np.uint8)
+    coarse = generator.integers(0, 256, (_NUM_VECTORS // 2, 4, 4, shape[2]), dtype=np.uint8)
+    rows, columns = (np.arange(side) * 4 // side for side in shape[:2])
+    return np.concatenate([fine, coarse[:, rows][:, :, columns]])

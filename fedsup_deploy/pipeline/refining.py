@@ -1,0 +1,266 @@
+"""`fedsup-deploy export --refine`: trims subnets that cost a little too much, for limits that no subnet meets closely.
+
+Owns which subnets are trimmed, and when the result is better than the pick. It replaces no pick, and it writes nothing.
+Imports torch.
+"""
+
+import dataclasses
+import functools
+from typing import Any, Final
+
+import numpy as np
+
+from fedsup_deploy import files
+from fedsup_deploy.device.latency import FittedLatency, TableLatency
+from fedsup_deploy.device.profile import DeviceProfile
+from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.events import EventLog
+from fedsup_deploy.federated import statistics
+from fedsup_deploy.federated.tasks import Engine
+from fedsup_deploy.pipeline.recalibration import calibrate
+from fedsup_deploy.pipeline.runs import Run
+from fedsup_deploy.pipeline.searching import target_for
+from fedsup_deploy.recalibrate.fold import fold
+from fedsup_deploy.recalibrate.pooled import PooledStatistics
+from fedsup_deploy.searchers.objective import violations
+from fedsup_deploy.searchers.pricing import Target, price, price_network
+from fedsup_deploy.searchers.problem import is_feasible
+from fedsup_deploy.searchers.result import DeviceResult
+from fedsup_deploy.space import cost
+from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.space.plan import IntArray, NetworkPlan
+from fedsup_deploy.space.search_space import SearchSpace
+from fedsup_deploy.supernet.model import Subnet, Supernet
+from fedsup_deploy.supernet.trimming import Trimmed, cut, trim
+
+#: The images on which networks are compared, as in a search.
+SPLIT: Final = "validation"
+#: Subnets that are trimmed, at most, and the share by which they may exceed a limit.
+NUM_SOURCES: Final = 4
+MOST_OVER: Final = 0.5
+#: Channels that go together where the profile does not say how many its runtime computes together.
+DEFAULT_QUANTUM: Final = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class RefinedNetwork:
+    """A trimmed subnet that is within the limits.
+
+    Args:
+        source: The subnet it was.
+        source_plan: The layers of that subnet.
+        trimmed: What is kept of it.
+        subnet: What is left, with weights of its own, not folded.
+        statistics: Client statistics of what is left.
+        latency_ms: Predicted.
+        accuracy: Share of the validation images classified correctly.
+    """
+
+    source: Architecture
+    source_plan: NetworkPlan
+    trimmed: Trimmed
+    subnet: Subnet
+    statistics: PooledStatistics
+    latency_ms: float
+    accuracy: float
+
+    @functools.cached_property
+    def arch_id(self) -> str:
+        """A stable name: the subnet's arch_id, and a hash of what was removed."""
+        return f"{self.source.arch_id}-refined-{files.sha256_of(self.layers)[:8]}"
+
+    @property
+    def layers(self) -> dict[str, dict[str, Any]]:
+        """For each layer that lost channels how many it wrote before, and which of them are gone."""
+        return {
+            name: {"num_channels": kept.num_channels, "removed": _ranges(kept.removed)}
+            for name, kept in self.trimmed.kept.items()
+            if len(kept.removed)
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a manifest says in place of an architecture, which this is not."""
+        channels = {name: len(kept.outputs) for name, kept in self.trimmed.kept.items()}
+        return {"trimmed_from": self.source.to_dict(), "channels": channels}
+
+
+@dataclasses.dataclass(frozen=True)
+class Refinement:
+    """What came of trimming for one device.
+
+    Args:
+        target: The device, with the limits of the search.
+        pick: What the search picked.
+        pick_accuracy: Its share of the validation images, with the statistics it is exported with.
+        num_images: Validation images.
+        num_sources: Subnets that were to be trimmed.
+        networks: What came of those that could be, most accurate first; of equals the fastest, then the first by name.
+    """
+
+    target: Target
+    pick: Architecture
+    pick_accuracy: float
+    num_images: int
+    num_sources: int
+    networks: tuple[RefinedNetwork, ...]
+
+    @property
+    def better(self) -> RefinedNetwork | None:
+        """The most accurate network, if it is more accurate than the pick."""
+        is_better = bool(self.networks) and self.networks[0].accuracy > self.pick_accuracy
+        return self.networks[0] if is_better else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was tried and what came of it, as a JSON document."""
+        return {
+            "profile": self.target.profile.name,
+            "pick": self.pick.arch_id,
+            "split": SPLIT,
+            "num_images": self.num_images,
+            "accuracy_of_pick": self.pick_accuracy,
+            "num_tried": self.num_sources,
+            "networks": [
+                {
+                    "arch_id": network.arch_id,
+                    "trimmed_from": network.source.arch_id,
+                    "accuracy": network.accuracy,
+                    "latency_ms_predicted": network.latency_ms,
+                }
+                for network in self.networks
+            ],
+        }
+
+    def record(self, network: RefinedNetwork) -> dict[str, Any]:
+        """Return what the manifest of one of the networks says of its refinement."""
+        before = price_network(network.source_plan, self.target)
+        return {
+            "source_arch_id": network.source.arch_id,
+            "source_costs": cost.costs_of_plan(network.source_plan).row(0),
+            "source_latency_ms_predicted": float(before.latency_ms[0]),
+            "limits": self.target.limits.checked(before.by_limit()),
+            "channel_quantum": channel_quantum(self.target.profile),
+            "layers": network.layers,
+            "pick_arch_id": self.pick.arch_id,
+            "split": SPLIT,
+            "num_samples": self.num_images,
+            "accuracy": network.accuracy,
+            "pick_accuracy": self.pick_accuracy,
+        }
+
+
+def check_refinable(profile: DeviceProfile) -> None:
+    """Fail if nobody can say what a trimmed network costs on a device.
+
+    Raises:
+        ConfigError: The latency model is a table of the parts of a search space, and a trimmed network has others.
+    """
+    if isinstance(profile.latency, TableLatency):
+        raise ConfigError(
+            f"--refine: profile {profile.name} has a table latency model, which knows the parts of a search space and "
+            "no trimmed ones, expected roofline or fitted; export for it without --refine"
+        )
+
+
+def channel_quantum(profile: DeviceProfile) -> int:
+    """Return how many channels go together: those that the device's runtime computes together, by what was measured.
+
+    Part of a block takes as long as a whole one, so to remove fewer would save nothing. Where nobody measured it, it is
+    `DEFAULT_QUANTUM`: as many numbers as vector units of 256 bits hold in float32.
+    """
+    latency = profile.latency
+    if isinstance(latency, FittedLatency) and latency.channel_block > 1:
+        return latency.channel_block
+    return DEFAULT_QUANTUM
+
+
+def refine(
+    run: Run,
+    profile: DeviceProfile,
+    found: DeviceResult,
+    pick: Architecture,
+    supernet: Supernet,
+    engine: Engine,
+    log: EventLog,
+) -> Refinement:
+    """Trim subnets near a pick until they are within the limits of its search, and compare them with it.
+
+    Args:
+        run: The run that was searched.
+        profile: The device, one of `check_refinable`.
+        found: The search for it.
+        pick: What it gets.
+        supernet: Of the run.
+        engine: Over the run's data.
+        log: Gets `calibration` and `refinement` events.
+
+    Side effects: Statistics of subnets are kept in the run's folder.
+    """
+    target = target_for(profile, found.limits, found.risk)
+    num_images = len(run.data.split(SPLIT))
+    subnet = supernet.extract(pick)
+    pooled = calibrate(run, pick, subnet, run.config.calibration.schedule, engine, log)
+    accuracy = statistics.evaluate(engine, subnet.plan, subnet.weights, pooled, SPLIT, num_images)
+    sources = sources_near(run.space, pick, target)
+    networks = []
+    for done, source in enumerate(sources, start=1):
+        network = _refined(run, source, target, supernet, engine, log)
+        networks += [] if network is None else [network]
+        log.emit("refinement", done=done, total=len(sources), profile=profile.name)
+    networks.sort(key=lambda network: (-network.accuracy, network.latency_ms, network.arch_id))
+    return Refinement(target, pick, accuracy, num_images, len(sources), tuple(networks))
+
+
+def sources_near(space: SearchSpace, pick: Architecture, target: Target) -> list[Architecture]:
+    """Return subnets one choice larger than the pick that exceed a limit by up to `MOST_OVER`, least first.
+
+    There are at most `NUM_SOURCES`, and none has a layer that the device cannot run.
+    """
+    genes = space.encode(pick)
+    larger = [gene for gene, count in enumerate(space.num_choices) if genes[gene] + 1 < count]
+    if not larger:
+        return []
+    rows: IntArray = np.repeat(genes[None], len(larger), axis=0)
+    rows[np.arange(len(larger)), larger] += 1
+    # A choice of a block that is not active leads back to the pick, which exceeds nothing.
+    rows = space.canonical(rows)
+    (prices,) = price(space, rows, [target])
+    over = violations(prices.by_limit(), target.limits)
+    order = [index for index in np.argsort(over, kind="stable") if 0 < over[index] <= MOST_OVER]
+    return [space.decode(rows[index]) for index in order if prices.is_supported[index]][:NUM_SOURCES]
+
+
+def _refined(
+    run: Run, source: Architecture, target: Target, supernet: Supernet, engine: Engine, log: EventLog
+) -> RefinedNetwork | None:
+    """Return a subnet trimmed to the limits and recalibrated; None if no trimming brings it there."""
+    subnet = supernet.extract(source)
+    # They only rank the channels: the quick schedule will do.
+    known = calibrate(run, source, subnet, "one-shot", engine, log)
+    trimmed = trim(
+        subnet.plan,
+        fold(subnet, known),
+        channel_quantum(target.profile),
+        functools.partial(_excess, target=target),
+    )
+    if trimmed is None:
+        return None
+    left = cut(subnet, trimmed)
+    clients, schedule = range(run.data.num_clients), run.config.calibration.schedule
+    pooled = statistics.collect(engine, left.plan, left.weights, clients, schedule)
+    num_images = len(run.data.split(SPLIT))
+    accuracy = statistics.evaluate(engine, left.plan, left.weights, pooled, SPLIT, num_images)
+    latency_ms = float(price_network(left.plan, target).latency_ms[0])
+    return RefinedNetwork(source, subnet.plan, trimmed, left, pooled, latency_ms, accuracy)
+
+
+def _excess(plan: NetworkPlan, target: Target) -> float:
+    """Return the share by which a network costs more than it may, 0 exactly where it is within all limits."""
+    prices = price_network(plan, target)
+    over = float(violations(prices.by_limit(), target.limits)[0])
+    return 0.0 if is_feasible(prices, target).all() else max(over, float(np.finfo(np.float64).eps))
+
+
+def _ranges(indices: IntArray) -> str:
+    """Return ascending numbers as text: `3, 8-15`."""
+    runs = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
+    return ", ".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

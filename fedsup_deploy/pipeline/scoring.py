@@ -1,0 +1,160 @@
+"""The accuracy of a run's architectures, each found once: what was found before is read from the run's folder.
+
+Owns which scores may be mixed. Never computes one: `pipeline.evaluation` does, and with it torch is imported only when
+something new is asked for.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Generator, Iterator, Sequence
+from importlib import metadata
+from typing import Final
+
+from fedsup_deploy import files
+from fedsup_deploy.errors import ConfigError, DataError
+from fedsup_deploy.pipeline.data_state import IMAGES
+from fedsup_deploy.pipeline.runs import EVALUATIONS, Run
+from fedsup_deploy.searchers.score import Score
+from fedsup_deploy.searchers.score_cache import ScoreCache
+from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.version import __version__
+
+#: How accuracy is found: by the server on its validation images, or by the clients on what they hold out.
+MEASURED: Final = "measured"
+CLIENTS: Final = "clients"
+
+#: Called with (index, score) as each score becomes known, in order.
+OnScore = Callable[[int, Score], None]
+
+
+def measured_scores(run: Run, architectures: Sequence[Architecture], on_score: OnScore) -> list[Score]:
+    """Return the accuracy of each subnet on the server's validation images, after one-shot recalibration.
+
+    Args:
+        run: A finished run.
+        architectures: The subnets.
+        on_score: Called with (index, score) as each becomes known, in order.
+
+    Raises:
+        ArtifactError: What the run's folder holds is damaged or has changed.
+        DataError: The images of the run are missing, malformed or have changed.
+        OutputError: A score cannot be written into the run's folder.
+
+    Side effects: Keeps every new score in `evaluations/` of the run, as soon as it is known.
+    """
+    with open_scorer(run, MEASURED) as score:
+        return score(architectures, on_score)
+
+
+def client_scores(run: Run, architectures: Sequence[Architecture], on_score: OnScore) -> list[Score]:
+    """Return the accuracy of each subnet on the images that clients hold out, after one-shot recalibration.
+
+    No image of the server takes part.
+
+    Args:
+        run: A finished run.
+        architectures: The subnets.
+        on_score: Called with (index, score) as each becomes known, in order.
+
+    Raises:
+        ConfigError: No client of the run holds an image out.
+        ArtifactError: What the run's folder holds is damaged or has changed.
+        DataError: The images of the run are missing, malformed or have changed.
+        OutputError: A score cannot be written into the run's folder.
+
+    Side effects: Keeps every new score in `evaluations/` of the run, as soon as it is known.
+    """
+    with open_scorer(run, CLIENTS) as score:
+        return score(architectures, on_score)
+
+
+@contextlib.contextmanager
+def open_scorer(run: Run, kind: str) -> Iterator[Callable[[Sequence[Architecture], OnScore], list[Score]]]:
+    """Yield `measured_scores` or `client_scores` of one run, for calls that share their worker processes.
+
+    Args:
+        run: A finished run.
+        kind: `measured` or `clients`.
+
+    Raises:
+        ConfigError: `clients`, and the run's config lets no client hold an image out.
+        ArtifactError: The scores in the run's folder are damaged.
+
+    Side effects: Starts processes with the first score that is new; they end with the context.
+    """
+    if kind == CLIENTS and run.config.data.client_validation_fraction == 0:
+        raise _nothing_held_out(run)
+    cache = open_cache(run, kind)
+    with contextlib.ExitStack() as stack:
+        yield functools.partial(_score, cache, _Evaluation(run, kind, stack))
+
+
+def open_cache(run: Run, kind: str) -> ScoreCache:
+    """Return the scores of a run that were found in one way.
+
+    Args:
+        run: A finished run.
+        kind: `measured` or `clients`.
+
+    Raises:
+        ArtifactError: They are damaged.
+        DataError: The images of the run are missing or malformed.
+    """
+    about = {
+        "supernet": run.fingerprint,
+        "data": run.data_fingerprint,
+        "schedule": "one-shot",
+        "samples_per_client": run.config.calibration.samples_per_client,
+        "batch_size": run.config.calibration.batch_size,
+        "versions": {"fedsup-deploy": __version__, "torch": metadata.version("torch")},
+    }
+    return ScoreCache(run.path / EVALUATIONS, kind, about, run.space)
+
+
+class _Evaluation:
+    """What finds new scores; nothing is loaded or started before the first."""
+
+    def __init__(self, run: Run, kind: str, stack: contextlib.ExitStack) -> None:
+        self._run, self._kind, self._stack = run, kind, stack
+
+    @functools.cached_property
+    def _evaluate(self) -> Callable[[Sequence[Architecture]], Iterator[Score]]:
+        from fedsup_deploy.pipeline import evaluation, federation
+
+        run = self._run
+        files.check_writable(run.path / EVALUATIONS)
+        if run.data.fingerprint != run.data_fingerprint:
+            memory = run.path / EVALUATIONS / IMAGES
+            raise DataError(f"{run.config.data.dataset}: the images changed meanwhile; start again without {memory}")
+        if self._kind == CLIENTS and not run.data.clients_with_held_out:
+            raise _nothing_held_out(run)
+        find = {MEASURED: evaluation.measure, CLIENTS: evaluation.ask_clients}[self._kind]
+        return functools.partial(find, run, self._stack.enter_context(federation.open_run_engine(run)))
+
+    def __call__(self, architectures: Sequence[Architecture]) -> Generator[Score, None, None]:
+        if architectures:
+            yield from self._evaluate(architectures)
+
+
+def _score(
+    cache: ScoreCache, evaluate: _Evaluation, architectures: Sequence[Architecture], on_score: OnScore
+) -> list[Score]:
+    new = [architecture for architecture in dict.fromkeys(architectures) if cache.get(architecture) is None]
+    scores = []
+    with contextlib.closing(evaluate(new)) as found:
+        for index, architecture in enumerate(architectures):
+            score = cache.get(architecture)
+            if score is None:
+                score = next(found)
+                cache.add(architecture, score)
+            scores.append(score)
+            on_score(index, score)
+    return scores
+
+
+def _nothing_held_out(run: Run) -> ConfigError:
+    got = f"got data.client_validation_fraction {run.config.data.client_validation_fraction:g}"
+    return ConfigError(
+        f"{run.path}: clients hold no images out to evaluate subnets on: {got}, expected more; "
+        "train with --set data.client_validation_fraction=0.2"
+    )

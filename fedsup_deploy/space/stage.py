@@ -1,0 +1,84 @@
+"""`Stem` and `Stage`: what may be chosen in one part of a network. They know nothing of encodings or layers."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, field_validator
+
+Positive = Annotated[StrictInt, Field(ge=1)]
+Choices = Annotated[tuple[Positive, ...], Field(min_length=1)]
+FiniteFloat = Annotated[StrictFloat, Field(allow_inf_nan=False)]
+
+
+def ascending(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the values if each is larger than the one before: the validator of choices.
+
+    Raises:
+        ValueError: They are not.
+    """
+    if list(values) != sorted(set(values)):
+        raise ValueError(f"got {list(values)}, expected ascending choices without repetition")
+    return values
+
+
+class Stage(BaseModel):
+    """Choices of one stage: a run of blocks at one feature map size."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    """Prefix of the names of its weights."""
+    widths: Choices
+    """Output channels."""
+    depths: Choices
+    """Numbers of active blocks; blocks with a lower index are always kept."""
+    kernel_sizes: Choices = (3,)
+    """Sides of the spatial kernel, odd."""
+    expand_ratios: Annotated[tuple[FiniteFloat | StrictInt, ...], Field(min_length=1)] = (1,)
+    """Inner channels over the family's reference width."""
+    squeeze_excite: Annotated[tuple[StrictBool, ...], Field(min_length=1)] = (False,)
+    """Whether a squeeze-excitation follows the spatial convolution."""
+    stride: Literal[1, 2] = 1
+    """Step of the first block."""
+
+    _sorted = field_validator("widths", "depths", "kernel_sizes", "expand_ratios", "squeeze_excite")(ascending)
+
+    @field_validator("kernel_sizes")
+    @classmethod
+    def _odd(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if any(value % 2 == 0 for value in values):
+            raise ValueError(f"got {list(values)}, expected odd kernel sizes")
+        return values
+
+    @field_validator("expand_ratios")
+    @classmethod
+    def _positive(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if values[0] <= 0:
+            raise ValueError(f"got {list(values)}, expected ratios > 0")
+        return values
+
+    @property
+    def block_choices(self) -> tuple[tuple[Any, ...], ...]:
+        """Choices of a block in the order of its genes."""
+        return self.widths, self.kernel_sizes, self.expand_ratios, self.squeeze_excite
+
+
+class Stem(BaseModel):
+    """The first convolution."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    widths: Choices
+    """Output channels."""
+    kernel_size: Positive = 3
+    """Side of the kernel, odd."""
+    stride: Literal[1, 2] = 1
+    """Step of the kernel."""
+
+    _sorted = field_validator("widths")(ascending)
+
+    @field_validator("kernel_size")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError(f"got {value}, expected an odd kernel size")
+        return value

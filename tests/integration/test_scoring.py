@@ -1,0 +1,324 @@
+"""The accuracy of architectures of a briefly trained run on digits: by the server, by the clients, and remembered."""
+
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fedsup_deploy.config.load import dump
+from fedsup_deploy.config.schema import load_train_config
+from fedsup_deploy.data.dataset import load_dataset
+from fedsup_deploy.data.preprocess import Preprocessing
+from fedsup_deploy.errors import ArtifactError, ConfigError, DataError
+from fedsup_deploy.pipeline import evaluation
+from fedsup_deploy.pipeline.evaluation import evaluate
+from fedsup_deploy.pipeline.federation import load_supernet
+from fedsup_deploy.pipeline.runs import CONFIG, EVALUATIONS, SUPERNET, Run, open_run
+from fedsup_deploy.pipeline.scoring import client_scores, measured_scores, open_cache, open_scorer
+from fedsup_deploy.pipeline.training import train
+from fedsup_deploy.recalibrate.fold import affines
+from fedsup_deploy.recalibrate.pooled import ChannelSums, PooledStatistics
+from fedsup_deploy.searchers.score import Score
+from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.supernet.normalization import BY_BATCH, FixedAffine, SumCollector
+
+NUM_CLIENTS = 24
+YAML = f"""
+schema: 1
+name: brief
+space: digits
+data: {{dataset: digits, client_validation_fraction: 0.25}}
+partition: {{kind: dirichlet, num_clients: {NUM_CLIENTS}, beta: 0.05, min_samples: 2}}
+strategy: {{name: fedsup, num_subnets: 2}}
+training: {{rounds: 2, clients_per_round: 4, warmup_rounds: 0}}
+engine: {{name: local, workers: 1}}
+calibration: {{samples_per_client: 24, batch_size: 10, schedule: one-shot}}
+"""
+
+Find = Callable[..., list[Score]]
+
+FINDS: dict[str, Find] = {"measured": measured_scores, "clients": client_scores}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "brief.yaml").write_text(YAML, encoding="utf-8")
+    train(load_train_config(folder / "brief.yaml", []), folder / "brief")
+    return folder / "brief"
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Run:
+    """The run, with nothing evaluated yet."""
+    shutil.copytree(trained, tmp_path / "run")
+    return open_run(tmp_path / "run")
+
+
+def some(run: Run, count: int = 3) -> list[Architecture]:
+    genes_NG = run.space.enumerate_genes()
+    return [run.space.decode(genes) for genes in genes_NG[:: len(genes_NG) // count][:count]]
+
+
+def scores_of(find: Find, run: Run, architectures: list[Architecture]) -> list[Score]:
+    """Return the scores, after checking that they were told of in order."""
+    told: list[tuple[int, Score]] = []
+    scores = find(run, architectures, lambda index, score: told.append((index, score)))
+    assert told == list(enumerate(scores))
+    return scores
+
+
+def quiet(index: int, score: Score) -> None:
+    """Listen to nothing."""
+
+
+# --- what a score is
+
+
+def test_measured_is_what_evaluate_says(run: Run) -> None:
+    for architecture, score in zip(some(run), scores_of(measured_scores, run, some(run)), strict=True):
+        report = evaluate(run.path, architecture.arch_id, split="validation", schedule="one-shot")
+        assert score == Score(report["accuracy"])
+
+
+def test_clients_scores_are_those_of_all_images_in_one_place(run: Run) -> None:
+    """Sums of all clients' batches, added; then one network for all that is held out, cut up by client at the end."""
+    architecture, data = run.space.largest, run.data
+    subnet = load_supernet(run).extract(architecture)
+    collector = SumCollector(frozenset(layer.name for layer in subnet.plan.norm_layers()), BY_BATCH["batch"])
+    for indices in data.clients:
+        x_NCHW = torch.from_numpy(data.preprocessing.apply(data.train.images_NHWC[indices[:24]]))
+        for x_BCHW in x_NCHW.split(10):
+            subnet(x_BCHW, collector)
+    pooled = PooledStatistics(
+        {name: ChannelSums(n, t.numpy(), s.numpy()) for name, (n, t, s) in collector.sums.items()}
+    )
+    together = np.concatenate(data.held_out)
+    x_NCHW = torch.from_numpy(data.preprocessing.apply(data.train.images_NHWC[together]))
+    answers_N = subnet(x_NCHW, FixedAffine(affines(subnet.weights, "batch", pooled))).argmax(dim=1).numpy()
+    is_correct_N = answers_N == data.train.labels_N[together]
+    cuts = np.cumsum([len(indices) for indices in data.held_out])[:-1]
+    shares = sorted(part.mean() for part in np.split(is_correct_N, cuts) if len(part))
+    assert len(shares) == 21, "three clients of two images hold none out and do not count"
+    (score,) = scores_of(client_scores, run, [architecture])
+    assert score == Score(pytest.approx(np.mean(shares)), pytest.approx(np.mean(shares[:2])))
+
+
+def test_no_image_of_the_server_takes_part_when_clients_are_asked(run: Run) -> None:
+    """With other images and labels for validation and test, the clients' scores stay and the server's do not."""
+    architectures = some(run)
+    other = load_dataset("digits", None).test.take(np.arange(50))
+    scrambled = dataclasses.replace(other, labels_N=(other.labels_N + 1) % 10)
+    elsewhere = open_run(run.path)
+    vars(elsewhere)["data"] = dataclasses.replace(run.data, validation=scrambled, test=scrambled)
+    assert scores_of(client_scores, run, architectures) == scores_of(client_scores, elsewhere, architectures)
+    assert scores_of(measured_scores, run, architectures) != scores_of(measured_scores, elsewhere, architectures)
+
+
+def test_what_clients_hold_out_has_no_part_in_the_preprocessing(run: Run) -> None:
+    data = run.data
+    size = data.preprocessing.size
+    kept = Preprocessing.fit(data.train.take(np.concatenate(data.clients)), size).for_size(size)
+    assert data.preprocessing == kept != Preprocessing.fit(data.train, size).for_size(size)
+    assert len(np.concatenate([*data.clients, *data.held_out])) == len(data.train)
+
+
+def test_evaluate_looks_at_what_clients_hold_out(run: Run) -> None:
+    (score,) = scores_of(client_scores, run, [run.space.smallest])
+    clients = evaluate(run.path, "smallest", per_client=True)["clients"]
+    assert clients["images"] == "held out"
+    assert clients["num_clients"] == len(run.data.clients_with_held_out)
+    assert Score(clients["accuracy_mean"], clients["worst_decile"]) == score
+
+
+def with_config(run: Run, **change: Any) -> Run:
+    data = run.config.data.model_copy(update=change)
+    (run.path / CONFIG).write_text(dump(run.config.model_copy(update={"data": data})), encoding="utf-8")
+    return open_run(run.path)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.001])
+def test_a_run_whose_clients_hold_nothing_out_is_refused(run: Run, fraction: float) -> None:
+    """None at all, or less than one image each."""
+    run = with_config(run, client_validation_fraction=fraction)
+    expected = rf"^{run.path}: clients hold no images out .* got data.client_validation_fraction {fraction:g}, "
+    with pytest.raises(ConfigError, match=expected):
+        client_scores(run, [run.space.largest], quiet)
+
+
+def test_without_held_out_images_evaluate_takes_those_clients_train_on(run: Run) -> None:
+    clients = evaluate(with_config(run, client_validation_fraction=0.0).path, "smallest", per_client=True)["clients"]
+    assert (clients["images"], clients["num_clients"]) == ("trained on", NUM_CLIENTS)
+
+
+def test_number_of_workers_does_not_matter(run: Run) -> None:
+    """Both kinds, each asked twice, which one engine serves."""
+    architectures = some(run, 4)
+    engine = run.config.engine.model_copy(update={"workers": 2})
+    two = dataclasses.replace(run, config=run.config.model_copy(update={"engine": engine}))
+    expected = {kind: scores_of(find, run, architectures) for kind, find in FINDS.items()}
+    shutil.rmtree(run.path / EVALUATIONS)
+    for kind, scores in expected.items():
+        with open_scorer(two, kind) as score:
+            found = score(architectures[:3], quiet)
+            found += score(architectures[3:], quiet)
+        assert found == scores
+
+
+# --- what is remembered
+
+
+@pytest.fixture
+def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, a new score is a failure."""
+
+    def refuse(_run: Run) -> None:
+        pytest.fail("an engine was opened")
+
+    monkeypatch.setattr("fedsup_deploy.pipeline.federation.open_run_engine", refuse)
+
+
+@pytest.mark.parametrize("kind", FINDS)
+def test_what_was_found_is_not_found_again(run: Run, kind: str, request: pytest.FixtureRequest) -> None:
+    architectures = some(run)
+    expected = scores_of(FINDS[kind], run, architectures)
+    request.getfixturevalue("no_engine")
+    again = open_run(run.path)
+    assert scores_of(FINDS[kind], again, architectures[::-1] * 2) == expected[::-1] * 2
+    assert open_cache(again, kind).all_scores() == {
+        architecture.arch_id: score for architecture, score in zip(architectures, expected, strict=True)
+    }
+
+
+def test_only_what_is_new_is_found_and_each_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third = some(run)
+    expected = scores_of(measured_scores, run, [second])
+    asked: list[list[Architecture]] = []
+    measure = evaluation.measure
+
+    def watched(run: Run, engine: Any, architectures: list[Architecture]) -> Any:
+        asked.append(architectures)
+        return measure(run, engine, architectures)
+
+    monkeypatch.setattr("fedsup_deploy.pipeline.evaluation.measure", watched)
+    scores = scores_of(measured_scores, run, [first, second, first, third, second])
+    assert asked == [[first, third]]
+    assert (scores[0], scores[1]) == (scores[2], scores[4])
+    assert scores[1] == expected[0]
+    assert len((open_cache(run, "measured").path).read_text(encoding="utf-8").splitlines()) == 4
+
+
+def test_a_listener_that_stops_it_loses_nothing_that_was_told(run: Run) -> None:
+    """As Ctrl-C does."""
+    told: list[Score] = []
+
+    def stop(index: int, score: Score) -> None:
+        told.append(score)
+        if index == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measured_scores(run, some(run), stop)
+    assert list(open_cache(open_run(run.path), "measured").all_scores().values()) == told
+
+
+@pytest.mark.parametrize("kind", FINDS)
+def test_killed_and_asked_again_it_finds_the_same(run: Run, kind: str) -> None:
+    """Killed with half a line written; what had been told of is kept."""
+    architectures = some(run, 4)
+    program = f"""
+import os, signal, sys
+from pathlib import Path
+from fedsup_deploy.pipeline.runs import open_run
+from fedsup_deploy.pipeline.scoring import open_cache, {FINDS[kind].__name__}
+run = open_run(Path(sys.argv[1]))
+def told(index, score):
+    if index == 1:
+        with open_cache(run, {kind!r}).path.open("a") as file:
+            file.write('{{"arch_id": "a0')
+        os.kill(os.getpid(), signal.SIGKILL)
+{FINDS[kind].__name__}(run, [run.space.resolve(name) for name in sys.argv[2:]], told)
+"""
+    names = [architecture.arch_id for architecture in architectures]
+    killed = subprocess.run([sys.executable, "-c", program, run.path, *names], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    kept = open_cache(run, kind).all_scores()
+    assert list(kept) == names[:2]
+    scores = scores_of(FINDS[kind], run, architectures)
+    assert list(open_cache(run, kind).all_scores().values()) == scores
+    shutil.rmtree(run.path / EVALUATIONS)
+    assert scores_of(FINDS[kind], open_run(run.path), architectures) == scores
+
+
+def test_where_all_is_known_neither_torch_nor_an_image_is_loaded(run: Run) -> None:
+    expected = scores_of(measured_scores, run, [run.space.largest])
+    program = """
+import sys
+from pathlib import Path
+from fedsup_deploy.pipeline.runs import open_run
+from fedsup_deploy.pipeline.scoring import measured_scores
+run = open_run(Path(sys.argv[1]))
+(score,) = measured_scores(run, [run.space.largest], lambda index, score: None)
+print(score.accuracy, *sorted({"torch", "sklearn"} & set(sys.modules)))
+"""
+    ran = subprocess.run([sys.executable, "-c", program, run.path], capture_output=True, text=True, check=True)
+    assert ran.stdout == f"{expected[0].accuracy}\n"
+
+
+@pytest.mark.parametrize("change", ["supernet", "images", "calibration"])
+def test_a_score_of_something_else_is_not_taken_for_it(run: Run, change: str) -> None:
+    measured_scores(run, [run.space.largest], quiet)
+    assert len(open_cache(run, "measured")) == 1
+    other = open_run(run.path)
+    if change == "supernet":
+        content = (run.path / SUPERNET).read_bytes()
+        (run.path / SUPERNET).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif change == "images":
+        vars(other)["data"] = dataclasses.replace(run.data, test=run.data.validation)
+    else:
+        calibration = run.config.calibration.model_copy(update={"samples_per_client": 8})
+        other = dataclasses.replace(run, config=run.config.model_copy(update={"calibration": calibration}))
+    assert len(open_cache(other, "measured")) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_supernet_that_changes_meanwhile_is_noticed(run: Run, workers: int) -> None:
+    """Scores would be written down under the fingerprint of another."""
+    assert run.fingerprint
+    content = (run.path / SUPERNET).read_bytes()
+    (run.path / SUPERNET).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    engine = run.config.engine.model_copy(update={"workers": workers})
+    changed = dataclasses.replace(run, config=run.config.model_copy(update={"engine": engine}))
+    vars(changed)["fingerprint"] = run.fingerprint
+    with pytest.raises(ArtifactError, match=r"supernet.safetensors: has changed since it was opened; start again"):
+        measured_scores(changed, [run.space.largest], quiet)
+    assert len(open_cache(changed, "measured")) == 0
+
+
+def test_images_that_are_not_those_remembered_are_noticed(run: Run) -> None:
+    """As if they had changed between the look at their files and the reading."""
+    vars(run)["data_fingerprint"] = "of others"
+    expected = rf"^digits: the images changed meanwhile; start again without {run.path}/evaluations/images.jsonl$"
+    with pytest.raises(DataError, match=expected):
+        measured_scores(run, [run.space.largest], quiet)
+    assert len(open_cache(run, "measured")) == 0
+
+
+def test_a_damaged_line_is_named(run: Run) -> None:
+    scores_of(measured_scores, run, some(run))
+    path = open_cache(run, "measured").path
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert set(json.loads(lines[0])["about"]) >= {"kind", "supernet", "data", "samples_per_client", "batch_size"}
+    lines[2] = lines[2][:20]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=rf"^{path}:3: damaged: .*; remove the line$"):
+        measured_scores(run, some(run), quiet)

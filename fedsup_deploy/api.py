@@ -83,9 +83,9 @@ def search(
     Args:
         profiles: Shipped names, files, or profiles.
         run: A finished run; None is the newest below `runs/`.
-        limits: `latency_ms`, `macs`, `params`, `memory_mib`, `storage_mib`: each replaces that of the profiles.
+        limits: Such as `latency_ms`, `macs`, `params`, `memory_mib`: each replaces that of the profiles.
         listeners: Called with each event.
-        options: `method`, `evaluations`, `seed`, `out`.
+        options: `method`, `accuracy`, `evaluations`, `risk`, `max_artifacts`, `seed`, `out`, `resume`.
     """
     from fedsup_deploy.pipeline import searching
 
@@ -100,6 +100,7 @@ def deploy(
     *,
     limits: Mapping[str, float] | None = None,
     listeners: Listeners = (),
+    **options: Any,
 ) -> list[Artifact]:
     """Search, export and check one bundle per profile; see `fedsup_deploy.pipeline.deployment.deploy`.
 
@@ -109,11 +110,12 @@ def deploy(
         out: Folder of the bundles.
         limits: As of `search`.
         listeners: Called with each event.
+        options: As of `search`; with `max_artifacts` the bundles hold at most so many different subnets.
     """
     from fedsup_deploy.pipeline import deployment, searching
 
     run_path = None if run is None else Path(run)
-    request = searching.SearchRequest(profiles, run_path, dict(limits or {}))
+    request = searching.SearchRequest(profiles, run_path, dict(limits or {}), **options)
     return [load_artifact(made["folder"]) for made in deployment.deploy(request, Path(out), listeners)["bundles"]]
 
 

@@ -33,7 +33,10 @@ FILES = """
 | `RUN/checkpoint/state.safetensors` | the newest checkpoint; `train --resume` continues from it |
 | `RUN/supernet.safetensors` | the trained weights |
 | `RUN/statistics/` | client statistics of subnets, taken when first needed |
+| `RUN/evaluations/` | accuracies of subnets, each found once; removing it costs time only |
+| `RUN/accuracy.safetensors` | the accuracy predictor that `fit-accuracy` made |
 | `RUN/search.json` | the newest search: limits, candidates, front and pick per profile |
+| `RUN/search.json.unfinished` | a search is running, or was stopped; `search --resume` goes on |
 | `exports/PROFILE/ARCH_ID/` | a bundle: model files, `manifest.json`, `vectors.npz`, `run.py`, `MODEL_CARD.md` |
 
 `run.py` takes `--json`, `--threads N`, `--protocol quick|full`, `--seconds S` and `--skip-latency`. It is a program of

@@ -19,7 +19,11 @@ from fedsup_deploy.cli.output import Output
     show_default=True,
     help="Images to evaluate on.",
 )
-@click.option("--per-client", is_flag=True, help="Also the accuracy on each client's images, and of the worst tenth.")
+@click.option(
+    "--per-client",
+    is_flag=True,
+    help="Also the mean accuracy over clients, and of the worst tenth: on what they hold out, or else train on.",
+)
 @options.schedule_option()
 @click.pass_obj
 def command(output: Output, run: Path, architecture: str, split: str, per_client: bool, schedule: str | None) -> None:

@@ -62,11 +62,17 @@ def _row(found: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
         "ms bound": got["latency_upper_ms"],
         "limits": ", ".join(f"{name} <= {limit:g}" for name, limit in found["limits"].items()) or "none",
         "MMACs": got["num_macs"] / 1e6,
-        "evaluated": f"{found['num_evaluated']:,} of {found['num_feasible']:,} that fit",
+        "evaluated": _share_evaluated(found),
         "certified best": found["certified"],
         "costs are": "measured" if found["profile"]["provenance"] == ["measured"] else "not measured",
     }
     return {name: value for name, value in row.items() if value is not None}
+
+
+def _share_evaluated(found: Mapping[str, Any]) -> str:
+    if found["num_priced"] == found["num_architectures"]:
+        return f"{found['num_evaluated']:,} of {found['num_feasible']:,} that fit"
+    return f"{found['num_evaluated']:,} of {found['num_architectures']:,}"
 
 
 def _chosen(fleet: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedsup_deploy import files, registry
@@ -122,9 +123,10 @@ def _check_arrays(stored: StoredPredictor) -> None:
     space, findings = stored.space, stored.findings
     if findings.predictor not in registry.names("accuracy"):
         raise ValueError(f"unknown predictor {findings.predictor!r}")
-    if stored.genes_TG.shape != (findings.num_measured, len(space.num_choices)):
-        raise ValueError(f"genes of shape {stored.genes_TG.shape}")
-    if ((stored.genes_TG < 0) | (stored.genes_TG >= space.num_choices)).any():
+    genes_TG = stored.genes_TG
+    if genes_TG.shape != (findings.num_measured, len(space.num_choices)) or genes_TG.dtype != np.int64:
+        raise ValueError(f"genes of shape {genes_TG.shape} and type {genes_TG.dtype}")
+    if ((genes_TG < 0) | (genes_TG >= space.num_choices)).any():
         raise ValueError("genes outside the space")
     expected = {"accuracy": findings.num_measured, "listed": space.num_architectures}
     for name, values in (("accuracy", stored.accuracy_T), ("listed", stored.listed_N)):

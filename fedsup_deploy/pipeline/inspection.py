@@ -52,6 +52,7 @@ def _folder(path: Path) -> dict[str, Any]:
             "costs",
             "latency_predicted",
             "latency_measured",
+            "refinement",
             "lineage",
             "versions",
         )

@@ -26,7 +26,7 @@ from fedsup_deploy.searchers.objective import effective_limits
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.searchers.problem import pose
-from fedsup_deploy.searchers.recording import record
+from fedsup_deploy.searchers.recording import check_fleet, record
 from fedsup_deploy.searchers.result import SCHEMA, AccuracyModel, NamedHash, SearchResult, load_result
 from fedsup_deploy.searchers.score import Score, Scores
 from fedsup_deploy.searchers.searcher import Evaluate, run_searches
@@ -100,6 +100,7 @@ def search(request: SearchRequest, listeners: Sequence[Listener] = ()) -> dict[s
         return finished
     predictor = None if stored is None else stored.predictor()
     problems = pose(make_pool(run.space, request.seed), targets, log, predictor)
+    check_fleet(problems, request.max_artifacts)
     searches = [open_search(problem, request.method, request.evaluations, request.seed) for problem in problems]
     _check_out(out)
     # Taken now: what is evaluated is what the file holds at the start.
@@ -264,7 +265,7 @@ def _finished(out: Path, asked: str) -> dict[str, Any] | None:
     unfinished = _unfinished(out)
     before: str | None
     if unfinished.is_file():
-        before = unfinished.read_text(encoding="utf-8")
+        before = unfinished.read_text(encoding="utf-8", errors="replace")
     elif out.is_file():
         before = load_result(out).request
     else:

@@ -14,6 +14,7 @@ from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.searchers import objective
 from fedsup_deploy.searchers.fleet import FleetChoice, choose_artifacts
 from fedsup_deploy.searchers.pricing import Prices, Target, price
+from fedsup_deploy.searchers.problem import Problem
 from fedsup_deploy.searchers.result import Candidate, DeviceResult, Fleet, FleetOption, front_and_pick
 from fedsup_deploy.searchers.score import Scores
 from fedsup_deploy.searchers.searcher import Outcome
@@ -49,6 +50,31 @@ def record(
     if max_artifacts is None or genes_AG is None:
         return tuple(results), None
     return tuple(results), _fleet(outcomes, choices, genes_AG, max_artifacts)
+
+
+def check_fleet(problems: Sequence[Problem], max_artifacts: int | None) -> None:
+    """Fail before anything is evaluated where so few architectures cannot serve all devices, however accurate.
+
+    Of a space that was only sampled nobody knows.
+
+    Args:
+        problems: One per device, of one pool.
+        max_artifacts: As of `record`.
+
+    Raises:
+        ConfigError: They cannot.
+    """
+    pool = problems[0].pool
+    if max_artifacts is None or max_artifacts >= len(problems) or not pool.is_complete:
+        return
+    fits_PA = np.zeros((len(problems), len(pool.genes_NG)), np.bool_)
+    for fits_A, problem in zip(fits_PA, problems, strict=True):
+        fits_A[problem.feasible_F] = True
+    # Where all are equal, the first choice that serves all devices is the smallest.
+    fewest = choose_artifacts(np.zeros(fits_PA.shape[1]), fits_PA, np.zeros(fits_PA.shape), None)[0].num_artifacts
+    if max_artifacts < fewest:
+        names = [problem.target.profile.name for problem in problems]
+        raise _too_few(max_artifacts, f"of space {pool.space.name}", names, fewest)
 
 
 def _device_result(outcome: Outcome, assigned_KG: IntArray) -> DeviceResult:
@@ -128,12 +154,15 @@ def _fleet(
     )
     allowed = [option.num_artifacts for option in options if option.num_artifacts <= max_artifacts]
     if not allowed:
-        fewest = options[0]
-        raise ConfigError(
-            f"max-artifacts: got {max_artifacts}, but no {max_artifacts} of the architectures found fit all of "
-            f"{', '.join(names)}; expected at least {fewest.num_artifacts}"
-        )
+        raise _too_few(max_artifacts, "found", names, options[0].num_artifacts)
     return Fleet(max_artifacts=max_artifacts, options=options, chosen=max(allowed))
+
+
+def _too_few(max_artifacts: int, where: str, names: Sequence[str], fewest: int) -> ConfigError:
+    return ConfigError(
+        f"max-artifacts: got {max_artifacts}, but no {max_artifacts} of the architectures {where} fit all of "
+        f"{', '.join(names)}; expected at least {fewest}"
+    )
 
 
 def _candidates(

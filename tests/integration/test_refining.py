@@ -17,6 +17,7 @@ from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.pipeline.evaluation import evaluate
 from fedsup_deploy.pipeline.exporting import ExportRequest, export
+from fedsup_deploy.pipeline.inspection import inspect
 from fedsup_deploy.pipeline.refining import DEFAULT_QUANTUM, MOST_OVER, NUM_SOURCES, channel_quantum, sources_near
 from fedsup_deploy.pipeline.runs import open_run
 from fedsup_deploy.pipeline.searching import SearchRequest, search, target_for
@@ -218,6 +219,21 @@ def test_the_model_file_has_the_channels_that_the_manifest_says(refined) -> None
 def numbers(ranges: str) -> list[int]:
     pairs = [text.split("-") for text in ranges.split(", ")]
     return [number for pair in pairs for number in range(int(pair[0]), int(pair[-1]) + 1)]
+
+
+def test_inspect_tells_how_a_bundle_was_refined(refined) -> None:
+    """And of the pick's bundle that it was not."""
+    [(_, refinement), *_] = second_bundles(refined)
+    told = inspect(Path(refinement["bundle"]["folder"]))
+    assert (
+        told["refinement"]
+        == json.loads((Path(refinement["bundle"]["folder"]) / "manifest.json").read_text(encoding="utf-8"))[
+            "refinement"
+        ]
+    )
+    assert told["refinement"]["source_arch_id"] == refinement["networks"][0]["trimmed_from"]
+    for _, _, document in refined:
+        assert inspect(Path(document["bundles"][0]["folder"]))["refinement"] is None
 
 
 def test_nothing_of_the_pick_changes(refined, tmp_path: Path) -> None:

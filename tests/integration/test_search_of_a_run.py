@@ -8,17 +8,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from fedsup_deploy import files
+from fedsup_deploy import files, registry
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.config.schema import load_train_config
+from fedsup_deploy.device.heldout import held_out_error
+from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, FedsupError, InfeasibleError, OutputError
+from fedsup_deploy.pipeline.accuracy_file import load_predictor
 from fedsup_deploy.pipeline.evaluation import evaluate
-from fedsup_deploy.pipeline.runs import SUPERNET, open_run
+from fedsup_deploy.pipeline.predicting import fit_accuracy
+from fedsup_deploy.pipeline.runs import ACCURACY, EVALUATIONS, SUPERNET, open_run
+from fedsup_deploy.pipeline.scoring import client_scores
 from fedsup_deploy.pipeline.searching import SearchRequest, search
 from fedsup_deploy.pipeline.training import train
 from fedsup_deploy.searchers.result import load_result
+from fedsup_deploy.space.architecture import Architecture
 
 CONFIG = """
 schema: 1
@@ -125,6 +132,12 @@ CHEAP = {"latency_ms": 0.001}
         ({"method": "best"}, ConfigError, "unknown searcher 'best'"),
         ({"method": "exact"}, ConfigError, "got 6 evaluations, expected at least "),
         ({"evaluations": 0}, ConfigError, "evaluations: got 0, expected at least 1"),
+        ({"max_artifacts": 0}, ConfigError, "max_artifacts: got 0, expected at least 1"),
+        ({"accuracy": "predict"}, ConfigError, "unknown accuracy 'predict'; did you mean 'predicted'"),
+        ({"accuracy": "predicted"}, ArtifactError, "no accuracy predictor in .*; make it: fedsup-deploy fit-accuracy"),
+        ({"accuracy": "clients"}, ConfigError, "clients hold no images out .* client_validation_fraction 0, expected"),
+        ({"risk": 1.5}, ConfigError, "risk: got 1.5, expected a probability between 0 and 1"),
+        ({"risk": 0.95}, ConfigError, "risk: profile raspberry-pi-4 holds too few measurements of networks it was"),
         ({"run": Path("nowhere")}, ArtifactError, "no run at nowhere"),
         ({"out": Path("folder")}, OutputError, "cannot write folder: it is a folder"),
         ({"out": Path("file") / "search.json"}, OutputError, "cannot write file"),
@@ -152,6 +165,315 @@ def test_what_is_wrong_is_said_before_the_supernet_is_loaded(
     with pytest.raises(kind, match=expected):
         search(dataclasses.replace(request_of, **{"run": tmp_path / "run", **change}), (events.append,))
     assert not [event for event in events if event["event"] == "evaluation"]
+
+
+# Predicted accuracies
+
+
+@pytest.fixture(scope="module")
+def predicting(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], list[Any]]:
+    """A run of its own with a predictor, what fitting it returned, and its events."""
+    own = Path(shutil.copytree(run, tmp_path_factory.mktemp("runs") / "brief"))
+    (own / "search.json").unlink(missing_ok=True)
+    events: list[dict[str, Any]] = []
+    return own, fit_accuracy(own, evaluations=24, seed=5, listeners=(events.append,)), events
+
+
+def test_fitting_says_how_good_every_kind_is(predicting: Any) -> None:
+    own, made, events = predicting
+    assert made["out"] == str(own / ACCURACY)
+    assert made["num_measured"] == 24
+    kinds = registry.names("accuracy")
+    assert list(made["cross_validation"]) == kinds
+    assert made["cross_validation"][made["predictor"]]["mae"] == min(
+        judged["mae"] for judged in made["cross_validation"].values()
+    )
+    assert made["held_out"].keys() == {"kendall_tau", "mae"}
+    progress = {
+        kind: [event["done"] for event in events if event["event"] == kind] for kind in ("evaluation", "predictor")
+    }
+    assert progress == {"evaluation": list(range(1, 25)), "predictor": list(range(1, len(kinds) + 1))}
+
+
+def test_a_predictor_is_fitted_to_what_evaluate_measures(predicting: Any) -> None:
+    own, made, _ = predicting
+    stored = load_predictor(own / ACCURACY, open_run(own).space, files.sha256(own / SUPERNET))
+    for genes, accuracy in list(zip(stored.genes_TG, stored.accuracy_T, strict=True))[:3]:
+        arch_id = stored.space.decode(genes).arch_id
+        assert evaluate(own, arch_id, split="validation", schedule="one-shot")["accuracy"] == accuracy
+    assert len(np.unique(stored.genes_TG, axis=0)) == 24
+    assert stored.findings.model_dump(mode="json")["held_out"] == made["held_out"]
+
+
+def test_fitted_again_it_is_the_same_file_and_nothing_is_measured_twice(predicting: Any) -> None:
+    own, _, _ = predicting
+    before = (own / ACCURACY).read_bytes()
+    [kept] = (own / EVALUATIONS).glob("measured-*.jsonl")
+    measured = kept.read_bytes()
+    fit_accuracy(own, evaluations=24, seed=5)
+    assert (own / ACCURACY).read_bytes() == before
+    assert kept.read_bytes() == measured
+
+
+def test_predicted_search_finds_the_best_prediction(predicting: Any, tmp_path: Path) -> None:
+    """And auto, on a run that has a predictor, is predicted."""
+    own, made, _ = predicting
+    request = SearchRequest(["raspberry-pi-4"], own, {"macs": 400_000.0}, accuracy="predicted", out=tmp_path / "a.json")
+    found = search(request)
+    again = search(dataclasses.replace(request, accuracy="auto", out=tmp_path / "b.json"))
+    assert without_seconds({**again, "out": ""}) == without_seconds({**found, "out": ""})
+    (result,) = found["results"]
+    space = open_run(own).space
+    stored = load_predictor(own / ACCURACY, space, found["run"]["hash"])
+    predicted = dict(
+        zip([space.decode(genes).arch_id for genes in space.enumerate_genes()], stored.listed_N, strict=True)
+    )
+    assert result["method"] == "exact"
+    assert result["certified_relative_to"] == "the accuracy predictor and the profile's latency model"
+    assert result["num_evaluated"] == result["num_feasible"] > len(result["candidates"])
+    assert result["front"] == [each["arch_id"] for each in sorted(result["candidates"], key=latency)]
+    for candidate in result["candidates"]:
+        assert candidate["accuracy"] is None
+        assert candidate["accuracy_predicted"] == predicted[candidate["arch_id"]]
+    model = found["accuracy_model"]
+    assert (model["kind"], model["fitted_on"], model["predictor"]) == ("predicted", "measured", made["predictor"])
+    assert (model["num_measured"], model["hash"]) == (24, files.sha256(own / ACCURACY))
+    assert {name: model[name] for name in ("kendall_tau", "mae")} == made["held_out"]
+
+
+def latency(candidate: dict[str, Any]) -> float:
+    return candidate["latency_ms_predicted"]
+
+
+def test_a_predicted_search_does_not_import_torch(predicting: Any, tmp_path: Path) -> None:
+    own, _, _ = predicting
+    program = f"""
+import sys
+from fedsup_deploy.cli.main import main
+code = main(["search", "--run", {str(own)!r}, "--profile", "x86-laptop", "--out", {str(tmp_path / "x.json")!r}, "--json"])
+print(code, [name for name in ("torch", "sklearn", "pymoo") if name in sys.modules], file=sys.stderr)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stderr.splitlines()[-1] == "0 []"
+    assert json.loads(ended.stdout)["accuracy_model"]["kind"] == "predicted"
+
+
+def test_a_predictor_of_another_supernet_is_refused(predicting: Any, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(predicting[0], tmp_path / "brief"))
+    arrays, document = weights.read_arrays(own / SUPERNET, "supernet")
+    arrays[min(arrays)] += 1
+    weights.write_arrays(own / SUPERNET, "supernet", arrays, document)
+    with pytest.raises(ArtifactError, match="fitted to another supernet; fit it again: fedsup-deploy fit-accuracy"):
+        search(SearchRequest(["raspberry-pi-4"], own))
+
+
+def test_too_few_evaluations_for_a_predictor_are_refused(run: Path) -> None:
+    with pytest.raises(ConfigError, match="evaluations: got 19, expected at least 20"):
+        fit_accuracy(run, evaluations=19)
+    with pytest.raises(ConfigError, match="accuracy: got 'predicted', expected measured or clients"):
+        fit_accuracy(run, measured_by="predicted")
+
+
+# Accuracies by clients
+
+
+def test_clients_find_accuracies_and_their_worst_decile(tmp_path: Path) -> None:
+    """Twelve clients, of which the tenth that is worst off are two."""
+    config = CONFIG.replace("{dataset: digits}", "{dataset: digits, client_validation_fraction: 0.25}")
+    (tmp_path / "asked.yaml").write_text(config.replace("num_clients: 2", "num_clients: 12"), encoding="utf-8")
+    train(load_train_config(tmp_path / "asked.yaml", []), tmp_path / "asked")
+    request = SearchRequest(["raspberry-pi-4"], tmp_path / "asked", {}, "random", 6, accuracy="clients")
+    found = search(request)
+    assert found["accuracy_model"]["kind"] == "clients"
+    (result,) = found["results"]
+    assert result["num_evaluated"] == 6
+    for candidate in result["candidates"]:
+        assert 0 <= candidate["worst_decile"] <= candidate["accuracy"] <= 1
+    assert any(each["worst_decile"] < each["accuracy"] for each in result["candidates"])
+    run = open_run(tmp_path / "asked")
+    architectures = [Architecture.from_dict(each["architecture"]) for each in result["candidates"]]
+    scores = client_scores(run, architectures, lambda _index, _score: None)
+    expected = [(score.accuracy, score.worst_decile) for score in scores]
+    assert [(each["accuracy"], each["worst_decile"]) for each in result["candidates"]] == expected
+
+
+# Risk
+
+
+def with_ratios(*ratios: float) -> DeviceProfile:
+    """A Raspberry Pi 4 on which so many networks took these shares of what was predicted."""
+    error = held_out_error(np.ones(len(ratios)), np.array(ratios), "held-out")
+    return load_profile("raspberry-pi-4").model_copy(update={"error": error})
+
+
+def test_with_a_risk_the_upper_bound_meets_the_limit(predicting: Any, tmp_path: Path) -> None:
+    """Of 19 networks the slowest took 1.5 times as long as predicted: at 95 % that is the bound."""
+    own, _, _ = predicting
+    profile = with_ratios(*[1.0] * 18, 1.5)
+    limits = {"latency_ms": 0.9}
+    plain, safe = (
+        search(SearchRequest([profile], own, limits, risk=risk, out=tmp_path / "found.json"))["results"][0]
+        for risk in (None, 0.95)
+    )
+    assert (plain["risk"], safe["risk"]) == (None, 0.95)
+    assert 0 < safe["num_feasible"] < plain["num_feasible"]
+    for candidate in safe["candidates"]:
+        assert candidate["latency_upper_ms"] == pytest.approx(1.5 * candidate["latency_ms_predicted"])
+        assert candidate["latency_upper_ms"] <= 0.9
+    assert max(each["latency_ms_predicted"] for each in plain["candidates"]) > 0.6
+    assert all(each["latency_upper_ms"] is None for each in plain["candidates"])
+
+
+def test_what_only_the_bound_breaks_is_infeasible_at_that_risk(predicting: Any, tmp_path: Path) -> None:
+    own, _, _ = predicting
+    fastest = search(SearchRequest(["raspberry-pi-4"], own, {"latency_ms": 100.0}, out=tmp_path / "found.json"))
+    limit_ms = 1.1 * min(map(latency, fastest["results"][0]["candidates"]))
+    profile = with_ratios(*[1.0] * 18, 1.5)
+    request = SearchRequest([profile], own, {"latency_ms": limit_ms}, out=tmp_path / "found.json")
+    assert search(request)["results"][0]["num_feasible"] >= 1
+    with pytest.raises(InfeasibleError, match="no subnet fits raspberry-pi-4: latency_ms"):
+        search(dataclasses.replace(request, risk=0.95))
+    with pytest.raises(ConfigError, match="too few measurements .* with a probability of 0.99; build or fit one"):
+        search(dataclasses.replace(request, risk=0.99))
+
+
+# Fleets
+
+
+def test_a_fleet_shares_architectures(predicting: Any, tmp_path: Path) -> None:
+    own, _, _ = predicting
+    limits = {"raspberry-pi-4": 0.5, "x86-laptop": 100.0}
+    profiles = [
+        load_profile(name).model_copy(
+            update={"limits": load_profile(name).limits.model_copy(update={"latency_ms": most})}
+        )
+        for name, most in limits.items()
+    ]
+    request = SearchRequest(profiles, own, max_artifacts=1, out=tmp_path / "found.json")
+    document = search(request)
+    assert {len(set(option["assigned"].values())) for option in document["fleet"]["options"]} == {1, 2}
+    found = load_result(tmp_path / "found.json")
+    chosen = {found.chosen_for(name).arch_id for name in limits}
+    assert chosen == {found.for_profile("raspberry-pi-4").pick}
+    assert found.for_profile("x86-laptop").pick not in chosen
+
+
+# Resuming
+
+
+class StopError(Exception):
+    """What a listener raises to stop a search where it is."""
+
+
+def stop_at(done: int) -> Any:
+    def listener(event: dict[str, Any]) -> None:
+        if event["event"] == "evaluation" and event["done"] == done:
+            raise StopError
+
+    return listener
+
+
+@pytest.fixture
+def fresh(run: Path, tmp_path: Path) -> SearchRequest:
+    """An evolution on a copy of the run in which nothing was evaluated."""
+    shutil.copytree(run, tmp_path / "brief", ignore=shutil.ignore_patterns(EVALUATIONS, "search.json*"))
+    return SearchRequest(
+        ["raspberry-pi-4"], tmp_path / "brief", {"macs": 500_000.0}, "evolution", 30, seed=2, resume=True
+    )
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    own = tmp_path_factory.mktemp("whole") / "brief"
+    shutil.copytree(run, own, ignore=shutil.ignore_patterns(EVALUATIONS, "search.json*"))
+    return search(SearchRequest(["raspberry-pi-4"], own, {"macs": 500_000.0}, "evolution", 30, seed=2))
+
+
+def document_of(result: dict[str, Any]) -> Any:
+    return without_seconds({key: value for key, value in result.items() if key != "out"})
+
+
+@pytest.mark.parametrize("done", [3, 27])
+def test_resumed_it_ends_with_the_same_document(fresh: SearchRequest, uninterrupted: dict[str, Any], done: int) -> None:
+    """Stopped in the first turn and in the second; what was found by then is not found again."""
+    assert fresh.run is not None
+    with pytest.raises(StopError):
+        search(fresh, [stop_at(done)])
+    assert not (fresh.run / "search.json").exists()
+    assert (fresh.run / "search.json.unfinished").exists()
+    [kept] = (fresh.run / EVALUATIONS).glob("measured-*.jsonl")
+    before = kept.read_bytes()
+    assert before.count(b"\n") == 1 + done
+    resumed = search(fresh)
+    assert document_of(resumed) == document_of(uninterrupted)
+    assert document_of(json.loads((fresh.run / "search.json").read_text(encoding="utf-8"))) == document_of(resumed)
+    assert not (fresh.run / "search.json.unfinished").exists()
+    assert kept.read_bytes().startswith(before)
+    assert kept.read_bytes().count(b"\n") == 1 + 30
+
+
+def test_a_finished_search_stands(fresh: SearchRequest) -> None:
+    assert fresh.run is not None
+    first = search(fresh)
+    before = (fresh.run / "search.json").stat()
+    events: list[dict[str, Any]] = []
+    assert search(fresh, [events.append]) == first
+    after = (fresh.run / "search.json").stat()
+    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert events == []
+
+
+CHANGES = (
+    {"seed": 3},
+    {"evaluations": 29},
+    {"method": "random"},
+    {"limits": {"macs": 500_001.0}},
+    {"profiles": ["x86-laptop"]},
+    {"max_artifacts": 1},
+    {"profiles": [with_ratios(*[1.0] * 19)], "risk": 0.9},
+)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_search_is_not_resumed(fresh: SearchRequest, change: dict[str, Any]) -> None:
+    """Neither one that was stopped nor one that is finished; both stay as they are."""
+    assert fresh.run is not None
+    with pytest.raises(StopError):
+        search(fresh, [stop_at(1)])
+    for finish in (False, True):
+        if finish:
+            search(fresh)
+        before = {path.name: path.read_bytes() for path in fresh.run.glob("search.json*")}
+        with pytest.raises(
+            ConfigError, match=r"cannot resume .*search\.json: it is of another search: .* without --resume"
+        ):
+            search(dataclasses.replace(fresh, **change))
+        assert {path.name: path.read_bytes() for path in fresh.run.glob("search.json*")} == before
+
+
+def test_without_resume_a_stopped_search_is_begun_anew(fresh: SearchRequest, uninterrupted: dict[str, Any]) -> None:
+    """Of another request; what it left is no hindrance, and what had been evaluated is known."""
+    assert fresh.run is not None
+    with pytest.raises(StopError):
+        search(dataclasses.replace(fresh, seed=9), [stop_at(2)])
+    assert document_of(search(dataclasses.replace(fresh, resume=False))) == document_of(uninterrupted)
+    assert not (fresh.run / "search.json.unfinished").exists()
+
+
+def test_an_older_result_without_its_request_is_not_resumed(fresh: SearchRequest) -> None:
+    assert fresh.run is not None
+    found = search(fresh)
+    document = {key: value for key, value in found.items() if key not in ("out", "request")}
+    (fresh.run / "search.json").write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(ConfigError, match="cannot resume"):
+        search(fresh)
+
+
+def test_a_damaged_mark_of_a_stopped_search_is_of_another(fresh: SearchRequest) -> None:
+    assert fresh.run is not None
+    (fresh.run / "search.json.unfinished").write_bytes(b"\xff\x00")
+    with pytest.raises(ConfigError, match="cannot resume"):
+        search(fresh)
 
 
 def test_an_infeasible_search_does_not_import_torch(run: Path) -> None:

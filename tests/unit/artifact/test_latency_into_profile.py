@@ -1,5 +1,6 @@
 """What a profile keeps of a measured bundle, and whose profile it is."""
 
+import json
 from typing import Any
 
 import pytest
@@ -26,6 +27,23 @@ def test_a_profile_of_another_runtime_learns_nothing_from_ours(manifest: Manifes
     record = manifest.profile.model_copy(update={"name": profile.name, "hash": profile.profile_hash})
     with pytest.raises(ConfigError, match="got a profile about int8 in x-cube-ai, of which fp32 in onnxruntime tells"):
         profile_to_save_to(manifest.model_copy(update={"profile": record}))
+
+
+def test_a_trimmed_network_is_nothing_a_profile_can_learn_from(
+    document: dict[str, Any], refinement: dict[str, Any]
+) -> None:
+    """Though the profile is the one the bundle was exported for."""
+    shipped = load_profile("raspberry-pi-4")
+    document["profile"] |= {"name": shipped.name, "hash": shipped.profile_hash}
+    document["lineage"]["profile"] = shipped.profile_hash
+    assert profile_to_save_to(Manifest.from_json(json.dumps(document))).stem == "raspberry-pi-4"
+    document |= {"arch_id": "aba987654321-refined-01234567", "refinement": refinement}
+    with pytest.raises(ConfigError) as caught:
+        profile_to_save_to(Manifest.from_json(json.dumps(document)))
+    assert str(caught.value) == (
+        "aba987654321-refined-01234567 is trimmed, no subnet of a search space that a profile could learn from; "
+        "measure it without --save-to-profile"
+    )
 
 
 def test_what_is_kept_of_a_latency(manifest: Manifest, latency: dict[str, Any]) -> None:

@@ -1,14 +1,18 @@
-"""Measurements kept in a profile: added at its end, without touching a line or a prediction."""
+"""Measurements kept in a profile: added at its end, without touching a line or a prediction. And what they decide."""
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fedsup_deploy import resources
+from fedsup_deploy.artifact import runner
+from fedsup_deploy.artifact.measured import LimitCheck
 from fedsup_deploy.config.load import dump
-from fedsup_deploy.device.measurements import save_measurement
-from fedsup_deploy.device.profile import Measurement, load_profile
+from fedsup_deploy.device.building.assemble import device_facts
+from fedsup_deploy.device.measurements import is_of_this_machine, limit_check, save_measurement
+from fedsup_deploy.device.profile import DeviceProfile, Measurement, load_profile
 from fedsup_deploy.errors import ConfigError
 
 ONE = Measurement(
@@ -74,3 +78,66 @@ def test_a_profile_of_the_package_is_copied_to_the_current_folder(
     assert own == Path("profiles/raspberry-pi-4.yaml") == resources.find("profiles", "raspberry-pi-4")
     assert load_profile(own).measurements == (ONE,)
     assert profile.read_text(encoding="utf-8") == text
+
+
+def latency(p10_ms: float, verdict: str = "stable", disagreement: float = 0.02, **more: Any) -> dict[str, Any]:
+    """What `measure` finds, as far as a limit is concerned."""
+    stability = {"disagreement": disagreement, "drift": 0.01, "verdict": verdict, **more}
+    return {"statistics": {"p10_ms": p10_ms, "p50_ms": 9.0}, "stability": stability}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (latency(1.5), "met"),
+        (latency(2.0), "met"),
+        # The noise is 2 %: up to 2.04 ms nobody can tell.
+        (latency(2.01), "undecided"),
+        (latency(2.04), "undecided"),
+        (latency(2.05), "not met"),
+        # The larger of disagreement and drift is the noise; of a short measurement nobody knows the drift.
+        (latency(2.05, drift=0.05), "undecided"),
+        (latency(2.11, drift=0.05), "not met"),
+        (latency(2.05, drift=None), "not met"),
+        # Within the limit at the 10th percentile is within it, however unstable; above it is only above if stable.
+        (latency(1.5, "unstable"), "met"),
+        (latency(9.0, "unstable"), "undecided"),
+    ],
+)
+def test_a_limit_is_met_not_met_or_undecided(found: dict[str, Any], expected: str) -> None:
+    document = limit_check(2.0, found)
+    assert document == {"limit_ms": 2.0, "measured_ms": found["statistics"]["p10_ms"], "verdict": expected}
+    assert LimitCheck.model_validate(document).verdict == expected
+
+
+@pytest.fixture
+def of_this_machine() -> DeviceProfile:
+    """A profile as it would have been measured here: with one measured figure, the facts of this machine, fp32."""
+    shipped = load_profile("raspberry-pi-4")
+    path = next(path for path in shipped.provenance if not path.startswith("energy."))
+    measured = {"kind": "measured", "protocol": "quick", "date": "2026-01-31", "environment": "here"}
+    document = shipped.model_dump(by_alias=True)
+    document |= {"device": device_facts(runner.environment(1)).model_dump()}
+    document["provenance"][path] = measured
+    return DeviceProfile.model_validate(document)
+
+
+def test_a_profile_measured_on_a_machine_like_this_is_told(of_this_machine: DeviceProfile) -> None:
+    assert is_of_this_machine(of_this_machine)
+    other = of_this_machine.device.model_copy(update={"cores": of_this_machine.device.cores + 1})
+    assert not is_of_this_machine(of_this_machine.model_copy(update={"device": other}))
+
+
+@pytest.mark.parametrize("change", [{"name": "tensorrt"}, {"dtype": "float16"}])
+def test_a_profile_of_another_runtime_is_not_of_this_machine(
+    of_this_machine: DeviceProfile, change: dict[str, str]
+) -> None:
+    """What this package times is fp32 in ONNX Runtime."""
+    runtime = of_this_machine.runtime.model_copy(update=change)
+    assert not is_of_this_machine(of_this_machine.model_copy(update={"runtime": runtime}))
+
+
+def test_a_profile_that_nobody_measured_is_of_no_machine(of_this_machine: DeviceProfile) -> None:
+    """Whatever its device is called."""
+    shipped = load_profile("raspberry-pi-4")
+    assert not is_of_this_machine(shipped.model_copy(update={"device": of_this_machine.device}))

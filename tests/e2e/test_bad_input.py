@@ -14,6 +14,9 @@ import yaml
 
 from fedsup_deploy import files
 from fedsup_deploy.artifact import weights
+from fedsup_deploy.config.load import load_yaml, validate
+from fedsup_deploy.space.parts import part_names
+from fedsup_deploy.space.search_space import SearchSpace
 
 USAGE = CONFIG = 2
 DATA, ARTIFACT, INFEASIBLE, GATE, OUTPUT = 3, 4, 5, 6, 8
@@ -188,6 +191,30 @@ def profile(*path: str, value: object) -> Change:
         (folder / "mine-profile.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
 
     return change
+
+
+def devices_with_nothing_in_common(folder: Path) -> None:
+    """Write `narrow.yaml` and `wide.yaml`: on each one of the two first convolutions takes a second.
+
+    No limit that grows with a network does this, as the smallest subnet fits all; a timed table can.
+    """
+    space = validate(load_yaml(folder / "runs" / "digits" / "space.yaml"), SearchSpace)
+    parts = part_names(space.plan_many(space.enumerate_genes()), space.num_architectures)
+    names = sorted({name for part in parts for name in part.names})
+    first = sorted(name for name in names if name.startswith("conv "))
+    assert len(first) == 2
+    overheads = dict.fromkeys(("cached_overhead_us", "uncached_overhead_us", "network_overhead_us"), 0.0)
+    calibration = {"scale": 1.0, **overheads, "fits_mib": 1.0, "misses_mib": 2.0, "num_networks": 9}
+    told = {"kind": "published", "source": "made up"}
+    for name, slow in zip(("narrow", "wide"), first, strict=True):
+        times = {part: dict.fromkeys(("cached_us", "uncached_us"), 1e6 if part == slow else 1.0) for part in names}
+        document = yaml.safe_load((folder / "jetson-nano.yaml").read_text(encoding="utf-8"))
+        document["runtime"]["dtype"] = "float32"
+        document |= {"name": name, "energy": None, "limits": {"latency_ms": 100.0}, "error": "none"}
+        document["latency"] = {"kind": "table", "dtype": "float32", "bytes_per_element": 4, "space": space.name}
+        document["latency"] |= {"parts": times, "calibration": calibration}
+        document["provenance"] = {"latency.parts": told, "latency.calibration": told}
+        (folder / f"{name}.yaml").write_text(json.dumps(document), encoding="utf-8")
 
 
 def in_bundle(change: Callable[[Path], object]) -> Change:
@@ -424,6 +451,65 @@ CASES = {
         f"{SEARCH.replace('jetson-nano', 'raspberry-pi-4')} --max-energy-mj 1", CONFIG, ("energy_mj", "states no power")
     ),
     "unknown method": Case(f"{SEARCH} --method best", USAGE, ("best", "exact")),
+    # How a search is done
+    "risk that is no probability": Case(f"{SEARCH} --risk 1.5", USAGE, ("--risk", "1.5", "between 0 and 1")),
+    "risk on a device that nobody measured": Case(
+        f"{SEARCH} --risk 0.95",
+        CONFIG,
+        ("risk: profile jetson-nano", "too few measurements", "0.95", "fedsup-deploy profile build"),
+    ),
+    "clients that hold no images out": Case(
+        f"{SEARCH} --accuracy clients", CONFIG, ("clients hold no images out", "--set data.client_validation_fraction")
+    ),
+    "no predictor to predict with": Case(
+        f"{SEARCH} --accuracy predicted",
+        ARTIFACT,
+        ("no accuracy predictor in runs/digits", "fedsup-deploy fit-accuracy runs/digits"),
+    ),
+    "garbage for a predictor": Case(
+        SEARCH,
+        ARTIFACT,
+        ("accuracy.safetensors", "not a whole"),
+        put("runs/digits/accuracy.safetensors", b"\x10" + bytes(99)),
+    ),
+    "pickle for a predictor": Case(
+        SEARCH,
+        ARTIFACT,
+        ("accuracy.safetensors", "not a whole"),
+        put("runs/digits/accuracy.safetensors", pickle.dumps(Payload())),
+    ),
+    "supernet for a predictor": Case(
+        SEARCH,
+        ARTIFACT,
+        ("accuracy.safetensors", "is a supernet", "expected a accuracy"),
+        lambda folder: shutil.copy(
+            folder / "runs/digits/supernet.safetensors", folder / "runs/digits/accuracy.safetensors"
+        ),
+    ),
+    "fewer subnets than devices with nothing in common": Case(
+        "search --run runs/digits --profile narrow.yaml --profile wide.yaml --max-artifacts 1 --out found.json",
+        CONFIG,
+        ("max-artifacts: got 1", "of space digits fit all of narrow, wide", "at least 2"),
+        devices_with_nothing_in_common,
+    ),
+    "no subnets at all": Case(f"{SEARCH} --max-artifacts 0", USAGE, ("--max-artifacts", "0")),
+    "resuming another search": Case(
+        "search --profile jetson-nano --run runs/digits --seed 5 --resume",
+        CONFIG,
+        ("cannot resume runs/digits/search.json", "another search", "without --resume"),
+    ),
+    "resuming half a result": Case(
+        "search --profile jetson-nano --run runs/digits --resume",
+        ARTIFACT,
+        ("search.json", "search again"),
+        cut("runs/digits/search.json"),
+    ),
+    "predictor from next to nothing": Case(
+        "fit-accuracy runs/digits --evaluations 5", USAGE, ("--evaluations", "5", "20")
+    ),
+    "predictor from clients that hold no images out": Case(
+        "fit-accuracy runs/digits --accuracy clients", CONFIG, ("clients hold no images out",)
+    ),
     # Searches and bundles
     "search of another run": Case(EXPORT, ARTIFACT, ("search.json", "trained again", "search again"), other_weights),
     "half of a search": Case(EXPORT, ARTIFACT, ("search.json",), cut("runs/digits/search.json")),

@@ -5,6 +5,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,22 +101,108 @@ def test_ctrl_c_keeps_what_was_done_and_ends_everybody(words, later_s, undisturb
         assert rounds_of(shell.folder) == rounds_of(undisturbed)
 
 
+SEARCH = ("search", "--profile", "raspberry-pi-4", "--run", "runs/digits", "--max-macs", "500000")
+NUM_FEASIBLE = 87
+RESULT, UNFINISHED = "runs/digits/search.json", "runs/digits/search.json.unfinished"
+ACCURACY = "runs/digits/accuracy.safetensors"
+
+
+def without_seconds(document: Any) -> Any:
+    """Return a search.json without the only field that tells one search from the same again."""
+    if isinstance(document, dict):
+        return {key: without_seconds(value) for key, value in document.items() if key != "seconds"}
+    return [without_seconds(value) for value in document] if isinstance(document, list) else document
+
+
+def accuracies(folder: Path) -> list[str]:
+    """Return the whole lines of what a run keeps of its evaluations, the first of which says what they are about."""
+    [kept] = (folder / "runs" / "digits" / "evaluations").glob("measured-*.jsonl")
+    return [line for line in kept.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+
+
+@pytest.fixture(scope="module")
+def undisturbed_searcher(workshop, searched, tmp_path_factory, shell_in) -> Any:
+    """A shell in which nothing happens: with the run and all of its evaluations."""
+    shell = shell_in(tmp_path_factory.mktemp("undisturbed-search"))
+    shutil.copytree(workshop.folder / "runs" / "digits", shell.folder / "runs" / "digits")
+    return shell
+
+
+@pytest.fixture(scope="module")
+def undisturbed_search(undisturbed_searcher) -> Any:
+    """The document of a search that nothing happened to."""
+    return undisturbed_searcher.json(*SEARCH, "--accuracy", "measured")
+
+
+@pytest.fixture
+def unsearched(workshop, searched, shell) -> Any:
+    """A shell with a run in which nothing was evaluated, and the old result of another search."""
+    ignored = shutil.ignore_patterns("evaluations")
+    shutil.copytree(workshop.folder / "runs" / "digits", shell.folder / "runs" / "digits", ignore=ignored)
+    return shell
+
+
 @pytest.mark.parametrize("how", ["kill", "interrupt"])
-def test_a_search_that_does_not_end_leaves_the_old_result(how, workshop, searched, shell):
-    shutil.copytree(workshop.folder / "runs", shell.folder / "runs")
-    before = shell.content()
-    search = shell.start("search", "--profile", "raspberry-pi-4", "--run", "runs/digits")
-    search.wait_for("evaluation 13/")
+def test_a_search_that_is_stopped_leaves_the_old_result_and_goes_on(how, unsearched, undisturbed_search):
+    shell, before = unsearched, unsearched.content()
+    search = shell.start(*SEARCH)
+    search.wait_for("evaluation 27/")
     if how == "kill":
         search.kill()
     else:
         ended = search.interrupt()
         assert (ended.exit_code, ended.out) == (130, "")
-        assert ended.err.splitlines()[-1] == "interrupted"
+        assert ended.err.splitlines()[-1] == (
+            "interrupted: the same command with --resume goes on where it was stopped"
+        )
         assert "Traceback" not in ended.err
-
     assert search.survivors() == []
+    after = shell.content()
+    assert {name: after[name] for name in before} == before
+    added = after.keys() - before.keys()
+    assert UNFINISHED in added
+    assert all(name == UNFINISHED or name.startswith("runs/digits/evaluations") for name in added)
+    kept = accuracies(shell.folder)
+    assert 1 + 27 <= len(kept) < 1 + NUM_FEASIBLE
+
+    resumed = shell.run(*SEARCH, "--resume", "--json")
+
+    assert resumed.exit_code == 0, resumed.err
+    assert without_seconds(resumed.document) == without_seconds(undisturbed_search)
+    written = json.loads((shell.folder / RESULT).read_text(encoding="utf-8"))
+    assert {**written, "out": resumed.document["out"]} == resumed.document
+    assert not (shell.folder / UNFINISHED).exists()
+    every = accuracies(shell.folder)
+    assert every[: len(kept)] == kept, "what was found is not found again"
+    assert len({json.loads(line)["arch_id"] for line in every[1:]}) == len(every) - 1 == NUM_FEASIBLE
+    progress = [line.split()[1].rstrip(",") for line in resumed.err.splitlines() if line.startswith("evaluation ")]
+    assert (progress[0], progress[-1]) == (f"1/{NUM_FEASIBLE}", f"{NUM_FEASIBLE}/{NUM_FEASIBLE}"), "of the whole search"
+
+
+def test_a_finished_search_is_not_repeated(unsearched):
+    """Resumed once more it says what it found, and does nothing."""
+    shell, words = unsearched, (*SEARCH[:-1], "250000")
+    first = shell.json(*words)
+    before = shell.content()
+    again = shell.run(*words, "--resume", "--json")
+    assert (again.document, again.err) == (first, "")
     assert shell.content() == before
+
+
+def test_fitting_a_predictor_goes_on_where_it_was_killed(unsearched, undisturbed_searcher):
+    """With the same command: the same file, and nothing measured twice."""
+    shell, words, made = unsearched, ("fit-accuracy", "runs/digits", "--evaluations", "24"), ACCURACY
+    fitting = shell.start(*words)
+    fitting.wait_for("evaluation 12/24")
+    fitting.kill()
+    assert fitting.survivors() == []
+    assert not (shell.folder / made).exists()
+    kept = accuracies(shell.folder)
+    for each in (shell, undisturbed_searcher):
+        each.json(*words)
+    assert accuracies(shell.folder)[: len(kept)] == kept
+    assert len(accuracies(shell.folder)) == 1 + 24
+    assert (shell.folder / made).read_bytes() == (undisturbed_searcher.folder / made).read_bytes()
 
 
 def test_an_export_that_is_killed_leaves_whole_bundles_only(workshop, exported, shell):

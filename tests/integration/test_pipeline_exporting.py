@@ -13,10 +13,11 @@ import torch
 import yaml
 
 from fedsup_deploy import files
-from fedsup_deploy.artifact import weights
+from fedsup_deploy.artifact import runner, weights
 from fedsup_deploy.artifact.store import load_manifest
 from fedsup_deploy.cli.main import main
 from fedsup_deploy.config.schema import load_train_config
+from fedsup_deploy.device.building.assemble import device_facts
 from fedsup_deploy.device.profile import load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, GateError, OutputError
 from fedsup_deploy.events import read_events
@@ -255,6 +256,27 @@ def test_a_search_goes_with_its_run_wherever_that_was_moved(run, tmp_path, monke
     shutil.move(moved, tmp_path / "gone")
     with pytest.raises(ArtifactError, match="its run 'small' is neither beside it nor below runs/"):
         export(picks(Path(aside), tmp_path / "out"))
+
+
+def test_whether_the_limit_is_met_is_said_where_the_device_is_this_machine(run, mine, tmp_path):
+    """A generous limit, so that it is met however busy the machine; of another device nobody can say it here."""
+    document = yaml.safe_load(mine.read_text(encoding="utf-8"))
+    about = {"kind": "measured", "protocol": "quick", "date": "2026-01-31", "environment": "here"}
+    document["provenance"][next(iter(document["provenance"]))] = about
+    document |= {"device": device_facts(runner.environment(1)).model_dump(), "limits": {"latency_ms": 1000.0}}
+    mine.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    found = searching(run, str(mine), "x86-laptop")
+    here, other = export(picks(found, tmp_path / "out", profiles=(str(mine), "x86-laptop")))["bundles"]
+    assert (here["latency_limit"], other["latency_limit"]) == ("met", None)
+    measured = load_manifest(Path(here["folder"])).latency_measured
+    assert measured is not None
+    assert measured.limit is not None
+    assert measured.limit.limit_ms == 1000.0
+    assert measured.limit.measured_ms == measured.statistics.p10_ms
+    assert measured.protocol["name"] == "quick"
+    glanced = load_manifest(Path(other["folder"])).latency_measured
+    assert glanced is not None
+    assert glanced.limit is None
 
 
 def test_an_altered_bundle_is_not_timed(run, tmp_path):

@@ -16,7 +16,7 @@ from fedsup_deploy.artifact import weights
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.device.heldout import held_out_error
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
-from fedsup_deploy.errors import ArtifactError, ConfigError, FedsupError, InfeasibleError, OutputError
+from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FedsupError, InfeasibleError, OutputError
 from fedsup_deploy.pipeline.accuracy_file import load_predictor
 from fedsup_deploy.pipeline.evaluation import evaluate
 from fedsup_deploy.pipeline.predicting import fit_accuracy
@@ -135,7 +135,7 @@ CHEAP = {"latency_ms": 0.001}
         ({"max_artifacts": 0}, ConfigError, "max_artifacts: got 0, expected at least 1"),
         ({"accuracy": "predict"}, ConfigError, "unknown accuracy 'predict'; did you mean 'predicted'"),
         ({"accuracy": "predicted"}, ArtifactError, "no accuracy predictor in .*; make it: fedsup-deploy fit-accuracy"),
-        ({"accuracy": "clients"}, ConfigError, "clients hold no images out .* client_validation_fraction 0, expected"),
+        ({"accuracy": "clients"}, ConfigError, "clients hold no images out .*client_validation_fraction 0, expected"),
         ({"risk": 1.5}, ConfigError, "risk: got 1.5, expected a probability between 0 and 1"),
         ({"risk": 0.95}, ConfigError, "risk: profile raspberry-pi-4 holds too few measurements of networks it was"),
         ({"run": Path("nowhere")}, ArtifactError, "no run at nowhere"),
@@ -247,10 +247,11 @@ def latency(candidate: dict[str, Any]) -> float:
 
 def test_a_predicted_search_does_not_import_torch(predicting: Any, tmp_path: Path) -> None:
     own, _, _ = predicting
+    words = ["search", "--run", str(own), "--profile", "x86-laptop", "--out", str(tmp_path / "x.json"), "--json"]
     program = f"""
 import sys
 from fedsup_deploy.cli.main import main
-code = main(["search", "--run", {str(own)!r}, "--profile", "x86-laptop", "--out", {str(tmp_path / "x.json")!r}, "--json"])
+code = main({words!r})
 print(code, [name for name in ("torch", "sklearn", "pymoo") if name in sys.modules], file=sys.stderr)
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -310,7 +311,7 @@ def test_with_a_risk_the_upper_bound_meets_the_limit(predicting: Any, tmp_path: 
     """Of 19 networks the slowest took 1.5 times as long as predicted: at 95 % that is the bound."""
     own, _, _ = predicting
     profile = with_ratios(*[1.0] * 18, 1.5)
-    limits = {"latency_ms": 0.9}
+    limits = {"latency_ms": 1.2}
     plain, safe = (
         search(SearchRequest([profile], own, limits, risk=risk, out=tmp_path / "found.json"))["results"][0]
         for risk in (None, 0.95)
@@ -319,8 +320,8 @@ def test_with_a_risk_the_upper_bound_meets_the_limit(predicting: Any, tmp_path: 
     assert 0 < safe["num_feasible"] < plain["num_feasible"]
     for candidate in safe["candidates"]:
         assert candidate["latency_upper_ms"] == pytest.approx(1.5 * candidate["latency_ms_predicted"])
-        assert candidate["latency_upper_ms"] <= 0.9
-    assert max(each["latency_ms_predicted"] for each in plain["candidates"]) > 0.6
+        assert candidate["latency_upper_ms"] <= 1.2
+    assert max(each["latency_ms_predicted"] for each in plain["candidates"]) > 0.8
     assert all(each["latency_upper_ms"] is None for each in plain["candidates"])
 
 
@@ -333,7 +334,7 @@ def test_what_only_the_bound_breaks_is_infeasible_at_that_risk(predicting: Any, 
     assert search(request)["results"][0]["num_feasible"] >= 1
     with pytest.raises(InfeasibleError, match="no subnet fits raspberry-pi-4: latency_ms"):
         search(dataclasses.replace(request, risk=0.95))
-    with pytest.raises(ConfigError, match="too few measurements .* with a probability of 0.99; build or fit one"):
+    with pytest.raises(ConfigError, match=r"too few measurements .* with a probability of 0\.99; build or fit one"):
         search(dataclasses.replace(request, risk=0.99))
 
 
@@ -342,7 +343,7 @@ def test_what_only_the_bound_breaks_is_infeasible_at_that_risk(predicting: Any, 
 
 def test_a_fleet_shares_architectures(predicting: Any, tmp_path: Path) -> None:
     own, _, _ = predicting
-    limits = {"raspberry-pi-4": 0.5, "x86-laptop": 100.0}
+    limits = {"raspberry-pi-4": 0.8, "x86-laptop": 100.0}
     profiles = [
         load_profile(name).model_copy(
             update={"limits": load_profile(name).limits.model_copy(update={"latency_ms": most})}
@@ -361,14 +362,12 @@ def test_a_fleet_shares_architectures(predicting: Any, tmp_path: Path) -> None:
 # Resuming
 
 
-class StopError(Exception):
-    """What a listener raises to stop a search where it is."""
-
-
 def stop_at(done: int) -> Any:
+    """A listener that stops the search as Ctrl-C does, at an accuracy."""
+
     def listener(event: dict[str, Any]) -> None:
         if event["event"] == "evaluation" and event["done"] == done:
-            raise StopError
+            raise KeyboardInterrupt
 
     return listener
 
@@ -397,7 +396,7 @@ def document_of(result: dict[str, Any]) -> Any:
 def test_resumed_it_ends_with_the_same_document(fresh: SearchRequest, uninterrupted: dict[str, Any], done: int) -> None:
     """Stopped in the first turn and in the second; what was found by then is not found again."""
     assert fresh.run is not None
-    with pytest.raises(StopError):
+    with pytest.raises(KeyboardInterrupt):
         search(fresh, [stop_at(done)])
     assert not (fresh.run / "search.json").exists()
     assert (fresh.run / "search.json.unfinished").exists()
@@ -434,11 +433,24 @@ CHANGES = (
 )
 
 
+def test_a_search_that_fails_leaves_nothing_to_resume(fresh: SearchRequest) -> None:
+    """It was not stopped: a second time it would fail as well."""
+    assert fresh.run is not None
+
+    def fail(event: dict[str, Any]) -> None:
+        if event["event"] == "evaluation":
+            raise DataError("the images are gone")
+
+    with pytest.raises(DataError):
+        search(fresh, [fail])
+    assert not list(fresh.run.glob("*search.json*"))
+
+
 @pytest.mark.parametrize("change", CHANGES)
 def test_another_search_is_not_resumed(fresh: SearchRequest, change: dict[str, Any]) -> None:
     """Neither one that was stopped nor one that is finished; both stay as they are."""
     assert fresh.run is not None
-    with pytest.raises(StopError):
+    with pytest.raises(KeyboardInterrupt):
         search(fresh, [stop_at(1)])
     for finish in (False, True):
         if finish:
@@ -454,7 +466,7 @@ def test_another_search_is_not_resumed(fresh: SearchRequest, change: dict[str, A
 def test_without_resume_a_stopped_search_is_begun_anew(fresh: SearchRequest, uninterrupted: dict[str, Any]) -> None:
     """Of another request; what it left is no hindrance, and what had been evaluated is known."""
     assert fresh.run is not None
-    with pytest.raises(StopError):
+    with pytest.raises(KeyboardInterrupt):
         search(dataclasses.replace(fresh, seed=9), [stop_at(2)])
     assert document_of(search(dataclasses.replace(fresh, resume=False))) == document_of(uninterrupted)
     assert not (fresh.run / "search.json.unfinished").exists()

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from fedsup_deploy import registry, rng
 from fedsup_deploy.errors import ConfigError
@@ -95,6 +95,22 @@ def test_the_seed_alone_decides_every_kind_whatever_threads_there_are(
             predictor = fit(digits_space, *measured, kind, 7)
         found.append(predictor.predict(digits_space.enumerate_genes()).tobytes())
     assert found == found[:1] * 3
+
+
+def test_a_fit_takes_one_thread_whatever_is_allowed(
+    digits_space: SearchSpace, measured: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several would add up in another order; on small tables nobody would notice."""
+    seen: list[int] = []
+
+    class Watching:
+        def fit(self, *_: Any) -> None:
+            seen.extend(library["num_threads"] for library in threadpool_info())
+
+    monkeypatch.setattr(accuracy, "ridge", lambda _seed: Watching())
+    with threadpool_limits(2):
+        fit(digits_space, *measured, "ridge", 0)
+    assert set(seen) == {1}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -227,10 +227,12 @@ def test_where_accuracy_is_predicted_it_evolves_once(
     problem = problem_of(huge_space, make_target(macs=3_000_000), predictor)
     monkeypatch.setattr(nsga, "_GENERATIONS", 5)
     monkeypatch.setattr(evolution, "fit", None)
-    parts = list(turns(EvolutionSearcher(problem, 0, 80), lambda genes_KG: Scores(predictor.predict(genes_KG))))
-    assert len(parts) == 1
-    assert 1 <= len(parts[0]) <= 80
-    check(problem, parts[0])
+    for evaluations, expected in ((80, 80), (300, 100)):
+        searcher = EvolutionSearcher(problem, 0, evaluations)
+        parts = list(turns(searcher, lambda genes_KG: Scores(predictor.predict(genes_KG))))
+        assert len(parts) == 1
+        assert 0.9 * expected <= len(parts[0]) <= expected, "a generation at most"
+        check(problem, parts[0])
 
 
 def test_with_half_as_many_evaluations_it_finds_the_best(digits_space: SearchSpace, make_target: MakeTarget) -> None:

@@ -33,11 +33,11 @@ from fedsup_deploy.errors import InfeasibleError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.pipeline.profiling import load_space
 from fedsup_deploy.pipeline.searching import target_for
-from fedsup_deploy.searchers.method import open_search
+from fedsup_deploy.searchers.methods.choice import open_search
 from fedsup_deploy.searchers.pool import Pool, make_pool
 from fedsup_deploy.searchers.pricing import Target, price
 from fedsup_deploy.searchers.problem import pose
-from fedsup_deploy.searchers.score import Scores
+from fedsup_deploy.searchers.scoring.score import Scores
 from fedsup_deploy.searchers.searcher import run_searches
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.cost import costs_of

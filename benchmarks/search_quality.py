@@ -37,13 +37,13 @@ from fedsup_deploy.device.profile import load_profile
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.pipeline.searching import target_for
 from fedsup_deploy.resources import find
-from fedsup_deploy.searchers import nsga
-from fedsup_deploy.searchers.method import open_search
+from fedsup_deploy.searchers.methods import nsga
+from fedsup_deploy.searchers.methods.choice import open_search
 from fedsup_deploy.searchers.objective import front
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import price
 from fedsup_deploy.searchers.problem import Problem, pose
-from fedsup_deploy.searchers.score import FloatArray, Scores
+from fedsup_deploy.searchers.scoring.score import FloatArray, Scores
 from fedsup_deploy.searchers.searcher import Searcher
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.plan import BoolArray, IntArray, Layer, NetworkPlan

@@ -40,14 +40,14 @@ TABLES: dict[str, dict[str, str]] = {
         "fitted": "fedsup_deploy.device.predictor:FittedPredictor",
     },
     "accuracy": {
-        "ridge": "fedsup_deploy.searchers.accuracy:ridge",
-        "boosting": "fedsup_deploy.searchers.accuracy:boosting",
-        "mlp": "fedsup_deploy.searchers.accuracy:mlp",
+        "ridge": "fedsup_deploy.searchers.scoring.predictor:ridge",
+        "boosting": "fedsup_deploy.searchers.scoring.predictor:boosting",
+        "mlp": "fedsup_deploy.searchers.scoring.predictor:mlp",
     },
     "searcher": {
-        "exact": "fedsup_deploy.searchers.exact:ExactSearcher",
-        "evolution": "fedsup_deploy.searchers.evolution:EvolutionSearcher",
-        "random": "fedsup_deploy.searchers.random:RandomSearcher",
+        "exact": "fedsup_deploy.searchers.methods.exact:ExactSearcher",
+        "evolution": "fedsup_deploy.searchers.methods.evolution:EvolutionSearcher",
+        "random": "fedsup_deploy.searchers.methods.random:RandomSearcher",
     },
     "exporter": {
         "onnx": "fedsup_deploy.export.onnx:OnnxExporter",

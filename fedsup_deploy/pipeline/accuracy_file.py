@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fedsup_deploy import files, registry
 from fedsup_deploy.artifact.weights import read_arrays, write_arrays
 from fedsup_deploy.errors import ArtifactError
-from fedsup_deploy.searchers.accuracy import (
+from fedsup_deploy.searchers.scoring.predictor import (
     MIN_MEASURED,
     AccuracyPredictor,
     FittedAccuracy,
@@ -24,7 +24,7 @@ from fedsup_deploy.searchers.accuracy import (
     ListedAccuracy,
     fit,
 )
-from fedsup_deploy.searchers.score import FloatArray
+from fedsup_deploy.searchers.scoring.score import FloatArray
 from fedsup_deploy.space.plan import IntArray
 from fedsup_deploy.space.search_space import SearchSpace
 

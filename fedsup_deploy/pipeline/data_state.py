@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from fedsup_deploy import files
 from fedsup_deploy.config.schema import TrainConfig
-from fedsup_deploy.searchers.journal import Journal
+from fedsup_deploy.searchers.scoring.journal import Journal
 from fedsup_deploy.version import __version__
 
 #: The file in which fingerprints are kept.

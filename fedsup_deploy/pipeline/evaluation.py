@@ -13,7 +13,7 @@ from fedsup_deploy.pipeline.federation import load_supernet, open_run_engine
 from fedsup_deploy.pipeline.recalibration import calibrate
 from fedsup_deploy.pipeline.runs import Run, open_run
 from fedsup_deploy.recalibrate.pooled import PooledStatistics
-from fedsup_deploy.searchers.score import Score
+from fedsup_deploy.searchers.scoring.score import Score
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.supernet.model import Subnet

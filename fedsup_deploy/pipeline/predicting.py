@@ -12,7 +12,7 @@ from fedsup_deploy.pipeline.accuracy_file import Findings, StoredPredictor, save
 from fedsup_deploy.pipeline.runs import ACCURACY, newest_run, open_run
 from fedsup_deploy.pipeline.scoring import CLIENTS, MEASURED
 from fedsup_deploy.pipeline.searching import open_evaluation
-from fedsup_deploy.searchers.accuracy import MIN_MEASURED, compare_kinds, fit
+from fedsup_deploy.searchers.scoring.predictor import MIN_MEASURED, compare_kinds, fit
 from fedsup_deploy.space.plan import IntArray
 from fedsup_deploy.space.sampling import random_genes
 from fedsup_deploy.space.search_space import SearchSpace

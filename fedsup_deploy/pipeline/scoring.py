@@ -14,8 +14,8 @@ from fedsup_deploy import files
 from fedsup_deploy.errors import ConfigError, DataError
 from fedsup_deploy.pipeline.data_state import IMAGES
 from fedsup_deploy.pipeline.runs import EVALUATIONS, Run
-from fedsup_deploy.searchers.score import Score
-from fedsup_deploy.searchers.score_cache import ScoreCache
+from fedsup_deploy.searchers.scoring.cache import ScoreCache
+from fedsup_deploy.searchers.scoring.score import Score
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.version import __version__
 

@@ -20,15 +20,15 @@ from fedsup_deploy.pipeline.accuracy_file import StoredPredictor, load_predictor
 from fedsup_deploy.pipeline.runs import ACCURACY, Run, newest_run, open_run
 from fedsup_deploy.pipeline.scoring import CLIENTS, MEASURED, open_scorer
 from fedsup_deploy.registry import nearest
-from fedsup_deploy.searchers.accuracy import AccuracyPredictor
-from fedsup_deploy.searchers.method import AUTO, open_search
+from fedsup_deploy.searchers.methods.choice import AUTO, open_search
 from fedsup_deploy.searchers.objective import effective_limits
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.searchers.problem import pose
 from fedsup_deploy.searchers.recording import check_fleet, record
 from fedsup_deploy.searchers.result import SCHEMA, AccuracyModel, NamedHash, SearchResult, load_result
-from fedsup_deploy.searchers.score import Score, Scores
+from fedsup_deploy.searchers.scoring.predictor import AccuracyPredictor
+from fedsup_deploy.searchers.scoring.score import Score, Scores
 from fedsup_deploy.searchers.searcher import Evaluate, run_searches
 from fedsup_deploy.space.plan import IntArray
 

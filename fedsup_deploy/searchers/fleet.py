@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from fedsup_deploy.errors import ConfigError
-from fedsup_deploy.searchers.score import FloatArray
+from fedsup_deploy.searchers.scoring.score import FloatArray
 from fedsup_deploy.space.plan import BoolArray, IntArray
 
 #: Profiles whose sets are numbers of 63 bits.

@@ -10,11 +10,11 @@ import numpy as np
 
 from fedsup_deploy.errors import InfeasibleError
 from fedsup_deploy.events import EventLog
-from fedsup_deploy.searchers.accuracy import AccuracyPredictor
 from fedsup_deploy.searchers.infeasible import explain_infeasible
 from fedsup_deploy.searchers.objective import within
 from fedsup_deploy.searchers.pool import Pool
 from fedsup_deploy.searchers.pricing import Prices, Target, price
+from fedsup_deploy.searchers.scoring.predictor import AccuracyPredictor
 from fedsup_deploy.space.plan import BoolArray, IntArray
 
 

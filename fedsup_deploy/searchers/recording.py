@@ -16,7 +16,7 @@ from fedsup_deploy.searchers.fleet import FleetChoice, choose_artifacts
 from fedsup_deploy.searchers.pricing import Prices, Target, price
 from fedsup_deploy.searchers.problem import Problem
 from fedsup_deploy.searchers.result import Candidate, DeviceResult, Fleet, FleetOption, front_and_pick
-from fedsup_deploy.searchers.score import Scores
+from fedsup_deploy.searchers.scoring.score import Scores
 from fedsup_deploy.searchers.searcher import Outcome
 from fedsup_deploy.space.plan import IntArray
 from fedsup_deploy.space.sampling import row_keys

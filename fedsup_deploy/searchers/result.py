@@ -17,7 +17,7 @@ from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.registry import nearest
 from fedsup_deploy.searchers import objective
 from fedsup_deploy.searchers.objective import Limits
-from fedsup_deploy.searchers.score import Scores
+from fedsup_deploy.searchers.scoring.score import Scores
 from fedsup_deploy.space.architecture import Architecture
 
 SCHEMA: Final = 1

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from fedsup_deploy.searchers.problem import Problem
-from fedsup_deploy.searchers.score import Scores
+from fedsup_deploy.searchers.scoring.score import Scores
 from fedsup_deploy.space.plan import IntArray
 
 #: Accuracies to measure when nobody says how many.

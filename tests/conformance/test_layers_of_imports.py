@@ -110,7 +110,8 @@ def test_the_rule_sees_what_it_should() -> None:
     assert "cli.tables" not in set(imports("cli.output", at_import_time=True))
     assert problem_with("space.plan", "supernet.model") == "space.plan imports supernet.model, which is above it"
     assert (
-        problem_with("searchers.exact", "device.predictor") == "searchers.exact imports device.predictor, its sibling"
+        problem_with("searchers.methods.exact", "device.predictor")
+        == "searchers.methods.exact imports device.predictor, its sibling"
     )
     assert problem_with("device.profile", "artifact.store") is not None
     assert problem_with("searchers.pricing", "device.profile") is None

@@ -17,7 +17,7 @@ from fedsup_deploy.searchers.objective import within
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import price
 from fedsup_deploy.searchers.problem import Problem, pose
-from fedsup_deploy.searchers.score import Scores
+from fedsup_deploy.searchers.scoring.score import Scores
 from fedsup_deploy.searchers.searcher import Searcher
 from fedsup_deploy.space.search_space import SearchSpace
 

@@ -27,7 +27,7 @@ from fedsup_deploy.pipeline.scoring import client_scores, measured_scores, open_
 from fedsup_deploy.pipeline.training import train
 from fedsup_deploy.recalibrate.fold import affines
 from fedsup_deploy.recalibrate.pooled import ChannelSums, PooledStatistics
-from fedsup_deploy.searchers.score import Score
+from fedsup_deploy.searchers.scoring.score import Score
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.supernet.normalization import BY_BATCH, FixedAffine, SumCollector
 

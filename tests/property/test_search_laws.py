@@ -16,13 +16,13 @@ from fedsup_deploy.errors import InfeasibleError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.pipeline.searching import target_for
 from fedsup_deploy.resources import find
-from fedsup_deploy.searchers.method import open_search
+from fedsup_deploy.searchers.methods.choice import open_search
 from fedsup_deploy.searchers.objective import front
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.problem import pose
 from fedsup_deploy.searchers.recording import record
 from fedsup_deploy.searchers.result import DeviceResult
-from fedsup_deploy.searchers.score import Scores
+from fedsup_deploy.searchers.scoring.score import Scores
 from fedsup_deploy.searchers.searcher import run_searches
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.cost import costs_of

@@ -14,8 +14,11 @@ from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.device.latency import FittedLatency
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import Calibration, DeviceProfile, Energy, load_profile
-from fedsup_deploy.searchers.dominance import undominated
-from fedsup_deploy.searchers.labels import (
+from fedsup_deploy.searchers.objective import Limits, front, within
+from fedsup_deploy.searchers.pricing import Prices, Target, price
+from fedsup_deploy.searchers.stages.dominance import undominated
+from fedsup_deploy.searchers.stages.front import AdditiveAccuracy, front_over_stages, is_additive
+from fedsup_deploy.searchers.stages.labels import (
     ACTIVATIONS,
     LATENCY,
     LOSS,
@@ -26,9 +29,6 @@ from fedsup_deploy.searchers.labels import (
     best_paths,
     combined,
 )
-from fedsup_deploy.searchers.objective import Limits, front, within
-from fedsup_deploy.searchers.pricing import Prices, Target, price
-from fedsup_deploy.searchers.stages import AdditiveAccuracy, front_over_stages, is_additive
 from fedsup_deploy.space.cost import OP_KINDS
 from fedsup_deploy.space.search_space import SearchSpace
 

@@ -273,6 +273,15 @@ measured = st.fixed_dictionaries(
                 }
             )
         ),
+        "limit": nullable(
+            st.fixed_dictionaries(
+                {
+                    "limit_ms": st.floats(1e-3, 1e3),
+                    "measured_ms": times,
+                    "verdict": st.sampled_from(["met", "not met", "undecided"]),
+                }
+            )
+        ),
     }
 )
 predictor_errors = st.fixed_dictionaries(

@@ -12,15 +12,15 @@ import pytest
 from fedsup_deploy import files
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog
-from fedsup_deploy.searchers.accuracy import fit
-from fedsup_deploy.searchers.method import open_search
+from fedsup_deploy.searchers.methods.choice import open_search
 from fedsup_deploy.searchers.objective import front
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.searchers.problem import pose
 from fedsup_deploy.searchers.recording import check_fleet, record
 from fedsup_deploy.searchers.result import SCHEMA, AccuracyModel, NamedHash, SearchResult, load_result
-from fedsup_deploy.searchers.score import Scores
+from fedsup_deploy.searchers.scoring.predictor import fit
+from fedsup_deploy.searchers.scoring.score import Scores
 from fedsup_deploy.searchers.searcher import Outcome, run_searches
 from fedsup_deploy.space.sampling import random_genes
 from fedsup_deploy.space.search_space import SearchSpace

@@ -10,14 +10,14 @@ from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.resources import find
-from fedsup_deploy.searchers.accuracy import FittedAccuracy, fit
-from fedsup_deploy.searchers.exact import ExactSearcher
-from fedsup_deploy.searchers.method import auto_method, open_search
+from fedsup_deploy.searchers.methods.choice import auto_method, open_search
+from fedsup_deploy.searchers.methods.exact import ExactSearcher
+from fedsup_deploy.searchers.methods.random import RandomSearcher
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.searchers.problem import Problem, pose
-from fedsup_deploy.searchers.random import RandomSearcher
-from fedsup_deploy.searchers.score import Scores
+from fedsup_deploy.searchers.scoring.predictor import FittedAccuracy, fit
+from fedsup_deploy.searchers.scoring.score import Scores
 from fedsup_deploy.searchers.searcher import DEFAULT_EVALUATIONS, Search, run_searches
 from fedsup_deploy.space import sampling
 from fedsup_deploy.space.cost import costs_of

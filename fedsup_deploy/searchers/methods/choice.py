@@ -3,7 +3,7 @@
 from typing import Final
 
 from fedsup_deploy import registry
-from fedsup_deploy.searchers.exact import is_provable
+from fedsup_deploy.searchers.methods.exact import is_provable
 from fedsup_deploy.searchers.problem import Problem
 from fedsup_deploy.searchers.searcher import DEFAULT_EVALUATIONS, Search, Searcher
 

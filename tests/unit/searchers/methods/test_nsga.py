@@ -8,8 +8,8 @@ import pytest
 
 from fedsup_deploy import rng
 from fedsup_deploy.events import EventLog
-from fedsup_deploy.searchers import nsga
-from fedsup_deploy.searchers.nsga import evolve, most_promising
+from fedsup_deploy.searchers.methods import nsga
+from fedsup_deploy.searchers.methods.nsga import evolve, most_promising
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.searchers.problem import Problem, pose

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from fedsup_deploy.events import EventLog
-from fedsup_deploy.searchers import evolution, nsga
-from fedsup_deploy.searchers.accuracy import fit
-from fedsup_deploy.searchers.evolution import EvolutionSearcher
+from fedsup_deploy.searchers.methods import evolution, nsga
+from fedsup_deploy.searchers.methods.evolution import EvolutionSearcher
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.searchers.problem import Problem, pose
-from fedsup_deploy.searchers.score import Scores
+from fedsup_deploy.searchers.scoring.predictor import fit
+from fedsup_deploy.searchers.scoring.score import Scores
 from fedsup_deploy.searchers.searcher import DEFAULT_EVALUATIONS
 from fedsup_deploy.space.cost import costs_of
 from fedsup_deploy.space.sampling import random_genes

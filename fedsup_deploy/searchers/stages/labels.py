@@ -18,8 +18,8 @@ from typing import Final
 import numpy as np
 
 from fedsup_deploy.errors import ConfigError
-from fedsup_deploy.searchers.dominance import undominated
 from fedsup_deploy.searchers.objective import FloatArray
+from fedsup_deploy.searchers.stages.dominance import undominated
 from fedsup_deploy.space.plan import BoolArray, IntArray
 
 #: Columns of costs: all are sums over the steps but the last, which is the maximum.

@@ -9,8 +9,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from fedsup_deploy import registry, rng
 from fedsup_deploy.errors import ConfigError
-from fedsup_deploy.searchers import accuracy
-from fedsup_deploy.searchers.accuracy import ListedAccuracy, compare_kinds, fit, judge, one_hot
+from fedsup_deploy.searchers.scoring import predictor as accuracy
+from fedsup_deploy.searchers.scoring.predictor import ListedAccuracy, compare_kinds, fit, judge, one_hot
 from fedsup_deploy.space.search_space import SearchSpace
 
 KINDS = registry.names("accuracy")

@@ -18,10 +18,10 @@ from typing import Final
 import numpy as np
 
 from fedsup_deploy import rng
-from fedsup_deploy.searchers.accuracy import AccuracyPredictor, fit
 from fedsup_deploy.searchers.objective import front
 from fedsup_deploy.searchers.problem import Problem
-from fedsup_deploy.searchers.score import FloatArray, Scores
+from fedsup_deploy.searchers.scoring.predictor import AccuracyPredictor, fit
+from fedsup_deploy.searchers.scoring.score import FloatArray, Scores
 from fedsup_deploy.searchers.searcher import DEFAULT_EVALUATIONS
 from fedsup_deploy.space.plan import IntArray
 from fedsup_deploy.space.sampling import row_keys
@@ -98,7 +98,7 @@ class EvolutionSearcher:
         self, predictors: Sequence[AccuracyPredictor], count: int, generator: np.random.Generator
     ) -> IntArray:
         """Return the most promising `count` of what is not known, shape (K, G)."""
-        from fedsup_deploy.searchers.nsga import most_promising
+        from fedsup_deploy.searchers.methods.nsga import most_promising
 
         problem, objectives = self._problem, _objectives(predictors)
         is_listed = problem.pool.is_complete
@@ -113,7 +113,7 @@ class EvolutionSearcher:
 
     def _evolved(self, objectives: Objectives, num_objectives: int, generator: np.random.Generator) -> IntArray:
         """Return what evolution on a prediction ends with, shape (N, G)."""
-        from fedsup_deploy.searchers.nsga import evolve
+        from fedsup_deploy.searchers.methods.nsga import evolve
 
         drawn = self._problem.genes[_spread(self._problem, _FIRST_GENERATION, generator)]
         first_NG = np.unique(np.concatenate([self._known_front(), drawn]), axis=0)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fedsup_deploy.errors import ArtifactError
-from fedsup_deploy.searchers.score import Score
-from fedsup_deploy.searchers.score_cache import ScoreCache
+from fedsup_deploy.searchers.scoring.cache import ScoreCache
+from fedsup_deploy.searchers.scoring.score import Score
 from fedsup_deploy.space.search_space import SearchSpace
 
 ABOUT = {"supernet": "aa", "data": "bb"}

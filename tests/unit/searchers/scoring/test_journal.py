@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from fedsup_deploy.errors import ArtifactError, OutputError
-from fedsup_deploy.searchers.journal import Journal
+from fedsup_deploy.searchers.scoring.journal import Journal
 
 ABOUT = {"of": "numbers"}
 
 _WRITER = """
     import os, signal, sys
     from pathlib import Path
-    from fedsup_deploy.searchers.journal import Journal
+    from fedsup_deploy.searchers.scoring.journal import Journal
 
     name, count = sys.argv[2], int(sys.argv[3])
     journal = Journal(Path(sys.argv[1]), {"of": "numbers"})

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fedsup_deploy import registry, rng
 from fedsup_deploy.errors import ConfigError
-from fedsup_deploy.searchers.score import FloatArray
-from fedsup_deploy.searchers.stages import AdditiveAccuracy
+from fedsup_deploy.searchers.scoring.score import FloatArray
+from fedsup_deploy.searchers.stages.front import AdditiveAccuracy
 from fedsup_deploy.space.plan import IntArray
 from fedsup_deploy.space.sampling import row_keys
 from fedsup_deploy.space.search_space import SearchSpace
@@ -28,6 +28,7 @@ _FOLDS: Final = 5
 _HELD_OUT_SHARE: Final = 5
 # Rows encoded at once.
 _ROWS: Final = 20_000
+_DIGITS: Final = 9
 
 
 class Regression(Protocol):
@@ -94,7 +95,8 @@ class FittedAccuracy:
             self._regression.predict(one_hot(self._space, genes_NG[start : start + _ROWS]))
             for start in range(0, len(genes_NG), _ROWS)
         ]
-        accuracy_N: FloatArray = np.clip(np.concatenate([np.empty(0), *parts]), 0.0, 1.0)
+        # The last digits of a matrix product depend on how many rows it has.
+        accuracy_N: FloatArray = np.clip(np.round(np.concatenate([np.empty(0), *parts]), _DIGITS), 0.0, 1.0)
         return accuracy_N
 
     def additive(self) -> AdditiveAccuracy | None:

@@ -1,10 +1,10 @@
 """Search whose pick and front are proven: nothing feasible in the space is better, under the models it is given."""
 
 from fedsup_deploy.errors import ConfigError
-from fedsup_deploy.searchers.accuracy import FittedAccuracy
 from fedsup_deploy.searchers.problem import Problem
+from fedsup_deploy.searchers.scoring.predictor import FittedAccuracy
 from fedsup_deploy.searchers.searcher import FixedOrder
-from fedsup_deploy.searchers.stages import AdditiveAccuracy, front_over_stages, is_additive
+from fedsup_deploy.searchers.stages.front import AdditiveAccuracy, front_over_stages, is_additive
 from fedsup_deploy.space.plan import IntArray
 
 

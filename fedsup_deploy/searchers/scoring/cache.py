@@ -14,8 +14,8 @@ import numpy as np
 
 from fedsup_deploy import files
 from fedsup_deploy.errors import ArtifactError
-from fedsup_deploy.searchers.journal import Journal
-from fedsup_deploy.searchers.score import Score, Scores
+from fedsup_deploy.searchers.scoring.journal import Journal
+from fedsup_deploy.searchers.scoring.score import Score, Scores
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.plan import IntArray
 from fedsup_deploy.space.search_space import SearchSpace

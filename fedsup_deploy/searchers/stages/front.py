@@ -1,8 +1,8 @@
 """Exact search in spaces too large to list, where accuracy is a sum over choices and latency a sum over layers.
 
 It decides from input to output and remembers, of all that reach a block with the same resolution and channels, only
-what no other beats: see `fedsup_deploy.searchers.labels`. Layers cost what pricing says that they cost; nothing here
-knows a formula. It evaluates nothing.
+what no other beats: see `fedsup_deploy.searchers.stages.labels`. Layers cost what pricing says that they cost; nothing
+here knows a formula. It evaluates nothing.
 
 Shapes: G genes, N architectures, S states before a step, O options of a step, K results.
 """
@@ -15,10 +15,11 @@ from typing import Final
 import numpy as np
 
 from fedsup_deploy.device.latency import FittedLatency, RooflineLatency
-from fedsup_deploy.searchers import labels, objective
-from fedsup_deploy.searchers.labels import ACTIVATIONS, LATENCY, LOSS, MACS, PARAMS, Most, Step
+from fedsup_deploy.searchers import objective
 from fedsup_deploy.searchers.objective import FloatArray
 from fedsup_deploy.searchers.pricing import Target, price
+from fedsup_deploy.searchers.stages import labels
+from fedsup_deploy.searchers.stages.labels import ACTIVATIONS, LATENCY, LOSS, MACS, PARAMS, Most, Step
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.plan import BoolArray, IntArray, Layer, NetworkPlan
 from fedsup_deploy.space.search_space import SearchSpace

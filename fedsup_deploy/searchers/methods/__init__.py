@@ -1,0 +1,1 @@
+"""How a search proposes: exhaustively, by evolution, at random; and which of these suits a problem."""

@@ -1,0 +1,1 @@
+"""Exact search from stage to stage, in spaces too large to list. Knows neither accuracy nor latency models."""

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from search_quality import TABLE, read_accuracies
+from search_quality import SPACE, TABLE, read_accuracies
 from threadpoolctl import threadpool_limits
 
 from fedsup_deploy import rng
@@ -70,7 +70,7 @@ def main() -> None:
     """Search, measure, and print how often a limit was broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", type=Path, required=True, help="profile of this machine")
-    parser.add_argument("--space", default="fedsup-mobilenet", help="what it was built for: a name, file or run")
+    parser.add_argument("--space", default=str(SPACE), help="what it was built for: a name, file or run")
     parser.add_argument("--table", type=Path, default=TABLE, help="columns: one per gene, accuracy, num_macs")
     parser.add_argument("--method", default="evolution", help="the searcher")
     parser.add_argument("--evaluations", type=int, default=100)

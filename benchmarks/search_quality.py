@@ -51,6 +51,7 @@ from fedsup_deploy.space.sampling import random_genes, row_keys
 from fedsup_deploy.space.search_space import SearchSpace
 
 TABLE = Path(__file__).parent / "tables" / "fashion-mnist.csv.gz"
+SPACE = TABLE.with_name("fashion-mnist-space.yaml")
 LIMIT_QUANTILE = 0.3
 # Architectures of a pool that is a sample of the space.
 NUM_IN_POOL = 2_000
@@ -157,7 +158,7 @@ def main() -> None:
     """Search, and print how near the best it came."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", type=Path, default=TABLE, help="columns: one per gene, accuracy, num_macs")
-    parser.add_argument("--space", default="fedsup-mobilenet", help="the space of the table")
+    parser.add_argument("--space", default=str(SPACE), help="the space of the table")
     parser.add_argument("--profile", default="raspberry-pi-4")
     parser.add_argument("--evaluations", type=int, default=250)
     parser.add_argument("--population", type=int, default=50, help="of NSGA-II without a predictor")

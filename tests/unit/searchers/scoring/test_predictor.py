@@ -133,9 +133,18 @@ def test_ridge_is_the_sum_that_it_says_it_is(digits_space: SearchSpace, measured
     assert additive is not None
     assert [len(values) for values in additive.values] == list(digits_space.num_choices)
     expected_N = additive.intercept + sum(values[genes_NG[:, gene]] for gene, values in enumerate(additive.values))
-    np.testing.assert_allclose(predictor.predict(genes_NG), expected_N, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(predictor.predict(genes_NG), expected_N, rtol=0, atol=1e-9)
     np.testing.assert_allclose(additive.of(genes_NG), expected_N, rtol=0, atol=1e-12)
     assert np.ptp(expected_N) > 0.01
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prediction_does_not_depend_on_how_many_are_made(
+    kind: str, digits_space: SearchSpace, measured: tuple[Any, Any]
+) -> None:
+    predictor, genes_NG = fit(digits_space, *measured, kind, 0), digits_space.enumerate_genes()
+    alone = [float(predictor.predict(genes_NG[index : index + 1])[0]) for index in range(0, len(genes_NG), 9)]
+    assert predictor.predict(genes_NG)[::9].tolist() == alone
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "ridge"])

@@ -91,7 +91,8 @@ def _row(part: Part, row: int, count: int) -> Part:
     """Return the part of one of the architectures, in plain integers, without inactive layers."""
 
     def plain(values: Any) -> int:
-        return int(np.broadcast_to(values, (count,))[row])
+        # What all have in common is a single number, or an array of one.
+        return int(values[row if len(values) == count else 0]) if isinstance(values, np.ndarray) else int(values)
 
     def layer_at(layer: Layer) -> Layer:
         return with_numbers(layer, plain, is_active=True)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.config.schema import TrainConfig, load_train_config
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.events import Listener
+
+if TYPE_CHECKING:
+    from fedsup_deploy.pipeline.searching import SearchRequest
 
 Listeners = tuple[Listener, ...]
 
@@ -89,8 +92,7 @@ def search(
     """
     from fedsup_deploy.pipeline import searching
 
-    run_path = None if run is None else Path(run)
-    return searching.search(searching.SearchRequest(profiles, run_path, dict(limits or {}), **options), listeners)
+    return searching.search(_search_request(profiles, run, limits, options), listeners)
 
 
 def deploy(
@@ -112,11 +114,24 @@ def deploy(
         listeners: Called with each event.
         options: As of `search`; with `max_artifacts` the bundles hold at most so many different subnets.
     """
-    from fedsup_deploy.pipeline import deployment, searching
+    from fedsup_deploy.pipeline import deployment
 
-    run_path = None if run is None else Path(run)
-    request = searching.SearchRequest(profiles, run_path, dict(limits or {}), **options)
+    request = _search_request(profiles, run, limits, options)
     return [load_artifact(made["folder"]) for made in deployment.deploy(request, Path(out), listeners)["bundles"]]
+
+
+def _search_request(
+    profiles: Sequence[str | DeviceProfile],
+    run: Path | str | None,
+    limits: Mapping[str, float] | None,
+    options: Mapping[str, Any],
+) -> "SearchRequest":
+    from fedsup_deploy.pipeline.searching import SearchRequest
+
+    paths = {name: Path(options[name]) for name in ("out",) if options.get(name) is not None}
+    given: Any = limits if limits is None or not isinstance(limits, Mapping) else dict(limits)
+    run_path = None if run is None else Path(run)
+    return SearchRequest(profiles, run_path, {} if given is None else given, **{**options, **paths})
 
 
 def load_artifact(folder: Path | str) -> Artifact:

@@ -1,13 +1,16 @@
 """`fedsup-deploy deploy`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
-from fedsup_deploy.cli.output import Output
+from fedsup_deploy.cli.output import Output, Result
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 @click.command("deploy", cls=Command)
@@ -28,4 +31,11 @@ def command(output: Output, /, profiles: tuple[str, ...], out: Path, **given: An
     request = SearchRequest(profiles=list(profiles), limits=options.take_limits(given), **given)
     with output.progress() as listeners:
         result = deploy(request, out, listeners)
-    output.emit(result, options.bundle_table)
+    output.emit(result, _table)
+
+
+def _table(result: Result) -> "RenderableType":
+    from fedsup_deploy.cli import tables
+
+    fleet = result["fleet"]
+    return tables.stacked(*([] if fleet is None else [options.fleet_table(fleet)]), options.bundle_table(result))

@@ -61,5 +61,6 @@ def _table(result: Result) -> "RenderableType":
         tables.rows(rows),
         f"{result['predictor']} on subnets that took no part in the choice: Kendall tau {held_out['kendall_tau']:.3f}, "
         f"mean absolute error {held_out['mae']:.4f}; then fitted to all {result['num_measured']:,}",
+        *options.warning_about(held_out["kendall_tau"]),
         f"wrote {result['out']}; next: fedsup-deploy search --profile NAME",
     )

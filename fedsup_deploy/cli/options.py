@@ -1,7 +1,7 @@
 """Arguments and options that several commands take."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -86,6 +86,8 @@ _ACCURACY: Final = (
     "auto is predicted where the run has a predictor (fit-accuracy), else measured."
 )
 _EVALUATIONS: Final = "Subnets to find the accuracy of, at most, per profile.  [default: 200; exact: all that fit]"
+# Three of five pairs in the right order.
+_USEFUL_TAU: Final = 0.2
 _RISK: Final = "Probability with which the measured latency is to be within its limit.  [default: the prediction is]"
 _ARTIFACTS: Final = "The most different subnets for all profiles together.  [default: one for each profile]"
 
@@ -147,3 +149,28 @@ def bundle_table(result: Mapping[str, Any]) -> "RenderableType":
     return tables.titled(
         tables.rows(rows), "Bundles:", *(f"  {name}" for name in folders), f"next: python {folders[0]}/run.py"
     )
+
+
+def fleet_table(fleet: Mapping[str, Any]) -> "RenderableType":
+    """Return what few subnets for many devices cost, one row for each number of subnets."""
+    from fedsup_deploy.cli import tables
+
+    return tables.rows([_option_row(fleet, option) for option in fleet["options"]])
+
+
+def warning_about(kendall_tau: float) -> Iterator[str]:
+    """Yield a warning if predictions with this rank correlation are of little use."""
+    if kendall_tau < _USEFUL_TAU:
+        yield "warning: that is little better than guessing; measure more: fedsup-deploy fit-accuracy --evaluations N"
+
+
+def _option_row(fleet: Mapping[str, Any], option: Mapping[str, Any]) -> dict[str, Any]:
+    lost = option["lost"]
+    worst = max(lost, key=lambda name: lost[name])
+    return {
+        "subnets": option["num_artifacts"],
+        "accuracy lost on average": sum(lost.values()) / len(lost),
+        "at most": lost[worst],
+        "by": worst if lost[worst] else "none",
+        "chosen": option["num_artifacts"] == fleet["chosen"],
+    }

@@ -1,5 +1,6 @@
 """`fedsup-deploy search`."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +44,8 @@ def _table(result: Result) -> "RenderableType":
     fleet = result["fleet"]
     chosen = {} if fleet is None else _chosen(fleet)["assigned"]
     picks = tables.rows([_row(found, chosen) for found in result["results"]])
-    choices = [] if fleet is None else [tables.rows([_option_row(fleet, option) for option in fleet["options"]])]
-    end = f"wrote {result['out']}; next: fedsup-deploy export --search {result['out']}"
+    choices = [] if fleet is None else [options.fleet_table(fleet)]
+    end = f"wrote {result['out']}; next: fedsup-deploy export --search {shlex.quote(result['out'])}"
     return tables.titled(tables.stacked(picks, *choices), *_about_accuracy(result["accuracy_model"]), end)
 
 
@@ -82,18 +83,6 @@ def _chosen(fleet: Mapping[str, Any]) -> Mapping[str, Any]:
     return option
 
 
-def _option_row(fleet: Mapping[str, Any], option: Mapping[str, Any]) -> dict[str, Any]:
-    lost = option["lost"]
-    worst = max(lost, key=lambda name: lost[name])
-    return {
-        "subnets": option["num_artifacts"],
-        "accuracy lost on average": sum(lost.values()) / len(lost),
-        "at most": lost[worst],
-        "by": worst if lost[worst] else "none",
-        "chosen": option["num_artifacts"] == fleet["chosen"],
-    }
-
-
 def _about_accuracy(model: Mapping[str, Any]) -> Iterator[str]:
     """Yield how far predicted accuracies can be trusted."""
     if model["kind"] == "predicted":
@@ -101,3 +90,4 @@ def _about_accuracy(model: Mapping[str, Any]) -> Iterator[str]:
             f"accuracy is predicted ({model['predictor']}, from {model['num_measured']:,} measured subnets; on others: "
             f"mean absolute error {model['mae']:.4f}, Kendall tau {model['kendall_tau']:.2f}); export measures it"
         )
+        yield from options.warning_about(model["kendall_tau"])

@@ -310,9 +310,16 @@ def upper_bound(profile: DeviceProfile, level: float) -> float:
         raise ConfigError(f"risk: got {level:g}, expected a probability between 0 and 1, such as 0.95")
     factor = conformal_upper_ratio(profile.error, level) if isinstance(profile.error, HeldOutError) else None
     if factor is None:
+        measured = isinstance(profile.error, HeldOutError) and profile.error.method != "published"
+        count = len(profile.error.ratios) if isinstance(profile.error, HeldOutError) and measured else 0
+        ground = (
+            f"checked with {count} networks, which bound predictions with at most {count / (count + 1):.4g}"
+            if count
+            else "not checked with measured networks, so its predictions have no bound"
+        )
         raise ConfigError(
-            f"risk: profile {profile.name} holds too few measurements of networks it was not made from to bound its "
-            f"predictions with a probability of {level:g}; build or fit one: fedsup-deploy profile build"
+            f"risk: got {level:g}, but profile {profile.name} was {ground}; "
+            "build one from measurements: fedsup-deploy profile build"
         )
     return factor
 

@@ -29,7 +29,7 @@ from fedsup_deploy.pipeline.preparing import Images, Prepared, prepare, prepare_
 from fedsup_deploy.pipeline.refining import Refinement, check_refinable, refine
 from fedsup_deploy.pipeline.runs import Run, open_run
 from fedsup_deploy.searchers.recording import profile_record
-from fedsup_deploy.searchers.result import DeviceResult, load_result
+from fedsup_deploy.searchers.result import Candidate, DeviceResult, load_result
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.supernet.model import Supernet
@@ -201,12 +201,24 @@ def _jobs(request: ExportRequest) -> tuple[Run, list[_Job]]:
         profile = by_name.get(result.profile.name) or load_profile(result.profile.name)
         if profile.profile_hash != result.profile.hash:
             raise ArtifactError(f"profile {profile.name} has changed since the search; search again")
-        chosen = found.chosen_for(result.profile.name).to_architecture()
-        jobs.append(_Job(profile, chosen, files.sha256(request.search), result))
+        chosen = found.chosen_for(result.profile.name)
+        _check_costs(request.search, run, profile, chosen)
+        jobs.append(_Job(profile, chosen.to_architecture(), files.sha256(request.search), result))
     missing = by_name.keys() - {job.profile.name for job in jobs}
     if missing:
         raise ConfigError(f"{request.search} holds no result for profile {', '.join(sorted(missing))}")
     return run, jobs
+
+
+def _check_costs(search: Path, run: Run, profile: DeviceProfile, chosen: Candidate) -> None:
+    """Fail if a candidate does not cost what the file of the search says: somebody changed it."""
+    costs = cost.costs_of(run.space, [chosen.to_architecture()])
+    latency_ms = float(predictor_for(profile).predict(costs.layers)[0])
+    recorded = (chosen.num_macs, chosen.num_params, chosen.latency_ms_predicted)
+    if recorded != (expected := (int(costs.num_macs[0]), int(costs.num_params[0]), latency_ms)):
+        raise ArtifactError(
+            f"{search}: {chosen.arch_id}: got MACs, parameters and ms {recorded}, expected {expected}; search again"
+        )
 
 
 def _run_of(search: Path, name: str, fingerprint: str) -> Run:

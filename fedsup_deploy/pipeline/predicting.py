@@ -10,8 +10,9 @@ from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.pipeline.accuracy_file import Findings, StoredPredictor, save_predictor
 from fedsup_deploy.pipeline.runs import ACCURACY, newest_run, open_run
-from fedsup_deploy.pipeline.scoring import CLIENTS, MEASURED
+from fedsup_deploy.pipeline.scoring import CLIENTS
 from fedsup_deploy.pipeline.searching import open_evaluation
+from fedsup_deploy.searchers.scoring.cache import MEASURED
 from fedsup_deploy.searchers.scoring.predictor import MIN_MEASURED, compare_kinds, fit
 from fedsup_deploy.space.plan import IntArray
 from fedsup_deploy.space.sampling import random_genes

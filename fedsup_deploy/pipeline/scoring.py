@@ -14,13 +14,12 @@ from fedsup_deploy import files
 from fedsup_deploy.errors import ConfigError, DataError
 from fedsup_deploy.pipeline.data_state import IMAGES
 from fedsup_deploy.pipeline.runs import EVALUATIONS, Run
-from fedsup_deploy.searchers.scoring.cache import ScoreCache
+from fedsup_deploy.searchers.scoring.cache import MEASURED, ScoreCache
 from fedsup_deploy.searchers.scoring.score import Score
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.version import __version__
 
 #: How accuracy is found: by the server on its validation images, or by the clients on what they hold out.
-MEASURED: Final = "measured"
 CLIENTS: Final = "clients"
 
 #: Called with (index, score) as each score becomes known, in order.

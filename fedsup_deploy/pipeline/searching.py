@@ -11,14 +11,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from fedsup_deploy import files
+from fedsup_deploy import files, registry
 from fedsup_deploy.device.predictor import predict_interval, predictor_for, upper_bound
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.pipeline.accuracy_file import StoredPredictor, load_predictor
 from fedsup_deploy.pipeline.runs import ACCURACY, Run, newest_run, open_run
-from fedsup_deploy.pipeline.scoring import CLIENTS, MEASURED, open_scorer
+from fedsup_deploy.pipeline.scoring import CLIENTS, open_scorer
 from fedsup_deploy.registry import nearest
 from fedsup_deploy.searchers.methods.choice import AUTO, open_search
 from fedsup_deploy.searchers.objective import effective_limits
@@ -27,6 +27,7 @@ from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.searchers.problem import pose
 from fedsup_deploy.searchers.recording import check_fleet, record
 from fedsup_deploy.searchers.result import SCHEMA, AccuracyModel, NamedHash, SearchResult, load_result
+from fedsup_deploy.searchers.scoring.cache import MEASURED
 from fedsup_deploy.searchers.scoring.predictor import AccuracyPredictor
 from fedsup_deploy.searchers.scoring.score import Score, Scores
 from fedsup_deploy.searchers.searcher import Evaluate, run_searches
@@ -216,16 +217,33 @@ def _targets(request: SearchRequest) -> list[Target]:
 def _check_out(out: Path) -> None:
     if out.is_dir():
         raise OutputError(f"cannot write {out}: it is a folder; give --out the name of a file")
+    if out.is_file() and out.read_bytes().lstrip()[:1] not in (b"", b"{"):
+        raise OutputError(f"cannot write {out}: it is there and holds no search; give --out another name")
     files.check_writable(out.parent)
 
 
 def _check(request: SearchRequest) -> None:
-    for name in ("evaluations", "max_artifacts"):
-        number = getattr(request, name)
-        if number is not None and number < 1:
-            raise ConfigError(f"{name}: got {number}, expected at least 1")
+    """Fail if a value is of a kind that the command line would not let through: it may come from Python."""
+    for name in ("evaluations", "max_artifacts", "seed"):
+        number, least = getattr(request, name), 0 if name == "seed" else 1
+        if not (type(number) is int and number >= least) and not (number is None and least):
+            raise ConfigError(f"{name}: got {number!r}, expected a whole number of at least {least}")
+    if request.risk is not None and not isinstance(request.risk, float):
+        raise ConfigError(f"risk: got {request.risk!r}, expected a probability between 0 and 1, such as 0.95")
+    limits = request.limits.items() if isinstance(request.limits, dict) else [("limits", request.limits)]
+    for name, limit in limits:
+        if not isinstance(limit, (int, float)) or isinstance(limit, bool):
+            raise ConfigError(f"limit {name}: got {limit!r}, expected a finite number above 0")
+    if isinstance(request.profiles, str) or not all(
+        isinstance(item, (str, DeviceProfile)) for item in request.profiles
+    ):
+        raise ConfigError(f"profiles: got {request.profiles!r}, expected a list of names, files or profiles")
+    if request.method not in (AUTO, *registry.names("searcher")):
+        raise ConfigError(
+            f"unknown searcher {request.method!r}{nearest(str(request.method), registry.names('searcher'))}"
+        )
     if request.accuracy not in ACCURACIES:
-        raise ConfigError(f"unknown accuracy {request.accuracy!r}{nearest(request.accuracy, ACCURACIES)}")
+        raise ConfigError(f"unknown accuracy {request.accuracy!r}{nearest(str(request.accuracy), ACCURACIES)}")
 
 
 def _digest(

@@ -197,7 +197,8 @@ class DeviceResult(_Record):
             raise ValueError("certified: expected everything feasible evaluated")
         front, pick = front_and_pick(self.candidates)
         if (self.front, self.pick) != (front, pick):
-            raise ValueError(f"front and pick: got pick {self.pick}, expected those of the candidates, {pick}")
+            got = f"pick {self.pick} and {len(self.front)} on the front"
+            raise ValueError(f"front and pick: got {got}, expected those of the candidates: {pick} and {len(front)}")
         return self
 
 

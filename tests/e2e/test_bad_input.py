@@ -61,14 +61,14 @@ def setting(old: str, new: str) -> Change:
     return edit("mine.yaml", old, new)
 
 
-def edit(name: str, old: str, new: str) -> Change:
-    """Replace something in a text file; it must be there."""
+def edit(name: str, old: str, new: str, times: int = 1) -> Change:
+    """Replace something in a text file, so many times or with -1 everywhere; it must be there."""
 
     def change(folder: Path) -> None:
         path = folder / name
         text = path.read_text(encoding="utf-8")
         assert old in text
-        path.write_text(text.replace(old, new, 1), encoding="utf-8")
+        path.write_text(text.replace(old, new, times), encoding="utf-8")
 
     return change
 
@@ -452,11 +452,22 @@ CASES = {
     ),
     "unknown method": Case(f"{SEARCH} --method best", USAGE, ("best", "exact")),
     # How a search is done
+    "result over the weights of a run": Case(
+        "search --profile jetson-nano --run runs/digits --out runs/digits/supernet.safetensors",
+        OUTPUT,
+        ("supernet.safetensors", "holds no search", "--out another name"),
+    ),
+    "search with other costs than its subnet": Case(
+        EXPORT,
+        ARTIFACT,
+        ("search.json", "got MACs", "search again"),
+        edit("runs/digits/search.json", '"num_params": ', '"num_params": 1', -1),
+    ),
     "risk that is no probability": Case(f"{SEARCH} --risk 1.5", USAGE, ("--risk", "1.5", "between 0 and 1")),
     "risk on a device that nobody measured": Case(
         f"{SEARCH} --risk 0.95",
         CONFIG,
-        ("risk: profile jetson-nano", "too few measurements", "0.95", "fedsup-deploy profile build"),
+        ("risk: got 0.95", "jetson-nano was not checked with measured networks", "fedsup-deploy profile build"),
     ),
     "clients that hold no images out": Case(
         f"{SEARCH} --accuracy clients", CONFIG, ("clients hold no images out", "--set data.client_validation_fraction")

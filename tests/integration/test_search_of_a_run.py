@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fedsup_deploy
 from fedsup_deploy import files, registry
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.config.schema import load_train_config
@@ -117,6 +118,14 @@ def test_again_it_finds_the_same(request_of: SearchRequest, searched: Any, tmp_p
     assert without_seconds(again) == without_seconds(first)
 
 
+def test_paths_may_be_text_in_python(run: Path, searched: Any, tmp_path: Path) -> None:
+    found = fedsup_deploy.search(
+        ["jetson-nano"], str(run), out=str(tmp_path / "found.json"), method="random", evaluations=3
+    )
+    assert found["out"] == str(tmp_path / "found.json")
+    assert load_result(tmp_path / "found.json").results[0].num_evaluated == 3
+
+
 CHEAP = {"latency_ms": 0.001}
 
 
@@ -131,13 +140,26 @@ CHEAP = {"latency_ms": 0.001}
         ({"limits": CHEAP}, InfeasibleError, r"no subnet fits raspberry-pi-4: .*; nor does any fit x86-laptop$"),
         ({"method": "best"}, ConfigError, "unknown searcher 'best'"),
         ({"method": "exact"}, ConfigError, "got 6 evaluations, expected at least "),
-        ({"evaluations": 0}, ConfigError, "evaluations: got 0, expected at least 1"),
-        ({"max_artifacts": 0}, ConfigError, "max_artifacts: got 0, expected at least 1"),
+        ({"evaluations": 0}, ConfigError, "evaluations: got 0, expected a whole number of at least 1"),
+        ({"max_artifacts": 0}, ConfigError, "max_artifacts: got 0, expected a whole number of at least 1"),
         ({"accuracy": "predict"}, ConfigError, "unknown accuracy 'predict'; did you mean 'predicted'"),
         ({"accuracy": "predicted"}, ArtifactError, "no accuracy predictor in .*; make it: fedsup-deploy fit-accuracy"),
         ({"accuracy": "clients"}, ConfigError, "clients hold no images out .*client_validation_fraction 0, expected"),
         ({"risk": 1.5}, ConfigError, "risk: got 1.5, expected a probability between 0 and 1"),
-        ({"risk": 0.95}, ConfigError, "risk: profile raspberry-pi-4 holds too few measurements of networks it was"),
+        ({"risk": "0.9"}, ConfigError, "risk: got '0.9', expected a probability"),
+        ({"limits": {"latency_ms": "3"}}, ConfigError, "limit latency_ms: got '3', expected a finite number above 0"),
+        ({"limits": {"latency_ms": True}}, ConfigError, "limit latency_ms: got True, expected"),
+        ({"limits": [1]}, ConfigError, r"limit limits: got \[1\], expected"),
+        ({"method": None}, ConfigError, "unknown searcher None"),
+        ({"evaluations": 2.5}, ConfigError, "evaluations: got 2.5, expected a whole number"),
+        ({"seed": -1}, ConfigError, "seed: got -1, expected a whole number of at least 0"),
+        ({"profiles": [1]}, ConfigError, r"profiles: got \[1\], expected a list"),
+        ({"profiles": "jetson-nano"}, ConfigError, "profiles: got 'jetson-nano', expected a list"),
+        (
+            {"risk": 0.95},
+            ConfigError,
+            "risk: got 0.95, but profile raspberry-pi-4 was not checked with measured networks",
+        ),
         ({"run": Path("nowhere")}, ArtifactError, "no run at nowhere"),
         ({"out": Path("folder")}, OutputError, "cannot write folder: it is a folder"),
         ({"out": Path("file") / "search.json"}, OutputError, "cannot write file"),
@@ -334,7 +356,9 @@ def test_what_only_the_bound_breaks_is_infeasible_at_that_risk(predicting: Any, 
     assert search(request)["results"][0]["num_feasible"] >= 1
     with pytest.raises(InfeasibleError, match="no subnet fits raspberry-pi-4: latency_ms"):
         search(dataclasses.replace(request, risk=0.95))
-    with pytest.raises(ConfigError, match=r"too few measurements .* with a probability of 0\.99; build or fit one"):
+    with pytest.raises(
+        ConfigError, match=r"got 0\.99, but profile .* was checked with 19 networks, .* with at most 0\.95;"
+    ):
         search(dataclasses.replace(request, risk=0.99))
 
 

@@ -20,6 +20,8 @@ from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.plan import IntArray
 from fedsup_deploy.space.search_space import SearchSpace
 
+#: The kind of scores that clients have no part in.
+MEASURED: Final = "measured"
 _KEYS: Final = ("arch_id", "genes", "accuracy", "worst_decile")
 
 
@@ -44,6 +46,8 @@ class ScoreCache:
         self._genes: dict[str, list[int]] = {}
         for where, entry in self._journal.read():
             arch_id, genes, score = _read(where, entry, space.num_choices)
+            if (score.worst_decile is None) != (kind == MEASURED):
+                raise ArtifactError(f"{where}: damaged: got worst_decile {score.worst_decile} there; remove the line")
             # Two processes may have found the same at the same time.
             self._scores.setdefault(arch_id, score)
             self._genes.setdefault(arch_id, genes)

@@ -188,7 +188,7 @@ FIRST = ("results", 0, "candidates", 0)
         (("results", 0, "num_feasible"), 3, "certified: expected everything feasible evaluated"),
         (("results", 0, "certified"), False, "certified_relative_to: expected a text if certified"),
         (("results", 0, "front"), [], "front and pick: got"),
-        (("results", 0, "pick"), "a00000000000", "front and pick: got pick a00000000000, expected"),
+        (("results", 0, "pick"), "a00000000000", "front and pick: got pick a00000000000 and 2 on the front, expected"),
         ((*FIRST, "accuracy"), 1.5, "accuracy: got 1.5, input should be less than or equal to 1"),
         ((*FIRST, "accuracy"), 0.75, "front and pick"),
         ((*FIRST, "latency_ms_predicted"), float("nan"), "latency_ms_predicted"),

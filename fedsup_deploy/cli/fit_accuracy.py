@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fedsup_deploy import registry
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output, Result
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _ACCURACY = "measured on the server's validation images, or by the clients on images they hold out."
+_PREDICTOR = "auto takes the smallest error; ridge lets exact search prove the best in spaces too large to list."
 _EVALUATIONS = "Subnets to measure; all of a smaller space."
 
 
@@ -24,9 +26,16 @@ _EVALUATIONS = "Subnets to measure; all of a smaller space."
 @click.option(
     "--accuracy", type=click.Choice(["measured", "clients"]), default="measured", show_default=True, help=_ACCURACY
 )
+@click.option(
+    "--predictor",
+    type=click.Choice(["auto", *registry.names("accuracy")]),
+    default="auto",
+    show_default=True,
+    help=_PREDICTOR,
+)
 @options.seed_option(0, "Decides which subnets, and every random choice of the fit.")
 @click.pass_obj
-def command(output: Output, run: Path | None, evaluations: int, accuracy: str, seed: int) -> None:
+def command(output: Output, run: Path | None, evaluations: int, accuracy: str, predictor: str, seed: int) -> None:
     """Measure some subnets of a run and predict the accuracy of all others.
 
     Without RUN, of the newest run below runs/. The predictor stays in the run's folder; from then on a search takes
@@ -37,7 +46,12 @@ def command(output: Output, run: Path | None, evaluations: int, accuracy: str, s
     try:
         with output.progress() as listeners:
             result = fit_accuracy(
-                run, evaluations=evaluations, measured_by=accuracy, seed=seed, listeners=tuple(listeners)
+                run,
+                evaluations=evaluations,
+                measured_by=accuracy,
+                predictor=predictor,
+                seed=seed,
+                listeners=tuple(listeners),
             )
     except KeyboardInterrupt as stop:
         raise KeyboardInterrupt("the same command goes on where it was stopped") from stop

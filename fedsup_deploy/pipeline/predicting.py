@@ -5,13 +5,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from fedsup_deploy import files, rng
+from fedsup_deploy import files, registry, rng
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.pipeline.accuracy_file import Findings, StoredPredictor, save_predictor
 from fedsup_deploy.pipeline.runs import ACCURACY, newest_run, open_run
 from fedsup_deploy.pipeline.scoring import CLIENTS
 from fedsup_deploy.pipeline.searching import open_evaluation
+from fedsup_deploy.searchers.methods.choice import AUTO
 from fedsup_deploy.searchers.scoring.cache import MEASURED
 from fedsup_deploy.searchers.scoring.predictor import MIN_MEASURED, compare_kinds, fit
 from fedsup_deploy.space.plan import IntArray
@@ -27,6 +28,7 @@ def fit_accuracy(
     *,
     evaluations: int = DEFAULT_EVALUATIONS,
     measured_by: str = MEASURED,
+    predictor: str = AUTO,
     seed: int = 0,
     listeners: tuple[Listener, ...] = (),
 ) -> dict[str, Any]:
@@ -38,6 +40,7 @@ def fit_accuracy(
         run_path: A finished run; None is the newest below `runs/`.
         evaluations: Architectures to measure; all of a smaller space.
         measured_by: `measured` on the validation images, or `clients`.
+        predictor: A kind registered under `accuracy`; `auto` is the one with the smallest error in cross-validation.
         seed: Decides every random choice.
         listeners: Called with `evaluation` and `predictor` events.
 
@@ -53,6 +56,8 @@ def fit_accuracy(
         raise ConfigError(f"evaluations: got {evaluations}, expected at least {MIN_MEASURED}")
     if measured_by not in (MEASURED, CLIENTS):
         raise ConfigError(f"accuracy: got {measured_by!r}, expected {MEASURED} or {CLIENTS}")
+    if predictor not in (AUTO, *registry.names("accuracy")):
+        raise ConfigError(f"unknown predictor {predictor!r}{registry.nearest(predictor, registry.names('accuracy'))}")
     run = open_run(newest_run() if run_path is None else run_path)
     files.check_writable(run.path)
     log, space, supernet = EventLog(None, listeners), run.space, run.fingerprint
@@ -60,7 +65,12 @@ def fit_accuracy(
     with open_evaluation(run, measured_by, log) as evaluate:
         accuracy_T = evaluate(genes_TG, 0).accuracy_K
     kind, cross_validation, held_out = compare_kinds(
-        space, genes_TG, accuracy_T, seed, lambda done, total: log.emit("predictor", done=done, total=total)
+        space,
+        genes_TG,
+        accuracy_T,
+        seed,
+        None if predictor == AUTO else predictor,
+        lambda done, total: log.emit("predictor", done=done, total=total),
     )
     findings = Findings.model_validate(
         {

@@ -30,7 +30,7 @@ from fedsup_deploy.space.sampling import row_keys
 _FIRST_SHARE: Final = 0.25
 _PER_TURN: Final = 25
 _FIRST_GENERATION: Final = 100
-# Of the three kinds the best on few architectures of the paper's space: benchmarks/search_quality.py.
+# Of the three kinds the best in the paper's space: docs/benchmarks.md.
 _REGRESSION: Final = "mlp"
 
 Objectives = Callable[[IntArray, FloatArray], FloatArray]

@@ -46,7 +46,8 @@ def _front(problem: Problem) -> IntArray:
     if additive is None:
         raise ConfigError(
             f"method exact: space {space.name} has {space.num_architectures:,} architectures, too many to list, and "
-            "the accuracy is not predicted by ridge or the latency is no sum over layers; use --method evolution"
+            "the accuracy is not predicted by ridge regression (fit-accuracy --predictor ridge) or the latency is no "
+            "sum over layers; use --method evolution"
         )
     return front_over_stages(space, problem.target, additive, problem.on_step)
 

@@ -172,9 +172,10 @@ def compare_kinds(
     genes_TG: IntArray,
     accuracy_T: FloatArray,
     seed: int,
+    kind: str | None = None,
     on_fit: Callable[[int, int], None] | None = None,
 ) -> tuple[str, dict[str, Judged], Judged]:
-    """Return the kind that predicts best, every kind judged by cross-validation, and the best on what it never saw.
+    """Return the kind that predicts best, every kind judged by cross-validation, and that one on what it never saw.
 
     The last fifth of the architectures takes no part in the choice.
 
@@ -183,6 +184,7 @@ def compare_kinds(
         genes_TG: The measured architectures, in random order.
         accuracy_T: Of each.
         seed: Decides every random choice.
+        kind: Takes this one, whether or not it is the best.
         on_fit: Called with (kinds judged, kinds in all).
 
     Raises:
@@ -197,13 +199,13 @@ def compare_kinds(
     seen, unseen = slice(None, -num_held_out), slice(-num_held_out, None)
     judged: dict[str, Judged] = {}
     kinds = registry.names("accuracy")
-    for kind in kinds:
-        judged[kind] = _cross_validated(space, genes_TG[seen], accuracy_T[seen], kind, seed)
+    for each in kinds:
+        judged[each] = _cross_validated(space, genes_TG[seen], accuracy_T[seen], each, seed)
         if on_fit is not None:
             on_fit(len(judged), len(kinds))
-    best = min(judged, key=lambda kind: judged[kind].mae)
-    predicted = fit(space, genes_TG[seen], accuracy_T[seen], best, seed).predict(genes_TG[unseen])
-    return best, judged, judge(predicted, accuracy_T[unseen])
+    taken = min(judged, key=lambda each: judged[each].mae) if kind is None else kind
+    predicted = fit(space, genes_TG[seen], accuracy_T[seen], taken, seed).predict(genes_TG[unseen])
+    return taken, judged, judge(predicted, accuracy_T[unseen])
 
 
 def judge(predicted_N: FloatArray, measured_N: FloatArray) -> Judged:

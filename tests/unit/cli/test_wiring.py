@@ -106,7 +106,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 RUN = Path("runs/tiny")
-FIT = {"evaluations": 300, "measured_by": "measured", "seed": 0}
+FIT = {"evaluations": 300, "measured_by": "measured", "predictor": "auto", "seed": 0}
 
 
 @pytest.mark.parametrize(
@@ -199,10 +199,10 @@ FIT = {"evaluations": 300, "measured_by": "measured", "seed": 0}
         ),
         ("fit-accuracy", "fit_accuracy", (None,), FIT),
         (
-            f"fit-accuracy {RUN} --evaluations 40 --accuracy clients --seed 3",
+            f"fit-accuracy {RUN} --evaluations 40 --accuracy clients --predictor ridge --seed 3",
             "fit_accuracy",
             (RUN,),
-            {"evaluations": 40, "measured_by": "clients", "seed": 3},
+            {"evaluations": 40, "measured_by": "clients", "predictor": "ridge", "seed": 3},
         ),
         (
             "export --search search.json",

@@ -139,6 +139,17 @@ def test_ridge_is_the_sum_that_it_says_it_is(digits_space: SearchSpace, measured
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_can_be_asked_for(kind: str, digits_space: SearchSpace, measured: tuple[Any, Any]) -> None:
+    _, judged, _ = compare_kinds(digits_space, *measured, 0)
+    taken, judged_again, held_out = compare_kinds(digits_space, *measured, 0, kind)
+    assert (taken, judged_again) == (kind, judged)
+    genes_TG, accuracy_T = measured
+    unseen = len(genes_TG) // 5
+    predicted = fit(digits_space, genes_TG[:-unseen], accuracy_T[:-unseen], kind, 0).predict(genes_TG[-unseen:])
+    assert held_out == judge(predicted, accuracy_T[-unseen:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_prediction_does_not_depend_on_how_many_are_made(
     kind: str, digits_space: SearchSpace, measured: tuple[Any, Any]
 ) -> None:
@@ -190,7 +201,9 @@ def test_equal_values_have_no_rank_correlation(constant: int) -> None:
 def test_the_kind_with_the_smallest_error_is_taken(digits_space: SearchSpace, measured: tuple[Any, Any]) -> None:
     """A sum of choices is what ridge is made for."""
     told: list[tuple[int, int]] = []
-    best, judged, held_out = compare_kinds(digits_space, *measured, 0, lambda done, total: told.append((done, total)))
+    best, judged, held_out = compare_kinds(
+        digits_space, *measured, 0, on_fit=lambda done, total: told.append((done, total))
+    )
     assert list(judged) == KINDS
     assert judged[best].mae == min(each.mae for each in judged.values())
     assert best != "boosting"

@@ -74,6 +74,8 @@ def part_names(plan: NetworkPlan, count: int) -> list[PartNames]:
 
 def _names(part: Part, count: int) -> PartNames:
     is_active_N = np.broadcast_to(layers_of(part)[-1].is_active, (count,))
+    if not is_active_N.any():
+        return PartNames((), np.full(count, -1, np.int64))
     # One number per architecture, equal where everything about the part is equal.
     key_N = np.zeros(count, np.uint64)
     for layer in layers_of(part):

@@ -56,7 +56,8 @@ class AugmentationConfig(Section):
     """Random changes of training images."""
 
     crop_padding: Annotated[int, Field(ge=0)] = 0
-    """Pixels of black border before a random crop back to the image's size. 0: no crop; 4 is usual for 32x32."""
+    """Pixels of black border before a random crop back to the image's size, before any resizing. 0: no crop; 4 is usual
+    for 32x32."""
     flip: bool = False
     """Mirror half of the images left to right. Wrong for digits and text."""
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,9 @@ Indices = NDArray[np.int64]
 
 #: Of its images a client trains on at least so many: one image has too little to normalise by.
 _MIN_TRAINED = 2
+
+#: How `calibration_images` chooses: what was found with images chosen another way is found anew.
+CALIBRATION_DRAW: Final = "random"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +53,20 @@ class FederatedData:
     def client(self, index: int) -> ImageDataset:
         """Return the images that one client trains on."""
         return self.train.take(self.clients[index])
+
+    def calibration_images(self, index: int, count: int, seed: int) -> ImageDataset:
+        """Return the images that one client takes statistics of, in random order.
+
+        They are drawn from all that it trains on: a file order, such as class by class, must not decide which they are,
+        nor which share a batch.
+
+        Args:
+            index: Which client.
+            count: Images, at most.
+            seed: Seed of the run.
+        """
+        drawn = rng.generator(seed, "calibration", index).permutation(self.clients[index])
+        return self.train.take(drawn[:count])
 
     def held_out_by(self, index: int) -> ImageDataset:
         """Return the images that one client holds out.

@@ -14,6 +14,8 @@ from torch.nn import functional
 
 from fedsup_deploy import rng
 from fedsup_deploy.data.augment import Augmentation
+from fedsup_deploy.errors import DataError
+from fedsup_deploy.federated import batches
 from fedsup_deploy.federated.tasks import Assignment, ClientFailure, ClientUpdate, TrainTask, Weights
 from fedsup_deploy.space import sampling
 from fedsup_deploy.space.architecture import Architecture
@@ -65,7 +67,7 @@ def train(
     Args:
         task: What to train, from which weights.
         layout: Gives plans and slices.
-        images: The client's x_NCHW, preprocessed at the space's largest resolution, and labels_N.
+        images: The client's x_NCHW, preprocessed but not resized, and labels_N.
         augmentation: Random changes of images.
         params: How to train.
         seed: Seed of the run.
@@ -92,8 +94,8 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         try:
             loss, trained = backward(weights, x_BCHW, labels_N[indices])
-        except (IndexError, RuntimeError, ValueError) as error:
-            # What torch raises for a batch it cannot compute, such as one image normalised where the map is 1x1.
+        except (DataError, IndexError, RuntimeError, ValueError) as error:
+            # What torch raises for a batch it cannot compute, and one image normalised where the map is one pixel.
             reason, _, _ = str(error).partition("\n")
             return ClientFailure(task.client, f"step {len(losses)}: {reason}")
         if not math.isfinite(loss):
@@ -174,11 +176,6 @@ def _step(
 
 
 def _batches(num_samples: int, params: LocalTraining, generator: np.random.Generator) -> Iterator[Tensor]:
-    """Yield index batches, reshuffled each epoch. A last batch of one image is left out where there are others.
-
-    One image has too little to normalise by.
-    """
+    """Yield index batches, reshuffled each epoch."""
     for _ in range(params.epochs):
-        order = torch.from_numpy(generator.permutation(num_samples))
-        batches: tuple[Tensor, ...] = order.split(params.batch_size)
-        yield from batches[:-1] if len(batches) > 1 and len(batches[-1]) == 1 else batches
+        yield from batches.split(torch.from_numpy(generator.permutation(num_samples)), params.batch_size)

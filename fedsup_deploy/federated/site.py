@@ -7,12 +7,13 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fedsup_deploy.data.dataset import ImageDataset
 from fedsup_deploy.data.federated import FederatedData
+from fedsup_deploy.errors import DataError
+from fedsup_deploy.federated import batches
 from fedsup_deploy.federated import client as local
 from fedsup_deploy.federated.tasks import (
     CandidateCountsTask,
@@ -29,7 +30,7 @@ from fedsup_deploy.space.plan import NetworkPlan
 from fedsup_deploy.supernet.forward import forward
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import Subnet, Supernet
-from fedsup_deploy.supernet.normalization import BY_BATCH, FixedAffine, SumCollector
+from fedsup_deploy.supernet.normalization import BY_BATCH, ExceptFor, FixedAffine, SumCollector
 
 _EVALUATION_BATCH = 250
 
@@ -70,7 +71,8 @@ class Site:
     def perform(self, task: Task) -> Any:
         """Return the reply to a task; see `federated.tasks.Engine` for which task has which."""
         if isinstance(task, TrainTask):
-            images = self._prepare(self._data.client(task.client), max(self._layout.space.resolutions))
+            # Augmented before they are resized, once, to what each subnet takes in.
+            images = self._prepare(self._data.client(task.client), self._data.preprocessing.padded_size)
             return local.train(task, self._layout, images, self._data.augmentation, self._training, self._seed)
         with torch.inference_mode():
             if isinstance(task, StatisticsTask):
@@ -102,10 +104,16 @@ class Site:
     def _observe(self, client: int, task: StatisticsTask) -> PooledStatistics:
         kind = self._layout.normalization
         normalizer = FixedAffine(affines(task.weights, kind, task.known), otherwise=BY_BATCH[kind])
-        collector = SumCollector(frozenset(task.observe), normalizer)
         until = task.plan.until(task.observe[-1])
-        for x_NCHW in self._calibration_batches(client, _resolution(task.plan)):
-            forward(until, task.weights, x_NCHW, collector)
+        names = [layer.name for layer in until.norm_layers()]
+        # A layer whose predecessors are known needs no batch to normalise by: its own output is not looked at.
+        unused = frozenset(names[names.index(task.observe[-1]) :])
+        collector = SumCollector(frozenset(task.observe), ExceptFor(unused, normalizer))
+        for x_BCHW in self._calibration_batches(client, _resolution(task.plan)):
+            try:
+                forward(until, task.weights, x_BCHW, collector)
+            except DataError as error:
+                raise DataError(f"statistics of client {client}: {error}") from error
         return PooledStatistics(
             {
                 name: ChannelSums(count, total.numpy(), squares.numpy())
@@ -131,12 +139,11 @@ class Site:
         x_NCHW, labels_N = self._split_at(task.split, resolution)
         return x_NCHW[task.begin : task.end], labels_N[task.begin : task.end]
 
-    def _calibration_batches(self, client: int, resolution: int) -> Iterable[Tensor]:
-        images = self._data.client(client)
-        chosen = np.arange(min(len(images), self._calibration_samples))
-        x_NCHW, _ = self._prepare(images.take(chosen), resolution)
-        batches: tuple[Tensor, ...] = x_NCHW.split(self._calibration_batch)
-        return batches
+    def _calibration_batches(self, client: int, resolution: int) -> Iterator[Tensor]:
+        images = self._data.calibration_images(client, self._calibration_samples, self._seed)
+        x_NCHW, _ = self._prepare(images, resolution)
+        for indices_B in batches.split(torch.arange(len(x_NCHW)), self._calibration_batch):
+            yield x_NCHW[indices_B]
 
     def _prepare(self, images: ImageDataset, resolution: int) -> tuple[Tensor, Tensor]:
         x_NCHW = self._data.preprocessing.for_size(resolution).apply(images.images_NHWC)

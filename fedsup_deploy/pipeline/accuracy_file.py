@@ -40,6 +40,8 @@ class Findings(BaseModel):
     """SHA-256 of the supernet's file."""
     space: str
     """SHA-256 of the search space."""
+    calibration: str | None = None
+    """SHA-256 of what decided on which images of the clients it was measured; null in older files."""
     measured_by: Literal["measured", "clients"]
     """`measured`: on the validation images. `clients`: by the clients, on images they hold out."""
     seed: int
@@ -94,16 +96,17 @@ def save_predictor(path: Path, stored: StoredPredictor) -> None:
     write_arrays(path, _KIND, {**arrays, **listed}, {"findings": stored.findings.model_dump(mode="json")})
 
 
-def load_predictor(path: Path, space: SearchSpace, supernet: str) -> StoredPredictor:
+def load_predictor(path: Path, space: SearchSpace, supernet: str, calibration: str) -> StoredPredictor:
     """Return a predictor as it was written.
 
     Args:
         path: Where from.
         space: The search space of the run.
         supernet: SHA-256 of the supernet's file.
+        calibration: SHA-256 of `Run.calibration`.
 
     Raises:
-        ArtifactError: It cannot be read, is damaged, or is about another supernet.
+        ArtifactError: It cannot be read, is damaged, or is about another supernet or another choice of images.
     """
     arrays, document = read_arrays(path, _KIND)
     try:
@@ -112,6 +115,11 @@ def load_predictor(path: Path, space: SearchSpace, supernet: str) -> StoredPredi
         space_hash = files.sha256_of(space.to_dict())
         if (findings.supernet, findings.space) != (supernet, space_hash):
             raise ArtifactError(f"{path}: fitted to another supernet; fit it again: fedsup-deploy fit-accuracy")
+        if findings.calibration != calibration:
+            raise ArtifactError(
+                f"{path}: fitted to accuracies after recalibration on other images; fit it again: "
+                "fedsup-deploy fit-accuracy"
+            )
         _check_arrays(stored)
     except (ValidationError, KeyError, ValueError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]

@@ -76,6 +76,7 @@ def fit_accuracy(
         {
             "supernet": supernet,
             "space": files.sha256_of(space.to_dict()),
+            "calibration": files.sha256_of(run.calibration),
             "measured_by": measured_by,
             "seed": seed,
             "num_measured": len(genes_TG),

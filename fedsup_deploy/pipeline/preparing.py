@@ -149,7 +149,7 @@ def _ready(run: Run, network: _Network, engine: Engine) -> Prepared:
         module=fold(subnet, network.pooled),
         reference=reference,
         vectors=Vectors(inputs, reference(inputs)),
-        parity_images=preprocessing.apply(run.data.validation.images_NHWC[:_NUM_PARITY_IMAGES]),
+        parity_images=preprocessing.apply(_parity_images(run)),
         accuracy=accuracy,
         statistics_hash=network.statistics_hash,
     )
@@ -174,6 +174,12 @@ def _inherited(
 
 def _leading(sums: ChannelSums, channels: int) -> ChannelSums:
     return ChannelSums(sums.count, sums.total_C[:channels], sums.squares_C[:channels])
+
+
+def _parity_images(run: Run) -> NDArray[np.uint8]:
+    """Return some of the validation images, drawn from all of them: they may stand class by class."""
+    drawn = rng.generator(run.config.seed, "parity").permutation(len(run.data.validation))
+    return run.data.validation.take(drawn[:_NUM_PARITY_IMAGES]).images_NHWC
 
 
 def _synthetic_images(run: Run) -> NDArray[np.uint8]:

@@ -28,8 +28,7 @@ def calibrate(
         "schedule": schedule,
         "supernet": run.fingerprint,
         "data": run.data.fingerprint,
-        "samples_per_client": run.config.calibration.samples_per_client,
-        "batch_size": run.config.calibration.batch_size,
+        **run.calibration,
     }
     if path.exists():
         arrays, known = weights.read_arrays(path, "statistics")

@@ -12,7 +12,7 @@ from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.data.dataset import load_dataset, split_off
-from fedsup_deploy.data.federated import FederatedData, hold_out
+from fedsup_deploy.data.federated import CALIBRATION_DRAW, FederatedData, hold_out
 from fedsup_deploy.data.partition import partition
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError
@@ -61,6 +61,20 @@ class Run:
             return self.data.fingerprint
         size = max(self.space.resolutions)
         return remembered_fingerprint(self.path / EVALUATIONS, self.config, size, lambda: self.data.fingerprint)
+
+    @property
+    def calibration(self) -> dict[str, int | str]:
+        """What decides on which of the clients' images statistics are taken, and how they are batched.
+
+        Statistics, scores and predictors that were found with another one are not reused.
+        """
+        settings = self.config.calibration
+        return {
+            "samples_per_client": settings.samples_per_client,
+            "batch_size": settings.batch_size,
+            "draw": CALIBRATION_DRAW,
+            "seed": self.config.seed,
+        }
 
     def architecture(self, name_or_path: str) -> Architecture:
         """Return the architecture a user means: `largest`, `smallest`, an arch_id, or a JSON / YAML file.

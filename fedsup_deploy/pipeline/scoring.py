@@ -103,8 +103,7 @@ def open_cache(run: Run, kind: str) -> ScoreCache:
         "supernet": run.fingerprint,
         "data": run.data_fingerprint,
         "schedule": "one-shot",
-        "samples_per_client": run.config.calibration.samples_per_client,
-        "batch_size": run.config.calibration.batch_size,
+        **run.calibration,
         "versions": {"fedsup-deploy": __version__, "torch": metadata.version("torch")},
     }
     return ScoreCache(run.path / EVALUATIONS, kind, about, run.space)

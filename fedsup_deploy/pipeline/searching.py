@@ -144,7 +144,7 @@ def accuracy_source(run: Run, accuracy: str) -> tuple[str, StoredPredictor | Non
         return accuracy, None
     if not path.exists():
         raise ArtifactError(f"no accuracy predictor in {run.path}; make it: fedsup-deploy fit-accuracy {run.path}")
-    return accuracy, load_predictor(path, run.space, run.fingerprint)
+    return accuracy, load_predictor(path, run.space, run.fingerprint, files.sha256_of(run.calibration))
 
 
 @contextlib.contextmanager

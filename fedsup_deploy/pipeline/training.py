@@ -18,6 +18,7 @@ from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, Listener, read_events
 from fedsup_deploy.federated import statistics
 from fedsup_deploy.federated.assignment import Tier
+from fedsup_deploy.federated.batches import check_can_be_normalized
 from fedsup_deploy.federated.rounds import RoundParams, RoundResult, run_rounds
 from fedsup_deploy.federated.strategy import Strategy
 from fedsup_deploy.federated.tasks import Engine
@@ -60,6 +61,12 @@ def train(
     data = runs.load_data(config, space)
     space = space.with_data(data.train.images_NHWC.shape[-1], len(data.train.classes))
     layout = Layout(space, config.supernet.normalization)
+    settings = {
+        "training.batch_size": config.training.batch_size,
+        "calibration.batch_size": config.calibration.batch_size,
+        "calibration.samples_per_client": config.calibration.samples_per_client,
+    }
+    check_can_be_normalized(layout, data, settings)
     strategy = make_strategy(config, space)
     folder = runs.RUNS / config.name if out is None else out
     supernet, first_round = _start(folder, config, layout, resume=resume)

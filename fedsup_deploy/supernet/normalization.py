@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fedsup_deploy.errors import DataError
+
 #: Added to the variance of batch normalisation before the root.
 BATCH_EPSILON = 1e-5
 #: Added to the RMS of parametric normalisation. The paper has 1e-8, with which the gradient of a channel that is zero
@@ -46,8 +48,14 @@ class Normalizer(Protocol):
 def batch_normalize(name: str, x_BCHW: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
     """Normalise by the mean and biased variance of the batch itself.
 
+    Raises:
+        DataError: There is one value per channel, a single image on a map of one pixel: its variance is 0, and what
+            came out would be `beta` whatever the image.
+
     Source: S. Ioffe and C. Szegedy, arXiv 1502.03167, without running statistics.
     """
+    if x_BCHW.numel() == x_BCHW.shape[1]:
+        raise DataError(f"layer {name}: got one image on a map of one pixel, expected batches of two images or more")
     gamma, beta = weights[f"{name}.norm.gamma"], weights[f"{name}.norm.beta"]
     return functional.batch_norm(x_BCHW, None, None, gamma, beta, training=True, eps=BATCH_EPSILON)
 
@@ -90,6 +98,23 @@ class FixedAffine:
                 raise KeyError(f"no statistics for layer {name}")
             return self._otherwise(name, x_BCHW, weights)
         return x_BCHW * affine.scale_C[:, None, None] + affine.shift_C[:, None, None]
+
+
+class ExceptFor:
+    """Normalises as another normaliser does, but for layers whose output nobody looks at.
+
+    Args:
+        unused: Names of these layers.
+        normalizer: What normalises all others.
+    """
+
+    def __init__(self, unused: frozenset[str], normalizer: Normalizer) -> None:
+        self._unused = unused
+        self._normalizer = normalizer
+
+    def __call__(self, name: str, x_BCHW: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        """Return the normalised activations, or `x_BCHW` itself."""
+        return x_BCHW if name in self._unused else self._normalizer(name, x_BCHW, weights)
 
 
 class SumCollector:

@@ -99,6 +99,17 @@ def test_statistics_are_taken_once_and_kept(run):
     assert Path(first["statistics"]).read_bytes() == taken
 
 
+def test_statistics_of_images_chosen_another_way_are_not_used(run):
+    """As before calibration images were drawn: the file names no draw."""
+    path = Path(recalibrate(run, "smallest", None, None)["statistics"])
+    taken = path.read_bytes()
+    arrays, document = weights.read_arrays(path, "statistics")
+    assert document.pop("draw") == "random"
+    weights.write_arrays(path, "statistics", {name: 2 * sums for name, sums in arrays.items()}, document)
+    recalibrate(run, "smallest", None, None)
+    assert path.read_bytes() == taken
+
+
 def test_statistics_of_another_supernet_are_not_used(run):
     before = evaluate(run, "smallest")["accuracy"]
     arrays, document = weights.read_arrays(run / SUPERNET, "supernet")

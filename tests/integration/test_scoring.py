@@ -19,6 +19,7 @@ from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.data.dataset import load_dataset
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError
+from fedsup_deploy.federated import batches
 from fedsup_deploy.pipeline import evaluation
 from fedsup_deploy.pipeline.evaluation import evaluate
 from fedsup_deploy.pipeline.federation import load_supernet
@@ -95,10 +96,10 @@ def test_clients_scores_are_those_of_all_images_in_one_place(run: Run) -> None:
     architecture, data = run.space.largest, run.data
     subnet = load_supernet(run).extract(architecture)
     collector = SumCollector(frozenset(layer.name for layer in subnet.plan.norm_layers()), BY_BATCH["batch"])
-    for indices in data.clients:
-        x_NCHW = torch.from_numpy(data.preprocessing.apply(data.train.images_NHWC[indices[:24]]))
-        for x_BCHW in x_NCHW.split(10):
-            subnet(x_BCHW, collector)
+    for client in range(data.num_clients):
+        x_NCHW = torch.from_numpy(data.preprocessing.apply(data.calibration_images(client, 24, seed=0).images_NHWC))
+        for indices_B in batches.split(torch.arange(len(x_NCHW)), 10):
+            subnet(x_NCHW[indices_B], collector)
     pooled = PooledStatistics(
         {name: ChannelSums(n, t.numpy(), s.numpy()) for name, (n, t, s) in collector.sums.items()}
     )
@@ -274,8 +275,8 @@ print(score.accuracy, *sorted({"torch", "sklearn"} & set(sys.modules)))
     assert ran.stdout == f"{expected[0].accuracy}\n"
 
 
-@pytest.mark.parametrize("change", ["supernet", "images", "calibration"])
-def test_a_score_of_something_else_is_not_taken_for_it(run: Run, change: str) -> None:
+@pytest.mark.parametrize("change", ["supernet", "images", "calibration", "draw"])
+def test_a_score_of_something_else_is_not_taken_for_it(run: Run, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     measured_scores(run, [run.space.largest], quiet)
     assert len(open_cache(run, "measured")) == 1
     other = open_run(run.path)
@@ -284,9 +285,11 @@ def test_a_score_of_something_else_is_not_taken_for_it(run: Run, change: str) ->
         (run.path / SUPERNET).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     elif change == "images":
         vars(other)["data"] = dataclasses.replace(run.data, test=run.data.validation)
-    else:
+    elif change == "calibration":
         calibration = run.config.calibration.model_copy(update={"samples_per_client": 8})
         other = dataclasses.replace(run, config=run.config.model_copy(update={"calibration": calibration}))
+    else:
+        monkeypatch.setattr("fedsup_deploy.pipeline.runs.CALIBRATION_DRAW", "the first")
     assert len(open_cache(other, "measured")) == 0
 
 

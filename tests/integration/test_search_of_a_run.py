@@ -27,6 +27,7 @@ from fedsup_deploy.pipeline.searching import SearchRequest, search
 from fedsup_deploy.pipeline.training import train
 from fedsup_deploy.searchers.result import load_result
 from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.space.search_space import SearchSpace
 
 CONFIG = """
 schema: 1
@@ -217,9 +218,15 @@ def test_fitting_says_how_good_every_kind_is(predicting: Any) -> None:
     assert progress == {"evaluation": list(range(1, 25)), "predictor": list(range(1, len(kinds) + 1))}
 
 
+def about(folder: Path) -> tuple[SearchSpace, str, str]:
+    """Return what a predictor of a run must be about: its space, and the hashes of its supernet and calibration."""
+    run = open_run(folder)
+    return run.space, files.sha256(folder / SUPERNET), files.sha256_of(run.calibration)
+
+
 def test_a_predictor_is_fitted_to_what_evaluate_measures(predicting: Any) -> None:
     own, made, _ = predicting
-    stored = load_predictor(own / ACCURACY, open_run(own).space, files.sha256(own / SUPERNET))
+    stored = load_predictor(own / ACCURACY, *about(own))
     for genes, accuracy in list(zip(stored.genes_TG, stored.accuracy_T, strict=True))[:3]:
         arch_id = stored.space.decode(genes).arch_id
         assert evaluate(own, arch_id, split="validation", schedule="one-shot")["accuracy"] == accuracy
@@ -246,7 +253,7 @@ def test_predicted_search_finds_the_best_prediction(predicting: Any, tmp_path: P
     assert without_seconds({**again, "out": ""}) == without_seconds({**found, "out": ""})
     (result,) = found["results"]
     space = open_run(own).space
-    stored = load_predictor(own / ACCURACY, space, found["run"]["hash"])
+    stored = load_predictor(own / ACCURACY, *about(own))
     predicted = dict(
         zip([space.decode(genes).arch_id for genes in space.enumerate_genes()], stored.listed_N, strict=True)
     )

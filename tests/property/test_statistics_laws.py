@@ -1,5 +1,6 @@
 """Laws of pooled statistics: those of all data in one place, however it is split into clients and batches."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -23,7 +24,7 @@ from fedsup_deploy.recalibrate.pooled import ChannelSums, FloatArray, PooledStat
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.forward import forward
 from fedsup_deploy.supernet.layout import Layout
-from fedsup_deploy.supernet.model import Subnet, Supernet
+from fedsup_deploy.supernet.model import Subnet, Supernet, initial_weights
 from fedsup_deploy.supernet.normalization import BY_BATCH, SumCollector
 
 NUM_IMAGES, NUM_CLIENTS = 300, 12
@@ -171,6 +172,25 @@ def test_layer_wise_statistics_are_those_of_all_images_in_one_place(kind: str, f
 def test_layer_wise_statistics_do_not_depend_on_the_batch_size(batch_size: int) -> None:
     found = errors(collected("shards", "resnet", "batch", "layer-wise", batch_size), truth("resnet", "batch"))
     assert max(found.values()) <= TOLERANCE, found
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_layer_wise_statistics_need_no_batch_to_normalise_by(batch_size: int) -> None:
+    """Maps of one pixel, clients of one and of seventeen images: where predecessors are known, a layer is observed."""
+    stages = [{"name": name, "widths": [6], "depths": [1], "stride": 2} for name in "abc"]
+    document = {"schema": 1, "name": "deep", "family": "mobilenet", "in_channels": 1, "resolutions": [8]}
+    layout = Layout(SearchSpace.model_validate({**document, "stem": {"widths": [6]}, "stages": stages}), "batch")
+    subnet = Supernet(layout, initial_weights(layout, 0)).extract(layout.space.largest)
+    assert subnet.plan.norm_layers()[-1].out_size == 1
+    data = federation("iid")
+    divided = dataclasses.replace(data, clients=tuple(np.split(np.arange(NUM_IMAGES), [1, 18])))
+
+    def collect(data: FederatedData, batch_size: int) -> PooledStatistics:
+        engine = InProcess(Site(layout, data, TRAINING, NUM_IMAGES, batch_size, 0))
+        return statistics.collect(engine, subnet.plan, subnet.weights, range(data.num_clients), "layer-wise")
+
+    together = collect(dataclasses.replace(data, clients=(np.arange(NUM_IMAGES),)), NUM_IMAGES)
+    assert max(errors(collect(divided, batch_size), together).values()) <= TOLERANCE
 
 
 @pytest.mark.parametrize("normalization", ["batch", "parametric"])

@@ -47,6 +47,32 @@ def test_each_client_holds_its_share_out_but_keeps_two(fraction: float, expected
         assert (np.diff(goes) > 0).all()
 
 
+def test_calibration_images_are_drawn_from_all_that_a_client_trains_on() -> None:
+    """However they stand: here class by class, of which the first ten images would be one class."""
+    digits = load_dataset("digits", None).train
+    by_class = digits.take(np.argsort(digits.labels_N, kind="stable")[:600])
+    clients, held_out = hold_out((np.arange(300), np.arange(300, 600)), 0.1, seed=0)
+    preprocessing = Preprocessing.fit(by_class, 8)
+    data = FederatedData(by_class, clients, by_class, by_class, preprocessing, Augmentation(), held_out)
+    drawn = data.calibration_images(0, 40, seed=0)
+    share_C = np.bincount(data.client(0).labels_N, minlength=10) / len(clients[0])
+    assert len(drawn) == 40
+    assert np.abs(np.bincount(drawn.labels_N, minlength=10) / 40 - share_C).max() < 0.12
+    everything = data.calibration_images(0, 1000, seed=0)
+    assert sorted(map(bytes, everything.images_NHWC)) == sorted(map(bytes, data.client(0).images_NHWC))
+    assert everything.labels_N.tolist() != data.client(0).labels_N.tolist()
+
+
+def test_calibration_images_depend_on_the_seed_and_the_client_alone(data: FederatedData) -> None:
+    first, again, of_another_seed = (data.calibration_images(3, 10, seed) for seed in (0, 0, 1))
+    assert np.array_equal(first.images_NHWC, again.images_NHWC)
+    assert not np.array_equal(first.images_NHWC, of_another_seed.images_NHWC)
+    same_images = dataclasses.replace(data, clients=(CLIENTS[3],) * 4)
+    assert not np.array_equal(
+        same_images.calibration_images(0, 10, 0).labels_N, same_images.calibration_images(1, 10, 0).labels_N
+    )
+
+
 def test_a_client_of_one_image_keeps_it() -> None:
     kept, held_out = hold_out((np.array([7]),), 0.5, seed=0)
     assert (sizes(kept), sizes(held_out)) == ([1], [0])

@@ -64,6 +64,11 @@ def subnet(supernet: Supernet) -> Subnet:
     return supernet.extract(supernet.layout.space.largest)
 
 
+def calibration_images_of(data: FederatedData, client: int, count: int = 64) -> torch.Tensor:
+    images = data.calibration_images(client, count, 0)
+    return torch.from_numpy(data.preprocessing.apply(images.images_NHWC))
+
+
 def site_of(layout: Layout, data: FederatedData, samples: int = 64, batch: int = 64) -> Site:
     return Site(layout, data, TRAINING, samples, batch, seed=0)
 
@@ -97,13 +102,27 @@ def test_training_is_on_the_clients_own_images(layout: Layout, data: FederatedDa
     assert all(torch.equal(update.weights[name], tensor) for name, tensor in expected.weights.items())
 
 
+def test_images_that_are_too_large_are_resized_once(data_of, space_of) -> None:
+    """From 8 to 4 pixels for the subnet that takes 4, not by way of the 6 that others take: as evaluation does."""
+    space = space_of({"widths": [4], "depths": [1]}, resolutions=[4, 6], num_classes=10)
+    layout, data = Layout(space, "batch"), data_of(40, 4, size=6)
+    assert (data.preprocessing.native_size, space.smallest.resolution) == (8, 4)
+    weights = Supernet(layout, initial_weights(layout, 0)).extract(space.smallest).weights
+    task = TrainTask(2, 0, Assignment(space.smallest), weights, 0.1)
+    x_NCHW = torch.from_numpy(data.preprocessing.for_size(4).apply(data.client(2).images_NHWC))
+    update = site_of(layout, data).perform(task)
+    expected = train(task, layout, (x_NCHW, images_of(data, 2)[1]), data.augmentation, TRAINING, 0)
+    for name, tensor in expected.weights.items():
+        torch.testing.assert_close(update.weights[name], tensor, rtol=0, atol=1e-5)
+
+
 def test_statistics_are_the_sums_over_each_clients_batches(layout: Layout, data: FederatedData, subnet: Subnet) -> None:
     """One reply per client, in order; 32 or 33 images in batches of 20, each layer normalised by its batch."""
     task = StatisticsTask((3, 0), subnet.plan, subnet.weights, NOTHING, layer_names(subnet))
     replies = site_of(layout, data, batch=20).perform(task)
     assert len(replies) == 2
     for client, reply in zip((3, 0), replies, strict=True):
-        x_NCHW, _ = images_of(data, client)
+        x_NCHW = calibration_images_of(data, client)
         assert reply.layers.keys() == set(layer_names(subnet))
         for name, (count, total, squares) in statistics_by_hand(subnet, x_NCHW[:20], x_NCHW[20:]).items():
             assert reply.layers[name].count == count
@@ -189,7 +208,7 @@ def test_a_network_that_is_not_in_the_space_is_observed_and_evaluated_all_the_sa
     trimmed = Supernet(other, initial_weights(other, 0)).extract(other.space.largest)
     site = site_of(layout, data)
     (sums,) = site.perform(StatisticsTask((0,), trimmed.plan, trimmed.weights, NOTHING, layer_names(trimmed)))
-    x_NCHW, _ = images_of(data, 0)
+    x_NCHW = calibration_images_of(data, 0)
     for name, (count, total, _) in statistics_by_hand(trimmed, x_NCHW).items():
         assert sums.layers[name].count == count
         assert np.array_equal(sums.layers[name].total_C, total.numpy())

@@ -16,7 +16,7 @@ from fedsup_deploy.searchers.scoring.predictor import FittedAccuracy, ListedAccu
 from fedsup_deploy.space.sampling import random_genes
 from fedsup_deploy.space.search_space import SearchSpace
 
-SUPERNET = "5" * 64
+SUPERNET, CALIBRATION = "5" * 64, "c" * 64
 Arrays = dict[str, Any]
 
 
@@ -28,6 +28,7 @@ def stored_for(space: SearchSpace, genes_TG: Any, kind: str) -> StoredPredictor:
         {
             "supernet": SUPERNET,
             "space": files.sha256_of(space.to_dict()),
+            "calibration": CALIBRATION,
             "measured_by": "measured",
             "seed": 3,
             "num_measured": len(genes_TG),
@@ -54,7 +55,7 @@ def path(stored: StoredPredictor, tmp_path: Path) -> Path:
 
 
 def test_what_is_written_is_read_back(stored: StoredPredictor, path: Path, tiny_space: SearchSpace) -> None:
-    again = load_predictor(path, tiny_space, SUPERNET)
+    again = load_predictor(path, tiny_space, SUPERNET, CALIBRATION)
     assert again.findings == stored.findings
     for name in ("genes_TG", "accuracy_T", "listed_N"):
         before, after = getattr(stored, name), getattr(again, name)
@@ -67,7 +68,7 @@ def test_equal_predictors_are_equal_bytes(stored: StoredPredictor, path: Path, t
 
 
 def test_a_listed_space_needs_no_fit_and_the_fit_repeated_is_the_list(path: Path, tiny_space: SearchSpace) -> None:
-    again = load_predictor(path, tiny_space, SUPERNET)
+    again = load_predictor(path, tiny_space, SUPERNET, CALIBRATION)
     predictor, genes_NG = again.predictor(), tiny_space.enumerate_genes()
     assert isinstance(predictor, ListedAccuracy)
     assert predictor.predict(genes_NG).tobytes() == again.fitted().predict(genes_NG).tobytes()
@@ -85,7 +86,7 @@ def test_a_space_too_large_to_list_is_fitted_again_to_the_same(
     stored = stored_for(space, genes_TG, kind)
     assert stored.listed_N is None
     save_predictor(tmp_path / "accuracy.safetensors", stored)
-    predictor = load_predictor(tmp_path / "accuracy.safetensors", space, SUPERNET).predictor()
+    predictor = load_predictor(tmp_path / "accuracy.safetensors", space, SUPERNET, CALIBRATION).predictor()
     assert isinstance(predictor, FittedAccuracy)
     others_NG = random_genes(space, rng.generator(1), 50)
     assert predictor.predict(others_NG).tobytes() == stored.fitted().predict(others_NG).tobytes()
@@ -185,9 +186,16 @@ def test_a_file_without_findings_is_refused(stored: StoredPredictor, path: Path)
     check_refused(stored, path, "damaged: 1 validation error for Findings")
 
 
+def test_accuracies_after_recalibration_on_other_images_are_refused(stored: StoredPredictor, path: Path) -> None:
+    with pytest.raises(
+        ArtifactError, match=r": fitted to accuracies after recalibration on other images; fit it again"
+    ):
+        load_predictor(path, stored.space, SUPERNET, "d" * 64)
+
+
 def check_refused(stored: StoredPredictor, path: Path, expected: str) -> None:
     with pytest.raises(ArtifactError, match=expected) as caught:
-        load_predictor(path, stored.space, SUPERNET)
+        load_predictor(path, stored.space, SUPERNET, CALIBRATION)
     assert "\n" not in str(caught.value)
 
 

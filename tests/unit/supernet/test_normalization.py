@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from fedsup_deploy.errors import DataError
 from fedsup_deploy.supernet.normalization import (
     BY_BATCH,
     PARAMETRIC_EPSILON,
     ChannelAffine,
+    ExceptFor,
     FixedAffine,
     SumCollector,
     batch_normalize,
@@ -63,6 +65,20 @@ def test_layer_without_statistics_is_an_error_unless_there_is_another_way() -> N
         FixedAffine({})("l", X_BCHW, WEIGHTS)
     y = FixedAffine({}, otherwise=batch_normalize)("l", X_BCHW, WEIGHTS)
     assert torch.equal(y, batch_normalize("l", X_BCHW, WEIGHTS))
+
+
+def test_one_value_per_channel_cannot_be_normalised_by_itself() -> None:
+    """Its variance is 0: whatever it is, what came out would be beta."""
+    expected = r"^layer l: got one image on a map of one pixel, expected batches of two images or more$"
+    with pytest.raises(DataError, match=expected):
+        batch_normalize("l", X_BCHW[:1, :, :1, :1], WEIGHTS)
+    assert batch_normalize("l", X_BCHW[:2, :, :1, :1], WEIGHTS).isfinite().all()
+
+
+def test_layers_that_nobody_looks_at_are_not_normalised() -> None:
+    normalizer = ExceptFor(frozenset({"other"}), batch_normalize)
+    assert torch.equal(normalizer("l", X_BCHW, WEIGHTS), batch_normalize("l", X_BCHW, WEIGHTS))
+    assert normalizer("other", X_BCHW, {}) is X_BCHW
 
 
 def test_collector_adds_up_what_it_sees_and_changes_nothing() -> None:

@@ -15,6 +15,12 @@ The number is the exit code of the command line. A message reads: what: got X, e
 Errors that are ours (broken invariants) are `AssertionError` and show a traceback.
 """
 
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
 
 class FedsupError(Exception):
     """Base of every error a user can cause or mend."""
@@ -74,3 +80,33 @@ class DeviceError(FedsupError):
     """Another machine cannot be reached, or the work there failed."""
 
     exit_code = 10
+
+
+#: What helps against what the system says when something cannot be written; else it is to make the folder writable.
+_ADVICE: Final = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there",
+    errno.EEXIST: "move away what is in the way",
+    errno.EISDIR: "move away what is in the way",
+    errno.ENOTDIR: "move away what is in the way",
+    errno.ENAMETOOLONG: "give it a shorter name",
+}
+
+
+@contextlib.contextmanager
+def as_output_error(path: Path, advice: str | None = None) -> Iterator[None]:
+    """Let what the system says against writing something become an `OutputError`.
+
+    Args:
+        path: What is written.
+        advice: What the user can do, if the caller knows it; None is what helps against the cause.
+
+    Raises:
+        OutputError: In place of an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error)).lower()
+        what_to_do = advice or _ADVICE.get(error.errno or 0, "make its folder writable")
+        raise OutputError(f"cannot write {path}: {reason}; {what_to_do}") from error

@@ -155,11 +155,11 @@ def record_measurement(folder: Path, latency: MeasuredLatency) -> Manifest:
 
     Side effects: Replaces `folder` in one step.
     """
-    old = load_manifest(folder)
-    new = old.model_copy(update={"latency_measured": latency})
-    formats = tuple(sorted(set(old.files) - {VECTORS, RUNNER, CARD}))
-    card = render_model_card(new, new.parity, formats)
     with files.atomic_directory(folder) as partial:
+        # From here on nobody else replaces it.
+        new = load_manifest(folder).model_copy(update={"latency_measured": latency})
+        formats = tuple(sorted(set(new.files) - {VECTORS, RUNNER, CARD}))
+        card = render_model_card(new, new.parity, formats)
         shutil.copytree(folder, partial, symlinks=True, copy_function=_link, dirs_exist_ok=True)
         files.write_text(partial / CARD, card)
         document = new.model_dump(mode="json", by_alias=True)

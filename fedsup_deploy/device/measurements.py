@@ -107,14 +107,16 @@ def save_measurement(path: Path, measurement: Measurement) -> Path:
 
     Side effects: Writes the file.
     """
-    profile = load_profile(path)
-    expected = profile.model_copy(update={_KEY: (*profile.measurements, measurement)})
-    text = path.read_text(encoding="utf-8").rstrip("\n") + "\n"
-    if not profile.measurements:
-        text = text.removesuffix(f"{_KEY}: []\n") + f"{_KEY}:\n"
-    text += yaml.safe_dump([measurement.model_dump(mode="json")], sort_keys=False, allow_unicode=True, width=120)
     out = Path("profiles") / path.name if resources.is_installed(path) else path
     with files.atomic_file(out) as partial:
+        # From here on nobody else adds one, and another command may have copied the profile meanwhile.
+        path = out if out.is_file() else path
+        profile = load_profile(path)
+        expected = profile.model_copy(update={_KEY: (*profile.measurements, measurement)})
+        text = path.read_text(encoding="utf-8").rstrip("\n") + "\n"
+        if not profile.measurements:
+            text = text.removesuffix(f"{_KEY}: []\n") + f"{_KEY}:\n"
+        text += yaml.safe_dump([measurement.model_dump(mode="json")], sort_keys=False, allow_unicode=True, width=120)
         partial.write_text(text, encoding="utf-8")
         if _reread(partial) != expected:
             raise ConfigError(f"{path}: expected {_KEY} to be its last key; move them to the end of the file")

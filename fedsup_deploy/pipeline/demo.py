@@ -1,11 +1,10 @@
 """`fedsup-deploy demo`: the whole road on bundled images. Imports torch."""
 
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-from fedsup_deploy import files
+from fedsup_deploy import places
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import OutputError
@@ -33,13 +32,18 @@ def demo(out: Path, listeners: tuple[Listener, ...] = ()) -> dict[str, Any]:
         predicted and here measured latency, file sizes), `seconds`, and `next`: commands to try.
 
     Raises:
-        OutputError: Nothing can be written at `out`, or something else stands where the run goes.
+        OutputError: Nothing can be written at `out`, something else stands where the run goes, or another process is
+            writing there.
     """
     started = time.perf_counter()
     run, exports = out / runs.RUNS / "demo", out / "exports"
-    files.check_writable(run.parent)
-    files.check_writable(exports)
-    _clear(run)
+    places.check_writable(exports, places.CHOOSE_OUT)
+    with places.hold(run, inside=True, advice=places.CHOOSE_OUT):
+        _clear(run)
+        return {**_demo(run, exports, listeners), "seconds": round(time.perf_counter() - started, 1)}
+
+
+def _demo(run: Path, exports: Path, listeners: tuple[Listener, ...]) -> dict[str, Any]:
     training = train(load_train_config(CONFIG), run, listeners=listeners, command=("fedsup-deploy", "demo"))
     fleet = [_limited(name, latency_ms) for name, latency_ms in FLEET.items()]
     made = deploy(SearchRequest(fleet, run=run), exports, listeners)
@@ -49,7 +53,6 @@ def demo(out: Path, listeners: tuple[Listener, ...] = ()) -> dict[str, Any]:
         "training": training,
         "search": made["search"],
         "devices": devices,
-        "seconds": round(time.perf_counter() - started, 1),
         "next": [
             f"python {devices[0]['folder']}/run.py",
             f"fedsup-deploy verify {devices[0]['folder']}",
@@ -65,8 +68,6 @@ def _limited(name: str, latency_ms: float) -> DeviceProfile:
 
 
 def _clear(run: Path) -> None:
-    if not run.exists():
-        return
-    if not (run / runs.CONFIG).is_file():
+    if not places.is_empty(run) and not (run / runs.CONFIG).is_file():
         raise OutputError(f"{run} is in the way and is not a run of ours; move it, or choose another --out")
-    shutil.rmtree(run)
+    places.clear(run)

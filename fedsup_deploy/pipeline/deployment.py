@@ -1,12 +1,14 @@
 """`fedsup-deploy deploy`: search and export for a whole fleet in one call. Imports torch."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
-from fedsup_deploy import files
+from fedsup_deploy import places
 from fedsup_deploy.events import Listener
 from fedsup_deploy.pipeline.exporting import ExportRequest, export
-from fedsup_deploy.pipeline.searching import SearchRequest, search
+from fedsup_deploy.pipeline.runs import newest_run
+from fedsup_deploy.pipeline.searching import RESULT, SearchRequest, search
 
 
 def deploy(request: SearchRequest, out: Path, listeners: tuple[Listener, ...] = ()) -> dict[str, Any]:
@@ -23,7 +25,11 @@ def deploy(request: SearchRequest, out: Path, listeners: tuple[Listener, ...] = 
     Raises:
         FedsupError: As of `search` and `export`.
     """
-    files.check_writable(out)
-    found = search(request, listeners)
-    made = export(ExportRequest(None, None, Path(found["out"]), request.profiles, (), ("fp32",), out), listeners)
+    places.check_writable(out, places.CHOOSE_OUT)
+    run = newest_run() if request.run is None else request.run
+    result = run / RESULT if request.out is None else request.out
+    # Until the end, so that what is exported is what was searched here.
+    with places.hold(result):
+        found = search(dataclasses.replace(request, run=run, out=result), listeners)
+        made = export(ExportRequest(None, None, result, request.profiles, (), ("fp32",), out), listeners)
     return {"search": found["out"], "fleet": found["fleet"], **made}

@@ -1,5 +1,6 @@
 """`fedsup-deploy export`: one verified bundle of model files per device profile. Imports torch."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fedsup_deploy import files
+from fedsup_deploy import files, places
 from fedsup_deploy.artifact import runner
 from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredLatency
@@ -99,7 +100,7 @@ def export(request: ExportRequest, listeners: tuple[Listener, ...] = ()) -> dict
         ConfigError: A profile, format or architecture is unknown, or nothing can be refined for a profile.
         ArtifactError: The run or search is missing, damaged, or they do not belong together.
         GateError: An exported file does not compute what the supernet computes; its bundle is not written.
-        OutputError: The folder cannot be written.
+        OutputError: The folder cannot be written, or another process is writing one of the bundles.
     """
     run, jobs = _jobs(request)
     for job in jobs:
@@ -107,8 +108,17 @@ def export(request: ExportRequest, listeners: tuple[Listener, ...] = ()) -> dict
         if request.refine:
             check_refinable(job.profile)
     exporters = {name: exporter_for(name) for job in jobs for name in _formats(request, job.profile)}
-    files.check_writable(request.out)
-    log = EventLog(None, listeners)
+    with contextlib.ExitStack() as stack:
+        # In one order, so that of two commands for the same devices one gets all.
+        for folder in sorted({_folder(request, job.profile, job.architecture.arch_id) for job in jobs}):
+            stack.enter_context(places.hold(folder, advice=places.CHOOSE_OUT))
+        return _export(request, run, jobs, exporters, EventLog(None, listeners))
+
+
+def _export(
+    request: ExportRequest, run: Run, jobs: Sequence[_Job], exporters: dict[str, Exporter], log: EventLog
+) -> dict[str, Any]:
+    """Make the bundles, whose places are held."""
     supernet = load_supernet(run)
     distinct = {job.architecture.arch_id: job.architecture for job in jobs}
     wanted = [_Bundle(job, job.architecture.arch_id) for job in jobs]
@@ -238,6 +248,10 @@ def _formats(request: ExportRequest, profile: DeviceProfile) -> list[str]:
     return list(dict.fromkeys(["onnx", *(request.formats or profile.formats)]))
 
 
+def _folder(request: ExportRequest, profile: DeviceProfile, arch_id: str) -> Path:
+    return request.out / profile.name / arch_id
+
+
 def _write(
     request: ExportRequest, run: Run, bundle: _Bundle, ready: Prepared, model_files: _ModelFiles
 ) -> dict[str, Any]:
@@ -249,7 +263,7 @@ def _write(
         candidates = {name: model_files.load(name, folder) for name in formats}
         return check_parity(ready.reference, candidates, images).to_dict()
 
-    folder = request.out / profile.name / arch_id
+    folder = _folder(request, profile, arch_id)
     manifest = write_bundle(
         folder,
         _draft(run, bundle, ready),

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from fedsup_deploy import files
+from fedsup_deploy import files, places
 from fedsup_deploy.artifact.store import load_manifest
 from fedsup_deploy.config.load import dump
 from fedsup_deploy.device.building.assemble import device_facts, networks_protocol, provenance
@@ -83,7 +83,7 @@ def fit(request: FitRequest, listeners: Sequence[Listener] = ()) -> dict[str, An
             said, once, where they come from.
         ArtifactError: A measurement cannot be read.
         GateError: The machine was too restless.
-        OutputError: The profile cannot be written.
+        OutputError: The profile cannot be written, or another process is at work on it.
 
     Side effects: Writes the profile; times networks, if no measurements are given.
     """
@@ -96,12 +96,13 @@ def fit(request: FitRequest, listeners: Sequence[Listener] = ()) -> dict[str, An
         )
     if [bool(request.measurements), request.is_here, request.is_saved].count(True) != 1:
         raise ConfigError("fit: expected measurements of one kind: those in files, those saved, or new ones taken here")
-    if request.is_here:
-        found = _time_here(request, donor, space, listeners)
-    else:
-        found = _saved(donor, space) if request.is_saved else _read_all(request.measurements, space)
-    profile = fit_donor(donor, _device(request, donor, found), costs_of(space, found.networks), found.measured_ms_N)
-    files.write_text(out, dump(profile))
+    with places.hold(out, advice=places.CHOOSE_OUT):
+        if request.is_here:
+            found = _time_here(request, out, donor, space, listeners)
+        else:
+            found = _saved(donor, space) if request.is_saved else _read_all(request.measurements, space)
+        profile = fit_donor(donor, _device(request, donor, found), costs_of(space, found.networks), found.measured_ms_N)
+        files.write_text(out, dump(profile))
     assert profile.calibration is not None, "fitting made one"
     return {
         **written(out, profile),
@@ -125,20 +126,19 @@ def _device(request: FitRequest, donor: DeviceProfile, found: _Found) -> Device:
     return Device(request.name, facts, runtime, provenance(protocol, found.environment))
 
 
-def _time_here(request: FitRequest, donor: DeviceProfile, space: SearchSpace, listeners: Sequence[Listener]) -> _Found:
+def _time_here(
+    request: FitRequest, out: Path, donor: DeviceProfile, space: SearchSpace, listeners: Sequence[Listener]
+) -> _Found:
     """Time networks on this machine, in a folder beside the profile that is removed at the end."""
     plan = plan_timing(space, request.networks, request.seed)
     # Now, not after the measurement: the donor must know these networks.
     predictor_for(donor).predict(costs_of(space, plan.heldout).layers)
-    folder = (request.out or PROFILES / f"{request.name}.yaml").with_name(f".{request.name}.fit")
-    workplace = Workplace(folder, plan, request.threads, "fp32")
     progress = progress_into(EventLog(None, tuple(listeners)))
-    try:
+    with files.scratch_folder(out) as folder:
+        workplace = Workplace(folder, plan, request.threads, "fp32")
         workplace.begin(progress)
         workplace.time_models(request.minutes, progress)
         times = times_of(workplace.events, plan.heldout_models, "give it more --minutes")
-    finally:
-        workplace.remove()
     measured_ms_N = times.of(plan.heldout_models) / 1e3
     return _Found(plan.heldout, measured_ms_N, times.environment, networks_protocol(times, len(plan.heldout)))
 

@@ -5,11 +5,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from fedsup_deploy import files, registry, rng
+from fedsup_deploy import files, places, registry, rng
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.pipeline.accuracy_file import Findings, StoredPredictor, save_predictor
-from fedsup_deploy.pipeline.runs import ACCURACY, newest_run, open_run
+from fedsup_deploy.pipeline.runs import ACCURACY, Run, newest_run, open_run
 from fedsup_deploy.pipeline.scoring import CLIENTS
 from fedsup_deploy.pipeline.searching import open_evaluation
 from fedsup_deploy.searchers.methods.choice import AUTO
@@ -51,6 +51,7 @@ def fit_accuracy(
     Raises:
         ConfigError: Too few architectures, or all equally accurate.
         ArtifactError: There is no finished run, or it is damaged.
+        OutputError: The run's folder cannot be written, or another process is fitting a predictor of it.
     """
     if evaluations < MIN_MEASURED:
         raise ConfigError(f"evaluations: got {evaluations}, expected at least {MIN_MEASURED}")
@@ -59,8 +60,12 @@ def fit_accuracy(
     if predictor not in (AUTO, *registry.names("accuracy")):
         raise ConfigError(f"unknown predictor {predictor!r}{registry.nearest(predictor, registry.names('accuracy'))}")
     run = open_run(newest_run() if run_path is None else run_path)
-    files.check_writable(run.path)
-    log, space, supernet = EventLog(None, listeners), run.space, run.fingerprint
+    with places.hold(run.path / ACCURACY):
+        return _fit(run, evaluations, measured_by, predictor, seed, EventLog(None, listeners))
+
+
+def _fit(run: Run, evaluations: int, measured_by: str, predictor: str, seed: int, log: EventLog) -> dict[str, Any]:
+    space, supernet = run.space, run.fingerprint
     genes_TG = _drawn(space, evaluations, seed)
     with open_evaluation(run, measured_by, log) as evaluate:
         accuracy_T = evaluate(genes_TG, 0).accuracy_K

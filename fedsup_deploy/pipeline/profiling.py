@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedsup_deploy import files, resources
+from fedsup_deploy import files, places, resources
 from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.device.building.assemble import About, assemble
 from fedsup_deploy.device.building.plan import plan_build
@@ -70,13 +70,14 @@ def build(request: BuildRequest, listeners: Sequence[Listener] = ()) -> dict[str
     Raises:
         ConfigError: The space is unknown or too small, or an interrupted build had other settings.
         GateError: The machine was too restless; what was timed is kept for `resume`.
-        OutputError: The profile cannot be written.
+        OutputError: The profile cannot be written, or another process is at work on it.
 
     Side effects: Works in a folder beside the profile, and removes it at the end.
     """
     check_place(request.path, request.name)
     check_threads(request.threads)
-    with files.only_one(request.workplace.with_suffix(".lock"), f"a build of {request.path}"):
+    # The workplace as well: `x.yaml` and `x.yml` have the same.
+    with places.hold(request.path, advice=places.CHOOSE_OUT), places.hold(request.workplace, advice=places.CHOOSE_OUT):
         return _build(request, EventLog(None, tuple(listeners)))
 
 
@@ -114,7 +115,7 @@ def check_place(out: Path, name: str) -> None:
 
     Raises:
         ConfigError: No profile can have the name, or a shipped one has it.
-        OutputError: The place is a folder, has another ending, or is read-only.
+        OutputError: The place is a folder, or has another ending.
     """
     if not re.fullmatch(NAME_PATTERN, name):
         raise ConfigError(f"--name: got {name!r}, expected lower case letters and digits, with single hyphens between")
@@ -126,7 +127,6 @@ def check_place(out: Path, name: str) -> None:
         raise OutputError(f"cannot write {out}: it is a folder; give --out the name of a file")
     if out.suffix not in {".yaml", ".yml"}:
         raise OutputError(f"cannot write {out}: expected a name that ends in .yaml, by which a profile is found")
-    files.check_writable(out.parent)
 
 
 def _is_made_here(profile: DeviceProfile) -> bool:

@@ -1,9 +1,10 @@
 """`fedsup-deploy recalibrate`: client statistics of a subnet, kept beside the run. Imports torch."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
-from fedsup_deploy import files
+from fedsup_deploy import places
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.federated import statistics
@@ -72,13 +73,12 @@ def recalibrate(
     run = open_run(run_path)
     architecture = run.architecture(architecture_name)
     schedule = schedule or run.config.calibration.schedule
-    if out is not None:
-        files.check_writable(out.parent)
-    subnet = load_supernet(run).extract(architecture)
-    with open_run_engine(run) as engine:
-        pooled = calibrate(run, architecture, subnet, schedule, engine, EventLog(None, listeners))
-    if out is not None:
-        write_subnet(out, run, architecture, subnet, pooled)
+    with contextlib.nullcontext() if out is None else places.hold(out, advice=places.CHOOSE_OUT):
+        subnet = load_supernet(run).extract(architecture)
+        with open_run_engine(run) as engine:
+            pooled = calibrate(run, architecture, subnet, schedule, engine, EventLog(None, listeners))
+        if out is not None:
+            write_subnet(out, run, architecture, subnet, pooled)
     return {
         "run": str(run_path),
         "arch_id": architecture.arch_id,
@@ -100,9 +100,9 @@ def extract(run_path: Path, architecture_name: str, out: Path) -> dict[str, Any]
     """
     run = open_run(run_path)
     architecture = run.architecture(architecture_name)
-    files.check_writable(out.parent)
-    subnet = load_supernet(run).extract(architecture)
-    write_subnet(out, run, architecture, subnet, None)
+    with places.hold(out, advice=places.CHOOSE_OUT):
+        subnet = load_supernet(run).extract(architecture)
+        write_subnet(out, run, architecture, subnet, None)
     num_tensors = len(subnet.weights)
     return {"run": str(run_path), "arch_id": architecture.arch_id, "num_tensors": num_tensors, "out": str(out)}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedsup_deploy import files, resources
+from fedsup_deploy import files, places, resources
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
@@ -106,6 +106,8 @@ def open_run(path: Path) -> Run:
     if not (path / CONFIG).is_file():
         raise ArtifactError(f"no run at {path}: no {CONFIG} there; make one with `fedsup-deploy train`")
     if not (path / SUPERNET).is_file():
+        if (writer := places.writer_of(path)) is not None:
+            raise ArtifactError(f"the run at {path} is not finished: {writer} is training it; wait for its end")
         raise ArtifactError(f"the run at {path} is not finished; continue it with `fedsup-deploy train ... --resume`")
     config = validate(load_yaml(path / CONFIG), TrainConfig)
     space = validate(load_yaml(path / SPACE), SearchSpace)

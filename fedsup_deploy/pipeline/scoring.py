@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from importlib import metadata
 from typing import Final
 
-from fedsup_deploy import files
+from fedsup_deploy import places
 from fedsup_deploy.errors import ConfigError, DataError
 from fedsup_deploy.pipeline.data_state import IMAGES
 from fedsup_deploy.pipeline.runs import EVALUATIONS, Run
@@ -120,7 +120,7 @@ class _Evaluation:
         from fedsup_deploy.pipeline import evaluation, federation
 
         run = self._run
-        files.check_writable(run.path / EVALUATIONS)
+        places.check_writable(run.path / EVALUATIONS)
         if run.data.fingerprint != run.data_fingerprint:
             memory = run.path / EVALUATIONS / IMAGES
             raise DataError(f"{run.config.data.dataset}: the images changed meanwhile; start again without {memory}")

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from fedsup_deploy import files, registry
+from fedsup_deploy import files, places, registry
 from fedsup_deploy.device.predictor import predict_interval, predictor_for, upper_bound
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, OutputError
@@ -88,13 +88,20 @@ def search(request: SearchRequest, listeners: Sequence[Listener] = ()) -> dict[s
         ArtifactError: There is no finished run, or it is damaged.
         DataError: The images of the run are missing or malformed.
         InfeasibleError: No subnet is within the limits of one of the profiles.
-        OutputError: The result cannot be written.
+        OutputError: The result cannot be written, or another process is searching for it.
     """
-    started, log = time.perf_counter(), EventLog(None, tuple(listeners))
+    log = EventLog(None, tuple(listeners))
     _check(request)
     targets = _targets(request)
     run = open_run(newest_run() if request.run is None else request.run)
     out = run.path / RESULT if request.out is None else request.out
+    with places.hold(out, advice=places.CHOOSE_OUT):
+        return {**_search(request, targets, run, out, log), "out": str(out)}
+
+
+def _search(request: SearchRequest, targets: Sequence[Target], run: Run, out: Path, log: EventLog) -> dict[str, Any]:
+    """Search, and write the result to a place that is held. Returns its document."""
+    started = time.perf_counter()
     kind, stored = accuracy_source(run, request.accuracy)
     asked = _digest(request, targets, run, kind, stored)
     if request.resume and (finished := _finished(out, asked)) is not None:
@@ -124,7 +131,7 @@ def search(request: SearchRequest, listeners: Sequence[Listener] = ()) -> dict[s
         )
         document = result.to_dict()
         files.write_json(out, document)
-    return {**document, "out": str(out)}
+    return document
 
 
 def accuracy_source(run: Run, accuracy: str) -> tuple[str, StoredPredictor | None]:
@@ -219,7 +226,6 @@ def _check_out(out: Path) -> None:
         raise OutputError(f"cannot write {out}: it is a folder; give --out the name of a file")
     if out.is_file() and out.read_bytes().lstrip()[:1] not in (b"", b"{"):
         raise OutputError(f"cannot write {out}: it is there and holds no search; give --out another name")
-    files.check_writable(out.parent)
 
 
 def _check(request: SearchRequest) -> None:
@@ -293,7 +299,7 @@ def _finished(out: Path, asked: str) -> dict[str, Any] | None:
             f"cannot resume {out}: it is of another search: other profiles, limits, settings or seed, or the run has "
             "changed since; search anew without --resume"
         )
-    return None if unfinished.is_file() else {**load_result(out).to_dict(), "out": str(out)}
+    return None if unfinished.is_file() else load_result(out).to_dict()
 
 
 def _accuracy_model(run: Run, kind: str, stored: StoredPredictor | None) -> AccuracyModel:

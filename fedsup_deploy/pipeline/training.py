@@ -1,5 +1,6 @@
 """`fedsup-deploy train`: config in, run folder out; resumable to the same bytes."""
 
+import contextlib
 import dataclasses
 import shutil
 import time
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fedsup_deploy import files, registry
+from fedsup_deploy import files, places, registry
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.config.schema import EFedSupConfig, TrainConfig
@@ -56,7 +57,19 @@ def train(
         DataError: The images are missing or malformed.
         ArtifactError: The folder holds a run already, or its checkpoint is damaged.
         FederationError: No client of a round returned a usable update.
+        OutputError: The folder cannot be written, or another process is writing it.
     """
+    folder = runs.RUNS / config.name if out is None else out
+    with contextlib.ExitStack() as stack:
+        # Nobody writes a finished run, and it may stand where nobody can.
+        if not (folder / runs.SUPERNET).exists():
+            stack.enter_context(places.hold(folder, inside=True, advice=places.CHOOSE_OUT))
+        _train(config, folder, EventLog(folder / runs.EVENTS, listeners), command, resume=resume)
+    return summary(folder)
+
+
+def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[str], *, resume: bool) -> None:
+    """Train what is left to train of a run in a folder that is held."""
     space = runs.load_space(config)
     data = runs.load_data(config, space)
     space = space.with_data(data.train.images_NHWC.shape[-1], len(data.train.classes))
@@ -68,12 +81,9 @@ def train(
     }
     check_can_be_normalized(layout, data, settings)
     strategy = make_strategy(config, space)
-    folder = runs.RUNS / config.name if out is None else out
     supernet, first_round = _start(folder, config, layout, resume=resume)
     if (folder / runs.SUPERNET).exists():
-        return summary(folder)
-    files.check_writable(folder)
-    log = EventLog(folder / runs.EVENTS, listeners)
+        return
     log.drop_after(first_round)
     if first_round == 0:
         _describe(folder, config, space, command)
@@ -87,9 +97,9 @@ def train(
     )
     with open_engine(config, layout, data) as engine:
         supernet = _train_rounds(_Session(folder, config, strategy, engine, data, log), supernet, first_round)
-    save_supernet(folder / runs.SUPERNET, "supernet", supernet)
+    # Before there is a supernet, for then others begin to write there.
     shutil.rmtree(folder / runs.STATISTICS, ignore_errors=True)
-    return summary(folder)
+    save_supernet(folder / runs.SUPERNET, "supernet", supernet)
 
 
 def summary(folder: Path) -> dict[str, Any]:

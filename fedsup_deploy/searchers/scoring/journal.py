@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from fedsup_deploy.errors import ArtifactError, OutputError
+from fedsup_deploy import places
+from fedsup_deploy.errors import ArtifactError, as_output_error
 
 _SCHEMA: Final = 1
 _NEWLINE: Final = b"\n"
+_ADVICE: Final = "make the run's folder writable"
 
 
 class Journal:
@@ -61,18 +63,14 @@ class Journal:
         Raises:
             OutputError: The file cannot be written.
         """
-        import fcntl  # POSIX only, like the systems that devices run
-
-        try:
-            self.path.parent.mkdir(exist_ok=True)
-            with self.path.open("a+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                is_new = _drop_cut_line(file) == 0
-                for document in [self._header, entry] if is_new else [entry]:
-                    file.write(json.dumps(document, allow_nan=False).encode() + _NEWLINE)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise OutputError(f"cannot write {self.path}: {reason}; make the run's folder writable") from error
+        with (
+            places.hold(self.path, brief=True, advice=_ADVICE),
+            as_output_error(self.path, _ADVICE),
+            self.path.open("a+b") as file,
+        ):
+            is_new = _drop_cut_line(file) == 0
+            for document in [self._header, entry] if is_new else [entry]:
+                file.write(json.dumps(document, allow_nan=False).encode() + _NEWLINE)
 
 
 def _drop_cut_line(file: BinaryIO) -> int:

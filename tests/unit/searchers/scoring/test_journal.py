@@ -1,6 +1,5 @@
 """Lines that processes append to one file: killed, damaged, at the same time."""
 
-import fcntl
 import json
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fedsup_deploy import places
 from fedsup_deploy.errors import ArtifactError, OutputError
 from fedsup_deploy.searchers.scoring.journal import Journal
 
@@ -140,8 +140,7 @@ def test_processes_that_append_at_once_and_are_killed_lose_nothing(path: Path) -
 def test_a_line_that_another_process_is_writing_is_waited_for(path: Path) -> None:
     """It has written half of it."""
     journal = filled(path, 1)
-    with path.open("ab", buffering=0) as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
+    with places.hold(path), path.open("ab", buffering=0) as other:
         other.write(b'{"number"')
         appending = threading.Thread(target=journal.append, args=({"number": 2},))
         appending.start()

@@ -49,7 +49,10 @@ def page() -> str:
     """Return the text of the page."""
     kinds = [errors.FedsupError, *errors.FedsupError.__subclasses__()]
     rows = [f"| {kind.exit_code} | {(kind.__doc__ or '').splitlines()[0]} |" for kind in kinds]
-    rows += ["| 70 | A mistake of ours; `--debug` shows where. |", "| 130 | Interrupted; long work can be resumed. |"]
+    rows += [
+        "| 70 | A mistake of ours; `--debug` shows where. |",
+        "| 130 | Stopped with Ctrl-C; long work can be resumed. 143 and 129: the same by SIGTERM, or SIGHUP. |",
+    ]
     context = click.Context(cli, info_name="fedsup-deploy", max_content_width=110)
     parts = [HEAD + "\n".join(rows) + "\n" + FILES, *_helps(cli, context, 2)]
     return "\n".join(parts)

@@ -9,6 +9,7 @@ from fedsup_deploy import registry
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output, Result
+from fedsup_deploy.cli.signals import advising
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,18 +44,15 @@ def command(output: Output, run: Path | None, evaluations: int, accuracy: str, p
     """
     from fedsup_deploy.pipeline.predicting import fit_accuracy
 
-    try:
-        with output.progress() as listeners:
-            result = fit_accuracy(
-                run,
-                evaluations=evaluations,
-                measured_by=accuracy,
-                predictor=predictor,
-                seed=seed,
-                listeners=tuple(listeners),
-            )
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt("the same command goes on where it was stopped") from stop
+    with advising("the same command goes on where it was stopped"), output.progress() as listeners:
+        result = fit_accuracy(
+            run,
+            evaluations=evaluations,
+            measured_by=accuracy,
+            predictor=predictor,
+            seed=seed,
+            listeners=tuple(listeners),
+        )
     output.emit(result, _table)
 
 

@@ -15,13 +15,14 @@ from typing import Any, Final, NamedTuple
 
 import click
 
+from fedsup_deploy.cli import signals
 from fedsup_deploy.cli.commands import LazyGroup
 from fedsup_deploy.cli.output import Output
 from fedsup_deploy.errors import FedsupError
+from fedsup_deploy.libraries import ENVIRONMENT
 
 EXIT_USAGE: Final = 2
 EXIT_INTERNAL: Final = 70
-EXIT_INTERRUPTED: Final = 130
 EXIT_BROKEN_PIPE: Final = 141
 
 cli = LazyGroup(
@@ -60,12 +61,17 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: The words after the program's name; None takes those of this process.
 
-    Side effects: Whatever the command does. Writes results to stdout and everything else to stderr.
+    Side effects: Whatever the command does. Writes results to stdout and everything else to stderr. Sets variables of
+        the environment (`libraries.ENVIRONMENT`).
     """
+    os.environ.update(ENVIRONMENT)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return run(cli, sys.argv[1:] if args is None else args)
+        with signals.stoppable():
+            return run(cli, sys.argv[1:] if args is None else args)
+    except signals.Stopped as stop:  # before there was a command, or when it was done
+        return signals.exit_code(stop)
     except BrokenPipeError:
         # Whoever read our output has gone. Python would complain again when it flushes stdout at its end.
         with contextlib.suppress(OSError, ValueError):
@@ -87,6 +93,10 @@ def run(group: click.Group, args: Sequence[str]) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except (Exception, KeyboardInterrupt) as error:  # the outermost frame: whatever it is, it ends here
+        if (stop := signals.stop_behind(error)) is not None:
+            with contextlib.suppress(OSError):  # the terminal may be what has gone
+                _report(stop, output)
+            return signals.exit_code(stop)
         if isinstance(error, BrokenPipeError) and _is_stdout_closed():
             raise
         return _report(error, output)
@@ -96,9 +106,10 @@ def run(group: click.Group, args: Sequence[str]) -> int:
 def _report(error: BaseException, output: Output) -> int:
     """Say how a command failed. Returns the exit code."""
     failure = _failure(error)
-    if output.is_debug and not isinstance(error, (click.ClickException, click.Abort, KeyboardInterrupt)):
+    is_stop = isinstance(error, KeyboardInterrupt)
+    if output.is_debug and not (is_stop or isinstance(error, click.ClickException)):
         traceback.print_exception(error)
-    has_own_word = failure.exit_code in {EXIT_INTERNAL, EXIT_INTERRUPTED}
+    has_own_word = is_stop or failure.exit_code == EXIT_INTERNAL
     click.echo(failure.message if has_own_word else f"error: {failure.message}", err=True)
     if output.as_json:
         output.emit({"error": failure._asdict()})
@@ -112,8 +123,9 @@ def _failure(error: BaseException) -> Failure:
         context = error.ctx if isinstance(error, click.UsageError) else None
         hint = f"; see '{context.command_path} --help'" if context else ""
         return Failure("UsageError", _one_line(error.format_message()).rstrip(".") + hint, EXIT_USAGE)
-    if isinstance(error, (KeyboardInterrupt, click.Abort)):
-        return Failure("Interrupted", f"interrupted{': ' if str(error) else ''}{_one_line(error)}", EXIT_INTERRUPTED)
+    if isinstance(error, KeyboardInterrupt):
+        message = f"interrupted{': ' if str(error) else ''}{_one_line(error)}"
+        return Failure("Interrupted", message, signals.exit_code(error))
     what = f"{type(error).__name__}: {_one_line(error)}"
     return Failure("InternalError", f"internal error: {what} (run again with --debug)", EXIT_INTERNAL)
 

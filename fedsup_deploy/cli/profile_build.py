@@ -7,6 +7,7 @@ import click
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output, Result
+from fedsup_deploy.cli.signals import advising
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -61,11 +62,9 @@ def build_command(output: Output, /, **given: Any) -> None:
     request = BuildRequest(limits={name: limit for name, limit in limits.items() if limit is not None}, **given)
     if request.resume and not request.workplace.exists():
         click.echo(f"note: no interrupted build at {request.workplace}; starting one", err=True)
-    try:
-        with output.progress() as listeners:
-            result = build(request, listeners)
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt("the same command with --resume goes on after the last whole round") from stop
+    advice = "the same command with --resume goes on after the last whole round"
+    with advising(advice), output.progress() as listeners:
+        result = build(request, listeners)
     output.emit(result, _built)
 
 

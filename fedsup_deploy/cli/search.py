@@ -9,6 +9,7 @@ import click
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output, Result
+from fedsup_deploy.cli.signals import advising
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,11 +31,8 @@ def command(output: Output, /, profiles: tuple[str, ...], **given: Any) -> None:
     from fedsup_deploy.pipeline.searching import SearchRequest, search
 
     request = SearchRequest(profiles=list(profiles), limits=options.take_limits(given), **given)
-    try:
-        with output.progress() as listeners:
-            result = search(request, listeners)
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt("the same command with --resume goes on where it was stopped") from stop
+    with advising("the same command with --resume goes on where it was stopped"), output.progress() as listeners:
+        result = search(request, listeners)
     output.emit(result, _table)
 
 

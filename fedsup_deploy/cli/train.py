@@ -8,6 +8,7 @@ from fedsup_deploy import registry
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
+from fedsup_deploy.cli.signals import advising
 
 
 @click.command("train", cls=Command)
@@ -33,7 +34,7 @@ def command(
     given = {"engine.name": engine, "seed": seed}
     assignments = [*overrides, *(f"{key}={value}" for key, value in given.items() if value is not None)]
     settings = load_train_config(config, assignments)
-    try:
+    with advising("the same command with --resume goes on from the last checkpoint"):
         # Only now: loading torch takes longer than finding a mistake in the config.
         from fedsup_deploy.pipeline import runs
         from fedsup_deploy.pipeline.training import train
@@ -42,6 +43,4 @@ def command(
             click.echo(f"note: no run at {out or runs.RUNS / settings.name} yet; starting one", err=True)
         with output.progress() as listeners:
             result = train(settings, out, resume=resume, listeners=listeners, command=output.command)
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt("the same command with --resume goes on from the last checkpoint") from stop
     output.emit(result)

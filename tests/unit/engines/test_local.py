@@ -1,17 +1,8 @@
-"""Worker processes: order of replies, death of a worker, death of the parent."""
+"""Clients in worker processes: the same replies as in this process, in the order of the tasks."""
 
 import contextlib
 import functools
-import multiprocessing
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import threading
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +14,6 @@ from fedsup_deploy.data.federated import FederatedData
 from fedsup_deploy.data.partition import partition
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.engines.local import LocalEngine, local_engine
-from fedsup_deploy.errors import FederationError
 from fedsup_deploy.federated.client import LocalTraining
 from fedsup_deploy.federated.site import InProcess, Site
 from fedsup_deploy.federated.tasks import Assignment, ClientFailure, ClientUpdate, StatisticsTask, TrainTask
@@ -32,24 +22,6 @@ from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import initial_weights
 
 MakeSite = functools.partial[Site]
-
-# Starts two workers, leaves one idle and one busy, says who they are, and waits to be killed.
-_PARENT = """
-    import functools, multiprocessing, threading, time
-    from fedsup_deploy.engines.local import LocalEngine, local_engine
-
-    class Sleeper:
-        def perform(self, seconds):
-            time.sleep(seconds)
-
-    if __name__ == "__main__":
-        engine = LocalEngine(Sleeper, 2)
-        list(engine.run([0.2] * 4))
-        threading.Thread(target=lambda: list(engine.run([600])), daemon=True).start()
-        time.sleep(0.5)
-        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
-        time.sleep(600)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -127,73 +99,7 @@ def test_rounds_that_are_stopped_early_leave_the_engine_usable(layout: Layout, e
     assert [reply.client for reply in engine.run(tasks_of(layout, [4]))] == [4]
 
 
-def test_killed_worker_is_an_error_that_says_what_to_do(layout: Layout, make_site: MakeSite) -> None:
-    before = set(multiprocessing.active_children())
-    engine = LocalEngine(make_site, 1)
-    replies = engine.run(tasks_of(layout, [0, 1, 2, 3, 4, 5] * 20))
-    next(replies)
-    (worker,) = set(multiprocessing.active_children()) - before
-    assert worker.pid is not None
-    os.kill(worker.pid, signal.SIGKILL)
-    with pytest.raises(FederationError, match=r"^a worker process died, .*; lower engine\.workers and .* --resume$"):
-        list(replies)
-    engine.close()
-
-
-def test_ctrl_c_does_not_strike_a_worker_and_close_ends_it(layout: Layout, make_site: MakeSite) -> None:
-    """It is for the parent to decide: neither while the worker still loads its libraries, nor later."""
-    before = set(multiprocessing.active_children())
-    engine = LocalEngine(make_site, 1)
-    replies: list[ClientUpdate] = []
-    first = threading.Thread(target=lambda: replies.extend(engine.run(tasks_of(layout, [0]))))
-    first.start()
-    while not (started := set(multiprocessing.active_children()) - before):
-        time.sleep(0.001)
-    (worker,) = started
-    assert worker.pid is not None
-    os.kill(worker.pid, signal.SIGINT)
-    first.join()
-    os.kill(worker.pid, signal.SIGINT)
-    replies.extend(engine.run(tasks_of(layout, [1])))
-    assert [reply.client for reply in replies] == [0, 1]
-    engine.close()
-    engine.close()
-    assert worker.exitcode == 0
-
-
 def test_one_worker_works_in_this_process(make_site: MakeSite) -> None:
-    before = set(multiprocessing.active_children())
     with contextlib.closing(local_engine(make_site, 1)) as one, contextlib.closing(local_engine(make_site, 2)) as two:
         assert isinstance(one, InProcess)
         assert isinstance(two, LocalEngine)
-    assert set(multiprocessing.active_children()) == before
-
-
-def is_running(pid: int) -> bool:
-    """Return whether a process exists and is more than an entry nobody has collected yet."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return state.strip() != "" and not state.startswith("Z")
-
-
-def test_workers_idle_or_busy_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
-    script = tmp_path / "parent.py"
-    script.write_text(textwrap.dedent(_PARENT))
-    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    pids = [int(word) for word in parent.stdout.readline().split()]
-    try:
-        assert len(pids) == 2
-        assert all(is_running(pid) for pid in pids)
-        parent.kill()
-        parent.wait()
-        deadline = time.monotonic() + 20
-        while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not any(is_running(pid) for pid in pids)
-    finally:
-        parent.kill()
-        for pid in pids:
-            if is_running(pid):
-                os.kill(pid, signal.SIGKILL)
-        # Ends when nobody holds the other end of its output any more, the workers included.
-        parent.communicate()

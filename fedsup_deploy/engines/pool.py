@@ -1,0 +1,189 @@
+"""Worker processes of this machine, and the requests and replies between them and this one. Knows no federation.
+
+A worker is Python started on the file `worker.py`. It never imports from the current folder, which may be anybody's; it
+is in a session of its own, so that Ctrl-C in a terminal is for this process to act upon; and nothing of it lies in any
+folder, so that a kill of either process at any moment leaves nothing. Each has one connection, whose end tells either
+side that the other has gone.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import IO, Any, Final, Generic, TypeVar
+
+from fedsup_deploy.engines import worker
+from fedsup_deploy.errors import FederationError, OutputError
+from fedsup_deploy.libraries import ENVIRONMENT
+
+Request = TypeVar("Request")
+Reply = TypeVar("Reply")
+
+_DIED: Final = "a worker process died, killed or out of memory; lower engine.workers and continue with --resume"
+_PROGRAM: Final = os.path.abspath(worker.__file__)  # noqa: PTH100  the folder may change, but links are not followed
+_PACKAGE_FOLDER: Final = str(Path(_PROGRAM).parents[2])
+
+
+class WorkerPool(Generic[Request, Reply]):
+    """Shares requests among worker processes. Each starts when a request needs it.
+
+    Args:
+        open_work: Returns what answers requests; called once in every worker, so it must pickle.
+        num_workers: Number of processes, at most.
+
+    Raises:
+        OutputError: No room for temporary files.
+
+    Side effects: Starts processes, which end with `close` or with this process, however it ends.
+    """
+
+    def __init__(self, open_work: Callable[[], Callable[[Request], Reply]], num_workers: int) -> None:
+        self._work = _work_file(open_work)
+        self._requests: queue.SimpleQueue[tuple[Future[Reply], bytes] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._workers: list[_Worker] = []
+        self._is_ended = False
+        self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(num_workers)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, request: Request) -> "Future[Reply]":
+        """Return the reply to come. It raises what was raised in the worker, or FederationError where that died."""
+        future: Future[Reply] = Future()
+        self._requests.put((future, pickle.dumps(request, protocol=5)))
+        return future
+
+    def close(self) -> None:
+        """End the worker processes at once, whatever they are doing. To be called once all replies are there."""
+        self._end_workers()
+        for _ in self._threads:
+            self._requests.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._work.close()
+
+    def _serve(self) -> None:
+        """Carry requests to one worker and replies back, one at a time. Runs in a thread of its own."""
+        served: _Worker | None = None
+        while (item := self._requests.get()) is not None:
+            future, request = item
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                served = served or self._start_worker()
+                future.set_result(_result_of(self._ask(served, request)))
+            except Exception as error:  # noqa: BLE001  whatever it is, whoever waits for the reply gets it
+                future.set_exception(error)
+        if served is not None:
+            served.disconnect()
+
+    def _ask(self, served: "_Worker", request: bytes) -> bytes:
+        try:
+            return served.ask(request)
+        except (EOFError, OSError) as death:
+            # The others are of no use now, and what they were asked must fail at once, not after an hour's training.
+            self._end_workers()
+            raise FederationError(_DIED) from death
+
+    def _start_worker(self) -> "_Worker":
+        with self._lock:
+            if self._is_ended:
+                raise FederationError(_DIED)
+            try:
+                started = _Worker(self._work)
+            except OSError as error:
+                raise FederationError(
+                    f"a worker process cannot be started: {error.strerror}; lower engine.workers"
+                ) from error
+            self._workers.append(started)
+            return started
+
+    def _end_workers(self) -> None:
+        with self._lock:
+            self._is_ended = True
+            for started in self._workers:
+                started.end()
+
+
+class _Worker:
+    """One process, from outside.
+
+    Args:
+        work: The file that says what it does.
+    """
+
+    def __init__(self, work: IO[bytes]) -> None:
+        self._connection, theirs = multiprocessing.Pipe()
+        with theirs:
+            descriptors = (theirs.fileno(), work.fileno())
+            self._process = subprocess.Popen(
+                [*_python(), _PROGRAM, *map(str, descriptors)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # this process's is for the result of a command
+                env={**os.environ, **ENVIRONMENT},
+                pass_fds=descriptors,
+                start_new_session=True,
+            )
+
+    def ask(self, request: bytes) -> bytes:
+        """Send a request and wait for the reply.
+
+        Raises:
+            EOFError: The process has ended.
+            OSError: The same, noticed while sending.
+        """
+        self._connection.send_bytes(request)
+        return self._connection.recv_bytes()
+
+    def end(self) -> None:
+        """Kill the process: it keeps nothing that could be lost. Whoever waits for its reply gets an EOFError."""
+        self._process.kill()
+        self._process.wait()
+
+    def disconnect(self) -> None:
+        """Close the connection, which ends the process if it still runs. For the thread that asks, and no other."""
+        self._connection.close()
+
+
+def _python() -> list[str]:
+    """Return the command that starts Python as this process was, but for what it takes from its surroundings.
+
+    Isolated (-I), it puts neither the current folder nor the script's on `sys.path`, nor what PYTHONPATH names: the
+    work file says where modules are.
+    """
+    flags = ["-I", "-X", f"utf8={sys.flags.utf8_mode}", *(f"-W{each}" for each in sys.warnoptions)]
+    return [sys.executable, *flags, *(["-B"] if sys.dont_write_bytecode else [])]
+
+
+def _result_of(reply: bytes) -> Any:
+    result, error, trace = pickle.loads(reply)  # noqa: S301  from our own process
+    if error is not None:
+        raise error from RuntimeError(f"in a worker process:\n{trace}")
+    return result
+
+
+def _work_file(open_work: Callable[[], object]) -> IO[bytes]:
+    """Return a file that says what workers do. It has no name, so that nobody need remove it."""
+    try:
+        with contextlib.ExitStack() as on_error:
+            file = on_error.enter_context(tempfile.TemporaryFile())
+            worker.write_work(file, open_work, _module_folders())
+            on_error.pop_all()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(f"cannot write temporary files: {reason}; set TMPDIR to a folder with room") from error
+    return file
+
+
+def _module_folders() -> list[str]:
+    """Return where a worker finds modules: where this process does, but not relative to the current folder."""
+    folders = [folder for folder in sys.path if os.path.isabs(folder)]  # noqa: PTH117  they are strings
+    return folders if _PACKAGE_FOLDER in folders else [*folders, _PACKAGE_FOLDER]

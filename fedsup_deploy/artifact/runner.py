@@ -145,11 +145,11 @@ def time_session(run_once: Run, protocol: Protocol, clock: Clock = _NOW) -> list
     return visits_ns
 
 
-def measure_latency(run_once: Run, protocol: Protocol = QUICK) -> JSON:
+def measure_latency(run_once: Run, protocol: Protocol = QUICK, clock: Clock = _NOW) -> JSON:
     """Warm a model up, time it at batch 1, and return protocol, statistics, stability and memory in JSON values."""
-    time_visit(run_once, protocol.warm_up_runs, protocol.warm_up_seconds, protocol.max_seconds / 10)
+    time_visit(run_once, protocol.warm_up_runs, protocol.warm_up_seconds, protocol.max_seconds / 10, clock)
     peak = peak_rss_mib()  # before there are times to keep
-    visits_ns = time_session(run_once, protocol)
+    visits_ns = time_session(run_once, protocol, clock)
     samples_ns = [ns for visit in visits_ns for ns in visit]
     return {
         "protocol": {"batch": 1, **protocol._asdict()},

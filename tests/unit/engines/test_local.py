@@ -10,8 +10,9 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,31 +170,15 @@ def test_one_worker_works_in_this_process(make_site: MakeSite) -> None:
     assert set(multiprocessing.active_children()) == before
 
 
-def is_running(pid: int) -> bool:
-    """Return whether a process exists and is more than an entry nobody has collected yet."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return state.strip() != "" and not state.startswith("Z")
-
-
-def test_workers_idle_or_busy_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+def test_workers_idle_or_busy_end_with_a_parent_that_is_killed(
+    children: Any, processes: Callable[[], list[Any]], tmp_path: Path
+) -> None:
     script = tmp_path / "parent.py"
     script.write_text(textwrap.dedent(_PARENT))
-    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    pids = [int(word) for word in parent.stdout.readline().split()]
-    try:
-        assert len(pids) == 2
-        assert all(is_running(pid) for pid in pids)
-        parent.kill()
-        parent.wait()
-        deadline = time.monotonic() + 20
-        while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not any(is_running(pid) for pid in pids)
-    finally:
-        parent.kill()
-        for pid in pids:
-            if is_running(pid):
-                os.kill(pid, signal.SIGKILL)
-        # Ends when nobody holds the other end of its output any more, the workers included.
-        parent.communicate()
+    parent = children.start([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    pids = {int(word) for word in parent.stdout.readline().split()}
+    assert len(pids) == 2
+    assert pids <= {one.pid for one in processes()}
+    parent.kill()
+    parent.wait()
+    assert children.survivors(parent) == []

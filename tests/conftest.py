@@ -17,6 +17,9 @@ REPOSITORY = Path(__file__).parents[1]
 DATASETS = ("fashion-mnist", "cifar10", "cifar100")
 EVERYTHING = "FEDSUP_TEST_ALL"
 
+# No test phones home. onnxruntime looks here when it is imported.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 Report = pytest.TestReport | pytest.CollectReport
 
 
@@ -109,6 +112,16 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whoever runs the tests may have no home, or settings in it; and nothing is left there, nor in the checkout."""
+    from hypothesis.configuration import set_hypothesis_home_dir
+
+    home = tmp_path_factory.mktemp("home")
+    os.environ["HOME"] = str(home)
+    set_hypothesis_home_dir(home / "hypothesis")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -31,6 +31,7 @@ JSON = Dict[str, Any]
 Run = Callable[[], Any]
 Clock = Callable[[], int]
 _NOW = time.perf_counter_ns
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nothing phones home: onnxruntime looks here when it is imported
 BATCHES = (1, 3, 8)
 STABLE_WITHIN = 0.05  # parts of a session whose statistics differ by more make it unstable
 SPREAD_WITHIN = 0.10  # so do visits that differ by more: a machine with two speeds shows others in the next session
@@ -175,7 +176,6 @@ def environment(threads: int, root: Path = Path("/")) -> JSON:
     fields = [line.partition(":") for line in _read(root / "proc/cpuinfo").splitlines()]
     cpuinfo = {name.strip(): value.strip() for name, _, value in fields}  # of the last processor; ARM has no names
     arm = " ".join(f"{name} {cpuinfo[name]}" for name in ("CPU implementer", "CPU part") if name in cpuinfo)
-    versions = {name: importlib.import_module(name).__version__ for name in ("numpy", "onnxruntime")}
     cpus = "sys/devices/system/cpu/cpu[0-9]*/cpufreq/"
     return {
         "device": _read(root / "proc/device-tree/model") or None,
@@ -191,7 +191,7 @@ def environment(threads: int, root: Path = Path("/")) -> JSON:
         "load_average_1m": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         **{name: getattr(platform, name)() for name in ("system", "machine")},
         "python": platform.python_version(),
-        **versions,
+        **{name: importlib.import_module(name).__version__ for name in ("numpy", "onnxruntime")},
         "provider": "CPUExecutionProvider",
         "threads": threads,
     }

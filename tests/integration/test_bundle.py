@@ -160,8 +160,8 @@ def test_code_in_the_model_card_runs_and_names_the_classes(bundle):
 
 
 def test_no_file_tells_where_it_was_made(bundle):
-    places = [Path(sys.prefix), Path(torch.__file__).parents[1], Path(__file__).parents[2], bundle, Path.home() / "x"]
-    traces = [str(place).encode().removesuffix(b"x") for place in places] + [tempfile.gettempdir().encode() + b"/"]
+    places = [Path(sys.prefix), Path(torch.__file__).parents[1], Path(__file__).parents[2], bundle, Path.home()]
+    traces = [str(place).encode() for place in places] + [tempfile.gettempdir().encode() + b"/"]
 
     found = [(path.name, trace) for path in bundle.iterdir() for trace in traces if trace in path.read_bytes()]
     assert found == []

@@ -121,6 +121,16 @@ def bundle(tmp_path: Path) -> Bundle:
     return Bundle(tmp_path / "bundle")
 
 
+def test_nothing_is_left_in_the_home_of_who_runs_it(bundle: Bundle, tmp_path: Path) -> None:
+    """Where libraries would keep what their telemetry knows this machine by."""
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
+    home.mkdir()
+    temporary.mkdir()
+    result = bundle.run("--skip-latency", HOME=str(home), TMPDIR=str(temporary))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [*home.iterdir(), *temporary.iterdir()] == []
+
+
 def test_a_whole_bundle_passes_and_is_timed(bundle: Bundle) -> None:
     result = bundle.run("--json", "--seconds", "0.2", "--threads", "2")
     report = json.loads(result.stdout)

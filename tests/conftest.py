@@ -1,11 +1,74 @@
-"""Fixtures shared by all tests."""
+"""What all tests share: images, what a machine may lack, and processes that end with the test that started them."""
 
+import contextlib
 import os
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
+DATASETS = ("fashion-mnist", "cifar10", "cifar100")
+EVERYTHING = "FEDSUP_TEST_ALL"
+
+# No test phones home. onnxruntime looks here when it is imported.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+Report = pytest.TestReport | pytest.CollectReport
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer to fail where something would be left out."""
+    parser.addoption(
+        "--everything",
+        action="store_true",
+        default=os.environ.get(EVERYTHING, "0") not in {"", "0"},
+        help=f"fail where a test needs what this machine lacks, instead of leaving it out; so does {EVERYTHING}=1",
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Report, Report]:
+    """With --everything, a test that is left out has failed."""
+    return failed_if_left_out((yield), item.config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Report, Report]:
+    """The same of a whole module."""
+    return failed_if_left_out((yield), collector.config)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say in one line how many tests were left out, and how to get what they need."""
+    reasons = Counter(map(needed_by, terminalreporter.stats.get("skipped", ())))
+    if reasons:
+        parts = (f"{counted(number)} {what}" for what, number in reasons.items())
+        terminalreporter.write_line(f"left out: {', '.join(parts)}", yellow=True)
+
+
+def failed_if_left_out(report: Report, config: pytest.Config) -> Report:
+    """Return the report, as one of a failure if nothing may be left out."""
+    if report.skipped and not hasattr(report, "wasxfail") and config.getoption("everything"):
+        report.outcome, report.longrepr = "failed", f"left out: {counted(1)} {needed_by(report)}"
+    return report
+
+
+def needed_by(report: Report) -> str:
+    """Return what a test that was left out needs, and in brackets how to get that: what `pytest.skip` was told."""
+    assert isinstance(report.longrepr, tuple)
+    return str(report.longrepr[2]).removeprefix("Skipped: ")
+
+
+def counted(number: int) -> str:
+    """Return the words before what tests need."""
+    return "1 test that needs" if number == 1 else f"{number} tests that need"
 
 
 @pytest.fixture(scope="session")
@@ -15,12 +78,29 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder of real image files: the environment variable FEDSUP_DATA, or `shared/data` beside the checkout."""
-    folder = Path(os.environ.get("FEDSUP_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not (folder / "fashion-mnist").is_dir():
-        pytest.fail(f"no real images at {folder}: set FEDSUP_DATA to a folder with fashion-mnist/, cifar10/, cifar100/")
+def sample_images() -> Path:
+    """The folder of the sample of Fashion-MNIST that comes with the tests: 1,000 and 500 images, 10 classes."""
+    return REPOSITORY / "tests" / "data" / "fashion-mnist"
+
+
+@pytest.fixture(scope="session")
+def full_data() -> Path:
+    """The folder of the full data sets, which only the environment variable FEDSUP_DATA names."""
+    if "FEDSUP_DATA" not in os.environ:
+        pytest.skip(f"full data sets (set FEDSUP_DATA to a folder with {', '.join(f'{name}/' for name in DATASETS)})")
+    folder = Path(os.environ["FEDSUP_DATA"]).resolve()
+    missing = [name for name in DATASETS if not (folder / name).is_dir()]
+    assert not missing, f"FEDSUP_DATA: got {folder}, expected a folder with {', '.join(missing)}"
     return folder
+
+
+@pytest.fixture(scope="session")
+def sshd() -> Path:
+    """The program of an ssh server; where it is, there is a client, too."""
+    program = shutil.which("sshd", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin")))
+    if program is None or shutil.which("ssh") is None or shutil.which("ssh-keygen") is None:
+        pytest.skip("sshd (install openssh-server)")
+    return Path(program)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,3 +112,115 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whoever runs the tests may have no home, or settings in it; and nothing is left there, nor in the checkout."""
+    from hypothesis.configuration import set_hypothesis_home_dir
+
+    home = tmp_path_factory.mktemp("home")
+    os.environ["HOME"] = str(home)
+    set_hypothesis_home_dir(home / "hypothesis")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def default_signals() -> None:
+    """Processes inherit which signals are ignored: from a shell in the background, or from `nohup`.
+
+    Tests send these, and what they start must not depend on who started the tests.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+class Process(NamedTuple):
+    """A process that runs on this machine."""
+
+    pid: int
+    parent: int
+    group: int
+    name: str
+
+
+def all_processes() -> list[Process]:
+    """Return every process but those that have ended and that nobody has collected yet."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            before, _, after = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")
+            number, _, name = before.partition(" (")
+            state, parent, group, *_ = after.split()
+            if state not in "ZX":
+                found.append(Process(int(number), int(parent), int(group), name))
+    return found
+
+
+@pytest.fixture(scope="session")
+def processes() -> Callable[[], list[Process]]:
+    """Return what runs on this machine."""
+    return all_processes
+
+
+def becomes(is_so: Callable[[], bool]) -> bool:
+    """Wait until something is so; return whether it became so within a minute, which is long even under load."""
+    deadline = time.monotonic() + 60
+    while not (so := is_so()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return so
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[[Callable[[], bool]], bool]:
+    """Wait until something is so."""
+    return becomes
+
+
+class Children:
+    """Starts processes, each in a group of its own, and ends all that are left of them. To be used with `with`."""
+
+    def __init__(self) -> None:
+        self._started: list[subprocess.Popen[Any]] = []
+
+    def start(self, command: list[Any], **options: Any) -> "subprocess.Popen[Any]":
+        """Start a process; options as for `subprocess.Popen`."""
+        self._started.append(subprocess.Popen(command, start_new_session=True, **options))
+        return self._started[-1]
+
+    def end(self, process: "subprocess.Popen[Any]") -> None:
+        """End a process and what it started."""
+        self._started.remove(process)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with process:
+            process.wait()
+
+    def survivors(self, process: "subprocess.Popen[Any]") -> list[Process]:
+        """Return what still runs in a process's group a while after it ended."""
+
+        def found() -> list[Process]:
+            return [one for one in all_processes() if one.group == process.pid]
+
+        becomes(lambda: not found())
+        return found()
+
+    def __enter__(self) -> "Children":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._started:
+            self.end(self._started[-1])
+
+
+@pytest.fixture(scope="session")
+def children_type() -> type[Children]:
+    """For fixtures whose processes live longer than a test."""
+    return Children
+
+
+@pytest.fixture
+def children() -> Iterator[Children]:
+    """Start processes that end with the test, if not before."""
+    with Children() as children:
+        yield children

@@ -31,6 +31,7 @@ JSON = Dict[str, Any]
 Run = Callable[[], Any]
 Clock = Callable[[], int]
 _NOW = time.perf_counter_ns
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # nothing phones home: onnxruntime looks here when it is imported
 BATCHES = (1, 3, 8)
 STABLE_WITHIN = 0.05  # parts of a session whose statistics differ by more make it unstable
 SPREAD_WITHIN = 0.10  # so do visits that differ by more: a machine with two speeds shows others in the next session
@@ -145,11 +146,11 @@ def time_session(run_once: Run, protocol: Protocol, clock: Clock = _NOW) -> list
     return visits_ns
 
 
-def measure_latency(run_once: Run, protocol: Protocol = QUICK) -> JSON:
+def measure_latency(run_once: Run, protocol: Protocol = QUICK, clock: Clock = _NOW) -> JSON:
     """Warm a model up, time it at batch 1, and return protocol, statistics, stability and memory in JSON values."""
-    time_visit(run_once, protocol.warm_up_runs, protocol.warm_up_seconds, protocol.max_seconds / 10)
+    time_visit(run_once, protocol.warm_up_runs, protocol.warm_up_seconds, protocol.max_seconds / 10, clock)
     peak = peak_rss_mib()  # before there are times to keep
-    visits_ns = time_session(run_once, protocol)
+    visits_ns = time_session(run_once, protocol, clock)
     samples_ns = [ns for visit in visits_ns for ns in visit]
     return {
         "protocol": {"batch": 1, **protocol._asdict()},
@@ -175,7 +176,6 @@ def environment(threads: int, root: Path = Path("/")) -> JSON:
     fields = [line.partition(":") for line in _read(root / "proc/cpuinfo").splitlines()]
     cpuinfo = {name.strip(): value.strip() for name, _, value in fields}  # of the last processor; ARM has no names
     arm = " ".join(f"{name} {cpuinfo[name]}" for name in ("CPU implementer", "CPU part") if name in cpuinfo)
-    versions = {name: importlib.import_module(name).__version__ for name in ("numpy", "onnxruntime")}
     cpus = "sys/devices/system/cpu/cpu[0-9]*/cpufreq/"
     return {
         "device": _read(root / "proc/device-tree/model") or None,
@@ -191,7 +191,7 @@ def environment(threads: int, root: Path = Path("/")) -> JSON:
         "load_average_1m": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         **{name: getattr(platform, name)() for name in ("system", "machine")},
         "python": platform.python_version(),
-        **versions,
+        **{name: importlib.import_module(name).__version__ for name in ("numpy", "onnxruntime")},
         "provider": "CPUExecutionProvider",
         "threads": threads,
     }

@@ -101,6 +101,7 @@ class RailMeter:
             seconds = time.perf_counter() - start
             is_over.set()
             reader.join()
+        readings.append(self.power_w())  # or a sensor that stopped since the last reading would go unnoticed
         known = [power for power in readings if power is not None]
         return sum(known) / len(known) * seconds if len(known) == len(readings) else None
 

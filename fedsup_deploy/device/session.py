@@ -16,12 +16,13 @@ line is then {"event": "error", "reason": ...}.
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import importlib
 import json
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,6 +122,7 @@ def visits(
     ruler: Path | None = None,
     filler: Path | None = None,
     uncached: Collection[str] = (),
+    clock: runner.Clock = time.perf_counter_ns,
 ) -> Iterator[dict[str, Any]]:
     """Time models in turns, and yield what happens as JSON values, one by one.
 
@@ -131,6 +133,7 @@ def visits(
         ruler: A fixed model, timed before and after every four others.
         filler: A model large enough to fill the cache.
         uncached: Names of models that get a second visit in each round, in which each run follows one of the filler.
+        clock: What the runs are timed with, in ns.
 
     Yields:
         `environment`, once; `load` per model (`load_ms`, `first_run_ms`); `visit` per visit (`round`, `model`, `state`:
@@ -148,16 +151,17 @@ def visits(
         yield {"event": "load", "model": name, "load_ms": model.load_ms, "first_run_ms": model.first_run_ms}
     ruler_model, filler_model = (None if path is None else load_model(path, threads) for path in (ruler, filler))
     for model in (*loaded.values(), *(one for one in (ruler_model, filler_model) if one is not None)):
-        runner.time_visit(model.run_once, _RUNS_TO_WARM_UP, schedule.visit_seconds, 1.0)
+        runner.time_visit(model.run_once, _RUNS_TO_WARM_UP, schedule.visit_seconds, 1.0, clock)
     stops = {name: Stop(name, "cached", model.run_once) for name, model in loaded.items()}
     if filler_model is not None:
         stops.update({f"{name}/": Stop(name, "uncached", loaded[name].run_once) for name in uncached})
-    start = time.perf_counter()
+    visit = functools.partial(_visit, filler=filler_model, seconds=schedule.visit_seconds, clock=clock)
+    start_ns = clock()
     for index in range(schedule.first_round, schedule.rounds):
         tour = [stops[key] for key in order_of_round(list(stops), schedule.seed, index)]
-        for event in _round(tour, ruler_model, filler_model, schedule.visit_seconds):
+        for event in _round(tour, ruler_model, visit):
             yield {"event": "visit", "round": index, **event}
-        seconds = round(time.perf_counter() - start, 3)
+        seconds = round((clock() - start_ns) / 1e9, 3)
         yield {"event": "round", "done": index + 1, "total": schedule.rounds, "seconds": seconds}
 
 
@@ -167,44 +171,44 @@ def order_of_round(names: Sequence[str], seed: int, index: int) -> list[str]:
 
 
 def _round(
-    tour: Sequence[Stop], ruler: Model | None, filler: Model | None, visit_seconds: float
+    tour: Sequence[Stop], ruler: Model | None, visit: Callable[[Stop], dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
     """Make every stop once, and look at the ruler around every few of them."""
-    before = _look(ruler, visit_seconds)
+    before = _look(ruler, visit)
     for start in range(0, len(tour), MODELS_PER_RULER):
         group = tour[start : start + MODELS_PER_RULER]
-        found = [_visit(stop, filler, visit_seconds) for stop in group]
-        after = _look(ruler, visit_seconds)
+        found = [visit(stop) for stop in group]
+        after = _look(ruler, visit)
         looks = None if ruler is None else [before, after]
         for index, stop in enumerate(group):
             yield {"model": stop.model, "state": stop.state, **found[index], "ruler_ms": looks}
         before = after
 
 
-def _look(ruler: Model | None, visit_seconds: float) -> float | None:
+def _look(ruler: Model | None, visit: Callable[[Stop], dict[str, Any]]) -> float | None:
     if ruler is None:
         return None
-    return float(_visit(Stop("ruler", "cached", ruler.run_once), None, visit_seconds)["p10_ms"])
+    return float(visit(Stop("ruler", "cached", ruler.run_once))["p10_ms"])
 
 
-def _visit(stop: Stop, filler: Model | None, seconds: float) -> dict[str, Any]:
+def _visit(stop: Stop, filler: Model | None, seconds: float, clock: runner.Clock) -> dict[str, Any]:
     if stop.state == "uncached" and filler is not None:
-        return runner.summarize(_time_uncached(stop.run_once, filler.run_once, seconds))
-    runner.time_visit(stop.run_once, _RUNS_TO_REWARM, 0.0, seconds)
-    return runner.summarize(runner.time_visit(stop.run_once, _MIN_RUNS, seconds, 10 * seconds))
+        return runner.summarize(_time_uncached(stop.run_once, filler.run_once, seconds, clock))
+    runner.time_visit(stop.run_once, _RUNS_TO_REWARM, 0.0, seconds, clock)
+    return runner.summarize(runner.time_visit(stop.run_once, _MIN_RUNS, seconds, 10 * seconds, clock))
 
 
-def _time_uncached(run_once: runner.Run, fill: runner.Run, seconds: float) -> list[int]:
+def _time_uncached(run_once: runner.Run, fill: runner.Run, seconds: float, clock: runner.Clock) -> list[int]:
     """Return the times of runs in ns, each of which finds the cache full of something else."""
     samples_ns: list[int] = []
 
     def run_both() -> None:
         fill()
-        start_ns = time.perf_counter_ns()
+        start_ns = clock()
         run_once()
-        samples_ns.append(time.perf_counter_ns() - start_ns)
+        samples_ns.append(clock() - start_ns)
 
-    runner.time_visit(run_both, _MIN_RUNS + 1, seconds, 10 * seconds)
+    runner.time_visit(run_both, _MIN_RUNS + 1, seconds, 10 * seconds, clock)
     return samples_ns[1:]  # before the first, the filler's own weights were elsewhere
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ BRIEF = {
     "calibration.samples_per_client": 32,
     "engine.workers": 1,
 }
+
+# No command here takes long, not even where all cores are busy. Whoever is still waiting then waits for ever.
+DEADLINE_S = 600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +55,12 @@ class Started:
     """A command that is running, in a process group of its own.
 
     Args:
-        command: The words of the command.
-        folder: Where it works.
+        process: Its first process, whose output is piped.
+        children: What started it.
     """
 
-    def __init__(self, command: list[str], folder: Path) -> None:
-        self.process = subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
+    def __init__(self, process: "subprocess.Popen[str]", children: Any) -> None:
+        self.process, self._children = process, children
         self._err: list[str] = []
 
     def wait_for(self, words: str) -> None:
@@ -73,7 +74,9 @@ class Started:
 
     def wait_until(self, has_happened: Callable[[], object]) -> None:
         """Wait until something is true of the outside world."""
+        deadline = time.monotonic() + DEADLINE_S
         while not has_happened():
+            assert time.monotonic() < deadline, "still waiting"
             assert self.process.poll() is None, f"ended too early: {self.end().err}"
             time.sleep(0.002)
 
@@ -89,15 +92,12 @@ class Started:
 
     def end(self) -> Ended:
         """Wait for the end."""
-        out, err = self.process.communicate()
+        out, err = self.process.communicate(timeout=DEADLINE_S)
         return Ended(self.process.returncode, out, "".join(self._err) + err)
 
-    def survivors(self) -> list[str]:
-        """Return what still runs in the process group some seconds after the command ended."""
-        deadline = time.monotonic() + 10
-        while (found := _processes_of_group(self.process.pid)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        return found
+    def survivors(self) -> list[Any]:
+        """Return what still runs of the command a while after it ended."""
+        return self._children.survivors(self.process)
 
 
 class Shell:
@@ -105,19 +105,25 @@ class Shell:
 
     Args:
         folder: The working folder.
+        children: Starts processes, and ends those that outlive the fixture that made this.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, children: Any) -> None:
+        self.folder, self._children = folder, children
 
     def start(self, *words: str | Path) -> Started:
         """Start a command."""
-        program = Path(sys.executable).parent / "fedsup-deploy"
-        return Started([str(program), *map(str, words)], self.folder)
+        program, pipe = Path(sys.executable).parent / "fedsup-deploy", subprocess.PIPE
+        process = self._children.start([program, *words], cwd=self.folder, stdout=pipe, stderr=pipe, text=True)
+        return Started(process, self._children)
 
     def run(self, *words: str | Path) -> Ended:
         """Run a command to its end, whichever that is."""
-        return self.start(*words).end()
+        started = self.start(*words)
+        try:
+            return started.end()
+        finally:
+            self._children.end(started.process)
 
     def json(self, *words: str | Path) -> Any:
         """Run a command that must succeed, and without a complaint; return its document."""
@@ -146,21 +152,22 @@ class Shell:
 
 
 @pytest.fixture(scope="session")
-def shell_in() -> type[Shell]:
-    """Make a shell in a given folder."""
-    return Shell
+def shell_in(children_type: Any) -> Iterator[Callable[[Path], Shell]]:
+    """Make a shell in a given folder, for fixtures that several tests share."""
+    with children_type() as children:
+        yield lambda folder: Shell(folder, children)
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
+def shell(tmp_path: Path, children: Any) -> Shell:
     """A shell in an empty folder."""
-    return Shell(tmp_path)
+    return Shell(tmp_path, children)
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+def workshop(shell_in: Callable[[Path], Shell], tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """A shell in a folder with a brief training run of the shipped config, `runs/digits`. Tests leave it as it is."""
-    shell = Shell(tmp_path_factory.mktemp("workshop"))
+    shell = shell_in(tmp_path_factory.mktemp("workshop"))
     shell.train()
     return shell
 
@@ -188,15 +195,3 @@ def bundle(workshop: Shell, exported: Any) -> Path:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _processes_of_group(group: int) -> list[str]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[2]) == group and fields[0] != "Z":
-                found.append((stat.parent / "cmdline").read_text().replace("\0", " "))
-        except OSError:
-            continue
-    return found

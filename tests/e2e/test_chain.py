@@ -124,8 +124,8 @@ def test_a_bundle_has_every_file_its_manifest_lists(bundle, exported):
 
 def test_nothing_in_a_bundle_or_search_tells_where_it_was_made(workshop, bundle):
     files = [*bundle.iterdir(), workshop.folder / "runs" / "digits" / "search.json"]
-    places = [workshop.folder, Path(sys.prefix), Path(__file__).parents[2], Path.home() / "x"]
-    traces = [str(place).removesuffix("x").encode() for place in places]
+    places = [workshop.folder, Path(sys.prefix), Path(__file__).parents[2], Path.home()]
+    traces = [str(place).encode() for place in places]
     assert [(path.name, trace) for path in files for trace in traces if trace in path.read_bytes()] == []
 
 

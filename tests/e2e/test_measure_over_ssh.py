@@ -1,6 +1,5 @@
 """Measuring on another machine: a real ssh server on this one, with keys and a configuration of its own."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -10,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -88,15 +86,6 @@ class Server:
         path.write_text("\n".join(lines) + CLIENT.format(folder=self.folder), encoding="utf-8")
         return path
 
-    def connections(self) -> list[int]:
-        """Return the processes of the server that hold a connection."""
-        found, parents = [], {self.process.pid}
-        for pid, parent, name in sorted(processes()):
-            if parent in parents and name.startswith("sshd"):
-                found.append(pid)
-                parents.add(pid)
-        return found
-
     def run(self, program: bytes, **changes: Any) -> list[str]:
         """Run a program that needs nothing, and return the lines it prints."""
         return list(run_there(self.access(**changes), {"program.py": program}, ["program.py"]))
@@ -105,25 +94,16 @@ class Server:
         return list(self.temporary.iterdir()) == []
 
 
-def processes() -> Iterator[tuple[int, int, str]]:
-    """Yield number, parent and name of every process but those that have ended."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            before, _, after = stat.read_text().rpartition(")")
-            number, _, name = before.partition(" (")
-            if after.split()[0] != "Z":
-                yield int(number), int(after.split()[1]), name
+@pytest.fixture
+def are_running(processes) -> Callable[[list[int]], bool]:
+    """Return whether all of some processes run."""
+    return lambda pids: set(pids) <= {one.pid for one in processes()}
 
 
-def is_running(pid: int) -> bool:
-    return pid in {number for number, _, _ in processes()}
-
-
-def eventually(is_so: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 20
-    while not (so := is_so()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return so
+@pytest.fixture
+def is_any_running(processes) -> Callable[[list[int]], bool]:
+    """Return whether any of some processes runs."""
+    return lambda pids: not set(pids).isdisjoint(one.pid for one in processes())
 
 
 def make_key(path: Path) -> None:
@@ -142,10 +122,7 @@ def is_open(port: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[Server]:
-    program = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin:/usr/local/sbin")
-    if program is None:
-        pytest.fail("no sshd on this machine; install the package openssh-server")
+def server(sshd, children_type, eventually, tmp_path_factory) -> Iterator[Server]:
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd wants it when it is root's
     folder, temporary, port = tmp_path_factory.mktemp("ssh"), tmp_path_factory.mktemp("there"), free_port()
@@ -153,16 +130,15 @@ def server(tmp_path_factory) -> Iterator[Server]:
         make_key(folder / name)
     (folder / "sshd_config").write_text(SERVER.format(port=port, folder=folder, temporary=temporary))
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} " + (folder / "host.pub").read_text())
-    with (folder / "sshd.log").open("wb") as log:
-        command = [program, "-D", "-e", "-f", str(folder / "sshd_config")]
-        process = subprocess.Popen(command, stderr=log)
-    server = Server(process, port, folder, temporary)
-    server.configured(folder / "config")
-    assert eventually(lambda: process.poll() is not None or is_open(port))
-    assert process.poll() is None, (folder / "sshd.log").read_text()
-    yield server
-    process.terminate()
-    process.wait()
+    with (folder / "sshd.log").open("wb") as log, children_type() as children:
+        process = children.start([sshd, "-D", "-e", "-f", folder / "sshd_config"], stderr=log)
+        server = Server(process, port, folder, temporary)
+        server.configured(folder / "config")
+        assert eventually(lambda: process.poll() is not None or is_open(port))
+        assert process.poll() is None, (folder / "sshd.log").read_text()
+        yield server
+        process.terminate()
+        process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -360,23 +336,31 @@ def test_missing_ssh_is_named(server, monkeypatch):
         server.run(b"")
 
 
-def test_cut_connection_ends_the_program_there_and_removes_its_files(server):
+def test_cut_connection_ends_the_program_there_and_removes_its_files(
+    server, processes, are_running, is_any_running, eventually
+):
     lines = run_there(server.access(), {"program.py": LINGER}, ["program.py"])
-    folder, *pids = next(lines).split()
+    folder, *words = next(lines).split()
+    pids = [int(word) for word in words]
     assert Path(folder).parents[1] == server.temporary
     assert not server.is_clean()
-    assert all(map(is_running, map(int, pids)))
+    assert are_running(pids)
 
-    for pid in server.connections():
-        os.kill(pid, signal.SIGKILL)
+    connections = {server.process.pid}
+    for one in sorted(processes()):
+        if one.parent in connections and one.name.startswith("sshd"):
+            connections.add(one.pid)
+            os.kill(one.pid, signal.SIGKILL)
 
     with pytest.raises(DeviceError, match=r"the connection was cut before the work was done \(.+\); run this again$"):
         next(lines)
     assert eventually(server.is_clean)
-    assert eventually(lambda: not any(map(is_running, map(int, pids))))
+    assert eventually(lambda: not is_any_running(pids))
 
 
-def test_killed_client_ends_the_program_there_and_removes_its_files(server):
+def test_killed_client_ends_the_program_there_and_removes_its_files(
+    server, children, are_running, is_any_running, eventually
+):
     """As when the laptop's terminal is closed: nothing can be tidied up here."""
     code = (
         "import sys; from pathlib import Path; from fedsup_deploy.device.remote.measure import *\n"
@@ -385,26 +369,25 @@ def test_killed_client_ends_the_program_there_and_removes_its_files(server):
         "    print(line, flush=True)"
     )
     command = [sys.executable, "-c", code, server.url, str(server.folder / "config"), LINGER.decode()]
-    client = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert client.stdout is not None
+    client = children.start(command, stdout=subprocess.PIPE, text=True)
     pids = [int(pid) for pid in client.stdout.readline().split()[1:]]
-    assert all(map(is_running, pids))
+    assert are_running(pids)
 
     client.kill()
     client.communicate()
 
     assert eventually(server.is_clean)
-    assert eventually(lambda: not any(map(is_running, pids)))
+    assert eventually(lambda: not is_any_running(pids))
 
 
-def test_abandoned_iterator_waits_until_nothing_is_left(server):
+def test_abandoned_iterator_waits_until_nothing_is_left(server, is_any_running):
     lines = run_there(server.access(), {"program.py": LINGER}, ["program.py"])
     pids = [int(pid) for pid in next(lines).split()[1:]]
 
     lines.close()  # type: ignore[attr-defined]
 
     assert server.is_clean()
-    assert not any(map(is_running, pids))
+    assert not is_any_running(pids)
 
 
 def test_bundle_is_checked_and_timed_there(server, small_bundle):

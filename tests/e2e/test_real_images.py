@@ -1,8 +1,5 @@
 """Trainings from files of real images as their authors publish them, in the cheapest combination of everything else."""
 
-import gzip
-import math
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -47,24 +44,10 @@ RUNS = {
 
 
 @pytest.fixture(scope="module")
-def fashion(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first 400 images of either part, in the official format: a header that counts them, then the bytes."""
-    out, num_images = tmp_path_factory.mktemp("fashion-mnist"), 400
-    for path in (real_data / "fashion-mnist").glob("*-ubyte.gz"):
-        with gzip.open(path) as file:
-            [magic] = struct.unpack(">I", file.read(4))
-            shape = struct.unpack(f">{magic % 256}I", file.read(4 * (magic % 256)))
-            content = file.read(num_images * math.prod(shape[1:]))
-        header = struct.pack(f">{1 + len(shape)}I", magic, num_images, *shape[1:])
-        (out / path.name).write_bytes(gzip.compress(header + content))
-    return out
-
-
-@pytest.fixture(scope="module")
-def cifar10(real_data: Path, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cifar10(full_data: Path, repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first 60 images of every file, in the official binary layout."""
     source, out = tmp_path_factory.mktemp("sheets"), tmp_path_factory.mktemp("cifar10")
-    (source / "cifar10").symlink_to(real_data / "cifar10")
+    (source / "cifar10").symlink_to(full_data / "cifar10")
     tool = [sys.executable, repository / "tools" / "unpack_image_sheets.py", source, out]
     subprocess.run([*tool, "--layout", "binary", "--limit", "60"], check=True, capture_output=True)
     return out
@@ -84,10 +67,9 @@ def config_of(name: str, root: Path) -> str:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_from_published_files_to_a_bundle(name, fashion, cifar10, shell):
-    (shell.folder / "mine.yaml").write_text(
-        config_of(name, fashion if name == "fashion-mnist" else cifar10), encoding="utf-8"
-    )
+def test_from_published_files_to_a_bundle(name, request, shell):
+    root = request.getfixturevalue("sample_images" if name == "fashion-mnist" else "cifar10")
+    (shell.folder / "mine.yaml").write_text(config_of(name, root), encoding="utf-8")
     arch, classes = RUNS[name][-1], 10
 
     trained = shell.json("train", "--config", "mine.yaml", "--set", f"name={name}")

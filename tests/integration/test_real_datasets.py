@@ -1,5 +1,6 @@
-"""Every loader on real images, and the tool that unpacks CIFAR."""
+"""Every loader on real images, and the tools that make what they read."""
 
+import gzip
 import shutil
 import subprocess
 import sys
@@ -21,28 +22,41 @@ LIMIT = 200
 Tool = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.fixture(scope="module")
-def unpack(repository: Path) -> Tool:
+def tool(path: Path) -> Tool:
     def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, repository / "tools" / "unpack_image_sheets.py", *arguments]
-        return subprocess.run(command, capture_output=True, check=False, text=True)
+        return subprocess.run([sys.executable, path, *arguments], capture_output=True, check=False, text=True)
 
     return run
 
 
 @pytest.fixture(scope="module")
-def unpacked(real_data: Path, unpack: Tool, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unpack(repository: Path) -> Tool:
+    return tool(repository / "tools" / "unpack_image_sheets.py")
+
+
+@pytest.fixture(scope="module")
+def draw_sample(repository: Path) -> Tool:
+    return tool(repository / "tools" / "draw_fashion_mnist_sample.py")
+
+
+@pytest.fixture(scope="module")
+def unpacked(full_data: Path, unpack: Tool, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `binary` and `python`, each a root of the first images of every CIFAR file."""
     folder = tmp_path_factory.mktemp("cifar")
     for layout in ("binary", "python"):
-        ran = unpack(real_data, folder / layout, "--layout", layout, "--limit", str(LIMIT))
+        ran = unpack(full_data, folder / layout, "--layout", layout, "--limit", str(LIMIT))
         assert (ran.returncode, ran.stderr) == (0, "")
     return folder
 
 
 @pytest.fixture(scope="module")
-def fashion(real_data: Path) -> DatasetSplits:
-    return load_dataset("fashion-mnist", real_data / "fashion-mnist")
+def full_fashion(full_data: Path) -> DatasetSplits:
+    return load_dataset("fashion-mnist", full_data / "fashion-mnist")
+
+
+@pytest.fixture(scope="module")
+def sample(sample_images: Path) -> DatasetSplits:
+    return load_dataset("fashion-mnist", sample_images)
 
 
 def test_digits_are_complete_and_stratified() -> None:
@@ -64,18 +78,62 @@ def test_digits_never_change() -> None:
     assert (splits.train.fingerprint(), splits.test.fingerprint()) == expected
 
 
-def test_fashion_mnist_is_the_official_set(fashion: DatasetSplits) -> None:
-    assert fashion.train.images_NHWC.shape == (60000, 28, 28, 1)
-    assert fashion.test.images_NHWC.shape == (10000, 28, 28, 1)
-    assert np.bincount(fashion.train.labels_N).tolist() == [6000] * 10
-    assert np.bincount(fashion.test.labels_N).tolist() == [1000] * 10
-    assert [fashion.train.classes[label] for label in fashion.train.labels_N[:2]] == ["Ankle boot", "T-shirt/top"]
+def test_fashion_mnist_is_the_official_set(full_fashion: DatasetSplits) -> None:
+    train, test = full_fashion.train, full_fashion.test
+    assert train.images_NHWC.shape == (60000, 28, 28, 1)
+    assert test.images_NHWC.shape == (10000, 28, 28, 1)
+    assert np.bincount(train.labels_N).tolist() == [6000] * 10
+    assert np.bincount(test.labels_N).tolist() == [1000] * 10
+    assert [train.classes[label] for label in train.labels_N[:2]] == ["Ankle boot", "T-shirt/top"]
 
 
-def test_fashion_mnist_has_the_published_moments(fashion: DatasetSplits) -> None:
+def test_fashion_mnist_has_the_published_moments(full_fashion: DatasetSplits) -> None:
     """Usually quoted as 0.2860 and 0.3530."""
-    fitted = Preprocessing.fit(fashion.train, 32)
+    fitted = Preprocessing.fit(full_fashion.train, 32)
     assert (round(fitted.mean[0], 4), round(fitted.std[0], 4)) == (0.2860, 0.3530)
+
+
+def test_the_sample_is_balanced_and_looks_like_the_whole(sample: DatasetSplits) -> None:
+    """One image's mean varies by about 0.15, so that of 1,000 strays by less than 0.015 from the published 0.2860."""
+    assert sample.train.images_NHWC.shape == (1000, 28, 28, 1)
+    assert sample.test.images_NHWC.shape == (500, 28, 28, 1)
+    assert np.bincount(sample.train.labels_N).tolist() == [100] * 10
+    assert np.bincount(sample.test.labels_N).tolist() == [50] * 10
+    assert len(np.unique(sample.train.images_NHWC.reshape(1000, -1), axis=0)) == 1000
+    fitted = Preprocessing.fit(sample.train, 32)
+    assert (fitted.mean[0], fitted.std[0]) == (pytest.approx(0.2860, abs=0.015), pytest.approx(0.3530, abs=0.015))
+
+
+def test_the_sample_is_what_the_tool_draws_from_the_whole(
+    full_data: Path, draw_sample: Tool, sample_images: Path, tmp_path: Path
+) -> None:
+    ran = draw_sample(full_data / "fashion-mnist", tmp_path)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == sorted(path.name for path in sample_images.glob("*.gz"))
+    for name in names:
+        drawn, shipped = (tmp_path / name).read_bytes(), (sample_images / name).read_bytes()
+        assert drawn[:10] == shipped[:10], "a header without a name, a time or a system"
+        assert gzip.decompress(drawn) == gzip.decompress(shipped)
+
+
+def test_a_sample_drawn_again_is_the_same_bytes(draw_sample: Tool, sample_images: Path, tmp_path: Path) -> None:
+    """Drawn from the sample itself, which has exactly as many images of each class as are drawn."""
+    for name in ("once", "again"):
+        ran = draw_sample(sample_images, tmp_path / name)
+        assert (ran.returncode, ran.stderr) == (0, "")
+    for path in sample_images.glob("*.gz"):
+        once, again = ((tmp_path / name / path.name).read_bytes() for name in ("once", "again"))
+        assert once == again
+        assert gzip.decompress(once) == gzip.decompress(path.read_bytes())
+
+
+def test_the_tool_that_draws_names_what_is_missing(draw_sample: Tool, tmp_path: Path) -> None:
+    ran = draw_sample(tmp_path, tmp_path / "out")
+    assert (ran.returncode, ran.stdout) == (3, "")
+    assert len(ran.stderr.splitlines()) == 1
+    assert "train-images-idx3-ubyte.gz" in ran.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("layout", ["binary", "python"])
@@ -104,9 +162,9 @@ def test_both_layouts_hold_the_same(unpacked: Path, name: str) -> None:
     assert binary.test.fingerprint() == python.test.fingerprint()
 
 
-def test_unpacked_images_are_those_of_the_sheet(unpacked: Path, real_data: Path) -> None:
+def test_unpacked_images_are_those_of_the_sheet(unpacked: Path, full_data: Path) -> None:
     """The third image of the fourth training batch, cut from its sheet by hand: row 0, column 2."""
-    sheet = np.asarray(Image.open(real_data / "cifar10" / "train_4.webp"))
+    sheet = np.asarray(Image.open(full_data / "cifar10" / "train_4.webp"))
     splits = load_dataset("cifar10", unpacked / "binary")
     np.testing.assert_array_equal(splits.train.images_NHWC[3 * LIMIT + 2], sheet[:32, 64:96])
 
@@ -120,9 +178,9 @@ def test_coarse_labels_are_the_official_ones(unpacked: Path) -> None:
     assert content[:3, 1].tolist() == [0, 1, 2]
 
 
-def test_the_tool_refuses_altered_sheets_and_leaves_nothing(real_data: Path, unpack: Tool, tmp_path: Path) -> None:
+def test_the_tool_refuses_altered_sheets_and_leaves_nothing(full_data: Path, unpack: Tool, tmp_path: Path) -> None:
     source = tmp_path / "source"
-    shutil.copytree(real_data / "cifar100", source / "cifar100")
+    shutil.copytree(full_data / "cifar100", source / "cifar100")
     shutil.copy(source / "cifar100" / "test_1.webp", source / "cifar100" / "train_1.webp")
     ran = unpack(source, tmp_path / "out", "--layout", "binary")
     assert ran.returncode == 3
@@ -141,9 +199,9 @@ def test_the_tool_names_what_is_missing(unpack: Tool, tmp_path: Path) -> None:
     assert "missing labels.npz" in ran.stderr
 
 
-def test_npz_and_image_folder_hold_real_images_unchanged(fashion: DatasetSplits, tmp_path: Path) -> None:
+def test_npz_and_image_folder_hold_real_images_unchanged(sample: DatasetSplits, tmp_path: Path) -> None:
     """The same images through three loaders are the same data, but for the names of files and classes."""
-    train, test = fashion.train.take(range(30)), fashion.test.take(range(30))
+    train, test = sample.train.take(range(30)), sample.test.take(range(30))
     np.savez(
         tmp_path / "some.npz",
         train_images=train.images_NHWC[..., 0],

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -121,13 +122,12 @@ def test_killed_at_any_line_leaves_old_or_new_and_the_next_writer_cleans_up(tmp_
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_killed_from_outside_leaves_old_or_new(tmp_path: Path, kind: str) -> None:
+def test_killed_from_outside_leaves_old_or_new(children: Any, tmp_path: Path, kind: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(_WRITE_FOR_EVER))
     target = tmp_path / "place" / "x"
     for attempt in range(4):
-        writer = subprocess.Popen([sys.executable, script, kind, target], stdout=subprocess.PIPE, text=True)
-        assert writer.stdout is not None
+        writer = children.start([sys.executable, script, kind, target], stdout=subprocess.PIPE, text=True)
         assert writer.stdout.readline() == "writing\n"
         time.sleep(0.01 * attempt)
         writer.send_signal(signal.SIGKILL)

@@ -11,7 +11,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -120,6 +119,16 @@ class Bundle:
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     return Bundle(tmp_path / "bundle")
+
+
+def test_nothing_is_left_in_the_home_of_who_runs_it(bundle: Bundle, tmp_path: Path) -> None:
+    """Where libraries would keep what their telemetry knows this machine by."""
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
+    home.mkdir()
+    temporary.mkdir()
+    result = bundle.run("--skip-latency", HOME=str(home), TMPDIR=str(temporary))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [*home.iterdir(), *temporary.iterdir()] == []
 
 
 def test_a_whole_bundle_passes_and_is_timed(bundle: Bundle) -> None:
@@ -539,10 +548,11 @@ def test_a_session_that_never_settles_ends() -> None:
 
 
 def test_a_measurement_says_whether_the_minima_were_met() -> None:
-    """A model that takes 20 ms gets few runs in 0.1 s."""
+    """A model that takes 10 ms gets ten runs in 0.1 s."""
+    clock = Clock()
     protocol = runner.Protocol("test", min_runs=200, min_seconds=0.05, settle_seconds=0.05, max_seconds=0.1)
-    latency = runner.measure_latency(lambda: time.sleep(0.02), protocol)
-    assert latency["statistics"]["num_runs"] < 200
+    latency = runner.measure_latency(clock.run_once, protocol, clock)
+    assert latency["statistics"]["num_runs"] == 10
     assert (latency["is_min_runs_met"], latency["is_min_duration_met"]) == (False, True)
     assert latency["statistics"]["p90_bound_ms"] is None
     assert latency["protocol"] == {
@@ -568,10 +578,11 @@ def test_visits_that_lie_apart_make_a_session_unstable_though_its_parts_agree() 
 
 
 def test_the_warm_up_does_not_count() -> None:
-    runs: list[int] = []
-    protocol = runner.Protocol("test", min_runs=1, min_seconds=0.01, settle_seconds=0.01, max_seconds=60.0)
-    latency = runner.measure_latency(lambda: runs.append(1), protocol)
-    assert len(runs) >= latency["statistics"]["num_runs"] + protocol.warm_up_runs
+    """50 runs of 10 ms warm up, and take 0.5 s; then come ten visits of 0.1 s."""
+    clock = Clock()
+    protocol = runner.Protocol("test", min_runs=1, min_seconds=1.0, settle_seconds=1.0, max_seconds=60.0)
+    latency = runner.measure_latency(clock.run_once, protocol, clock)
+    assert (latency["statistics"]["num_runs"], clock.now_ns) == (100, (50 + 100) * 10_000_000)
 
 
 def test_garbage_is_not_collected_while_timing_and_is_afterwards() -> None:

@@ -1,15 +1,37 @@
-"""Energy from files laid out like those of a machine with a sensor. A thread plays the hardware."""
+"""Energy from files laid out like those of a machine with a sensor, by a clock that tests move."""
 
+import functools
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from fedsup_deploy.device import energy
 from fedsup_deploy.device.energy import EnergyMeter, energy_per_inference, open_meter
 
 RANGE_UJ = 10_000
+
+
+class Clock:
+    """A clock that only sleeping moves, and at once. Of powers of two, sums of seconds are exact."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of the module."""
+    clock = Clock()
+    monkeypatch.setattr(energy, "time", clock)
+    return clock
 
 
 def write(root: Path, **contents: object) -> Path:
@@ -84,14 +106,11 @@ RAILS = "bus/i2c/drivers/ina3221"
     ],
 )
 def test_the_rail_of_a_module_is_a_sensor(
-    tmp_path: Path, folder: str, contents: dict[str, object], expected_w: float
+    tmp_path: Path, clock: Clock, folder: str, contents: dict[str, object], expected_w: float
 ) -> None:
     write(tmp_path / "bus/i2c/drivers" / folder, **contents)
     meter = opened(tmp_path)
-    start = time.perf_counter()
-    joules = meter.joules_during(lambda: time.sleep(0.05))
-    assert joules is not None
-    assert 0.05 * expected_w <= joules <= (time.perf_counter() - start) * expected_w
+    assert meter.joules_during(lambda: clock.sleep(0.5)) == pytest.approx(0.5 * expected_w)
     assert (meter.covers, meter.source) == ("module", "INA3221")
 
 
@@ -101,13 +120,9 @@ def test_the_rail_of_a_part_is_none(tmp_path: Path) -> None:
 
 
 def test_a_rail_that_stops_answering_gives_no_figure(tmp_path: Path) -> None:
+    """However short the work."""
     rail = write(tmp_path / RAILS / "1-0040/hwmon/hwmon3", in1_label="VDD_IN", in1_input=5000, curr1_input=800)
-
-    def work() -> None:
-        (rail / "curr1_input").unlink()
-        time.sleep(0.1)
-
-    assert opened(tmp_path).joules_during(work) is None
+    assert opened(tmp_path).joules_during((rail / "curr1_input").unlink) is None
 
 
 def test_the_sensor_is_left_alone_after_work_that_fails(tmp_path: Path) -> None:
@@ -133,18 +148,17 @@ class Hardware:
         write(self.zone, energy_uj=self.microjoules % RANGE_UJ)
 
 
-def test_gross_is_all_that_was_taken_per_run(tmp_path: Path) -> None:
-    """Each run takes 5 uJ. Idle takes nothing, so net is the same."""
+def test_gross_is_all_that_was_taken_per_run(tmp_path: Path, clock: Clock) -> None:
+    """Each run takes 5 uJ and 1/1024 s. Idle takes nothing, so net is the same."""
     hardware = Hardware(package(tmp_path))
 
     def run_once() -> None:
         hardware.take(5)
-        time.sleep(0.001)
+        clock.sleep(1 / 1024)
 
-    found = energy_per_inference(run_once, opened(tmp_path), idle_seconds=0.01, run_seconds=0.1)
+    found = energy_per_inference(run_once, opened(tmp_path), idle_seconds=1 / 64, run_seconds=1 / 8)
     assert found is not None
-    assert found["num_runs"] >= 1
-    assert found["seconds"] >= 0.1
+    assert (found["num_runs"], found["seconds"]) == (128, 1 / 8)
     assert found["energy_mj"] == pytest.approx(0.005)
     assert found["net_energy_mj"] == pytest.approx(0.005)
     assert (found["idle_power_w"], found["covers"], found["source"]) == (0.0, "package", "RAPL")
@@ -164,12 +178,13 @@ class Script:
         return next(self.joules)
 
 
-@pytest.mark.parametrize("joules", [3.0, 0.5])
-def test_net_leaves_out_what_the_machine_takes_anyway(joules: float) -> None:
-    """It can be negative, and is reported so."""
-    found = energy_per_inference(lambda: time.sleep(0.01), Script(0.5, joules), idle_seconds=0.05, run_seconds=0.1)
+@pytest.mark.parametrize(("joules", "expected_mj", "expected_net_mj"), [(3.0, 375.0, 250.0), (0.5, 62.5, -62.5)])
+def test_net_leaves_out_what_the_machine_takes_anyway(
+    clock: Clock, joules: float, expected_mj: float, expected_net_mj: float
+) -> None:
+    """0.5 J in 1/16 s are 8 W. 8 runs take 1/8 s, in which that is 1 J: 125 mJ each. Net can be negative."""
+    run_once, meter = functools.partial(clock.sleep, 1 / 64), Script(0.5, joules)
+    found = energy_per_inference(run_once, meter, idle_seconds=1 / 16, run_seconds=1 / 8)
     assert found is not None
-    assert found["energy_mj"] == pytest.approx(1000 * joules / found["num_runs"])
-    assert 0 < found["idle_power_w"] <= 0.5 / 0.05
-    idle_mj = 1000 * found["idle_power_w"] * found["seconds"] / found["num_runs"]
-    assert found["net_energy_mj"] == pytest.approx(found["energy_mj"] - idle_mj)
+    assert (found["num_runs"], found["idle_power_w"]) == (8, 8.0)
+    assert (found["energy_mj"], found["net_energy_mj"]) == (expected_mj, expected_net_mj)

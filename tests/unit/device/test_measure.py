@@ -103,7 +103,7 @@ def test_several_models_are_timed_in_turns(tmp_path: Path) -> None:
     reports = measure_many(models, ruler=models["m4"], rounds=3, visit_seconds=0.005)
     assert set(reports) == set(models)
     for report in reports.values():
-        assert report["statistics"]["num_runs"] >= 3 * 5
+        assert report["statistics"]["num_runs"] >= 3, "one in each visit, however busy the machine"
         assert (report["num_visits"], 0 <= report["num_visits_kept"] <= 3) == (3, True)
         assert (report["ratio"] is None) == (report["num_visits_kept"] == 0)
         assert report["load_ms"] > 0

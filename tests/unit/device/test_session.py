@@ -1,11 +1,10 @@
-"""Interleaved sessions, on real models in the real runtime. No time is asserted, only the order and what is told."""
+"""Interleaved sessions, on real models in the real runtime, by a clock that tests move."""
 
 import ast
 import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +47,23 @@ def models_in(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("m*.onnx"))}
 
 
+class Clock:
+    """A clock that goes on by 0.1 ms whenever it is looked at, as it is once after every run."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+
+    def __call__(self) -> int:
+        self.now_ns += 100_000
+        return self.now_ns
+
+
 def kinds(events: list[dict[str, Any]]) -> list[str]:
     return [event["event"] for event in events]
 
 
 def test_every_round_visits_every_model_once(folder: Path) -> None:
-    events = list(session.visits(models_in(folder), session.Schedule(2, 0.001)))
+    events = list(session.visits(models_in(folder), session.Schedule(2, 0.001), clock=Clock()))
     names = sorted(models_in(folder))
     assert kinds(events) == ["environment", *["load"] * 6, *([*["visit"] * 6, "round"] * 2)]
     assert events[0]["threads"] == 1
@@ -65,10 +75,21 @@ def test_every_round_visits_every_model_once(folder: Path) -> None:
     for event in events:
         if event["event"] == "visit":
             assert set(event) == {"event", "round", "model", "state", "ruler_ms", *SUMMARY}
-            assert event["ruler_ms"] is None
-            assert event["num_runs"] >= 5
+            assert (event["ruler_ms"], event["num_runs"]) == (None, 10), "0.1 ms each, for 1 ms"
+            assert [event[name] for name in SUMMARY - {"num_runs"}] == pytest.approx([0.1] * 5)
     assert [(e["done"], e["total"]) for e in events if e["event"] == "round"] == [(1, 2), (2, 2)]
+    # 6 visits of a round take 3 runs to warm up again and 10 that count, with a look at the clock before either.
+    assert [event["seconds"] for event in events if event["event"] == "round"] == [0.009, 0.018]
     json.dumps(events, allow_nan=False)
+
+
+@pytest.mark.parametrize(("seconds", "expected_runs"), [(0.0002, 5), (0.00004, 4)])
+def test_a_visit_of_slow_runs_has_five_unless_ten_times_its_length_is_over(
+    folder: Path, seconds: float, expected_runs: int
+) -> None:
+    """Runs of 0.1 ms in visits of 0.2 ms, and of 0.04 ms."""
+    events = session.visits(models_in(folder), session.Schedule(1, seconds), clock=Clock())
+    assert {event["num_runs"] for event in events if event["event"] == "visit"} == {expected_runs}
 
 
 def test_the_ruler_stands_around_every_four_models(folder: Path) -> None:
@@ -84,26 +105,32 @@ def test_the_ruler_stands_around_every_four_models(folder: Path) -> None:
 
 def test_models_are_visited_a_second_time_after_one_that_fills_the_cache(folder: Path) -> None:
     schedule, filler = session.Schedule(2, 0.001), folder / "ruler.onnx"
-    events = list(session.visits(models_in(folder), schedule, filler=filler, uncached=["m1", "m4"]))
+    events = list(session.visits(models_in(folder), schedule, filler=filler, uncached=["m1", "m4"], clock=Clock()))
     expected = {(index, name, "cached") for index in range(2) for name in models_in(folder)}
     expected |= {(index, name, "uncached") for index in range(2) for name in ("m1", "m4")}
     visited = [(e["round"], e["model"], e["state"]) for e in events if e["event"] == "visit"]
     assert len(visited) == len(expected)
     assert set(visited) == expected
-    assert all(event["num_runs"] >= 5 for event in events if event["event"] == "visit")
+    num_runs = {(event["state"], event["num_runs"]) for event in events if event["event"] == "visit"}
+    assert num_runs == {("cached", 10), ("uncached", 5)}
 
 
 def test_an_uncached_run_is_timed_without_what_fills_the_cache() -> None:
-    """Runs of nothing after runs that sleep for 2 ms take next to none of that."""
+    """By a clock that only these two move: filling takes 2 ms, a run 1 ms. The first run does not count."""
     calls: list[str] = []
 
     def fill() -> None:
         calls.append("fill")
-        time.sleep(0.002)
 
-    samples_ns = session._time_uncached(lambda: calls.append("run"), fill, 0.001)
-    assert calls == ["fill", "run"] * (len(samples_ns) + 1)
-    assert min(samples_ns) < 1_000_000
+    def run_once() -> None:
+        calls.append("run")
+
+    def clock() -> int:
+        return 2_000_000 * calls.count("fill") + 1_000_000 * calls.count("run")
+
+    samples_ns = session._time_uncached(run_once, fill, 0.01, clock)
+    assert samples_ns == [1_000_000] * 5
+    assert calls == ["fill", "run"] * 6
 
 
 def test_an_interrupted_session_goes_on_as_it_would_have(folder: Path) -> None:

@@ -53,7 +53,7 @@ def test_the_record_of_an_exact_search(toy_space: SearchSpace, make_target: Make
     target = make_target(macs=840, interval=lambda latency_ms_N: (latency_ms_N / 2, latency_ms_N * 2))
     document = found(toy_space, target).model_dump(mode="json")
     seconds = document.pop("seconds")
-    assert 0 <= seconds < 60
+    assert seconds >= 0
     assert document == {
         "profile": {
             "name": "raspberry-pi-4",

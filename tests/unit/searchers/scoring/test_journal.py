@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,10 +109,10 @@ def test_not_a_number_is_refused_and_leaves_no_half_line(path: Path) -> None:
     assert numbers(path) == [0]
 
 
-def test_processes_that_append_at_once_and_are_killed_lose_nothing(path: Path) -> None:
+def test_processes_that_append_at_once_and_are_killed_lose_nothing(children: Any, path: Path) -> None:
     """Three writers begin together on a new file; each is killed after its last line."""
     writers = [
-        subprocess.Popen(
+        children.start(
             [sys.executable, "-c", textwrap.dedent(_WRITER), path, name, "150"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -120,10 +121,8 @@ def test_processes_that_append_at_once_and_are_killed_lose_nothing(path: Path) -
         for name in "abc"
     ]
     for writer in writers:
-        assert writer.stdout is not None
         assert writer.stdout.readline() == "ready\n"
     for writer in writers:
-        assert writer.stdin is not None
         writer.stdin.write("go\n")
         writer.stdin.flush()
     for writer in writers:

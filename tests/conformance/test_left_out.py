@@ -1,0 +1,56 @@
+"""What happens to tests that need what a machine lacks: left out and counted, or, where nothing may be, failed."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+# One needs the full data sets, the other does not.
+TESTS = ("test_fashion_mnist_is_the_official_set", "test_the_sample_is_balanced_and_looks_like_the_whole")
+NEEDED = "1 test that needs full data sets (set FEDSUP_DATA to a folder with fashion-mnist/, cifar10/, cifar100/)"
+
+
+@pytest.fixture
+def run(repository: Path, tmp_path: Path) -> Run:
+    """Run two tests elsewhere, as on a machine without data sets but for what is said otherwise."""
+
+    def run(*options: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(("FEDSUP_", "PYTEST_"))}
+        tests = [f"tests/integration/test_real_datasets.py::{name}" for name in TESTS]
+        words = [sys.executable, "-m", "pytest", *tests, "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'base'}"]
+        return subprocess.run(
+            [*words, *options],
+            env={**ours, **variables},
+            cwd=repository,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def test_what_is_left_out_is_counted_in_one_line_that_says_how_to_get_it(run: Run) -> None:
+    """Also where the tests run in other processes, as with `make test`."""
+    ran = run("-n", "1")
+    assert ran.returncode == 0
+    assert "1 passed, 1 skipped" in ran.stdout
+    assert [line for line in ran.stdout.splitlines() if "left out" in line] == [f"left out: {NEEDED}"]
+
+
+def test_where_nothing_may_be_left_out_it_is_a_failure_in_the_same_words(run: Run) -> None:
+    ran = run(FEDSUP_TEST_ALL="1")
+    assert ran.returncode == 1
+    assert "1 passed, 1 error" in ran.stdout
+    assert f"left out: {NEEDED}" in ran.stdout
+
+
+def test_a_folder_that_lacks_data_sets_is_no_reason_to_leave_anything_out(run: Run, tmp_path: Path) -> None:
+    ran = run(FEDSUP_DATA=str(tmp_path))
+    assert ran.returncode == 1
+    assert f"FEDSUP_DATA: got {tmp_path}, expected a folder with fashion-mnist, cifar10, cifar100" in ran.stdout

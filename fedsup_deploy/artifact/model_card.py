@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from typing import Final
 
 from fedsup_deploy.artifact.manifest import ManifestDraft, ParityRecord, PredictedLatency, RefinementRecord
 from fedsup_deploy.artifact.measured import MeasuredLatency
+
+CARD: Final = "MODEL_CARD.md"
 
 _USE = """\
 ```python

@@ -187,7 +187,7 @@ def small_bundle(tmp_path_factory) -> Path:
         "num_inputs": 16,
         "formats": {"onnx": found},
     }
-    folder = tmp_path_factory.mktemp("exports") / "a0123456789a"
+    folder = tmp_path_factory.mktemp("exports") / "afd02a30afb7"
     writers = {"model.onnx": lambda path: path.write_bytes(model.SerializeToString())}
     draft_of = ManifestDraft.model_validate_json(json.dumps(document))
     write_bundle(folder, draft_of, writers, Vectors(images, outputs_VK), lambda *_: report)
@@ -412,7 +412,7 @@ def test_bundle_is_checked_and_timed_there(server, small_bundle):
 
     report = measure_bundle_there(access, small_bundle, threads=1, protocol="quick")
 
-    assert (report["exit_code"], report["arch_id"]) == (0, "a0123456789a")
+    assert (report["exit_code"], report["arch_id"]) == (0, "afd02a30afb7")
     assert report["latency"]["statistics"]["num_runs"] >= 200
     assert report["environment"]["threads"] == 1
     assert server.is_clean()
@@ -472,7 +472,7 @@ def test_measured_bundle_holds_the_result_and_still_verifies(shell, server, smal
 
     result = shell.json("measure", "bundle", *words(server))
 
-    assert (result["arch_id"], result["profile"], result["is_recorded"]) == ("a0123456789a", "raspberry-pi-4", True)
+    assert (result["arch_id"], result["profile"], result["is_recorded"]) == ("afd02a30afb7", "raspberry-pi-4", True)
     recorded = load_manifest(shell.folder / "bundle").latency_measured
     assert recorded is not None
     assert recorded.statistics.p50_ms == result["statistics"]["p50_ms"]

@@ -432,15 +432,16 @@ def drop_format(folder: Path) -> None:
 
 def drop_format_from_the_list(folder: Path) -> None:
     document = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    del document["models"]["exported-program"], document["parity"]["formats"]["exported-program"]
+    del document["models"]["pt2"], document["parity"]["formats"]["pt2"]
     (folder / "manifest.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def another_network(folder: Path) -> None:
-    """Model and vectors of a network with another layer."""
+    """Model and vectors of a network with other layers."""
     net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)).eval()
     EXPORTERS["onnx"].export(net, torch.zeros(1, 1, 8, 8), folder / "model.onnx")
     (folder / "vectors.npz").write_bytes(digit_vectors(net).to_bytes())
+    manifest_with("models", "onnx", "bytes", value=(folder / "model.onnx").stat().st_size)(folder)
 
 
 def other_arch(key: str, value: int) -> Change:
@@ -549,7 +550,7 @@ def test_no_format_but_onnx_is_loaded_by_verify(bundle, tmp_path):
     """Both would be able to run code: what is no archive at all is as good to it as any, once the hashes are right."""
     folder = tmp_path / "bundle"
     shutil.copytree(bundle, folder)
-    for name, path in (("torchscript", "model.ts.pt"), ("exported-program", "model.pt2")):
+    for name, path in (("torchscript", "model.ts.pt"), ("pt2", "model.pt2")):
         (folder / path).write_bytes(b"none")
         manifest_with("models", name, "bytes", value=4)(folder)
     document = load_manifest(folder)

@@ -77,6 +77,8 @@ def read_graph(path: Path) -> Graph:
 def _refuse_what_no_exporter_writes(graph: "GraphProto", *, has_functions: bool) -> None:
     from onnx import AttributeProto, TensorProto
 
+    if not graph.input or not graph.output:
+        raise ValueError("it has no input or no output")
     inner = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
     if has_functions or any(attribute.type in inner for node in graph.node for attribute in node.attribute):
         raise ValueError("it has functions or control flow")

@@ -38,6 +38,8 @@ FILES = """
 | `RUN/search.json` | the newest search: limits, candidates, front and pick per profile |
 | `RUN/search.json.unfinished` | a search is running, or was stopped; `search --resume` goes on |
 | `exports/PROFILE/ARCH_ID/` | a bundle: model files, `manifest.json`, `vectors.npz`, `run.py`, `MODEL_CARD.md` |
+| `exports/PROFILE/ARCH_ID/SHA256SUMS` | the hash of each of these files; `sha256sum -c SHA256SUMS` checks them |
+| `exports/PROFILE/ARCH_ID/measured.json` | what `measure` found; every other file stays as it was exported |
 
 `run.py` takes `--json`, `--threads N`, `--protocol quick|full`, `--seconds S` and `--skip-latency`. It is a program of
 its own, with other exit codes: 0 passed, 1 a file was altered, 2 usage or a missing package, 3 other outputs, 4 outputs

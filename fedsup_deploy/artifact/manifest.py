@@ -1,23 +1,26 @@
-"""`manifest.json`, schema 1: everything a bundle says about itself, as values that cannot be changed.
+"""`manifest.json`, schema 2: everything a bundle says about itself when it is made. It is never changed afterwards.
 
 Owns the fields, their units and what makes them valid. It reads and writes text, never files, and it never computes a
-figure. Measured and predicted latency are two fields of two types. No field holds a path of a machine.
+figure. Measured and predicted latency are two fields of two types. No field holds a path of a machine, and none a hash
+of a file: those stand in SHA256SUMS.
 """
 
 import json
 import math
+import operator
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from fedsup_deploy.artifact import checks
 from fedsup_deploy.artifact.measured import JsonObject, MeasuredLatency, NotNegative, Section, Text
 from fedsup_deploy.config.document import dotted, show
 from fedsup_deploy.errors import ArtifactError
 
-FILENAME = "manifest.json"
-SCHEMA: Final = 1
+FILENAME: Final = checks.MANIFEST
+SCHEMA: Final = 2
 
 # An absolute path: at the start of the text with any name after the slash, or further inside with two names, so that
 # `T-shirt/top`, `GMAC /s` and https://... remain text. Also a home folder, and a drive or share of Windows.
@@ -29,6 +32,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Tolerance = Annotated[float, Field(ge=0, le=checks.TOLERANCE)]
 ChannelRanges = Annotated[str, Field(pattern=r"^\d+(-\d+)?(, \d+(-\d+)?)*$")]
 
 
@@ -143,10 +147,10 @@ class FormatParity(Section):
 class ParityRecord(Section):
     """What the parity gate compared before this bundle was allowed to exist."""
 
-    tolerance: NotNegative
+    tolerance: Tolerance
     """Allowed scaled difference of a logit from the reference. An image's scale is its largest absolute logit in the
     reference, at least 1: the tolerance is absolute for logits up to 1, and relative to the image's logits above."""
-    batch_tolerance: NotNegative
+    batch_tolerance: Tolerance
     """Allowed scaled difference of a logit between an input alone and inside a batch; the scale is the same."""
     batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
     """Batch sizes compared."""
@@ -154,6 +158,23 @@ class ParityRecord(Section):
     """Number of inputs."""
     formats: dict[str, FormatParity] = Field(min_length=1)
     """The findings per format."""
+
+    @field_validator("batches")
+    @classmethod
+    def _are_all_that_count(cls, batches: tuple[int, ...]) -> tuple[int, ...]:
+        if not set(checks.BATCHES) <= set(batches):
+            raise ValueError(f"expected {', '.join(map(str, checks.BATCHES))} among them")
+        return batches
+
+    @field_validator("formats")
+    @classmethod
+    def _passed(cls, formats: dict[str, FormatParity], info: ValidationInfo) -> dict[str, FormatParity]:
+        tolerances = [info.data.get(name, math.inf) for name in ("tolerance", "batch_tolerance")]
+        for name, found in formats.items():
+            diffs = (found.max_scaled_diff, found.batch_invariance_max_scaled_diff)
+            if found.argmax_agreement < 1 or any(map(operator.gt, diffs, tolerances)):
+                raise ValueError(f"{name} would not have passed the gate, expected formats that did")
+        return formats
 
 
 class TrimmedLayer(Section):
@@ -214,19 +235,19 @@ class Lineage(Section):
     """The search that picked the architecture; null when it was named by the user."""
 
 
-class FileRecord(Section):
-    """One file of the bundle."""
+class ModelFile(Section):
+    """A model in one format."""
 
-    sha256: Sha256
-    """Hash of its bytes."""
-    bytes: Count
+    file: FileName
+    """Its name in the bundle."""
+    bytes: int = Field(ge=1)
     """Its size."""
 
 
 class ManifestDraft(Section):
     """A manifest before its files were written and compared."""
 
-    schema_version: Literal[1] = Field(SCHEMA, alias="schema")
+    schema_version: Literal[2] = Field(SCHEMA, alias="schema")
     """Version of this file format."""
     arch_id: Text
     """Name of the architecture, from its content alone; of a refined network from what was removed as well."""
@@ -237,7 +258,7 @@ class ManifestDraft(Section):
     classes: tuple[str, ...] = Field(min_length=1)
     """Names of the classes, in the order of the logits."""
     preprocessing: JsonObject
-    """From pixels to the input, complete: sizes, mean, std, layout, interpolation."""
+    """From pixels to the input, complete: sizes, padding, interpolation, mean, std, layout, and in which order."""
     inputs: tuple[TensorSpec, ...] = Field(min_length=1)
     """What the model takes."""
     outputs: tuple[TensorSpec, ...] = Field(min_length=1)
@@ -249,7 +270,7 @@ class ManifestDraft(Section):
     latency_predicted: PredictedLatency
     """What the profile's latency model says."""
     latency_measured: MeasuredLatency | None = None
-    """What a clock said; null when nobody measured."""
+    """What a clock said when the bundle was made; null when nobody measured. What it said later: measured.json."""
     refinement: RefinementRecord | None = None
     """How the network was trimmed; null where it is a subnet of the search space."""
     lineage: Lineage
@@ -281,15 +302,24 @@ class Manifest(ManifestDraft):
 
     parity: ParityRecord
     """What the parity gate found."""
-    files: dict[FileName, FileRecord] = Field(min_length=1)
-    """Every other file of the bundle."""
+    models: dict[str, ModelFile]
+    """Its file in each format."""
 
-    @field_validator("files")
-    @classmethod
-    def _cannot_hold_itself(cls, files: dict[str, FileRecord]) -> dict[str, FileRecord]:
-        if FILENAME in files:
-            raise ValueError(f"got {FILENAME}, expected the other files only")
-        return files
+    @model_validator(mode="after")
+    def _has_one_file_for_each_format(self) -> "Manifest":
+        if self.models.keys() != self.parity.formats.keys():
+            names = f"{sorted(self.models)} in models and {sorted(self.parity.formats)} in parity.formats"
+            raise ValueError(f"models: got the formats {names}, expected the same")
+        if "onnx" not in self.models or self.models["onnx"].file != checks.MODEL:
+            raise ValueError(f"models.onnx: expected the file {checks.MODEL}, which every bundle has")
+        if len(self.model_files) < len(self.models):
+            raise ValueError("models: got one file for two formats, expected one for each")
+        return self
+
+    @property
+    def model_files(self) -> dict[str, int]:
+        """Names of the model files, sorted, and their sizes."""
+        return {model.file: model.bytes for model in sorted(self.models.values(), key=lambda model: model.file)}
 
     def to_json(self) -> str:
         """Return the file's text."""

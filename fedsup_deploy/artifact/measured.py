@@ -1,11 +1,18 @@
-"""A measured latency as a manifest keeps it: what a clock said, how it was asked, and whether to trust it.
+"""A measured latency as a bundle keeps it: what a clock said, how it was asked, and whether to trust it.
 
-Owns the fields and their units; the figures are `fedsup_deploy.artifact.runner`'s.
+What export measured stands in the manifest, which never changes; what was measured later in `measured.json`. Owns the
+fields and their units; the figures are `fedsup_deploy.artifact.runner`'s.
 """
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from fedsup_deploy.artifact import checks
+from fedsup_deploy.errors import ArtifactError
+
+FILENAME: Final = checks.MEASURED
 
 Text = Annotated[str, Field(min_length=1)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -115,3 +122,39 @@ class MeasuredLatency(Section):
     """What a sensor of the machine said about the energy; null where there is none."""
     limit: LimitCheck | None = None
     """Whether it keeps the limit of a search; null where that limit is about another machine, or there was none."""
+
+
+class MeasuredDocument(Section):
+    """`measured.json`: the newest measurement of a bundle after it was made."""
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    """Version of this file format."""
+    latency: MeasuredLatency
+    """What a clock said."""
+
+
+def to_text(latency: MeasuredLatency, sums: bytes) -> bytes:
+    """Return the text of `measured.json`.
+
+    Args:
+        latency: What was measured.
+        sums: The content of the bundle's SHA256SUMS, which the text is tied to.
+    """
+    document = MeasuredDocument(schema=1, latency=latency).model_dump(mode="json", by_alias=True)
+    text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False).removesuffix("\n}")
+    return checks.sealed(f"{text},\n".encode(), sums)
+
+
+def from_text(text: bytes, where: str) -> MeasuredLatency:
+    """Return what a `measured.json` holds; its seal was checked before.
+
+    Raises:
+        ArtifactError: It is of another schema, or a key is missing, unknown or wrong.
+    """
+    whole = checks.without_seal(text).removesuffix(b",\n") + b"}"
+    try:
+        return MeasuredDocument.model_validate_json(whole).latency
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+        raise ArtifactError(f"{where}: {what}; measure the bundle again") from error

@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from typing import Final
 
 from fedsup_deploy.artifact.manifest import ManifestDraft, ParityRecord, PredictedLatency, RefinementRecord
 from fedsup_deploy.artifact.measured import MeasuredLatency
+
+CARD: Final = "MODEL_CARD.md"
 
 _USE = """\
 ```python
@@ -47,6 +50,9 @@ def render_model_card(draft: ManifestDraft, parity: ParityRecord, formats: tuple
             *_parity(parity),
             "",
             "## Preprocessing",
+            "",
+            "In the order of `order`. `padding` is how many rows and columns of `value` are added on each side, after the",
+            "division: 0 is black. The resize is left out where the sizes agree; `mean` and `std` are per channel.",
             "",
             "```json",
             json.dumps(draft.preprocessing, indent=2, ensure_ascii=False),

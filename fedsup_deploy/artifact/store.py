@@ -1,50 +1,42 @@
 """Bundles on disk: written whole or not at all, and checked.
 
-Owns the order: model files, vectors, runner, parity gate, measurement, card, manifest, and at last the bundle's own
-runner on the folder. Only then does the folder appear at its place. How a format is written, and what it is compared
+Owns the order: model files, vectors, runner, parity gate, measurement, card, manifest, SHA256SUMS, and at last every
+check that a user has. Only then does the folder appear at its place. How a format is written, and what it is compared
 with, come in as functions; this module knows no format but the ONNX file that every bundle has.
 
 Shape suffixes: V vectors, C channels, S side of the input, K classes.
 """
 
+import contextlib
 import io
 import json
 import os
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsup_deploy import files
-from fedsup_deploy.artifact import runner
-from fedsup_deploy.artifact.manifest import (
-    FILENAME,
-    Manifest,
-    ManifestDraft,
-    ParityRecord,
-)
+from fedsup_deploy.artifact import checks, measured, program
+from fedsup_deploy.artifact.consistency import check_consistency, is_of_this_version
+from fedsup_deploy.artifact.manifest import FILENAME, Manifest, ManifestDraft, ParityRecord
 from fedsup_deploy.artifact.measured import MeasuredLatency
-from fedsup_deploy.artifact.model_card import render_model_card
+from fedsup_deploy.artifact.model_card import CARD, render_model_card
 from fedsup_deploy.errors import ArtifactError, DependencyError, FedsupError, GateError
 
-MODEL = "model.onnx"
-VECTORS = "vectors.npz"
-RUNNER = "run.py"
-CARD = "MODEL_CARD.md"
 MIN_VECTORS = 16
 
 _ERRORS: Mapping[int, type[FedsupError]] = MappingProxyType(
     {
-        runner.ALTERED: ArtifactError,
-        runner.MISSING: ArtifactError,
-        runner.USAGE: DependencyError,
-        runner.PARITY: GateError,
-        runner.BATCH_INVARIANCE: GateError,
+        checks.ALTERED: ArtifactError,
+        checks.MISSING: ArtifactError,
+        checks.USAGE: DependencyError,
+        checks.PARITY: GateError,
+        checks.BATCH_INVARIANCE: GateError,
     }
 )
 
@@ -74,15 +66,23 @@ class Vectors:
         return buffer.getvalue()
 
 
-Writer = Callable[[Path], None]
 Gate = Callable[[Path, Vectors], dict[str, Any]]
 Measure = Callable[[Path], MeasuredLatency]
+
+
+class ModelWriter(NamedTuple):
+    """How a model file comes about."""
+
+    filename: str
+    """Its name in the bundle."""
+    write: Callable[[Path], None]
+    """Writes it to a path."""
 
 
 def write_bundle(
     folder: Path,
     draft: ManifestDraft,
-    writers: Mapping[str, Writer],
+    writers: Mapping[str, ModelWriter],
     vectors: Vectors,
     gate: Gate,
     measure: Measure | None = None,
@@ -91,8 +91,8 @@ def write_bundle(
 
     Args:
         folder: The bundle's place. A bundle that is there is replaced in one step.
-        draft: The manifest but for parity and files.
-        writers: For each model file's name, what writes it to the path it is given; `model.onnx` among them.
+        draft: The manifest but for parity and models.
+        writers: For each format its model file; `onnx` among them.
         vectors: Inputs and the reference's outputs.
         gate: Compares the model files in the folder it is given with the reference, and returns the JSON document of
             its report; raises `GateError` if one is wrong.
@@ -103,23 +103,26 @@ def write_bundle(
 
     Raises:
         GateError: A file does not compute what it must.
+        ArtifactError: The draft contradicts the model.
         OutputError: The folder cannot be written.
 
     Side effects: Creates or replaces `folder`.
     """
-    assert MODEL in writers, "every bundle has model.onnx: it is what run.py checks and times"
+    assert writers["onnx"].filename == checks.MODEL, "every bundle has model.onnx: it is what run.py checks and times"
     with files.atomic_directory(folder) as partial:
-        for name, write in writers.items():
-            write(partial / name)
-        files.write_bytes(partial / VECTORS, vectors.to_bytes())
-        files.write_bytes(partial / RUNNER, Path(runner.__file__).read_bytes())
+        for filename, write in writers.values():
+            write(partial / filename)
+        files.write_bytes(partial / checks.VECTORS, vectors.to_bytes())
+        files.write_bytes(partial / program.FILENAME, program.program())
         parity = ParityRecord.model_validate_json(json.dumps(gate(partial, vectors)))
         if measure is not None:
-            draft = draft.model_copy(update={"latency_measured": measure(partial / MODEL)})
-        files.write_text(partial / CARD, render_model_card(draft, parity, tuple(sorted(writers))))
-        manifest = _complete(draft, parity, partial)
+            draft = draft.model_copy(update={"latency_measured": measure(partial / checks.MODEL)})
+        manifest = _complete(draft, parity, {name: partial / writer.filename for name, writer in writers.items()})
+        files.write_text(partial / CARD, render_model_card(manifest, parity, tuple(manifest.model_files)))
         files.write_text(partial / FILENAME, manifest.to_json())
-        _run_checks(partial, shown=folder)
+        names = [path.name for path in partial.iterdir()]
+        files.write_text(partial / checks.SUMS, "".join(checks.sha256sums(partial, names)))
+        _check(partial, place=folder)
     return manifest
 
 
@@ -129,67 +132,66 @@ def load_manifest(folder: Path) -> Manifest:
     Raises:
         ArtifactError: There is none, or it is damaged or of another schema version; the message names file and key.
     """
+    with _failing_as_ours(folder):
+        content = checks.read_text_file(folder, FILENAME)
     path = folder / FILENAME
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ArtifactError(
-            f"{folder}: got no {FILENAME}, expected a bundle; give the folder that holds one"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path}: cannot be read: {runner.first_line(error)}") from error
-    return Manifest.from_json(text, str(path))
+        return Manifest.from_json(content.decode(), str(path))
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error}; copy or export the bundle again") from error
 
 
-def record_measurement(folder: Path, latency: MeasuredLatency) -> Manifest:
-    """Replace the measured latency of a bundle: in its manifest, and in the model card, which shows it.
-
-    Every other file stays as it is, whole or altered, and so does what is not part of the bundle.
-
-    Returns:
-        The manifest as written.
+def record_measurement(folder: Path, latency: MeasuredLatency) -> None:
+    """Keep what was measured of a bundle in its `measured.json`. What was measured before is replaced.
 
     Raises:
         ArtifactError: The folder holds no bundle.
         OutputError: The folder cannot be written.
 
-    Side effects: Replaces `folder` in one step.
+    Side effects: Writes that file in one step; every other stays as it is.
     """
-    with files.atomic_directory(folder) as partial:
-        # From here on nobody else replaces it.
-        new = load_manifest(folder).model_copy(update={"latency_measured": latency})
-        formats = tuple(sorted(set(new.files) - {VECTORS, RUNNER, CARD}))
-        card = render_model_card(new, new.parity, formats)
-        shutil.copytree(folder, partial, symlinks=True, copy_function=_link, dirs_exist_ok=True)
-        files.write_text(partial / CARD, card)
-        document = new.model_dump(mode="json", by_alias=True)
-        document["files"][CARD] = _record(partial / CARD)
-        manifest = Manifest.model_validate_json(json.dumps(document))
-        files.write_text(partial / FILENAME, manifest.to_json())
-    return manifest
+    with _failing_as_ours(folder):
+        sums = checks.read_text_file(folder, checks.SUMS)
+    files.write_bytes(folder / measured.FILENAME, measured.to_text(latency, sums))
+
+
+def load_measurement(folder: Path) -> MeasuredLatency | None:
+    """Return what was measured of a bundle after it was made; None where nobody did.
+
+    Raises:
+        ArtifactError: `measured.json` is altered, or of another bundle.
+    """
+    path = folder / measured.FILENAME
+    if not os.path.lexists(path):
+        return None
+    with _failing_as_ours(folder):
+        content = checks.read_measured(folder)
+    return measured.from_text(content, str(path))
 
 
 def verify_bundle(folder: Path) -> dict[str, Any]:
-    """Check that a bundle is whole and unaltered, and that its ONNX file still computes what it did.
+    """Check that a bundle is whole, unaltered and consistent, and that its ONNX file still computes what it did.
 
-    The check is the bundle's own runner's. Other formats may carry code, so they are hashed and not loaded.
+    Other formats can hold code, so they are hashed and never loaded.
 
     Returns:
-        JSON values: `arch_id`, `profile`, `files` (number and bytes), `parity`, `environment`, and `unlisted_files`:
-        what lies in the folder and is not part of the bundle.
+        JSON values: `arch_id`, `profile`, `files` (number and bytes), `environment`, `parity`; `measured`: what
+        was measured after the bundle was made, or None; `not_executed`: model files that were hashed only;
+        `not_compared`: files that another version of this program wrote, whose text it alone could write again.
 
     Raises:
-        ArtifactError: A file is missing or altered, or the manifest is damaged.
+        ArtifactError: A file is missing, altered or not part of the bundle, or the bundle contradicts itself.
         GateError: The outputs differ from the recorded ones, or depend on the batch.
     """
-    manifest = load_manifest(folder)
-    report = _run_checks(folder, shown=folder)
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    manifest, report = _check(folder, place=folder)
+    latency = load_measurement(folder)
     return {
         "arch_id": manifest.arch_id,
         "profile": manifest.profile.name,
         **report,
-        "unlisted_files": sorted(present - {FILENAME, *manifest.files}),
+        "measured": None if latency is None else latency.model_dump(mode="json"),
+        "not_executed": [name for name in manifest.model_files if name != checks.MODEL],
+        "not_compared": [] if is_of_this_version(manifest) else [CARD, program.FILENAME],
     }
 
 
@@ -205,37 +207,39 @@ def raise_if_failed(report: Mapping[str, Any], where: str) -> None:
         GateError: The outputs differ from the recorded ones, or depend on the batch.
         DependencyError: NumPy or onnxruntime cannot be imported.
     """
-    if report["exit_code"] != runner.OK:
+    if report["exit_code"] != checks.OK:
         raise _ERRORS[report["exit_code"]](f"{where}: {report['reason']}")
 
 
-def _run_checks(folder: Path, shown: Path) -> dict[str, Any]:
-    """Return the report of the bundle's own runner; `shown` stands for the folder in messages."""
-    report: dict[str, Any] = {}
+def _check(folder: Path, place: Path) -> tuple[Manifest, dict[str, Any]]:
+    """Return the manifest and what the checks found; `place` stands for the folder in messages.
+
+    Nothing is executed before everything else was found right.
+    """
+    with _failing_as_ours(place):
+        sizes = checks.check_files(folder)
+    manifest = load_manifest(folder)
+    check_consistency(folder, manifest, sizes, place)
+    report: dict[str, Any] = {"files": {"num_files": len(sizes), "num_bytes": sum(sizes.values())}}
+    with _failing_as_ours(place):
+        checks.check_model(folder, report, threads=1, seconds=None)
+    return manifest, report
+
+
+@contextlib.contextmanager
+def _failing_as_ours(place: Path) -> Iterator[None]:
+    """Turn what the runner raises into the error that it is."""
     try:
-        runner.check_bundle(folder, report, threads=1, seconds=None)
-    except runner.CheckError as error:
-        raise _ERRORS[error.exit_code](f"{shown}: {error}") from error
-    return report
+        yield
+    except checks.CheckError as error:
+        raise _ERRORS[error.exit_code](f"{place}: {error}") from error
 
 
-def _complete(draft: ManifestDraft, parity: ParityRecord, folder: Path) -> Manifest:
-    """Return the whole manifest: the draft, the parity, and every file that lies in the folder."""
+def _complete(draft: ManifestDraft, parity: ParityRecord, models: Mapping[str, Path]) -> Manifest:
+    """Return the whole manifest: the draft, the parity, and the model files that were written."""
     document = {
         **draft.model_dump(mode="json", by_alias=True),
         "parity": parity.model_dump(mode="json"),
-        "files": {path.name: _record(path) for path in sorted(folder.iterdir())},
+        "models": {name: {"file": path.name, "bytes": path.stat().st_size} for name, path in models.items()},
     }
     return Manifest.model_validate_json(json.dumps(document))
-
-
-def _record(path: Path) -> dict[str, Any]:
-    return {"sha256": files.sha256(path), "bytes": path.stat().st_size}
-
-
-def _link(source: str, target: str) -> None:
-    """Give a file a second name, or copy it where the file system has only one for each."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

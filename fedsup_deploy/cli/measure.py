@@ -30,13 +30,16 @@ if TYPE_CHECKING:
 )
 @click.option("--ruler", type=options.OLD_FILE, metavar="MODEL", help="An .onnx file to compare with, in turns.")
 @click.option("--save-to-profile", "can_save", is_flag=True, help="The profile of a bundle keeps the result.")
-@click.option("--on", metavar="ssh://[USER@]HOST[:PORT]", help="Another machine; a bundle then holds the result.")
+@click.option("--on", metavar="ssh://[USER@]HOST[:PORT]", help="Another machine.")
 @click.option("--python", metavar="NAME", help="Python 3.8 or later on that machine.  [default: python3]")
 @click.option("--install", is_flag=True, help="Get what Python lacks there with pip, for this run only.")
 @click.option("--ssh-config", type=options.OLD_FILE, metavar="FILE", help="A configuration for ssh instead of yours.")
 @click.pass_obj
 def command(output: Output, /, path: Path, threads: int, protocol: str, can_save: bool, **more: Any) -> None:
-    """Time a bundle or an ONNX model, on this machine or another."""
+    """Time a bundle or an ONNX model, on this machine or another.
+
+    A bundle is checked first, and keeps the result in measured.json.
+    """
     from fedsup_deploy.pipeline.measuring import measure, measure_on
 
     access = _access(**more)

@@ -18,9 +18,17 @@ from fedsup_deploy.data.dataset import ImageDataset
 from fedsup_deploy.errors import ArtifactError, DataError
 
 _IMAGES_PER_PASS = 4096
+# What the added pixels are, after the division by 255: black.
+_PADDING_VALUE = 0.0
 # What holds for every Preprocessing, and which whoever reads the document still has to know.
 _FIXED = MappingProxyType(
-    {"layout": "NCHW", "dtype": "float32", "pixel_max": 255, "interpolation": "bilinear, half-pixel centers"}
+    {
+        "layout": "NCHW",
+        "dtype": "float32",
+        "pixel_max": 255,
+        "interpolation": "bilinear, half-pixel centers, no antialiasing, edges repeated",
+        "order": "divide by pixel_max, pad, resize to size, subtract mean, divide by std",
+    }
 )
 
 
@@ -83,6 +91,13 @@ class Preprocessing:
         """What a black pixel becomes, per channel."""
         return tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
 
+    @property
+    def padding(self) -> dict[str, int]:
+        """Rows and columns of pixels that are added on each side."""
+        before = (self.padded_size - self.native_size) // 2
+        after = self.padded_size - self.native_size - before
+        return {"top": before, "bottom": after, "left": before, "right": after}
+
     def apply(self, images_NHWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return images as (N, C, S, S), float32, C-contiguous; each depends on its own pixels only.
 
@@ -94,10 +109,10 @@ class Preprocessing:
             got = f"{images_NHWC.dtype} images of shape {images_NHWC.shape}"
             raise DataError(f"preprocessing: got {got}, expected uint8 of shape {('N', *expected)}")
         x_NCHW = np.divide(images_NHWC.transpose(0, 3, 1, 2), np.float32(255), dtype=np.float32, order="C")
-        before = (self.padded_size - self.native_size) // 2
-        after = self.padded_size - self.native_size - before
-        if after:
-            x_NCHW = np.pad(x_NCHW, ((0, 0), (0, 0), (before, after), (before, after)))
+        margin = self.padding
+        if any(margin.values()):
+            rows, columns = (margin["top"], margin["bottom"]), (margin["left"], margin["right"])
+            x_NCHW = np.pad(x_NCHW, ((0, 0), (0, 0), rows, columns), constant_values=_PADDING_VALUE)
         if self.size != self.padded_size:
             weights = _bilinear_weights(self.padded_size, self.size)
             x_NCHW = weights @ x_NCHW @ weights.T
@@ -111,7 +126,8 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON document from which a device can do the same without this program."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std), **_FIXED}
+        padding = {**self.padding, "value": _PADDING_VALUE}
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std), "padding": padding, **_FIXED}
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> "Preprocessing":
@@ -120,7 +136,7 @@ class Preprocessing:
         Raises:
             ArtifactError: A key is missing, unknown or holds something else.
         """
-        keys = {"mean", "std", "native_size", "padded_size", "size", *_FIXED}
+        keys = {"mean", "std", "native_size", "padded_size", "size", "padding", *_FIXED}
         if document.keys() != keys:
             wrong = ", ".join(sorted(document.keys() ^ keys))
             raise ArtifactError(f"preprocessing: missing or unknown {wrong}; the document is not whole")
@@ -130,9 +146,12 @@ class Preprocessing:
         try:
             mean, std = (tuple(float(value) for value in document[key]) for key in ("mean", "std"))
             sizes = [int(document[key]) for key in ("native_size", "padded_size", "size")]
-            return cls(mean, std, *sizes)
+            made = cls(mean, std, *sizes)
         except (TypeError, ValueError, DataError) as error:
             raise ArtifactError(f"preprocessing: the document holds no valid values: {error}") from error
+        if document["padding"] != (expected := made.to_dict()["padding"]):
+            raise ArtifactError(f"preprocessing: padding is {document['padding']!r}, expected {expected!r}")
+        return made
 
 
 def _pixel_moments(train: ImageDataset) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -16,11 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsup_deploy.artifact.checks import BATCHES, TOLERANCE
 from fedsup_deploy.artifact.runner import first_line
 from fedsup_deploy.errors import GateError
-
-BATCHES = (1, 3, 8)
-TOLERANCE = 1e-5
 
 Images = NDArray[np.float32]
 Logits = NDArray[np.float32]

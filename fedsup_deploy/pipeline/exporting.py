@@ -14,7 +14,7 @@ from fedsup_deploy import files, places
 from fedsup_deploy.artifact import runner
 from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredLatency
-from fedsup_deploy.artifact.store import Vectors, write_bundle
+from fedsup_deploy.artifact.store import ModelWriter, Vectors, write_bundle
 from fedsup_deploy.device.measure import measure_onnx
 from fedsup_deploy.device.measurements import is_of_this_machine, limit_check
 from fedsup_deploy.device.predictor import predict_interval, predictor_for
@@ -267,7 +267,7 @@ def _write(
     manifest = write_bundle(
         folder,
         _draft(run, bundle, ready),
-        {model_files.filename(name): model_files.writer(name, arch_id) for name in formats},
+        {name: ModelWriter(model_files.filename(name), model_files.writer(name, arch_id)) for name in formats},
         ready.vectors,
         gate,
         lambda path: _measured(path, bundle.job),
@@ -285,7 +285,7 @@ def _write(
         "latency_limit": None if (limit := manifest.latency_measured.limit) is None else limit.verdict,
         "parity_max_abs_diff": max(found.max_abs_diff for found in manifest.parity.formats.values()),
         "parity_max_scaled_diff": max(found.max_scaled_diff for found in manifest.parity.formats.values()),
-        "bytes": {name: manifest.files[model_files.filename(name)].bytes for name in formats},
+        "bytes": {name: manifest.models[name].bytes for name in formats},
     }
 
 
@@ -303,7 +303,7 @@ def _draft(run: Run, bundle: _Bundle, ready: Prepared) -> ManifestDraft:
     tensor = {"dtype": "float32"}
     return ManifestDraft.model_validate(
         {
-            "schema": 1,
+            "schema": 2,
             "arch_id": bundle.arch_id,
             "arch": ready.arch,
             "profile": profile_record(profile),

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from fedsup_deploy import files, places
-from fedsup_deploy.artifact.store import load_manifest
+from fedsup_deploy.artifact.store import load_manifest, load_measurement
 from fedsup_deploy.config.load import dump
 from fedsup_deploy.device.building.assemble import device_facts, networks_protocol, provenance
 from fedsup_deploy.device.building.fit import MAX_NETWORKS, Device, fit_donor
@@ -184,10 +184,11 @@ def _read(path: Path, space: SearchSpace) -> tuple[Architecture, float, Mapping[
     """Return network, latency in ms and environment of one measurement."""
     if path.is_dir():
         manifest = load_manifest(path)
-        if manifest.latency_measured is None:
+        measured = load_measurement(path) or manifest.latency_measured
+        if measured is None:
             raise ArtifactError(f"{path}: no measured latency; measure it first: fedsup-deploy measure {path}")
         network = Architecture.from_dict(manifest.arch)
-        latency: Mapping[str, Any] = manifest.latency_measured.model_dump(mode="json")
+        latency: Mapping[str, Any] = measured.model_dump(mode="json")
     else:
         latency, network = _read_document(path, space)
     if latency["stability"]["verdict"] != "stable":

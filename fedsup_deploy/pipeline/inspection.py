@@ -1,12 +1,13 @@
 """`fedsup-deploy inspect`: what a file or folder of ours is and what made it. Torch-free."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from fedsup_deploy.artifact import manifest as manifests
 from fedsup_deploy.artifact import weights
-from fedsup_deploy.artifact.store import load_manifest
+from fedsup_deploy.artifact.store import load_manifest, load_measurement
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.device.profile import DeviceProfile
@@ -42,7 +43,7 @@ def inspect(path: Path) -> dict[str, Any]:
 
 
 def _folder(path: Path) -> dict[str, Any]:
-    if (path / manifests.FILENAME).is_file():
+    if os.path.lexists(path / manifests.FILENAME):
         manifest = load_manifest(path)
         document = json.loads(manifest.to_json())
         kept = (
@@ -56,7 +57,9 @@ def _folder(path: Path) -> dict[str, Any]:
             "lineage",
             "versions",
         )
-        return {"path": str(path), "kind": "bundle", **{key: document[key] for key in kept}}
+        latency = load_measurement(path)
+        measured = None if latency is None else latency.model_dump(mode="json")
+        return {"path": str(path), "kind": "bundle", **{key: document[key] for key in kept}, "measured": measured}
     if (path / runs.CONFIG).is_file():
         run = runs.open_run(path)
         return {

@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fedsup_deploy import resources
-from fedsup_deploy.artifact import runner
+from fedsup_deploy import files, resources
+from fedsup_deploy.artifact import checks, runner
 from fedsup_deploy.artifact.measured import MeasuredLatency
-from fedsup_deploy.artifact.store import MODEL, load_manifest, raise_if_failed, record_measurement, verify_bundle
+from fedsup_deploy.artifact.store import load_manifest, raise_if_failed, record_measurement, verify_bundle
 from fedsup_deploy.device.energy import open_meter
 from fedsup_deploy.device.measure import measure_onnx
 from fedsup_deploy.device.measurements import measurement_of, profile_to_save_to, save_measurement
@@ -30,6 +30,8 @@ def measure(
 ) -> dict[str, Any]:
     """Return the latency, load time, memory and, where there is a sensor, energy of a model on this machine.
 
+    A bundle is checked first, and then holds what was measured.
+
     Args:
         path: A bundle, or an ONNX file.
         threads: Threads of the runtime.
@@ -39,26 +41,36 @@ def measure(
         can_save: Whether the profile that a bundle was exported for keeps the result.
 
     Returns:
-        What `device.measure.measure_onnx` returns, for a bundle its `arch_id` and `profile`, and `saved_to`: the
-        profile's file, or None.
+        What `device.measure.measure_onnx` returns, for a bundle its `arch_id` and `profile`; `is_recorded`: whether a
+        bundle holds it now; and `saved_to`: the profile's file, or None.
 
     Raises:
         ArtifactError: The path is neither, a file of a bundle is missing or altered, or a model cannot be run.
         GateError: A bundle does not compute here what it must.
         ConfigError: The profile cannot keep the result.
+        OutputError: The bundle cannot be written.
 
-    Side effects: Adds to the profile's file, if it may.
+    Side effects: A bundle's `measured.json` is replaced. Adds to the profile's file, if it may.
     """
     log = EventLog(None, listeners)
     about, model = _about(path)
     save = _saver(path) if can_save else None
     if path.is_dir():
+        files.check_writable(path)
         verify_bundle(path)
     log.emit("measurement", done=0, total=1, name=protocol)
     result = measure_onnx(model, threads=threads, protocol=runner.PROTOCOLS[protocol], ruler=ruler, meter=open_meter())
     log.emit("measurement", done=1, total=1, name=protocol)
-    # No estimate: the power a profile states is that of its device, which need not be this machine.
-    return {**about, **result, "energy_estimated": None, "saved_to": None if save is None else save(result)}
+    if path.is_dir():
+        record_measurement(path, MeasuredLatency.model_validate(result))
+    return {
+        **about,
+        **result,
+        # The power a profile states is that of its device, which need not be this machine.
+        "energy_estimated": None,
+        "is_recorded": path.is_dir(),
+        "saved_to": None if save is None else save(result),
+    }
 
 
 def measure_on(
@@ -93,13 +105,14 @@ def measure_on(
         ConfigError: The profile cannot keep the result.
         OutputError: The bundle cannot be written.
 
-    Side effects: A bundle's manifest and model card are replaced. Adds to the profile's file, if it may.
+    Side effects: A bundle's `measured.json` is replaced. Adds to the profile's file, if it may.
     """
     log = EventLog(None, listeners)
     about, model = _about(path)
     save = _saver(path) if can_save else None
     log.emit("measurement", done=0, total=1, name=protocol)
     if path.is_dir():
+        files.check_writable(path)
         report = measure_bundle_there(access, path, threads=threads, protocol=protocol)
         raise_if_failed(report, f"{path} on {access.target}")
         latency = {**report["latency"], "environment": report["environment"]}
@@ -143,7 +156,7 @@ def _about(path: Path) -> tuple[dict[str, Any], Path]:
     """Return what a result says about what was timed, and the model's file."""
     if path.is_dir():
         manifest = load_manifest(path)
-        return {"arch_id": manifest.arch_id, "profile": manifest.profile.name}, path / MODEL
+        return {"arch_id": manifest.arch_id, "profile": manifest.profile.name}, path / checks.MODEL
     if path.suffix != ".onnx":
         raise ArtifactError(f"{path}: expected a bundle's folder or an .onnx file")
     return {}, path

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from fedsup_deploy import files
 from fedsup_deploy.device.latency import FittedLatency, TableLatency
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.errors import ConfigError
@@ -67,7 +66,7 @@ class RefinedNetwork:
     @functools.cached_property
     def arch_id(self) -> str:
         """A stable name: the subnet's arch_id, and a hash of what was removed."""
-        return f"{self.source.arch_id}-refined-{files.sha256_of(self.layers)[:8]}"
+        return self.source.refined_id(self.layers)
 
     @property
     def layers(self) -> dict[str, dict[str, Any]]:

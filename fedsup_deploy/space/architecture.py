@@ -48,6 +48,14 @@ class Architecture:
         """A stable name: `a` and the first 11 hexadecimal digits of the SHA-256 of the canonical form."""
         return "a" + files.sha256_of(self.to_dict())[:11]
 
+    def refined_id(self, layers: dict[str, Any]) -> str:
+        """Return a stable name for this network after channels were removed: its own, and a hash of what was removed.
+
+        Args:
+            layers: What was removed, by the name of the layer, in JSON values.
+        """
+        return f"{self.arch_id}-refined-{files.sha256_of(layers)[:8]}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return the canonical form as a JSON document."""
         return {

@@ -15,11 +15,13 @@ ROOT = Path(__file__).parents[2] / PACKAGE
 
 #: The schema of device profiles, which searches read; the rest of `device` stands higher.
 PROFILE = ("device.schema", "device.latency", "device.heldout", "device.profile")
+#: What a bundle says of itself, and the program in it; the rest of `artifact` stands higher.
+BUNDLE = tuple(f"artifact.{name}" for name in ("manifest", "measured", "checks", "program", "runner"))
 #: From the lowest layer up. A module belongs where the longest matching name stands; what a line lists are groups.
 LAYERS = (
     ("errors", "rng", "registry", "locks", "places", "files", "events", "resources", "version"),
     ("config.reader", "config.document", "config.problems", "config.load"),
-    ("space", "config", "data", *PROFILE, "artifact.manifest", "artifact.measured", "artifact.runner"),
+    ("space", "config", "data", *PROFILE, *BUNDLE),
     ("supernet", "recalibrate"),
     ("federated", "searchers", "device", "export", "artifact"),
     ("engines", "report"),
@@ -32,7 +34,7 @@ SIBLINGS = LAYERS[4]
 #: What can be used where torch is not installed, or before it is needed.
 TORCH_FREE = (
     *("space", "config", "data", "searchers", "device.profile", "device.predictor"),
-    *("artifact.manifest", "artifact.runner"),
+    *BUNDLE,
 )
 
 
@@ -133,9 +135,10 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     assert set(order) == set(modules())
 
 
-def test_runner_needs_nothing_of_the_package() -> None:
-    """It is copied to a device on its own."""
+def test_program_in_a_bundle_needs_nothing_of_the_package() -> None:
+    """It is copied to a device on its own: the checks, and the runner that they import."""
     assert list(imports("artifact.runner", at_import_time=False)) == []
+    assert set(imports("artifact.checks", at_import_time=False)) == {"artifact.runner"}
 
 
 @pytest.mark.parametrize("name", TORCH_FREE)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import yaml
 
-from fedsup_deploy import files
 from fedsup_deploy.artifact import weights
+from fedsup_deploy.artifact.checks import sha256sums
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.space.parts import part_names
 from fedsup_deploy.space.search_space import SearchSpace
@@ -170,10 +170,8 @@ def other_outputs(folder: Path) -> None:
     with np.load(bundle / "vectors.npz") as vectors:
         inputs, outputs = vectors["inputs"], vectors["outputs"]
     np.savez(bundle / "vectors.npz", inputs=inputs, outputs=outputs[::-1])
-    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-    manifest["files"]["vectors.npz"]["sha256"] = files.sha256(bundle / "vectors.npz")
-    manifest["files"]["vectors.npz"]["bytes"] = (bundle / "vectors.npz").stat().st_size
-    (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    names = {path.name for path in bundle.iterdir()} - {"SHA256SUMS"}
+    (bundle / "SHA256SUMS").write_text("".join(sha256sums(bundle, names)), encoding="utf-8")
 
 
 def profile(*path: str, value: object) -> Change:

@@ -32,10 +32,10 @@ def prepare(images_NHWC: np.ndarray, how: dict[str, Any]) -> np.ndarray:
     """Do what the manifest says, in plain NumPy: for images that need no resizing."""
     assert how["layout"] == "NCHW"
     assert how["padded_size"] == how["size"]
-    before = (how["padded_size"] - how["native_size"]) // 2
-    after = how["padded_size"] - how["native_size"] - before
+    pad = how["padding"]
     pixels = images_NHWC.astype(np.float32) / np.float32(how["pixel_max"])
-    pixels = np.pad(pixels, ((0, 0), (before, after), (before, after), (0, 0)))
+    margins = ((0, 0), (pad["top"], pad["bottom"]), (pad["left"], pad["right"]), (0, 0))
+    pixels = np.pad(pixels, margins, constant_values=pad["value"])
     normal = (pixels - np.array(how["mean"], np.float32)) / np.array(how["std"], np.float32)
     return np.ascontiguousarray(normal.transpose(0, 3, 1, 2), dtype=how["dtype"])
 
@@ -169,7 +169,7 @@ def test_another_export_in_another_process_is_the_same_to_the_byte(workshop, sea
     for name in ("model.onnx", "model.ts.pt", "vectors.npz", "run.py"):
         assert (folder / name).read_bytes() == (bundle / name).read_bytes(), name
     first, second = manifest_of(bundle), manifest_of(folder)
-    changing = {"latency_measured", "files"}
+    changing = {"latency_measured"}
     assert {key: first[key] for key in first.keys() - changing} == {
         key: second[key] for key in second.keys() - changing
     }
@@ -178,11 +178,15 @@ def test_another_export_in_another_process_is_the_same_to_the_byte(workshop, sea
 def test_verify_and_measure(workshop, exported, bundle):
     verified = workshop.json("verify", exported["folder"])
     assert (verified["verdict"], verified["arch_id"]) == ("ok", exported["arch_id"])
+    before = {path.name: path.read_bytes() for path in bundle.iterdir()}
     measured = workshop.json("measure", exported["folder"])
-    assert measured["profile"] == "jetson-nano"
+    assert (measured["profile"], measured["is_recorded"]) == ("jetson-nano", True)
     assert 0 < measured["statistics"]["min_ms"] <= measured["statistics"]["p50_ms"]
     assert workshop.json("measure", f"{exported['folder']}/model.onnx")["statistics"]["num_runs"] >= 200
-    assert workshop.json("verify", exported["folder"])["files"] == verified["files"], "measuring changes no bundle"
+    assert before.items() <= {path.name: path.read_bytes() for path in bundle.iterdir()}.items(), "nothing changes"
+    assert workshop.json("verify", exported["folder"])["measured"]["statistics"] == measured["statistics"]
+    assert verified["not_executed"] == ["model.ts.pt"]
+    (bundle / "measured.json").unlink()
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,10 @@ from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 
 from fedsup_deploy.artifact.manifest import ManifestDraft
-from fedsup_deploy.artifact.store import Vectors, load_manifest, write_bundle
+from fedsup_deploy.artifact.store import ModelWriter, Vectors, load_measurement, write_bundle
 from fedsup_deploy.device.remote.measure import measure_bundle_there, measure_model_there, session_there
 from fedsup_deploy.device.remote.ssh import Access, Target, run_there
-from fedsup_deploy.errors import DeviceError
+from fedsup_deploy.errors import ArtifactError, DeviceError
 
 SERVER = """
 Port {port}
@@ -149,10 +149,11 @@ def small_bundle(tmp_path_factory) -> Path:
     matrix_PK = np.random.default_rng(0).standard_normal((64, 3), dtype=np.float32) / 64
     images = (load_digits().images[:16, np.newaxis] / 16).astype(np.float32)
     outputs_VK = images.reshape(16, 64) @ matrix_PK
-    nodes = [helper.make_node("Flatten", ["input"], ["flat"]), helper.make_node("MatMul", ["flat", "m"], ["logits"])]
+    kernels = np.ascontiguousarray(matrix_PK.T).reshape(3, 1, 8, 8)
+    nodes = [helper.make_node("Conv", ["input", "m"], ["sums"]), helper.make_node("Flatten", ["sums"], ["logits"])]
     image = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 1, 8, 8])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
-    graph = helper.make_graph(nodes, "linear", [image], [logits], [numpy_helper.from_array(matrix_PK, "m")])
+    graph = helper.make_graph(nodes, "linear", [image], [logits], [numpy_helper.from_array(kernels, "m")])
     model = onnx.helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     parity = dict.fromkeys(("max_abs_diff", "max_scaled_diff", "batch_invariance_max_abs_diff"), 0.0)
     found = {**parity, "batch_invariance_max_scaled_diff": 0.0, "argmax_agreement": 1.0}
@@ -163,8 +164,8 @@ def small_bundle(tmp_path_factory) -> Path:
         "num_inputs": 16,
         "formats": {"onnx": found},
     }
-    folder = tmp_path_factory.mktemp("exports") / "a0123456789a"
-    writers = {"model.onnx": lambda path: path.write_bytes(model.SerializeToString())}
+    folder = tmp_path_factory.mktemp("exports") / "afd02a30afb7"
+    writers = {"onnx": ModelWriter("model.onnx", lambda path: path.write_bytes(model.SerializeToString()) and None)}
     draft_of = ManifestDraft.model_validate_json(json.dumps(document))
     write_bundle(folder, draft_of, writers, Vectors(images, outputs_VK), lambda *_: report)
     return folder
@@ -395,22 +396,25 @@ def test_bundle_is_checked_and_timed_there(server, small_bundle):
 
     report = measure_bundle_there(access, small_bundle, threads=1, protocol="quick")
 
-    assert (report["exit_code"], report["arch_id"]) == (0, "a0123456789a")
+    assert (report["exit_code"], report["arch_id"]) == (0, "afd02a30afb7")
     assert report["latency"]["statistics"]["num_runs"] >= 200
     assert report["environment"]["threads"] == 1
     assert server.is_clean()
 
 
-def test_altered_bundle_is_found_there(server, small_bundle, tmp_path):
+def test_altered_bundle_is_not_sent(server, small_bundle, tmp_path):
     shutil.copytree(small_bundle, tmp_path / "bundle")
     model = tmp_path / "bundle" / "model.onnx"
     model.write_bytes(model.read_bytes()[:-1] + b"\x00")
 
     access = server.access(python=sys.executable)
-    report = measure_bundle_there(access, tmp_path / "bundle", threads=1, protocol="quick")
-
-    assert report["exit_code"] == 1
-    assert report["reason"] == "model.onnx was altered: its sha256 is not that of the manifest"
+    with pytest.raises(ArtifactError, match=r"bundle: model\.onnx was altered: its sha256 is not that of SHA256SUMS$"):
+        measure_bundle_there(access, tmp_path / "bundle", threads=1, protocol="quick")
+    (tmp_path / "bundle" / "model.onnx").write_bytes((small_bundle / "model.onnx").read_bytes())
+    (tmp_path / "bundle" / "MODEL_CARD.md").unlink()
+    (tmp_path / "bundle" / "MODEL_CARD.md").symlink_to("/etc/passwd")
+    with pytest.raises(ArtifactError, match=r"MODEL_CARD\.md is no regular file"):
+        measure_bundle_there(access, tmp_path / "bundle", threads=1, protocol="quick")
 
 
 def test_model_is_timed_there(server, small_bundle):
@@ -455,13 +459,13 @@ def test_measured_bundle_holds_the_result_and_still_verifies(shell, server, smal
 
     result = shell.json("measure", "bundle", *words(server))
 
-    assert (result["arch_id"], result["profile"], result["is_recorded"]) == ("a0123456789a", "raspberry-pi-4", True)
-    recorded = load_manifest(shell.folder / "bundle").latency_measured
+    assert (result["arch_id"], result["profile"], result["is_recorded"]) == ("afd02a30afb7", "raspberry-pi-4", True)
+    recorded = load_measurement(shell.folder / "bundle")
     assert recorded is not None
     assert recorded.statistics.p50_ms == result["statistics"]["p50_ms"]
     assert recorded.environment == result["environment"]
-    assert "127.0.0.1" not in (shell.folder / "bundle" / "manifest.json").read_text()
-    assert shell.json("verify", "bundle")["unlisted_files"] == []
+    assert "127.0.0.1" not in (shell.folder / "bundle" / "measured.json").read_text()
+    assert shell.json("verify", "bundle")["measured"]["statistics"] == result["statistics"]
     assert server.is_clean()
 
 
@@ -481,7 +485,7 @@ def test_altered_bundle_ends_as_with_verify_and_stays_as_it_is(shell, server, sm
 
     assert ended.exit_code == 4
     [error] = ended.errors
-    assert error.startswith(f"error: bundle on {server.url}: vectors.npz was altered: ")
+    assert error.startswith("error: bundle: vectors.npz was altered: ")
     assert shell.content() == before
 
 

@@ -1,6 +1,8 @@
 """A bundle as a user meets it: real exporters, real images, the bundle's own runner, and a writer that is killed."""
 
+import contextlib
 import functools
+import io
 import json
 import os
 import re
@@ -9,37 +11,52 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from fvcore.nn import FlopCountAnalysis
 from sklearn.datasets import load_digits
 from torch import nn
 
 from fedsup_deploy import registry, rng
+from fedsup_deploy.artifact import checks
 from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredLatency
-from fedsup_deploy.artifact.store import Vectors, Writer, load_manifest, verify_bundle, write_bundle
+from fedsup_deploy.artifact.model_card import render_model_card
+from fedsup_deploy.artifact.store import (
+    ModelWriter,
+    Vectors,
+    load_manifest,
+    record_measurement,
+    verify_bundle,
+    write_bundle,
+)
 from fedsup_deploy.device.measure import measure_onnx
-from fedsup_deploy.errors import GateError
+from fedsup_deploy.errors import ArtifactError, FedsupError, GateError
 from fedsup_deploy.export.exporter import exporter_for
 from fedsup_deploy.export.parity import check_parity
+from fedsup_deploy.space.architecture import Architecture
 
+Writer = Callable[[Path], None]
 EXPORTERS = {name: exporter_for(name) for name in registry.names("exporter")}
 
 # Rewrites a bundle from the content of another one, and stops where it is told to, to be killed there.
 WRITER = """
-import itertools, json, sys, time
+import copy, itertools, json, sys, time
 from pathlib import Path
 import numpy as np
 from fedsup_deploy.artifact.manifest import ManifestDraft
-from fedsup_deploy.artifact.store import Vectors, load_manifest, write_bundle
+from fedsup_deploy.artifact.store import ModelWriter, Vectors, load_manifest, write_bundle
+from fedsup_deploy.space.architecture import Architecture
 
 source, folder, stage = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-document = load_manifest(source).model_dump(mode="json", by_alias=True, exclude={"files", "parity"})
+document = load_manifest(source).model_dump(mode="json", by_alias=True, exclude={"models", "parity"})
 parity = load_manifest(source).parity.model_dump(mode="json")
+parity["formats"] = {"onnx": parity["formats"]["onnx"]}
 with np.load(source / "vectors.npz") as archive:
     vectors = Vectors(archive["inputs"], archive["outputs"])
 
@@ -63,9 +80,12 @@ def gate(partial, vectors):
     return parity
 
 
-for arch_id in itertools.cycle(["new-1", "new-2"]):
-    draft = ManifestDraft.model_validate_json(json.dumps({**document, "arch_id": arch_id}))
-    write_bundle(folder, draft, {"model.onnx": write_model}, vectors, gate)
+for kernel_size in itertools.cycle([5, 7]):
+    arch = copy.deepcopy(document["arch"])
+    arch["stages"][0][0]["kernel_size"] = kernel_size
+    new = {"arch": arch, "arch_id": Architecture.from_dict(arch).arch_id}
+    draft = ManifestDraft.model_validate_json(json.dumps({**document, **new}))
+    write_bundle(folder, draft, {"onnx": ModelWriter("model.onnx", write_model)}, vectors, gate)
     print("written", flush=True)
 """
 
@@ -89,10 +109,16 @@ def digit_vectors(net: nn.Module) -> Vectors:
 
 
 def digit_draft() -> ManifestDraft:
+    """What is said of the network; fvcore counts what it costs."""
     path = Path(__file__).parents[1] / "unit" / "artifact" / "draft.json"
-    document = json.loads(path.read_text(encoding="utf-8"))
+    document, net = json.loads(path.read_text(encoding="utf-8")), digit_net(0)
+    document["arch"]["stem_width"] = 8
+    document["arch_id"] = Architecture.from_dict(document["arch"]).arch_id
     document["classes"] = [f"digit {k}" for k in range(10)]
     document["outputs"][0]["shape"] = ["batch", 10]
+    counted = FlopCountAnalysis(net, torch.zeros(1, 1, 8, 8)).unsupported_ops_warnings(False).by_operator()
+    document["costs"]["num_macs"] = int(counted["conv"] + counted["linear"])
+    document["costs"]["num_params"] = sum(parameter.numel() for parameter in net.parameters())
     return ManifestDraft.model_validate_json(json.dumps(document))
 
 
@@ -112,7 +138,7 @@ def copying(source: Path) -> Writer:
 
 def write_digit_bundle(folder: Path, writers: dict[str, Writer]) -> None:
     """Write a bundle with one writer for each format; they are gated against the network of seed 0."""
-    named = {EXPORTERS[name].filename: writer for name, writer in writers.items()}
+    named = {name: ModelWriter(EXPORTERS[name].filename, writer) for name, writer in writers.items()}
     write_bundle(folder, digit_draft(), named, digit_vectors(digit_net(0)), gate)
 
 
@@ -124,7 +150,7 @@ def write_again(bundle: Path, folder: Path, changed: dict[str, Writer] | None = 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("exports") / "raspberry-pi-4" / "a0123456789a"
+    folder = tmp_path_factory.mktemp("exports") / "raspberry-pi-4" / digit_draft().arch_id
     write_digit_bundle(folder, {name: exporting(name, 0) for name in EXPORTERS})
     return folder
 
@@ -133,8 +159,10 @@ def test_every_format_is_in_the_bundle_and_in_the_parity_record(bundle):
     manifest = load_manifest(bundle)
 
     assert list(manifest.parity.formats) == list(EXPORTERS)
-    assert {exporter.filename for exporter in EXPORTERS.values()} < set(manifest.files)
-    assert verify_bundle(bundle)["unlisted_files"] == []
+    assert {name: model.file for name, model in manifest.models.items()} == {
+        name: exporter.filename for name, exporter in EXPORTERS.items()
+    }
+    assert verify_bundle(bundle)["not_executed"] == ["model.pt2", "model.ts.pt"]
 
 
 def test_runner_in_the_bundle_passes(bundle):
@@ -179,8 +207,9 @@ def test_measurement_on_this_machine_fits_into_the_manifest(bundle, tmp_path):
         return MeasuredLatency.model_validate(measure_onnx(model))
 
     vectors = digit_vectors(digit_net(0))
-    writers = {"model.onnx": copying(bundle / "model.onnx")}
+    writers = {"onnx": ModelWriter("model.onnx", copying(bundle / "model.onnx"))}
     record = load_manifest(bundle).parity.model_dump(mode="json")
+    record["formats"] = {"onnx": record["formats"]["onnx"]}
     write_bundle(tmp_path / "bundle", digit_draft(), writers, vectors, lambda *_: record, measure)
 
     latency = load_manifest(tmp_path / "bundle").latency_measured
@@ -226,7 +255,7 @@ def test_killed_writer_leaves_the_old_bundle_or_none(bundle, start_writer, tmp_p
 
     assert folder.exists() == has_old
     if has_old:
-        assert verify_bundle(folder)["arch_id"] == "a0123456789a"
+        assert verify_bundle(folder)["arch_id"] == bundle.name
 
 
 def test_writer_killed_at_any_moment_leaves_a_whole_bundle(bundle, start_writer, tmp_path):
@@ -237,8 +266,7 @@ def test_writer_killed_at_any_moment_leaves_a_whole_bundle(bundle, start_writer,
         time.sleep(moment_s)
         kill(writer)
 
-        assert verify_bundle(folder)["arch_id"] in {"new-1", "new-2"}
-        assert verify_bundle(folder)["unlisted_files"] == []
+        assert verify_bundle(folder)["arch_id"] != bundle.name
 
 
 def test_next_writer_removes_what_a_killed_one_left(bundle, start_writer, tmp_path):
@@ -249,3 +277,289 @@ def test_next_writer_removes_what_a_killed_one_left(bundle, start_writer, tmp_pa
     write_again(bundle, folder)
 
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+# Altered bundles: what `verify` and the bundle's own runner say.
+
+
+def verdicts(folder: Path) -> tuple[str, str]:
+    """Return why `verify` and the runner refuse a bundle; an empty text where they do not."""
+    try:
+        verify_bundle(folder)
+        verified = ""
+    except FedsupError as error:
+        verified = str(error).removeprefix(f"{folder}: ").removeprefix(f"{folder}{os.sep}")
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        code = checks.main([str(folder), "--skip-latency", "--json"])
+    report = json.loads(output.getvalue())
+    assert (code == 0) == (report["reason"] is None)
+    return verified, report["reason"] or ""
+
+
+def measured_bundle(bundle: Path, folder: Path) -> Path:
+    """Copy a bundle and add a measurement to it, which is made up."""
+    shutil.copytree(bundle, folder)
+    statistics = dict.fromkeys(("min_ms", "p10_ms", "p50_ms", "p90_ms", "mean_ms"), 1.0)
+    stability = {"statistic": "p10", "disagreement": 0.01, "stable_within": 0.05, "verdict": "stable"}
+    times = {"load_ms": 1.0, "first_run_ms": 1.0, "peak_rss_mib": None, "protocol": {}, "environment": {"cpu": "any"}}
+    latency = {"statistics": {"num_runs": 200, **statistics}, "stability": stability, **times}
+    record_measurement(folder, MeasuredLatency.model_validate(latency))
+    return folder
+
+
+def test_every_flipped_bit_is_found_by_both(bundle, tmp_path):
+    """500 bits of all files, each of which gets its share however small it is; both checkers say the same."""
+    folder = measured_bundle(bundle, tmp_path / "bundle")
+    contents = {path: path.read_bytes() for path in sorted(folder.iterdir())}
+    generator, missed = rng.generator(0, "flips"), []
+    for number in range(500):
+        path = list(contents)[number % len(contents)]
+        position, bit = int(generator.integers(len(contents[path]))), int(generator.integers(8))
+        altered = bytearray(contents[path])
+        altered[position] ^= 1 << bit
+        path.write_bytes(altered)
+        verified, ran = verdicts(folder)
+        if not verified or verified != ran:
+            missed.append((path.name, position, bit, verified, ran))
+        path.write_bytes(contents[path])
+    assert missed == []
+    assert verdicts(folder) == ("", "")
+
+
+Change = Callable[[Path], None]
+
+
+def edited(name: str, edit: Callable[[bytes], bytes]) -> Change:
+    return lambda folder: (folder / name).write_bytes(edit((folder / name).read_bytes())) and None
+
+
+def linked(name: str, target: str) -> Change:
+    def change(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(target)
+
+    return change
+
+
+def lines(edit: Callable[[list[bytes]], list[bytes]]) -> Change:
+    return edited("SHA256SUMS", lambda text: b"".join(edit(text.splitlines(keepends=True))))
+
+
+def huge(name: str) -> Change:
+    return lambda folder: os.truncate(folder / name, 2**40)
+
+
+def pipe(name: str) -> Change:
+    def change(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+
+    return change
+
+
+IRREGULAR = "is no regular file"
+SPELLING = "SHA256SUMS was altered: its lines are not those of sha256sum, sorted by name"
+ALTERATIONS: dict[str, tuple[Change, str]] = {
+    "pipe": (pipe("pipe"), f"pipe {IRREGULAR}"),
+    "manifest that is a pipe": (pipe("manifest.json"), f"manifest.json {IRREGULAR}"),
+    "hashes that are a pipe": (pipe("SHA256SUMS"), f"SHA256SUMS {IRREGULAR}"),
+    "measurement that is a pipe": (pipe("measured.json"), f"measured.json {IRREGULAR}"),
+    "litter that is a pipe": (pipe(".DS_Store"), f".DS_Store {IRREGULAR}"),
+    "link that leads nowhere": (linked("lost", "nowhere"), f"lost {IRREGULAR}"),
+    "link to a folder": (linked("numpy", ".."), f"numpy {IRREGULAR}"),
+    "link to a file outside": (linked("MODEL_CARD.md", "/etc/hostname"), f"MODEL_CARD.md {IRREGULAR}"),
+    "link to its own content": (linked("run.py", "run.py.real"), f"run.py {IRREGULAR}"),
+    "manifest that never ends": (linked("manifest.json", "/dev/zero"), f"manifest.json {IRREGULAR}"),
+    "empty folder": (lambda folder: (folder / "empty").mkdir(), f"empty {IRREGULAR}"),
+    "cache of bytecode": (lambda folder: (folder / "__pycache__").mkdir(), f"__pycache__ {IRREGULAR}"),
+    "manifest of a tebibyte": (huge("manifest.json"), "manifest.json was altered: "),
+    "hashes of a tebibyte": (huge("SHA256SUMS"), "SHA256SUMS was altered: "),
+    "measurement of a tebibyte": (huge("measured.json"), "measured.json was altered: "),
+    "stranger of a tebibyte": (
+        lambda folder: (folder / "stranger").touch() or os.truncate(folder / "stranger", 2**40),
+        "stranger is no file of the bundle; remove it",
+    ),
+    "stranger that speaks to terminals": (
+        lambda folder: (folder / "\x1b]0;x\x07").touch(),
+        "\\x1b]0;x\\x07 is no file of the bundle",
+    ),
+    "hidden stranger": (lambda folder: (folder / ".hidden").touch(), ".hidden is no file of the bundle"),
+    "format without its file": (lambda folder: (folder / "model.pt2").unlink(), "model.pt2 is missing"),
+    "no hashes": (lambda folder: (folder / "SHA256SUMS").unlink(), "SHA256SUMS is missing; export the bundle again"),
+    "empty hashes": (edited("SHA256SUMS", lambda _: b""), "is no file of the bundle"),
+    "hashes in capitals": (edited("SHA256SUMS", bytes.upper), "is missing"),
+    "hash in capitals": (lines(lambda each: [each[0][:64].upper() + each[0][64:], *each[1:]]), "was altered"),
+    "hashes in another order": (lines(lambda each: each[::-1]), SPELLING),
+    "hash twice": (lines(lambda each: [each[0], *each]), SPELLING),
+    "mode of binary files": (edited("SHA256SUMS", lambda text: text.replace(b"  ", b" *")), "was altered"),
+    "line ends of Windows": (edited("SHA256SUMS", lambda text: text.replace(b"\n", b"\r\n")), "is missing"),
+    "no last line end": (edited("SHA256SUMS", lambda text: text[:-1]), SPELLING),
+    "another empty line": (edited("SHA256SUMS", lambda text: text + b"\n"), SPELLING),
+    "manifest spelt otherwise": (edited("manifest.json", lambda text: text + b"\n"), "manifest.json was altered"),
+    "measurement spelt otherwise": (edited("measured.json", lambda text: text + b"\n"), "measured.json was altered"),
+    "measurement without its end": (edited("measured.json", lambda text: text[:40]), "measured.json was altered"),
+    "measurement without hash": (edited("measured.json", lambda _: b"{}"), "measured.json was altered"),
+    "empty measurement": (edited("measured.json", lambda _: b""), "measured.json was altered"),
+}
+
+
+@pytest.mark.parametrize("name", ALTERATIONS)
+def test_altered_bundle_is_refused_by_both_in_the_same_words(bundle, tmp_path, name):
+    change, reason = ALTERATIONS[name]
+    folder = measured_bundle(bundle, tmp_path / "bundle")
+    change(folder)
+
+    verified, ran = verdicts(folder)
+
+    assert verified == ran
+    assert reason in verified
+
+
+def manifest_with(*path: Any, value: Any) -> Change:
+    """Replace a value of the manifest."""
+
+    def change(folder: Path) -> None:
+        document = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        place = document
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+        (folder / "manifest.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+    return change
+
+
+def drop_format(folder: Path) -> None:
+    (folder / "model.pt2").unlink()
+
+
+def drop_format_from_the_list(folder: Path) -> None:
+    document = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    del document["models"]["pt2"], document["parity"]["formats"]["pt2"]
+    (folder / "manifest.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def another_network(folder: Path) -> None:
+    """Model and vectors of a network with other layers."""
+    net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)).eval()
+    EXPORTERS["onnx"].export(net, torch.zeros(1, 1, 8, 8), folder / "model.onnx")
+    (folder / "vectors.npz").write_bytes(digit_vectors(net).to_bytes())
+    manifest_with("models", "onnx", "bytes", value=(folder / "model.onnx").stat().st_size)(folder)
+
+
+def other_arch(key: str, value: int) -> Change:
+    """Replace a value of the architecture, and its arch_id with it."""
+
+    def change(folder: Path) -> None:
+        arch = {**load_manifest(folder).arch, key: value}
+        manifest_with("arch", value=arch)(folder)
+        manifest_with("arch_id", value=Architecture.from_dict(arch).arch_id)(folder)
+
+    return change
+
+
+#: What is refused although all hashes are right, because it does not follow from the rest.
+FORGERIES: dict[str, tuple[Change, str]] = {
+    "arch_id": (manifest_with("arch_id", value="a00000000000"), "arch_id: got a00000000000, expected a"),
+    "arch": (manifest_with("arch", "stages", 0, 0, "width", value=16), "arch_id: got a"),
+    "stem": (other_arch("stem_width", 16), "the stem's width in arch: got 16, expected 8 as in model.onnx"),
+    "resolution": (other_arch("resolution", 16), "preprocessing.size: got 8, expected 16 as of arch"),
+    "MACs": (manifest_with("costs", "num_macs", value=1), "costs.num_macs: got 1, expected"),
+    "parameters": (manifest_with("costs", "num_params", value=1), "costs.num_params: got 1, expected"),
+    "bytes": (
+        manifest_with("models", "torchscript", "bytes", value=1),
+        "models: got 1 bytes for model.ts.pt, expected",
+    ),
+    "input's name": (manifest_with("inputs", 0, "name", value="x"), "inputs: got {'x': "),
+    "input's size": (manifest_with("inputs", 0, "shape", value=["batch", 1, 9, 9]), "inputs: got "),
+    "outputs": (manifest_with("outputs", 0, "shape", value=["batch", 9]), "outputs: got 9 logits"),
+    "a class less": (manifest_with("classes", value=["digit"] * 9), "outputs: got 10 logits"),
+    "padding": (manifest_with("preprocessing", "padding", "top", value=0), "preprocessing: padding is"),
+    "native size": (manifest_with("preprocessing", "native_size", value=8), "preprocessing: padding is"),
+    "tolerance": (manifest_with("parity", "tolerance", value=1e9), "parity.tolerance: got 1000000000.0"),
+    "batches": (manifest_with("parity", "batches", value=[1]), "parity.batches: got [1]"),
+    "profile's hash": (manifest_with("profile", "hash", value="0" * 64), "lineage.profile: differs"),
+    "a fact that the card tells otherwise": (
+        manifest_with("accuracy", "recalibrated", value=0.99),
+        "MODEL_CARD.md: got another text",
+    ),
+    "schema": (manifest_with("schema", value=1), "schema: got 1, expected 2; export the bundle again"),
+    "card": (edited("MODEL_CARD.md", lambda text: text.replace(b"90.00%", b"99.00%")), "MODEL_CARD.md: got another"),
+    "run.py": (edited("run.py", lambda text: text + b"\n"), "run.py: got another text, expected that of fedsup-deploy"),
+    "no model.onnx": (lambda folder: (folder / "model.onnx").unlink(), "model.onnx is missing"),
+    "model that is none": (edited("model.onnx", lambda _: b"no model"), "model.onnx: got no graph that can be counted"),
+    "another network": (another_network, "costs.num_macs: got "),
+    "a format less": (drop_format, "models: got model.onnx, model.pt2, model.ts.pt, expected model.onnx, model.ts.pt"),
+    "a format that is not listed": (
+        drop_format_from_the_list,
+        "models: got model.onnx, model.ts.pt, expected model.onnx, model.pt2, model.ts.pt",
+    ),
+    "a file more": (lambda folder: (folder / "numpy.py").touch(), "models: got model.onnx, "),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_bundle_that_contradicts_itself_is_refused_though_its_hashes_are_right(bundle, tmp_path, name):
+    change, reason = FORGERIES[name]
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle, folder)
+    change(folder)
+    names = {path.name for path in folder.iterdir()} - {"SHA256SUMS"}
+    (folder / "SHA256SUMS").write_text("".join(checks.sha256sums(folder, names)))
+
+    with pytest.raises(ArtifactError) as caught:
+        verify_bundle(folder)
+
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("on-the-device", ""),
+        ("a-model", ""),
+        ("elsewhere/{arch_id}", ""),
+        ("raspberry-pi-4/{arch_id}", ""),
+        ("jetson-nano/current", ""),
+        ("jetson-nano/{arch_id}", "profile.name: got raspberry-pi-4, expected jetson-nano as the folder's above"),
+        ("raspberry-pi-4/a00000000000", "expected a00000000000 as the folder's name"),
+    ],
+)
+def test_bundle_may_have_any_name_but_that_of_another(bundle, tmp_path, monkeypatch, place, reason):
+    folder = tmp_path / place.format(arch_id=bundle.name)
+    shutil.copytree(bundle, folder)
+    monkeypatch.chdir(folder)
+
+    for given in (folder, Path()):
+        verified, ran = verdicts(given)
+        assert ran == ""
+        assert reason in verified
+        assert bool(verified) == bool(reason)
+
+
+def test_bundle_of_another_version_is_verified_without_what_only_that_one_could_write(bundle, tmp_path):
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle, folder)
+    manifest_with("versions", "fedsup-deploy", value="0.0.1")(folder)
+    (folder / "MODEL_CARD.md").write_text("An older card.")
+    (folder / "SHA256SUMS").write_text(
+        "".join(checks.sha256sums(folder, {path.name for path in folder.iterdir()} - {"SHA256SUMS"}))
+    )
+
+    assert verify_bundle(folder)["not_compared"] == ["MODEL_CARD.md", "run.py"]
+
+
+def test_no_format_but_onnx_is_loaded_by_verify(bundle, tmp_path):
+    """Both would be able to run code: what is no archive at all is as good to it as any, once the hashes are right."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle, folder)
+    for name, path in (("torchscript", "model.ts.pt"), ("pt2", "model.pt2")):
+        (folder / path).write_bytes(b"none")
+        manifest_with("models", name, "bytes", value=4)(folder)
+    document = load_manifest(folder)
+    (folder / "MODEL_CARD.md").write_text(render_model_card(document, document.parity, tuple(document.model_files)))
+    (folder / "SHA256SUMS").write_text(
+        "".join(checks.sha256sums(folder, {path.name for path in folder.iterdir()} - {"SHA256SUMS"}))
+    )
+
+    assert verify_bundle(folder)["not_executed"] == ["model.pt2", "model.ts.pt"]

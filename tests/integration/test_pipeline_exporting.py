@@ -31,6 +31,7 @@ from fedsup_deploy.pipeline.recalibration import extract, recalibrate
 from fedsup_deploy.pipeline.runs import COMMAND, CONFIG, EVENTS, SUPERNET, open_run
 from fedsup_deploy.pipeline.searching import SearchRequest, search
 from fedsup_deploy.pipeline.training import train
+from fedsup_deploy.pipeline.verification import verify
 
 SETTINGS = """
 schema: 1
@@ -156,7 +157,7 @@ def test_devices_with_the_same_pick_share_the_model_but_not_the_manifest(run, tm
     made = export(picks(found, tmp_path / "out"))["bundles"]
     laptop, nano = (load_manifest(Path(bundle["folder"])) for bundle in made)
     assert laptop.arch_id == nano.arch_id
-    assert laptop.files["model.onnx"] == nano.files["model.onnx"]
+    assert len({Path(bundle["folder"], "model.onnx").read_bytes() for bundle in made}) == 1
     assert (laptop.profile.name, nano.profile.name) == ("x86-laptop", "jetson-nano")
     assert laptop.latency_predicted.value_ms < nano.latency_predicted.value_ms
     assert laptop.accuracy == nano.accuracy
@@ -296,6 +297,19 @@ def test_an_altered_bundle_is_not_timed(run, tmp_path):
         file.write(b" ")
     with pytest.raises(ArtifactError, match=r"model\.onnx was altered"):
         measure(Path(made["folder"]), 1, "quick")
+
+
+def test_a_measured_bundle_keeps_what_was_found_and_stays_what_it_is(run, tmp_path):
+    [made] = export(named(run, "smallest", tmp_path / "out"))["bundles"]
+    folder = Path(made["folder"])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    found = measure(folder, 1, "quick")
+    assert found["is_recorded"]
+    assert {path.name for path in folder.iterdir()} == {*before, "measured.json"}
+    assert before.items() <= {path.name: path.read_bytes() for path in folder.iterdir()}.items()
+    for shown in (inspect(folder), verify(folder)):
+        assert shown["measured"]["statistics"] == found["statistics"]
+        assert shown["measured"]["environment"] == found["environment"]
 
 
 def test_deploy_is_search_and_export(run, tmp_path, capsys):

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fedsup_deploy import rng
+from fedsup_deploy.artifact.graph import read_graph
+from fedsup_deploy.export.exporter import exporter_for
 from fedsup_deploy.recalibrate.fold import affines, fold
 from fedsup_deploy.recalibrate.pooled import ChannelSums, PooledStatistics
 from fedsup_deploy.space import cost, sampling
@@ -190,6 +192,20 @@ def test_closed_form_costs_are_those_counted_on_the_folded_net(spaces, data: st.
 @given(seed=Seeds)
 def test_costs_with_everything_in_one_space(seed: int) -> None:
     check_costs(SearchSpace.model_validate(CROWDED), seed)
+
+
+def test_graph_of_an_exported_file_has_the_costs_of_the_folded_net(tmp_path) -> None:
+    """What `verify` reads off the file is what fvcore counts on the module, squeeze-excitation and all."""
+    space = SearchSpace.model_validate(CROWDED)
+    supernet, architecture, statistics = prepared(space, "batch", 0)
+    net, x_BCHW = fold(supernet.extract(architecture), statistics), images(space, architecture, 1)
+    assert any(layer.op == "squeeze_excite" and layer.is_active for layer in space.plan(architecture).layers())
+    exporter_for("onnx").export(net, x_BCHW, tmp_path / "model.onnx")
+    graph = read_graph(tmp_path / "model.onnx")
+    assert (graph.num_macs, graph.num_params) == counted(net, x_BCHW)
+    assert graph.inputs == {"input": ("batch", *x_BCHW.shape[1:])}
+    assert graph.outputs == {"logits": ("batch", space.num_classes)}
+    assert graph.first_width == architecture.stem_width
 
 
 def test_crowded_space_has_what_its_name_says() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from fedsup_deploy.artifact import manifest, runner
+from fedsup_deploy.artifact import checks, program, runner
 from fedsup_deploy.device import session
 from fedsup_deploy.device.remote.ssh import Access, run_there
 from fedsup_deploy.errors import ArtifactError
@@ -21,7 +21,8 @@ _NEEDS: Final = ("numpy", "onnxruntime")
 def measure_bundle_there(access: Access, bundle: Path, *, threads: int, protocol: str) -> dict[str, Any]:
     """Check and time a bundle on another machine.
 
-    The runner is that of this package, not the copy in the bundle: that one is among the files to be checked.
+    Only files that were found unaltered here are sent. The program is that of this package, not the copy in the bundle:
+    that one is among the files to be checked.
 
     Args:
         access: The machine.
@@ -33,18 +34,18 @@ def measure_bundle_there(access: Access, bundle: Path, *, threads: int, protocol
         The runner's report, as `run.py --json` prints it; its `exit_code` says whether the checks were passed.
 
     Raises:
-        ArtifactError: A file of the bundle is missing here, or its manifest is damaged.
+        ArtifactError: A file of the bundle is missing here, altered, or not part of it.
         DeviceError: As in `run_there`.
     """
-    path = bundle / manifest.FILENAME
     try:
-        listed = manifest.Manifest.from_json(path.read_text(encoding="utf-8"), str(path)).files
-    except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path}: cannot be read: {runner.first_line(error)}") from error
-    files = {f"bundle/{name}": bundle / name for name in (manifest.FILENAME, *sorted(listed))}
-    argv = ["run.py", "bundle", "--json", "--threads", str(threads), "--protocol", protocol]
-    exits = range(runner.MISSING + 1)
-    lines = run_there(access, {**files, "run.py": Path(runner.__file__)}, argv, needs=_NEEDS, good_exits=exits)
+        names = checks.check_files(bundle)
+    except checks.CheckError as error:
+        raise ArtifactError(f"{bundle}: {error}") from error
+    files: dict[str, bytes | Path] = {f"bundle/{name}": bundle / name for name in names}
+    files[program.FILENAME] = program.program()
+    argv = [program.FILENAME, "bundle", "--json", "--threads", str(threads), "--protocol", protocol]
+    exits = range(checks.MISSING + 1)
+    lines = run_there(access, files, argv, needs=_NEEDS, good_exits=exits)
     return _document(access, "\n".join(lines))
 
 

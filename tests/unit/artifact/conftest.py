@@ -32,8 +32,8 @@ def document(draft_document: dict[str, Any]) -> dict[str, Any]:
         "batch_invariance_max_scaled_diff": 5e-7,
     }
     parity = {"tolerance": 1e-5, "batch_tolerance": 1e-5, "batches": [1, 3, 8], "num_inputs": 16}
-    files = {"model.onnx": {"sha256": "5" * 64, "bytes": 1000}, "vectors.npz": {"sha256": "6" * 64, "bytes": 2000}}
-    return {**draft_document, "parity": {**parity, "formats": {"onnx": found}}, "files": files}
+    models = {"onnx": {"file": "model.onnx", "bytes": 1000}}
+    return {**draft_document, "parity": {**parity, "formats": {"onnx": found}}, "models": models}
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def refinement() -> dict[str, Any]:
         "limits": {"latency_ms": 1.5},
         "channel_quantum": 8,
         "layers": {"stem": {"num_channels": 24, "removed": "3, 8-14"}},
-        "pick_arch_id": "a0123456789a",
+        "pick_arch_id": "afd02a30afb7",
         "split": "validation",
         "num_samples": 202,
         "accuracy": 0.875,

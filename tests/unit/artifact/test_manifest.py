@@ -116,8 +116,28 @@ def test_wrong_refinement_is_refused(document, refinement, path, value, what):
         ("latency_predicted.interval_ms", [1.0, 2.0], "latency_predicted.interval_ms: expected null"),
         ("parity.formats.onnx", {}, "parity.formats.onnx.max_abs_diff: missing key (and 4 more)"),
         ("parity.formats.onnx.max_scaled_diff", -1e-6, "parity.formats.onnx.max_scaled_diff: got -1e-06: input should"),
-        ("files.MODEL", {"sha256": "5" * 64}, "files.MODEL.bytes: missing key"),
-        ("files", {}, "files: got {}: dictionary should have at least 1 item"),
+        ("models.onnx", {"file": "model.onnx"}, "models.onnx.bytes: missing key"),
+        ("models.onnx.bytes", 0, "models.onnx.bytes: got 0: input should be greater than or equal to 1"),
+        ("models.onnx.file", "other.onnx", "models.onnx: expected the file model.onnx, which every bundle has"),
+        ("models", {}, "models: got the formats [] in models and ['onnx'] in parity.formats, expected the same"),
+        ("parity.tolerance", 1e9, "parity.tolerance: got 1000000000.0: input should be less than or equal to 0.00001"),
+        ("parity.batch_tolerance", 2e-5, "parity.batch_tolerance: got 2e-05: input should be less than or equal to"),
+        ("parity.batches", [1, 3], "parity.batches: got [1, 3]: value error, expected 1, 3, 8 among them"),
+        (
+            "parity.formats.onnx.argmax_agreement",
+            0.99,
+            "parity.formats: got a mapping of 1 keys: value error, onnx would not have passed",
+        ),
+        (
+            "parity.formats.onnx.max_scaled_diff",
+            2e-5,
+            "parity.formats: got a mapping of 1 keys: value error, onnx would not have passed",
+        ),
+        (
+            "parity.formats.onnx.batch_invariance_max_scaled_diff",
+            2e-5,
+            "parity.formats: got a mapping of 1 keys: value error, onnx would not have passed",
+        ),
     ],
 )
 def test_wrong_value_is_named_with_its_key(document, path, value, what):
@@ -127,7 +147,7 @@ def test_wrong_value_is_named_with_its_key(document, path, value, what):
         Manifest.from_json(text, "there/manifest.json")
 
 
-@pytest.mark.parametrize("key", ["arch", "parity", "files", "latency_predicted", "lineage", "versions"])
+@pytest.mark.parametrize("key", ["arch", "parity", "models", "latency_predicted", "lineage", "versions"])
 def test_missing_key_is_named(document, key):
     del document[key]
 
@@ -149,9 +169,9 @@ def test_message_stays_on_one_line_whatever_a_key_holds(document):
         Manifest.from_json(json.dumps(document))
 
 
-@pytest.mark.parametrize("version", [2, 0, "1", None])
+@pytest.mark.parametrize("version", [1, 3, 0, "2", None])
 def test_another_schema_version_is_refused_before_anything_else(version):
-    with pytest.raises(ArtifactError, match=r"^manifest.json: schema: got \S+, expected 1; export the bundle again$"):
+    with pytest.raises(ArtifactError, match=r"^manifest.json: schema: got \S+, expected 2; export the bundle again$"):
         Manifest.from_json(json.dumps({"schema": version}))
 
 
@@ -159,9 +179,9 @@ def test_another_schema_version_is_refused_before_anything_else(version):
     ("text", "what"),
     [
         ("", "damaged: Expecting value"),
-        ('{"schema": 1, ', "damaged: Expecting property name"),
-        ("[]", "schema: got null, expected 1"),
-        ('{"schema": 1, "schema": 1}', "damaged: the key 'schema' stands twice"),
+        ('{"schema": 2, ', "damaged: Expecting property name"),
+        ("[]", "schema: got null, expected 2"),
+        ('{"schema": 2, "schema": 2}', "damaged: the key 'schema' stands twice"),
         ('{"schema": NaN}', "damaged: got NaN, expected a finite number"),
         ("[" * 100_000, "damaged: "),
     ],
@@ -171,11 +191,12 @@ def test_text_that_is_no_manifest_is_refused(text, what):
         Manifest.from_json(text)
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b", "", ".hidden", "a\\b", "manifest.json"])
-def test_file_outside_the_bundle_is_refused(document, name):
-    document["files"] = {name: document["files"]["model.onnx"]}
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b", "", ".hidden", "a\\b", "model.onnx"])
+def test_model_outside_the_bundle_or_in_the_place_of_another_is_refused(document, name):
+    document["models"]["pt2"] = {"file": name, "bytes": 1}
+    document["parity"]["formats"]["pt2"] = document["parity"]["formats"]["onnx"]
 
-    with pytest.raises(ArtifactError, match=r"^manifest.json: files"):
+    with pytest.raises(ArtifactError, match=r"^manifest.json: models"):
         Manifest.from_json(json.dumps(document))
 
 
@@ -225,9 +246,7 @@ json_values = st.recursive(
 )
 objects = st.dictionaries(words, json_values, max_size=4)
 kinds = st.lists(st.sampled_from(["datasheet", "measured", "published"]), min_size=1, max_size=3)
-file_names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,11}", fullmatch=True).filter(
-    lambda name: name != "manifest.json"
-)
+tolerances = st.floats(1e-7, 1e-5)
 
 
 def nullable(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -297,10 +316,10 @@ predictor_errors = st.fixed_dictionaries(
 found = st.fixed_dictionaries(
     {
         "max_abs_diff": times,
-        "max_scaled_diff": times,
-        "argmax_agreement": shares,
+        "max_scaled_diff": st.floats(0, 1e-7),
+        "argmax_agreement": st.just(1.0),
         "batch_invariance_max_abs_diff": times,
-        "batch_invariance_max_scaled_diff": times,
+        "batch_invariance_max_scaled_diff": st.floats(0, 1e-7),
     }
 )
 
@@ -332,8 +351,9 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     error = draw(st.just("none") | predictor_errors)
     interval = sorted(draw(st.tuples(times, times))) if error != "none" and draw(st.booleans()) else None
     sizes = draw(st.lists(st.integers(1, 4096), min_size=1, max_size=3))
+    file_of = {"onnx": "model.onnx", **draw(st.sampled_from([{}, {"ts": "model.ts.pt"}, {"a b": "0", "c": "A_b-1."}]))}
     return {
-        "schema": 1,
+        "schema": 2,
         "arch_id": draw(words),
         "arch": draw(objects),
         "profile": {"name": draw(words), "hash": profile_hash, "provenance": draw(kinds), "error": error},
@@ -366,17 +386,13 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         },
         "versions": draw(st.dictionaries(words, words, max_size=3)),
         "parity": {
-            "tolerance": draw(times),
-            "batch_tolerance": draw(times),
-            "batches": draw(st.lists(st.integers(1, 1024), min_size=1, max_size=4)),
+            "tolerance": draw(tolerances),
+            "batch_tolerance": draw(tolerances),
+            "batches": [1, 3, 8, *draw(st.lists(st.integers(1, 1024), max_size=2))],
             "num_inputs": draw(st.integers(1, 10**6)),
-            "formats": draw(st.dictionaries(words, found, min_size=1, max_size=3)),
+            "formats": {name: draw(found) for name in file_of},
         },
-        "files": draw(
-            st.dictionaries(
-                file_names, st.fixed_dictionaries({"sha256": hashes, "bytes": counts}), min_size=1, max_size=3
-            )
-        ),
+        "models": {name: {"file": file_of[name], "bytes": draw(st.integers(1, 2**53))} for name in file_of},
     }
 
 
@@ -390,7 +406,7 @@ def test_any_manifest_survives_the_round_trip(document):
 
 @given(documents())
 def test_any_draft_of_a_manifest_survives_the_round_trip(document):
-    del document["parity"], document["files"]
+    del document["parity"], document["models"]
 
     draft = ManifestDraft.model_validate_json(json.dumps(document))
 

@@ -1,9 +1,10 @@
 """Bundles appear whole or not at all.
 
-The model is a real ONNX file: one matrix of small integers, so that sums are exact.
+The model is a real ONNX file: one convolution over the whole image by small integers, so that sums are exact.
 """
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fedsup_deploy import files
-from fedsup_deploy.artifact import runner, store
+from fedsup_deploy.artifact import checks, store
 from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredLatency
+from fedsup_deploy.artifact.program import program
 from fedsup_deploy.artifact.store import (
+    ModelWriter,
     Vectors,
     load_manifest,
+    load_measurement,
     raise_if_failed,
     record_measurement,
     verify_bundle,
@@ -42,17 +46,16 @@ PARITY = {
     "batch_tolerance": 1e-5,
     "batches": [1, 3, 8],
     "num_inputs": 16,
-    "formats": {"onnx": FOUND},
 }
 
 
 def model_bytes(weight: np.ndarray = WEIGHT) -> bytes:
     graph = helper.make_graph(
-        [helper.make_node("Flatten", ["input"], ["flat"]), helper.make_node("MatMul", ["flat", "w"], ["logits"])],
+        [helper.make_node("Conv", ["input", "w"], ["sums"]), helper.make_node("Flatten", ["sums"], ["logits"])],
         "matrix",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 1, 8, 8])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
-        [numpy_helper.from_array(weight, "w")],
+        [numpy_helper.from_array(np.ascontiguousarray(weight.T).reshape(3, 1, 8, 8), "w")],
     )
     return onnx.helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8).SerializeToString()
 
@@ -61,11 +64,16 @@ def writes(content: bytes) -> Callable[[Path], None]:
     return lambda path: files.write_bytes(path, content)
 
 
-WRITERS = {"model.onnx": writes(model_bytes()), "model.pt2": writes(b"any bytes")}
+def onnx_of(content: bytes) -> dict[str, ModelWriter]:
+    return {"onnx": ModelWriter("model.onnx", writes(content))}
+
+
+WRITERS = {**onnx_of(model_bytes()), "pt2": ModelWriter("model.pt2", writes(b"any bytes"))}
 
 
 def passes(folder: Path, vectors: Vectors) -> dict[str, Any]:
-    return PARITY
+    formats = {path.suffix[1:]: FOUND for path in sorted(folder.glob("model.*"))}
+    return {**PARITY, "formats": formats}
 
 
 def fails(folder: Path, vectors: Vectors) -> dict[str, Any]:
@@ -84,30 +92,35 @@ def bundle(tmp_path, draft) -> Path:
 
 
 def test_bundle_holds_exactly_its_files(bundle):
-    expected = ["MODEL_CARD.md", "manifest.json", "model.onnx", "model.pt2", "run.py", "vectors.npz"]
+    names = ["MODEL_CARD.md", "manifest.json", "model.onnx", "model.pt2", "run.py", "vectors.npz"]
+    expected = ["MODEL_CARD.md", "SHA256SUMS", *names[1:]]
     assert sorted(contents(bundle)) == expected
     assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
 
 
-def test_manifest_lists_every_other_file_with_hash_and_size(bundle):
-    manifest = load_manifest(bundle)
-
-    others = {name: content for name, content in contents(bundle).items() if name != "manifest.json"}
-    assert {name: record.bytes for name, record in manifest.files.items()} == {n: len(c) for n, c in others.items()}
-    assert {name: record.sha256 for name, record in manifest.files.items()} == {
-        name: files.sha256(bundle / name) for name in others
+def test_manifest_lists_the_models_and_sha256sums_every_other_file(bundle):
+    models = load_manifest(bundle).models
+    assert {name: (model.file, model.bytes) for name, model in models.items()} == {
+        "onnx": ("model.onnx", len(model_bytes())),
+        "pt2": ("model.pt2", 9),
     }
+
+    names = sorted(contents(bundle).keys() - {"SHA256SUMS"})
+    expected = "".join(f"{files.sha256(bundle / name)}  {name}\n" for name in names)
+    assert (bundle / "SHA256SUMS").read_text() == expected
+    command = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+    assert subprocess.run(command, cwd=bundle, check=False).returncode == 0
 
 
 def test_manifest_is_the_draft_with_what_was_found(bundle, draft):
     manifest = load_manifest(bundle)
 
-    assert manifest.parity.model_dump(mode="json") == PARITY
-    assert ManifestDraft.model_validate(manifest.model_dump(by_alias=True, exclude={"parity", "files"})) == draft
+    assert manifest.parity.model_dump(mode="json") == {**PARITY, "formats": {"onnx": FOUND, "pt2": FOUND}}
+    assert ManifestDraft.model_validate(manifest.model_dump(by_alias=True, exclude={"parity", "models"})) == draft
 
 
 def test_runner_is_the_one_of_the_package(bundle):
-    assert (bundle / "run.py").read_bytes() == Path(runner.__file__).read_bytes()
+    assert (bundle / "run.py").read_bytes() == program()
 
 
 def test_vectors_are_those_that_were_given(bundle):
@@ -128,7 +141,7 @@ def test_gate_sees_the_written_files_and_the_vectors(tmp_path, draft):
 
     def looks(folder: Path, vectors: Vectors) -> dict[str, Any]:
         seen.append((contents(folder)["model.onnx"], vectors, (tmp_path / "bundle").exists()))
-        return PARITY
+        return passes(folder, vectors)
 
     write_bundle(tmp_path / "bundle", draft, WRITERS, VECTORS, looks)
 
@@ -146,54 +159,67 @@ def test_measurement_goes_into_its_own_field(tmp_path, draft, latency):
     assert "p50 1 ms" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
-def test_recorded_measurement_makes_the_bundle_it_would_have_been(bundle, tmp_path, draft, latency):
+def test_measurement_is_recorded_beside_the_bundle(bundle, latency):
     measured = MeasuredLatency.model_validate(latency)
-    write_bundle(tmp_path / "expected", draft, WRITERS, VECTORS, passes, lambda _: measured)
+    before = contents(bundle)
 
-    written = record_measurement(bundle, measured)
+    record_measurement(bundle, measured)
 
-    assert contents(bundle) == contents(tmp_path / "expected")
-    assert load_manifest(bundle) == written
-    assert verify_bundle(bundle)["unlisted_files"] == []
+    assert contents(bundle).keys() - before.keys() == {"measured.json"}
+    assert before.items() <= contents(bundle).items()
+    assert json.loads(contents(bundle)["measured.json"])["latency"] == measured.model_dump(mode="json")
+    assert load_measurement(bundle) == measured
+    assert verify_bundle(bundle)["measured"] == measured.model_dump(mode="json")
 
 
 def test_recorded_measurement_replaces_an_older_one(bundle, latency):
     record_measurement(bundle, MeasuredLatency.model_validate(latency))
     newer = MeasuredLatency.model_validate({**latency, "load_ms": 11.0})
 
-    assert record_measurement(bundle, newer).latency_measured == newer
-    assert "p50 1 ms" in (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
+    record_measurement(bundle, newer)
+
+    assert load_measurement(bundle) == newer
 
 
-def test_recording_keeps_what_is_not_part_of_the_bundle(bundle, latency):
-    (bundle / "notes").mkdir()
-    (bundle / "notes" / "mine.txt").write_text("mine")
+def test_recording_that_was_killed_leaves_what_was_there(bundle, latency):
+    """Killed while it writes: beside its place, under a name that is no part of a bundle."""
+    older = MeasuredLatency.model_validate(latency)
+    record_measurement(bundle, older)
+    with files.atomic_file(bundle / "measured.json") as partial:
+        name = partial.name
+        partial.write_text("half")
+        left = partial.rename(bundle / "left")
+        partial.write_bytes((bundle / "measured.json").read_bytes())
+    left.rename(bundle / name)
 
-    record_measurement(bundle, MeasuredLatency.model_validate(latency))
+    assert verify_bundle(bundle)["measured"] == older.model_dump(mode="json")
+    record_measurement(bundle, older)
+    assert not (bundle / name).exists()
 
-    assert (bundle / "notes" / "mine.txt").read_text() == "mine"
-    assert verify_bundle(bundle)["unlisted_files"] == ["notes/mine.txt"]
+
+def test_measurement_of_another_bundle_is_refused(bundle, tmp_path, draft, latency):
+    other = draft.model_copy(update={"classes": ("one", "two", "three")})
+    write_bundle(tmp_path / "other", other, WRITERS, VECTORS, passes)
+    record_measurement(tmp_path / "other", MeasuredLatency.model_validate(latency))
+    (bundle / "measured.json").write_bytes((tmp_path / "other" / "measured.json").read_bytes())
+
+    for look in (verify_bundle, load_measurement):
+        with pytest.raises(ArtifactError, match=r"measured\.json was altered, or is of another bundle"):
+            look(bundle)
 
 
-def test_recording_does_not_make_an_altered_bundle_whole(bundle, latency):
-    (bundle / "model.onnx").write_bytes(model_bytes(-WEIGHT))
+def test_measurement_that_is_none_is_refused_though_its_seal_is_right(bundle, latency):
+    sums = (bundle / "SHA256SUMS").read_bytes()
+    (bundle / "measured.json").write_bytes(checks.sealed(b'{\n  "schema": 1,\n', sums))
 
-    record_measurement(bundle, MeasuredLatency.model_validate(latency))
-
-    with pytest.raises(ArtifactError, match="was altered"):
+    with pytest.raises(ArtifactError, match=r"measured\.json: latency: field required; measure the bundle again$"):
         verify_bundle(bundle)
 
 
-def test_recording_works_where_a_file_cannot_have_two_names(bundle, latency, monkeypatch):
-    """As on the exFAT card that a bundle is carried to a device on."""
-
-    def refuse(source: str, target: str) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr("os.link", refuse)
-    record_measurement(bundle, MeasuredLatency.model_validate(latency))
-
-    assert verify_bundle(bundle)["files"]["num_files"] == 5
+def test_nothing_is_recorded_in_a_folder_that_is_no_bundle(tmp_path, latency):
+    with pytest.raises(ArtifactError, match=r"SHA256SUMS is missing; export the bundle again$"):
+        record_measurement(tmp_path, MeasuredLatency.model_validate(latency))
+    assert contents(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
@@ -220,14 +246,14 @@ def test_failed_gate_leaves_the_old_bundle(bundle, draft):
     before = contents(bundle.parent)
 
     with pytest.raises(GateError):
-        write_bundle(bundle, draft, {"model.onnx": writes(b"new")}, VECTORS, fails)
+        write_bundle(bundle, draft, onnx_of(b"new"), VECTORS, fails)
 
     assert contents(bundle.parent) == before
 
 
 def test_model_that_its_own_runner_refuses_never_appears(tmp_path, draft):
     """The gate was too kind; the last look is the one a user takes."""
-    wrong = {"model.onnx": writes(model_bytes(WEIGHT * np.float32(1.5)))}
+    wrong = onnx_of(model_bytes(WEIGHT * np.float32(1.5)))
 
     with pytest.raises(GateError, match=r"^.*/bundle: outputs at batch 1: scaled difference 0\.5, .* of scale 7$"):
         write_bundle(tmp_path / "bundle", draft, wrong, VECTORS, passes)
@@ -240,15 +266,15 @@ def test_writer_that_fails_leaves_nothing(tmp_path, draft):
         raise OutputError("the disk is full")
 
     with pytest.raises(OutputError):
-        write_bundle(tmp_path / "bundle", draft, {**WRITERS, "model.ts.pt": breaks}, VECTORS, passes)
+        write_bundle(tmp_path / "bundle", draft, {**WRITERS, "ts": ModelWriter("model.ts.pt", breaks)}, VECTORS, passes)
     assert contents(tmp_path) == {}
 
 
 def test_new_bundle_replaces_the_old_one_as_a_whole(bundle, draft):
-    write_bundle(bundle, draft, {"model.onnx": WRITERS["model.onnx"]}, VECTORS, passes)
+    write_bundle(bundle, draft, {"onnx": WRITERS["onnx"]}, VECTORS, passes)
 
     assert "model.pt2" not in contents(bundle)
-    assert verify_bundle(bundle)["unlisted_files"] == []
+    assert verify_bundle(bundle)["files"]["num_files"] == 6
 
 
 def test_place_that_cannot_be_written_is_an_output_error(tmp_path, draft):
@@ -260,24 +286,25 @@ def test_place_that_cannot_be_written_is_an_output_error(tmp_path, draft):
 
 def test_bundle_without_onnx_is_refused(tmp_path, draft):
     with pytest.raises(AssertionError, match=r"every bundle has model\.onnx"):
-        write_bundle(tmp_path / "bundle", draft, {"model.pt2": WRITERS["model.pt2"]}, VECTORS, passes)
+        write_bundle(tmp_path / "bundle", draft, {"onnx": WRITERS["pt2"]}, VECTORS, passes)
 
 
 def test_verified_bundle_is_reported(bundle):
     report = verify_bundle(bundle)
 
-    assert report["arch_id"] == "a0123456789a"
+    assert report["arch_id"] == "afd02a30afb7"
     assert report["profile"] == "raspberry-pi-4"
-    assert report["files"]["num_files"] == 5
+    assert report["files"]["num_files"] == 7
     assert (report["parity"]["max_abs_diff"], report["parity"]["max_scaled_diff"]) == (0.0, 0.0)
-    assert report["unlisted_files"] == []
+    assert (report["measured"], report["not_executed"], report["not_compared"]) == (None, ["model.pt2"], [])
     assert json.loads(json.dumps(report)) == report
 
 
-def test_file_that_is_not_of_the_bundle_is_listed(bundle):
+def test_file_that_is_not_of_the_bundle_is_refused(bundle):
     (bundle / "notes.txt").write_text("mine")
 
-    assert verify_bundle(bundle)["unlisted_files"] == ["notes.txt"]
+    with pytest.raises(ArtifactError, match=r": notes\.txt is no file of the bundle; remove it$"):
+        verify_bundle(bundle)
 
 
 @pytest.mark.parametrize("name", ["MODEL_CARD.md", "model.onnx", "model.pt2", "run.py", "vectors.npz"])
@@ -299,19 +326,18 @@ def test_missing_file_is_named(bundle, name):
 
 
 def test_exchanged_vectors_fail_the_gate_although_their_hash_is_right(bundle):
-    """Somebody replaced the vectors and mended the manifest."""
+    """Somebody replaced the vectors and mended SHA256SUMS."""
     changed = Vectors(VECTORS.inputs_VCSS, VECTORS.outputs_VK + np.float32(0.5)).to_bytes()
     (bundle / "vectors.npz").write_bytes(changed)
-    document = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
-    document["files"]["vectors.npz"] = {"sha256": files.sha256(bundle / "vectors.npz"), "bytes": len(changed)}
-    (bundle / "manifest.json").write_text(json.dumps(document), encoding="utf-8")
+    names = contents(bundle).keys() - {"SHA256SUMS"}
+    (bundle / "SHA256SUMS").write_text("".join(checks.sha256sums(bundle, names)))
 
     with pytest.raises(GateError, match=r"outputs at batch 1: scaled difference 0\.11, .* of scale 4\.5$"):
         verify_bundle(bundle)
 
 
 def test_folder_that_is_no_bundle_says_so(tmp_path):
-    with pytest.raises(ArtifactError, match=r"got no manifest.json, expected a bundle"):
+    with pytest.raises(ArtifactError, match=r"manifest.json is missing; expected the folder of a bundle$"):
         load_manifest(tmp_path)
 
 
@@ -338,6 +364,6 @@ def test_impossible_vectors_are_refused(inputs, outputs):
 
 
 def test_every_exit_of_the_runner_has_an_error_class():
-    exits = {runner.ALTERED, runner.USAGE, runner.PARITY, runner.BATCH_INVARIANCE, runner.MISSING}
+    exits = {checks.ALTERED, checks.USAGE, checks.PARITY, checks.BATCH_INVARIANCE, checks.MISSING}
 
     assert set(store._ERRORS) == exits

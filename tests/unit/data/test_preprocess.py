@@ -1,11 +1,13 @@
 """Preprocessing: numbers worked out by hand, and torch as the referee of the resize."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fedsup_deploy.data.dataset import ImageDataset
 from fedsup_deploy.data.preprocess import Preprocessing
@@ -155,6 +157,45 @@ def test_json_round_trip_is_exact() -> None:
     assert document["size"] == 7
 
 
+def by_the_document(path: Path, how: dict[str, Any]) -> np.ndarray:
+    """Do what the document says to one image file, with nothing of ours; steps are in the order it tells."""
+    with Image.open(path) as image:
+        pixels_HWC = np.asarray(image).reshape(how["native_size"], how["native_size"], len(how["mean"]))
+    pad = how["padding"]
+    scaled = pixels_HWC.astype(how["dtype"]) / np.float32(how["pixel_max"])
+    margins = ((pad["top"], pad["bottom"]), (pad["left"], pad["right"]), (0, 0))
+    x_HWC = np.pad(scaled, margins, constant_values=pad["value"])
+    assert x_HWC.shape == (how["padded_size"], how["padded_size"], len(how["mean"]))
+    if how["size"] != how["padded_size"]:
+        # Half-pixel centres; a position beyond the outermost centres takes the edge, and each pixel two neighbours.
+        at = np.clip((np.arange(how["size"]) + 0.5) * len(x_HWC) / how["size"] - 0.5, 0, len(x_HWC) - 1)
+        low = np.floor(at).astype(int)
+        high, share = np.minimum(low + 1, len(x_HWC) - 1), (at - np.floor(at))[:, np.newaxis, np.newaxis]
+        x_HWC = x_HWC[low] * (1 - share) + x_HWC[high] * share
+        x_HWC = np.swapaxes(np.swapaxes(x_HWC, 0, 1)[low] * (1 - share) + np.swapaxes(x_HWC, 0, 1)[high] * share, 0, 1)
+    normal = (x_HWC.astype(how["dtype"]) - np.array(how["mean"], how["dtype"])) / np.array(how["std"], how["dtype"])
+    return normal.transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("native_size", "padded_size", "size"), [(6, 6, 6), (5, 8, 8), (6, 9, 9), (5, 8, 7), (9, 9, 4)]
+)
+def test_document_alone_is_enough_to_make_the_input(
+    tmp_path: Path, native_size: int, padded_size: int, size: int, channels: int
+) -> None:
+    """To the byte, and to rounding where images are resized."""
+    images = random_images(20, native_size, native_size, channels)
+    fitted = Preprocessing.fit(dataset(images), padded_size, size)
+    how = json.loads(json.dumps(fitted.to_dict()))
+    Image.fromarray(images[0].squeeze()).save(tmp_path / "image.png")
+    expected = fitted.apply(images[:1])[0]
+    made = by_the_document(tmp_path / "image.png", how)
+    if size == padded_size:
+        assert made.tobytes() == expected.tobytes()
+    np.testing.assert_allclose(made, expected, rtol=0, atol=2e-6)
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
@@ -166,6 +207,7 @@ def test_json_round_trip_is_exact() -> None:
         ({"size": 0}, "size >= 1"),
         ({"size": "large"}, "no valid values"),
         ({"layout": "NHWC"}, "layout is 'NHWC', expected 'NCHW'"),
+        ({"padding": {"top": 1}}, "padding is {'top': 1}, expected {'top': 0, 'bottom': 0"),
         ({"extra": 1}, "missing or unknown extra"),
     ],
 )

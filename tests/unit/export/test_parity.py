@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsup_deploy.artifact import runner
+from fedsup_deploy.artifact import checks
 from fedsup_deploy.errors import GateError
 from fedsup_deploy.export.parity import Logits, check_parity
 
@@ -202,9 +202,9 @@ def verdicts(logits_NK: Logits, model: Callable[[Logits], Logits]) -> tuple[obje
     except GateError:
         found.append(None)
     try:
-        run = runner.check_outputs(model, inputs, logits_NK, {"tolerance": 1e-5, "batch_tolerance": 1e-5})
+        run = checks.check_outputs(model, inputs, logits_NK, {"tolerance": 1e-5, "batch_tolerance": 1e-5})
         found.append((run["max_abs_diff"], run["max_scaled_diff"], run["batch_invariance_max_scaled_diff"]))
-    except runner.CheckError:
+    except checks.CheckError:
         found.append(None)
     return found[0], found[1]
 

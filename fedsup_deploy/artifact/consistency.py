@@ -1,0 +1,126 @@
+"""What a bundle says of itself, computed again: from its files, its graph, and the rules by which it was made.
+
+Hashes tell of accidents. Whoever changes a file can change its hash as well, so what follows from something else is
+compared with it. What does not follow from anything in the bundle needs a signature: accuracies, predicted and measured
+latencies, memory, names of classes, lineage, and what is in the weights.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from fedsup_deploy import resources
+from fedsup_deploy.artifact import checks, program
+from fedsup_deploy.artifact.graph import Shape, read_graph
+from fedsup_deploy.artifact.manifest import Manifest, TensorSpec
+from fedsup_deploy.artifact.model_card import CARD, render_model_card
+from fedsup_deploy.data.preprocess import Preprocessing
+from fedsup_deploy.errors import ArtifactError, ConfigError
+from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.version import __version__
+
+_NAME_OF_A_NETWORK: Final = re.compile(r"a[0-9a-f]{11}(-refined-[0-9a-f]{8})?")
+
+
+def check_consistency(folder: Path, manifest: Manifest, sizes: Mapping[str, int], place: Path) -> None:
+    """Compare a bundle with what follows from its own content.
+
+    Args:
+        folder: Where its files are; they are those of SHA256SUMS.
+        manifest: What it says.
+        sizes: Bytes of each file.
+        place: Where it belongs. Below `PROFILE/ARCH_ID` it must be that; under any other name, as on a device, it may
+            be whatever it is.
+
+    Raises:
+        ArtifactError: It contradicts itself; the message says where.
+    """
+    try:
+        preprocessing = Preprocessing.from_dict(dict(manifest.preprocessing))
+        problems = (
+            *_of_the_place(place, manifest),
+            *_of_the_architecture(manifest, preprocessing),
+            *_of_the_files(manifest, sizes),
+            *_of_the_graph(folder / checks.MODEL, manifest),
+            *_of_what_was_rendered(folder, manifest),
+        )
+    except (ArtifactError, ConfigError) as error:
+        raise ArtifactError(f"{place}: {error}") from error
+    if problems:
+        raise ArtifactError(f"{place}: {problems[0]}; copy or export the bundle again")
+
+
+def is_of_this_version(manifest: Manifest) -> bool:
+    """Return whether this version of the program made a bundle, so that it can write card and runner again."""
+    return manifest.versions.get("fedsup-deploy") == __version__
+
+
+def _of_the_place(place: Path, manifest: Manifest) -> Iterator[str]:
+    name, above = place.resolve().name, place.resolve().parent.name
+    if _NAME_OF_A_NETWORK.fullmatch(name) is None:
+        return
+    if name != manifest.arch_id:
+        yield f"arch_id: got {manifest.arch_id}, expected {name} as the folder's name"
+    if above in resources.known_names("profiles") and above != manifest.profile.name:
+        yield f"profile.name: got {manifest.profile.name}, expected {above} as the folder's above"
+
+
+def _of_the_architecture(manifest: Manifest, preprocessing: Preprocessing) -> Iterator[str]:
+    refinement = manifest.refinement
+    source = Architecture.from_dict(manifest.arch if refinement is None else manifest.arch.get("trimmed_from"))
+    if refinement is None:
+        arch_id = source.arch_id
+    else:
+        arch_id = source.refined_id({name: layer.model_dump() for name, layer in refinement.layers.items()})
+        if refinement.source_arch_id != source.arch_id:
+            yield f"refinement.source_arch_id: got {refinement.source_arch_id}, expected {source.arch_id} as of arch"
+    if manifest.arch_id != arch_id:
+        yield f"arch_id: got {manifest.arch_id}, expected {arch_id} as of arch"
+    if preprocessing.size != source.resolution:
+        yield f"preprocessing.size: got {preprocessing.size}, expected {source.resolution} as of arch"
+    shape = ("batch", len(preprocessing.mean), preprocessing.size, preprocessing.size)
+    if tuple(each.shape for each in manifest.inputs) != (shape,):
+        yield f"inputs: got {[each.shape for each in manifest.inputs]}, expected {shape} as of preprocessing"
+
+
+def _of_the_files(manifest: Manifest, sizes: Mapping[str, int]) -> Iterator[str]:
+    fixed = {checks.MANIFEST, checks.SUMS, checks.VECTORS, program.FILENAME, CARD}
+    expected, present = fixed | manifest.model_files.keys(), sizes.keys() - {checks.MEASURED}
+    if fixed & manifest.model_files.keys() or expected != present:
+        yield f"models: got {_listed(manifest.model_files)}, expected {_listed(present - fixed)} as in the folder"
+        return
+    for name, size in manifest.model_files.items():
+        if sizes[name] != size:
+            yield f"models: got {size} bytes for {name}, expected {sizes[name]} as in the folder"
+
+
+def _of_the_graph(path: Path, manifest: Manifest) -> Iterator[str]:
+    graph = read_graph(path)
+    stated = manifest.costs
+    for name, got, expected in (
+        ("costs.num_macs", stated.num_macs, graph.num_macs),
+        ("costs.num_params", stated.num_params, graph.num_params),
+        ("inputs", _signature(manifest.inputs), dict(graph.inputs)),
+        ("outputs", _signature(manifest.outputs), dict(graph.outputs)),
+        ("the stem's width in arch", manifest.arch.get("stem_width", graph.first_width), graph.first_width),
+    ):
+        if got != expected:
+            yield f"{name}: got {got}, expected {expected} as in {path.name}"
+
+
+def _of_what_was_rendered(folder: Path, manifest: Manifest) -> Iterator[str]:
+    if not is_of_this_version(manifest):
+        return
+    card = render_model_card(manifest, manifest.parity, tuple(manifest.model_files)).encode()
+    for name, expected in ((program.FILENAME, program.program()), (CARD, card)):
+        if (folder / name).read_bytes() != expected:
+            yield f"{name}: got another text, expected that of fedsup-deploy {__version__} for this manifest"
+
+
+def _signature(tensors: tuple[TensorSpec, ...]) -> dict[str, Shape]:
+    return {each.name: each.shape for each in tensors}
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

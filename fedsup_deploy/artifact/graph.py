@@ -1,0 +1,119 @@
+"""What an ONNX file is, read off its graph: inputs, outputs, MACs and parameters. Nothing in it is run.
+
+Owns a count of its own, from shapes alone: it is held against what a manifest says, so it must not come from there.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedsup_deploy.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto, ValueInfoProto
+
+Shape = tuple[int | str, ...]
+
+#: Operations with weights; what an exporter writes for convolutions and linear layers.
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What the graph of a model says.
+
+    Args:
+        inputs: Shape of each input by name; a dimension that may be anything has its symbol, such as `batch`.
+        outputs: The same of each output.
+        num_macs: Multiply-accumulates of convolutions and linear layers, for one image.
+        num_params: Weights and biases of these.
+        first_width: Channels that the first convolution writes; None without one.
+    """
+
+    inputs: Mapping[str, Shape]
+    outputs: Mapping[str, Shape]
+    num_macs: int
+    num_params: int
+    first_width: int | None
+
+
+def read_graph(path: Path) -> Graph:
+    """Return what the graph of an ONNX file says.
+
+    Raises:
+        ArtifactError: The file is none, or holds what no exporter of ours writes: control flow, functions, weights in
+            another file, inputs or outputs that are not float32.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+        _refuse_what_no_exporter_writes(model.graph, has_functions=bool(model.functions))
+        inputs, outputs = _shapes(model.graph.input), _shapes(model.graph.output)
+        _fix_batch(model.graph)
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+        weights = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
+        values = {**_shapes((*inferred.input, *inferred.value_info, *inferred.output)), **weights}
+        nodes = [node for node in inferred.node if node.op_type in _WEIGHTED]
+        used = {name for node in nodes for name in node.input if name in weights}
+        widths = [weights[node.input[1]][0] for node in nodes if node.op_type == "Conv"]
+        return Graph(
+            inputs=inputs,
+            outputs=outputs,
+            num_macs=sum(_macs(node, values) for node in nodes),
+            num_params=sum(math.prod(weights[name]) for name in used),
+            first_width=widths[0] if widths else None,
+        )
+    except (DecodeError, onnx.shape_inference.InferenceError, LookupError, TypeError, ValueError) as error:
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ArtifactError(
+            f"{path.name}: got no graph that can be counted ({what}); copy or export it again"
+        ) from error
+
+
+def _refuse_what_no_exporter_writes(graph: "GraphProto", *, has_functions: bool) -> None:
+    from onnx import AttributeProto, TensorProto
+
+    if not graph.input or not graph.output:
+        raise ValueError("it has no input or no output")
+    inner = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+    if has_functions or any(attribute.type in inner for node in graph.node for attribute in node.attribute):
+        raise ValueError("it has functions or control flow")
+    if any(node.domain not in {"", "ai.onnx"} for node in graph.node):
+        raise ValueError("it has operators that are not of ONNX")
+    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in graph.initializer):
+        raise ValueError("its weights are in another file")
+    if any(value.type.tensor_type.elem_type != TensorProto.FLOAT for value in (*graph.input, *graph.output)):
+        raise ValueError("its input or output is not float32")
+
+
+def _shapes(values: "Iterable[ValueInfoProto]") -> dict[str, Shape]:
+    return {
+        value.name: tuple(
+            size.dim_value if size.HasField("dim_value") else size.dim_param
+            for size in value.type.tensor_type.shape.dim
+        )
+        for value in values
+    }
+
+
+def _fix_batch(graph: "GraphProto") -> None:
+    """Make it a graph for one image, whose shapes are known by those of its inputs and weights alone."""
+    del graph.value_info[:]
+    for value in graph.input:
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    for value in graph.output:
+        value.type.tensor_type.ClearField("shape")
+
+
+def _macs(node: "NodeProto", values: Mapping[str, Sequence[int | str]]) -> int:
+    """Return outputs times what each sums over, from the shapes of output and weights."""
+    outputs = math.prod(map(int, values[node.output[0]]))
+    weights = tuple(map(int, values[node.input[1]]))
+    if node.op_type == "Conv":  # (out, in / groups, height, width)
+        return outputs * math.prod(weights[1:])
+    is_transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    return outputs * weights[1 if is_transposed else 0]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hypothesis
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
@@ -19,6 +20,10 @@ EVERYTHING = "FEDSUP_TEST_ALL"
 
 # No test phones home. onnxruntime looks here when it is imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+# How long an example takes is the machine's business, and what else it does.
+hypothesis.settings.register_profile("any-machine", suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("any-machine")
 
 Report = pytest.TestReport | pytest.CollectReport
 

@@ -46,7 +46,15 @@ BATCHES = (1, 3, 8)
 TOLERANCE = 1e-5  # the parity gate's; a bundle that allows more was altered
 MANIFEST, SUMS, MEASURED, MODEL, VECTORS = "manifest.json", "SHA256SUMS", "measured.json", "model.onnx", "vectors.npz"
 #: What desktops, and a `fedsup-deploy measure` that was killed, leave in a folder: no part of a bundle, and never read.
-LITTER = (".DS_Store", "._*", "Thumbs.db", "desktop.ini", ".measured.json.partial-*", ".measured.json.fedsup-*")
+LITTER = (
+    ".DS_Store",
+    "._*",
+    "Thumbs.db",
+    "desktop.ini",
+    ".measured.json.partial-*",
+    ".*.fedsup-lock",
+    ".*.fedsup-holder",
+)
 MOST_BYTES = 2**22  # of a text that is read before it is known to be unaltered
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fedsup_deploy import files, resources
+from fedsup_deploy import places, resources
 from fedsup_deploy.artifact import checks, runner
 from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.artifact.store import load_manifest, raise_if_failed, record_measurement, verify_bundle
@@ -56,7 +56,7 @@ def measure(
     about, model = _about(path)
     save = _saver(path) if can_save else None
     if path.is_dir():
-        files.check_writable(path)
+        places.check_writable(path)
         verify_bundle(path)
     log.emit("measurement", done=0, total=1, name=protocol)
     result = measure_onnx(model, threads=threads, protocol=runner.PROTOCOLS[protocol], ruler=ruler, meter=open_meter())
@@ -112,7 +112,7 @@ def measure_on(
     save = _saver(path) if can_save else None
     log.emit("measurement", done=0, total=1, name=protocol)
     if path.is_dir():
-        files.check_writable(path)
+        places.check_writable(path)
         report = measure_bundle_there(access, path, threads=threads, protocol=protocol)
         raise_if_failed(report, f"{path} on {access.target}")
         latency = {**report["latency"], "environment": report["environment"]}

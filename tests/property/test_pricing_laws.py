@@ -128,7 +128,7 @@ def test_in_every_shipped_space_with_every_latency_model(name: str) -> None:
     check_bit_for_bit(space, genes_NG, [target_of(model, space, genes_NG) for model in MODELS])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data(), seed=Seeds)
 def test_in_any_space(spaces, data: st.DataObject, seed: int) -> None:
     """Both families, choices per stage and per block, odd sizes, strides."""
@@ -138,7 +138,7 @@ def test_in_any_space(spaces, data: st.DataObject, seed: int) -> None:
     check_bit_for_bit(space, genes_NG, [target_of(model, space, genes_NG)])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data(), seed=Seeds)
 def test_distinct_parts_are_the_layers_of_each_network(spaces, data: st.DataObject, seed: int) -> None:
     """Each part described once, and together every active layer of every network."""

@@ -41,8 +41,7 @@ _WRITER = """
                     (partial / name).write_text(content)
 """
 
-# Dies before the n-th line of the modules that write, and of the functions below, for n = 1, 2, ... until one gets
-# through.
+# Dies before the n-th line of the modules that write, and the functions below, for n = 1, 2, ... until one is done.
 _DIE_AT_EVERY_LINE = (
     _WRITER
     + """

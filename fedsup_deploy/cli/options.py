@@ -131,6 +131,7 @@ def take_limits(given: dict[str, Any]) -> dict[str, float]:
 def bundle_table(result: Mapping[str, Any]) -> "RenderableType":
     """Return the bundles of a result as a table, with their folders and what to do next below it."""
     from fedsup_deploy.cli import tables
+    from fedsup_deploy.searchers.objective import rounded_up
 
     rows = [
         {
@@ -138,7 +139,7 @@ def bundle_table(result: Mapping[str, Any]) -> "RenderableType":
             "arch": made["arch_id"],
             "accuracy": made["accuracy"],
             "not recalibrated": made["accuracy_not_recalibrated"],
-            "ms predicted": made["latency_ms_predicted"],
+            "ms predicted": rounded_up(made["latency_ms_predicted"]),
             "ms measured here": made["latency_ms_measured_here"],
             **({} if made["latency_limit"] is None else {"limit here": made["latency_limit"]}),
             "KiB": ", ".join(f"{name} {size / 1024:.0f}" for name, size in made["bytes"].items()),

@@ -51,6 +51,8 @@ def _table(result: Result) -> "RenderableType":
 
 def _row(found: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
     """Return what one device gets."""
+    from fedsup_deploy.searchers.objective import rounded_up
+
     arch_id = chosen.get(found["profile"]["name"], found["pick"])
     got = next(candidate for candidate in found["candidates"] if candidate["arch_id"] == arch_id)
     is_predicted = got["accuracy"] is None
@@ -59,8 +61,8 @@ def _row(found: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
         "assigned" if chosen else "pick": arch_id,
         "accuracy predicted" if is_predicted else "accuracy": got["accuracy_predicted" if is_predicted else "accuracy"],
         "worst decile": got["worst_decile"],
-        "ms predicted": got["latency_ms_predicted"],
-        "ms bound": got["latency_upper_ms"],
+        "ms predicted": rounded_up(got["latency_ms_predicted"]),
+        "ms bound": None if got["latency_upper_ms"] is None else rounded_up(got["latency_upper_ms"]),
         "limits": ", ".join(f"{name} <= {limit:g}" for name, limit in found["limits"].items()) or "none",
         "MMACs": got["num_macs"] / 1e6,
         "evaluated": _share_evaluated(found),

@@ -46,7 +46,8 @@ def _table(result: Result) -> "RenderableType":
     picks = tables.rows([_row(found, chosen) for found in result["results"]])
     choices = [] if fleet is None else [options.fleet_table(fleet)]
     end = f"wrote {result['out']}; next: fedsup-deploy export --search {shlex.quote(result['out'])}"
-    return tables.titled(tables.stacked(picks, *choices), *_about_accuracy(result["accuracy_model"]), end)
+    run = options.searched_run_line(result["run"], result["out"])
+    return tables.titled(tables.stacked(picks, *choices), run, *_about_accuracy(result), end)
 
 
 def _row(found: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
@@ -65,14 +66,15 @@ def _row(found: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
         "ms bound": None if got["latency_upper_ms"] is None else rounded_up(got["latency_upper_ms"]),
         "limits": ", ".join(f"{name} <= {limit:g}" for name, limit in found["limits"].items()) or "none",
         "MMACs": got["num_macs"] / 1e6,
-        "evaluated": _share_evaluated(found),
+        "accuracy known of": _share_known(found),
+        "measured": found["num_measured"],
         "certified best": found["certified"],
         "costs are": "measured" if found["profile"]["provenance"] == ["measured"] else "not measured",
     }
     return {name: value for name, value in row.items() if value is not None}
 
 
-def _share_evaluated(found: Mapping[str, Any]) -> str:
+def _share_known(found: Mapping[str, Any]) -> str:
     if found["num_priced"] == found["num_architectures"]:
         return f"{found['num_evaluated']:,} of {found['num_feasible']:,} that fit"
     return f"{found['num_evaluated']:,} of {found['num_architectures']:,}"
@@ -85,11 +87,16 @@ def _chosen(fleet: Mapping[str, Any]) -> Mapping[str, Any]:
     return option
 
 
-def _about_accuracy(model: Mapping[str, Any]) -> Iterator[str]:
+def _about_accuracy(result: Mapping[str, Any]) -> Iterator[str]:
     """Yield how far predicted accuracies can be trusted."""
+    model = result["accuracy_model"]
     if model["kind"] == "predicted":
+        mixed = any(found["num_measured"] for found in result["results"])
         yield (
-            f"accuracy is predicted ({model['predictor']}, from {model['num_measured']:,} measured subnets; on others: "
-            f"mean absolute error {model['mae']:.4f}, Kendall tau {model['kendall_tau']:.2f}); export measures it"
+            f"accuracy {'of what was not measured ' if mixed else ''}is predicted ({model['predictor']}, from "
+            f"{model['num_measured']:,} measured subnets; on others: mean absolute error {model['mae']:.4f}, "
+            f"Kendall tau {model['kendall_tau']:.2f}); export measures it"
         )
+        if mixed:
+            yield "the best of many measured ones owes some of its lead to noise; predictions are drawn to the mean"
         yield from options.warning_about(model["kendall_tau"])

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from fedsup_deploy import files, registry
 from fedsup_deploy.artifact.weights import read_arrays, write_arrays
 from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.searchers.scoring.cache import ScoreCache
+from fedsup_deploy.searchers.scoring.known import KnownAccuracy
 from fedsup_deploy.searchers.scoring.predictor import (
     MIN_MEASURED,
     AccuracyPredictor,
@@ -24,8 +26,9 @@ from fedsup_deploy.searchers.scoring.predictor import (
     ListedAccuracy,
     fit,
 )
-from fedsup_deploy.searchers.scoring.score import FloatArray
+from fedsup_deploy.searchers.scoring.score import FloatArray, Scores
 from fedsup_deploy.space.plan import IntArray
+from fedsup_deploy.space.sampling import row_keys
 from fedsup_deploy.space.search_space import SearchSpace
 
 _KIND: Final = "accuracy"
@@ -42,6 +45,8 @@ class Findings(BaseModel):
     """SHA-256 of the search space."""
     measured_by: Literal["measured", "clients"]
     """`measured`: on the validation images. `clients`: by the clients, on images they hold out."""
+    subject: dict[str, JsonValue]
+    """All else that decides the scores it is fitted to: what a run keeps under the same subject is measured alike."""
     seed: int
     """Decides which architectures, which folds, and the random numbers of a fit."""
     num_measured: Annotated[int, Field(ge=MIN_MEASURED)]
@@ -78,6 +83,23 @@ class StoredPredictor:
         if self.listed_N is not None:
             return ListedAccuracy(self.space, self.listed_N)
         return self.fitted()
+
+    def known(self, evaluations: Path) -> KnownAccuracy:
+        """Return what is known of every architecture: what it was fitted to, what was measured since, its predictions.
+
+        Args:
+            evaluations: The folder of the run's scores.
+
+        Raises:
+            ArtifactError: The scores there are damaged.
+        """
+        cache = ScoreCache(evaluations, self.findings.measured_by, self.findings.subject, self.space)
+        genes_KG, scores = cache.table()
+        lost = np.flatnonzero(~np.isin(row_keys(self.genes_TG), row_keys(genes_KG)))
+        if len(lost):
+            # The folder of scores was removed, and with it the worst deciles.
+            scores = Scores(scores.accuracy_K).with_more(Scores(self.accuracy_T[lost]))
+        return KnownAccuracy(self.predictor(), np.concatenate([genes_KG, self.genes_TG[lost]]), scores)
 
     def fitted(self) -> FittedAccuracy:
         """Return the predictor, fitted once more to what was measured."""

@@ -18,7 +18,7 @@ def deploy(request: SearchRequest, out: Path, listeners: tuple[Listener, ...] = 
         listeners: Called with all events.
 
     Returns:
-        `search`: the file of the search; `fleet`: as in it; `bundles`: as of `pipeline.exporting.export`.
+        `search`: the file of the search; `run` and `fleet`: as in it; `bundles`: as of `pipeline.exporting.export`.
 
     Raises:
         FedsupError: As of `search` and `export`.
@@ -26,4 +26,4 @@ def deploy(request: SearchRequest, out: Path, listeners: tuple[Listener, ...] = 
     files.check_writable(out)
     found = search(request, listeners)
     made = export(ExportRequest(None, None, Path(found["out"]), request.profiles, (), ("fp32",), out), listeners)
-    return {"search": found["out"], "fleet": found["fleet"], **made}
+    return {"search": found["out"], "run": found["run"], "fleet": found["fleet"], **made}

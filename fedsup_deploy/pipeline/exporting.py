@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from fedsup_deploy.pipeline.preparing import Images, Prepared, prepare, prepare_
 from fedsup_deploy.pipeline.refining import Refinement, check_refinable, refine
 from fedsup_deploy.pipeline.runs import Run, open_run
 from fedsup_deploy.searchers.recording import profile_record
-from fedsup_deploy.searchers.result import Candidate, DeviceResult, load_result
+from fedsup_deploy.searchers.result import Candidate, DeviceResult, SearchedRun, load_result
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.supernet.model import Supernet
@@ -42,7 +43,7 @@ class ExportRequest:
     """What a user wants exported: the picks of a search, or one architecture of a run.
 
     Args:
-        run: A finished run; None with `search`.
+        run: A finished run; with `search` where that run is now, None if it is where the search says.
         architecture: `largest`, `smallest`, an arch_id or a file; None with `search`.
         search: A search.json; None with `run` and `architecture`.
         profiles: Shipped names or files of device profiles, or profiles; none with `search` means all it holds.
@@ -192,7 +193,7 @@ def _jobs(request: ExportRequest) -> tuple[Run, list[_Job]]:
             raise ConfigError("--refine: got a run and an architecture, expected a search, whose limits are to be met")
         return run, [_Job(profile, architecture) for profile in profiles]
     found = load_result(request.search)
-    run = _run_of(request.search, found.run.name, found.run.hash)
+    run = _run_of(request.search, found.run, request.run)
     by_name = {profile.name: profile for profile in profiles}
     jobs = []
     for result in found.results:
@@ -221,16 +222,29 @@ def _check_costs(search: Path, run: Run, profile: DeviceProfile, chosen: Candida
         )
 
 
-def _run_of(search: Path, name: str, fingerprint: str) -> Run:
-    """Return the run a search was made in: beside its file, or below `runs/`."""
-    for folder in (search.parent, runs.RUNS / name):
-        if (folder / runs.SUPERNET).is_file():
-            run = open_run(folder)
-            if run.fingerprint == fingerprint:
-                return run
-    raise ArtifactError(
-        f"{search}: its run {name!r} is neither beside it nor below {runs.RUNS}/, or was trained again; search again"
-    )
+def _run_of(search: Path, searched: SearchedRun, moved_to: Path | None) -> Run:
+    """Return the run a search was made in.
+
+    Args:
+        search: The file of the search.
+        searched: The run, as the file has it.
+        moved_to: Where it is now; None if it is where the file says.
+
+    Raises:
+        ArtifactError: It is not there, or what is there is another one.
+    """
+    if moved_to is None and searched.path is None:
+        raise ArtifactError(f"{search}: says not where its run {searched.name!r} is; name it with --run RUN")
+    folder = Path(os.path.normpath(search.resolve().parent / (searched.path or "."))) if moved_to is None else moved_to
+    if not (folder / runs.SUPERNET).is_file():
+        raise ArtifactError(f"{search}: its run {searched.name!r} is not at {folder}; name it with --run RUN")
+    run = open_run(folder)
+    if run.fingerprint != searched.hash:
+        raise ArtifactError(
+            f"{search}: got another supernet at {folder} than that of its run {searched.name!r}, which was trained "
+            "again or lies elsewhere; search again, or name the run with --run RUN"
+        )
+    return run
 
 
 def _formats(request: ExportRequest, profile: DeviceProfile) -> list[str]:

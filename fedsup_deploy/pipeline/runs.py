@@ -46,6 +46,11 @@ class Run:
         """SHA-256 of the supernet's file."""
         return files.sha256(self.path / SUPERNET)
 
+    @property
+    def rounds(self) -> int:
+        """Rounds it was trained for."""
+        return self.config.training.rounds
+
     @functools.cached_property
     def data(self) -> FederatedData:
         """The images of the federation, read again from where the config says they are."""

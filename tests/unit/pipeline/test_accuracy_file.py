@@ -29,6 +29,7 @@ def stored_for(space: SearchSpace, genes_TG: Any, kind: str) -> StoredPredictor:
             "supernet": SUPERNET,
             "space": files.sha256_of(space.to_dict()),
             "measured_by": "measured",
+            "subject": {"supernet": SUPERNET},
             "seed": 3,
             "num_measured": len(genes_TG),
             "predictor": kind,

@@ -28,6 +28,7 @@ def render_model_card(draft: ManifestDraft, parity: ParityRecord, formats: tuple
         [
             f"# {'Subnet' if draft.refinement is None else 'Refined subnet'} {draft.arch_id} for {draft.profile.name}",
             "",
+            *_over_limits(draft),
             *_summary(draft, formats),
             "",
             *([] if draft.refinement is None else _refinement(draft, draft.refinement)),
@@ -58,6 +59,14 @@ def render_model_card(draft: ManifestDraft, parity: ParityRecord, formats: tuple
             "",
         ]
     )
+
+
+def _over_limits(draft: ManifestDraft) -> Iterator[str]:
+    if draft.exceeded_limits:
+        records = ((name, draft.limits[name]) for name in draft.exceeded_limits)
+        costs = ", ".join(f"{name} is {record.cost:.4g}, limit {record.limit:g}" for name, record in records)
+        yield f"**Over the limits of {draft.profile.name}:** {costs}. It was exported all the same, as asked for."
+        yield ""
 
 
 def _summary(draft: ManifestDraft, formats: tuple[str, ...]) -> Iterator[str]:

@@ -160,6 +160,7 @@ def bundle_table(result: Mapping[str, Any]) -> "RenderableType":
             "ms predicted": rounded_up(made["latency_ms_predicted"]),
             "ms measured here": made["latency_ms_measured_here"],
             **({} if made["latency_limit"] is None else {"limit here": made["latency_limit"]}),
+            **({"OVER LIMIT": ", ".join(made["exceeded_limits"])} if made["exceeded_limits"] else {}),
             "KiB": ", ".join(f"{name} {size / 1024:.0f}" for name, size in made["bytes"].items()),
         }
         for made in result["bundles"]

@@ -251,11 +251,36 @@ def test_a_search_goes_with_its_run_wherever_that_was_moved(run, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     moved = shutil.move(run, tmp_path / "runs" / "small")
+    assert export(picks(Path(moved) / found.name, tmp_path / "out"))["bundles"]
     aside = shutil.copy(Path(moved) / found.name, tmp_path / "elsewhere.json")
-    assert export(picks(Path(aside), tmp_path / "out"))["bundles"]
-    shutil.move(moved, tmp_path / "gone")
-    with pytest.raises(ArtifactError, match="its run 'small' is neither beside it nor below runs/"):
+    with pytest.raises(ArtifactError, match=r"its run 'small' is not at .*; name it with --run RUN"):
         export(picks(Path(aside), tmp_path / "out"))
+    assert export(picks(Path(aside), tmp_path / "out", run=Path(moved)))["bundles"]
+
+
+def test_a_search_written_elsewhere_finds_its_run(run, tmp_path, monkeypatch):
+    """Whatever the working folder, and through a link to the file."""
+    out = tmp_path / "searches" / "deep" / "found.json"
+    out.parent.mkdir(parents=True)
+    search(SearchRequest(["x86-laptop"], run, method="random", evaluations=EVALUATIONS, out=out))
+    assert json.loads(out.read_text(encoding="utf-8"))["run"]["path"] == "../../small"
+    (tmp_path / "link.json").symlink_to(out)
+    monkeypatch.chdir(tmp_path / "searches")
+    assert export(picks(tmp_path / "link.json", tmp_path / "out"))["bundles"]
+
+
+def test_a_run_that_is_not_the_one_searched_is_refused(run, trained, tmp_path):
+    found = searching(run, "x86-laptop")
+    other = Path(shutil.copytree(trained, tmp_path / "other"))
+    arrays, document = weights.read_arrays(other / SUPERNET, "supernet")
+    arrays[min(arrays)] += 1
+    weights.write_arrays(other / SUPERNET, "supernet", arrays, document)
+    with pytest.raises(ArtifactError, match="got another supernet at .*other than that of its run 'small'"):
+        export(picks(found, tmp_path / "out", run=other))
+    text = found.read_text(encoding="utf-8").replace('"path": "."', '"path": null')
+    found.write_text(text, encoding="utf-8")
+    with pytest.raises(ArtifactError, match="says not where its run 'small' is; name it with --run RUN"):
+        export(picks(found, tmp_path / "out"))
 
 
 def test_whether_the_limit_is_met_is_said_where_the_device_is_this_machine(run, mine, tmp_path):

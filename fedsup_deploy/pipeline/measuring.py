@@ -1,17 +1,19 @@
 """`fedsup-deploy measure`: time a bundle or an ONNX model. Torch-free."""
 
+import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fedsup_deploy import resources
 from fedsup_deploy.artifact import runner
+from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.artifact.store import MODEL, load_manifest, raise_if_failed, record_measurement, verify_bundle
 from fedsup_deploy.device.energy import open_meter
 from fedsup_deploy.device.measure import measure_onnx
-from fedsup_deploy.device.measurements import measurement_of, profile_to_save_to, save_measurement
+from fedsup_deploy.device.measurements import check_device, measurement_of, profile_to_save_to, save_measurement
 from fedsup_deploy.device.profile import load_profile
 from fedsup_deploy.device.remote.measure import measure_bundle_there, measure_model_there
 from fedsup_deploy.device.remote.ssh import Access
@@ -27,6 +29,7 @@ def measure(
     *,
     ruler: Path | None = None,
     can_save: bool = False,
+    profile: Path | None = None,
 ) -> dict[str, Any]:
     """Return the latency, load time, memory and, where there is a sensor, energy of a model on this machine.
 
@@ -37,6 +40,7 @@ def measure(
         listeners: Called with one event before and one after.
         ruler: An ONNX file to compare with, in turns.
         can_save: Whether the profile that a bundle was exported for keeps the result.
+        profile: The file of that profile; None is `profiles/NAME.yaml` in the current folder.
 
     Returns:
         What `device.measure.measure_onnx` returns, for a bundle its `arch_id` and `profile`, and `saved_to`: the
@@ -45,13 +49,13 @@ def measure(
     Raises:
         ArtifactError: The path is neither, a file of a bundle is missing or altered, or a model cannot be run.
         GateError: A bundle does not compute here what it must.
-        ConfigError: The profile cannot keep the result.
+        ConfigError: The profile cannot keep the result, or is about another device.
 
     Side effects: Adds to the profile's file, if it may.
     """
     log = EventLog(None, listeners)
     about, model = _about(path)
-    save = _saver(path) if can_save else None
+    save = _saver(path, profile, runner.environment(threads)) if can_save else None
     if path.is_dir():
         verify_bundle(path)
     log.emit("measurement", done=0, total=1, name=protocol)
@@ -69,6 +73,7 @@ def measure_on(
     listeners: tuple[Listener, ...] = (),
     *,
     can_save: bool = False,
+    profile: Path | None = None,
 ) -> dict[str, Any]:
     """Return the latency, load time and memory of a model on another machine.
 
@@ -81,6 +86,7 @@ def measure_on(
         protocol: `quick` or `full`.
         listeners: Called with one event before and one after.
         can_save: Whether the profile that a bundle was exported for keeps the result.
+        profile: The file of that profile; None is `profiles/NAME.yaml` in the current folder.
 
     Returns:
         As `measure`, without `ruler` and `energy` (None), with `energy_estimated` where the bundle's profile states a
@@ -90,14 +96,14 @@ def measure_on(
         ArtifactError: The path is neither, or a file of the bundle is missing or altered.
         GateError: A bundle does not compute there what it must.
         DeviceError: The machine cannot be reached, or the work there failed.
-        ConfigError: The profile cannot keep the result.
+        ConfigError: The profile cannot keep the result, or is about another device.
         OutputError: The bundle cannot be written.
 
     Side effects: A bundle's manifest and model card are replaced. Adds to the profile's file, if it may.
     """
     log = EventLog(None, listeners)
     about, model = _about(path)
-    save = _saver(path) if can_save else None
+    save = _saver(path, profile) if can_save else None
     log.emit("measurement", done=0, total=1, name=protocol)
     if path.is_dir():
         report = measure_bundle_there(access, path, threads=threads, protocol=protocol)
@@ -130,13 +136,34 @@ def _energy_estimated(about: Mapping[str, Any], latency: Mapping[str, Any]) -> d
     return {"energy_mj": mj, "active_power_w": energy.active_power_w}
 
 
-def _saver(path: Path) -> Callable[[Mapping[str, Any]], str]:
-    """Return what adds a result to the profile of a bundle; found before anything is timed."""
+@dataclasses.dataclass(frozen=True)
+class _Saver:
+    """What adds a result to the profile of a bundle."""
+
+    manifest: Manifest
+    path: Path
+    is_named: bool
+
+    def __call__(self, latency: Mapping[str, Any]) -> str:
+        """Keep a latency, if it was measured on the device that the profile is about. Returns the profile's file."""
+        check_device(load_profile(self.path), latency["environment"], is_named=self.is_named)
+        return str(save_measurement(self.path, measurement_of(self.manifest, latency)))
+
+
+def _saver(path: Path, profile: Path | None, environment: Mapping[str, Any] | None = None) -> _Saver:
+    """Return what adds a result to the profile of a bundle; found before anything is timed.
+
+    Args:
+        path: The bundle.
+        profile: The file of its profile, if the user names it.
+        environment: Of the machine that will be timed, where it is known by now.
+    """
     if not path.is_dir():
         raise ConfigError(f"{path}: a model belongs to no profile; give a bundle, or leave out --save-to-profile")
     manifest = load_manifest(path)
-    profile = profile_to_save_to(manifest)
-    return lambda latency: str(save_measurement(profile, measurement_of(manifest, latency)))
+    if environment is not None and (profile is not None or manifest.profile.name in resources.known_names("profiles")):
+        check_device(load_profile(profile or manifest.profile.name), environment, is_named=profile is not None)
+    return _Saver(manifest, profile_to_save_to(manifest, profile), is_named=profile is not None)
 
 
 def _about(path: Path) -> tuple[dict[str, Any], Path]:

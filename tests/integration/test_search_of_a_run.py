@@ -261,7 +261,7 @@ def test_predicted_search_finds_the_best_prediction(predicting: Any, tmp_path: P
         "and the profile's latency model"
     )
     assert result["num_evaluated"] == result["num_feasible"] > len(result["candidates"])
-    measured = dict(zip([space.decode(genes).arch_id for genes in stored.genes_TG], stored.accuracy_T, strict=True))
+    measured = measured_in(own)
     for candidate in result["candidates"]:
         arch_id = candidate["arch_id"]
         expected = (measured[arch_id], None) if arch_id in measured else (None, predicted[arch_id])
@@ -303,6 +303,13 @@ def test_what_was_measured_counts_without_the_folder_of_scores(predicting: Any, 
     )
     assert kept
     assert kept.items() <= measured.items()
+
+
+def measured_in(run: Path) -> dict[str, float]:
+    """Accuracies by arch_id, as the run's folder has them."""
+    [kept] = (run / EVALUATIONS).glob("measured-*.jsonl")
+    entries = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()[1:]]
+    return {entry["arch_id"]: entry["accuracy"] for entry in entries}
 
 
 def latency(candidate: dict[str, Any]) -> float:

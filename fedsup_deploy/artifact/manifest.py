@@ -220,6 +220,24 @@ class RefinementRecord(Section):
         return pick_accuracy
 
 
+class LimitRecord(Section):
+    """A limit of the device and what the network costs there: predicted or counted, never measured."""
+
+    limit: Annotated[float, Field(gt=0)]
+    """The most it may cost, in the unit that the limit's name says."""
+    cost: NotNegative
+    """What it costs, in the same unit."""
+    is_exceeded: bool
+    """Whether that is more. Such a bundle is made only if asked for."""
+
+    @field_validator("is_exceeded")
+    @classmethod
+    def _follows_from_both(cls, is_exceeded: bool, info: ValidationInfo) -> bool:
+        if is_exceeded != (info.data.get("cost", 0) > info.data.get("limit", math.inf)):
+            raise ValueError("expected true where cost is above limit, else false")
+        return is_exceeded
+
+
 class Lineage(Section):
     """SHA-256 of what the bundle was made from."""
 
@@ -271,12 +289,19 @@ class ManifestDraft(Section):
     """What the profile's latency model says."""
     latency_measured: MeasuredLatency | None = None
     """What a clock said when the bundle was made; null when nobody measured. What it said later: measured.json."""
+    limits: dict[Text, LimitRecord] = Field(default_factory=dict)
+    """The limits that could be checked, by name: of the profile, or of the search. None in older files."""
     refinement: RefinementRecord | None = None
     """How the network was trimmed; null where it is a subnet of the search space."""
     lineage: Lineage
     """What it was made from."""
     versions: dict[str, str]
     """Versions of the packages that made it."""
+
+    @property
+    def exceeded_limits(self) -> tuple[str, ...]:
+        """The names of the limits that the network exceeds."""
+        return tuple(name for name, record in self.limits.items() if record.is_exceeded)
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "ManifestDraft":

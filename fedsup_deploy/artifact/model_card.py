@@ -31,6 +31,7 @@ def render_model_card(draft: ManifestDraft, parity: ParityRecord, formats: tuple
         [
             f"# {'Subnet' if draft.refinement is None else 'Refined subnet'} {draft.arch_id} for {draft.profile.name}",
             "",
+            *_over_limits(draft),
             *_summary(draft, formats),
             "",
             *([] if draft.refinement is None else _refinement(draft, draft.refinement)),
@@ -51,8 +52,8 @@ def render_model_card(draft: ManifestDraft, parity: ParityRecord, formats: tuple
             "",
             "## Preprocessing",
             "",
-            "In the order of `order`. `padding` is how many rows and columns of `value` are added on each side, after the",
-            "division: 0 is black. The resize is left out where the sizes agree; `mean` and `std` are per channel.",
+            "In the order of `order`. `padding` is how many rows and columns of `value` are added on each side, after",
+            "the division: 0 is black. The resize is left out where the sizes agree; `mean` and `std` are per channel.",
             "",
             "```json",
             json.dumps(draft.preprocessing, indent=2, ensure_ascii=False),
@@ -64,6 +65,14 @@ def render_model_card(draft: ManifestDraft, parity: ParityRecord, formats: tuple
             "",
         ]
     )
+
+
+def _over_limits(draft: ManifestDraft) -> Iterator[str]:
+    if draft.exceeded_limits:
+        records = ((name, draft.limits[name]) for name in draft.exceeded_limits)
+        costs = ", ".join(f"{name} is {record.cost:.4g}, limit {record.limit:g}" for name, record in records)
+        yield f"**Over the limits of {draft.profile.name}:** {costs}. It was exported all the same, as asked for."
+        yield ""
 
 
 def _summary(draft: ManifestDraft, formats: tuple[str, ...]) -> Iterator[str]:

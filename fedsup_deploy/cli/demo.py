@@ -34,6 +34,7 @@ def command(output: Output, out: Path) -> None:
 
 def _table(result: Result) -> "RenderableType":
     from fedsup_deploy.cli import tables
+    from fedsup_deploy.searchers.objective import rounded_up
 
     rows = [
         {
@@ -41,7 +42,7 @@ def _table(result: Result) -> "RenderableType":
             "arch": made["arch_id"],
             "accuracy": made["accuracy"],
             "not recalibrated": made["accuracy_not_recalibrated"],
-            "ms predicted": made["latency_ms_predicted"],
+            "ms predicted": rounded_up(made["latency_ms_predicted"]),
             "limit ms": made["latency_ms_limit"],
             "ms measured here": made["latency_ms_measured_here"],
             "KiB": ", ".join(f"{name} {size / 1024:.0f}" for name, size in made["bytes"].items()),

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     "--search", type=options.OLD_FILE, metavar="FILE", help="A search.json: exports the pick of each profile."
 )
 @click.option(
+    "--run",
+    "moved_to",
+    type=options.OLD_FOLDER,
+    metavar="RUN",
+    help="With --search: where its run is now.  [default: as the file says]",
+)
+@click.option(
     "--profile",
     "profiles",
     multiple=True,
@@ -57,12 +64,16 @@ if TYPE_CHECKING:
     is_flag=True,
     help="With --search: also trim larger subnets to the limits; one that is more accurate gets a second bundle.",
 )
+@click.option(
+    "--over-limit", is_flag=True, help="Export a subnet beyond the profile's limits, too; its manifest says so."
+)
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> None:
     """Make one verified bundle of model files per device profile.
 
     Takes either --search FILE, or RUN with --arch and --profile.
     """
+    moved_to = given.pop("moved_to")
     names_subnet = given["run"] is not None or given["architecture"] is not None
     if (given["search"] is not None) == names_subnet:
         context.fail("expected either --search FILE, or RUN with --arch")
@@ -70,10 +81,13 @@ def command(context: click.Context, /, **given: Any) -> None:
         context.fail("RUN, --arch and --profile are needed together")
     if given["refine"] and names_subnet:
         context.fail("--refine goes with --search, whose limits are to be met")
+    if moved_to is not None and names_subnet:
+        context.fail("--run goes with --search; without it, RUN is the first argument")
     from fedsup_deploy.pipeline.exporting import ExportRequest, export
 
     output = context.ensure_object(Output)
     given |= {name: list(given[name]) for name in ("profiles", "formats", "precisions")}
+    given |= {} if moved_to is None else {"run": moved_to}
     with output.progress() as listeners:
         result = export(ExportRequest(**given), listeners)
     output.emit(result, _table)

@@ -1,5 +1,6 @@
 """`fedsup-deploy fit-accuracy`."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,15 @@ def _table(result: Result) -> "RenderableType":
         tables.rows(rows),
         f"{result['predictor']} on subnets that took no part in the choice: Kendall tau {held_out['kendall_tau']:.3f}, "
         f"mean absolute error {held_out['mae']:.4f}; then fitted to all {result['num_measured']:,}",
-        *options.warning_about(held_out["kendall_tau"]),
+        *_about_use(result),
+        options.run_line(result["run"], result["rounds"]),
         f"wrote {result['out']}; next: fedsup-deploy search --profile NAME",
     )
+
+
+def _about_use(result: Result) -> Iterator[str]:
+    """Yield what a search will make of it."""
+    if result["num_measured"] == result["num_architectures"]:
+        yield "every subnet is measured: a search goes by that, and predicts nothing"
+    else:
+        yield from options.warning_about(result["held_out"]["kendall_tau"])

@@ -30,24 +30,33 @@ if TYPE_CHECKING:
 )
 @click.option("--ruler", type=options.OLD_FILE, metavar="MODEL", help="An .onnx file to compare with, in turns.")
 @click.option("--save-to-profile", "can_save", is_flag=True, help="The profile of a bundle keeps the result.")
+@click.option(
+    "--profile",
+    type=options.OLD_FILE,
+    metavar="FILE",
+    help="With --save-to-profile: that profile's file.  [default: profiles/NAME.yaml]",
+)
 @click.option("--on", metavar="ssh://[USER@]HOST[:PORT]", help="Another machine.")
 @click.option("--python", metavar="NAME", help="Python 3.8 or later on that machine.  [default: python3]")
 @click.option("--install", is_flag=True, help="Get what Python lacks there with pip, for this run only.")
 @click.option("--ssh-config", type=options.OLD_FILE, metavar="FILE", help="A configuration for ssh instead of yours.")
 @click.pass_obj
-def command(output: Output, /, path: Path, threads: int, protocol: str, can_save: bool, **more: Any) -> None:
+def command(output: Output, /, path: Path, threads: int, protocol: str, **more: Any) -> None:
     """Time a bundle or an ONNX model, on this machine or another.
 
     A bundle is checked first, and keeps the result in measured.json.
     """
     from fedsup_deploy.pipeline.measuring import measure, measure_on
 
+    saving = {name: more.pop(name) for name in ("can_save", "profile")}
+    if saving["profile"] is not None and not saving["can_save"]:
+        raise click.UsageError("--profile names what --save-to-profile writes to; add it, or leave --profile out")
     access = _access(**more)
     with output.progress() as listeners:
         if access is None:
-            result = measure(path, threads, protocol, listeners, ruler=more["ruler"], can_save=can_save)
+            result = measure(path, threads, protocol, listeners, ruler=more["ruler"], **saving)
         else:
-            result = measure_on(path, access, threads, protocol, listeners, can_save=can_save)
+            result = measure_on(path, access, threads, protocol, listeners, **saving)
     output.emit(result, _table)
 
 

@@ -1,6 +1,7 @@
 """Arguments and options that several commands take."""
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -83,7 +84,8 @@ _PROFILES: Final = "A device; may be repeated."
 _METHOD: Final = "auto is exact where the best can be proven with the evaluations there are, else evolution."
 _ACCURACY: Final = (
     "measured on the server's validation images, by the clients on images they hold out, or predicted; "
-    "auto is predicted where the run has a predictor (fit-accuracy), else measured."
+    "predicted takes what was measured before as it is; auto is that where the run has a predictor (fit-accuracy), "
+    "else measured."
 )
 _EVALUATIONS: Final = "Subnets to find the accuracy of, at most, per profile.  [default: 200; exact: all that fit]"
 # Three of five pairs in the right order.
@@ -128,9 +130,26 @@ def take_limits(given: dict[str, Any]) -> dict[str, float]:
     return {name: limit for name, limit in limits.items() if limit is not None}
 
 
+def run_line(path: str, rounds: int | None) -> str:
+    """Return which run a result is about, and how long it was trained: it may be the newest, which nobody named."""
+    return f"run: {path}" + ("" if rounds is None else f" ({rounds} {'round' if rounds == 1 else 'rounds'})")
+
+
+def searched_run_line(run: Mapping[str, Any], search: str) -> str:
+    """Return the same of the run in the document of a search.
+
+    Args:
+        run: As the document has it.
+        search: The document's file.
+    """
+    path = run["name"] if run["path"] is None else os.path.normpath(Path(search).parent / run["path"])
+    return run_line(path, run["rounds"])
+
+
 def bundle_table(result: Mapping[str, Any]) -> "RenderableType":
     """Return the bundles of a result as a table, with their folders and what to do next below it."""
     from fedsup_deploy.cli import tables
+    from fedsup_deploy.searchers.objective import rounded_up
 
     rows = [
         {
@@ -138,9 +157,10 @@ def bundle_table(result: Mapping[str, Any]) -> "RenderableType":
             "arch": made["arch_id"],
             "accuracy": made["accuracy"],
             "not recalibrated": made["accuracy_not_recalibrated"],
-            "ms predicted": made["latency_ms_predicted"],
+            "ms predicted": rounded_up(made["latency_ms_predicted"]),
             "ms measured here": made["latency_ms_measured_here"],
             **({} if made["latency_limit"] is None else {"limit here": made["latency_limit"]}),
+            **({"OVER LIMIT": ", ".join(made["exceeded_limits"])} if made["exceeded_limits"] else {}),
             "KiB": ", ".join(f"{name} {size / 1024:.0f}" for name, size in made["bytes"].items()),
         }
         for made in result["bundles"]

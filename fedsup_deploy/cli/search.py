@@ -44,11 +44,14 @@ def _table(result: Result) -> "RenderableType":
     picks = tables.rows([_row(found, chosen) for found in result["results"]])
     choices = [] if fleet is None else [options.fleet_table(fleet)]
     end = f"wrote {result['out']}; next: fedsup-deploy export --search {shlex.quote(result['out'])}"
-    return tables.titled(tables.stacked(picks, *choices), *_about_accuracy(result["accuracy_model"]), end)
+    run = options.searched_run_line(result["run"], result["out"])
+    return tables.titled(tables.stacked(picks, *choices), run, *_about_accuracy(result), end)
 
 
 def _row(found: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
     """Return what one device gets."""
+    from fedsup_deploy.searchers.objective import rounded_up
+
     arch_id = chosen.get(found["profile"]["name"], found["pick"])
     got = next(candidate for candidate in found["candidates"] if candidate["arch_id"] == arch_id)
     is_predicted = got["accuracy"] is None
@@ -57,18 +60,19 @@ def _row(found: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
         "assigned" if chosen else "pick": arch_id,
         "accuracy predicted" if is_predicted else "accuracy": got["accuracy_predicted" if is_predicted else "accuracy"],
         "worst decile": got["worst_decile"],
-        "ms predicted": got["latency_ms_predicted"],
-        "ms bound": got["latency_upper_ms"],
+        "ms predicted": rounded_up(got["latency_ms_predicted"]),
+        "ms bound": None if got["latency_upper_ms"] is None else rounded_up(got["latency_upper_ms"]),
         "limits": ", ".join(f"{name} <= {limit:g}" for name, limit in found["limits"].items()) or "none",
         "MMACs": got["num_macs"] / 1e6,
-        "evaluated": _share_evaluated(found),
+        "accuracy known of": _share_known(found),
+        "measured": found["num_measured"],
         "certified best": found["certified"],
         "costs are": "measured" if found["profile"]["provenance"] == ["measured"] else "not measured",
     }
     return {name: value for name, value in row.items() if value is not None}
 
 
-def _share_evaluated(found: Mapping[str, Any]) -> str:
+def _share_known(found: Mapping[str, Any]) -> str:
     if found["num_priced"] == found["num_architectures"]:
         return f"{found['num_evaluated']:,} of {found['num_feasible']:,} that fit"
     return f"{found['num_evaluated']:,} of {found['num_architectures']:,}"
@@ -81,11 +85,16 @@ def _chosen(fleet: Mapping[str, Any]) -> Mapping[str, Any]:
     return option
 
 
-def _about_accuracy(model: Mapping[str, Any]) -> Iterator[str]:
+def _about_accuracy(result: Mapping[str, Any]) -> Iterator[str]:
     """Yield how far predicted accuracies can be trusted."""
+    model = result["accuracy_model"]
     if model["kind"] == "predicted":
+        mixed = any(found["num_measured"] for found in result["results"])
         yield (
-            f"accuracy is predicted ({model['predictor']}, from {model['num_measured']:,} measured subnets; on others: "
-            f"mean absolute error {model['mae']:.4f}, Kendall tau {model['kendall_tau']:.2f}); export measures it"
+            f"accuracy {'of what was not measured ' if mixed else ''}is predicted ({model['predictor']}, from "
+            f"{model['num_measured']:,} measured subnets; on others: mean absolute error {model['mae']:.4f}, "
+            f"Kendall tau {model['kendall_tau']:.2f}); export measures it"
         )
+        if mixed:
+            yield "the best of many measured ones owes some of its lead to noise; predictions are drawn to the mean"
         yield from options.warning_about(model["kendall_tau"])

@@ -4,6 +4,7 @@ They change no prediction: `fedsup-deploy profile fit` learns from them when it 
 """
 
 import datetime
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from fedsup_deploy.device.profile import DeviceProfile, Measurement, load_profil
 from fedsup_deploy.errors import ConfigError
 
 _KEY = "measurements"
+# Words for processors of one architecture.
+_ARM = re.compile(r"cortex|neoverse|kryo|\barm", re.IGNORECASE)
+_X86 = re.compile(r"intel|\bamd\b|x86|xeon|ryzen", re.IGNORECASE)
 
 
 def measurement_of(manifest: Manifest, latency: Mapping[str, Any]) -> Measurement:
@@ -66,21 +70,31 @@ def limit_check(limit_ms: float, latency: Mapping[str, Any]) -> dict[str, Any]:
     return {"limit_ms": limit_ms, "measured_ms": measured_ms, "verdict": verdict}
 
 
-def profile_to_save_to(manifest: Manifest) -> Path:
+def profile_to_save_to(manifest: Manifest, named: Path | None) -> Path:
     """Return the file of the profile that a bundle was exported for, if it still predicts what it predicted then.
 
+    It is a file of the user's own: a shipped profile is never changed.
+
+    Args:
+        manifest: Of the bundle.
+        named: The file, if the user names it; None is `profiles/NAME.yaml` in the current folder.
+
     Raises:
-        ConfigError: There is no such profile any more, another one of that name, or one about another runtime; or the
-            bundle holds a trimmed network.
+        ConfigError: There is no such file, it is a shipped one or about another runtime, or holds another profile; or
+            the bundle holds a trimmed network.
     """
     name = manifest.profile.name
-    path = resources.find("profiles", name)
+    path = Path("profiles") / f"{name}.yaml" if named is None else named
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file to keep the measurement in; {_own_copy(name)}")
     profile = load_profile(path)
     if manifest.refinement is not None:
         raise ConfigError(
             f"{manifest.arch_id} is trimmed, no subnet of a search space that a profile could learn from; "
             "measure it without --save-to-profile"
         )
+    if is_shipped(path, profile):
+        raise ConfigError(f"{path}: is a shipped profile, which is never changed; {_own_copy(name)}")
     if profile.profile_hash != manifest.profile.hash:
         raise ConfigError(
             f"{path}: got another profile than the one the bundle was exported for, expected the same figures and "
@@ -92,14 +106,54 @@ def profile_to_save_to(manifest: Manifest) -> Path:
     return path
 
 
+def check_device(profile: DeviceProfile, environment: Mapping[str, Any], *, is_named: bool) -> None:
+    """Fail unless a machine is the device that a profile is about, as far as that can be told.
+
+    A profile measured on a device says what that device told of itself, and another is refused. One from published
+    figures names its processor in words that no system tells: only the architecture and the number of cores can be
+    compared, and whoever names the file answers for the rest.
+
+    Args:
+        profile: The profile.
+        environment: Of the machine, as a measurement has it.
+        is_named: Whether the user named the profile's file.
+
+    Raises:
+        ConfigError: It is another one, or nobody can tell and the file was not named.
+    """
+    device, is_measured = profile.device, "measured" in profile.provenance_kinds
+    if is_measured:
+        told = (environment["device"] or environment["cpu"], environment["cpu"])
+        can_be = (device.soc, device.cpu) == told
+    else:
+        is_arm = environment["machine"].lower().startswith(("arm", "aarch64"))
+        can_be = not (_X86 if is_arm else _ARM).search(f"{device.soc} {device.cpu}")
+    can_be = can_be and device.cores == environment["cores"]
+    if can_be and (is_measured or is_named):
+        return
+    advice = "measure on that device with --on, or without --save-to-profile"
+    if can_be:
+        advice = f"if it is that device, {_own_copy(profile.name)}"
+    raise ConfigError(
+        f"profile {profile.name}: got a measurement on {environment['cpu']}, {environment['cores']} cores, expected "
+        f"one on {device.cpu}, {device.cores} cores ({device.soc}); {advice}"
+    )
+
+
+def is_shipped(path: Path, profile: DeviceProfile) -> bool:
+    """Return whether a profile's file is one of the project.
+
+    In a checkout the user's own lie beside them: those were measured, and no shipped one was.
+    """
+    is_beside = path.resolve().parent == resources.shipped_folder("profiles").resolve()
+    return resources.is_installed(path) or (is_beside and "measured" not in profile.provenance_kinds)
+
+
 def save_measurement(path: Path, measurement: Measurement) -> Path:
     """Add a measurement to a profile's file, and leave every line that is there as it is.
 
-    A profile inside the installed package is copied to `profiles/` in the current folder first, which is where a name
-    is looked for before the package.
-
     Returns:
-        The file that holds it now.
+        The file.
 
     Raises:
         ConfigError: The file does not end with its measurements, so that nothing can be added at its end.
@@ -107,10 +161,8 @@ def save_measurement(path: Path, measurement: Measurement) -> Path:
 
     Side effects: Writes the file.
     """
-    out = Path("profiles") / path.name if resources.is_installed(path) else path
-    with files.atomic_file(out) as partial:
-        # From here on nobody else adds one, and another command may have copied the profile meanwhile.
-        path = out if out.is_file() else path
+    with files.atomic_file(path) as partial:
+        # From here on nobody else adds one.
         profile = load_profile(path)
         expected = profile.model_copy(update={_KEY: (*profile.measurements, measurement)})
         text = path.read_text(encoding="utf-8").rstrip("\n") + "\n"
@@ -120,7 +172,15 @@ def save_measurement(path: Path, measurement: Measurement) -> Path:
         partial.write_text(text, encoding="utf-8")
         if _reread(partial) != expected:
             raise ConfigError(f"{path}: expected {_KEY} to be its last key; move them to the end of the file")
-    return out
+    return path
+
+
+def _own_copy(name: str) -> str:
+    """Return how to name a file of one's own."""
+    if name not in resources.shipped_names("profiles"):
+        return "name the profile's file: --save-to-profile --profile FILE"
+    shipped = resources.shipped_folder("profiles") / f"{name}.yaml"
+    return f"copy {shipped} to a folder of yours and name it: --save-to-profile --profile FILE"
 
 
 def _reread(path: Path) -> DeviceProfile | None:

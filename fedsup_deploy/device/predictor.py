@@ -6,7 +6,10 @@ trust it stands in the profile's `error`; where that is `none`, no interval is c
 Shapes: N networks, L layers, K terms, U distinct parts.
 """
 
+import dataclasses
+import math
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +19,6 @@ from fedsup_deploy.device.heldout import FloatArray, HeldOutError, conformal_hal
 from fedsup_deploy.device.latency import (
     ComputeCost,
     FittedLatency,
-    LinearCost,
     MoveCost,
     PartTime,
     RooflineLatency,
@@ -29,9 +31,10 @@ from fedsup_deploy.space.parts import part_names
 from fedsup_deploy.space.plan import BoolArray, IntArray
 
 _MIB = 2**20
-# A power of two. A float64 holds sums of it up to two minutes.
-_QUANTUM_US = 2.0**-26
-_NO_COST = LinearCost(us_per_mmac=0.0, us_per_kelement=0.0, us_per_layer=0.0)
+# A larger network than this may be priced a last digit apart from the sum of its parts.
+_MOST_MACS, _MOST_ELEMENTS = 10**9, 10**8
+_MOST_QUANTA = 2**53  # float64 has all whole numbers up to here
+_TABLE_QUANTA_PER_US = 1e8  # of which float64 holds a minute and a half
 
 
 class LatencyPredictor(Protocol):
@@ -74,40 +77,46 @@ class RooflinePredictor(_Predictor):
     """
 
     def __init__(self, latency: RooflineLatency, op_scales: Mapping[str, float] | None = None) -> None:
-        self._latency, self._op_scales = latency, op_scales or {}
+        self._latency = latency
+        us_per_element = latency.bytes_per_element / (_exact(latency.memory_bandwidth_gb_s) * 1000)
+        self._costs = _WholeCosts.of(
+            {
+                op: _scaled(_exact((op_scales or {}).get(op, 1.0)), _us_per_mac(cost), us_per_element, cost.overhead_us)
+                for op, cost in latency.ops
+            }
+        )
 
     def terms(self, costs: LayerCosts) -> FloatArray:
-        """Return the time of all layers in microseconds, shape (N, 1).
+        """Return the time of all layers in quanta, shape (N, 1).
 
         Raises:
             ConfigError: A layer is of a kind the profile has no cost for.
         """
-        scale_L = np.array([self._op_scales.get(op, 1.0) for op in costs.ops])
-        terms_NK: FloatArray = _in_quanta(self.layers_us(costs) * scale_L).sum(axis=1, keepdims=True)
+        terms_NK: FloatArray = self._layers(costs).sum(axis=1, keepdims=True)
         return terms_NK
 
     def latency(self, terms_NK: FloatArray, working_set_elements_N: IntArray | None) -> FloatArray:
         """Return the latency of N networks at batch 1, in ms, shape (N,)."""
         del working_set_elements_N
-        latency_ms_N: FloatArray = (terms_NK[:, 0] + self._latency.network_overhead_us) / 1e3
+        latency_ms_N: FloatArray = (terms_NK[:, 0] / self._costs.per_us + self._latency.network_overhead_us) / 1e3
         return latency_ms_N
 
     def layers_us(self, costs: LayerCosts) -> FloatArray:
         """Return the time of each layer in microseconds, shape (N, L). Raises what `predict` raises."""
-        cost_L = [self._cost_of(op) for op in costs.ops]
-        us_per_mac_L = np.array([_us_per_mac(cost) for cost in cost_L])
-        overhead_us_L = np.array([cost.overhead_us for cost in cost_L])
-        us_per_element = self._latency.bytes_per_element / (self._latency.memory_bandwidth_gb_s * 1e3)
-        work_us_NL = np.maximum(costs.num_macs_NL * us_per_mac_L, costs.moved_elements_NL * us_per_element)
-        layers_us_NL: FloatArray = np.where(costs.is_active_NL, work_us_NL + overhead_us_L, 0.0)
-        return layers_us_NL
+        return self._layers(costs) / self._costs.per_us
 
-    def _cost_of(self, op: str) -> ComputeCost | MoveCost:
-        known = dict(self._latency.ops)
+    def _layers(self, costs: LayerCosts) -> FloatArray:
+        """Return the time of each layer in quanta, shape (N, L)."""
+        per_mac_L, per_element_L, overhead_L = np.array([self._cost_of(op) for op in costs.ops]).T
+        work_NL = np.maximum(costs.num_macs_NL * per_mac_L, costs.moved_elements_NL * per_element_L)
+        layers_NL: FloatArray = np.where(costs.is_active_NL, work_NL + overhead_L, 0.0)
+        return layers_NL
+
+    def _cost_of(self, op: str) -> "_Cost":
+        known = self._costs.by_op
         if op not in known:
             raise ConfigError(f"the roofline latency model has no cost for {op!r}{registry.nearest(op, known)}")
-        cost: ComputeCost | MoveCost = known[op]
-        return cost
+        return known[op]
 
 
 class FittedPredictor(_Predictor):
@@ -119,9 +128,15 @@ class FittedPredictor(_Predictor):
 
     def __init__(self, latency: FittedLatency) -> None:
         self._latency = latency
+        self._costs = _WholeCosts.of(
+            {
+                op: (_exact(cost.us_per_mmac) / 10**6, _exact(cost.us_per_kelement) / 1000, _exact(cost.us_per_layer))
+                for op, cost in latency.ops.items()
+            }
+        )
 
     def terms(self, costs: LayerCosts) -> FloatArray:
-        """Return the time of all layers in microseconds, and the elements they read and write, shape (N, 2).
+        """Return the time of all layers in quanta, and the elements they read and write, shape (N, 2).
 
         Raises:
             ConfigError: A layer is of a kind that no timed network had, or the layers are not known one by one.
@@ -132,16 +147,13 @@ class FittedPredictor(_Predictor):
                 raise ConfigError("the fitted latency model needs the layers of a search space, not a list of costs")
             costs = in_blocks(costs, self._latency.channel_block)
         is_there_L: BoolArray = np.asarray(costs.is_active_NL.any(axis=0))
-        cost_L = [self._cost_of(op, is_there) for op, is_there in zip(costs.ops, is_there_L, strict=True)]
-        us_per_mac_L = np.array([cost.us_per_mmac for cost in cost_L]) / 1e6
-        us_per_element_L = np.array([cost.us_per_kelement for cost in cost_L]) / 1e3
-        overhead_us_L = np.array([cost.us_per_layer for cost in cost_L])
-        layers_us_NL = (
-            costs.num_macs_NL * us_per_mac_L
-            + costs.moved_elements_NL * us_per_element_L
-            + costs.is_active_NL * overhead_us_L
+        per_mac_L, per_element_L, per_layer_L = np.array(
+            [self._cost_of(op, is_there) for op, is_there in zip(costs.ops, is_there_L, strict=True)]
+        ).T
+        layers_N = (
+            costs.num_macs_NL @ per_mac_L + costs.moved_elements_NL @ per_element_L + costs.is_active_NL @ per_layer_L
         )
-        return np.stack([_in_quanta(layers_us_NL).sum(axis=1), moved_N.astype(np.float64)], axis=1)
+        return np.stack([layers_N, moved_N.astype(np.float64)], axis=1)
 
     def latency(self, terms_NK: FloatArray, working_set_elements_N: IntArray | None) -> FloatArray:
         """Return the latency of N networks at batch 1, in ms, shape (N,).
@@ -149,8 +161,9 @@ class FittedPredictor(_Predictor):
         Raises:
             ConfigError: The size of the networks is not known.
         """
-        layers_us_N, moved_N = terms_NK.T
+        layers_N, moved_N = terms_NK.T
         missed_us_N = self._missed_us(moved_N, working_set_elements_N)
+        layers_us_N = layers_N / self._costs.per_us
         latency_ms_N: FloatArray = (layers_us_N + missed_us_N + self._latency.network_overhead_us) / 1e3
         return latency_ms_N
 
@@ -165,10 +178,10 @@ class FittedPredictor(_Predictor):
         missed_us_N: FloatArray = share_N * moved_N * (cache.us_per_kelement / 1e3)
         return missed_us_N
 
-    def _cost_of(self, op: str, is_there: bool) -> LinearCost:
-        known: dict[str, LinearCost] = {str(kind): cost for kind, cost in self._latency.ops.items()}
+    def _cost_of(self, op: str, is_there: bool) -> "_Cost":
+        known = self._costs.by_op
         if not is_there:
-            return _NO_COST
+            return 0.0, 0.0, 0.0
         if op not in known:
             raise ConfigError(
                 f"the fitted latency model has no cost for {op!r}, no timed network had one; "
@@ -194,7 +207,7 @@ class TablePredictor(_Predictor):
         self._latency = latency
 
     def terms(self, costs: LayerCosts) -> FloatArray:
-        """Return the cached and the uncached time of all parts in microseconds, shape (N, 2).
+        """Return the cached and the uncached time of all parts in quanta, and how many there are, shape (N, 3).
 
         Raises:
             ConfigError: The costs are not those of a search space, or a part was not timed.
@@ -202,11 +215,11 @@ class TablePredictor(_Predictor):
         if costs.plan is None:
             raise ConfigError("the table latency model knows the parts of a search space only, not lists of layers")
         count = len(costs.is_active_NL)
-        terms_NK = np.zeros((count, 2))
+        terms_NK = np.zeros((count, 3))
         for part in part_names(costs.plan, count):
             # Index -1 takes the last row: what the networks without this part are charged.
-            times_UK = np.array([*(self._us(name) for name in part.names), (0.0, 0.0)])
-            terms_NK += _in_quanta(times_UK)[part.index_N]
+            terms_UK = np.array([*(self._part_terms(name) for name in part.names), (0.0, 0.0, 0.0)])
+            terms_NK += terms_UK[part.index_N]
         return terms_NK
 
     def latency(self, terms_NK: FloatArray, working_set_elements_N: IntArray | None) -> FloatArray:
@@ -215,24 +228,24 @@ class TablePredictor(_Predictor):
         calibration = self._latency.calibration
         size_mib_N = size_mib(working_set_elements_N, self._latency.bytes_per_element)
         miss_share_N = miss_share(size_mib_N, calibration.fits_mib, calibration.misses_mib)
-        cached_us_N, uncached_us_N = terms_NK.T
+        cached_N, uncached_N, num_parts_N = terms_NK.T
+        scale = calibration.scale / _TABLE_QUANTA_PER_US
+        cached_us_N = cached_N * scale - num_parts_N * calibration.cached_overhead_us
+        uncached_us_N = uncached_N * scale - num_parts_N * calibration.uncached_overhead_us
         parts_us_N = (1 - miss_share_N) * cached_us_N + miss_share_N * uncached_us_N
         # A part can cost less than the calls it saves; a network cannot.
         latency_ms_N: FloatArray = np.maximum(parts_us_N + calibration.network_overhead_us, 0.01) / 1e3
         return latency_ms_N
 
-    def _us(self, name: str) -> tuple[float, float]:
+    def _part_terms(self, name: str) -> tuple[float, float, float]:
         time: PartTime | None = self._latency.parts.get(name)
         if time is None:
             raise ConfigError(
                 f"the part {name!r} was not timed: the table is about space {self._latency.space} and "
                 "images of certain channels; build one for your run: fedsup-deploy profile build --space RUN"
             )
-        calibration = self._latency.calibration
-        return (
-            calibration.scale * time.cached_us - calibration.cached_overhead_us,
-            calibration.scale * time.uncached_us - calibration.uncached_overhead_us,
-        )
+        cached, uncached = (round(us * _TABLE_QUANTA_PER_US) for us in (time.cached_us, time.uncached_us))
+        return float(cached), float(uncached), 1.0
 
 
 class CalibratedPredictor(_Predictor):
@@ -324,11 +337,52 @@ def upper_bound(profile: DeviceProfile, level: float) -> float:
     return factor
 
 
-def _in_quanta(time_us: FloatArray) -> FloatArray:
-    """Return times as whole multiples of a quantum far below what a model means, so that their sums are exact."""
-    quanta: FloatArray = np.rint(time_us / _QUANTUM_US) * _QUANTUM_US
-    return quanta
+# What an operation costs per MAC, per element that it reads or writes, and per layer.
+_Cost = tuple[float, float, float]
+_ExactCost = tuple[Fraction, Fraction, Fraction]
 
 
-def _us_per_mac(cost: ComputeCost | MoveCost) -> float:
-    return 1 / (cost.gmacs_per_s * 1e3) if isinstance(cost, ComputeCost) else 0.0
+@dataclasses.dataclass(frozen=True)
+class _WholeCosts:
+    """Costs of operations in whole quanta of time.
+
+    The costs are rounded, and not the times of layers: these are whole numbers of quanta then, so that their sums are
+    exact, and equal for networks that do the same work in other layers.
+
+    Args:
+        per_us: Quanta of a microsecond.
+        by_op: The costs by kind of operation, whole numbers.
+    """
+
+    per_us: int
+    by_op: Mapping[str, _Cost]
+
+    @classmethod
+    def of(cls, us_by_op: Mapping[str, _ExactCost]) -> "_WholeCosts":
+        """Return costs that are given in microseconds, rounded."""
+        per_mac, per_element, _ = (max(costs) for costs in zip(*us_by_op.values(), strict=True))
+        most_us = max(per_mac * _MOST_MACS + per_element * _MOST_ELEMENTS, Fraction(1))
+        most, per_us = int(_MOST_QUANTA / most_us), 1
+        # As many costs as can be are whole numbers as they are: an element may cost just what three MACs do.
+        for denominator in sorted({us.denominator for costs in us_by_op.values() for us in costs}):
+            if (finer := math.lcm(per_us, denominator)) <= most:
+                per_us = finer
+        per_us *= max(most // per_us, 1)
+
+        def whole(us: Fraction) -> float:
+            return float(round(us * per_us))
+
+        return cls(per_us, {op: (whole(a), whole(b), whole(c)) for op, (a, b, c) in us_by_op.items()})
+
+
+def _exact(figure: float) -> Fraction:
+    """Return a figure as its profile has it: 0.1 is a tenth."""
+    return Fraction(repr(figure))
+
+
+def _us_per_mac(cost: ComputeCost | MoveCost) -> Fraction:
+    return 1 / (_exact(cost.gmacs_per_s) * 1000) if isinstance(cost, ComputeCost) else Fraction(0)
+
+
+def _scaled(scale: Fraction, us_per_mac: Fraction, us_per_element: Fraction, us_per_layer: float) -> _ExactCost:
+    return scale * us_per_mac, scale * us_per_element, scale * _exact(us_per_layer)

@@ -7,15 +7,18 @@ Shapes: N architectures of the space, T measured ones, G genes.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from fedsup_deploy import files, registry
 from fedsup_deploy.artifact.weights import read_arrays, write_arrays
 from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.searchers.scoring.cache import ScoreCache
+from fedsup_deploy.searchers.scoring.known import KnownAccuracy
 from fedsup_deploy.searchers.scoring.predictor import (
     MIN_MEASURED,
     AccuracyPredictor,
@@ -24,8 +27,9 @@ from fedsup_deploy.searchers.scoring.predictor import (
     ListedAccuracy,
     fit,
 )
-from fedsup_deploy.searchers.scoring.score import FloatArray
+from fedsup_deploy.searchers.scoring.score import FloatArray, Scores
 from fedsup_deploy.space.plan import IntArray
+from fedsup_deploy.space.sampling import row_keys
 from fedsup_deploy.space.search_space import SearchSpace
 
 _KIND: Final = "accuracy"
@@ -40,10 +44,11 @@ class Findings(BaseModel):
     """SHA-256 of the supernet's file."""
     space: str
     """SHA-256 of the search space."""
-    calibration: str | None = None
-    """SHA-256 of what decided on which images of the clients it was measured; null in older files."""
     measured_by: Literal["measured", "clients"]
     """`measured`: on the validation images. `clients`: by the clients, on images they hold out."""
+    subject: dict[str, JsonValue] = Field(default_factory=dict)
+    """All else that decides the scores it is fitted to: what a run keeps under the same subject is measured alike.
+    Older files name none."""
     seed: int
     """Decides which architectures, which folds, and the random numbers of a fit."""
     num_measured: Annotated[int, Field(ge=MIN_MEASURED)]
@@ -81,6 +86,23 @@ class StoredPredictor:
             return ListedAccuracy(self.space, self.listed_N)
         return self.fitted()
 
+    def known(self, evaluations: Path) -> KnownAccuracy:
+        """Return what is known of every architecture: what it was fitted to, what was measured since, its predictions.
+
+        Args:
+            evaluations: The folder of the run's scores.
+
+        Raises:
+            ArtifactError: The scores there are damaged.
+        """
+        cache = ScoreCache(evaluations, self.findings.measured_by, self.findings.subject, self.space)
+        genes_KG, scores = cache.table()
+        lost = np.flatnonzero(~np.isin(row_keys(self.genes_TG), row_keys(genes_KG)))
+        if len(lost):
+            # The folder of scores was removed, and with it the worst deciles.
+            scores = Scores(scores.accuracy_K).with_more(Scores(self.accuracy_T[lost]))
+        return KnownAccuracy(self.predictor(), np.concatenate([genes_KG, self.genes_TG[lost]]), scores)
+
     def fitted(self) -> FittedAccuracy:
         """Return the predictor, fitted once more to what was measured."""
         return fit(self.space, self.genes_TG, self.accuracy_T, self.findings.predictor, self.findings.seed)
@@ -96,14 +118,16 @@ def save_predictor(path: Path, stored: StoredPredictor) -> None:
     write_arrays(path, _KIND, {**arrays, **listed}, {"findings": stored.findings.model_dump(mode="json")})
 
 
-def load_predictor(path: Path, space: SearchSpace, supernet: str, calibration: str) -> StoredPredictor:
+def load_predictor(
+    path: Path, space: SearchSpace, supernet: str, calibration: Mapping[str, JsonValue]
+) -> StoredPredictor:
     """Return a predictor as it was written.
 
     Args:
         path: Where from.
         space: The search space of the run.
         supernet: SHA-256 of the supernet's file.
-        calibration: SHA-256 of `Run.calibration`.
+        calibration: `Run.calibration`.
 
     Raises:
         ArtifactError: It cannot be read, is damaged, or is about another supernet or another choice of images.
@@ -115,7 +139,7 @@ def load_predictor(path: Path, space: SearchSpace, supernet: str, calibration: s
         space_hash = files.sha256_of(space.to_dict())
         if (findings.supernet, findings.space) != (supernet, space_hash):
             raise ArtifactError(f"{path}: fitted to another supernet; fit it again: fedsup-deploy fit-accuracy")
-        if findings.calibration != calibration:
+        if not calibration.items() <= findings.subject.items():
             raise ArtifactError(
                 f"{path}: fitted to accuracies after recalibration on other images; fit it again: "
                 "fedsup-deploy fit-accuracy"

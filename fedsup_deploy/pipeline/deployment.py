@@ -20,7 +20,7 @@ def deploy(request: SearchRequest, out: Path, listeners: tuple[Listener, ...] = 
         listeners: Called with all events.
 
     Returns:
-        `search`: the file of the search; `fleet`: as in it; `bundles`: as of `pipeline.exporting.export`.
+        `search`: the file of the search; `run` and `fleet`: as in it; `bundles`: as of `pipeline.exporting.export`.
 
     Raises:
         FedsupError: As of `search` and `export`.
@@ -32,4 +32,4 @@ def deploy(request: SearchRequest, out: Path, listeners: tuple[Listener, ...] = 
     with places.hold(result):
         found = search(dataclasses.replace(request, run=run, out=result), listeners)
         made = export(ExportRequest(None, None, result, request.profiles, (), ("fp32",), out), listeners)
-    return {"search": found["out"], "fleet": found["fleet"], **made}
+    return {"search": found["out"], "run": found["run"], "fleet": found["fleet"], **made}

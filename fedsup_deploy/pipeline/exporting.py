@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.metadata
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from fedsup_deploy.device.measure import measure_onnx
 from fedsup_deploy.device.measurements import is_of_this_machine, limit_check
 from fedsup_deploy.device.predictor import predict_interval, predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
-from fedsup_deploy.errors import ArtifactError, ConfigError
+from fedsup_deploy.errors import ArtifactError, ConfigError, InfeasibleError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.export.exporter import Exporter, exporter_for
 from fedsup_deploy.export.parity import check_parity
@@ -29,8 +30,11 @@ from fedsup_deploy.pipeline.federation import load_supernet, open_run_engine
 from fedsup_deploy.pipeline.preparing import Images, Prepared, prepare, prepare_trimmed
 from fedsup_deploy.pipeline.refining import Refinement, check_refinable, refine
 from fedsup_deploy.pipeline.runs import Run, open_run
+from fedsup_deploy.pipeline.searching import target_for
+from fedsup_deploy.searchers.objective import rounded_up
+from fedsup_deploy.searchers.pricing import Prices, Target, price, price_network
 from fedsup_deploy.searchers.recording import profile_record
-from fedsup_deploy.searchers.result import Candidate, DeviceResult, load_result
+from fedsup_deploy.searchers.result import Candidate, DeviceResult, SearchedRun, load_result
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.supernet.model import Supernet
@@ -43,7 +47,7 @@ class ExportRequest:
     """What a user wants exported: the picks of a search, or one architecture of a run.
 
     Args:
-        run: A finished run; None with `search`.
+        run: A finished run; with `search` where that run is now, None if it is where the search says.
         architecture: `largest`, `smallest`, an arch_id or a file; None with `search`.
         search: A search.json; None with `run` and `architecture`.
         profiles: Shipped names or files of device profiles, or profiles; none with `search` means all it holds.
@@ -52,6 +56,7 @@ class ExportRequest:
         out: Folder of the bundles.
         refine: Whether to trim larger subnets to the limits as well, with `search`, and make a second bundle for a
             device where one of them is more accurate than its pick.
+        over_limit: Whether to export a subnet that exceeds limits of a profile, too; its manifest says so.
     """
 
     run: Path | None
@@ -62,16 +67,22 @@ class ExportRequest:
     precisions: Sequence[str]
     out: Path
     refine: bool = False
+    over_limit: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """What one device gets, and the search that says so."""
+    """What one device gets, within which limits, and the search that says so."""
 
-    profile: DeviceProfile
+    target: Target
     architecture: Architecture
     search_hash: str | None = None
     found: DeviceResult | None = None
+
+    @property
+    def profile(self) -> DeviceProfile:
+        """The device."""
+        return self.target.profile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +104,14 @@ def export(request: ExportRequest, listeners: tuple[Listener, ...] = ()) -> dict
     Returns:
         `bundles`: for each its `folder`, `profile`, `arch_id`, `accuracy` and `accuracy_not_recalibrated`,
         `latency_ms_predicted` for the device and `latency_ms_measured_here`, `latency_limit`: `met`, `not met` or
-        `undecided` where the profile is about this machine, else None, and the `bytes` of each model file. With
+        `undecided` where the profile is about this machine, else None, the `exceeded_limits` by name, and the `bytes`
+        of each model file. With
         `refine` also `refinements`: for each device what was tried, and as `bundle` its second bundle, or None.
 
     Raises:
         ConfigError: A profile, format or architecture is unknown, or nothing can be refined for a profile.
         ArtifactError: The run or search is missing, damaged, or they do not belong together.
+        InfeasibleError: A subnet exceeds a limit of a profile, and `over_limit` is not asked for.
         GateError: An exported file does not compute what the supernet computes; its bundle is not written.
         OutputError: The folder cannot be written, or another process is writing one of the bundles.
     """
@@ -107,6 +120,8 @@ def export(request: ExportRequest, listeners: tuple[Listener, ...] = ()) -> dict
         _check_precisions(job.profile)
         if request.refine:
             check_refinable(job.profile)
+        if not request.over_limit:
+            _check_limits(run, job)
     exporters = {name: exporter_for(name) for job in jobs for name in _formats(request, job.profile)}
     with contextlib.ExitStack() as stack:
         # In one order, so that of two commands for the same devices one gets all.
@@ -200,9 +215,9 @@ def _jobs(request: ExportRequest) -> tuple[Run, list[_Job]]:
         architecture = run.architecture(request.architecture)
         if request.refine:
             raise ConfigError("--refine: got a run and an architecture, expected a search, whose limits are to be met")
-        return run, [_Job(profile, architecture) for profile in profiles]
+        return run, [_Job(target_for(profile, {}), architecture) for profile in profiles]
     found = load_result(request.search)
-    run = _run_of(request.search, found.run.name, found.run.hash)
+    run = _run_of(request.search, found.run, request.run)
     by_name = {profile.name: profile for profile in profiles}
     jobs = []
     for result in found.results:
@@ -213,11 +228,36 @@ def _jobs(request: ExportRequest) -> tuple[Run, list[_Job]]:
             raise ArtifactError(f"profile {profile.name} has changed since the search; search again")
         chosen = found.chosen_for(result.profile.name)
         _check_costs(request.search, run, profile, chosen)
-        jobs.append(_Job(profile, chosen.to_architecture(), files.sha256(request.search), result))
+        target = target_for(profile, result.limits, result.risk)
+        jobs.append(_Job(target, chosen.to_architecture(), files.sha256(request.search), result))
     missing = by_name.keys() - {job.profile.name for job in jobs}
     if missing:
         raise ConfigError(f"{request.search} holds no result for profile {', '.join(sorted(missing))}")
     return run, jobs
+
+
+def _check_limits(run: Run, job: _Job) -> None:
+    """Fail if a subnet exceeds a limit."""
+    (prices,) = price(run.space, run.space.encode(job.architecture)[None], [job.target])
+    exceeded = [
+        f"{name} is {rounded_up(record['cost'], 6):g} (limit {record['limit']:g})"
+        for name, record in _limits(prices, job.target).items()
+        if record["is_exceeded"]
+    ]
+    if exceeded:
+        raise InfeasibleError(
+            f"{job.architecture.arch_id} exceeds the limits of {job.profile.name}: {', '.join(exceeded)}; search for a "
+            f"subnet within them (fedsup-deploy search --profile {job.profile.name}), or export this one --over-limit"
+        )
+
+
+def _limits(prices: Prices, target: Target) -> dict[str, dict[str, Any]]:
+    """Return the limits of one network that can be checked, as a manifest has them."""
+    costs = {name: float(values[0]) for name, values in prices.by_limit().items()}
+    return {
+        name: {"limit": limit, "cost": costs[name], "is_exceeded": costs[name] > limit}
+        for name, limit in target.limits.checked(costs).items()
+    }
 
 
 def _check_costs(search: Path, run: Run, profile: DeviceProfile, chosen: Candidate) -> None:
@@ -231,16 +271,29 @@ def _check_costs(search: Path, run: Run, profile: DeviceProfile, chosen: Candida
         )
 
 
-def _run_of(search: Path, name: str, fingerprint: str) -> Run:
-    """Return the run a search was made in: beside its file, or below `runs/`."""
-    for folder in (search.parent, runs.RUNS / name):
-        if (folder / runs.SUPERNET).is_file():
-            run = open_run(folder)
-            if run.fingerprint == fingerprint:
-                return run
-    raise ArtifactError(
-        f"{search}: its run {name!r} is neither beside it nor below {runs.RUNS}/, or was trained again; search again"
-    )
+def _run_of(search: Path, searched: SearchedRun, moved_to: Path | None) -> Run:
+    """Return the run a search was made in.
+
+    Args:
+        search: The file of the search.
+        searched: The run, as the file has it.
+        moved_to: Where it is now; None if it is where the file says.
+
+    Raises:
+        ArtifactError: It is not there, or what is there is another one.
+    """
+    if moved_to is None and searched.path is None:
+        raise ArtifactError(f"{search}: says not where its run {searched.name!r} is; name it with --run RUN")
+    folder = Path(os.path.normpath(search.resolve().parent / (searched.path or "."))) if moved_to is None else moved_to
+    if not (folder / runs.SUPERNET).is_file():
+        raise ArtifactError(f"{search}: its run {searched.name!r} is not at {folder}; name it with --run RUN")
+    run = open_run(folder)
+    if run.fingerprint != searched.hash:
+        raise ArtifactError(
+            f"{search}: got another supernet at {folder} than that of its run {searched.name!r}, which was trained "
+            "again or lies elsewhere; search again, or name the run with --run RUN"
+        )
+    return run
 
 
 def _formats(request: ExportRequest, profile: DeviceProfile) -> list[str]:
@@ -282,6 +335,7 @@ def _write(
         "latency_ms_predicted": manifest.latency_predicted.value_ms,
         "latency_ms_measured_here": manifest.latency_measured.statistics.p50_ms,
         "measurement": manifest.latency_measured.stability.verdict,
+        "exceeded_limits": list(manifest.exceeded_limits),
         "latency_limit": None if (limit := manifest.latency_measured.limit) is None else limit.verdict,
         "parity_max_abs_diff": max(found.max_abs_diff for found in manifest.parity.formats.values()),
         "parity_max_scaled_diff": max(found.max_scaled_diff for found in manifest.parity.formats.values()),
@@ -314,6 +368,7 @@ def _draft(run: Run, bundle: _Bundle, ready: Prepared) -> ManifestDraft:
             "accuracy": ready.accuracy,
             "costs": ready.costs.row(0),
             "latency_predicted": _predicted(profile, ready.costs),
+            "limits": _limits(_prices(run, bundle, ready), bundle.job.target),
             "refinement": bundle.refinement,
             "lineage": {
                 "run": files.sha256(run.path / runs.CONFIG),
@@ -325,6 +380,14 @@ def _draft(run: Run, bundle: _Bundle, ready: Prepared) -> ManifestDraft:
             "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         }
     )
+
+
+def _prices(run: Run, bundle: _Bundle, ready: Prepared) -> Prices:
+    """Return what the network of a bundle costs on its device."""
+    if bundle.refinement is None:
+        return price(run.space, run.space.encode(bundle.job.architecture)[None], [bundle.job.target])[0]
+    assert ready.costs.layers.plan is not None, "a trimmed network is a plan"
+    return price_network(ready.costs.layers.plan, bundle.job.target)
 
 
 def _predicted(profile: DeviceProfile, priced: cost.Costs) -> dict[str, Any]:

@@ -51,6 +51,7 @@ def _folder(path: Path) -> dict[str, Any]:
             "profile",
             "accuracy",
             "costs",
+            "limits",
             "latency_predicted",
             "latency_measured",
             "refinement",

@@ -10,7 +10,7 @@ from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.pipeline.accuracy_file import Findings, StoredPredictor, save_predictor
 from fedsup_deploy.pipeline.runs import ACCURACY, Run, newest_run, open_run
-from fedsup_deploy.pipeline.scoring import CLIENTS
+from fedsup_deploy.pipeline.scoring import CLIENTS, subject_of
 from fedsup_deploy.pipeline.searching import open_evaluation
 from fedsup_deploy.searchers.methods.choice import AUTO
 from fedsup_deploy.searchers.scoring.cache import MEASURED
@@ -45,8 +45,8 @@ def fit_accuracy(
         listeners: Called with `evaluation` and `predictor` events.
 
     Returns:
-        `out`: where it was written; `num_measured`; `predictor`: the kind chosen; `cross_validation` of every kind and
-        `held_out` of the chosen one: `kendall_tau` and `mae` each.
+        `run` and its `rounds`; `out`: where it was written; `num_measured` of `num_architectures`; `predictor`: the
+        kind chosen; `cross_validation` of every kind and `held_out` of the chosen one: `kendall_tau` and `mae` each.
 
     Raises:
         ConfigError: Too few architectures, or all equally accurate.
@@ -81,8 +81,8 @@ def _fit(run: Run, evaluations: int, measured_by: str, predictor: str, seed: int
         {
             "supernet": supernet,
             "space": files.sha256_of(space.to_dict()),
-            "calibration": files.sha256_of(run.calibration),
             "measured_by": measured_by,
+            "subject": subject_of(run),
             "seed": seed,
             "num_measured": len(genes_TG),
             "predictor": kind,
@@ -95,8 +95,11 @@ def _fit(run: Run, evaluations: int, measured_by: str, predictor: str, seed: int
     )
     save_predictor(run.path / ACCURACY, StoredPredictor(space, findings, genes_TG, accuracy_T, listed_N))
     return {
+        "run": str(run.path),
+        "rounds": run.rounds,
         "out": str(run.path / ACCURACY),
         "num_measured": len(genes_TG),
+        "num_architectures": space.num_architectures,
         **findings.model_dump(mode="json", include={"predictor", "cross_validation", "held_out"}),
     }
 

@@ -5,6 +5,7 @@ import functools
 from pathlib import Path
 
 import numpy as np
+from pydantic import JsonValue
 
 from fedsup_deploy import files, places, resources
 from fedsup_deploy.artifact import weights
@@ -46,6 +47,11 @@ class Run:
         """SHA-256 of the supernet's file."""
         return files.sha256(self.path / SUPERNET)
 
+    @property
+    def rounds(self) -> int:
+        """Rounds it was trained for."""
+        return self.config.training.rounds
+
     @functools.cached_property
     def data(self) -> FederatedData:
         """The images of the federation, read again from where the config says they are."""
@@ -63,7 +69,7 @@ class Run:
         return remembered_fingerprint(self.path / EVALUATIONS, self.config, size, lambda: self.data.fingerprint)
 
     @property
-    def calibration(self) -> dict[str, int | str]:
+    def calibration(self) -> dict[str, JsonValue]:
         """What decides on which of the clients' images statistics are taken, and how they are batched.
 
         Statistics, scores and predictors that were found with another one are not reused.

@@ -10,6 +10,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from importlib import metadata
 from typing import Final
 
+from pydantic import JsonValue
+
 from fedsup_deploy import places
 from fedsup_deploy.errors import ConfigError, DataError
 from fedsup_deploy.pipeline.data_state import IMAGES
@@ -99,14 +101,22 @@ def open_cache(run: Run, kind: str) -> ScoreCache:
         ArtifactError: They are damaged.
         DataError: The images of the run are missing or malformed.
     """
-    about = {
+    return ScoreCache(run.path / EVALUATIONS, kind, subject_of(run), run.space)
+
+
+def subject_of(run: Run) -> dict[str, JsonValue]:
+    """Return all that decides a run's scores, but for how they are found and the architecture.
+
+    Raises:
+        DataError: The images of the run are missing or malformed.
+    """
+    return {
         "supernet": run.fingerprint,
         "data": run.data_fingerprint,
         "schedule": "one-shot",
         **run.calibration,
         "versions": {"fedsup-deploy": __version__, "torch": metadata.version("torch")},
     }
-    return ScoreCache(run.path / EVALUATIONS, kind, about, run.space)
 
 
 class _Evaluation:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,25 +18,26 @@ from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.pipeline.accuracy_file import StoredPredictor, load_predictor
-from fedsup_deploy.pipeline.runs import ACCURACY, Run, newest_run, open_run
+from fedsup_deploy.pipeline.runs import ACCURACY, EVALUATIONS, Run, newest_run, open_run
 from fedsup_deploy.pipeline.scoring import CLIENTS, open_scorer
 from fedsup_deploy.registry import nearest
 from fedsup_deploy.searchers.methods.choice import AUTO, open_search
 from fedsup_deploy.searchers.objective import effective_limits
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
-from fedsup_deploy.searchers.problem import pose
+from fedsup_deploy.searchers.problem import Problem, pose
 from fedsup_deploy.searchers.recording import check_fleet, record
-from fedsup_deploy.searchers.result import SCHEMA, AccuracyModel, NamedHash, SearchResult, load_result
+from fedsup_deploy.searchers.result import SCHEMA, AccuracyModel, NamedHash, SearchedRun, SearchResult, load_result
 from fedsup_deploy.searchers.scoring.cache import MEASURED
-from fedsup_deploy.searchers.scoring.predictor import AccuracyPredictor
+from fedsup_deploy.searchers.scoring.known import KnownAccuracy
 from fedsup_deploy.searchers.scoring.score import Score, Scores
 from fedsup_deploy.searchers.searcher import Evaluate, run_searches
 from fedsup_deploy.space.plan import IntArray
 
 RESULT = "search.json"
 PREDICTED = "predicted"
-#: Where the accuracies of a search can come from; `auto` is predicted where the run has a predictor, else measured.
+#: Where the accuracies of a search can come from. `predicted` is measured where the run holds a score; `auto` is that
+#: where the run has a predictor, else measured.
 ACCURACIES: Final = (AUTO, MEASURED, CLIENTS, PREDICTED)
 
 
@@ -103,24 +105,27 @@ def _search(request: SearchRequest, targets: Sequence[Target], run: Run, out: Pa
     """Search, and write the result to a place that is held. Returns its document."""
     started = time.perf_counter()
     kind, stored = accuracy_source(run, request.accuracy)
-    asked = _digest(request, targets, run, kind, stored)
+    known = None if stored is None else stored.known(run.path / EVALUATIONS)
+    asked = _digest(request, targets, run, kind, known)
     if request.resume and (finished := _finished(out, asked)) is not None:
         return finished
-    predictor = None if stored is None else stored.predictor()
-    problems = pose(make_pool(run.space, request.seed), targets, log, predictor)
+    problems = pose(make_pool(run.space, request.seed), targets, log, known)
+    if stored is not None and _all_measured(problems):
+        # Nothing is predicted, so it is a search like any other for which the run holds all scores.
+        kind, stored = stored.findings.measured_by, None
     check_fleet(problems, request.max_artifacts)
     searches = [open_search(problem, request.method, request.evaluations, request.seed) for problem in problems]
     _check_out(out)
     # Taken now: what is evaluated is what the file holds at the start.
-    lineage = NamedHash(name=run.path.resolve().name, hash=run.fingerprint)
-    evaluation = open_evaluation(run, kind, log) if predictor is None else _open_prediction(predictor)
+    searched = _searched(run, out)
+    evaluation = open_evaluation(run, kind, log) if known is None else _open_known(known, is_measured=stored is None)
     with files.marked(_unfinished(out), asked):
         with evaluation as evaluate:
             outcomes = run_searches(searches, evaluate)
         results, fleet = record(outcomes, request.max_artifacts)
         result = SearchResult(
             schema=SCHEMA,
-            run=lineage,
+            run=searched,
             space=NamedHash(name=run.space.name, hash=files.sha256_of(run.space.to_dict())),
             request=asked,
             seed=request.seed,
@@ -151,7 +156,7 @@ def accuracy_source(run: Run, accuracy: str) -> tuple[str, StoredPredictor | Non
         return accuracy, None
     if not path.exists():
         raise ArtifactError(f"no accuracy predictor in {run.path}; make it: fedsup-deploy fit-accuracy {run.path}")
-    return accuracy, load_predictor(path, run.space, run.fingerprint, files.sha256_of(run.calibration))
+    return accuracy, load_predictor(path, run.space, run.fingerprint, run.calibration)
 
 
 @contextlib.contextmanager
@@ -185,8 +190,17 @@ def open_evaluation(run: Run, kind: str, log: EventLog) -> Iterator[Evaluate]:
 
 
 @contextlib.contextmanager
-def _open_prediction(predictor: AccuracyPredictor) -> Iterator[Evaluate]:
-    yield lambda genes_KG, _: Scores(predictor.predict(genes_KG))
+def _open_known(known: KnownAccuracy, *, is_measured: bool) -> Iterator[Evaluate]:
+    """Yield what finds scores without evaluating anything; `is_measured` where nothing needs a prediction."""
+    yield lambda genes_KG, _: known.measured(genes_KG) if is_measured else known.scores(genes_KG)
+
+
+def _all_measured(problems: Sequence[Problem]) -> bool:
+    """Return whether every architecture that fits one of the devices was measured."""
+    return all(
+        problem.pool.is_complete and problem.known is not None and bool(problem.known.is_measured(problem.genes).all())
+        for problem in problems
+    )
 
 
 def target_for(profile: DeviceProfile, limits: Mapping[str, float], risk: float | None = None) -> Target:
@@ -252,9 +266,7 @@ def _check(request: SearchRequest) -> None:
         raise ConfigError(f"unknown accuracy {request.accuracy!r}{nearest(str(request.accuracy), ACCURACIES)}")
 
 
-def _digest(
-    request: SearchRequest, targets: Sequence[Target], run: Run, kind: str, stored: StoredPredictor | None
-) -> str:
+def _digest(request: SearchRequest, targets: Sequence[Target], run: Run, kind: str, known: KnownAccuracy | None) -> str:
     """Return the SHA-256 of all that decides what a search finds."""
     return files.sha256_of(
         {
@@ -263,13 +275,21 @@ def _digest(
             "limits": [target.limits.given() for target in targets],
             "method": request.method,
             "accuracy": kind,
-            "predictor": None if stored is None else files.sha256(run.path / ACCURACY),
+            "predictor": None if known is None else files.sha256(run.path / ACCURACY),
+            "measured": None if known is None else files.sha256_of(known.to_list()),
             "evaluations": request.evaluations,
             "risk": request.risk,
             "max_artifacts": request.max_artifacts,
             "seed": request.seed,
         }
     )
+
+
+def _searched(run: Run, out: Path) -> SearchedRun:
+    """Return what a result says of its run. The way to it is relative: it lasts where both are moved together."""
+    folder = run.path.resolve()
+    path = os.path.relpath(folder, out.parent.resolve())
+    return SearchedRun(name=folder.name, hash=run.fingerprint, rounds=run.rounds, path=path)
 
 
 def _unfinished(out: Path) -> Path:

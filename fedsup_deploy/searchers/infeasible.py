@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from fedsup_deploy.errors import InfeasibleError
-from fedsup_deploy.searchers.objective import FloatArray, violations
+from fedsup_deploy.searchers.objective import FloatArray, rounded_up, violations
 from fedsup_deploy.searchers.pool import Pool
 from fedsup_deploy.searchers.pricing import Prices, Target
 from fedsup_deploy.space.plan import BoolArray
@@ -105,10 +105,10 @@ def _limit(name: str, target: Target) -> str:
 
 
 def _price(name: str, price: float, limit: float) -> str:
-    """Return a price in four digits, or in as many more as show that it is not its limit."""
+    """Return a price in four digits, rounded up, or in as many more as show on which side of its limit it is."""
     if name in _COUNTS:
         return _exact(name, price)
-    texts = (f"{price:.{digits}g}" for digits in range(4, 17))
+    texts = (f"{rounded_up(price, digits):.{digits}g}" for digits in range(4, 17))
     return next((text for text in texts if price == limit or (float(text) > limit) == (price > limit)), repr(price))
 
 

@@ -6,6 +6,7 @@ Shapes: N architectures, K candidates, M objectives, U different rows.
 import dataclasses
 import math
 from collections.abc import Callable, Container, Mapping
+from decimal import ROUND_CEILING, Context
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +80,11 @@ def effective_limits(profile: DeviceProfile, requested: Mapping[str, float]) -> 
                 "search without this limit and measure the energy on the device"
             )
     return Limits(**{**profile.limits.model_dump(), **requested})
+
+
+def rounded_up(price: float, digits: int = 4) -> float:
+    """Return a price in so many digits, for people, never below what it is: what they read is met if made a limit."""
+    return float(Context(prec=digits, rounding=ROUND_CEILING).create_decimal(repr(float(price))))
 
 
 def violations(prices: Mapping[str, FloatArray], limits: Limits) -> FloatArray:

@@ -14,7 +14,7 @@ from fedsup_deploy.searchers.infeasible import explain_infeasible
 from fedsup_deploy.searchers.objective import within
 from fedsup_deploy.searchers.pool import Pool
 from fedsup_deploy.searchers.pricing import Prices, Target, price
-from fedsup_deploy.searchers.scoring.predictor import AccuracyPredictor
+from fedsup_deploy.searchers.scoring.known import KnownAccuracy
 from fedsup_deploy.space.plan import BoolArray, IntArray
 
 
@@ -27,8 +27,8 @@ class Problem:
         pool: What was priced.
         feasible_F: Rows of the pool within all limits and without unsupported layers, ascending; at least one.
         prices: Of these, on the device.
-        predictor: Predicts the accuracy of any architecture, where that is what the search maximises; None where
-            accuracy is measured.
+        known: The accuracy of any architecture, measured or predicted, where no more is to be measured; None where
+            accuracy is found by measuring.
         on_step: Called with (steps done, steps in all) by a searcher that works long before its first proposal.
     """
 
@@ -36,7 +36,7 @@ class Problem:
     pool: Pool
     feasible_F: IntArray
     prices: Prices
-    predictor: AccuracyPredictor | None = None
+    known: KnownAccuracy | None = None
     on_step: Callable[[int, int], None] | None = None
 
     @property
@@ -60,16 +60,14 @@ def is_feasible(prices: Prices, target: Target) -> BoolArray:
     return within(prices.by_limit(), target.limits) & prices.is_supported
 
 
-def pose(
-    pool: Pool, targets: Sequence[Target], log: EventLog, predictor: AccuracyPredictor | None = None
-) -> list[Problem]:
+def pose(pool: Pool, targets: Sequence[Target], log: EventLog, known: KnownAccuracy | None = None) -> list[Problem]:
     """Return the problem of each target.
 
     Args:
         pool: What to price.
         targets: The devices.
         log: Gets `pricing` and, from searchers that take steps, `step` events.
-        predictor: As of `Problem`.
+        known: As of `Problem`.
 
     Raises:
         InfeasibleError: Nothing fits one of the devices; the message explains the first and names the others.
@@ -84,7 +82,7 @@ def pose(
     problems, misfits = [], []
     for target, prices in zip(targets, price(pool.space, pool.genes_NG, targets, on_priced), strict=True):
         feasible_F = np.flatnonzero(is_feasible(prices, target))
-        problems.append(Problem(target, pool, feasible_F, prices.take(feasible_F), predictor, on_step))
+        problems.append(Problem(target, pool, feasible_F, prices.take(feasible_F), known, on_step))
         if not len(feasible_F):
             misfits.append((target, prices))
     if misfits:

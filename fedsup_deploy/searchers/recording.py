@@ -25,6 +25,7 @@ from fedsup_deploy.space.search_space import SearchSpace
 _ERROR_FIELDS: Final = set(PredictorError.model_fields)
 _MEASURED: Final = "the accuracy measured on held-out images"
 _PREDICTED: Final = "the accuracy predictor"
+_MIXED: Final = "the accuracy measured on held-out images, of what was not measured the accuracy predictor,"
 
 
 def record(
@@ -83,12 +84,12 @@ def _device_result(outcome: Outcome, assigned_KG: IntArray) -> DeviceResult:
     kept_K = _kept(outcome, assigned_KG)
     genes_KG = outcome.genes_KG[kept_K]
     (prices,) = price(pool.space, genes_KG, [target])
-    is_predicted = problem.predictor is not None
-    candidates = _candidates(pool.space, genes_KG, outcome.scores.take(kept_K), prices, target, is_predicted)
+    candidates = _candidates(pool.space, genes_KG, outcome.scores.take(kept_K), prices, target)
     front, pick = front_and_pick(candidates)
     has_all = pool.is_complete and len(outcome.genes_KG) == problem.num_feasible
     is_certified = has_all or outcome.search.searcher.proves_optimum
-    accuracy = _PREDICTED if is_predicted else _MEASURED
+    num_measured = int(outcome.scores.is_measured().sum())
+    accuracy = {len(outcome.genes_KG): _MEASURED, 0: _PREDICTED}.get(num_measured, _MIXED)
     return DeviceResult(
         profile=profile_record(target.profile),
         method=outcome.search.method,
@@ -98,6 +99,7 @@ def _device_result(outcome: Outcome, assigned_KG: IntArray) -> DeviceResult:
         num_priced=len(pool.genes_NG),
         num_feasible=problem.num_feasible,
         num_evaluated=len(outcome.genes_KG),
+        num_measured=num_measured,
         limits=target.limits.given(),
         risk=target.risk,
         not_checked=target.limits.not_checked(prices.by_limit()),
@@ -110,9 +112,7 @@ def _device_result(outcome: Outcome, assigned_KG: IntArray) -> DeviceResult:
 
 def _kept(outcome: Outcome, assigned_KG: IntArray) -> IntArray:
     """Return the rows of an outcome that its record keeps: measured ones all, of predicted ones the best."""
-    problem = outcome.search.problem
-    if problem.predictor is None:
-        return np.arange(len(outcome.genes_KG))
+    problem, is_measured_K = outcome.search.problem, outcome.scores.is_measured()
     (prices,) = price(problem.pool.space, outcome.genes_KG, [problem.target])
     front_F = objective.front(outcome.scores.objectives(prices.latency_ms))
     best = objective.pick(
@@ -121,7 +121,7 @@ def _kept(outcome: Outcome, assigned_KG: IntArray) -> IntArray:
         prices.latency_ms,
     )
     assigned = np.flatnonzero(np.isin(row_keys(outcome.genes_KG), row_keys(assigned_KG)))
-    return np.unique(np.concatenate([front_F, [best], assigned])).astype(np.int64)
+    return np.unique(np.concatenate([np.flatnonzero(is_measured_K), front_F, [best], assigned])).astype(np.int64)
 
 
 def _fleet_choices(outcomes: Sequence[Outcome]) -> tuple[list[FleetChoice], IntArray]:
@@ -166,9 +166,9 @@ def _too_few(max_artifacts: int, where: str, names: Sequence[str], fewest: int) 
 
 
 def _candidates(
-    space: SearchSpace, genes_KG: IntArray, scores: Scores, prices: Prices, target: Target, is_predicted: bool
+    space: SearchSpace, genes_KG: IntArray, scores: Scores, prices: Prices, target: Target
 ) -> tuple[Candidate, ...]:
-    bounds = target.interval(prices.latency_ms)
+    bounds, is_measured_K = target.interval(prices.latency_ms), scores.is_measured()
     candidates = []
     for index, genes in enumerate(genes_KG):
         architecture, accuracy = space.decode(genes), float(scores.accuracy_K[index])
@@ -176,8 +176,8 @@ def _candidates(
             Candidate(
                 arch_id=architecture.arch_id,
                 architecture=architecture.to_dict(),
-                accuracy=None if is_predicted else accuracy,
-                accuracy_predicted=accuracy if is_predicted else None,
+                accuracy=accuracy if is_measured_K[index] else None,
+                accuracy_predicted=None if is_measured_K[index] else accuracy,
                 worst_decile=_at(scores.worst_decile_K, index),
                 latency_ms_predicted=float(prices.latency_ms[index]),
                 latency_interval_ms=None if bounds is None else (float(bounds[0][index]), float(bounds[1][index])),

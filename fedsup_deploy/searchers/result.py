@@ -58,6 +58,15 @@ class NamedHash(_Record):
     """SHA-256 of its content."""
 
 
+class SearchedRun(NamedHash):
+    """The training run that was searched: its folder's name, and the SHA-256 of its supernet."""
+
+    rounds: Count | None = None
+    """Rounds it was trained for; null in older files."""
+    path: Text | None = None
+    """Its folder, relative to that of this file; null in older files."""
+
+
 class Candidate(_Record):
     """An evaluated architecture."""
 
@@ -143,7 +152,9 @@ class DeviceResult(_Record):
     num_feasible: Count
     """Those of them within all limits."""
     num_evaluated: Count
-    """Those whose accuracy was found: measured or predicted, as the candidates say."""
+    """Those whose accuracy is known: measured or predicted, as the candidates say."""
+    num_measured: Annotated[int, Field(ge=0)] | None = None
+    """Those of them whose accuracy was measured; null in older files."""
     limits: dict[str, Positive]
     """The limits in force, by name."""
     risk: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -152,7 +163,7 @@ class DeviceResult(_Record):
     not_checked: tuple[str, ...]
     """Names of limits that could not be checked, as the profile has no model of them."""
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
-    """All that was measured, in the order of evaluation. Of predicted accuracies only the front is kept, and what a
+    """All that was measured, in the order of evaluation. Of what was predicted only the front is kept, and what a
     fleet was assigned."""
     front: tuple[ArchId, ...]
     """The candidates that none beats in accuracy, worst decile if known, and predicted latency, fastest first."""
@@ -187,7 +198,10 @@ class DeviceResult(_Record):
         arch_ids = [candidate.arch_id for candidate in self.candidates]
         if len(set(arch_ids)) != len(arch_ids):
             raise ValueError("candidates: got one twice, expected each once")
-        is_measured = self.candidates[0].accuracy is not None
+        num_measured = sum(candidate.accuracy is not None for candidate in self.candidates)
+        if self.num_measured not in (None, num_measured):
+            raise ValueError(f"num_measured: got {self.num_measured}, expected {num_measured}, as of the candidates")
+        is_measured = self.num_measured is None and num_measured > 0
         if len(arch_ids) > self.num_evaluated or (is_measured and len(arch_ids) < self.num_evaluated):
             raise ValueError(f"num_evaluated: got {self.num_evaluated}, expected {len(arch_ids)} candidates")
         if self.certified != (self.certified_relative_to is not None):
@@ -206,8 +220,8 @@ class AccuracyModel(_Record):
     """Where the accuracies of a search come from."""
 
     kind: Literal["measured", "clients", "predicted"]
-    """`measured`: on the validation images. `clients`: by the clients, on images they hold out. `predicted`: from
-    architectures measured before."""
+    """`measured`: on the validation images. `clients`: by the clients, on images they hold out. `predicted`: of those
+    that were not measured before, from those that were."""
     fitted_on: Literal["measured", "clients"] | None = None
     """What a predictor was fitted on; null without one."""
     predictor: Text | None = None
@@ -254,8 +268,8 @@ class SearchResult(_Record):
 
     schema_version: Literal[1] = Field(SCHEMA, alias="schema")
     """Version of this file format."""
-    run: NamedHash
-    """The training run: its folder's name, and the SHA-256 of its supernet."""
+    run: SearchedRun
+    """The training run."""
     space: NamedHash
     """The search space, with the channels and classes of the run's data."""
     request: Sha256 | None = None

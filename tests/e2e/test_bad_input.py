@@ -455,6 +455,18 @@ CASES = {
         OUTPUT,
         ("supernet.safetensors", "holds no search", "--out another name"),
     ),
+    "subnet beyond the limits of the device": Case(
+        "export runs/digits --arch largest --profile mine-profile.yaml --out made",
+        INFEASIBLE,
+        ("exceeds the limits", "latency_ms is", "(limit 0.1)", "--over-limit"),
+        profile("limits", value={"latency_ms": 0.1}),
+    ),
+    "search whose run is elsewhere": Case(
+        "export --search moved.json --out made",
+        ARTIFACT,
+        ("moved.json", "its run 'digits' is not at", "--run RUN"),
+        lambda folder: shutil.copy(folder / "runs/digits/search.json", folder / "moved.json"),
+    ),
     "search with other costs than its subnet": Case(
         EXPORT,
         ARTIFACT,
@@ -545,6 +557,11 @@ CASES = {
     ),
     "folder that is no bundle": Case("verify runs", ARTIFACT, ("runs", "manifest.json")),
     "measuring what is no model": Case("measure mine.yaml", ARTIFACT, ("mine.yaml", ".onnx")),
+    "profile of another device": Case(
+        "measure {bundle} --save-to-profile",
+        CONFIG,
+        ("profile jetson-nano: got a measurement on", "expected one on 4x Cortex-A57"),
+    ),
     "measuring half a model": Case(
         "measure {bundle}/model.onnx", ARTIFACT, ("model.onnx",), in_bundle(cut("model.onnx"))
     ),

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import shutil
 import subprocess
 import sys
 import venv
@@ -112,6 +113,27 @@ def test_a_person_reads_the_pick_and_what_its_prediction_is_worth(workshop, sear
     for word in ("jetson-nano", found["pick"], "latency_ms <= 3.5", "not measured", "table.json"):
         assert word in ended.out
     assert "evaluation 3/3" in ended.err
+
+
+def test_where_everything_is_measured_a_search_predicts_nothing(workshop, shell_in, tmp_path):
+    """Of a space of 128 subnets all are measured; the run is the newest, and named."""
+    shutil.copytree(workshop.folder / "runs" / "digits", tmp_path / "runs" / "digits")
+    shell = shell_in(tmp_path)
+    fitted = shell.run("fit-accuracy")
+    assert fitted.exit_code == 0, fitted.err
+    assert "run: runs/digits (3 rounds)" in fitted.out
+    assert "every subnet is measured" in fitted.out
+    assert "measure more" not in fitted.out
+    words = ["search", "--profile", "jetson-nano", "--max-latency-ms", "0.7"]
+    shown = shell.run(*words)
+    assert "run: runs/digits (3 rounds)" in shown.out
+    assert "predicted (" not in shown.out
+    auto, measured = shell.json(*words), shell.json(*words, "--accuracy", "measured", "--out", "measured.json")
+    assert auto["accuracy_model"] == measured["accuracy_model"]
+    assert auto["results"][0]["pick"] == measured["results"][0]["pick"]
+    assert auto["results"][0]["certified_relative_to"] == measured["results"][0]["certified_relative_to"]
+    made = shell.json("export", "--search", "measured.json")["bundles"]
+    assert [bundle["arch_id"] for bundle in made] == [measured["results"][0]["pick"]]
 
 
 def test_a_bundle_has_every_file_its_manifest_lists(bundle, exported):

@@ -19,7 +19,7 @@ from fedsup_deploy.cli.main import main
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.device.building.assemble import device_facts
 from fedsup_deploy.device.profile import load_profile
-from fedsup_deploy.errors import ArtifactError, ConfigError, GateError, OutputError
+from fedsup_deploy.errors import ArtifactError, ConfigError, GateError, InfeasibleError, OutputError
 from fedsup_deploy.events import read_events
 from fedsup_deploy.export.onnx import OnnxExporter
 from fedsup_deploy.pipeline.deployment import deploy
@@ -258,16 +258,71 @@ def test_a_profile_that_changed_since_the_search_is_refused(run, mine, tmp_path)
         export(picks(found, tmp_path / "out", profiles=(str(mine),)))
 
 
+def test_a_subnet_beyond_the_limits_is_exported_only_if_asked_for(run, mine, tmp_path):
+    """By a limit on latency and one on memory; its bundle says so wherever one looks."""
+    document = yaml.safe_load(mine.read_text(encoding="utf-8"))
+    mine.write_text(yaml.safe_dump({**document, "limits": {"latency_ms": 0.7, "storage_mib": 5.0}}, sort_keys=False))
+    request = named(run, "largest", tmp_path / "out", profiles=(str(mine),))
+    with pytest.raises(InfeasibleError, match=r"exceeds the limits of mine: latency_ms is .* \(limit 0\.7\); search"):
+        export(request)
+    assert not (tmp_path / "out").exists()
+    (made,) = export(dataclasses.replace(request, over_limit=True))["bundles"]
+    assert made["exceeded_limits"] == ["latency_ms"]
+    folder = Path(made["folder"])
+    limits = load_manifest(folder).limits
+    assert {name: record.is_exceeded for name, record in limits.items()} == {"latency_ms": True, "storage_mib": False}
+    assert limits["latency_ms"].cost == made["latency_ms_predicted"] > limits["latency_ms"].limit == 0.7
+    assert "**Over the limits of mine:** latency_ms is" in (folder / "MODEL_CARD.md").read_text("utf-8").splitlines()[2]
+    assert verify(folder)["exceeded_limits"] == ["latency_ms"]
+    assert inspect(folder)["limits"]["latency_ms"]["is_exceeded"] is True
+
+
+def test_the_limits_of_a_bundle_are_those_of_its_search(run, tmp_path):
+    search(SearchRequest(["x86-laptop"], run, {"macs": 400_000.0}, method="random", evaluations=EVALUATIONS))
+    (made,) = export(picks(run / "search.json", tmp_path / "out"))["bundles"]
+    limits = load_manifest(Path(made["folder"])).limits
+    assert limits["macs"].limit == 400_000
+    assert (made["exceeded_limits"], "Over the limits" in (Path(made["folder"]) / "MODEL_CARD.md").read_text()) == (
+        [],
+        False,
+    )
+
+
 def test_a_search_goes_with_its_run_wherever_that_was_moved(run, tmp_path, monkeypatch):
     found = searching(run, "x86-laptop")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     moved = shutil.move(run, tmp_path / "runs" / "small")
+    assert export(picks(Path(moved) / found.name, tmp_path / "out"))["bundles"]
     aside = shutil.copy(Path(moved) / found.name, tmp_path / "elsewhere.json")
-    assert export(picks(Path(aside), tmp_path / "out"))["bundles"]
-    shutil.move(moved, tmp_path / "gone")
-    with pytest.raises(ArtifactError, match="its run 'small' is neither beside it nor below runs/"):
+    with pytest.raises(ArtifactError, match=r"its run 'small' is not at .*; name it with --run RUN"):
         export(picks(Path(aside), tmp_path / "out"))
+    assert export(picks(Path(aside), tmp_path / "out", run=Path(moved)))["bundles"]
+
+
+def test_a_search_written_elsewhere_finds_its_run(run, tmp_path, monkeypatch):
+    """Whatever the working folder, and through a link to the file."""
+    out = tmp_path / "searches" / "deep" / "found.json"
+    out.parent.mkdir(parents=True)
+    search(SearchRequest(["x86-laptop"], run, method="random", evaluations=EVALUATIONS, out=out))
+    assert json.loads(out.read_text(encoding="utf-8"))["run"]["path"] == "../../small"
+    (tmp_path / "link.json").symlink_to(out)
+    monkeypatch.chdir(tmp_path / "searches")
+    assert export(picks(tmp_path / "link.json", tmp_path / "out"))["bundles"]
+
+
+def test_a_run_that_is_not_the_one_searched_is_refused(run, trained, tmp_path):
+    found = searching(run, "x86-laptop")
+    other = Path(shutil.copytree(trained, tmp_path / "other"))
+    arrays, document = weights.read_arrays(other / SUPERNET, "supernet")
+    arrays[min(arrays)] += 1
+    weights.write_arrays(other / SUPERNET, "supernet", arrays, document)
+    with pytest.raises(ArtifactError, match=r"got another supernet at .*other than that of its run 'small'"):
+        export(picks(found, tmp_path / "out", run=other))
+    text = found.read_text(encoding="utf-8").replace('"path": "."', '"path": null')
+    found.write_text(text, encoding="utf-8")
+    with pytest.raises(ArtifactError, match="says not where its run 'small' is; name it with --run RUN"):
+        export(picks(found, tmp_path / "out"))
 
 
 def test_whether_the_limit_is_met_is_said_where_the_device_is_this_machine(run, mine, tmp_path):

@@ -27,6 +27,7 @@ from fedsup_deploy.pipeline.searching import SearchRequest, search
 from fedsup_deploy.pipeline.training import train
 from fedsup_deploy.searchers.result import load_result
 from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.space.cost import costs
 from fedsup_deploy.space.search_space import SearchSpace
 
 CONFIG = """
@@ -77,7 +78,7 @@ def test_the_result_is_returned_and_written_into_the_run(run: Path, searched: An
     written = json.loads((run / "search.json").read_text(encoding="utf-8"))
     assert {**written, "out": out} == document
     assert load_result(run / "search.json").to_dict() == written
-    assert written["run"] == {"name": "brief", "hash": files.sha256(run / SUPERNET)}
+    assert written["run"] == {"name": "brief", "hash": files.sha256(run / SUPERNET), "rounds": 1, "path": "."}
     assert written["space"]["hash"] == files.sha256_of(open_run(run).space.to_dict())
     assert str(run.parent) not in json.dumps(written)
 
@@ -116,7 +117,10 @@ def test_again_it_finds_the_same(request_of: SearchRequest, searched: Any, tmp_p
     again = search(dataclasses.replace(request_of, out=tmp_path / "new" / "again.json"))
     assert again.pop("out") == str(tmp_path / "new" / "again.json")
     first = {key: value for key, value in searched[0].items() if key != "out"}
-    assert without_seconds(again) == without_seconds(first)
+    # From another place the way to the run is another.
+    assert (tmp_path / "new" / again["run"].pop("path")).resolve() == request_of.run.resolve()
+    assert {**first["run"], **again["run"]} == first["run"]
+    assert without_seconds({**again, "run": first["run"]}) == without_seconds(first)
 
 
 def test_paths_may_be_text_in_python(run: Path, searched: Any, tmp_path: Path) -> None:
@@ -205,7 +209,8 @@ def predicting(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 def test_fitting_says_how_good_every_kind_is(predicting: Any) -> None:
     own, made, events = predicting
     assert made["out"] == str(own / ACCURACY)
-    assert made["num_measured"] == 24
+    assert (made["num_measured"], made["num_architectures"]) == (24, 128)
+    assert (made["run"], made["rounds"]) == (str(own), 1)
     kinds = registry.names("accuracy")
     assert list(made["cross_validation"]) == kinds
     assert made["cross_validation"][made["predictor"]]["mae"] == min(
@@ -218,10 +223,10 @@ def test_fitting_says_how_good_every_kind_is(predicting: Any) -> None:
     assert progress == {"evaluation": list(range(1, 25)), "predictor": list(range(1, len(kinds) + 1))}
 
 
-def about(folder: Path) -> tuple[SearchSpace, str, str]:
-    """Return what a predictor of a run must be about: its space, and the hashes of its supernet and calibration."""
+def about(folder: Path) -> tuple[SearchSpace, str, dict[str, Any]]:
+    """Return what a predictor of a run must be about: its space, the hash of its supernet, and its calibration."""
     run = open_run(folder)
-    return run.space, files.sha256(folder / SUPERNET), files.sha256_of(run.calibration)
+    return run.space, files.sha256(folder / SUPERNET), run.calibration
 
 
 def test_a_predictor_is_fitted_to_what_evaluate_measures(predicting: Any) -> None:
@@ -258,16 +263,60 @@ def test_predicted_search_finds_the_best_prediction(predicting: Any, tmp_path: P
         zip([space.decode(genes).arch_id for genes in space.enumerate_genes()], stored.listed_N, strict=True)
     )
     assert result["method"] == "exact"
-    assert result["certified_relative_to"] == "the accuracy predictor and the profile's latency model"
+    assert result["certified_relative_to"] == (
+        "the accuracy measured on held-out images, of what was not measured the accuracy predictor, "
+        "and the profile's latency model"
+    )
     assert result["num_evaluated"] == result["num_feasible"] > len(result["candidates"])
-    assert result["front"] == [each["arch_id"] for each in sorted(result["candidates"], key=latency)]
+    measured = measured_in(own)
     for candidate in result["candidates"]:
-        assert candidate["accuracy"] is None
-        assert candidate["accuracy_predicted"] == predicted[candidate["arch_id"]]
+        arch_id = candidate["arch_id"]
+        expected = (measured[arch_id], None) if arch_id in measured else (None, predicted[arch_id])
+        assert (candidate["accuracy"], candidate["accuracy_predicted"]) == expected
+    assert 0 < result["num_measured"] < len(result["candidates"])
     model = found["accuracy_model"]
     assert (model["kind"], model["fitted_on"], model["predictor"]) == ("predicted", "measured", made["predictor"])
     assert (model["num_measured"], model["hash"]) == (24, files.sha256(own / ACCURACY))
     assert {name: model[name] for name in ("kendall_tau", "mae")} == made["held_out"]
+
+
+def test_where_all_that_fits_is_measured_nothing_is_predicted(predicting: Any, tmp_path: Path) -> None:
+    """What another search measured since counts as well. Then the pick is that of a measured search, and says so."""
+    own = Path(shutil.copytree(predicting[0], tmp_path / "brief"))
+    space = open_run(own).space
+    limit = float(np.sort(costs(space, space.enumerate_genes()).num_macs)[11])
+    request = SearchRequest(["jetson-nano"], own, {"macs": limit}, out=tmp_path / "found.json")
+    before = search(request)
+    assert before["accuracy_model"]["kind"] == "predicted"
+    measured = search(dataclasses.replace(request, accuracy="measured"))
+    after = search(request)
+    assert after["accuracy_model"] == measured["accuracy_model"]
+    assert without_seconds(after["results"]) == without_seconds(measured["results"])
+    assert after["results"][0]["certified_relative_to"].startswith("the accuracy measured on held-out images and")
+    with pytest.raises(ConfigError, match="it is of another search"):
+        search(dataclasses.replace(request, resume=True, seed=1))
+
+
+def test_what_was_measured_counts_without_the_folder_of_scores(predicting: Any, tmp_path: Path) -> None:
+    """The predictor's file holds what it was fitted to."""
+    own = Path(shutil.copytree(predicting[0], tmp_path / "brief"))
+    request = SearchRequest(["jetson-nano"], own, {"macs": 400_000.0}, out=tmp_path / "found.json")
+    stored = load_predictor(own / ACCURACY, open_run(own).space, files.sha256(own / SUPERNET))
+    shutil.rmtree(own / EVALUATIONS)
+    (result,) = search(request)["results"]
+    kept = {each["arch_id"]: each["accuracy"] for each in result["candidates"] if each["accuracy"] is not None}
+    measured = dict(
+        zip([stored.space.decode(genes).arch_id for genes in stored.genes_TG], stored.accuracy_T, strict=True)
+    )
+    assert kept
+    assert kept.items() <= measured.items()
+
+
+def measured_in(run: Path) -> dict[str, float]:
+    """Accuracies by arch_id, as the run's folder has them."""
+    [kept] = (run / EVALUATIONS).glob("measured-*.jsonl")
+    entries = [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()[1:]]
+    return {entry["arch_id"]: entry["accuracy"] for entry in entries}
 
 
 def latency(candidate: dict[str, Any]) -> float:

@@ -175,3 +175,34 @@ def test_prices_do_not_depend_on_what_else_is_priced(model: str, monkeypatch: py
     (chunked,) = price(space, genes_NG, [target])
     for name, values in whole.by_limit().items():
         assert chunked.by_limit()[name].tolist() == values.tolist(), name
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_the_same_work_in_other_layers_takes_the_same_time(data: st.DataObject) -> None:
+    """As many layers of each kind, and as many MACs and elements in all of them together, but divided otherwise."""
+    model = data.draw(st.sampled_from(["roofline", "calibrated roofline", "fitted"]))
+    predictor = target_of(model, shipped("digits"), np.empty(0)).predictor
+    numbers = rng.generator(data.draw(Seeds))
+    ops = tuple(numbers.choice(["conv", "pointwise", "depthwise"], 12))
+    # So few elements that every layer waits for its MACs.
+    macs_2L = numbers.integers(10_000, 10**7, (1, 12)).repeat(2, axis=0)
+    moved_2L = numbers.integers(1, 9, (1, 12)).repeat(2, axis=0)
+    for op in set(ops):
+        of_op = [index for index, each in enumerate(ops) if each == op]
+        for work_2L, least in ((macs_2L, 9_000), (moved_2L, 1)):
+            given_up = numbers.integers(0, work_2L[1, of_op].min() - least + 1)
+            work_2L[1, of_op[0]] -= given_up
+            work_2L[1, of_op[-1]] += given_up
+    layers = LayerCosts(ops, np.ones((2, 12), np.bool_), macs_2L, moved_2L)
+    first, second = predictor.latency(predictor.terms(layers), None)
+    assert first == second
+
+
+@pytest.mark.parametrize("profile", resources.shipped_names("profiles"))
+def test_no_latencies_of_a_space_differ_by_rounding_alone(profile: str) -> None:
+    """What is equal by the profile's costs is equal in every digit, so that ties are ties."""
+    space, known = shipped("fedsup-mobilenet"), load_profile(profile)
+    (prices,) = price(space, space.enumerate_genes(), [Target(known, Limits(), predictor_for(known), lambda _: None)])
+    different = np.unique(prices.latency_ms)
+    assert (np.diff(different) > 1e-9 * different[1:]).all()

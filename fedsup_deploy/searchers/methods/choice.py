@@ -31,9 +31,9 @@ def open_search(problem: Problem, method: str, evaluations: int | None, seed: in
 def auto_method(problem: Problem, evaluations: int | None) -> str:
     """Return `exact` where the best can be proven with the evaluations there are, else `evolution`.
 
-    A predicted accuracy costs next to nothing, so that everything in a listed space can have one.
+    An accuracy that is known or predicted costs nothing, so that everything in a listed space can have one.
     """
     if not problem.pool.is_complete:
         return "exact" if is_provable(problem) else "evolution"
-    affordable = DEFAULT_EVALUATIONS if problem.predictor is None else problem.num_feasible
+    affordable = DEFAULT_EVALUATIONS if problem.known is None else problem.num_feasible
     return "exact" if problem.num_feasible <= (affordable if evaluations is None else evaluations) else "evolution"

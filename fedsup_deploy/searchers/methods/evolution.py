@@ -39,7 +39,7 @@ Objectives = Callable[[IntArray, FloatArray], FloatArray]
 class EvolutionSearcher:
     """Proposes what evolution on a prediction finds most promising.
 
-    Where the accuracy that is searched for is itself a prediction, there is nothing to learn: evolution runs once.
+    Where nothing more is to be measured, there is nothing to learn: evolution runs once on what is known.
 
     Args:
         problem: What is feasible.
@@ -77,8 +77,8 @@ class EvolutionSearcher:
         """Return what to evaluate before anything more can be learnt, shape (K, G)."""
         problem = self._problem
         generator = rng.generator(self._seed, "search", "turn", self._turn)
-        if problem.predictor is not None:
-            return self._best_new([problem.predictor], left, generator) if self._turn == 1 else self._known_KG[:0]
+        if problem.known is not None:
+            return self._best_new([problem.known], left, generator) if self._turn == 1 else self._known_KG[:0]
         if self._scores is None:
             count = min(left, max(_PER_TURN, round(self.budget * _FIRST_SHARE)))
             return problem.genes[_spread(problem, count, generator)]

@@ -1,18 +1,23 @@
 """Search whose pick and front are proven: nothing feasible in the space is better, under the models it is given."""
 
+import numpy as np
+
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.searchers.problem import Problem
 from fedsup_deploy.searchers.scoring.predictor import FittedAccuracy
 from fedsup_deploy.searchers.searcher import FixedOrder
 from fedsup_deploy.searchers.stages.front import AdditiveAccuracy, front_over_stages, is_additive
 from fedsup_deploy.space.plan import IntArray
+from fedsup_deploy.space.sampling import row_keys
 
 
 class ExactSearcher(FixedOrder):
     """Proposes everything feasible in a space that was listed, in its order; in a larger one the front.
 
     The front of a larger space is found stage by stage, where accuracy is predicted by a sum over choices and latency
-    by a sum over layers.
+    by a sum over layers. It is the front of predictions: of an architecture that was measured, the sum knows the
+    prediction only. So all measured ones that fit are proposed with it, and the best is proven only where none of the
+    front was measured: then nothing else is predicted to be better.
 
     Args:
         problem: What is feasible.
@@ -26,14 +31,14 @@ class ExactSearcher(FixedOrder):
 
     def __init__(self, problem: Problem, seed: int, evaluations: int | None) -> None:
         del seed
-        genes_FG = problem.genes if problem.pool.is_complete else _front(problem)
+        genes_FG, is_proven = (problem.genes, True) if problem.pool.is_complete else _front(problem)
         if evaluations is not None and evaluations < len(genes_FG):
             raise ConfigError(
                 f"method exact: got {evaluations:,} evaluations, expected at least {len(genes_FG):,}, one for each "
                 f"architecture that fits {problem.target.profile.name}; allow more, lower a limit or use "
                 "--method evolution"
             )
-        super().__init__(genes_FG, len(genes_FG), proves_optimum=True)
+        super().__init__(genes_FG, len(genes_FG), proves_optimum=is_proven)
 
 
 def is_provable(problem: Problem) -> bool:
@@ -41,19 +46,23 @@ def is_provable(problem: Problem) -> bool:
     return not problem.pool.is_complete and _additive(problem) is not None
 
 
-def _front(problem: Problem) -> IntArray:
-    additive, space = _additive(problem), problem.pool.space
-    if additive is None:
+def _front(problem: Problem) -> tuple[IntArray, bool]:
+    """Return the front of predictions with all measured ones that fit, and whether the best of them is proven."""
+    known, additive, space = problem.known, _additive(problem), problem.pool.space
+    if known is None or additive is None:
         raise ConfigError(
             f"method exact: space {space.name} has {space.num_architectures:,} architectures, too many to list, and "
             "the accuracy is not predicted by ridge regression (fit-accuracy --predictor ridge) or the latency is no "
             "sum over layers; use --method evolution"
         )
-    return front_over_stages(space, problem.target, additive, problem.on_step)
+    front_KG = front_over_stages(space, problem.target, additive, problem.on_step)
+    measured_KG = known.genes_TG[problem.admits(known.genes_TG)[0]]
+    is_proven = not known.is_measured(front_KG).any()
+    return np.concatenate([front_KG, measured_KG[~np.isin(row_keys(measured_KG), row_keys(front_KG))]]), is_proven
 
 
 def _additive(problem: Problem) -> AdditiveAccuracy | None:
-    predictor = problem.predictor
+    predictor = None if problem.known is None else problem.known.predictor
     if not isinstance(predictor, FittedAccuracy) or not is_additive(problem.target):
         return None
     return predictor.additive()

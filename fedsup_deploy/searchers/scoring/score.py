@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +35,12 @@ class Scores:
     Args:
         accuracy_K: As of `Score`.
         worst_decile_K: As of `Score`; None where clients were not asked.
+        is_predicted_K: Which were predicted from other architectures; None where all were measured.
     """
 
     accuracy_K: FloatArray
     worst_decile_K: FloatArray | None = None
+    is_predicted_K: BoolArray | None = None
 
     @classmethod
     def of(cls, scores: Sequence[Score]) -> "Scores":
@@ -48,14 +51,27 @@ class Scores:
 
     def take(self, index_F: NDArray[np.int64]) -> "Scores":
         """Return the scores of some of the architectures."""
-        worst_K = self.worst_decile_K
-        return Scores(self.accuracy_K[index_F], None if worst_K is None else worst_K[index_F])
+        worst_K, predicted_K = self.worst_decile_K, self.is_predicted_K
+        return Scores(
+            self.accuracy_K[index_F],
+            None if worst_K is None else worst_K[index_F],
+            None if predicted_K is None else predicted_K[index_F],
+        )
 
     def with_more(self, others: "Scores") -> "Scores":
-        """Return these scores and then the others."""
+        """Return these scores and then the others, which are of the same kind."""
         worst = [scores.worst_decile_K for scores in (self, others) if scores.worst_decile_K is not None]
-        accuracy_K = np.concatenate([self.accuracy_K, others.accuracy_K])
-        return Scores(accuracy_K, np.concatenate(worst) if worst else None)
+        predicted = [scores.is_predicted_K for scores in (self, others) if scores.is_predicted_K is not None]
+        return Scores(
+            np.concatenate([self.accuracy_K, others.accuracy_K]),
+            np.concatenate(worst) if worst else None,
+            np.concatenate(predicted) if predicted else None,
+        )
+
+    def is_measured(self) -> BoolArray:
+        """Return which accuracies were measured, shape (K,)."""
+        predicted_K = self.is_predicted_K
+        return np.ones(len(self.accuracy_K), np.bool_) if predicted_K is None else ~predicted_K
 
     def objectives(self, latency_ms_K: FloatArray) -> FloatArray:
         """Return what a search minimises, latency first, shape (K, M)."""

@@ -343,6 +343,11 @@ refinements = st.fixed_dictionaries(
 )
 
 
+def limit_records():
+    costs = st.tuples(st.floats(1e-6, 1e9), st.floats(0, 1e9))
+    return costs.map(lambda pair: {"limit": pair[0], "cost": pair[1], "is_exceeded": pair[1] > pair[0]})
+
+
 @st.composite
 def documents(draw: st.DrawFn) -> dict[str, Any]:
     """Return any valid manifest."""
@@ -379,6 +384,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         },
         "latency_measured": draw(nullable(measured)),
         "refinement": draw(nullable(refinements)),
+        "limits": draw(st.dictionaries(words, limit_records(), max_size=3)),
         "lineage": {
             **{name: draw(hashes) for name in ("run", "space", "statistics")},
             "profile": profile_hash,
@@ -394,6 +400,28 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         },
         "models": {name: {"file": file_of[name], "bytes": draw(st.integers(1, 2**53))} for name in file_of},
     }
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"is_exceeded": True}, "limits.latency_ms.is_exceeded: got true: .* expected true where cost is above limit"),
+        ({"cost": 2.6}, "limits.latency_ms.is_exceeded: got false: .* expected true where cost is above limit"),
+        ({"limit": 0.0}, "limits.latency_ms.limit: got 0"),
+        ({"cost": -1.0}, "limits.latency_ms.cost: got -1"),
+    ],
+)
+def test_a_limit_says_truly_whether_it_is_exceeded(document, change, expected):
+    document["limits"]["latency_ms"] |= change
+    with pytest.raises(ArtifactError, match=expected):
+        Manifest.from_json(json.dumps(document))
+
+
+def test_the_limits_that_are_exceeded_are_known_by_name(document):
+    document["limits"]["macs"] = {"limit": 1.0, "cost": 2.0, "is_exceeded": True}
+    assert Manifest.from_json(json.dumps(document)).exceeded_limits == ("macs",)
+    del document["limits"]
+    assert Manifest.from_json(json.dumps(document)).exceeded_limits == ()
 
 
 @given(documents())

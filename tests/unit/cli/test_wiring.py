@@ -50,6 +50,7 @@ class ExportRequest:
     precisions: list[str]
     out: Path
     refine: bool = False
+    over_limit: bool = False
 
 
 class Pipeline:
@@ -139,24 +140,29 @@ FIT = {"evaluations": 300, "measured_by": "measured", "predictor": "auto", "seed
         ("recalibrate runs/tiny --arch a1", "recalibrate", (RUN, "a1", None, None, ()), {}),
         ("verify bundle", "verify", (Path("bundle"),), {}),
         ("inspect search.json", "inspect", (Path("search.json"),), {}),
-        ("measure bundle", "measure", (Path("bundle"), 1, "quick", ()), {"ruler": None, "can_save": False}),
+        (
+            "measure bundle",
+            "measure",
+            (Path("bundle"), 1, "quick", ()),
+            {"ruler": None, "can_save": False, "profile": None},
+        ),
         (
             "measure bundle --threads 2 --protocol full --ruler tiny.yaml",
             "measure",
             (Path("bundle"), 2, "full", ()),
-            {"ruler": Path("tiny.yaml"), "can_save": False},
+            {"ruler": Path("tiny.yaml"), "can_save": False, "profile": None},
         ),
         (
             "measure bundle --save-to-profile --on ssh://pi@nano:2222",
             "measure_on",
             (Path("bundle"), Access(Target("nano", "pi", 2222)), 1, "quick", ()),
-            {"can_save": True},
+            {"can_save": True, "profile": None},
         ),
         (
             "measure bundle --on ssh://nano --python python3.12 --install --ssh-config tiny.yaml --protocol full",
             "measure_on",
             (Path("bundle"), Access(Target("nano"), "python3.12", True, Path("tiny.yaml")), 1, "full", ()),
-            {"can_save": False},
+            {"can_save": False, "profile": None},
         ),
         ("demo", "demo", (Path(), ()), {}),
         ("demo --out here", "demo", (Path("here"), ()), {}),
@@ -209,6 +215,18 @@ FIT = {"evaluations": 300, "measured_by": "measured", "predictor": "auto", "seed
             "export",
             (ExportRequest(None, None, Path("search.json"), [], [], ["fp32"], Path("exports")), ()),
             {},
+        ),
+        (
+            "export --search search.json --run runs/tiny --over-limit",
+            "export",
+            (ExportRequest(RUN, None, Path("search.json"), [], [], ["fp32"], Path("exports"), over_limit=True), ()),
+            {},
+        ),
+        (
+            "measure bundle --save-to-profile --profile tiny.yaml",
+            "measure",
+            (Path("bundle"), 1, "quick", ()),
+            {"ruler": None, "can_save": True, "profile": Path("tiny.yaml")},
         ),
         (
             "export --search search.json --refine",
@@ -280,6 +298,8 @@ def test_an_interrupted_training_says_how_to_go_on(
         ("export runs/tiny --profile a", "RUN, --arch and --profile are needed together"),
         ("export runs/tiny --arch largest --profile a --refine", "--refine goes with --search"),
         ("export --arch largest --profile a", "RUN, --arch and --profile are needed together"),
+        ("export runs/tiny --arch largest --profile a --run runs/tiny", "--run goes with --search"),
+        ("measure bundle --profile tiny.yaml", "--profile names what --save-to-profile writes to"),
         ("export --search search.json --precision int8", "'int8' is not 'fp32'"),
         ("export --search search.json --format tflite", "'tflite' is not one of"),
         ("export --search nope.json", "File 'nope.json' does not exist"),

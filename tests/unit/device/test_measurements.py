@@ -11,7 +11,7 @@ from fedsup_deploy.artifact import runner
 from fedsup_deploy.artifact.measured import LimitCheck
 from fedsup_deploy.config.load import dump
 from fedsup_deploy.device.building.assemble import device_facts
-from fedsup_deploy.device.measurements import is_of_this_machine, limit_check, save_measurement
+from fedsup_deploy.device.measurements import check_device, is_of_this_machine, limit_check, save_measurement
 from fedsup_deploy.device.profile import DeviceProfile, Measurement, load_profile
 from fedsup_deploy.errors import ConfigError
 
@@ -63,21 +63,42 @@ def test_a_profile_with_something_below_its_measurements_stays_as_it_is(profile:
     assert [path.name for path in profile.parent.iterdir()] == [profile.name]
 
 
-def test_a_profile_of_the_package_is_copied_to_the_current_folder(
-    profile: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And the copy is what its name stands for from then on."""
-    package = profile.parent / "package"
-    installed = package / "shipped" / "profiles"
-    installed.mkdir(parents=True)
-    profile = profile.rename(installed / profile.name)
-    text = profile.read_text(encoding="utf-8")
-    monkeypatch.setattr(resources, "_PACKAGE", package)
-    monkeypatch.chdir(package.parent)
-    own = save_measurement(resources.find("profiles", "raspberry-pi-4"), ONE)
-    assert own == Path("profiles/raspberry-pi-4.yaml") == resources.find("profiles", "raspberry-pi-4")
-    assert load_profile(own).measurements == (ONE,)
-    assert profile.read_text(encoding="utf-8") == text
+INTEL = {"device": None, "cpu": "Intel(R) Xeon(R) CPU", "cores": 4, "machine": "x86_64"}
+BOARD = {"device": "Raspberry Pi 4 Model B", "cpu": "CPU implementer 0x41", "cores": 4, "machine": "aarch64"}
+
+
+def test_another_processor_than_the_profiles_is_refused_with_both_names() -> None:
+    """Though it has as many cores, and whoever names the file."""
+    for is_named in (False, True):
+        with pytest.raises(ConfigError) as caught:
+            check_device(load_profile("jetson-nano"), INTEL, is_named=is_named)
+        assert str(caught.value) == (
+            "profile jetson-nano: got a measurement on Intel(R) Xeon(R) CPU, 4 cores, expected one on 4x Cortex-A57, "
+            "1.479 GHz, 4 cores (NVIDIA Tegra X1 (T210)); measure on that device with --on, or without "
+            "--save-to-profile"
+        )
+
+
+def test_what_cannot_be_told_apart_is_for_the_user_to_say() -> None:
+    """No system calls its processor what a data sheet does."""
+    profile = load_profile("raspberry-pi-4")
+    with pytest.raises(ConfigError, match=r"got a measurement on CPU implementer 0x41, 4 cores, .*; if it is that dev"):
+        check_device(profile, BOARD, is_named=False)
+    check_device(profile, BOARD, is_named=True)
+    with pytest.raises(ConfigError, match=r"expected one on .*, 4 cores"):
+        check_device(profile, {**BOARD, "cores": 8}, is_named=True)
+    with pytest.raises(ConfigError, match="measure on that device with --on"):
+        check_device(
+            load_profile("x86-laptop"), {**BOARD, "cores": load_profile("x86-laptop").device.cores}, is_named=True
+        )
+
+
+def test_a_measured_profile_takes_what_its_own_device_says(of_this_machine: DeviceProfile) -> None:
+    here = runner.environment(1)
+    check_device(of_this_machine, here, is_named=False)
+    for change in ({"cpu": "another"}, {"cores": here["cores"] + 1}, {"device": "a board"}):
+        with pytest.raises(ConfigError, match="got a measurement on"):
+            check_device(of_this_machine, {**here, **change}, is_named=True)
 
 
 def latency(p10_ms: float, verdict: str = "stable", disagreement: float = 0.02, **more: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from fedsup_deploy.searchers.scoring.predictor import FittedAccuracy, ListedAccu
 from fedsup_deploy.space.sampling import random_genes
 from fedsup_deploy.space.search_space import SearchSpace
 
-SUPERNET, CALIBRATION = "5" * 64, "c" * 64
+SUPERNET, CALIBRATION = "5" * 64, {"samples_per_client": 16, "draw": "random"}
 Arrays = dict[str, Any]
 
 
@@ -28,8 +28,8 @@ def stored_for(space: SearchSpace, genes_TG: Any, kind: str) -> StoredPredictor:
         {
             "supernet": SUPERNET,
             "space": files.sha256_of(space.to_dict()),
-            "calibration": CALIBRATION,
             "measured_by": "measured",
+            "subject": {"supernet": SUPERNET, **CALIBRATION},
             "seed": 3,
             "num_measured": len(genes_TG),
             "predictor": kind,
@@ -190,7 +190,7 @@ def test_accuracies_after_recalibration_on_other_images_are_refused(stored: Stor
     with pytest.raises(
         ArtifactError, match=r": fitted to accuracies after recalibration on other images; fit it again"
     ):
-        load_predictor(path, stored.space, SUPERNET, "d" * 64)
+        load_predictor(path, stored.space, SUPERNET, {**CALIBRATION, "draw": "the first"})
 
 
 def check_refused(stored: StoredPredictor, path: Path, expected: str) -> None:

@@ -55,7 +55,7 @@ def test_the_interval_of_the_prediction_is_given_where_there_is_one(
         ({"macs": 600}, "macs <= 600, fewest 644; closest"),
         ({"params": 50.5}, "params <= 50.5, fewest 52; closest"),
         ({"memory_mib": 1e-4}, "memory_mib <= 0.0001, least 0.0005646; closest"),
-        ({"activation_mib": 1e-4}, "activation_mib <= 0.0001, least 0.0003662; closest"),
+        ({"activation_mib": 1e-4}, "activation_mib <= 0.0001, least 0.0003663; closest"),
         ({"storage_mib": 1e-4}, "storage_mib <= 0.0001, least 0.0001984; closest"),
     ],
 )
@@ -123,7 +123,7 @@ def test_a_price_never_looks_like_its_limit(toy_space: SearchSpace, make_target:
     target = make_target(latency_ms=0.64399999)
     assert "latency_ms <= 0.64399999, fastest predicted 0.644;" in message(toy_space, target)
     just_above = make_target(latency_ms=0.64401, predict=lambda macs_N, _: macs_N / 1e3 + 2e-5)
-    assert "latency_ms <= 0.64401, fastest predicted 0.64402;" in message(toy_space, just_above)
+    assert "latency_ms <= 0.64401, fastest predicted 0.6441;" in message(toy_space, just_above)
 
 
 def test_other_devices_that_nothing_fits_are_named_too(toy_space: SearchSpace, make_target: MakeTarget) -> None:

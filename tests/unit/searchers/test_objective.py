@@ -8,7 +8,7 @@ import pytest
 from fedsup_deploy.device.profile import DeviceProfile, Energy, load_profile
 from fedsup_deploy.device.profile import Limits as ProfileLimits
 from fedsup_deploy.errors import ConfigError
-from fedsup_deploy.searchers.objective import Limits, effective_limits, front, pick, violations, within
+from fedsup_deploy.searchers.objective import Limits, effective_limits, front, pick, rounded_up, violations, within
 
 
 def profile_with(**limits: float) -> DeviceProfile:
@@ -103,3 +103,11 @@ def test_the_pick_is_the_most_accurate_then_the_fastest_then_the_first_by_name(
 ) -> None:
     arch_ids = ["ac", "ab", "aa"]
     assert pick(arch_ids.__getitem__, np.array(accuracy), np.array(latency_ms)) == expected
+
+
+@pytest.mark.parametrize(
+    ("price", "expected"), [(0.63712, 0.6372), (0.6371, 0.6371), (0.644, 0.644), (12.3449, 12.35), (3e-7, 3e-7)]
+)
+def test_a_price_for_people_is_met_when_they_make_it_their_limit(price: float, expected: float) -> None:
+    assert rounded_up(price) == expected
+    assert within({"latency_ms": np.array([price])}, Limits(latency_ms=float(f"{rounded_up(price):.4g}"))).all()

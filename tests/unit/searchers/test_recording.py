@@ -18,11 +18,12 @@ from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.searchers.problem import pose
 from fedsup_deploy.searchers.recording import check_fleet, record
-from fedsup_deploy.searchers.result import SCHEMA, AccuracyModel, NamedHash, SearchResult, load_result
+from fedsup_deploy.searchers.result import SCHEMA, AccuracyModel, NamedHash, SearchedRun, SearchResult, load_result
+from fedsup_deploy.searchers.scoring.known import KnownAccuracy
 from fedsup_deploy.searchers.scoring.predictor import fit
 from fedsup_deploy.searchers.scoring.score import Scores
 from fedsup_deploy.searchers.searcher import Outcome, run_searches
-from fedsup_deploy.space.sampling import random_genes
+from fedsup_deploy.space.sampling import random_genes, row_keys
 from fedsup_deploy.space.search_space import SearchSpace
 
 MakeTarget = Callable[..., Target]
@@ -39,18 +40,27 @@ class BySum:
 def outcomes_of(
     space: SearchSpace, targets: Sequence[Target], predictor: Any = None, method: str = "exact", **options: Any
 ) -> list[Outcome]:
-    """Search with the accuracies of `BySum`, or with a predictor."""
-    problems = pose(make_pool(space, seed=0), targets, EventLog(), predictor)
+    """Search with the accuracies of `BySum`, or with a predictor, and what was measured of `measured_KG`."""
+    measured_KG = options.get("measured_KG", np.empty((0, len(space.num_choices)), np.int64))
+    known = None if predictor is None else KnownAccuracy(predictor, measured_KG, Scores(measured(measured_KG)))
+    problems = pose(make_pool(space, seed=0), targets, EventLog(), known)
     searches = [open_search(problem, method, options.get("evaluations"), 0) for problem in problems]
-    known = BySum() if predictor is None else predictor
     worst = options.get("worst_decile", lambda _: None)
-    return run_searches(searches, lambda genes_KG, _: Scores(known.predict(genes_KG), worst(genes_KG)))
+    if known is not None:
+        return run_searches(searches, lambda genes_KG, _: known.scores(genes_KG))
+    return run_searches(searches, lambda genes_KG, _: Scores(BySum().predict(genes_KG), worst(genes_KG)))
+
+
+def measured(genes_NG: Any) -> Any:
+    """Accuracies far below what `BySum` predicts."""
+    return BySum().predict(genes_NG) / 10
 
 
 def result_of(outcomes: Sequence[Outcome], max_artifacts: int | None = None, **fields: Any) -> SearchResult:
     results, fleet = record(outcomes, max_artifacts)
     hashed = NamedHash(name="made-up", hash="0" * 64)
-    document = {"run": hashed, "space": hashed, "seed": 0, "results": results, "fleet": fleet, "seconds": 1.5}
+    run = SearchedRun(name="made-up", hash="0" * 64)
+    document = {"run": run, "space": hashed, "seed": 0, "results": results, "fleet": fleet, "seconds": 1.5}
     return SearchResult(schema=SCHEMA, **{**document, **fields})
 
 
@@ -162,10 +172,39 @@ def test_a_front_found_stage_by_stage_is_certified_though_little_was_predicted(
     predictor = fit(huge_space, genes_TG, 0.5 + genes_TG.sum(axis=1) / 200, "ridge", 0)
     target = make_target(macs=1_500_000)
     roofline = Target(target.profile, target.limits, target.predictor, target.interval)
-    ((result,), _) = record(outcomes_of(huge_space, [roofline], predictor))
+    (predicted,) = outcomes_of(huge_space, [roofline], predictor)
+    ((result,), _) = record([predicted])
     assert result.certified
     assert result.certified_relative_to == "the accuracy predictor and the profile's latency model"
     assert result.num_evaluated < 5_000 < result.num_priced < result.num_architectures
+
+    # Measured ones are proposed too. The best is proven as long as the sum predicts none of them to be on the front.
+    fitting_FG = predicted.search.problem.genes
+    beaten_KG = fitting_FG[~np.isin(row_keys(fitting_FG), row_keys(predicted.genes_KG))][:1]
+    ((mixed,), _) = record(outcomes_of(huge_space, [roofline], predictor, measured_KG=beaten_KG))
+    assert (mixed.certified, mixed.num_measured, mixed.num_evaluated) == (True, 1, result.num_evaluated + 1)
+    assert str(mixed.certified_relative_to).startswith("the accuracy measured on held-out images, of what was not ")
+    best = huge_space.encode(result.picked.to_architecture())
+    ((doubtful,), _) = record(outcomes_of(huge_space, [roofline], predictor, measured_KG=best[None]))
+    assert (doubtful.certified, doubtful.certified_relative_to, doubtful.num_measured) == (False, None, 1)
+    assert doubtful.pick != result.pick
+
+
+def test_what_was_measured_is_ranked_by_that_and_recorded_as_that(
+    digits_space: SearchSpace, make_target: MakeTarget
+) -> None:
+    """The three that are predicted best were measured, and are far worse: a prediction is the pick."""
+    genes_NG = digits_space.enumerate_genes()
+    best_KG = genes_NG[np.argsort(-BySum().predict(genes_NG), kind="stable")[:3]]
+    ((result,), _) = record(outcomes_of(digits_space, [make_target()], BySum(), measured_KG=best_KG))
+    kept = {candidate.arch_id: candidate for candidate in result.candidates}
+    for genes in best_KG:
+        candidate = kept[digits_space.decode(genes).arch_id]
+        assert (candidate.accuracy, candidate.accuracy_predicted) == (measured(genes[None])[0], None)
+    assert result.picked.accuracy is None
+    assert (result.num_measured, result.num_evaluated) == (3, 128)
+    assert result.certified
+    assert "of what was not measured the accuracy predictor" in str(result.certified_relative_to)
 
 
 # Fleets

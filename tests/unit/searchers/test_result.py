@@ -17,7 +17,7 @@ from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.searchers.problem import pose
 from fedsup_deploy.searchers.recording import record
-from fedsup_deploy.searchers.result import SCHEMA, DeviceResult, NamedHash, SearchResult, load_result
+from fedsup_deploy.searchers.result import SCHEMA, DeviceResult, NamedHash, SearchedRun, SearchResult, load_result
 from fedsup_deploy.searchers.scoring.score import Scores
 from fedsup_deploy.searchers.searcher import Outcome, run_searches
 from fedsup_deploy.space.cost import costs_of
@@ -42,7 +42,8 @@ def document(toy_space: SearchSpace, make_target: MakeTarget) -> dict[str, Any]:
     """A search for two devices: both architectures fit the first, only the smaller one the second."""
     results = tuple(found(toy_space, make_target(name, macs=macs)) for name, macs in DEVICES.items())
     hashed = NamedHash(name="made-up", hash="0" * 64)
-    return SearchResult(schema=SCHEMA, run=hashed, space=hashed, seed=0, results=results, seconds=1.5).to_dict()
+    run = SearchedRun(name="made-up", hash="0" * 64, rounds=40, path="../runs/made-up")
+    return SearchResult(schema=SCHEMA, run=run, space=hashed, seed=0, results=results, seconds=1.5).to_dict()
 
 
 DEVICES = {"raspberry-pi-4": 840, "jetson-nano": 839}
@@ -68,6 +69,7 @@ def test_the_record_of_an_exact_search(toy_space: SearchSpace, make_target: Make
         "num_priced": 2,
         "num_feasible": 2,
         "num_evaluated": 2,
+        "num_measured": 2,
         "limits": {"latency_ms": 1e6, "macs": 840},
         "risk": None,
         "not_checked": [],
@@ -184,7 +186,9 @@ FIRST = ("results", 0, "candidates", 0)
         (("results", 0, "limits", "watts"), 2.0, "limits: got .*, expected "),
         (("results", 0, "limits", "energy_mj"), 2.0, r"not_checked: got \[\], expected \['energy_mj'\]"),
         (("results", 0, "not_checked"), ["macs"], r"not_checked: got \['macs'\], expected \[\]"),
-        (("results", 0, "num_evaluated"), 3, "num_evaluated: got 3, expected 2 candidates"),
+        (("results", 0, "num_evaluated"), 3, "certified: expected everything feasible evaluated"),
+        (("results", 0, "num_evaluated"), 1, "num_evaluated: got 1, expected 2 candidates"),
+        (("results", 0, "num_measured"), 1, "num_measured: got 1, expected 2, as of the candidates"),
         (("results", 0, "num_feasible"), 3, "certified: expected everything feasible evaluated"),
         (("results", 0, "certified"), False, "certified_relative_to: expected a text if certified"),
         (("results", 0, "front"), [], "front and pick: got"),

@@ -16,6 +16,7 @@ from fedsup_deploy.searchers.methods.random import RandomSearcher
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.searchers.problem import Problem, pose
+from fedsup_deploy.searchers.scoring.known import KnownAccuracy
 from fedsup_deploy.searchers.scoring.predictor import FittedAccuracy, fit
 from fedsup_deploy.searchers.scoring.score import Scores
 from fedsup_deploy.searchers.searcher import DEFAULT_EVALUATIONS, Search, run_searches
@@ -61,7 +62,9 @@ class Scripted:
 
 
 def problem_of(space: SearchSpace, target: Target, predictor: Any = None) -> Problem:
-    return pose(make_pool(space, seed=0), [target], EventLog(), predictor)[0]
+    nothing_KG = np.empty((0, len(space.num_choices)), np.int64)
+    known = None if predictor is None else KnownAccuracy(predictor, nothing_KG, Scores(np.empty(0)))
+    return pose(make_pool(space, seed=0), [target], EventLog(), known)[0]
 
 
 def told_of(rows: Any) -> tuple[list[Any], list[float]]:

@@ -12,6 +12,7 @@ from fedsup_deploy.searchers.methods.evolution import EvolutionSearcher
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.searchers.problem import Problem, pose
+from fedsup_deploy.searchers.scoring.known import KnownAccuracy
 from fedsup_deploy.searchers.scoring.predictor import fit
 from fedsup_deploy.searchers.scoring.score import Scores
 from fedsup_deploy.searchers.searcher import DEFAULT_EVALUATIONS
@@ -24,7 +25,9 @@ Score = Callable[[Any], Scores]
 
 
 def problem_of(space: SearchSpace, target: Target, predictor: Any = None) -> Problem:
-    return pose(make_pool(space, seed=0), [target], EventLog(), predictor)[0]
+    nothing_KG = np.empty((0, len(space.num_choices)), np.int64)
+    known = None if predictor is None else KnownAccuracy(predictor, nothing_KG, Scores(np.empty(0)))
+    return pose(make_pool(space, seed=0), [target], EventLog(), known)[0]
 
 
 def by_sum(genes_KG: Any) -> Scores:

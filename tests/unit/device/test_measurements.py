@@ -1,6 +1,7 @@
 """Measurements kept in a profile: added at its end, without touching a line or a prediction. And what they decide."""
 
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,18 @@ def test_a_profile_of_the_package_is_copied_to_the_current_folder(
     assert own == Path("profiles/raspberry-pi-4.yaml") == resources.find("profiles", "raspberry-pi-4")
     assert load_profile(own).measurements == (ONE,)
     assert profile.read_text(encoding="utf-8") == text
+    # A command that began before there was a copy still means the package's.
+    save_measurement(profile, OTHER)
+    assert load_profile(own).measurements == (ONE, OTHER)
+
+
+def test_measurements_saved_at_the_same_time_are_all_kept(profile: Path) -> None:
+    savers = [threading.Thread(target=save_measurement, args=(profile, one)) for one in (ONE, OTHER) * 3]
+    for saver in savers:
+        saver.start()
+    for saver in savers:
+        saver.join()
+    assert len(load_profile(profile).measurements) == 6
 
 
 def latency(p10_ms: float, verdict: str = "stable", disagreement: float = 0.02, **more: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Measurements kept in a profile: added at its end, without touching a line or a prediction. And what they decide."""
 
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,15 @@ def test_a_measured_profile_takes_what_its_own_device_says(of_this_machine: Devi
     for change in ({"cpu": "another"}, {"cores": here["cores"] + 1}, {"device": "a board"}):
         with pytest.raises(ConfigError, match="got a measurement on"):
             check_device(of_this_machine, {**here, **change}, is_named=True)
+
+
+def test_measurements_saved_at_the_same_time_are_all_kept(profile: Path) -> None:
+    savers = [threading.Thread(target=save_measurement, args=(profile, one)) for one in (ONE, OTHER) * 3]
+    for saver in savers:
+        saver.start()
+    for saver in savers:
+        saver.join()
+    assert len(load_profile(profile).measurements) == 6
 
 
 def latency(p10_ms: float, verdict: str = "stable", disagreement: float = 0.02, **more: Any) -> dict[str, Any]:

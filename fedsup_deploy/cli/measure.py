@@ -105,6 +105,8 @@ def _lines(result: Result) -> Iterator[str]:
         yield f"energy: {cell(estimate['energy_mj'])} mJ ESTIMATED as {power}; not measured"
     if result["ruler"] is not None:
         yield _ruler(result["ruler"])
+    if result["is_recorded"]:
+        yield "recorded in the bundle's measured.json"
     if result["saved_to"] is not None:
         is_stable = result["stability"]["verdict"] == "stable"
         use = "profile fit --saved can learn from it" if is_stable else "as it is unstable, profile fit leaves it out"

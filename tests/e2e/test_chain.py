@@ -138,8 +138,10 @@ def test_where_everything_is_measured_a_search_predicts_nothing(workshop, shell_
 
 def test_a_bundle_has_every_file_its_manifest_lists(bundle, exported):
     manifest = manifest_of(bundle)
-    assert {path.name for path in bundle.iterdir()} == {*manifest["files"], "manifest.json"}
-    assert {"model.onnx", "model.ts.pt", "vectors.npz", "run.py", "MODEL_CARD.md"} == {*manifest["files"]}
+    models = {model["file"] for model in manifest["models"].values()}
+    assert models == {"model.onnx", "model.ts.pt"}
+    others = {"manifest.json", "vectors.npz", "run.py", "MODEL_CARD.md", "SHA256SUMS"}
+    assert {path.name for path in bundle.iterdir()} == models | others
     assert bundle.parts[-3:] == ("exports", "jetson-nano", manifest["arch_id"])
     assert exported["accuracy"] == manifest["accuracy"]["recalibrated"]
 

@@ -31,6 +31,7 @@ def result(**changes: Any) -> dict[str, Any]:
         "ruler": None,
         "energy": None,
         "energy_estimated": None,
+        "is_recorded": False,
         "saved_to": None,
         **changes,
     }
@@ -65,6 +66,7 @@ def test_the_full_protocol_shows_the_bound() -> None:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
+        ({"is_recorded": True}, "recorded in the bundle's measured.json"),
         ({"saved_to": "profiles/a.yaml"}, "saved to profiles/a.yaml; as it is unstable, profile fit leaves it out"),
         (
             {"energy_estimated": {"energy_mj": 4.0, "active_power_w": 10.0}},

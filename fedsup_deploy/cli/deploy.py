@@ -38,7 +38,5 @@ def _table(result: Result) -> "RenderableType":
     from fedsup_deploy.cli import tables
 
     fleet = result["fleet"]
-    bundles = tables.titled(
-        options.bundle_table(result), options.searched_run_line(result["run"], result["search"])
-    )
+    bundles = tables.titled(options.bundle_table(result), options.searched_run_line(result["run"], result["search"]))
     return tables.stacked(*([] if fleet is None else [options.fleet_table(fleet)]), bundles)

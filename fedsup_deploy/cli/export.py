@@ -64,7 +64,9 @@ if TYPE_CHECKING:
     is_flag=True,
     help="With --search: also trim larger subnets to the limits; one that is more accurate gets a second bundle.",
 )
-@click.option("--over-limit", is_flag=True, help="Export a subnet beyond the profile's limits, too; its manifest says so.")
+@click.option(
+    "--over-limit", is_flag=True, help="Export a subnet beyond the profile's limits, too; its manifest says so."
+)
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> None:
     """Make one verified bundle of model files per device profile.

@@ -135,8 +135,8 @@ def check_device(profile: DeviceProfile, environment: Mapping[str, Any], *, is_n
     if can_be:
         advice = f"if it is that device, {_own_copy(profile.name)}"
     raise ConfigError(
-        f"profile {profile.name}: got a measurement on {environment['cpu']}, {environment['cores']} cores, expected one "
-        f"on {device.cpu}, {device.cores} cores ({device.soc}); {advice}"
+        f"profile {profile.name}: got a measurement on {environment['cpu']}, {environment['cores']} cores, "
+        f"expected one on {device.cpu}, {device.cores} cores ({device.soc}); {advice}"
     )
 
 

@@ -260,9 +260,7 @@ def _check(request: SearchRequest) -> None:
         raise ConfigError(f"unknown accuracy {request.accuracy!r}{nearest(str(request.accuracy), ACCURACIES)}")
 
 
-def _digest(
-    request: SearchRequest, targets: Sequence[Target], run: Run, kind: str, known: KnownAccuracy | None
-) -> str:
+def _digest(request: SearchRequest, targets: Sequence[Target], run: Run, kind: str, known: KnownAccuracy | None) -> str:
     """Return the SHA-256 of all that decides what a search finds."""
     return files.sha256_of(
         {

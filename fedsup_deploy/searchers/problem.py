@@ -60,9 +60,7 @@ def is_feasible(prices: Prices, target: Target) -> BoolArray:
     return within(prices.by_limit(), target.limits) & prices.is_supported
 
 
-def pose(
-    pool: Pool, targets: Sequence[Target], log: EventLog, known: KnownAccuracy | None = None
-) -> list[Problem]:
+def pose(pool: Pool, targets: Sequence[Target], log: EventLog, known: KnownAccuracy | None = None) -> list[Problem]:
     """Return the problem of each target.
 
     Args:

@@ -306,7 +306,7 @@ def test_a_run_that_is_not_the_one_searched_is_refused(run, trained, tmp_path):
     arrays, document = weights.read_arrays(other / SUPERNET, "supernet")
     arrays[min(arrays)] += 1
     weights.write_arrays(other / SUPERNET, "supernet", arrays, document)
-    with pytest.raises(ArtifactError, match="got another supernet at .*other than that of its run 'small'"):
+    with pytest.raises(ArtifactError, match=r"got another supernet at .*other than that of its run 'small'"):
         export(picks(found, tmp_path / "out", run=other))
     text = found.read_text(encoding="utf-8").replace('"path": "."', '"path": null')
     found.write_text(text, encoding="utf-8")

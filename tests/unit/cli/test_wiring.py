@@ -140,7 +140,12 @@ FIT = {"evaluations": 300, "measured_by": "measured", "predictor": "auto", "seed
         ("recalibrate runs/tiny --arch a1", "recalibrate", (RUN, "a1", None, None, ()), {}),
         ("verify bundle", "verify", (Path("bundle"),), {}),
         ("inspect search.json", "inspect", (Path("search.json"),), {}),
-        ("measure bundle", "measure", (Path("bundle"), 1, "quick", ()), {"ruler": None, "can_save": False, "profile": None}),
+        (
+            "measure bundle",
+            "measure",
+            (Path("bundle"), 1, "quick", ()),
+            {"ruler": None, "can_save": False, "profile": None},
+        ),
         (
             "measure bundle --threads 2 --protocol full --ruler tiny.yaml",
             "measure",

@@ -377,6 +377,17 @@ def test_deploy_is_search_and_export(run, tmp_path, capsys):
     assert [bundle["profile"] for bundle in done["bundles"]] == ["x86-laptop", "raspberry-pi-4"]
     assert all(Path(bundle["folder"], "manifest.json").is_file() for bundle in done["bundles"])
     assert json.loads((run / "search.json").read_text(encoding="utf-8"))["results"][0]["certified"]
+    assert done["run"] == {"name": "small", "hash": files.sha256(run / SUPERNET), "rounds": 1, "path": "."}
+
+
+def test_deploy_names_its_run_and_how_long_it_was_trained(run, tmp_path, monkeypatch, capsys):
+    """Which nobody named: it is the newest."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    shutil.move(run, tmp_path / "runs" / "trial")
+    words = ["deploy", "--profile", "x86-laptop", "--method", "random", "--evaluations", "1"]
+    assert main(words) == 0
+    assert "run: runs/trial (1 round)" in capsys.readouterr().out
 
 
 def test_deploy_finds_out_first_where_it_cannot_write(run, tmp_path):

@@ -1,5 +1,6 @@
 """The command line as a user meets it: a process of its own, in a folder of its own, on real images."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,10 @@ BRIEF = {
     "calibration.samples_per_client": 32,
     "engine.workers": 1,
 }
+
+
+#: In the environment of a command and of all processes that come from it.
+_MARK = "FEDSUP_TESTED"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +60,19 @@ class Started:
     Args:
         command: The words of the command.
         folder: Where it works.
+        environ: More variables of the environment.
     """
 
-    def __init__(self, command: list[str], folder: Path) -> None:
+    def __init__(self, command: list[str], folder: Path, environ: dict[str, str]) -> None:
+        self._token = uuid.uuid4().hex
         self.process = subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, **environ, _MARK: self._token},
         )
         self._err: list[str] = []
 
@@ -82,9 +96,9 @@ class Started:
         self.process.kill()
         self.process.communicate()
 
-    def interrupt(self) -> Ended:
+    def interrupt(self, number: signal.Signals = signal.SIGINT) -> Ended:
         """Do what Ctrl-C does in a terminal: signal the whole group."""
-        os.killpg(self.process.pid, signal.SIGINT)
+        os.killpg(self.process.pid, number)
         return self.end()
 
     def end(self) -> Ended:
@@ -93,10 +107,23 @@ class Started:
         return Ended(self.process.returncode, out, "".join(self._err) + err)
 
     def survivors(self) -> list[str]:
-        """Return what still runs in the process group some seconds after the command ended."""
+        """Return what still runs of the command some seconds after it ended."""
         deadline = time.monotonic() + 10
-        while (found := _processes_of_group(self.process.pid)) and time.monotonic() < deadline:
+        while (found := list(self.processes().values())) and time.monotonic() < deadline:
             time.sleep(0.05)
+        return found
+
+    def workers(self) -> list[int]:
+        """Return the worker processes of the command."""
+        return [pid for pid, command in self.processes().items() if "worker.py" in command]
+
+    def processes(self) -> dict[int, str]:
+        """Return all processes that come from the command, with their command lines; whoever is their parent now."""
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has ended meanwhile, or is another user's
+                if f"{_MARK}={self._token}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
         return found
 
 
@@ -105,15 +132,19 @@ class Shell:
 
     Args:
         folder: The working folder.
+
+    Attributes:
+        environ: More variables of the environment.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.environ: dict[str, str] = {}
 
     def start(self, *words: str | Path) -> Started:
         """Start a command."""
         program = Path(sys.executable).parent / "fedsup-deploy"
-        return Started([str(program), *map(str, words)], self.folder)
+        return Started([str(program), *map(str, words)], self.folder, self.environ)
 
     def run(self, *words: str | Path) -> Ended:
         """Run a command to its end, whichever that is."""
@@ -188,15 +219,3 @@ def bundle(workshop: Shell, exported: Any) -> Path:
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _processes_of_group(group: int) -> list[str]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[2]) == group and fields[0] != "Z":
-                found.append((stat.parent / "cmdline").read_text().replace("\0", " "))
-        except OSError:
-            continue
-    return found

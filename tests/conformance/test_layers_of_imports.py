@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2] / PACKAGE
 PROFILE = ("device.schema", "device.latency", "device.heldout", "device.profile")
 #: From the lowest layer up. A module belongs where the longest matching name stands; what a line lists are groups.
 LAYERS = (
-    ("errors", "rng", "registry", "files", "events", "resources", "version"),
+    ("errors", "rng", "registry", "files", "events", "resources", "libraries", "version"),
     ("config.reader", "config.document", "config.problems", "config.load"),
     ("space", "config", "data", *PROFILE, "artifact.manifest", "artifact.measured", "artifact.runner"),
     ("supernet", "recalibrate"),

@@ -6,8 +6,9 @@ import shutil
 import signal
 import subprocess
 import time
+import uuid
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -182,40 +183,57 @@ def eventually() -> Callable[[Callable[[], bool]], bool]:
     return becomes
 
 
+#: In the environment of a process that a test started and of all that come from it, wherever they belong.
+_MARK = "FEDSUP_STARTED_BY_A_TEST"
+
+
 class Children:
-    """Starts processes, each in a group of its own, and ends all that are left of them. To be used with `with`."""
+    """Starts processes, each in a group of its own, and ends all that is left of them. To be used with `with`."""
 
     def __init__(self) -> None:
-        self._started: list[subprocess.Popen[Any]] = []
+        self._started: list[tuple[subprocess.Popen[Any], str]] = []
 
-    def start(self, command: list[Any], **options: Any) -> "subprocess.Popen[Any]":
+    def start(
+        self, command: list[Any], env: Mapping[str, str] | None = None, **options: Any
+    ) -> "subprocess.Popen[Any]":
         """Start a process; options as for `subprocess.Popen`."""
-        self._started.append(subprocess.Popen(command, start_new_session=True, **options))
-        return self._started[-1]
+        mark = uuid.uuid4().hex
+        environ = {**(os.environ if env is None else env), _MARK: mark}
+        self._started.append((subprocess.Popen(command, env=environ, start_new_session=True, **options), mark))
+        return self._started[-1][0]
+
+    def running(self, process: "subprocess.Popen[Any]") -> dict[int, str]:
+        """Return all that runs and comes from a process, itself included: command lines by number."""
+        (mark,) = (mark for started, mark in self._started if started is process)
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has ended meanwhile, or is another user's
+                if f"{_MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
+                    command = (folder / "cmdline").read_text(encoding="utf-8", errors="replace")
+                    found[int(folder.name)] = command.replace("\0", " ")
+        return found
 
     def end(self, process: "subprocess.Popen[Any]") -> None:
         """End a process and what it started."""
-        self._started.remove(process)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        for pid in self.running(process):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._started = [each for each in self._started if each[0] is not process]
         with process:
             process.wait()
 
-    def survivors(self, process: "subprocess.Popen[Any]") -> list[Process]:
-        """Return what still runs in a process's group a while after it ended."""
-
-        def found() -> list[Process]:
-            return [one for one in all_processes() if one.group == process.pid]
-
-        becomes(lambda: not found())
-        return found()
+    def survivors(self, process: "subprocess.Popen[Any]") -> list[str]:
+        """Return what still runs of a process a while after it ended."""
+        becomes(lambda: not self.running(process))
+        return list(self.running(process).values())
 
     def __enter__(self) -> "Children":
         return self
 
     def __exit__(self, *_: object) -> None:
         while self._started:
-            self.end(self._started[-1])
+            self.end(self._started[-1][0])
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ PROFILE = ("device.schema", "device.latency", "device.heldout", "device.profile"
 BUNDLE = tuple(f"artifact.{name}" for name in ("manifest", "measured", "checks", "program", "runner"))
 #: From the lowest layer up. A module belongs where the longest matching name stands; what a line lists are groups.
 LAYERS = (
-    ("errors", "rng", "registry", "locks", "places", "files", "events", "resources", "version"),
+    ("errors", "rng", "registry", "locks", "places", "files", "events", "resources", "libraries", "version"),
     ("config.reader", "config.document", "config.problems", "config.load"),
     ("space", "config", "data", *PROFILE, *BUNDLE),
     ("supernet", "recalibrate"),

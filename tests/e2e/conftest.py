@@ -85,9 +85,9 @@ class Started:
         self.process.kill()
         self.process.communicate()
 
-    def interrupt(self) -> Ended:
+    def interrupt(self, number: signal.Signals = signal.SIGINT) -> Ended:
         """Do what Ctrl-C does in a terminal: signal the whole group."""
-        os.killpg(self.process.pid, signal.SIGINT)
+        os.killpg(self.process.pid, number)
         return self.end()
 
     def end(self) -> Ended:
@@ -95,9 +95,13 @@ class Started:
         out, err = self.process.communicate(timeout=DEADLINE_S)
         return Ended(self.process.returncode, out, "".join(self._err) + err)
 
-    def survivors(self) -> list[Any]:
+    def survivors(self) -> list[str]:
         """Return what still runs of the command a while after it ended."""
         return self._children.survivors(self.process)
+
+    def workers(self) -> list[int]:
+        """Return the worker processes of the command."""
+        return [pid for pid, command in self._children.running(self.process).items() if "worker.py" in command]
 
 
 class Shell:
@@ -106,16 +110,21 @@ class Shell:
     Args:
         folder: The working folder.
         children: Starts processes, and ends those that outlive the fixture that made this.
+
+    Attributes:
+        environ: More variables of the environment.
     """
 
     def __init__(self, folder: Path, children: Any) -> None:
         self.folder, self._children = folder, children
+        self.environ: dict[str, str] = {}
 
     def start(self, *words: str | Path) -> Started:
         """Start a command."""
         program, pipe = Path(sys.executable).parent / "fedsup-deploy", subprocess.PIPE
-        process = self._children.start([program, *words], cwd=self.folder, stdout=pipe, stderr=pipe, text=True)
-        return Started(process, self._children)
+        environ = {**os.environ, **self.environ}
+        options = {"cwd": self.folder, "env": environ, "stdout": pipe, "stderr": pipe, "text": True}
+        return Started(self._children.start([program, *words], **options), self._children)
 
     def run(self, *words: str | Path) -> Ended:
         """Run a command to its end, whichever that is."""

@@ -2,7 +2,9 @@
 
 import functools
 import json
+import os
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,49 @@ def test_ctrl_c_keeps_what_was_done_and_ends_everybody(words, later_s, undisturb
         shell.train("digits", "--resume", **{**settings, "engine__workers": 1})
         assert (shell.folder / SUPERNET).read_bytes() == (undisturbed / SUPERNET).read_bytes()
         assert rounds_of(shell.folder) == rounds_of(undisturbed)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_ends_training_as_ctrl_c_does(name, shell, tmp_path):
+    """Nobody and nothing is left, in the folder for temporary files neither; and the exit code says which it was."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    shell.environ["TMPDIR"] = str(temporary)
+    training = shell.start(*shell.training(training__rounds=ROUNDS, engine__workers=2))
+    training.wait_for("rounds 2/6")
+    assert len(training.workers()) == 2
+    ended = training.interrupt(signal.Signals[name])
+    assert (ended.exit_code, ended.out) == (128 + signal.Signals[name], "")
+    assert ended.err.splitlines()[-1] == "interrupted: the same command with --resume goes on from the last checkpoint"
+    assert training.survivors() == []
+    assert list(temporary.iterdir()) == []
+    assert len(rounds_of(shell.folder)) >= 2
+    assert (shell.folder / CHECKPOINT).exists()
+
+
+def test_a_signal_leaves_no_half_bundle(workshop, exported, shell, tmp_path):
+    shutil.copytree(workshop.folder / "runs", shell.folder / "runs")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    shell.environ["TMPDIR"] = str(temporary)
+    export = shell.start("export", "--search", "runs/digits/search.json")
+    export.wait_until(lambda: list(shell.folder.glob("exports/*/.*.partial-*")))
+    ended = export.interrupt(signal.SIGTERM)
+    assert (ended.exit_code, ended.out, ended.err.splitlines()[-1]) == (143, "", "interrupted")
+    assert not (shell.folder / "exports").exists()
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_worker_that_is_killed_as_it_starts_ends_training(shell):
+    training = shell.start(*shell.training(engine__workers=2))
+    training.wait_until(training.workers)
+    os.kill(training.workers()[0], signal.SIGKILL)
+    ended = training.end()
+    assert ended.exit_code == 7
+    assert ended.errors == [
+        "error: a worker process died, killed or out of memory; lower engine.workers and continue with --resume"
+    ]
+    assert training.survivors() == []
 
 
 SEARCH = ("search", "--profile", "raspberry-pi-4", "--run", "runs/digits", "--max-macs", "500000")

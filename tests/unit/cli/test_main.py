@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -173,31 +172,6 @@ def test_version(args: list[str], capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().out == f"fedsup-deploy {__version__}\n"
     assert main([*args, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"version": __version__}
-
-
-_SLOW = """
-import sys, time
-from fedsup_deploy.cli.commands import Group
-from fedsup_deploy.cli.main import run
-
-group = Group("tool")
-
-@group.command("wait")
-def wait():
-    print("ready", flush=True)
-    time.sleep(600)
-
-sys.exit(run(group, ["wait"]))
-"""
-
-
-def test_ctrl_c_ends_with_one_line(children):
-    pipe = subprocess.PIPE
-    process = children.start([sys.executable, "-c", _SLOW], stdout=pipe, stderr=pipe, text=True)
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=300)
-    assert (process.returncode, err) == (130, "interrupted\n")
 
 
 @pytest.mark.parametrize("args", [["--help"], ["--version"], ["--json"]])

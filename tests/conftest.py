@@ -122,11 +122,15 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Whoever runs the tests may have no home, or settings in it; and nothing is left there, nor in the checkout."""
+    """Whoever runs the tests may have no home, or settings in it.
+
+    Nothing is left there, nor in the checkout, where Hypothesis would leave something, nor beside pytest's temporary
+    folders, where torch would.
+    """
     from hypothesis.configuration import set_hypothesis_home_dir
 
     home = tmp_path_factory.mktemp("home")
-    os.environ["HOME"] = str(home)
+    os.environ.update(HOME=str(home), TORCHINDUCTOR_CACHE_DIR=str(home / "torch"))
     set_hypothesis_home_dir(home / "hypothesis")
 
 

@@ -2,7 +2,7 @@
 
 Hashes tell of accidents. Whoever changes a file can change its hash as well, so what follows from something else is
 compared with it. What does not follow from anything in the bundle needs a signature: accuracies, predicted and measured
-latencies, memory, names of classes, lineage, and what is in the weights.
+latencies, memory, names of classes, lineage, and what is in the weights. docs/devices.md has the whole list.
 """
 
 import re
@@ -43,7 +43,7 @@ def check_consistency(folder: Path, manifest: Manifest, sizes: Mapping[str, int]
             *_of_the_architecture(manifest, preprocessing),
             *_of_the_files(manifest, sizes),
             *_of_the_graph(folder / checks.MODEL, manifest),
-            *_of_what_was_rendered(folder, manifest),
+            *_of_what_was_rendered(folder, manifest, sizes),
         )
     except (ArtifactError, ConfigError) as error:
         raise ArtifactError(f"{place}: {error}") from error
@@ -109,12 +109,12 @@ def _of_the_graph(path: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{name}: got {got}, expected {expected} as in {path.name}"
 
 
-def _of_what_was_rendered(folder: Path, manifest: Manifest) -> Iterator[str]:
+def _of_what_was_rendered(folder: Path, manifest: Manifest, sizes: Mapping[str, int]) -> Iterator[str]:
     if not is_of_this_version(manifest):
         return
     card = render_model_card(manifest, manifest.parity, tuple(manifest.model_files)).encode()
     for name, expected in ((program.FILENAME, program.program()), (CARD, card)):
-        if (folder / name).read_bytes() != expected:
+        if sizes[name] != len(expected) or (folder / name).read_bytes() != expected:
             yield f"{name}: got another text, expected that of fedsup-deploy {__version__} for this manifest"
 
 

@@ -428,6 +428,22 @@ def test_the_file_is_python_3_8_and_needs_only_two_packages() -> None:
     assert by_name == {"numpy", "onnxruntime"}
 
 
+def test_annotations_can_be_evaluated_by_python_3_8() -> None:
+    """They are, as `__future__` is not imported: neither `list[int]` nor `int | None`."""
+    tree = ast.parse(program())
+    annotations = [
+        annotation
+        for node in ast.walk(tree)
+        for annotation in (getattr(node, "annotation", None), getattr(node, "returns", None))
+        if annotation is not None
+    ]
+    assert len(annotations) > 50
+    for part in (part for annotation in annotations for part in ast.walk(annotation)):
+        assert not isinstance(part, ast.BinOp), ast.unparse(part)
+        if isinstance(part, ast.Subscript):
+            assert ast.unparse(part.value) not in {"dict", "list", "set", "tuple", "type", "frozenset"}
+
+
 # What lies beside run.py.
 
 

@@ -5,19 +5,18 @@ figure. Measured and predicted latency are two fields of two types. No field hol
 of a file: those stand in SHA256SUMS.
 """
 
-import json
 import math
 import operator
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from fedsup_deploy.artifact import checks
-from fedsup_deploy.artifact.measured import JsonObject, MeasuredLatency, NotNegative, Section, Text
+from fedsup_deploy.artifact import checks, document
+from fedsup_deploy.artifact.document import JsonObject, NotNegative, Section, Text
+from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.config.document import dotted, show
-from fedsup_deploy.errors import ArtifactError
 
 FILENAME: Final = checks.MANIFEST
 SCHEMA: Final = 2
@@ -348,8 +347,7 @@ class Manifest(ManifestDraft):
 
     def to_json(self) -> str:
         """Return the file's text."""
-        document = self.model_dump(mode="json", by_alias=True)
-        return json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        return document.to_text(self)
 
     @classmethod
     def from_json(cls, text: str, where: str = FILENAME) -> "Manifest":
@@ -362,29 +360,7 @@ class Manifest(ManifestDraft):
         Raises:
             ArtifactError: It is no JSON object, of another schema version, or a key is missing, unknown or wrong.
         """
-        try:
-            document = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
-            raise ArtifactError(f"{where}: damaged: {error}; copy or export the bundle again") from error
-        version = document.get("schema") if isinstance(document, dict) else None
-        if version != SCHEMA:
-            raise ArtifactError(f"{where}: schema: got {show(version)}, expected {SCHEMA}; export the bundle again")
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            raise ArtifactError(f"{where}: {_first_problem(error)}; copy or export the bundle again") from error
-
-
-def _first_problem(error: ValidationError) -> str:
-    details = error.errors(include_url=False)
-    first, more = details[0], f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    if first["type"] == "value_error" and not first["loc"]:
-        text = str(first["ctx"]["error"])
-    else:
-        said = f"got {show(first['input'])}: {first['msg'][:1].lower()}{first['msg'][1:]}"
-        what = {"missing": "missing key", "extra_forbidden": "unknown key"}.get(first["type"], said)
-        text = f"{dotted(first['loc'])}: {what}"
-    return text.replace("\n", "\\n") + more
+        return document.from_text(cls, text, SCHEMA, where, "copy or export the bundle again")
 
 
 def _texts(value: Any, key: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -398,15 +374,3 @@ def _texts(value: Any, key: tuple[str | int, ...]) -> Iterator[tuple[tuple[str |
     elif isinstance(value, list):
         for index, entry in enumerate(value):
             yield from _texts(entry, (*key, index))
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
-    return document
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"got {name}, expected a finite number")

@@ -4,27 +4,15 @@ What export measured stands in the manifest, which never changes; what was measu
 fields and their units; the figures are `fedsup_deploy.artifact.runner`'s.
 """
 
-import json
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import Field
 
-from fedsup_deploy.artifact import checks
-from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.artifact import checks, document
+from fedsup_deploy.artifact.document import JsonObject, NotNegative, Section, Text
 
 FILENAME: Final = checks.MEASURED
-
-Text = Annotated[str, Field(min_length=1)]
-NotNegative = Annotated[float, Field(ge=0)]
-JsonObject = dict[str, JsonValue]
-
-
-class Section(BaseModel):
-    """Part of a manifest: cannot be changed, holds no unknown key, converts no value."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+SCHEMA: Final = 1
 
 
 class LatencyStatistics(Section):
@@ -127,7 +115,7 @@ class MeasuredLatency(Section):
 class MeasuredDocument(Section):
     """`measured.json`: the newest measurement of a bundle after it was made."""
 
-    schema_version: Literal[1] = Field(1, alias="schema")
+    schema_version: Literal[1] = Field(SCHEMA, alias="schema")
     """Version of this file format."""
     latency: MeasuredLatency
     """What a clock said."""
@@ -140,8 +128,7 @@ def to_text(latency: MeasuredLatency, sums: bytes) -> bytes:
         latency: What was measured.
         sums: The content of the bundle's SHA256SUMS, which the text is tied to.
     """
-    document = MeasuredDocument(schema=1, latency=latency).model_dump(mode="json", by_alias=True)
-    text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False).removesuffix("\n}")
+    text = document.to_text(MeasuredDocument(schema=SCHEMA, latency=latency)).removesuffix("\n}\n")
     return checks.sealed(f"{text},\n".encode(), sums)
 
 
@@ -152,9 +139,4 @@ def from_text(text: bytes, where: str) -> MeasuredLatency:
         ArtifactError: It is of another schema, or a key is missing, unknown or wrong.
     """
     whole = checks.without_seal(text).removesuffix(b",\n") + b"}"
-    try:
-        return MeasuredDocument.model_validate_json(whole).latency
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg'][:1].lower()}{first['msg'][1:]}"
-        raise ArtifactError(f"{where}: {what}; measure the bundle again") from error
+    return document.from_text(MeasuredDocument, whole, SCHEMA, where, "measure the bundle again").latency

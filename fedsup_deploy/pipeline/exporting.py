@@ -20,18 +20,17 @@ from fedsup_deploy.device.measure import measure_onnx
 from fedsup_deploy.device.measurements import is_of_this_machine, limit_check
 from fedsup_deploy.device.predictor import predict_interval, predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
-from fedsup_deploy.errors import ArtifactError, ConfigError, InfeasibleError
+from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.export.exporter import Exporter, exporter_for
 from fedsup_deploy.export.parity import check_parity
 from fedsup_deploy.federated.tasks import Engine
-from fedsup_deploy.pipeline import runs
+from fedsup_deploy.pipeline import limits, runs
 from fedsup_deploy.pipeline.federation import load_supernet, open_run_engine
 from fedsup_deploy.pipeline.preparing import Images, Prepared, prepare, prepare_trimmed
 from fedsup_deploy.pipeline.refining import Refinement, check_refinable, refine
 from fedsup_deploy.pipeline.runs import Run, open_run
 from fedsup_deploy.pipeline.searching import target_for
-from fedsup_deploy.searchers.objective import rounded_up
 from fedsup_deploy.searchers.pricing import Prices, Target, price, price_network
 from fedsup_deploy.searchers.recording import profile_record
 from fedsup_deploy.searchers.result import Candidate, DeviceResult, SearchedRun, load_result
@@ -105,8 +104,8 @@ def export(request: ExportRequest, listeners: tuple[Listener, ...] = ()) -> dict
         `bundles`: for each its `folder`, `profile`, `arch_id`, `accuracy` and `accuracy_not_recalibrated`,
         `latency_ms_predicted` for the device and `latency_ms_measured_here`, `latency_limit`: `met`, `not met` or
         `undecided` where the profile is about this machine, else None, the `exceeded_limits` by name, and the `bytes`
-        of each model file. With
-        `refine` also `refinements`: for each device what was tried, and as `bundle` its second bundle, or None.
+        of each model file. With `refine` also `refinements`: for each device what was tried, and as `bundle` its second
+        bundle, or None.
 
     Raises:
         ConfigError: A profile, format or architecture is unknown, or nothing can be refined for a profile.
@@ -121,7 +120,7 @@ def export(request: ExportRequest, listeners: tuple[Listener, ...] = ()) -> dict
         if request.refine:
             check_refinable(job.profile)
         if not request.over_limit:
-            _check_limits(run, job)
+            limits.check(run.space, job.architecture, job.target)
     exporters = {name: exporter_for(name) for job in jobs for name in _formats(request, job.profile)}
     with contextlib.ExitStack() as stack:
         # In one order, so that of two commands for the same devices one gets all.
@@ -236,30 +235,6 @@ def _jobs(request: ExportRequest) -> tuple[Run, list[_Job]]:
     return run, jobs
 
 
-def _check_limits(run: Run, job: _Job) -> None:
-    """Fail if a subnet exceeds a limit."""
-    (prices,) = price(run.space, run.space.encode(job.architecture)[None], [job.target])
-    exceeded = [
-        f"{name} is {rounded_up(record['cost'], 6):g} (limit {record['limit']:g})"
-        for name, record in _limits(prices, job.target).items()
-        if record["is_exceeded"]
-    ]
-    if exceeded:
-        raise InfeasibleError(
-            f"{job.architecture.arch_id} exceeds the limits of {job.profile.name}: {', '.join(exceeded)}; search for a "
-            f"subnet within them (fedsup-deploy search --profile {job.profile.name}), or export this one --over-limit"
-        )
-
-
-def _limits(prices: Prices, target: Target) -> dict[str, dict[str, Any]]:
-    """Return the limits of one network that can be checked, as a manifest has them."""
-    costs = {name: float(values[0]) for name, values in prices.by_limit().items()}
-    return {
-        name: {"limit": limit, "cost": costs[name], "is_exceeded": costs[name] > limit}
-        for name, limit in target.limits.checked(costs).items()
-    }
-
-
 def _check_costs(search: Path, run: Run, profile: DeviceProfile, chosen: Candidate) -> None:
     """Fail if a candidate does not cost what the file of the search says: somebody changed it."""
     costs = cost.costs_of(run.space, [chosen.to_architecture()])
@@ -368,7 +343,7 @@ def _draft(run: Run, bundle: _Bundle, ready: Prepared) -> ManifestDraft:
             "accuracy": ready.accuracy,
             "costs": ready.costs.row(0),
             "latency_predicted": _predicted(profile, ready.costs),
-            "limits": _limits(_prices(run, bundle, ready), bundle.job.target),
+            "limits": limits.records(_prices(run, bundle, ready), bundle.job.target),
             "refinement": bundle.refinement,
             "lineage": {
                 "run": files.sha256(run.path / runs.CONFIG),

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2] / PACKAGE
 #: The schema of device profiles, which searches read; the rest of `device` stands higher.
 PROFILE = ("device.schema", "device.latency", "device.heldout", "device.profile")
 #: What a bundle says of itself, and the program in it; the rest of `artifact` stands higher.
-BUNDLE = tuple(f"artifact.{name}" for name in ("manifest", "measured", "checks", "program", "runner"))
+BUNDLE = tuple(f"artifact.{name}" for name in ("document", "manifest", "measured", "checks", "program", "runner"))
 #: From the lowest layer up. A module belongs where the longest matching name stands; what a line lists are groups.
 LAYERS = (
     ("errors", "rng", "registry", "locks", "places", "files", "events", "resources", "libraries", "version"),

@@ -1,0 +1,86 @@
+"""JSON documents of a bundle: their sections cannot be changed, and reading one believes nothing.
+
+Owns what all of them refuse: unknown and doubled keys, values of another type, numbers that are not finite. Knows no
+field of any document.
+"""
+
+import json
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from fedsup_deploy.config.document import dotted, show
+from fedsup_deploy.errors import ArtifactError
+
+Text = Annotated[str, Field(min_length=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+JsonObject = dict[str, JsonValue]
+
+
+class Section(BaseModel):
+    """Part of a document: cannot be changed, holds no unknown key, converts no value."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+Document = TypeVar("Document", bound=Section)
+
+
+def to_text(document: Section) -> str:
+    """Return the text of a document: two spaces, a final newline, no NaN."""
+    return (
+        json.dumps(document.model_dump(mode="json", by_alias=True), indent=2, allow_nan=False, ensure_ascii=False)
+        + "\n"
+    )
+
+
+def from_text(kind: type[Document], text: str | bytes, schema: int, where: str, advice: str) -> Document:
+    """Return the document of a text.
+
+    Args:
+        kind: Which document.
+        text: The text.
+        schema: The version of it that is read.
+        where: Name of the file, for messages.
+        advice: What to do about a damaged file, for messages.
+
+    Raises:
+        ArtifactError: It is no JSON object, of another schema version, or a key is missing, unknown or wrong.
+    """
+    try:
+        found = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{where}: damaged: {error}; {advice}") from error
+    version = found.get("schema") if isinstance(found, dict) else None
+    if version != schema:
+        raise ArtifactError(f"{where}: schema: got {show(version)}, expected {schema}; {advice}")
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        raise ArtifactError(f"{where}: {_first_problem(error)}; {advice}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    details = error.errors(include_url=False)
+    first, more = details[0], f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    if first["type"] == "value_error" and not first["loc"]:
+        text = str(first["ctx"]["error"])
+    else:
+        said = f"got {show(first['input'])}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+        what = {"missing": "missing key", "extra_forbidden": "unknown key"}.get(first["type"], said)
+        text = f"{dotted(first['loc'])}: {what}"
+    return text.replace("\n", "\\n") + more
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return document
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"got {name}, expected a finite number")

@@ -62,7 +62,7 @@ class WorkerPool(Generic[Request, Reply]):
         return future
 
     def close(self) -> None:
-        """End the worker processes at once, whatever they are doing. To be called once all replies are there."""
+        """End the worker processes at once, whatever they are doing; replies still to come become FederationError."""
         self._end_workers()
         for _ in self._threads:
             self._requests.put(None)

@@ -21,11 +21,11 @@ MODULES = (
 COMMANDS = {
     "evaluate": ("evaluate", "runs/digits", "--arch", "smallest"),
     "fit-accuracy": ("fit-accuracy", "runs/digits", "--evaluations", "20"),
-    "search": ("search", "--profile", "jetson-nano", "--accuracy", "measured", "--max-macs", "150000"),
+    "search": ("search", "--profile", "jetson-nano", "--accuracy", "measured", "--max-macs", "250000"),
     "extract": ("extract", "runs/digits", "--arch", "smallest", "--out", "smallest.safetensors"),
     "recalibrate": ("recalibrate", "runs/digits", "--arch", "smallest"),
     "export": ("export", "runs/digits", "--arch", "smallest", "--profile", "x86-laptop"),
-    "deploy": ("deploy", "--profile", "jetson-nano", "--accuracy", "measured", "--max-macs", "150000"),
+    "deploy": ("deploy", "--profile", "jetson-nano", "--accuracy", "measured", "--max-macs", "250000"),
     "measure": ("measure", "BUNDLE", "--protocol", "quick"),
     "verify": ("verify", "BUNDLE"),
     "inspect": ("inspect", "runs/digits"),

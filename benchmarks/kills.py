@@ -31,7 +31,10 @@ from pathlib import Path
 from typing import Any
 
 MARK = "FEDSUP_KILLS_CASE"
-MEASURED = {"seconds", "unix_time_s"}
+#: Fields that differ from one time to the next: measured ones, and hashes of files that hold such.
+MEASURED = {"seconds", "unix_time_s", "latency_measured", "search", "MODEL_CARD.md"}
+#: Files that hold nothing else, or the words of the command.
+UNCOMPARED = {"command.json", "measured.json", "SHA256SUMS"}
 SETTINGS = {
     "training.rounds": 6,
     "training.clients_per_round": 4,
@@ -361,7 +364,7 @@ def contents(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and path.name != "command.json":
+        if path.is_file() and path.name not in UNCOMPARED:
             found[name] = "a profile" if name.startswith("profiles/") else hashlib.sha256(steady(path)).hexdigest()
     return found
 
@@ -371,6 +374,8 @@ def steady(path: Path) -> bytes:
     content = path.read_bytes()
     if path.suffix == ".json":
         return json.dumps(without_measured(json.loads(content))).encode()
+    if path.name == "MODEL_CARD.md":
+        return b"\n".join(line for line in content.splitlines() if b"MEASURED" not in line)
     if path.name == "events.jsonl":
         events = [json.loads(line) for line in content.splitlines()]
         return json.dumps([without_measured(event) for event in events if event["event"] == "round"]).encode()

@@ -36,7 +36,7 @@ def to_text(document: Section) -> str:
     )
 
 
-def from_text(kind: type[Document], text: str | bytes, schema: int, where: str, advice: str) -> Document:
+def from_text(kind: type[Document], text: str | bytes, schema: int, where: str, again: str) -> Document:
     """Return the document of a text.
 
     Args:
@@ -44,7 +44,7 @@ def from_text(kind: type[Document], text: str | bytes, schema: int, where: str, 
         text: The text.
         schema: The version of it that is read.
         where: Name of the file, for messages.
-        advice: What to do about a damaged file, for messages.
+        again: How to make it again, for messages; a damaged one can be copied again as well.
 
     Raises:
         ArtifactError: It is no JSON object, of another schema version, or a key is missing, unknown or wrong.
@@ -52,14 +52,14 @@ def from_text(kind: type[Document], text: str | bytes, schema: int, where: str, 
     try:
         found = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{where}: damaged: {error}; {advice}") from error
+        raise ArtifactError(f"{where}: damaged: {error}; copy or {again}") from error
     version = found.get("schema") if isinstance(found, dict) else None
     if version != schema:
-        raise ArtifactError(f"{where}: schema: got {show(version)}, expected {schema}; {advice}")
+        raise ArtifactError(f"{where}: schema: got {show(version)}, expected {schema}; {again}")
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
-        raise ArtifactError(f"{where}: {_first_problem(error)}; {advice}") from error
+        raise ArtifactError(f"{where}: {_first_problem(error)}; copy or {again}") from error
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -360,7 +360,7 @@ class Manifest(ManifestDraft):
         Raises:
             ArtifactError: It is no JSON object, of another schema version, or a key is missing, unknown or wrong.
         """
-        return document.from_text(cls, text, SCHEMA, where, "copy or export the bundle again")
+        return document.from_text(cls, text, SCHEMA, where, "export the bundle again")
 
 
 def _texts(value: Any, key: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -331,7 +331,10 @@ def main(arguments: Optional[List[str]] = None) -> int:
         check_bundle(options.folder, report, options.threads, None if options.skip_latency else seconds, protocol)
     except CheckError as error:
         report.update(exit_code=error.exit_code, reason=str(error))
-    print(json.dumps(report, indent=2, allow_nan=False) if options.json else "\n".join(lines(report)))
+    try:
+        print(json.dumps(report, indent=2, allow_nan=False) if options.json else "\n".join(lines(report)), flush=True)
+    except BrokenPipeError:  # whoever read it has gone; Python would complain again when it flushes stdout at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return int(report["exit_code"])
 
 

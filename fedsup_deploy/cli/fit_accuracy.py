@@ -1,5 +1,6 @@
 """`fedsup-deploy fit-accuracy`."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,7 +77,7 @@ def _table(result: Result) -> "RenderableType":
         f"mean absolute error {held_out['mae']:.4f}; then fitted to all {result['num_measured']:,}",
         *_about_use(result),
         options.run_line(result["run"], result["rounds"]),
-        f"wrote {result['out']}; next: fedsup-deploy search --profile NAME",
+        f"wrote {result['out']}; next: fedsup-deploy search --run {shlex.quote(result['run'])} --profile NAME",
     )
 
 

@@ -56,7 +56,7 @@ def _demo(run: Path, exports: Path, listeners: tuple[Listener, ...]) -> dict[str
         "next": [
             f"python {devices[0]['folder']}/run.py",
             f"fedsup-deploy verify {devices[0]['folder']}",
-            "fedsup-deploy search --profile jetson-nano --max-latency-ms 0.7",
+            f"fedsup-deploy search --run {run} --profile jetson-nano --max-latency-ms 0.7",
             f"fedsup-deploy evaluate {run} --arch largest --per-client",
         ],
     }

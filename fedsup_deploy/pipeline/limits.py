@@ -25,7 +25,7 @@ def check(space: SearchSpace, architecture: Architecture, target: Target) -> Non
         device = target.profile.name
         raise InfeasibleError(
             f"{architecture.arch_id} exceeds the limits of {device}: {', '.join(exceeded)}; search for a subnet within "
-            f"them (fedsup-deploy search --profile {device}), or export this one --over-limit"
+            "them, or export this one --over-limit"
         )
 
 

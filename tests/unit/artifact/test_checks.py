@@ -398,6 +398,19 @@ def test_without_onnxruntime_it_says_what_to_install(bundle: Bundle, tmp_path: P
     )
 
 
+@pytest.mark.parametrize("is_altered", [False, True])
+def test_a_closed_pipe_changes_no_exit_code(bundle: Bundle, is_altered: bool) -> None:
+    """As of `python run.py | true`: nobody reads it, and it says the same to the shell."""
+    if is_altered:
+        (bundle.folder / "stranger").touch()
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        command = [sys.executable, "run.py", "--skip-latency"]
+        result = subprocess.run(command, cwd=bundle.folder, stdout=closed, stderr=subprocess.PIPE, check=False)
+    assert (result.returncode, result.stderr) == (int(is_altered), b"")
+
+
 @pytest.mark.parametrize(
     "arguments", [("--threads", "0"), ("--seconds", "0"), ("--seconds", "61"), ("--protocol", "slow")]
 )

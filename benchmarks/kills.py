@@ -264,9 +264,9 @@ class Running:
         """Do it."""
         if kind == "kill all":
             self.kill_all()
-        elif kind in EXPECTED:
+        elif kind in EXPECTED and self.process.poll() is None:
             send(-self.process.pid, signal.Signals[f"SIG{kind}"])
-        else:
+        elif "worker" in kind:
             while not (workers := self.workers()) and self.process.poll() is None:
                 time.sleep(0.001)
             for pid in workers[:1]:
@@ -313,7 +313,7 @@ class Running:
 
     def kill_all(self) -> None:
         """Kill every process of the command: the first one first, or it could start more."""
-        send(self.process.pid, signal.SIGKILL)
+        self.process.kill()
         while left := self.processes():
             for pid in left:
                 send(pid, signal.SIGKILL)

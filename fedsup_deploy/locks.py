@@ -199,14 +199,8 @@ def _is_at(file: Path, descriptor: int) -> bool:
 
 def _refuse_link(place: Path) -> None:
     """Fail if the link of a live process is there, which sees the file system without locks of the kernel."""
-    link = _beside(place, LINK)
-    text = _text_of(link)
-    if text is None:
-        return
-    holder = Holder.parse(text)
-    if holder is None or not holder.is_gone:
-        raise Busy(holder, link)
-    link.unlink(missing_ok=True)
+    if _dead_link(place) is not None:
+        _beside(place, LINK).unlink(missing_ok=True)
 
 
 def _acquire_link(place: Path) -> Release:
@@ -229,18 +223,30 @@ def _remove_dead_link(place: Path) -> None:
     Raises:
         Busy: It is not known to be dead, or somebody else is about to remove its link.
     """
+    if (dead := _dead_link(place)) is None:
+        return
+    text, holder = dead
+    release = _acquire_link(place.with_name(f"{place.name}.{holder.token}"))
+    try:
+        _remove_link(_beside(place, LINK), text)
+    finally:
+        release()
+
+
+def _dead_link(place: Path) -> tuple[str, Holder] | None:
+    """Return the text of the link of a dead process and what it names; None if there is no link.
+
+    Raises:
+        Busy: It is not known to be dead.
+    """
     link = _beside(place, LINK)
     text = _text_of(link)
     if text is None:
-        return
+        return None
     holder = Holder.parse(text)
     if holder is None or not holder.is_gone:
         raise Busy(holder, link)
-    release = _acquire_link(place.with_name(f"{place.name}.{holder.token}"))
-    try:
-        _remove_link(link, text)
-    finally:
-        release()
+    return text, holder
 
 
 def _remove_link(link: Path, text: str) -> None:

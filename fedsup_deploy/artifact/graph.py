@@ -28,7 +28,7 @@ class Graph:
         inputs: Shape of each input by name; a dimension that may be anything has its symbol, such as `batch`.
         outputs: The same of each output.
         num_macs: Multiply-accumulates of convolutions and linear layers, for one image.
-        num_params: Weights and biases of these.
+        num_params: Weights and biases of these; of a tensor that several layers share, as many times.
         first_width: Channels that the first convolution writes; None without one.
     """
 
@@ -58,7 +58,8 @@ def read_graph(path: Path) -> Graph:
         weights = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
         values = {**_shapes((*inferred.input, *inferred.value_info, *inferred.output)), **weights}
         nodes = [node for node in inferred.node if node.op_type in _WEIGHTED]
-        used = {name for node in nodes for name in node.input if name in weights}
+        # The exporter writes equal tensors once, such as two biases of zeros; each layer has its own all the same.
+        used = [name for node in nodes for name in node.input if name in weights]
         widths = [weights[node.input[1]][0] for node in nodes if node.op_type == "Conv"]
         return Graph(
             inputs=inputs,

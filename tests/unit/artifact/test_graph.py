@@ -47,6 +47,16 @@ def test_counts_are_those_of_the_shapes(tmp_path):
     assert (graph.inputs, graph.outputs) == ({"input": ("batch", 4, 8, 8)}, {"logits": ("batch", 5)})
 
 
+def test_tensor_that_layers_share_in_the_file_counts_for_each(tmp_path):
+    """The exporter writes equal tensors once; here another convolution has the bias of the first."""
+    changed = model()
+    changed.graph.initializer.append(numpy_helper.from_array(np.zeros((6, 6, 1, 1), np.float32), "more"))
+    changed.graph.node.insert(1, helper.make_node("Conv", ["maps", "more", "bias"], ["mixed"]))
+    changed.graph.node[2].input[0] = "mixed"
+
+    assert read_graph(saved(changed, tmp_path)).num_params == 6 * 2 * 9 + 6 + 6 * 6 + 6 + 5 * 6
+
+
 def test_stated_shapes_do_not_change_what_is_counted(tmp_path):
     """Somebody states other shapes for what lies between input and output."""
     changed = model()

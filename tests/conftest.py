@@ -23,7 +23,9 @@ EVERYTHING = "FEDSUP_TEST_ALL"
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 # How long an example takes is the machine's business, and what else it does.
-hypothesis.settings.register_profile("any-machine", suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("any-machine")
 
 Report = pytest.TestReport | pytest.CollectReport

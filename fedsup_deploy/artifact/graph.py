@@ -28,7 +28,8 @@ class Graph:
         inputs: Shape of each input by name; a dimension that may be anything has its symbol, such as `batch`.
         outputs: The same of each output.
         num_macs: Multiply-accumulates of convolutions and linear layers, for one image.
-        num_params: Weights and biases of these; of a tensor that several layers share, as many times.
+        num_params: Weights and biases of these; each layer has a bias of its own, also where the file
+            has one for several, or none because it is zero.
         first_width: Channels that the first convolution writes; None without one.
     """
 
@@ -65,7 +66,7 @@ def read_graph(path: Path) -> Graph:
             inputs=inputs,
             outputs=outputs,
             num_macs=sum(_macs(node, values) for node in nodes),
-            num_params=sum(math.prod(weights[name]) for name in used),
+            num_params=sum(math.prod(weights[name]) for name in used) + sum(_left_out(node, weights) for node in nodes),
             first_width=widths[0] if widths else None,
         )
     except (DecodeError, onnx.shape_inference.InferenceError, LookupError, TypeError, ValueError) as error:
@@ -108,6 +109,11 @@ def _fix_batch(graph: "GraphProto") -> None:
         value.type.tensor_type.shape.dim[0].dim_value = 1
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
+
+
+def _left_out(node: "NodeProto", weights: Mapping[str, Shape]) -> int:
+    """Return the size of a bias that is not in the file: the exporter leaves one of zeros out."""
+    return 0 if len(node.input) > 2 else int(weights[node.input[1]][0])
 
 
 def _macs(node: "NodeProto", values: Mapping[str, Sequence[int | str]]) -> int:

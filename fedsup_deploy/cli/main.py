@@ -38,7 +38,7 @@ cli = LazyGroup(
         "export": "Make one verified bundle of model files per device profile.",
         "deploy": "Search and export for a whole fleet in one call.",
         "measure": "Time a bundle or an ONNX model, on this machine or another.",
-        "verify": "Check a bundle's hashes and that its models compute what they must.",
+        "verify": "Check that a bundle is unaltered and computes what it must.",
         "inspect": "Say what a file or folder of ours is and what made it.",
         "profile": "Build, adapt, check and compare device profiles.",
     },

@@ -212,7 +212,7 @@ def test_measurement_that_is_none_is_refused_though_its_seal_is_right(bundle, la
     sums = (bundle / "SHA256SUMS").read_bytes()
     (bundle / "measured.json").write_bytes(checks.sealed(b'{\n  "schema": 1,\n', sums))
 
-    with pytest.raises(ArtifactError, match=r"measured\.json: latency: field required; measure the bundle again$"):
+    with pytest.raises(ArtifactError, match=r"measured\.json: latency: missing key; copy or measure the bundle again$"):
         verify_bundle(bundle)
 
 

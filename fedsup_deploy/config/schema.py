@@ -41,6 +41,7 @@ def _known(kind: str) -> AfterValidator:
 
 
 Count = Annotated[int, Field(ge=1)]
+Index = Annotated[int, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -165,6 +166,16 @@ class FedAvgConfig(Section):
     """Which strategy."""
     architecture: Text = "largest"
     """The subnet: `largest`, `smallest` or an arch_id."""
+    clients: Annotated[tuple[tuple[Index, Index], ...], Field(min_length=1)] | None = None
+    """Who takes part, as runs of client indices: [[25, 49]] is the second quarter of 100 clients, whose devices are the
+    only ones of a tier that can train a large subnet. null: all clients."""
+
+    @model_validator(mode="after")
+    def _runs_ascend(self) -> "FedAvgConfig":
+        for index, (first, last) in enumerate(self.clients or ()):
+            if first > last:
+                raise misfit([(("clients", index), [first, last], "[first, last]")])
+        return self
 
 
 class FedSupConfig(Section):
@@ -276,9 +287,22 @@ class TrainConfig(Section):
         if training.warmup_rounds > training.rounds:
             expected = f"<= training.rounds ({training.rounds})"
             misfits.append((("training", "warmup_rounds"), training.warmup_rounds, expected))
+        if isinstance(self.strategy, FedAvgConfig) and self.strategy.clients is not None:
+            runs = self.strategy.clients
+            if (highest := max(last for _, last in runs)) >= clients:
+                expected = f"no client after the last one, {clients - 1}"
+                misfits.append((("strategy", "clients"), highest, expected))
+            elif (chosen := _num_in_runs(runs)) < training.clients_per_round:
+                expected = f"<= the clients of strategy.clients ({chosen})"
+                misfits.append((("training", "clients_per_round"), training.clients_per_round, expected))
         if misfits:
             raise misfit(misfits)
         return self
+
+
+def _num_in_runs(runs: tuple[tuple[int, int], ...]) -> int:
+    """Return how many clients are in runs of client indices, which may overlap."""
+    return len({client for first, last in runs for client in range(first, last + 1)})
 
 
 def load_train_config(name_or_path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> TrainConfig:

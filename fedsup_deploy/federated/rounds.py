@@ -68,7 +68,6 @@ def run_rounds(
     strategy: Strategy,
     engine: Engine,
     params: RoundParams,
-    num_clients: int,
     seed: int,
     first_round: int = 0,
 ) -> Iterator[RoundResult]:
@@ -82,7 +81,6 @@ def run_rounds(
         strategy: Who trains what.
         engine: Carries tasks to clients.
         params: How rounds run.
-        num_clients: Clients in the federation.
         seed: Seed of the run.
         first_round: Rounds already done.
 
@@ -91,7 +89,7 @@ def run_rounds(
     """
     for index in range(first_round, params.rounds):
         started = time.perf_counter()
-        drawn = rng.generator(seed, "cohort", index).choice(num_clients, params.clients_per_round, replace=False)
+        drawn = rng.generator(seed, "cohort", index).choice(strategy.clients, params.clients_per_round, replace=False)
         cohort = sorted(int(client) for client in drawn)
         rate = learning_rate(
             index, params.rounds, params.warmup_rounds, params.learning_rate, params.final_learning_rate

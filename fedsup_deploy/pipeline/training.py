@@ -140,7 +140,7 @@ class _Session:
 
 
 def _train_rounds(session: _Session, supernet: Supernet, first_round: int) -> Supernet:
-    training, num_clients = session.config.training, session.data.num_clients
+    training = session.config.training
     params = RoundParams(
         training.rounds,
         training.clients_per_round,
@@ -151,7 +151,7 @@ def _train_rounds(session: _Session, supernet: Supernet, first_round: int) -> Su
     seed = session.config.seed
     saved = done = first_round
     try:
-        for result in run_rounds(supernet, session.strategy, session.engine, params, num_clients, seed, first_round):
+        for result in run_rounds(supernet, session.strategy, session.engine, params, seed, first_round):
             session.log.emit("round", **_round_fields(result))
             finished = result.round_index + 1
             if finished % training.evaluate_every == 0 or finished == training.rounds:

@@ -87,7 +87,7 @@ def closing(engine: Engine) -> Iterator[Engine]:
 
 def play(engine: Engine, strategy: Strategy, normalization: str = "batch", rounds: int = 2) -> list[RoundResult]:
     params = RoundParams(rounds, 4, 0.1, 0, 0.0)
-    return list(run_rounds(start(normalization), strategy, engine, params, NUM_CLIENTS, 0))
+    return list(run_rounds(start(normalization), strategy, engine, params, 0))
 
 
 def assert_same_bytes(first: Supernet, second: Supernet) -> None:
@@ -161,7 +161,7 @@ def test_one_client_on_the_largest_subnet_of_fedavg_is_that_client_alone(little_
     supernet = start("batch")
     params = RoundParams(1, 1, 0.1, 0, 0.0)
     engine = InProcess(make_site(little_data, "batch")())
-    (result,) = run_rounds(supernet, FedAvg(SPACE, NUM_CLIENTS, "largest"), engine, params, NUM_CLIENTS, 0)
+    (result,) = run_rounds(supernet, FedAvg(SPACE, NUM_CLIENTS, "largest"), engine, params, 0)
     subnet = supernet.extract(SPACE.largest)
     task = TrainTask(result.sampled[0], 0, Assignment(SPACE.largest), subnet.weights, 0.1)
     images = little_data.client(result.sampled[0])
@@ -193,5 +193,5 @@ def test_continued_run_is_the_run_that_was_never_interrupted(little_data: Federa
     engine = InProcess(make_site(little_data, "batch")())
     whole = play(engine, strategy, rounds=3)
     params = RoundParams(3, 4, 0.1, 0, 0.0)
-    (rest,) = run_rounds(whole[1].supernet, strategy, engine, params, NUM_CLIENTS, 0, first_round=2)
+    (rest,) = run_rounds(whole[1].supernet, strategy, engine, params, 0, first_round=2)
     assert_same_bytes(rest.supernet, whole[2].supernet)

@@ -60,7 +60,7 @@ partitions = st.one_of(
     mapping({"kind": st.just("dirichlet"), **clients}, beta=positive),
 )
 strategies = st.one_of(
-    mapping({"name": st.just("fedavg")}, architecture=st.text(min_size=1)),
+    mapping({"name": st.just("fedavg")}, architecture=st.text(min_size=1), clients=st.just([[0, 49], [20, 20]])),
     mapping({"name": st.just("fedsup")}, num_subnets=below(9, 2)),
     mapping({"name": st.just("e-fedsup")}, tiers=st.lists(tiers, min_size=1, max_size=4)),
 )

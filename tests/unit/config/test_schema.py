@@ -159,6 +159,25 @@ def test_an_e_fedsup_run_needs_a_tier(tmp_path: Path):
     assert problem(tmp_path, "strategy.tiers=[]") == "--set strategy.tiers: got [], expected at least 1 entries"
 
 
+@pytest.mark.parametrize(
+    ("clients", "expected"),
+    [
+        ("[[0, 20]]", "--set strategy: strategy.clients: got [[0, 20]], expected no client after the last one, 19"),
+        ("[[9, 8]]", "--set strategy: strategy.clients.0: got [9, 8], expected [first, last]"),
+        ("[]", "--set strategy: strategy.clients: got [], expected at least 1 entries"),
+    ],
+)
+def test_clients_of_fedavg_that_there_are_not(tmp_path: Path, clients: str, expected: str):
+    assert problem(tmp_path, f"strategy={{name: fedavg, clients: {clients}}}") == expected
+
+
+def test_fewer_clients_of_fedavg_than_take_part_in_a_round(tmp_path: Path):
+    few = "strategy={name: fedavg, clients: [[0, 4], [3, 8]]}"
+    expected = "training.clients_per_round: got the default 10, expected <= the clients of strategy.clients (9)"
+    assert problem(tmp_path, few).endswith(expected)
+    assert config_of(tmp_path, MINIMAL, few, "training.clients_per_round=9").training.clients_per_round == 9
+
+
 def test_more_clients_per_round_than_clients(tmp_path: Path):
     expected = "--set training.clients_per_round: got 21, expected <= partition.num_clients (20)"
     assert problem(tmp_path, "training.clients_per_round=21") == expected

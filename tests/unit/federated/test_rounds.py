@@ -52,7 +52,7 @@ def play(supernet: Supernet, answer: Answer = plus_one, **changes) -> tuple[list
     engine = RecordingEngine(answer)
     params = dataclasses.replace(PARAMS, **{k: v for k, v in changes.items() if k != "first_round"})
     strategy = FedSup(supernet.layout.space, 8, 3)
-    results = list(run_rounds(supernet, strategy, engine, params, 8, 0, changes.get("first_round", 0)))
+    results = list(run_rounds(supernet, strategy, engine, params, 0, changes.get("first_round", 0)))
     return results, engine.tasks
 
 
@@ -67,6 +67,14 @@ def test_every_round_has_its_cohort_and_its_rate(supernet: Supernet) -> None:
         assert [task.client for task in own] == list(result.sampled)
         assert {task.learning_rate for task in own} == {result.learning_rate}
     assert len({result.sampled for result in results}) > 1
+
+
+def test_only_clients_of_the_strategy_are_sampled(supernet: Supernet) -> None:
+    engine = RecordingEngine(plus_one)
+    strategy = FedAvg(supernet.layout.space, 8, "largest", [(1, 2), (5, 6)])
+    results = list(run_rounds(supernet, strategy, engine, PARAMS, 0))
+    assert {client for result in results for client in result.sampled} == {1, 2, 5, 6}
+    assert all(len(set(result.sampled)) == 3 for result in results)
 
 
 def test_the_schedule_reaches_the_clients(supernet: Supernet) -> None:
@@ -97,7 +105,7 @@ def test_bytes_are_those_of_the_tensors_that_travel(supernet: Supernet, tiny_spa
     engine = RecordingEngine(plus_one)
     params = dataclasses.replace(PARAMS, rounds=1, clients_per_round=2)
     strategy = EFedSup(tiny_space, 2, (Tier("smallest"),))
-    (result,) = run_rounds(supernet, strategy, engine, params, 2, 0)
+    (result,) = run_rounds(supernet, strategy, engine, params, 0)
     smallest = supernet.extract(tiny_space.smallest).weights
     expected = 2 * 4 * sum(tensor.numel() for tensor in smallest.values())
     assert (result.bytes_down, result.bytes_up) == (expected, expected)
@@ -161,7 +169,7 @@ def test_all_clients_take_part_when_the_cohort_is_everyone(supernet: Supernet) -
 
 def test_caller_that_stops_early_gets_what_was_done(supernet: Supernet, tiny_space: SearchSpace) -> None:
     engine = RecordingEngine(plus_one)
-    rounds = run_rounds(supernet, FedAvg(tiny_space, 8, "largest"), engine, PARAMS, 8, 0)
+    rounds = run_rounds(supernet, FedAvg(tiny_space, 8, "largest"), engine, PARAMS, 0)
     assert next(rounds).round_index == 0
     rounds.close()
     assert {task.round_index for task in engine.tasks} == {0}

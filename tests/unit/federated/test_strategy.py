@@ -17,6 +17,12 @@ def test_fedavg_gives_everyone_the_same_subnet(tiny_space: SearchSpace) -> None:
         FedAvg(tiny_space, 10, "tiny")
 
 
+def test_fedavg_may_have_few_clients(tiny_space: SearchSpace) -> None:
+    """Runs include both ends and may overlap."""
+    assert list(FedAvg(tiny_space, 10, "smallest").clients) == list(range(10))
+    assert list(FedAvg(tiny_space, 10, "smallest", [(7, 8), (1, 3), (3, 4)]).clients) == [1, 2, 3, 4, 7, 8]
+
+
 def test_fedsup_gives_everyone_the_whole_supernet(tiny_space: SearchSpace) -> None:
     assert FedSup(tiny_space, 10, 4).plan(3, [2, 0], seed=0) == {2: Assignment(None, 4), 0: Assignment(None, 4)}
 

@@ -26,11 +26,11 @@ IMAGES = 160
 PARAMS = LocalTraining(1, 32, 0.9, 1e-4, 1.0, has_logit_adjustment=True)
 
 
-def plain_convolution(layer: Layer, weight: Tensor, x_BCHW: Tensor) -> Tensor:
+def plain_convolution(layer: Layer, weight: Tensor, bias: None, x_BCHW: Tensor) -> Tensor:
     """Return the convolution as torch's own function computes it, channels first."""
     groups = len(weight) if layer.op == "depthwise" else 1
     padding = layer.kernel_size // 2
-    return functional.conv2d(x_BCHW.contiguous(), weight, stride=layer.stride, padding=padding, groups=groups)
+    return functional.conv2d(x_BCHW.contiguous(), weight, bias, stride=layer.stride, padding=padding, groups=groups)
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from fedsup_deploy.federated.tasks import (
     Task,
     TrainTask,
 )
-from fedsup_deploy.recalibrate.fold import affines
+from fedsup_deploy.recalibrate.fold import affines, fold_weights
 from fedsup_deploy.recalibrate.pooled import ChannelSums, PooledStatistics, pool
 from fedsup_deploy.space.plan import NetworkPlan
 from fedsup_deploy.supernet.forward import forward
@@ -33,6 +33,8 @@ from fedsup_deploy.supernet.model import Subnet, Supernet
 from fedsup_deploy.supernet.normalization import BY_BATCH, ExceptFor, FixedAffine, SumCollector
 
 _EVALUATION_BATCH = 250
+#: Of a network whose every normalisation is folded; one that is not would be an error.
+_ALL_FOLDED = FixedAffine({})
 
 
 class Site:
@@ -103,15 +105,15 @@ class Site:
 
     def _observe(self, client: int, task: StatisticsTask) -> PooledStatistics:
         kind = self._layout.normalization
-        normalizer = FixedAffine(affines(task.weights, kind, task.known), otherwise=BY_BATCH[kind])
         until = task.plan.until(task.observe[-1])
+        weights = fold_weights(until, task.weights, affines(task.weights, kind, task.known))
         names = [layer.name for layer in until.norm_layers()]
         # A layer whose predecessors are known needs no batch to normalise by: its own output is not looked at.
         unused = frozenset(names[names.index(task.observe[-1]) :])
-        collector = SumCollector(frozenset(task.observe), ExceptFor(unused, normalizer))
+        collector = SumCollector(frozenset(task.observe), ExceptFor(unused, BY_BATCH[kind]))
         for x_BCHW in self._calibration_batches(client, _resolution(task.plan)):
             try:
-                forward(until, task.weights, x_BCHW, collector)
+                forward(until, weights, x_BCHW, collector)
             except DataError as error:
                 raise DataError(f"statistics of client {client}: {error}") from error
         return PooledStatistics(
@@ -124,10 +126,11 @@ class Site:
 
     def _evaluate(self, task: EvaluationTask) -> tuple[int, int]:
         x_NCHW, labels_N = self._images_of(task)
-        normalizer = FixedAffine(affines(task.weights, self._layout.normalization, task.statistics))
+        maps = affines(task.weights, self._layout.normalization, task.statistics)
+        weights = fold_weights(task.plan, task.weights, maps)
         correct = 0
         for x_BCHW, labels_B in zip(x_NCHW.split(_EVALUATION_BATCH), labels_N.split(_EVALUATION_BATCH), strict=True):
-            correct += int((forward(task.plan, task.weights, x_BCHW, normalizer).argmax(dim=1) == labels_B).sum())
+            correct += int((forward(task.plan, weights, x_BCHW, _ALL_FOLDED).argmax(dim=1) == labels_B).sum())
         return correct, len(labels_N)
 
     def _images_of(self, task: EvaluationTask) -> tuple[Tensor, Tensor]:

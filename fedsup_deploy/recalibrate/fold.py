@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fedsup_deploy.recalibrate.pooled import ChannelSums, PooledStatistics
-from fedsup_deploy.space.plan import WEIGHT_OPS
+from fedsup_deploy.space.plan import WEIGHT_OPS, NetworkPlan
 from fedsup_deploy.supernet.deployable import DeployableNet
 from fedsup_deploy.supernet.model import Subnet
 from fedsup_deploy.supernet.normalization import BATCH_EPSILON, PARAMETRIC_EPSILON, ChannelAffine
@@ -37,21 +37,36 @@ def fold(subnet: Subnet, statistics: PooledStatistics) -> DeployableNet:
     Args:
         subnet: A subnet with its own weights; it is left as it is.
         statistics: Pooled sums of every layer that has a normalisation.
+
+    Raises:
+        KeyError: A layer has none.
     """
-    maps = affines(subnet.weights, subnet.normalization, statistics)
-    folded: dict[str, Tensor] = {}
+    known = affines(subnet.weights, subnet.normalization, statistics)
+    maps = {layer.name: known[layer.name] for layer in subnet.plan.norm_layers()}
+    folded = fold_weights(subnet.plan, subnet.weights, maps)
     for layer in subnet.plan.layers():
-        if layer.op == "squeeze_excite":
-            folded |= {name: t for name, t in subnet.weights.items() if name.startswith(f"{layer.name}.")}
-        elif layer.op in WEIGHT_OPS:
-            weight = subnet.weights[f"{layer.name}.weight"]
-            bias = subnet.weights.get(f"{layer.name}.bias", torch.zeros(layer.out_channels))
-            if layer.has_norm:
-                affine = maps[layer.name]
-                weight = (weight.double() * affine.scale_C.double()[:, None, None, None]).float()
-                bias = affine.shift_C
-            folded |= {f"{layer.name}.weight": weight.detach(), f"{layer.name}.bias": bias.detach()}
-    return DeployableNet(subnet.plan, folded)
+        if layer.op in WEIGHT_OPS:
+            folded.setdefault(f"{layer.name}.bias", torch.zeros(layer.out_channels))
+    return DeployableNet(subnet.plan, {name: folded[name].detach() for name in folded if ".norm." not in name})
+
+
+def fold_weights(
+    plan: NetworkPlan, weights: Mapping[str, Tensor], maps: Mapping[str, ChannelAffine]
+) -> dict[str, Tensor]:
+    """Return a network's tensors with each known normalisation made part of its convolution, which then has a bias.
+
+    Args:
+        plan: The layers of the network.
+        weights: Its tensors.
+        maps: What is known of its normalisations, by the name of the layer.
+    """
+    folded = dict(weights)
+    for layer in plan.layers():
+        if layer.has_norm and layer.name in maps:
+            affine, name = maps[layer.name], f"{layer.name}.weight"
+            folded[name] = (weights[name].double() * affine.scale_C.double()[:, None, None, None]).float()
+            folded[f"{layer.name}.bias"] = affine.shift_C
+    return folded
 
 
 def _batch_affine(prefix: str, weights: Mapping[str, Tensor], sums: ChannelSums) -> ChannelAffine:

@@ -19,9 +19,10 @@ def forward(plan: NetworkPlan, weights: Mapping[str, Tensor], x_BCHW: Tensor, no
 
     Args:
         plan: Layers in plain integers.
-        weights: For each tensor name its values, already of the plan's shapes.
+        weights: For each tensor name its values, already of the plan's shapes. A convolution that has a bias here has
+            its normalisation folded into it.
         x_BCHW: Images, preprocessed, at the plan's resolution.
-        normalizer: What the activations are normalised with.
+        normalizer: What the activations of all other convolutions are normalised with.
     """
     # Convolutions of this size are about 1.6 times as fast on CPU with the channels innermost.
     x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
@@ -44,14 +45,19 @@ def _block(block: BlockPlan, weights: Mapping[str, Tensor], x_BCHW: Tensor, norm
     return functional.relu(result) if block.add.has_activation else result
 
 
-def convolve(layer: Layer, weight: Tensor, x_BCHW: Tensor) -> Tensor:
+def convolve(layer: Layer, weight: Tensor, bias: Tensor | None, x_BCHW: Tensor) -> Tensor:
     """Return a layer's convolution, with padding kernel // 2, by the fastest way on CPU with the channels innermost."""
-    if layer.op == "depthwise":
+    if layer.op == "conv":
+        weight = weight.contiguous()  # Cut out of a larger kernel, it would be added up in another order.
+    if layer.kernel_size == 1 and layer.op != "depthwise":
+        # One matrix product, up to 4 times as fast as conv2d makes it. With a stride, too: there the weight gradient of
+        # conv2d, channels innermost, writes outside of its memory (torch 2.13, AVX2, few channels).
+        seen = x_BCHW[:, :, :: layer.stride, :: layer.stride]
+        return functional.linear(seen.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+    if layer.op == "depthwise" and bias is None:
         return depthwise_conv2d(x_BCHW, weight, layer.stride)
-    if layer.op == "pointwise":
-        # One matrix product, up to 4 times as fast as conv2d makes it.
-        return functional.linear(x_BCHW.permute(0, 2, 3, 1), weight[:, :, 0, 0]).permute(0, 3, 1, 2)
-    return functional.conv2d(x_BCHW, weight, stride=layer.stride, padding=layer.kernel_size // 2)
+    groups = layer.in_channels if layer.op == "depthwise" else 1
+    return functional.conv2d(x_BCHW, weight, bias, layer.stride, layer.kernel_size // 2, groups=groups)
 
 
 def _layer(layer: Layer, weights: Mapping[str, Tensor], x_BCHW: Tensor, normalizer: Normalizer) -> Tensor:
@@ -59,8 +65,9 @@ def _layer(layer: Layer, weights: Mapping[str, Tensor], x_BCHW: Tensor, normaliz
         return functional.avg_pool2d(x_BCHW, 2, ceil_mode=True)
     if layer.op == "squeeze_excite":
         return _squeeze_excite(layer.name, weights, x_BCHW)
-    x_BCHW = convolve(layer, weights[f"{layer.name}.weight"], x_BCHW)
-    if layer.has_norm:
+    bias = weights.get(f"{layer.name}.bias")
+    x_BCHW = convolve(layer, weights[f"{layer.name}.weight"], bias, x_BCHW)
+    if layer.has_norm and bias is None:
         x_BCHW = normalizer(layer.name, x_BCHW, weights)
     return functional.relu(x_BCHW) if layer.has_activation else x_BCHW
 

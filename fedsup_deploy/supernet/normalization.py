@@ -83,20 +83,16 @@ class FixedAffine:
 
     Args:
         affines: For each layer that has a normalisation, its scale and shift.
-        otherwise: What to do for layers that are not listed; by default that is an error.
     """
 
-    def __init__(self, affines: Mapping[str, ChannelAffine], otherwise: Normalizer | None = None) -> None:
+    def __init__(self, affines: Mapping[str, ChannelAffine]) -> None:
         self._affines = affines
-        self._otherwise = otherwise
 
     def __call__(self, name: str, x_BCHW: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         """Return scale * x + shift of the layer."""
         affine = self._affines.get(name)
         if affine is None:
-            if self._otherwise is None:
-                raise KeyError(f"no statistics for layer {name}")
-            return self._otherwise(name, x_BCHW, weights)
+            raise KeyError(f"no statistics for layer {name}")
         return x_BCHW * affine.scale_C[:, None, None] + affine.shift_C[:, None, None]
 
 

@@ -1,11 +1,13 @@
 """The forward pass on networks whose answer can be worked out."""
 
+import dataclasses
+
 import torch
 from torch.nn import functional
 
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet import slices as rule
-from fedsup_deploy.supernet.forward import at_resolution, forward
+from fedsup_deploy.supernet.forward import at_resolution, convolve, forward
 from fedsup_deploy.supernet.normalization import ChannelAffine, FixedAffine
 
 
@@ -92,3 +94,19 @@ def test_resizing_is_bilinear_and_nothing_where_the_size_is_right() -> None:
     expected = functional.interpolate(image, size=(3, 3), mode="bilinear", align_corners=False)
     assert torch.equal(at_resolution(image, 3), expected)
     assert expected[0, 0, 1].tolist() == [1.0, 1.5, 2.0]
+
+
+def test_convolution_of_one_pixel_with_a_stride(space_of) -> None:
+    """torch's own weight gradient writes outside of its memory here: 2 of 3 channels, every other pixel."""
+    stem = space_of({"widths": [2], "depths": [1]}, resolutions=[12], stem={"widths": [2], "kernel_size": 1, "stride": 2})
+    generator = torch.Generator().manual_seed(0)
+    layer = dataclasses.replace(stem.full_plan.stem, in_channels=3)
+    weight = torch.randn(2, 3, 1, 1, generator=generator, requires_grad=True)
+    x_BCHW = torch.randn(4, 3, 12, 12, generator=generator)
+    upstream = torch.randn(4, 2, 6, 6, generator=generator)
+    y = convolve(layer, weight, None, x_BCHW.contiguous(memory_format=torch.channels_last))
+    y.backward(upstream)
+    seen = x_BCHW[:, :, ::2, ::2]
+    assert torch.allclose(y, torch.einsum("bchw,oc->bohw", seen, weight[:, :, 0, 0]), atol=1e-6)
+    assert weight.grad is not None
+    assert torch.allclose(weight.grad[:, :, 0, 0], torch.einsum("bchw,bohw->oc", seen, upstream), atol=1e-5)

@@ -60,11 +60,9 @@ def test_fixed_affine_does_not_look_at_the_batch() -> None:
     assert torch.equal(normalizer("l", X_BCHW[:1], {}), y[:1])
 
 
-def test_layer_without_statistics_is_an_error_unless_there_is_another_way() -> None:
+def test_layer_without_statistics_is_an_error() -> None:
     with pytest.raises(KeyError, match="no statistics for layer l"):
         FixedAffine({})("l", X_BCHW, WEIGHTS)
-    y = FixedAffine({}, otherwise=batch_normalize)("l", X_BCHW, WEIGHTS)
-    assert torch.equal(y, batch_normalize("l", X_BCHW, WEIGHTS))
 
 
 def test_one_value_per_channel_cannot_be_normalised_by_itself() -> None:

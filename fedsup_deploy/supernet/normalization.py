@@ -88,7 +88,7 @@ class FixedAffine:
     def __init__(self, affines: Mapping[str, ChannelAffine]) -> None:
         self._affines = affines
 
-    def __call__(self, name: str, x_BCHW: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    def __call__(self, name: str, x_BCHW: Tensor, weights: Mapping[str, Tensor]) -> Tensor:  # noqa: ARG002
         """Return scale * x + shift of the layer."""
         affine = self._affines.get(name)
         if affine is None:

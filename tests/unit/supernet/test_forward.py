@@ -97,10 +97,11 @@ def test_resizing_is_bilinear_and_nothing_where_the_size_is_right() -> None:
 
 
 def test_convolution_of_one_pixel_with_a_stride(space_of) -> None:
-    """torch's own weight gradient writes outside of its memory here: 2 of 3 channels, every other pixel."""
-    stem = space_of({"widths": [2], "depths": [1]}, resolutions=[12], stem={"widths": [2], "kernel_size": 1, "stride": 2})
+    """The weight gradient of torch writes outside of its memory here: 2 of 3 channels, every other pixel."""
+    stem = {"widths": [2], "kernel_size": 1, "stride": 2}
+    space = space_of({"widths": [2], "depths": [1]}, resolutions=[12], stem=stem)
     generator = torch.Generator().manual_seed(0)
-    layer = dataclasses.replace(stem.full_plan.stem, in_channels=3)
+    layer = dataclasses.replace(space.full_plan.stem, in_channels=3)
     weight = torch.randn(2, 3, 1, 1, generator=generator, requires_grad=True)
     x_BCHW = torch.randn(4, 3, 12, 12, generator=generator)
     upstream = torch.randn(4, 2, 6, 6, generator=generator)

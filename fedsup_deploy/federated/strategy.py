@@ -66,7 +66,7 @@ class FedSup:
 
     def __init__(self, space: SearchSpace, num_clients: int, num_subnets: int) -> None:  # noqa: ARG002
         self.clients = range(num_clients)
-        self._assignment = Assignment(None, num_subnets)
+        self._assignment = Assignment(None, num_subnets, is_distilled=True)
 
     def plan(self, round_index: int, cohort: Sequence[int], seed: int) -> dict[int, Assignment]:  # noqa: ARG002
         """Return the whole supernet for everyone."""

@@ -18,12 +18,16 @@ class Assignment:
     """What one client trains in one round.
 
     Args:
-        architecture: The static subnet it is sent; None sends the whole supernet.
-        num_subnets: Subnets trained per batch: 1 for a static subnet, at least 2 by the sandwich rule.
+        architecture: The subnet it is sent; None sends the whole supernet.
+        num_subnets: Subnets of the whole supernet trained per batch, by the sandwich rule: at least 2. Of one subnet 1.
+        inner: Subnets within the one it is sent that it trains as well, in the same steps.
+        is_distilled: Whether all subnets but the first learn from its answers; otherwise they learn from the labels.
     """
 
     architecture: Architecture | None
     num_subnets: int = 1
+    inner: tuple[Architecture, ...] = ()
+    is_distilled: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -57,6 +57,24 @@ def slices(full: NetworkPlan, plan: NetworkPlan, normalization: str) -> Slices:
     }
 
 
+def within(outer: Slices, inner: Slices) -> Slices:
+    """Return the part of each tensor that `inner` uses, counted from the corner of what `outer` uses of it.
+
+    Args:
+        outer: Parts of the shared tensors.
+        inner: Smaller parts of some of them.
+
+    Raises:
+        KeyError: `inner` uses a tensor that `outer` does not.
+    """
+    return {
+        name: tuple(
+            slice(use.start - have.start, use.stop - have.start) for have, use in zip(outer[name], index, strict=True)
+        )
+        for name, index in inner.items()
+    }
+
+
 def gather(tensors: Mapping[str, Tensor], where: Slices) -> dict[str, Tensor]:
     """Return views of the parts that `where` names; gradients flow back to the shared tensors."""
     return {name: tensors[name][index] for name, index in where.items()}
@@ -72,10 +90,14 @@ def scatter_add(target: Mapping[str, Tensor], tensors: Mapping[str, Tensor], whe
 
 
 def coverage(full_shapes: Shapes, parts: list[Slices]) -> dict[str, Tensor]:
-    """Return for each shared tensor a mask of the entries that at least one of `parts` uses."""
-    masks = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in full_shapes.items()}
-    for part in parts:
-        for name, index in part.items():
+    """Return for each shared tensor that none of `parts` uses whole a mask of the entries that at least one uses."""
+    masks = {}
+    for name, shape in full_shapes.items():
+        used = [part[name] for part in parts if name in part]
+        if any(all(axis.stop - axis.start == size for axis, size in zip(index, shape, strict=True)) for index in used):
+            continue
+        masks[name] = torch.zeros(shape, dtype=torch.bool)
+        for index in used:
             masks[name][index] = True
     return masks
 

@@ -57,7 +57,7 @@ def task_of(
 ) -> TrainTask:
     where = layout.whole if architecture is None else layout.slices(architecture)
     weights = rule.gather(start_of(layout), where)
-    return TrainTask(3, 2, Assignment(architecture, num_subnets), weights, rate)
+    return TrainTask(3, 2, Assignment(architecture, num_subnets, is_distilled=True), weights, rate)
 
 
 def run(layout: Layout, task: TrainTask, params: LocalTraining, count: int = 12) -> ClientUpdate:
@@ -108,14 +108,13 @@ def by_hand(layout: Layout, weights: Weights, params: LocalTraining, num_subnets
     for batch, subnets in batches_of(layout, params, num_subnets):
         _, found = gradients(layout, weights, subnets, batch)
         masks = rule.coverage(layout.shapes, [layout.slices(architecture) for architecture in subnets])
-        for name, mask in masks.items():
-            gradient = found[name]
-            if gradient is None:
+        for name, found_here in found.items():
+            mask = masks.get(name, torch.ones(()) > 0)
+            if found_here is None:
                 assert not mask.any()
                 continue
-            if params.clip_value is not None:
-                gradient = gradient.clamp(-params.clip_value, params.clip_value)
-            gradient = gradient + params.weight_decay * weights[name]
+            limit = math.inf if params.clip_value is None else params.clip_value
+            gradient = found_here.clamp(-limit, limit) + params.weight_decay * weights[name]
             momenta[name] = torch.where(mask, params.momentum * momenta[name] + gradient, momenta[name])
             weights[name] = torch.where(mask, weights[name] - rate * momenta[name], weights[name])
     return weights

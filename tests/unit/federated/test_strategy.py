@@ -24,7 +24,9 @@ def test_fedavg_may_have_few_clients(tiny_space: SearchSpace) -> None:
 
 
 def test_fedsup_gives_everyone_the_whole_supernet(tiny_space: SearchSpace) -> None:
-    assert FedSup(tiny_space, 10, 4).plan(3, [2, 0], seed=0) == {2: Assignment(None, 4), 0: Assignment(None, 4)}
+    assert FedSup(tiny_space, 10, 4).plan(3, [2, 0], seed=0) == {
+        client: Assignment(None, 4, is_distilled=True) for client in (0, 2)
+    }
 
 
 def test_e_fedsup_gives_each_quarter_its_tier(tiny_space: SearchSpace) -> None:

@@ -185,6 +185,9 @@ class FedSupConfig(Section):
     """Which strategy."""
     num_subnets: Annotated[int, Field(ge=2)] = 4
     """Subnets per batch: the largest, the smallest and random ones. 2: no random ones; each costs time."""
+    paper: bool = False
+    """true: the smallest and random subnets learn from the answers of the largest, as in the FedSup paper. false: all
+    learn from the labels."""
 
 
 class EFedSupConfig(Section):
@@ -194,6 +197,8 @@ class EFedSupConfig(Section):
     """Which strategy."""
     tiers: Annotated[tuple[TierConfig, ...], Field(min_length=1)] = _PAPER_TIERS
     """Classes of clients, as equal runs of consecutive client indices."""
+    paper: bool = False
+    """true: a client trains its subnet only, as in the FedSup paper. false: also the smallest subnet within it."""
 
 
 StrategyConfig = Annotated[FedAvgConfig | FedSupConfig | EFedSupConfig, Field(discriminator="name")]

@@ -97,10 +97,7 @@ def train(
 
 
 class _Subnets:
-    """The subnets that a client trains together: their gradients add up in the entries they share.
-
-    The largest comes first. Random ones and the smallest follow.
-    """
+    """The subnets that a client trains together, from the largest to the smallest: their gradients add up."""
 
     def __init__(
         self, assignment: Assignment, layout: Layout, offset_K: Tensor, generator: np.random.Generator
@@ -122,6 +119,8 @@ class _Subnets:
             logits_BK = forward(self._layout.plan(architecture), part, x, BY_BATCH[self._layout.normalization])
             loss = functional.cross_entropy(logits_BK + self._offset_K, targets)
             loss.backward()
+            if architecture is subnets[-1] and self._assignment.shared_gradient < 1:
+                sgd.scale_gradients(where, self._assignment.shared_gradient)
             sgd.add_gradients(part, where)
             total += loss.item()
             if self._assignment.is_distilled and targets is labels_B:

@@ -2,12 +2,17 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from fedsup_deploy import rng
 from fedsup_deploy.federated.assignment import Tier, TierSampler, tier_of
 from fedsup_deploy.federated.tasks import Assignment
+from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.search_space import SearchSpace
+from fedsup_deploy.supernet import slices as rule
+
+#: Part of the gradient of a larger subnet that the entries of the smallest get, where both are trained together.
+SHARED_GRADIENT: Final = 0.3
 
 
 class Strategy(Protocol):
@@ -59,14 +64,23 @@ class FedAvg:
 
 
 class FedSup:
-    """Every client trains the whole supernet by the sandwich rule with in-place distillation.
+    """Every client trains the whole supernet: in each step the largest subnet, the smallest and random ones.
 
-    Source: FedSup, arXiv 2206.01366.
+    All of them learn from the labels. In the paper only the largest does, and the others from its answers (in-place
+    distillation): in the few steps of a federated run it is no better a teacher than the labels are.
+
+    Args:
+        space: The search space.
+        num_clients: Clients in the federation.
+        num_subnets: Subnets of each step, at least 2.
+        paper: As the paper has it.
+
+    Source: FedSup, arXiv 2206.01366; docs/supernet.md compares the two.
     """
 
-    def __init__(self, space: SearchSpace, num_clients: int, num_subnets: int) -> None:  # noqa: ARG002
+    def __init__(self, space: SearchSpace, num_clients: int, num_subnets: int, *, paper: bool) -> None:  # noqa: ARG002
         self.clients = range(num_clients)
-        self._assignment = Assignment(None, num_subnets, is_distilled=True)
+        self._assignment = Assignment(None, num_subnets, is_distilled=paper)
 
     def plan(self, round_index: int, cohort: Sequence[int], seed: int) -> dict[int, Assignment]:  # noqa: ARG002
         """Return the whole supernet for everyone."""
@@ -74,27 +88,42 @@ class FedSup:
 
 
 class EFedSup:
-    """Each client trains a static subnet that fits its tier.
+    """Each client is sent a static subnet that fits its tier, and trains it and the smallest subnet within it.
+
+    So the smallest learns from all clients, as it would alone, and nothing more travels. Its entries follow mainly its
+    own gradient, `SHARED_GRADIENT` of that of the larger subnet: they are what all subnets have in common, and those of
+    one client's size must not pull them to where no other size can use them. In the paper each client trains its subnet
+    only.
 
     Args:
         space: The search space.
         num_clients: Clients in the federation; equal runs of their indices are the tiers.
         tiers: From the first run of indices to the last.
+        paper: As the paper has it.
 
-    Source: E-FedSup, arXiv 2206.01366.
+    Source: E-FedSup, arXiv 2206.01366; docs/supernet.md compares the two.
     """
 
-    def __init__(self, space: SearchSpace, num_clients: int, tiers: Sequence[Tier]) -> None:
+    def __init__(self, space: SearchSpace, num_clients: int, tiers: Sequence[Tier], *, paper: bool) -> None:
         self.clients = range(num_clients)
+        self._space, self._paper = space, paper
         self._samplers = [TierSampler(space, tier) for tier in tiers]
+        self._of_smallest = _tensors(space, space.smallest)
 
     def plan(self, round_index: int, cohort: Sequence[int], seed: int) -> dict[int, Assignment]:
         """Return a subnet of each client's tier."""
-        return {
-            client: Assignment(
-                self._samplers[tier_of(client, len(self.clients), len(self._samplers))].draw(
-                    rng.generator(seed, "assignment", round_index, client)
-                )
-            )
-            for client in cohort
-        }
+        return {client: self._assignment(round_index, client, seed) for client in cohort}
+
+    def _assignment(self, round_index: int, client: int, seed: int) -> Assignment:
+        sampler = self._samplers[tier_of(client, len(self.clients), len(self._samplers))]
+        architecture = sampler.draw(rng.generator(seed, "assignment", round_index, client))
+        # Where a shortcut needs no convolution, the smallest may have one that the larger subnet lacks.
+        is_within = self._of_smallest <= _tensors(self._space, architecture)
+        if self._paper or architecture == self._space.smallest or not is_within:
+            return Assignment(architecture)
+        return Assignment(architecture, inner=(self._space.smallest,), shared_gradient=SHARED_GRADIENT)
+
+
+def _tensors(space: SearchSpace, architecture: Architecture) -> set[str]:
+    """Return the names of a subnet's weights and biases."""
+    return set(rule.shapes(space.plan(architecture), "batch"))

@@ -28,12 +28,12 @@ def row_keys(genes_NG: IntArray) -> NDArray[np.bytes_]:
 
 
 def sandwich(space: SearchSpace, rng: np.random.Generator, count: int) -> tuple[Architecture, ...]:
-    """Return the largest subnet, the smallest, and `count - 2` random ones, in this order.
+    """Return the largest subnet, `count - 2` random ones, and the smallest, in this order.
 
     Source: sandwich rule, J. Yu and T. Huang, arXiv 1903.05134.
     """
     middle = (random_architecture(space, rng) for _ in range(count - 2))
-    return space.largest, space.smallest, *middle
+    return space.largest, *middle, space.smallest
 
 
 def mutate(space: SearchSpace, genes_NG: IntArray, rng: np.random.Generator, probability: float) -> IntArray:

@@ -61,8 +61,8 @@ partitions = st.one_of(
 )
 strategies = st.one_of(
     mapping({"name": st.just("fedavg")}, architecture=st.text(min_size=1), clients=st.just([[0, 49], [20, 20]])),
-    mapping({"name": st.just("fedsup")}, num_subnets=below(9, 2)),
-    mapping({"name": st.just("e-fedsup")}, tiers=st.lists(tiers, min_size=1, max_size=4)),
+    mapping({"name": st.just("fedsup")}, num_subnets=below(9, 2), paper=st.booleans()),
+    mapping({"name": st.just("e-fedsup")}, tiers=st.lists(tiers, min_size=1, max_size=4), paper=st.booleans()),
 )
 configs = mapping(
     {

@@ -167,7 +167,7 @@ def test_sandwich_trains_the_largest_on_labels_and_the_others_on_its_softmax(
     layout = Layout(tiny_space, normalization)
     update = run(layout, task_of(layout, num_subnets=num_subnets), PLAIN)
     ((batch, subnets),) = batches_of(layout, PLAIN, num_subnets)
-    assert subnets[:2] == (tiny_space.largest, tiny_space.smallest)
+    assert (subnets[0], subnets[-1]) == (tiny_space.largest, tiny_space.smallest)
     loss, found = gradients(layout, start_of(layout), subnets, batch)
     expected = {
         name: tensor - 0.1 * (torch.zeros(()) if found[name] is None else found[name])
@@ -201,6 +201,45 @@ def test_class_a_client_has_not_seen_keeps_a_finite_share(layout: Layout) -> Non
     assert all(torch.isfinite(tensor).all() for tensor in update.weights.values())
 
 
+@pytest.mark.parametrize("normalization", ["batch", "parametric"])
+def test_sandwich_on_labels_adds_up_the_gradients_of_each_alone(tiny_space: SearchSpace, normalization: str) -> None:
+    layout = Layout(tiny_space, normalization)
+    task = dataclasses.replace(task_of(layout), assignment=Assignment(None, 3))
+    update = run(layout, task, PLAIN)
+    ((batch, subnets),) = batches_of(layout, PLAIN, 3)
+    each = [gradients(layout, start_of(layout), (architecture,), batch) for architecture in subnets]
+    expected = {
+        name: tensor - 0.1 * sum(found[name] for _, found in each if found[name] is not None)
+        for name, tensor in start_of(layout).items()
+    }
+    assert_close(update.weights, expected)
+    assert update.loss == pytest.approx(np.mean([loss for loss, _ in each]), rel=1e-5)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25, 0.0])
+def test_inner_subnet_has_its_own_gradient_and_a_share_of_the_other_one(
+    corner_space: SearchSpace, share: float
+) -> None:
+    """The smallest subnet with a stem of 16 channels has all of the smallest, whose stem has 8."""
+    layout = Layout(corner_space, "batch")
+    inner = layout.space.smallest
+    sent = dataclasses.replace(inner, stem_width=16)
+    assignment = Assignment(sent, inner=(inner,), shared_gradient=share)
+    task = dataclasses.replace(task_of(layout, sent), assignment=assignment)
+    update = run(layout, task, PLAIN)
+    ((batch, _),) = batches_of(layout, PLAIN, 1)
+    start = start_of(layout)
+    (_, of_sent), (_, of_inner) = (gradients(layout, start, (subnet,), batch) for subnet in (sent, inner))
+    expected = {}
+    for name, where in layout.slices(sent).items():
+        gradient = of_sent[name].clone()
+        if name in layout.slices(inner):
+            shared = layout.slices(inner)[name]
+            gradient[shared] = share * of_sent[name][shared] + of_inner[name][shared]
+        expected[name] = (start[name] - 0.1 * gradient)[where]
+    assert_close(update.weights, expected)
+
+
 def test_soft_targets_are_not_labels(layout: Layout) -> None:
     """Training every subnet on the labels would give something else, so the test above means something."""
     ((batch, subnets),) = batches_of(layout, PLAIN, 2)
@@ -217,17 +256,17 @@ def corner_space(space_of) -> SearchSpace:
 
 
 def test_nothing_outside_the_slices_of_a_step_moves(corner_space: SearchSpace) -> None:
-    """One step, with weight decay, of a sandwich whose third subnet is 16 -> 8."""
+    """One step, with weight decay, of a sandwich whose random subnet is 16 -> 8."""
     layout = Layout(corner_space, "batch")
     params = dataclasses.replace(PLAIN, weight_decay=0.5, momentum=0.9)
 
-    def third_subnet(client: int) -> tuple[int, int]:
+    def random_subnet(client: int) -> tuple[int, int]:
         generator = rng.generator(SEED, "client", 2, client)
         generator.permutation(12)
-        third = sampling.sandwich(corner_space, generator, 3)[2]
-        return third.stem_width, third.stages[0][0].width
+        _, middle, _ = sampling.sandwich(corner_space, generator, 3)
+        return middle.stem_width, middle.stages[0][0].width
 
-    wanted = next(client for client in range(100) if third_subnet(client) == (16, 8))
+    wanted = next(client for client in range(100) if random_subnet(client) == (16, 8))
     update = run(layout, dataclasses.replace(task_of(layout, num_subnets=3), client=wanted), params)
     name = "s1.0.shortcut.weight"
     before, after = start_of(layout)[name], update.weights[name]
@@ -249,8 +288,7 @@ def test_steps_with_changing_subnets_are_those_of_sgd_on_covered_entries(corner_
     """Eighteen steps whose random subnet covers now rows, now columns, now nothing of the shortcut."""
     layout = Layout(corner_space, "batch")
     params = dataclasses.replace(PLAIN, epochs=6, batch_size=4, momentum=0.9, weight_decay=0.2, clip_value=0.5)
-    thirds = {subnets[2] for _, subnets in batches_of(layout, params, 3)}
-    assert len(thirds) == 4
+    assert len({subnets[1] for _, subnets in batches_of(layout, params, 3)}) == 4
     update = run(layout, task_of(layout, num_subnets=3, rate=0.02), params)
     expected = by_hand(layout, start_of(layout), params, 3, 0.02)
     assert_close(update.weights, expected, 1e-4)

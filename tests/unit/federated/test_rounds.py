@@ -51,7 +51,7 @@ def supernet(tiny_space: SearchSpace) -> Supernet:
 def play(supernet: Supernet, answer: Answer = plus_one, **changes) -> tuple[list[RoundResult], list[TrainTask]]:
     engine = RecordingEngine(answer)
     params = dataclasses.replace(PARAMS, **{k: v for k, v in changes.items() if k != "first_round"})
-    strategy = FedSup(supernet.layout.space, 8, 3)
+    strategy = FedSup(supernet.layout.space, 8, 3, paper=False)
     results = list(run_rounds(supernet, strategy, engine, params, 0, changes.get("first_round", 0)))
     return results, engine.tasks
 
@@ -104,7 +104,7 @@ def test_bytes_are_those_of_the_tensors_that_travel(supernet: Supernet, tiny_spa
     """With E-FedSup the smallest subnet's tensors, 4 bytes a number, down to 2 clients and up again."""
     engine = RecordingEngine(plus_one)
     params = dataclasses.replace(PARAMS, rounds=1, clients_per_round=2)
-    strategy = EFedSup(tiny_space, 2, (Tier("smallest"),))
+    strategy = EFedSup(tiny_space, 2, (Tier("smallest"),), paper=False)
     (result,) = run_rounds(supernet, strategy, engine, params, 0)
     smallest = supernet.extract(tiny_space.smallest).weights
     expected = 2 * 4 * sum(tensor.numel() for tensor in smallest.values())

@@ -5,7 +5,7 @@ import pytest
 from fedsup_deploy import registry
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.federated.assignment import Tier
-from fedsup_deploy.federated.strategy import EFedSup, FedAvg, FedSup
+from fedsup_deploy.federated.strategy import SHARED_GRADIENT, EFedSup, FedAvg, FedSup
 from fedsup_deploy.federated.tasks import Assignment
 from fedsup_deploy.space.search_space import SearchSpace
 
@@ -23,14 +23,15 @@ def test_fedavg_may_have_few_clients(tiny_space: SearchSpace) -> None:
     assert list(FedAvg(tiny_space, 10, "smallest", [(7, 8), (1, 3), (3, 4)]).clients) == [1, 2, 3, 4, 7, 8]
 
 
-def test_fedsup_gives_everyone_the_whole_supernet(tiny_space: SearchSpace) -> None:
-    assert FedSup(tiny_space, 10, 4).plan(3, [2, 0], seed=0) == {
-        client: Assignment(None, 4, is_distilled=True) for client in (0, 2)
+@pytest.mark.parametrize("paper", [False, True])
+def test_fedsup_gives_everyone_the_whole_supernet(tiny_space: SearchSpace, paper: bool) -> None:
+    assert FedSup(tiny_space, 10, 4, paper=paper).plan(3, [2, 0], seed=0) == {
+        client: Assignment(None, 4, is_distilled=paper) for client in (0, 2)
     }
 
 
 def test_e_fedsup_gives_each_quarter_its_tier(tiny_space: SearchSpace) -> None:
-    strategy = EFedSup(tiny_space, 8, (Tier("smallest"), Tier("largest"), Tier(), Tier()))
+    strategy = EFedSup(tiny_space, 8, (Tier("smallest"), Tier("largest"), Tier(), Tier()), paper=True)
     plans = [strategy.plan(round_index, range(8), seed=0) for round_index in range(20)]
     for plan in plans:
         assert list(plan) == list(range(8))
@@ -41,8 +42,34 @@ def test_e_fedsup_gives_each_quarter_its_tier(tiny_space: SearchSpace) -> None:
     assert len(free) > 20
 
 
+def test_e_fedsup_trains_the_smallest_within_what_each_client_is_sent(space_of) -> None:
+    """Of 8 -> 16 and 16 -> 8 channels the shortcut has a convolution, of 8 -> 8 and 16 -> 16 it has none."""
+    space = space_of({"widths": [8, 16], "depths": [1, 2]}, stem={"widths": [8, 16]})
+    plans = (EFedSup(space, 4, (Tier(),), paper=False).plan(index, range(4), seed=0) for index in range(20))
+    assignments = {assignment.architecture: assignment for plan in plans for assignment in plan.values()}
+    assert len(assignments) == space.num_architectures
+    for architecture, assignment in assignments.items():
+        expected = () if architecture == space.smallest else (space.smallest,)
+        assert assignment.inner == expected
+        assert assignment.shared_gradient == (SHARED_GRADIENT if expected else 1)
+    paper = EFedSup(space, 4, (Tier(),), paper=True).plan(0, range(4), seed=0)
+    assert all(assignment.inner == () for assignment in paper.values())
+
+
+def test_e_fedsup_leaves_the_smallest_out_where_it_has_a_tensor_that_is_not_sent(space_of) -> None:
+    """The smallest goes from 8 to 12 channels by a convolution, which a subnet of 12 or 16 on both sides has not."""
+    space = space_of({"widths": [12, 16], "depths": [1]}, stem={"widths": [8, 12, 16]})
+    strategy = EFedSup(space, 4, (Tier(),), paper=False)
+    for index in range(20):
+        for assignment in strategy.plan(index, range(4), seed=0).values():
+            assert assignment.architecture is not None
+            width, stem_width = assignment.architecture.stages[0][0].width, assignment.architecture.stem_width
+            has_all = width != stem_width and assignment.architecture != space.smallest
+            assert assignment.inner == ((space.smallest,) if has_all else ())
+
+
 def test_assignment_depends_on_seed_round_and_client_but_not_on_the_cohort(tiny_space: SearchSpace) -> None:
-    strategy = EFedSup(tiny_space, 4, (Tier(),))
+    strategy = EFedSup(tiny_space, 4, (Tier(),), paper=True)
     whole = strategy.plan(2, [0, 1, 2, 3], seed=7)
     assert strategy.plan(2, [3, 1], seed=7) == {3: whole[3], 1: whole[1]}
     assert strategy.plan(3, [0, 1, 2, 3], seed=7) != whole
@@ -54,8 +81,8 @@ def test_assignment_depends_on_seed_round_and_client_but_not_on_the_cohort(tiny_
 def test_registered_strategies_plan_for_every_client_of_the_cohort(tiny_space: SearchSpace, name: str) -> None:
     options = {
         "fedavg": {"architecture": "largest"},
-        "fedsup": {"num_subnets": 3},
-        "e-fedsup": {"tiers": (Tier("smallest"), Tier(params_range=(1, 10**9)))},
+        "fedsup": {"num_subnets": 3, "paper": False},
+        "e-fedsup": {"tiers": (Tier("smallest"), Tier(params_range=(1, 10**9))), "paper": False},
     }[name]
     plan = registry.resolve("strategy", name)(tiny_space, 6, **options).plan(0, [4, 0, 5], 0)
     assert plan.keys() == {0, 4, 5}

@@ -79,6 +79,7 @@ def train(
     sgd = Sgd(task.weights, params.momentum, params.weight_decay, params.clip_value)
     subnets = _Subnets(task.assignment, layout, offset_K, generator)
     losses: list[float] = []
+    num_macs = 0
     for indices in _batches(len(labels_N), params, generator):
         x_BCHW = torch.from_numpy(augmentation.apply(x_NCHW[indices].numpy(), generator))
         try:
@@ -90,10 +91,11 @@ def train(
         if not math.isfinite(loss):
             return ClientFailure(task.client, f"loss is {loss} after {len(losses)} steps")
         losses.append(loss)
+        num_macs += len(indices) * sum(layout.num_macs(architecture) for architecture in trained)
         sgd.step(task.learning_rate, sgd.indices(subnets.partial_coverage(trained)))
     # Copies, for a view would travel with all of the vector that it is of.
     weights = {name: tensor.clone() for name, tensor in sgd.tensors.items()}
-    return ClientUpdate(task.client, len(labels_N), float(np.mean(losses)), weights)
+    return ClientUpdate(task.client, len(labels_N), float(np.mean(losses)), weights, num_macs)
 
 
 class _Subnets:

@@ -48,6 +48,7 @@ class RoundResult:
         rejected: Clients whose update was refused, with the reason.
         bytes_down: Size of the tensors sent to clients.
         bytes_up: Size of the tensors they sent back.
+        client_macs: Multiply-accumulates of the forward passes of the clients whose update was used.
         seconds: Wall-clock time.
     """
 
@@ -60,6 +61,7 @@ class RoundResult:
     rejected: dict[int, str]
     bytes_down: int
     bytes_up: int
+    client_macs: int
     seconds: float
 
 
@@ -130,6 +132,7 @@ def run_rounds(
             rejected,
             sum(num_bytes(task.weights) for task in tasks),
             bytes_up,
+            sum(update.num_macs for update in accepted),
             time.perf_counter() - started,
         )
 

@@ -60,12 +60,14 @@ class ClientUpdate:
         num_samples: Images it trained on, n_k.
         loss: Mean loss over its batches.
         weights: Its tensors after training.
+        num_macs: Multiply-accumulates of its forward passes; backward takes about twice as many more. 0: not counted.
     """
 
     client: int
     num_samples: int
     loss: float
     weights: Weights
+    num_macs: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

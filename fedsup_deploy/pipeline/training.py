@@ -50,7 +50,7 @@ def train(
 
     Returns:
         `run` (folder), `rounds`, `accuracy` of the largest and smallest subnet on the validation images, `seconds` of
-        training in all, `bytes_up` and `bytes_down`.
+        training in all, `bytes_up`, `bytes_down`, and `client_macs`: multiply-accumulates of clients' forward passes.
 
     Raises:
         ConfigError: The config is impossible, or not the one the run was started with.
@@ -114,6 +114,7 @@ def summary(folder: Path) -> dict[str, Any]:
         "seconds": round(sum(event["seconds"] for event in rounds), 2),
         "bytes_up": sum(event["bytes_up"] for event in rounds),
         "bytes_down": sum(event["bytes_down"] for event in rounds),
+        "client_macs": sum(event.get("client_macs", 0) for event in rounds),
     }
 
 
@@ -179,6 +180,7 @@ def _round_fields(result: RoundResult) -> dict[str, Any]:
         "rejected": {str(client): reason for client, reason in result.rejected.items()},
         "bytes_down": result.bytes_down,
         "bytes_up": result.bytes_up,
+        "client_macs": result.client_macs,
         "seconds": result.seconds,
     }
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet import slices as rule
@@ -24,6 +25,7 @@ class Layout:
         whole: Slices that take every shared tensor as it is.
         plan: From an architecture to its layers.
         slices: From an architecture to the part of each shared tensor that it uses.
+        num_macs: From an architecture to the multiply-accumulates of its forward pass, for one image.
     """
 
     def __init__(self, space: SearchSpace, normalization: str) -> None:
@@ -33,6 +35,7 @@ class Layout:
         self.whole = rule.slices(space.full_plan, space.full_plan, normalization)
         self.plan = functools.lru_cache(_CACHED)(space.plan)
         self.slices = functools.lru_cache(_CACHED)(self._slices)
+        self.num_macs = functools.lru_cache(_CACHED)(self._num_macs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process without the caches."""
@@ -45,3 +48,6 @@ class Layout:
 
     def _slices(self, architecture: Architecture) -> rule.Slices:
         return rule.slices(self.space.full_plan, self.plan(architecture), self.normalization)
+
+    def _num_macs(self, architecture: Architecture) -> int:
+        return int(cost.costs_of_plan(self.plan(architecture)).num_macs[0])

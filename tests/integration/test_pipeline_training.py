@@ -147,6 +147,7 @@ def test_the_summary_adds_up_the_log(train_in, tmp_path):
     assert summary["rounds"] == len(rounds) == 4
     assert summary["bytes_up"] == sum(event["bytes_up"] for event in rounds)
     assert summary["bytes_down"] == sum(event["bytes_down"] for event in rounds)
+    assert summary["client_macs"] == sum(event["client_macs"] for event in rounds) > 0
     assert summary["accuracy"]["largest"] == events[-1]["accuracy_largest"]
     assert all(len(event["clients"]) == 3 for event in rounds)
 

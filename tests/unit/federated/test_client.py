@@ -140,6 +140,7 @@ def test_static_subnet_takes_a_plain_gradient_step_on_the_labels(
     assert_close(update.weights, rule.gather(stepped, layout.slices(architecture)))
     assert update.loss == pytest.approx(loss, rel=1e-5)
     assert (update.client, update.num_samples) == (3, 12)
+    assert update.num_macs == 12 * layout.num_macs(architecture)
 
 
 def test_weight_decay_momentum_and_clipping_of_a_static_subnet(layout: Layout) -> None:
@@ -214,6 +215,7 @@ def test_sandwich_on_labels_adds_up_the_gradients_of_each_alone(tiny_space: Sear
     }
     assert_close(update.weights, expected)
     assert update.loss == pytest.approx(np.mean([loss for loss, _ in each]), rel=1e-5)
+    assert update.num_macs == 12 * sum(layout.num_macs(architecture) for architecture in subnets)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.25, 0.0])

@@ -1,12 +1,12 @@
-"""Is one federated supernet as good as a network trained for each size? Trains both, and prints a row for each subnet.
+"""Is one federated supernet as good as a network trained for each size? Trains both; prints a row for each subnet.
 
     python benchmarks/results.py --data FOLDER_WITH_THE_FOUR_IDX_FILES [--rounds 20] [--seeds 1]
 
 All rows have the same images, clients, rounds and clients a round: federated averaging of the smallest and of the
-largest subnet on all clients, of the largest on the clients that can train it (the second quarter, as in E-FedSup's
-tiers), and our supernets. Runs are kept in --out: what is there already is not trained again. Test accuracies are those
-of `fedsup-deploy evaluate`; the interval of one accuracy is Wilson's, that of a difference over seeds is Student's, both
-of 95 %.
+largest subnet on all clients, of the largest on the clients that can train it (the second quarter, as in the tiers of
+E-FedSup), and our supernets. Runs are kept in --out: what is there already is not trained again. Test accuracies are
+those of `fedsup-deploy evaluate`; the interval of one accuracy is by Wilson, that of a difference over seeds by Student,
+both of 95 %.
 """
 
 import argparse

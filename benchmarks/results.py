@@ -5,7 +5,7 @@
 All rows have the same images, clients, rounds and clients a round: federated averaging of the smallest and of the
 largest subnet on all clients, of the largest on the clients that can train it (the second quarter, as in the tiers of
 E-FedSup), and our supernets. Runs are kept in --out: what is there already is not trained again. Test accuracies are
-those of `fedsup-deploy evaluate`; the interval of one accuracy is by Wilson, that of a difference over seeds by Student,
+those of `fedsup-deploy evaluate`; an interval is that of Wilson for one run, of Student for a difference over seeds,
 both of 95 %.
 """
 

@@ -42,6 +42,7 @@ def _known(kind: str) -> AfterValidator:
 
 Count = Annotated[int, Field(ge=1)]
 Index = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -185,8 +186,11 @@ class FedSupConfig(Section):
     """Which strategy."""
     num_subnets: Annotated[int, Field(ge=2)] = 4
     """Subnets per batch: the largest, the smallest and random ones. 2: no random ones; each costs time."""
+    smallest_first: Share | None = None
+    """Share of the rounds, the first ones, in which all clients train the smallest subnet only; what is larger is grown
+    from it. 0: none. null: 0.4, and with `paper: true` none."""
     paper: bool = False
-    """true: the smallest and random subnets learn from the answers of the largest, as in the FedSup paper. false: all
+    """true: as in the FedSup paper, the smallest and random subnets learn from the answers of the largest. false: all
     learn from the labels."""
 
 
@@ -197,8 +201,11 @@ class EFedSupConfig(Section):
     """Which strategy."""
     tiers: Annotated[tuple[TierConfig, ...], Field(min_length=1)] = _PAPER_TIERS
     """Classes of clients, as equal runs of consecutive client indices."""
+    smallest_first: Share | None = None
+    """Share of the rounds, the first ones, in which all clients train the smallest subnet only; what is larger is grown
+    from it. 0: none. null: 0.4, and with `paper: true` none."""
     paper: bool = False
-    """true: a client trains its subnet only, as in the FedSup paper. false: also the smallest subnet within it."""
+    """true: as in the FedSup paper, a client trains its subnet only. false: also the smallest subnet within it."""
 
 
 StrategyConfig = Annotated[FedAvgConfig | FedSupConfig | EFedSupConfig, Field(discriminator="name")]

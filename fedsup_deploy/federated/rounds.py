@@ -120,7 +120,7 @@ def run_rounds(
                 f"(client {cohort[0]}: {({**rejected, **failed})[cohort[0]]}); "
                 "lower training.learning_rate or check the data"
             )
-        supernet = Supernet(supernet.layout, mean.result(supernet.weights))
+        supernet = strategy.complete(index, Supernet(supernet.layout, mean.result(supernet.weights)), seed)
         num_samples = sum(update.num_samples for update in accepted)
         yield RoundResult(
             index,

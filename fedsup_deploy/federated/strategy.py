@@ -1,4 +1,7 @@
-"""Who trains what in a round. How the results are averaged is the same for all: `aggregation.CoverageMean`."""
+"""Who trains what in a round, and what follows from it for the rest of the supernet.
+
+How the results are averaged is the same for all: `aggregation.CoverageMean`.
+"""
 
 import itertools
 from collections.abc import Sequence
@@ -10,13 +13,17 @@ from fedsup_deploy.federated.tasks import Assignment
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet import slices as rule
+from fedsup_deploy.supernet.growth import grow
+from fedsup_deploy.supernet.model import Supernet
 
 #: Part of the gradient of a larger subnet that the entries of the smallest get, where both are trained together.
 SHARED_GRADIENT: Final = 0.3
+#: Share of the rounds in which all clients train the smallest subnet, where a config does not say.
+SMALLEST_FIRST: Final = 0.4
 
 
 class Strategy(Protocol):
-    """Plans rounds. Made from the space, the number of clients and the options its config section has."""
+    """Plans rounds. Made from the space, the numbers of clients and rounds, and the options of its config section."""
 
     @property
     def clients(self) -> Sequence[int]:
@@ -33,6 +40,16 @@ class Strategy(Protocol):
         """
         ...
 
+    def complete(self, round_index: int, supernet: Supernet, seed: int) -> Supernet:
+        """Return the supernet that a round ends with.
+
+        Args:
+            round_index: Counted from 0.
+            supernet: With what the clients of the round trained, averaged.
+            seed: Seed of the run.
+        """
+        ...
+
 
 class FedAvg:
     """Every client trains the same fixed subnet: the baseline without a supernet.
@@ -40,6 +57,7 @@ class FedAvg:
     Args:
         space: The search space.
         num_clients: Clients in the federation.
+        rounds: Rounds in all.
         architecture: `largest`, `smallest` or an arch_id.
         clients: Runs of client indices, the first and the last of each included; None is all. In a fleet of uneven
             devices a large network can be trained by the strong ones only.
@@ -51,6 +69,7 @@ class FedAvg:
         self,
         space: SearchSpace,
         num_clients: int,
+        rounds: int,  # noqa: ARG002
         architecture: str,
         clients: Sequence[tuple[int, int]] | None = None,
     ) -> None:
@@ -62,6 +81,33 @@ class FedAvg:
         """Return the fixed subnet for everyone."""
         return dict.fromkeys(cohort, self._assignment)
 
+    def complete(self, round_index: int, supernet: Supernet, seed: int) -> Supernet:  # noqa: ARG002
+        """Return the supernet as it is."""
+        return supernet
+
+
+class _SmallestFirst:
+    """What our strategies have in common: in the first rounds all clients train the smallest subnet.
+
+    It learns from everybody's images, at a fraction of the compute and the bytes, and all others are grown from it:
+    `supernet.growth`. Then they go on from what it knows. Trained from the start, subnets that few clients train are
+    far behind, and pull the entries they share with the smallest to where it is worse than trained alone.
+    """
+
+    def __init__(self, space: SearchSpace, rounds: int, share: float | None, *, paper: bool) -> None:
+        if share is None:
+            share = 0.0 if paper else SMALLEST_FIRST
+        self.rounds = round(rounds * share)
+        self._smallest = space.smallest
+
+    def plan(self, cohort: Sequence[int]) -> dict[int, Assignment]:
+        return dict.fromkeys(cohort, Assignment(self._smallest))
+
+    def complete(self, round_index: int, supernet: Supernet, seed: int) -> Supernet:
+        if round_index >= self.rounds:
+            return supernet
+        return Supernet(supernet.layout, grow(supernet.weights, supernet.layout, self._smallest, seed))
+
 
 class FedSup:
     """Every client trains the whole supernet: in each step the largest subnet, the smallest and random ones.
@@ -72,19 +118,38 @@ class FedSup:
     Args:
         space: The search space.
         num_clients: Clients in the federation.
+        rounds: Rounds in all.
         num_subnets: Subnets of each step, at least 2.
-        paper: As the paper has it.
+        smallest_first: Share of the rounds, the first ones, in which all clients train the smallest subnet only; None
+            is `SMALLEST_FIRST`, and none with `paper`.
+        paper: Distil, as the paper does.
 
     Source: FedSup, arXiv 2206.01366; docs/supernet.md compares the two.
     """
 
-    def __init__(self, space: SearchSpace, num_clients: int, num_subnets: int, *, paper: bool) -> None:  # noqa: ARG002
+    def __init__(
+        self,
+        space: SearchSpace,
+        num_clients: int,
+        rounds: int,
+        num_subnets: int,
+        smallest_first: float | None,
+        *,
+        paper: bool,
+    ) -> None:
         self.clients = range(num_clients)
+        self._first = _SmallestFirst(space, rounds, smallest_first, paper=paper)
         self._assignment = Assignment(None, num_subnets, is_distilled=paper)
 
     def plan(self, round_index: int, cohort: Sequence[int], seed: int) -> dict[int, Assignment]:  # noqa: ARG002
-        """Return the whole supernet for everyone."""
+        """Return the whole supernet for everyone, or in the first rounds the smallest subnet."""
+        if round_index < self._first.rounds:
+            return self._first.plan(cohort)
         return dict.fromkeys(cohort, self._assignment)
+
+    def complete(self, round_index: int, supernet: Supernet, seed: int) -> Supernet:
+        """Return the supernet, in the first rounds grown from the smallest subnet."""
+        return self._first.complete(round_index, supernet, seed)
 
 
 class EFedSup:
@@ -98,21 +163,40 @@ class EFedSup:
     Args:
         space: The search space.
         num_clients: Clients in the federation; equal runs of their indices are the tiers.
+        rounds: Rounds in all.
         tiers: From the first run of indices to the last.
-        paper: As the paper has it.
+        smallest_first: Share of the rounds, the first ones, in which all clients train the smallest subnet only; None
+            is `SMALLEST_FIRST`, and none with `paper`.
+        paper: Each client trains its subnet only, as in the paper.
 
     Source: E-FedSup, arXiv 2206.01366; docs/supernet.md compares the two.
     """
 
-    def __init__(self, space: SearchSpace, num_clients: int, tiers: Sequence[Tier], *, paper: bool) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        num_clients: int,
+        rounds: int,
+        tiers: Sequence[Tier],
+        smallest_first: float | None,
+        *,
+        paper: bool,
+    ) -> None:
         self.clients = range(num_clients)
         self._space, self._paper = space, paper
+        self._first = _SmallestFirst(space, rounds, smallest_first, paper=paper)
         self._samplers = [TierSampler(space, tier) for tier in tiers]
         self._of_smallest = _tensors(space, space.smallest)
 
     def plan(self, round_index: int, cohort: Sequence[int], seed: int) -> dict[int, Assignment]:
-        """Return a subnet of each client's tier."""
+        """Return a subnet of each client's tier, or in the first rounds the smallest."""
+        if round_index < self._first.rounds:
+            return self._first.plan(cohort)
         return {client: self._assignment(round_index, client, seed) for client in cohort}
+
+    def complete(self, round_index: int, supernet: Supernet, seed: int) -> Supernet:
+        """Return the supernet, in the first rounds grown from the smallest subnet."""
+        return self._first.complete(round_index, supernet, seed)
 
     def _assignment(self, round_index: int, client: int, seed: int) -> Assignment:
         sampler = self._samplers[tier_of(client, len(self.clients), len(self._samplers))]

@@ -124,7 +124,8 @@ def make_strategy(config: TrainConfig, space: SearchSpace) -> Strategy:
     name = options.pop("name")
     if isinstance(config.strategy, EFedSupConfig):
         options["tiers"] = [Tier(tier.architecture, tier.params) for tier in config.strategy.tiers]
-    strategy: Strategy = registry.resolve("strategy", name)(space, config.partition.num_clients, **options)
+    numbers = (config.partition.num_clients, config.training.rounds)
+    strategy: Strategy = registry.resolve("strategy", name)(space, *numbers, **options)
     return strategy
 
 

@@ -97,7 +97,10 @@ def assert_same_bytes(first: Supernet, second: Supernet) -> None:
 
 def test_same_bytes_for_any_engine_and_number_of_workers(little_data: FederatedData) -> None:
     """Two rounds of E-FedSup and of FedSup, then statistics and accuracy of a subnet."""
-    strategies = [EFedSup(SPACE, NUM_CLIENTS, TIERS, paper=False), FedSup(SPACE, NUM_CLIENTS, 3, paper=False)]
+    strategies = [
+        EFedSup(SPACE, NUM_CLIENTS, 2, TIERS, 0.5, paper=False),
+        FedSup(SPACE, NUM_CLIENTS, 2, 3, 0.5, paper=False),
+    ]
     outcomes = []
     for make in (
         lambda: InProcess(make_site(little_data, "batch")()),
@@ -129,9 +132,9 @@ def test_same_bytes_for_any_engine_and_number_of_workers(little_data: FederatedD
 def test_every_strategy_learns_digits(data: FederatedData, name: str, normalization: str) -> None:
     """After a few rounds the largest subnet, recalibrated and folded, knows far more than one digit in ten."""
     strategy = {
-        "fedavg": lambda: FedAvg(SPACE, NUM_CLIENTS, "largest"),
-        "fedsup": lambda: FedSup(SPACE, NUM_CLIENTS, 3, paper=False),
-        "e-fedsup": lambda: EFedSup(SPACE, NUM_CLIENTS, (Tier("largest"), Tier()), paper=False),
+        "fedavg": lambda: FedAvg(SPACE, NUM_CLIENTS, 6, "largest"),
+        "fedsup": lambda: FedSup(SPACE, NUM_CLIENTS, 6, 3, None, paper=False),
+        "e-fedsup": lambda: EFedSup(SPACE, NUM_CLIENTS, 6, (Tier("largest"), Tier()), None, paper=False),
     }[name]()
     engine = InProcess(make_site(data, normalization)())
     results = play(engine, strategy, normalization, rounds=6)
@@ -161,7 +164,7 @@ def test_one_client_on_the_largest_subnet_of_fedavg_is_that_client_alone(little_
     supernet = start("batch")
     params = RoundParams(1, 1, 0.1, 0, 0.0)
     engine = InProcess(make_site(little_data, "batch")())
-    (result,) = run_rounds(supernet, FedAvg(SPACE, NUM_CLIENTS, "largest"), engine, params, 0)
+    (result,) = run_rounds(supernet, FedAvg(SPACE, NUM_CLIENTS, 6, "largest"), engine, params, 0)
     subnet = supernet.extract(SPACE.largest)
     task = TrainTask(result.sampled[0], 0, Assignment(SPACE.largest), subnet.weights, 0.1)
     images = little_data.client(result.sampled[0])
@@ -174,7 +177,7 @@ def test_one_client_on_the_largest_subnet_of_fedavg_is_that_client_alone(little_
 def test_tier_of_smallest_subnets_leaves_the_rest_of_the_supernet_alone(little_data: FederatedData) -> None:
     before = start("batch")
     engine = InProcess(make_site(little_data, "batch")())
-    after = play(engine, EFedSup(SPACE, NUM_CLIENTS, (Tier("smallest"),), paper=False))[-1].supernet
+    after = play(engine, EFedSup(SPACE, NUM_CLIENTS, 2, (Tier("smallest"),), 0.0, paper=False))[-1].supernet
     for name, mask in before.layout.partial_coverage((SPACE.smallest,)).items():
         assert torch.equal(after.weights[name][~mask], before.weights[name][~mask]), name
     for name, index in before.layout.slices(SPACE.smallest).items():
@@ -183,13 +186,13 @@ def test_tier_of_smallest_subnets_leaves_the_rest_of_the_supernet_alone(little_d
 
 def test_sub_models_travel_lighter_than_the_supernet(little_data: FederatedData) -> None:
     engine = InProcess(make_site(little_data, "batch")())
-    whole = play(engine, FedSup(SPACE, NUM_CLIENTS, 2, paper=False), rounds=1)[0]
-    parts = play(engine, EFedSup(SPACE, NUM_CLIENTS, TIERS, paper=False), rounds=1)[0]
+    whole = play(engine, FedSup(SPACE, NUM_CLIENTS, 1, 2, 0.0, paper=False), rounds=1)[0]
+    parts = play(engine, EFedSup(SPACE, NUM_CLIENTS, 2, TIERS, 0.0, paper=False), rounds=1)[0]
     assert parts.bytes_down == parts.bytes_up < whole.bytes_down == whole.bytes_up
 
 
 def test_continued_run_is_the_run_that_was_never_interrupted(little_data: FederatedData) -> None:
-    strategy = EFedSup(SPACE, NUM_CLIENTS, TIERS, paper=False)
+    strategy = EFedSup(SPACE, NUM_CLIENTS, 2, TIERS, 0.0, paper=False)
     engine = InProcess(make_site(little_data, "batch")())
     whole = play(engine, strategy, rounds=3)
     params = RoundParams(3, 4, 0.1, 0, 0.0)

@@ -51,7 +51,7 @@ def supernet(tiny_space: SearchSpace) -> Supernet:
 def play(supernet: Supernet, answer: Answer = plus_one, **changes) -> tuple[list[RoundResult], list[TrainTask]]:
     engine = RecordingEngine(answer)
     params = dataclasses.replace(PARAMS, **{k: v for k, v in changes.items() if k != "first_round"})
-    strategy = FedSup(supernet.layout.space, 8, 3, paper=False)
+    strategy = FedSup(supernet.layout.space, 8, 4, 3, 0.0, paper=False)
     results = list(run_rounds(supernet, strategy, engine, params, 0, changes.get("first_round", 0)))
     return results, engine.tasks
 
@@ -71,7 +71,7 @@ def test_every_round_has_its_cohort_and_its_rate(supernet: Supernet) -> None:
 
 def test_only_clients_of_the_strategy_are_sampled(supernet: Supernet) -> None:
     engine = RecordingEngine(plus_one)
-    strategy = FedAvg(supernet.layout.space, 8, "largest", [(1, 2), (5, 6)])
+    strategy = FedAvg(supernet.layout.space, 8, 4, "largest", [(1, 2), (5, 6)])
     results = list(run_rounds(supernet, strategy, engine, PARAMS, 0))
     assert {client for result in results for client in result.sampled} == {1, 2, 5, 6}
     assert all(len(set(result.sampled)) == 3 for result in results)
@@ -104,7 +104,7 @@ def test_bytes_are_those_of_the_tensors_that_travel(supernet: Supernet, tiny_spa
     """With E-FedSup the smallest subnet's tensors, 4 bytes a number, down to 2 clients and up again."""
     engine = RecordingEngine(plus_one)
     params = dataclasses.replace(PARAMS, rounds=1, clients_per_round=2)
-    strategy = EFedSup(tiny_space, 2, (Tier("smallest"),), paper=False)
+    strategy = EFedSup(tiny_space, 2, 4, (Tier("smallest"),), 0.0, paper=False)
     (result,) = run_rounds(supernet, strategy, engine, params, 0)
     smallest = supernet.extract(tiny_space.smallest).weights
     expected = 2 * 4 * sum(tensor.numel() for tensor in smallest.values())
@@ -169,7 +169,7 @@ def test_all_clients_take_part_when_the_cohort_is_everyone(supernet: Supernet) -
 
 def test_caller_that_stops_early_gets_what_was_done(supernet: Supernet, tiny_space: SearchSpace) -> None:
     engine = RecordingEngine(plus_one)
-    rounds = run_rounds(supernet, FedAvg(tiny_space, 8, "largest"), engine, PARAMS, 0)
+    rounds = run_rounds(supernet, FedAvg(tiny_space, 8, 4, "largest"), engine, PARAMS, 0)
     assert next(rounds).round_index == 0
     rounds.close()
     assert {task.round_index for task in engine.tasks} == {0}

@@ -121,8 +121,6 @@ class _Subnets:
             logits_BK = forward(self._layout.plan(architecture), part, x, BY_BATCH[self._layout.normalization])
             loss = functional.cross_entropy(logits_BK + self._offset_K, targets)
             loss.backward()
-            if architecture is subnets[-1] and self._assignment.shared_gradient < 1:
-                sgd.scale_gradients(where, self._assignment.shared_gradient)
             sgd.add_gradients(part, where)
             total += loss.item()
             if self._assignment.is_distilled and targets is labels_B:

@@ -43,11 +43,6 @@ class Sgd:
             if gradient is not None:
                 self._gradients[name][index].add_(gradient)
 
-    def scale_gradients(self, where: rule.Slices, factor: float) -> None:
-        """Multiply what has been added so far in parts of the tensors."""
-        for name, index in where.items():
-            self._gradients[name][index].mul_(factor)
-
     def step(self, rate: float, still: Tensor) -> None:
         """Take a step along the gradients that were added since the last one.
 

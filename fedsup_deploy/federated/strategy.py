@@ -16,8 +16,6 @@ from fedsup_deploy.supernet import slices as rule
 from fedsup_deploy.supernet.growth import grow
 from fedsup_deploy.supernet.model import Supernet
 
-#: Part of the gradient of a larger subnet that the entries of the smallest get, where both are trained together.
-SHARED_GRADIENT: Final = 0.3
 #: Share of the rounds in which all clients train the smallest subnet, where a config does not say.
 SMALLEST_FIRST: Final = 0.4
 
@@ -155,10 +153,8 @@ class FedSup:
 class EFedSup:
     """Each client is sent a static subnet that fits its tier, and trains it and the smallest subnet within it.
 
-    So the smallest learns from all clients, as it would alone, and nothing more travels. Its entries follow mainly its
-    own gradient, `SHARED_GRADIENT` of that of the larger subnet: they are what all subnets have in common, and those of
-    one client's size must not pull them to where no other size can use them. In the paper each client trains its subnet
-    only.
+    So the smallest learns from all clients in every round, and nothing more travels. In the paper each client trains
+    its own subnet only.
 
     Args:
         space: The search space.
@@ -205,7 +201,7 @@ class EFedSup:
         is_within = self._of_smallest <= _tensors(self._space, architecture)
         if self._paper or architecture == self._space.smallest or not is_within:
             return Assignment(architecture)
-        return Assignment(architecture, inner=(self._space.smallest,), shared_gradient=SHARED_GRADIENT)
+        return Assignment(architecture, inner=(self._space.smallest,))
 
 
 def _tensors(space: SearchSpace, architecture: Architecture) -> set[str]:

@@ -22,14 +22,12 @@ class Assignment:
         num_subnets: Subnets of the whole supernet trained per batch, by the sandwich rule: at least 2. Of one subnet 1.
         inner: Subnets within the one it is sent that it trains as well, in the same steps.
         is_distilled: Whether all subnets but the first learn from its answers; otherwise they learn from the labels.
-        shared_gradient: The part of their gradients that other subnets have in the entries of the last one, in [0, 1].
     """
 
     architecture: Architecture | None
     num_subnets: int = 1
     inner: tuple[Architecture, ...] = ()
     is_distilled: bool = False
-    shared_gradient: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -218,15 +218,12 @@ def test_sandwich_on_labels_adds_up_the_gradients_of_each_alone(tiny_space: Sear
     assert update.num_macs == 12 * sum(layout.num_macs(architecture) for architecture in subnets)
 
 
-@pytest.mark.parametrize("share", [1.0, 0.25, 0.0])
-def test_inner_subnet_has_its_own_gradient_and_a_share_of_the_other_one(
-    corner_space: SearchSpace, share: float
-) -> None:
+def test_gradients_of_a_subnet_and_of_one_within_it_add_up(corner_space: SearchSpace) -> None:
     """The smallest subnet with a stem of 16 channels has all of the smallest, whose stem has 8."""
     layout = Layout(corner_space, "batch")
     inner = layout.space.smallest
     sent = dataclasses.replace(inner, stem_width=16)
-    assignment = Assignment(sent, inner=(inner,), shared_gradient=share)
+    assignment = Assignment(sent, inner=(inner,))
     task = dataclasses.replace(task_of(layout, sent), assignment=assignment)
     update = run(layout, task, PLAIN)
     ((batch, _),) = batches_of(layout, PLAIN, 1)
@@ -237,7 +234,7 @@ def test_inner_subnet_has_its_own_gradient_and_a_share_of_the_other_one(
         gradient = of_sent[name].clone()
         if name in layout.slices(inner):
             shared = layout.slices(inner)[name]
-            gradient[shared] = share * of_sent[name][shared] + of_inner[name][shared]
+            gradient[shared] += of_inner[name][shared]
         expected[name] = (start[name] - 0.1 * gradient)[where]
     assert_close(update.weights, expected)
 

@@ -28,14 +28,21 @@ from fedsup_deploy.pipeline.runs import load_space
 from fedsup_deploy.space import cost
 
 PROGRAM = Path(sys.executable).with_name("fedsup-deploy")
-#: The strategy of each run, beside that of the config, and the subnets it is for: None is all.
-STRATEGIES: dict[str, tuple[str | None, str | None]] = {
-    "FedAvg of the smallest": ("{name: fedavg, architecture: smallest}", "smallest"),
-    "FedAvg of the largest": ("{name: fedavg, architecture: largest}", "largest"),
-    "FedAvg of the largest, capable clients": ("{name: fedavg, architecture: largest, clients: [[25, 49]]}", "largest"),
-    "E-FedSup": (None, None),
-    "FedSup": ("{name: fedsup, num_subnets: 2}", None),
+#: What each run sets in the config, and the subnet it is for: None is all.
+RUNS: dict[str, tuple[dict[str, str], str | None]] = {
+    "FedAvg of the smallest": ({"strategy": "{name: fedavg, architecture: smallest}"}, "smallest"),
+    "FedAvg of the largest": ({"strategy": "{name: fedavg, architecture: largest}"}, "largest"),
+    "FedAvg of the largest, capable clients": (
+        {"strategy": "{name: fedavg, architecture: largest, clients: [[25, 49]]}"},
+        "largest",
+    ),
+    "E-FedSup": ({}, None),
+    "FedSup": ({"strategy": "{name: fedsup, num_subnets: 3}"}, None),
+    "E-FedSup, paper": ({"strategy.paper": "true"}, None),
+    "E-FedSup, all sizes from the start": ({"strategy.smallest_first": "0"}, None),
 }
+#: Those of a table that is made in a few minutes; the rest is asked for by name.
+USUAL = tuple(RUNS)[:5]
 
 
 def main() -> None:
@@ -45,7 +52,7 @@ def main() -> None:
     parser.add_argument("--config", default="fashion-mnist", help="a shipped config, or a file")
     parser.add_argument("--rounds", type=int, help="instead of the config's")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each strategy, with the seeds 0, 1, ...")
-    parser.add_argument("--only", action="append", choices=STRATEGIES, help="a strategy; may be given again")
+    parser.add_argument("--only", action="append", choices=RUNS, help="a run; may be given again")
     parser.add_argument("--out", type=Path, help="where runs are kept; by default they are not")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -60,10 +67,10 @@ def _results(options: argparse.Namespace, out: Path) -> dict[tuple[str, str], li
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     subnets = {"smallest": "smallest", **_medium_subnets(options.config), "largest": "largest"}
     for seed in range(options.seeds):
-        for name in options.only or STRATEGIES:
-            strategy, only = STRATEGIES[name]
+        for name in options.only or USUAL:
+            settings, only = RUNS[name]
             run = out / f"{name.lower().replace(' ', '-').replace(',', '')}-{seed}"
-            trained = _train(options, run, seed, strategy)
+            trained = _train(options, run, seed, settings)
             for label, arch in subnets.items():
                 if only in {None, label}:
                     score = _ask("evaluate", str(run), "--arch", arch)
@@ -87,13 +94,8 @@ def _medium_subnets(config_name: str) -> dict[str, str]:
     return chosen
 
 
-def _train(options: argparse.Namespace, run: Path, seed: int, strategy: str | None) -> dict[str, Any]:
-    changes = {
-        "data.root": options.data.absolute(),
-        "seed": seed,
-        "training.rounds": options.rounds,
-        "strategy": strategy,
-    }
+def _train(options: argparse.Namespace, run: Path, seed: int, settings: dict[str, str]) -> dict[str, Any]:
+    changes = {"data.root": options.data.absolute(), "seed": seed, "training.rounds": options.rounds, **settings}
     sets = [word for key, value in changes.items() if value is not None for word in ("--set", f"{key}={value}")]
     return _ask("train", "--config", options.config, "--out", str(run), "--resume", *sets)
 
@@ -107,9 +109,7 @@ def _ask(*words: str) -> dict[str, Any]:
 
 
 def _print_accuracies(found: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
-    print(
-        "| strategy | subnet | test accuracy | MB down | client MACs | seconds |\n| --- | --- | --- | --- | --- | --- |"
-    )
+    print("| run | subnet | test accuracy | MB down | client MACs | seconds |\n| --- | --- | --- | --- | --- | --- |")
     for (strategy, subnet), rows in found.items():
         low, high = _wilson(rows[0]["accuracy"], rows[0]["num_images"])
         interval = f" ({100 * low:.1f} to {100 * high:.1f})" if len(rows) == 1 else ""
@@ -123,7 +123,7 @@ def _print_accuracies(found: dict[tuple[str, str], list[dict[str, Any]]]) -> Non
 
 def _print_differences(found: dict[tuple[str, str], list[dict[str, Any]]]) -> None:
     """Print each supernet's subnets against the networks that were trained alone, paired by seed."""
-    alone = {key: rows for key, rows in found.items() if STRATEGIES[key[0]][1] is not None}
+    alone = {key: rows for key, rows in found.items() if RUNS[key[0]][1] is not None}
     print("\n| subnet | against | mean difference, points | 95 % interval |\n| --- | --- | --- | --- |")
     for key, mine in found.items():
         for other, theirs in alone.items() if key not in alone else ():

@@ -43,8 +43,13 @@ class Layout:
 
     def partial_coverage(self, architectures: tuple[Architecture, ...]) -> dict[str, Tensor]:
         """Return masks of the entries the given subnets use, for the tensors they use only in part or not at all."""
-        masks = rule.coverage(self.shapes, [self.slices(architecture) for architecture in architectures])
-        return {name: mask for name, mask in masks.items() if not bool(mask.all())}
+        parts = [self.slices(architecture) for architecture in architectures]
+        shapes = {
+            name: shape
+            for name, shape in self.shapes.items()
+            if not any(part.get(name) == self.whole[name] for part in parts)
+        }
+        return {name: mask for name, mask in rule.coverage(shapes, parts).items() if not bool(mask.all())}
 
     def _slices(self, architecture: Architecture) -> rule.Slices:
         return rule.slices(self.space.full_plan, self.plan(architecture), self.normalization)

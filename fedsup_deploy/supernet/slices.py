@@ -90,15 +90,12 @@ def scatter_add(target: Mapping[str, Tensor], tensors: Mapping[str, Tensor], whe
 
 
 def coverage(full_shapes: Shapes, parts: list[Slices]) -> dict[str, Tensor]:
-    """Return for each shared tensor that none of `parts` uses whole a mask of the entries that at least one uses."""
-    masks = {}
-    for name, shape in full_shapes.items():
-        used = [part[name] for part in parts if name in part]
-        if any(all(axis.stop - axis.start == size for axis, size in zip(index, shape, strict=True)) for index in used):
-            continue
-        masks[name] = torch.zeros(shape, dtype=torch.bool)
-        for index in used:
-            masks[name][index] = True
+    """Return for each shared tensor a mask of the entries that at least one of `parts` uses."""
+    masks = {name: torch.zeros(shape, dtype=torch.bool) for name, shape in full_shapes.items()}
+    for name, mask in masks.items():
+        for part in parts:
+            if name in part:
+                mask[part[name]] = True
     return masks
 
 

@@ -109,7 +109,7 @@ def by_hand(layout: Layout, weights: Weights, params: LocalTraining, num_subnets
         _, found = gradients(layout, weights, subnets, batch)
         masks = rule.coverage(layout.shapes, [layout.slices(architecture) for architecture in subnets])
         for name, found_here in found.items():
-            mask = masks.get(name, torch.ones(()) > 0)
+            mask = masks[name]
             if found_here is None:
                 assert not mask.any()
                 continue

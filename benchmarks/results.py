@@ -75,6 +75,7 @@ def _results(options: argparse.Namespace, out: Path) -> dict[tuple[str, str], li
                 if only in {None, label}:
                     score = _ask("evaluate", str(run), "--arch", arch)
                     found.setdefault((name, label), []).append({**trained, **score})
+                    print(f"{name}, seed {seed}, {label}: {score['accuracy']:.4f}", file=sys.stderr)
     return found
 
 

@@ -4,6 +4,7 @@ A channel beyond the subnet's is a copy of one of its own, changed a little so t
 starts with weights of zero; the ring of a larger kernel is zero; a block beyond its depth adds nothing. So a subnet of
 any width, kernel and depth gives the same answers. Where it has a layer in place of the identity, such as a convolution
 on a shortcut that needed none, that layer starts as the identity, but for its normalisation, and the answers are close.
+They are not where a larger subnet's shortcut is the identity and this one's is a convolution.
 
 Source: function-preserving widening and deepening of T. Chen et al., arXiv 1511.05641 (Net2Net). There the weights of
 copied channels are divided among the copies; here copies start unread, so that every number of channels works.

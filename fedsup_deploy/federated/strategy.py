@@ -88,8 +88,7 @@ class _SmallestFirst:
     """What our strategies have in common: in the first rounds all clients train the smallest subnet.
 
     It learns from everybody's images, at a fraction of the compute and the bytes, and all others are grown from it:
-    `supernet.growth`. Then they go on from what it knows. Trained from the start, subnets that few clients train are
-    far behind, and pull the entries they share with the smallest to where it is worse than trained alone.
+    `supernet.growth`. Then they go on from what it knows.
     """
 
     def __init__(self, space: SearchSpace, rounds: int, share: float | None, *, paper: bool) -> None:
@@ -111,7 +110,7 @@ class FedSup:
     """Every client trains the whole supernet: in each step the largest subnet, the smallest and random ones.
 
     All of them learn from the labels. In the paper only the largest does, and the others from its answers (in-place
-    distillation): in the few steps of a federated run it is no better a teacher than the labels are.
+    distillation).
 
     Args:
         space: The search space.

@@ -3,6 +3,7 @@
 How the results are averaged is the same for all: `aggregation.CoverageMean`.
 """
 
+import abc
 import itertools
 from collections.abc import Sequence
 from typing import Final, Protocol
@@ -84,29 +85,40 @@ class FedAvg:
         return supernet
 
 
-class _SmallestFirst:
+class _SmallestFirst(abc.ABC):
     """What our strategies have in common: in the first rounds all clients train the smallest subnet.
 
     It learns from everybody's images, at a fraction of the compute and the bytes, and all others are grown from it:
     `supernet.growth`. Then they go on from what it knows.
     """
 
-    def __init__(self, space: SearchSpace, rounds: int, share: float | None, *, paper: bool) -> None:
-        if share is None:
-            share = 0.0 if paper else SMALLEST_FIRST
-        self.rounds = round(rounds * share)
+    def __init__(
+        self, space: SearchSpace, num_clients: int, rounds: int, smallest_first: float | None, *, paper: bool
+    ) -> None:
+        if smallest_first is None:
+            smallest_first = 0.0 if paper else SMALLEST_FIRST
+        self.clients = range(num_clients)
+        self._first_rounds = round(rounds * smallest_first)
         self._smallest = space.smallest
 
-    def plan(self, cohort: Sequence[int]) -> dict[int, Assignment]:
-        return dict.fromkeys(cohort, Assignment(self._smallest))
+    def plan(self, round_index: int, cohort: Sequence[int], seed: int) -> dict[int, Assignment]:
+        """Return what each client of the cohort trains: in the first rounds the smallest subnet."""
+        if round_index < self._first_rounds:
+            return dict.fromkeys(cohort, Assignment(self._smallest))
+        return {client: self._assignment(round_index, client, seed) for client in cohort}
 
     def complete(self, round_index: int, supernet: Supernet, seed: int) -> Supernet:
-        if round_index >= self.rounds:
+        """Return the supernet, in the first rounds grown from the smallest subnet."""
+        if round_index >= self._first_rounds:
             return supernet
         return Supernet(supernet.layout, grow(supernet.weights, supernet.layout, self._smallest, seed))
 
+    @abc.abstractmethod
+    def _assignment(self, round_index: int, client: int, seed: int) -> Assignment:
+        """Return what a client trains after the first rounds."""
 
-class FedSup:
+
+class FedSup(_SmallestFirst):
     """Every client trains the whole supernet: in each step the largest subnet, the smallest and random ones.
 
     All of them learn from the labels. In the paper only the largest does, and the others from its answers (in-place
@@ -134,22 +146,14 @@ class FedSup:
         *,
         paper: bool,
     ) -> None:
-        self.clients = range(num_clients)
-        self._first = _SmallestFirst(space, rounds, smallest_first, paper=paper)
-        self._assignment = Assignment(None, num_subnets, is_distilled=paper)
+        super().__init__(space, num_clients, rounds, smallest_first, paper=paper)
+        self._whole = Assignment(None, num_subnets, is_distilled=paper)
 
-    def plan(self, round_index: int, cohort: Sequence[int], seed: int) -> dict[int, Assignment]:  # noqa: ARG002
-        """Return the whole supernet for everyone, or in the first rounds the smallest subnet."""
-        if round_index < self._first.rounds:
-            return self._first.plan(cohort)
-        return dict.fromkeys(cohort, self._assignment)
-
-    def complete(self, round_index: int, supernet: Supernet, seed: int) -> Supernet:
-        """Return the supernet, in the first rounds grown from the smallest subnet."""
-        return self._first.complete(round_index, supernet, seed)
+    def _assignment(self, round_index: int, client: int, seed: int) -> Assignment:  # noqa: ARG002
+        return self._whole
 
 
-class EFedSup:
+class EFedSup(_SmallestFirst):
     """Each client is sent a static subnet that fits its tier, and trains it and the smallest subnet within it.
 
     So the smallest learns from all clients in every round, and nothing more travels. In the paper each client trains
@@ -177,21 +181,10 @@ class EFedSup:
         *,
         paper: bool,
     ) -> None:
-        self.clients = range(num_clients)
+        super().__init__(space, num_clients, rounds, smallest_first, paper=paper)
         self._space, self._paper = space, paper
-        self._first = _SmallestFirst(space, rounds, smallest_first, paper=paper)
         self._samplers = [TierSampler(space, tier) for tier in tiers]
         self._of_smallest = _tensors(space, space.smallest)
-
-    def plan(self, round_index: int, cohort: Sequence[int], seed: int) -> dict[int, Assignment]:
-        """Return a subnet of each client's tier, or in the first rounds the smallest."""
-        if round_index < self._first.rounds:
-            return self._first.plan(cohort)
-        return {client: self._assignment(round_index, client, seed) for client in cohort}
-
-    def complete(self, round_index: int, supernet: Supernet, seed: int) -> Supernet:
-        """Return the supernet, in the first rounds grown from the smallest subnet."""
-        return self._first.complete(round_index, supernet, seed)
 
     def _assignment(self, round_index: int, client: int, seed: int) -> Assignment:
         sampler = self._samplers[tier_of(client, len(self.clients), len(self._samplers))]

@@ -1,8 +1,10 @@
 """Handwritten digits that come with scikit-learn: real images without a download."""
 
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedsup_deploy.data.dataset import DatasetSplits, ImageDataset, split_off
 from fedsup_deploy.errors import ConfigError
@@ -24,11 +26,18 @@ def load_digits(root: Path | None) -> DatasetSplits:
     """
     if root is not None:
         raise ConfigError(f"digits are bundled: got data.root {str(root)!r}, expected none; remove data.root")
-    from sklearn.datasets import load_digits as load_bundled
-
-    bundled = load_bundled()
-    images_NHWC = (bundled.images * 15).astype(np.uint8)[..., np.newaxis]
+    rows = _bundled_rows()
+    images_NHWC = (rows[:, :-1] * 15).astype(np.uint8).reshape(-1, 8, 8, 1)
     classes = tuple(str(digit) for digit in range(10))
-    everything = ImageDataset("digits", images_NHWC, bundled.target.astype(np.int64), classes)
+    everything = ImageDataset("digits", images_NHWC, rows[:, -1], classes)
     train, test = split_off(everything, _TEST_FRACTION, _TEST_SEED)
     return DatasetSplits(train, test)
+
+
+def _bundled_rows() -> NDArray[np.int64]:
+    """Return one row per image: its 64 grey values, then its digit.
+
+    Its file is read here, because to import scikit-learn for it takes as long as to import torch.
+    """
+    file = metadata.distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+    return np.loadtxt(str(file), delimiter=",", dtype=np.int64)

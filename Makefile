@@ -12,7 +12,7 @@ test: $(VENV)/.check
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: $(VENV)/.check
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 check: $(VENV)/.check
 	PATH="$(CURDIR)/$(BIN):$$PATH" tools/check

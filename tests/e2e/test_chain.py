@@ -115,6 +115,7 @@ def test_a_person_reads_the_pick_and_what_its_prediction_is_worth(workshop, sear
     assert "evaluation 3/3" in ended.err
 
 
+@pytest.mark.slow
 def test_where_everything_is_measured_a_search_predicts_nothing(workshop, shell_in, tmp_path):
     """Of a space of 128 subnets all are measured; the run is the newest, and named."""
     shutil.copytree(workshop.folder / "runs" / "digits", tmp_path / "runs" / "digits")

@@ -56,6 +56,7 @@ def check_whole(folder: Path, *, is_finished: bool = False) -> None:
     assert (folder / SUPERNET).exists() == is_finished
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_changes_no_bit(undisturbed, shell):
     shell.train(training__rounds=ROUNDS, engine__workers=2)
     assert (shell.folder / SUPERNET).read_bytes() == (undisturbed / SUPERNET).read_bytes()
@@ -80,7 +81,10 @@ def test_training_killed_again_and_again_ends_with_the_same_bytes(undisturbed, s
     assert [name for name in shell.content() if ".partial-" in name] == []
 
 
-@pytest.mark.parametrize(("words", "later_s"), [("rounds 0/6", 0.0), ("rounds 0/6", 0.7), ("rounds 3/6", 0.0)])
+@pytest.mark.parametrize(
+    ("words", "later_s"),
+    [("rounds 0/6", 0.0), pytest.param("rounds 0/6", 0.7, marks=pytest.mark.slow), ("rounds 3/6", 0.0)],
+)
 def test_ctrl_c_keeps_what_was_done_and_ends_everybody(words, later_s, undisturbed, shell):
     """Before there are workers, while they load their libraries, and while they work."""
     settings = {"training__rounds": ROUNDS, "training__checkpoint_every": ROUNDS, "engine__workers": 2}
@@ -103,7 +107,7 @@ def test_ctrl_c_keeps_what_was_done_and_ends_everybody(words, later_s, undisturb
         assert rounds_of(shell.folder) == rounds_of(undisturbed)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGHUP", marks=pytest.mark.slow)])
 def test_a_signal_ends_training_as_ctrl_c_does(name, shell, tmp_path):
     """Nobody and nothing is left, in the folder for temporary files neither; and the exit code says which it was."""
     temporary = tmp_path / "temporary"
@@ -188,7 +192,7 @@ def unsearched(workshop, searched, shell) -> Any:
     return shell
 
 
-@pytest.mark.parametrize("how", ["kill", "interrupt"])
+@pytest.mark.parametrize("how", ["kill", pytest.param("interrupt", marks=pytest.mark.slow)])
 def test_a_search_that_is_stopped_leaves_the_old_result_and_goes_on(how, unsearched, undisturbed_search):
     shell, before = unsearched, unsearched.content()
     search = shell.start(*SEARCH)
@@ -236,6 +240,7 @@ def test_a_finished_search_is_not_repeated(unsearched):
     assert shell.content() == before
 
 
+@pytest.mark.slow
 def test_fitting_a_predictor_goes_on_where_it_was_killed(unsearched, undisturbed_searcher):
     """With the same command: the same file, and nothing measured twice."""
     shell, words, made = unsearched, ("fit-accuracy", "runs/digits", "--evaluations", "24"), ACCURACY
@@ -252,6 +257,7 @@ def test_fitting_a_predictor_goes_on_where_it_was_killed(unsearched, undisturbed
     assert (shell.folder / made).read_bytes() == (undisturbed_searcher.folder / made).read_bytes()
 
 
+@pytest.mark.slow
 def test_an_export_that_is_killed_leaves_whole_bundles_only(workshop, exported, shell):
     """Killed while it fills a bundle's folder: once where nothing is yet, once where a bundle is."""
     shutil.copytree(workshop.folder / "runs", shell.folder / "runs")

@@ -102,6 +102,7 @@ def test_of_two_trainings_of_one_run_one_trains_as_if_alone(workshop, shell):
     assert left_behind(shell) == []
 
 
+@pytest.mark.slow
 def test_of_two_exports_of_one_bundle_one_makes_it(exported, copied):
     folder = Path(exported["folder"])
     words = ("export", "--search", "runs/digits/search.json", "--format", "onnx", "--quiet")
@@ -120,6 +121,7 @@ def test_of_two_searches_into_one_file_one_writes_it(copied):
     assert left_behind(copied) == []
 
 
+@pytest.mark.slow
 def test_two_searches_of_one_run_into_two_files_find_the_same(copied):
     """They share what the run keeps of its evaluations."""
     with running(copied, *((*SEARCH, "--out", name, "--quiet") for name in ("a.json", "b.json"))) as both:
@@ -141,6 +143,7 @@ def test_a_run_that_is_being_trained_is_not_read(shell):
     assert error.endswith(" is training it; wait for its end")
 
 
+@pytest.mark.slow
 def test_an_export_removes_what_a_killed_one_left_and_not_what_another_is_writing(copied):
     folder = copied.folder / "exports" / "raspberry-pi-4"
     leftover = folder / ".adeadbeef0000.partial-12345678"

@@ -66,7 +66,9 @@ def config_of(name: str, root: Path) -> str:
     )
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "fashion-mnist" else pytest.mark.slow) for name in RUNS]
+)
 def test_from_published_files_to_a_bundle(name, request, shell):
     root = request.getfixturevalue("sample_images" if name == "fashion-mnist" else "cifar10")
     (shell.folder / "mine.yaml").write_text(config_of(name, root), encoding="utf-8")

@@ -39,6 +39,7 @@ def manifest_of(bundle: Path) -> Any:
     return json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_the_pick_always_has_its_bundle_and_a_better_network_has_one_beside_it(own_workshop, refined) -> None:
     for _, document in refined:
         [pick], [refinement] = document["bundles"], document["refinements"]
@@ -51,6 +52,7 @@ def test_the_pick_always_has_its_bundle_and_a_better_network_has_one_beside_it(o
         assert (refinement["bundle"] is not None) == is_better
 
 
+@pytest.mark.slow
 def test_a_refined_bundle_is_checked_like_any_other(own_workshop, refined) -> None:
     """By `verify`, and in ONNX Runtime with nothing of ours: the vectors are those of the trimmed network."""
     made = refined[-1][1]["refinements"][0]["bundle"]
@@ -66,6 +68,7 @@ def test_a_refined_bundle_is_checked_like_any_other(own_workshop, refined) -> No
     assert folder.name.startswith(f"{manifest['refinement']['source_arch_id']}-refined-")
 
 
+@pytest.mark.slow
 def test_a_person_is_told_what_came_of_it(own_workshop, refined) -> None:
     found, document = refined[-1]
     ended = own_workshop.run("export", "--search", found, "--refine", "--out", "again")

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow results-quick check clean
 demo: $(VENV)/.core
 	$(BIN)/fedsup-deploy demo
 
@@ -13,6 +13,10 @@ test: $(VENV)/.check
 
 test-slow: $(VENV)/.check
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
+# DATA: the folder of Fashion-MNIST's four files.
+results-quick: $(VENV)/.check
+	$(BIN)/python benchmarks/results.py --data "$(DATA)" --rounds 15
 
 check: $(VENV)/.check
 	PATH="$(CURDIR)/$(BIN):$$PATH" tools/check

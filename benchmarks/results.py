@@ -40,6 +40,11 @@ RUNS: dict[str, tuple[dict[str, str], str | None]] = {
     "FedSup": ({"strategy": "{name: fedsup, num_subnets: 3}"}, None),
     "E-FedSup, paper": ({"strategy.paper": "true"}, None),
     "E-FedSup, all sizes from the start": ({"strategy.smallest_first": "0"}, None),
+    "E-FedSup, averages only": ({"strategy.extrapolate": "false"}, None),
+    "FedAvg of the smallest, extrapolated": (
+        {"strategy": "{name: fedavg, architecture: smallest, extrapolate: true}"},
+        "smallest",
+    ),
 }
 #: Those of a table that is made in a few minutes; the rest is asked for by name.
 USUAL = tuple(RUNS)[:5]

@@ -170,6 +170,9 @@ class FedAvgConfig(Section):
     clients: Annotated[tuple[tuple[Index, Index], ...], Field(min_length=1)] | None = None
     """Who takes part, as runs of client indices: [[25, 49]] is the second quarter of 100 clients, whose devices are the
     only ones of a tier that can train a large subnet. null: all clients."""
+    extrapolate: bool = False
+    """Whether the server goes beyond the average of the clients, the more they disagree. Federated averaging as
+    published does not."""
 
     @model_validator(mode="after")
     def _runs_ascend(self) -> "FedAvgConfig":
@@ -188,7 +191,10 @@ class FedSupConfig(Section):
     """Subnets per batch: the largest, the smallest and random ones. 2: no random ones; each costs time."""
     smallest_first: Share | None = None
     """Share of the rounds, the first ones, in which all clients train the smallest subnet only; what is larger is grown
-    from it. 0: none. null: 0.4, and with `paper: true` none."""
+    from it. 0: none. null: 0.3, and with `paper: true` none."""
+    extrapolate: bool | None = None
+    """Whether the server goes beyond the average of the clients, the more they disagree. null: yes, and with
+    `paper: true` no."""
     paper: bool = False
     """true: as in the FedSup paper, the smallest and random subnets learn from the answers of the largest. false: all
     learn from the labels."""
@@ -203,7 +209,10 @@ class EFedSupConfig(Section):
     """Classes of clients, as equal runs of consecutive client indices."""
     smallest_first: Share | None = None
     """Share of the rounds, the first ones, in which all clients train the smallest subnet only; what is larger is grown
-    from it. 0: none. null: 0.4, and with `paper: true` none."""
+    from it. 0: none. null: 0.3, and with `paper: true` none."""
+    extrapolate: bool | None = None
+    """Whether the server goes beyond the average of the clients, the more they disagree. null: yes, and with
+    `paper: true` no."""
     paper: bool = False
     """true: as in the FedSup paper, a client trains its subnet only. false: also the smallest subnet within it."""
 

@@ -120,7 +120,8 @@ def run_rounds(
                 f"(client {cohort[0]}: {({**rejected, **failed})[cohort[0]]}); "
                 "lower training.learning_rate or check the data"
             )
-        supernet = strategy.complete(index, Supernet(supernet.layout, mean.result(supernet.weights)), seed)
+        averaged = mean.result(supernet.weights, extrapolates=strategy.extrapolates)
+        supernet = strategy.complete(index, Supernet(supernet.layout, averaged), seed)
         num_samples = sum(update.num_samples for update in accepted)
         yield RoundResult(
             index,

@@ -1,6 +1,6 @@
 """Who trains what in a round, and what follows from it for the rest of the supernet.
 
-How the results are averaged is the same for all: `aggregation.CoverageMean`.
+How the results are averaged is the same for all, but that some go beyond the average: `aggregation.CoverageMean`.
 """
 
 import abc
@@ -18,7 +18,7 @@ from fedsup_deploy.supernet.growth import grow
 from fedsup_deploy.supernet.model import Supernet
 
 #: Share of the rounds in which all clients train the smallest subnet, where a config does not say.
-SMALLEST_FIRST: Final = 0.4
+SMALLEST_FIRST: Final = 0.3
 
 
 class Strategy(Protocol):
@@ -27,6 +27,11 @@ class Strategy(Protocol):
     @property
     def clients(self) -> Sequence[int]:
         """The clients that rounds are sampled from, ascending."""
+        ...
+
+    @property
+    def extrapolates(self) -> bool:
+        """Whether the server goes beyond the average of the clients: `CoverageMean.result`."""
         ...
 
     def plan(self, round_index: int, cohort: Sequence[int], seed: int) -> dict[int, Assignment]:
@@ -60,6 +65,7 @@ class FedAvg:
         architecture: `largest`, `smallest` or an arch_id.
         clients: Runs of client indices, the first and the last of each included; None is all. In a fleet of uneven
             devices a large network can be trained by the strong ones only.
+        extrapolate: Go beyond the average of the clients. Federated averaging as published does not.
 
     Source: H. B. McMahan et al., arXiv 1602.05629.
     """
@@ -71,7 +77,10 @@ class FedAvg:
         rounds: int,  # noqa: ARG002
         architecture: str,
         clients: Sequence[tuple[int, int]] | None = None,
+        *,
+        extrapolate: bool = False,
     ) -> None:
+        self.extrapolates = extrapolate
         runs = [range(num_clients)] if clients is None else [range(first, last + 1) for first, last in clients]
         self.clients = sorted(set(itertools.chain.from_iterable(runs)))
         self._assignment = Assignment(space.resolve(architecture))
@@ -93,10 +102,18 @@ class _SmallestFirst(abc.ABC):
     """
 
     def __init__(
-        self, space: SearchSpace, num_clients: int, rounds: int, smallest_first: float | None, *, paper: bool
+        self,
+        space: SearchSpace,
+        num_clients: int,
+        rounds: int,
+        smallest_first: float | None,
+        *,
+        extrapolate: bool | None,
+        paper: bool,
     ) -> None:
         if smallest_first is None:
             smallest_first = 0.0 if paper else SMALLEST_FIRST
+        self.extrapolates = not paper if extrapolate is None else extrapolate
         self.clients = range(num_clients)
         self._first_rounds = round(rounds * smallest_first)
         self._smallest = space.smallest
@@ -131,6 +148,7 @@ class FedSup(_SmallestFirst):
         num_subnets: Subnets of each step, at least 2.
         smallest_first: Share of the rounds, the first ones, in which all clients train the smallest subnet only; None
             is `SMALLEST_FIRST`, and none with `paper`.
+        extrapolate: Go beyond the average of the clients; None is yes, and no with `paper`.
         paper: Distil, as the paper does.
 
     Source: FedSup, arXiv 2206.01366; docs/supernet.md compares the two.
@@ -144,9 +162,10 @@ class FedSup(_SmallestFirst):
         num_subnets: int,
         smallest_first: float | None,
         *,
+        extrapolate: bool | None = None,
         paper: bool,
     ) -> None:
-        super().__init__(space, num_clients, rounds, smallest_first, paper=paper)
+        super().__init__(space, num_clients, rounds, smallest_first, extrapolate=extrapolate, paper=paper)
         self._whole = Assignment(None, num_subnets, is_distilled=paper)
 
     def _assignment(self, round_index: int, client: int, seed: int) -> Assignment:  # noqa: ARG002
@@ -166,6 +185,7 @@ class EFedSup(_SmallestFirst):
         tiers: From the first run of indices to the last.
         smallest_first: Share of the rounds, the first ones, in which all clients train the smallest subnet only; None
             is `SMALLEST_FIRST`, and none with `paper`.
+        extrapolate: Go beyond the average of the clients; None is yes, and no with `paper`.
         paper: Each client trains its subnet only, as in the paper.
 
     Source: E-FedSup, arXiv 2206.01366; docs/supernet.md compares the two.
@@ -179,9 +199,10 @@ class EFedSup(_SmallestFirst):
         tiers: Sequence[Tier],
         smallest_first: float | None,
         *,
+        extrapolate: bool | None = None,
         paper: bool,
     ) -> None:
-        super().__init__(space, num_clients, rounds, smallest_first, paper=paper)
+        super().__init__(space, num_clients, rounds, smallest_first, extrapolate=extrapolate, paper=paper)
         self._space, self._paper = space, paper
         self._samplers = [TierSampler(space, tier) for tier in tiers]
         self._of_smallest = _tensors(space, space.smallest)

@@ -59,7 +59,11 @@ partitions = st.one_of(
     mapping({"kind": st.just("shards"), **clients}, shards_per_client=below(9)),
     mapping({"kind": st.just("dirichlet"), **clients}, beta=positive),
 )
-recipes = {"paper": st.booleans(), "smallest_first": st.none() | st.floats(0, 0.99)}
+recipes = {
+    "paper": st.booleans(),
+    "smallest_first": st.none() | st.floats(0, 0.99),
+    "extrapolate": st.none() | st.booleans(),
+}
 strategies = st.one_of(
     mapping({"name": st.just("fedavg")}, architecture=st.text(min_size=1), clients=st.just([[0, 49], [20, 20]])),
     mapping({"name": st.just("fedsup")}, num_subnets=below(9, 2), **recipes),

@@ -42,6 +42,38 @@ def test_entries_nobody_holds_keep_their_value() -> None:
     assert result["w"].dtype == torch.float32
 
 
+def test_the_server_goes_beyond_the_average_where_clients_disagree() -> None:
+    """Moves of 10 and -6 along two axes: half their mean square is (100 + 36) / 4 = 34, the average's is 25 + 9."""
+    start, far, near = {"w": torch.zeros(2, 1)}, [[10.0], [0.0]], [[0.0], [-6.0]]
+    whole = {"w": (slice(0, 2), slice(0, 1))}
+    for moves, factor in (((far, near), 1.0), ((far, near, [[0.0], [0.0]]), 1.5), ((far,), 1.0), ((), 1.0)):
+        mean = CoverageMean({"w": (2, 1)})
+        assert [mean.add(update(1, w), whole) for w in moves] == [None] * len(moves)
+        average = mean.result(start)["w"]
+        torch.testing.assert_close(mean.result(start, extrapolates=True)["w"], factor * average)
+
+
+def test_how_far_the_server_goes_is_another_matter_of_what_only_some_clients_hold() -> None:
+    """All three hold the first row and disagree, so from 7 it goes 1.5 times as far; two hold the rest and agree."""
+    mean = CoverageMean({"w": (2, 2)})
+    first, both = {"w": (slice(0, 1), slice(0, 2))}, {"w": (slice(0, 2), slice(0, 2))}
+    mean.add(update(1, [[7.0, 7.0]]), first)
+    mean.add(update(1, [[8.0, 7.0], [5.0, 5.0]]), both)
+    mean.add(update(1, [[7.0, 9.0], [5.0, 5.0]]), both)
+    result = mean.result({"w": torch.full((2, 2), 7.0)}, extrapolates=True)
+    torch.testing.assert_close(result["w"], torch.tensor([[7.5, 8.0], [5.0, 5.0]]))
+
+
+def test_entries_nobody_holds_do_not_count_for_how_far_the_server_goes() -> None:
+    mean = CoverageMean(SHAPES)
+    mean.add(update(1, [[8.0, 7.0]]), PART)
+    mean.add(update(1, [[7.0, 9.0]]), PART)
+    mean.add(update(1, [[7.0, 7.0]]), PART)
+    result = mean.result(PREVIOUS, extrapolates=True)
+    torch.testing.assert_close(result["w"], torch.tensor([[7.5, 8.0, 7.0], [7.0, 7.0, 7.0]]))
+    assert torch.equal(result["b"], PREVIOUS["b"])
+
+
 def test_no_update_changes_nothing() -> None:
     result = CoverageMean(SHAPES).result(PREVIOUS)
     assert all(torch.equal(result[name], PREVIOUS[name]) for name in SHAPES)

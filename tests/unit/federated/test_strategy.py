@@ -94,8 +94,17 @@ def test_registered_strategies_plan_for_every_client_of_the_cohort(tiny_space: S
         assert (assignment.num_subnets == 1) == (assignment.architecture is not None)
 
 
+def test_only_what_is_ours_goes_beyond_the_average_unless_told(tiny_space: SearchSpace) -> None:
+    tiers = (Tier("largest"),)
+    for paper in (False, True):
+        assert FedSup(tiny_space, 4, 10, 3, None, paper=paper).extrapolates != paper
+        assert EFedSup(tiny_space, 4, 10, tiers, None, paper=paper).extrapolates != paper
+        assert EFedSup(tiny_space, 4, 10, tiers, None, extrapolate=paper, paper=paper).extrapolates == paper
+    assert not FedAvg(tiny_space, 4, 10, "largest").extrapolates
+
+
 @pytest.mark.parametrize(
-    ("share", "paper", "first"), [(None, False, 4), (None, True, 0), (0.35, True, 4), (0.0, False, 0)]
+    ("share", "paper", "first"), [(None, False, 3), (None, True, 0), (0.35, True, 4), (0.0, False, 0)]
 )
 def test_in_the_first_rounds_all_train_the_smallest_and_the_rest_is_grown(
     tiny_space: SearchSpace, share: float | None, paper: bool, first: int

@@ -18,7 +18,7 @@ from fedsup_deploy import files
 from fedsup_deploy.errors import ArtifactError
 
 _KEY = "fedsup-deploy"
-_SCHEMA = 1
+_SCHEMA = 2
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -10,9 +10,9 @@ from fedsup_deploy.space.plan import BlockInput, Layer
 def shortcut(inputs: BlockInput, out_size: Any) -> tuple[Layer, ...]:
     """Return the layers of a block's shortcut.
 
-    It is the identity where shapes agree. Otherwise it is a 1x1 convolution with a norm, after 2x2 average pooling where
-    there is a stride. With a stride it has the convolution between equal numbers of channels, too: so every subnet of a
-    strided block has it, whatever its widths, and no client trains one that the others' subnets do without.
+    It is the identity where shapes agree, and otherwise a 1x1 convolution with a norm, after 2x2 average pooling where
+    there is a stride. With a stride the convolution is there between equal numbers of channels as well: so every subnet
+    of a strided block has it, whatever its widths, and no client trains one that the others' subnets do without.
 
     Args:
         inputs: What the block is built from.

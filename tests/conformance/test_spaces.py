@@ -4,10 +4,11 @@ import re
 
 import pytest
 
-from fedsup_deploy import resources
+from fedsup_deploy import resources, rng
 from fedsup_deploy.config.load import dump, load_yaml, validate
-from fedsup_deploy.space import cost
+from fedsup_deploy.space import cost, sampling
 from fedsup_deploy.space.search_space import SearchSpace
+from fedsup_deploy.supernet import slices as rule
 
 SPACES = resources.shipped_names("configs/spaces")
 
@@ -26,6 +27,14 @@ def test_its_corners_are_in_it_and_differ_in_every_cost(space):
     small, large = (cost.costs_of(space, [corner]).row(0) for corner in (space.smallest, space.largest))
     assert {name for name, value in small.items() if value < large[name]} == set(small)
     assert (space.resolve("smallest"), space.resolve("largest")) == (space.smallest, space.largest)
+
+
+def test_every_subnet_has_the_tensors_of_the_smallest(space):
+    """So that clients of a federation train the smallest within whatever they are sent."""
+    smallest, generator = set(rule.shapes(space.plan(space.smallest), "batch")), rng.generator(0, "subnets")
+    for _ in range(50):
+        subnet = sampling.random_architecture(space, generator)
+        assert smallest <= set(rule.shapes(space.plan(subnet), "batch")), subnet
 
 
 def test_the_number_of_architectures_is_what_its_comment_says(space):

@@ -47,6 +47,12 @@ def test_mobilenet_block_with_the_identity_as_shortcut() -> None:
     assert not plain.add.has_activation
 
 
+@pytest.mark.parametrize("family", [MobileNetFamily(), ResNetFamily()])
+def test_a_strided_shortcut_has_its_convolution_between_equal_numbers_of_channels(family: Any) -> None:
+    strided = block(family, stride=2)
+    assert active(strided.shortcut) == [("pool", "pool", 8, 8, 2, 4), ("shortcut", "pointwise", 8, 8, 1, 4)]
+
+
 def test_mobilenet_block_with_everything() -> None:
     full = block(MobileNetFamily(), stride=2, width=12, expand_ratio=2, has_se=True)
     assert active(full.main) == [

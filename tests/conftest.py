@@ -22,9 +22,9 @@ EVERYTHING = "FEDSUP_TEST_ALL"
 # No test phones home. onnxruntime looks here when it is imported.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-# How long an example takes is the machine's business, and what else it does.
+# How long an example takes is the machine's business, and what else it does. Other examples are drawn in every run.
 hypothesis.settings.register_profile(
-    "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "any-machine", deadline=None, max_examples=40, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("any-machine")
 

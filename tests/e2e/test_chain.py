@@ -186,6 +186,7 @@ def test_the_manifest_is_enough_to_get_the_accuracy_it_states(bundle):
     assert right.mean() == manifest["accuracy"]["recalibrated"]
 
 
+@pytest.mark.slow
 def test_another_export_in_another_process_is_the_same_to_the_byte(workshop, searched, bundle, monkeypatch):
     """All but the measurement, which stands in the manifest and the card."""
     monkeypatch.setenv("PYTHONHASHSEED", "7")

@@ -50,7 +50,7 @@ def assert_equal(found: Weights, expected: Weights) -> None:
         assert torch.equal(found[name], tensor), name
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(data=st.data(), seed=Seeds)
 def test_scatter_after_gather_changes_nothing(spaces, data: st.DataObject, seed: int) -> None:
     layout = Layout(data.draw(spaces), "parametric")
@@ -65,7 +65,7 @@ def test_scatter_after_gather_changes_nothing(spaces, data: st.DataObject, seed:
         assert torch.equal(rule.gather(empty, where)[name], part[name]) if name in where else not empty[name].any()
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(data=st.data(), seed=Seeds, num_samples=NumSamples)
 def test_equal_updates_come_back_exactly_whatever_their_weights_and_parts(
     spaces, data: st.DataObject, seed: int, num_samples: list[int]
@@ -75,7 +75,7 @@ def test_equal_updates_come_back_exactly_whatever_their_weights_and_parts(
     assert_equal(aggregate(layout, updates_of(layout, num_samples, seed, weights), weights), weights)
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(data=st.data(), seed=Seeds, num_samples=NumSamples)
 def test_order_of_clients_does_not_matter(spaces, data: st.DataObject, seed: int, num_samples: list[int]) -> None:
     layout = Layout(data.draw(spaces), "batch")
@@ -86,7 +86,7 @@ def test_order_of_clients_does_not_matter(spaces, data: st.DataObject, seed: int
             assert torch.allclose(tensor, expected[name], rtol=1e-6, atol=1e-6), name
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(data=st.data(), seed=Seeds, num_samples=NumSamples)
 def test_uncovered_entries_are_bit_identical_and_covered_ones_are_the_weighted_mean(
     spaces, data: st.DataObject, seed: int, num_samples: list[int]
@@ -108,7 +108,7 @@ def test_uncovered_entries_are_bit_identical_and_covered_ones_are_the_weighted_m
         assert torch.allclose(result[name][covered], expected, rtol=1e-6, atol=0), name
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(data=st.data(), seed=Seeds, count=st.integers(1, 10_000))
 def test_one_client_on_the_whole_network_is_its_weights(spaces, data: st.DataObject, seed: int, count: int) -> None:
     layout = Layout(data.draw(spaces), "parametric")
@@ -117,7 +117,7 @@ def test_one_client_on_the_whole_network_is_its_weights(spaces, data: st.DataObj
     assert_equal(aggregate(layout, [(update, layout.whole)], random_weights(layout.shapes, seed + 1)), weights)
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(data=st.data(), seed=Seeds, num_samples=NumSamples)
 def test_all_clients_on_the_whole_network_is_fedavg(
     spaces, data: st.DataObject, seed: int, num_samples: list[int]
@@ -136,7 +136,7 @@ def test_all_clients_on_the_whole_network_is_fedavg(
         assert torch.allclose(result[name], torch.from_numpy(sum(parts)).float(), rtol=1e-6, atol=1e-7), name
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(data=st.data(), seed=Seeds, num_samples=NumSamples, bad=st.floats(0, 1))
 def test_update_with_one_number_that_is_not_finite_changes_nothing(
     spaces, data: st.DataObject, seed: int, num_samples: list[int], bad: float

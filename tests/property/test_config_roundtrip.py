@@ -29,7 +29,7 @@ class Anything(BaseModel, extra="forbid"):
 
 
 @given(documents)
-@settings(max_examples=200)
+@settings(max_examples=80)
 def test_any_document_survives(content: Any):
     """Whatever JSON can hold: also text that looks like a number, and lists that are equal."""
     data, _ = read(dump(Anything(content=[content, content])), str)
@@ -106,7 +106,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(configs)
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_any_training_config_survives(folder: Path, content: dict[str, Any]):
     config = validate(Document(Path("x.yaml"), content, {}, {}), TrainConfig)
     path = folder / "resolved.yaml"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedsup_deploy.searchers.fleet import FleetChoice, choose_artifacts
 
-law = settings(max_examples=200)
+law = settings(max_examples=80)
 
 #: Accuracies in hundredths, whether each fits each profile, latencies in quarters of a millisecond.
 Fleet = tuple[list[int], NDArray[np.bool_], NDArray[np.int64]]

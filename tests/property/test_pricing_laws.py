@@ -128,7 +128,7 @@ def test_in_every_shipped_space_with_every_latency_model(name: str) -> None:
     check_bit_for_bit(space, genes_NG, [target_of(model, space, genes_NG) for model in MODELS])
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(data=st.data(), seed=Seeds)
 def test_in_any_space(spaces, data: st.DataObject, seed: int) -> None:
     """Both families, choices per stage and per block, odd sizes, strides."""
@@ -138,7 +138,7 @@ def test_in_any_space(spaces, data: st.DataObject, seed: int) -> None:
     check_bit_for_bit(space, genes_NG, [target_of(model, space, genes_NG)])
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(data=st.data(), seed=Seeds)
 def test_distinct_parts_are_the_layers_of_each_network(spaces, data: st.DataObject, seed: int) -> None:
     """Each part described once, and together every active layer of every network."""
@@ -177,7 +177,7 @@ def test_prices_do_not_depend_on_what_else_is_priced(model: str, monkeypatch: py
         assert chunked.by_limit()[name].tolist() == values.tolist(), name
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_the_same_work_in_other_layers_takes_the_same_time(data: st.DataObject) -> None:
     """As many layers of each kind, and as many MACs and elements in all of them together, but divided otherwise."""

@@ -24,7 +24,7 @@ def parents(space: SearchSpace, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return drawn[:20], drawn[20:]
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data(), seed=Seeds)
 def test_active_genes_are_those_that_decide_the_architecture(spaces, data: st.DataObject, seed: int) -> None:
     """Changing one that is active gives another architecture, changing one that is not gives the same."""
@@ -38,7 +38,7 @@ def test_active_genes_are_those_that_decide_the_architecture(spaces, data: st.Da
         assert is_same == (count == 1 or not active_G[gene])
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data(), seed=Seeds)
 def test_every_gene_of_a_child_is_that_of_a_parent_who_has_it(spaces, data: st.DataObject, seed: int) -> None:
     """What only one parent has comes from that one; what both have from either; what the child has not is 0."""
@@ -55,7 +55,7 @@ def test_every_gene_of_a_child_is_that_of_a_parent_who_has_it(spaces, data: st.D
     assert (children_NG[~in_child_NG] == 0).all()
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data(), seed=Seeds, probability=st.floats(0, 1))
 def test_a_mutant_has_no_genes_of_blocks_that_it_has_not(
     spaces, data: st.DataObject, seed: int, probability: float

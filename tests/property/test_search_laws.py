@@ -31,7 +31,7 @@ from fedsup_deploy.space.search_space import SearchSpace
 PROFILES = ("raspberry-pi-4", "x86-laptop")
 MIB = 2**20
 
-law = settings(max_examples=50)
+law = settings(max_examples=25)
 
 
 def space_named(name: str) -> SearchSpace:

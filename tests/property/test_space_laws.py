@@ -34,7 +34,7 @@ def shipped(name: str) -> SearchSpace:
     return validate(load_yaml(resources.find("configs/spaces", name)), SearchSpace)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data(), seed=Seeds)
 def test_decode_then_encode_is_the_identity_on_canonical_rows(spaces, data: st.DataObject, seed: int) -> None:
     space = data.draw(spaces)
@@ -45,7 +45,7 @@ def test_decode_then_encode_is_the_identity_on_canonical_rows(spaces, data: st.D
         assert space.contains(architecture)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data(), seed=Seeds)
 def test_rows_that_differ_only_in_inactive_blocks_are_one_architecture(spaces, data: st.DataObject, seed: int) -> None:
     space = data.draw(spaces)
@@ -58,7 +58,7 @@ def test_rows_that_differ_only_in_inactive_blocks_are_one_architecture(spaces, d
         assert space.encode(space.decode(raw)).tolist() == canonical.tolist()
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data(), seed=Seeds)
 def test_document_of_an_architecture_round_trips_through_json(spaces, data: st.DataObject, seed: int) -> None:
     architecture = sampling.random_architecture(data.draw(spaces), rng.generator(seed))
@@ -90,7 +90,7 @@ def brute_force(space: SearchSpace) -> set[Architecture]:
     }
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_enumeration_is_the_product_of_all_choices(spaces, data: st.DataObject) -> None:
     space = data.draw(spaces.filter(lambda space: space.num_architectures <= 1500))
@@ -102,7 +102,7 @@ def test_enumeration_is_the_product_of_all_choices(spaces, data: st.DataObject) 
     assert np.array_equal(space.canonical(genes_NG), genes_NG)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data(), seed=Seeds, probability=st.floats(0, 1))
 def test_sampling_mutation_and_crossover_stay_in_the_space(
     spaces, data: st.DataObject, seed: int, probability: float
@@ -118,7 +118,7 @@ def test_sampling_mutation_and_crossover_stay_in_the_space(
         assert space.contains(architecture)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data(), seed=Seeds)
 def test_every_architecture_lies_within_the_full_plan(spaces, data: st.DataObject, seed: int) -> None:
     space = data.draw(spaces)
@@ -133,7 +133,7 @@ def test_every_architecture_lies_within_the_full_plan(spaces, data: st.DataObjec
             assert layer.in_size <= have.in_size
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(data=st.data(), seed=Seeds)
 def test_costs_do_not_depend_on_what_else_is_asked_for(spaces, data: st.DataObject, seed: int) -> None:
     space = data.draw(spaces)
@@ -143,7 +143,7 @@ def test_costs_do_not_depend_on_what_else_is_asked_for(spaces, data: st.DataObje
         assert cost.costs(space, genes[None]).row(0) == together.row(index)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(data=st.data(), seed=Seeds)
 def test_columns_of_a_plan_chain(spaces, data: st.DataObject, seed: int) -> None:
     """What a layer reads is what the one before it has written, in every architecture."""

@@ -35,7 +35,7 @@ from fedsup_deploy.space.search_space import SearchSpace
 #: Few enough to try all.
 MOST_ARCHITECTURES = 3000
 
-law = settings(max_examples=80, suppress_health_check=[HealthCheck.filter_too_much])
+law = settings(max_examples=40, suppress_health_check=[HealthCheck.filter_too_much])
 
 
 def some(*choices: Any, least: int = 1) -> st.SearchStrategy[list[Any]]:

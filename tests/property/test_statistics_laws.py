@@ -61,7 +61,7 @@ def sums_of(values_NC: FloatArray) -> ChannelSums:
     return ChannelSums(len(values_NC), values_NC.sum(axis=0), np.square(values_NC).sum(axis=0))
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(1, 199), max_size=12), scale=st.floats(1e-2, 1e3))
 def test_pooled_moments_are_those_of_the_concatenation_however_it_is_cut(
     seed: int, cuts: list[int], scale: float
@@ -79,7 +79,7 @@ def test_pooled_moments_are_those_of_the_concatenation_however_it_is_cut(
     np.testing.assert_allclose(pooled.rms_around(centre_C), expected, rtol=1e-8)
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32), order=st.permutations(range(6)))
 def test_order_of_clients_changes_no_more_than_rounding(seed: int, order: list[int]) -> None:
     generator = rng.generator(seed)

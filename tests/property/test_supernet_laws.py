@@ -127,7 +127,7 @@ def check_evaluation(space: SearchSpace, normalization: str, seed: int) -> None:
     assert together.std(dim=0).max() > 1e-3, "an output that does not depend on the image proves nothing"
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(data=st.data(), normalization=Normalizations, seed=Seeds)
 def test_supernet_extracted_and_folded_subnet_agree_in_every_batch(
     spaces, data: st.DataObject, normalization: str, seed: int
@@ -141,7 +141,7 @@ def test_they_agree_with_everything_in_one_space(normalization: str, seed: int) 
     check_evaluation(SearchSpace.model_validate(CROWDED), normalization, seed)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(data=st.data(), seed=Seeds)
 def test_by_batch_extracted_subnet_equals_the_supernet(spaces, data: st.DataObject, seed: int) -> None:
     space = data.draw(spaces)
@@ -150,7 +150,7 @@ def test_by_batch_extracted_subnet_equals_the_supernet(spaces, data: st.DataObje
     assert torch.equal(supernet.extract(architecture)(x_BCHW), supernet(x_BCHW, architecture))
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(data=st.data(), normalization=Normalizations, seed=Seeds)
 def test_weights_outside_the_slices_of_a_subnet_do_not_matter(
     spaces, data: st.DataObject, normalization: str, seed: int
@@ -182,7 +182,7 @@ def check_costs(space: SearchSpace, seed: int) -> None:
     assert (row["num_macs"], row["num_params"]) == expected
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(data=st.data(), seed=Seeds)
 def test_closed_form_costs_are_those_counted_on_the_folded_net(spaces, data: st.DataObject, seed: int) -> None:
     check_costs(data.draw(spaces), seed)
@@ -219,7 +219,7 @@ def test_crowded_space_has_what_its_name_says() -> None:
     assert any(layer.name.endswith(".expand") for layer in plan.layers())
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(data=st.data(), seed=Seeds)
 def test_plan_says_the_shape_of_every_feature_map(spaces, data: st.DataObject, seed: int) -> None:
     """What each module of the folded net gives is what its layer's plan says."""

@@ -62,7 +62,7 @@ def price(kind: str, plan: NetworkPlan) -> int:
     return cost.costs_of_plan(plan).row(0)[kind]
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(
     data=st.data(),
     normalization=st.sampled_from(["batch", "parametric"]),
@@ -106,7 +106,7 @@ def test_a_trimmed_network_is_the_one_that_torch_pruning_leaves(
             assert len(kept.outputs) >= kept.num_channels * MIN_KEPT
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(data=st.data(), seed=Seeds)
 def test_a_plan_alone_costs_what_its_architecture_costs(spaces, data: st.DataObject, seed: int) -> None:
     space = data.draw(spaces)

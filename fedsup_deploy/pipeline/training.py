@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -201,10 +202,10 @@ def _evaluate_corners(supernet: Supernet, engine: Engine, data: FederatedData) -
 def _start(folder: Path, config: TrainConfig, layout: Layout, *, resume: bool) -> tuple[Supernet, int]:
     """Return the weights to start from and the number of rounds already done."""
     checkpoint = folder / runs.CHECKPOINT
-    has_run = (folder / runs.CONFIG).exists()
-    if has_run and not resume:
+    # Of a run that was stopped before its first checkpoint nothing is left to lose, and its settings may have been why.
+    if not resume and (checkpoint.exists() or (folder / runs.SUPERNET).exists()):
         raise ArtifactError(f"{folder} holds a run already; continue it with --resume or choose another --out")
-    if has_run:
+    if resume and (folder / runs.CONFIG).exists():
         _check_same(validate(load_yaml(folder / runs.CONFIG), TrainConfig), config, folder)
     if not checkpoint.exists():
         return Supernet(layout, initial_weights(layout, config.seed)), 0
@@ -219,7 +220,8 @@ def _check_same(before: TrainConfig, now: TrainConfig, folder: Path) -> None:
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             raise ConfigError(
-                f"cannot resume {folder}: {key} is {new.get(key)}, the run was started with {old.get(key)}; "
+                f"cannot resume {folder}: {key} is {json.dumps(new.get(key))}, the run was started with "
+                f"{json.dumps(old.get(key))}; "
                 "use the same config or choose another --out"
             )
 

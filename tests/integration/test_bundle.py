@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -175,6 +176,18 @@ def test_runner_in_the_bundle_passes(bundle):
     assert parity["num_inputs"] == 24
     recorded = load_manifest(bundle).parity.formats["onnx"]
     assert parity["max_scaled_diff"] == recorded.max_scaled_diff <= 1e-5
+
+
+def test_runner_in_the_bundle_is_interrupted_without_a_traceback(bundle, children, eventually):
+    """While it times the model, for which it has loaded the runtime."""
+    words = [sys.executable, "run.py", "--protocol", "full", "--seconds", "60"]
+    runner = children.start(words, cwd=bundle, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    maps = Path("/proc") / str(runner.pid) / "maps"
+    assert eventually(lambda: "onnxruntime" in maps.read_text(encoding="utf-8"))
+    time.sleep(1)
+    runner.send_signal(signal.SIGINT)
+    assert runner.communicate() == ("", "")
+    assert runner.returncode == 130
 
 
 def test_code_in_the_model_card_runs_and_names_the_classes(bundle):

@@ -132,6 +132,14 @@ def test_a_checkpoint_of_another_config_is_refused(train_in, tmp_path):
         train_in(tmp_path / "two", "seed=1", resume=True)
 
 
+def test_a_run_that_failed_before_its_first_checkpoint_is_begun_anew_with_other_settings(train_in, whole, tmp_path):
+    diverging = ("training.learning_rate=1e30", "training.clip_value=null", "training.warmup_rounds=0")
+    with pytest.raises(FederationError, match=r"lower training\.learning_rate"):
+        train_in(tmp_path / "run", *diverging)
+    train_in(tmp_path / "run")
+    assert (tmp_path / "run" / SUPERNET).read_bytes() == (whole / SUPERNET).read_bytes()
+
+
 def test_a_finished_run_is_not_overwritten(train_in, whole):
     before = (whole / SUPERNET).read_bytes()
     with pytest.raises(ArtifactError, match="holds a run already; continue it with --resume or choose another --out"):

@@ -133,6 +133,17 @@ def test_an_uncached_run_is_timed_without_what_fills_the_cache() -> None:
     assert calls == ["fill", "run"] * 6
 
 
+def test_an_uncached_run_counts_where_all_of_the_time_goes_by_in_it() -> None:
+    """On a machine that does something else for a second whenever a run has begun."""
+    now_ns = 0
+
+    def run_once() -> None:
+        nonlocal now_ns
+        now_ns += 10**9
+
+    assert session._time_uncached(run_once, lambda: None, 0.01, lambda: now_ns) == [10**9]
+
+
 def test_an_interrupted_session_goes_on_as_it_would_have(folder: Path) -> None:
     """Rounds 1 and 2 in another process come in the same order as in one session."""
     models = models_in(folder)

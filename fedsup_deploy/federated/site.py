@@ -4,8 +4,8 @@ Shapes: N images, C channels, H W spatial.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,18 +23,33 @@ from fedsup_deploy.federated.tasks import (
     StatisticsTask,
     Task,
     TrainTask,
+    Weights,
 )
 from fedsup_deploy.recalibrate.fold import affines, fold_weights
 from fedsup_deploy.recalibrate.pooled import ChannelSums, PooledStatistics, pool
 from fedsup_deploy.space.plan import NetworkPlan
-from fedsup_deploy.supernet.forward import forward
+from fedsup_deploy.supernet.forward import classify
 from fedsup_deploy.supernet.layout import Layout
-from fedsup_deploy.supernet.model import Subnet, Supernet
+from fedsup_deploy.supernet.model import Supernet
 from fedsup_deploy.supernet.normalization import BY_BATCH, ExceptFor, FixedAffine, SumCollector
+from fedsup_deploy.supernet.shared_prefix import SharedPrefix
 
 _EVALUATION_BATCH = 250
 #: Of a network whose every normalisation is folded; one that is not would be an error.
 _ALL_FOLDED = FixedAffine({})
+
+
+class _Network(NamedTuple):
+    """Layers and their tensors."""
+
+    plan: NetworkPlan
+    weights: Weights
+
+    @property
+    def resolution(self) -> int:
+        """Side of the images it takes, in pixels."""
+        side: int = self.plan.stem.in_size
+        return side
 
 
 class Site:
@@ -78,63 +93,79 @@ class Site:
             return local.train(task, self._layout, images, self._data.augmentation, self._training, self._seed)
         with torch.inference_mode():
             if isinstance(task, StatisticsTask):
-                return [self._observe(client, task) for client in task.clients]
+                return [self._observe_layers(client, task) for client in task.clients]
             if isinstance(task, EvaluationTask):
                 return self._evaluate(task)
-            return self._examine(self._supernet.extract(task.architecture), task)
+            return self._examine(task)
 
     @functools.cached_property
     def _supernet(self) -> Supernet:
         assert self._load_supernet is not None, "a subnet was named where no supernet is held"
         return self._load_supernet()
 
-    def _examine(self, subnet: Subnet, task: CandidateTask | CandidateStatisticsTask | CandidateCountsTask) -> Any:
-        """Return the reply to a task about a subnet of the supernet."""
+    def _examine(self, task: CandidateTask | CandidateStatisticsTask | CandidateCountsTask) -> Any:
+        """Return the reply to a task about subnets of the supernet."""
         if isinstance(task, CandidateCountsTask):
+            subnet = self._supernet.extract(task.architecture)
             return [
                 self._evaluate(EvaluationTask(subnet.plan, subnet.weights, task.statistics, "held-out", client))
                 for client in task.clients
             ]
-        layers = tuple(layer.name for layer in subnet.plan.norm_layers())
-        request = StatisticsTask(task.clients, subnet.plan, subnet.weights, PooledStatistics({}), layers)
-        observed = (self._observe(client, request) for client in task.clients)
+        subnets = [self._supernet.extract(architecture) for architecture in task.architectures]
+        layers = frozenset(layer.name for subnet in subnets for layer in subnet.plan.norm_layers())
+        new_collector = functools.partial(SumCollector, layers, BY_BATCH[self._layout.normalization])
+        networks = [_Network(subnet.plan, subnet.weights) for subnet in subnets]
+        observed = [self._observe(client, networks, new_collector) for client in task.clients]
         if isinstance(task, CandidateStatisticsTask):
-            return list(observed)
-        num_images = len(self._data.validation)
-        return self._evaluate(EvaluationTask(subnet.plan, subnet.weights, pool(observed), "validation", 0, num_images))
+            return observed
+        images = self._split_at("validation", networks[0].resolution)
+        folded = [
+            self._folded(network, pool(parts))
+            for network, parts in zip(networks, zip(*observed, strict=True), strict=True)
+        ]
+        return [(correct, len(images[1])) for correct in _num_correct(folded, *images)]
 
-    def _observe(self, client: int, task: StatisticsTask) -> PooledStatistics:
+    def _observe_layers(self, client: int, task: StatisticsTask) -> PooledStatistics:
         kind = self._layout.normalization
         until = task.plan.until(task.observe[-1])
         weights = fold_weights(until, task.weights, affines(task.weights, kind, task.known))
         names = [layer.name for layer in until.norm_layers()]
         # A layer whose predecessors are known needs no batch to normalise by: its own output is not looked at.
         unused = frozenset(names[names.index(task.observe[-1]) :])
-        collector = SumCollector(frozenset(task.observe), ExceptFor(unused, BY_BATCH[kind]))
-        for x_BCHW in self._calibration_batches(client, _resolution(task.plan)):
-            try:
-                forward(until, weights, x_BCHW, collector)
-            except DataError as error:
-                raise DataError(f"statistics of client {client}: {error}") from error
-        return PooledStatistics(
-            {
-                name: ChannelSums(count, total.numpy(), squares.numpy())
-                for name, (count, total, squares) in collector.sums.items()
-                if name in task.observe
-            }
-        )
+        observe, normalizer = frozenset(task.observe), ExceptFor(unused, BY_BATCH[kind])
+        (statistics,) = self._observe(client, [_Network(until, weights)], lambda: SumCollector(observe, normalizer))
+        return statistics
+
+    def _observe(
+        self, client: int, networks: Sequence[_Network], new_collector: Callable[[], SumCollector]
+    ) -> list[PooledStatistics]:
+        """Return what each network's layers were on a client's calibration images."""
+        seen: list[dict[str, ChannelSums]] = [{} for _ in networks]
+        for x_BCHW in self._calibration_batches(client, networks[0].resolution):
+            shared = SharedPrefix(x_BCHW, new_collector)
+            for network, layers in zip(networks, seen, strict=True):
+                try:
+                    shared.features(network.plan, network.weights)
+                except DataError as error:
+                    raise DataError(f"statistics of client {client}: {error}") from error
+                for collector in shared.normalizers():
+                    for name, (count, total, squares) in collector.sums.items():
+                        sums = ChannelSums(count, total.numpy(), squares.numpy())
+                        layers[name] = layers[name] + sums if name in layers else sums
+        return [PooledStatistics(layers) for layers in seen]
 
     def _evaluate(self, task: EvaluationTask) -> tuple[int, int]:
+        network = _Network(task.plan, task.weights)
         x_NCHW, labels_N = self._images_of(task)
-        maps = affines(task.weights, self._layout.normalization, task.statistics)
-        weights = fold_weights(task.plan, task.weights, maps)
-        correct = 0
-        for x_BCHW, labels_B in zip(x_NCHW.split(_EVALUATION_BATCH), labels_N.split(_EVALUATION_BATCH), strict=True):
-            correct += int((forward(task.plan, weights, x_BCHW, _ALL_FOLDED).argmax(dim=1) == labels_B).sum())
+        (correct,) = _num_correct([self._folded(network, task.statistics)], x_NCHW, labels_N)
         return correct, len(labels_N)
 
+    def _folded(self, network: _Network, statistics: PooledStatistics) -> _Network:
+        maps = affines(network.weights, self._layout.normalization, statistics)
+        return _Network(network.plan, fold_weights(network.plan, network.weights, maps))
+
     def _images_of(self, task: EvaluationTask) -> tuple[Tensor, Tensor]:
-        resolution = _resolution(task.plan)
+        resolution = _Network(task.plan, task.weights).resolution
         if task.split == "client":
             return self._prepare(self._data.client(task.begin), resolution)
         if task.split == "held-out":
@@ -156,10 +187,15 @@ class Site:
         return self._prepare(self._data.split(name), resolution)
 
 
-def _resolution(plan: NetworkPlan) -> int:
-    """Return the side of the images that a network takes, in pixels."""
-    side: int = plan.stem.in_size
-    return side
+def _num_correct(networks: Sequence[_Network], x_NCHW: Tensor, labels_N: Tensor) -> list[int]:
+    """Return how many images each network, its normalisations folded, gives the right answer to."""
+    correct = [0] * len(networks)
+    for x_BCHW, labels_B in zip(x_NCHW.split(_EVALUATION_BATCH), labels_N.split(_EVALUATION_BATCH), strict=True):
+        shared = SharedPrefix(x_BCHW, lambda: _ALL_FOLDED)
+        for index, (plan, weights) in enumerate(networks):
+            logits_BK = classify(plan, weights, shared.features(plan, weights))
+            correct[index] += int((logits_BK.argmax(dim=1) == labels_B).sum())
+    return correct
 
 
 class InProcess:

@@ -126,27 +126,27 @@ class EvaluationTask:
 
 @dataclasses.dataclass(frozen=True)
 class CandidateTask:
-    """Recalibrate a subnet with one-shot statistics of clients and count correct answers on the validation images.
+    """Recalibrate subnets with one-shot statistics of clients and count correct answers on the validation images.
 
     Args:
-        architecture: The subnet.
+        architectures: The subnets, of one resolution; what neighbours have in common is computed once.
         clients: Whose statistics.
     """
 
-    architecture: Architecture
+    architectures: tuple[Architecture, ...]
     clients: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class CandidateStatisticsTask:
-    """Observe all layers of a subnet in one pass over clients' images, each layer normalised by its batch.
+    """Observe all layers of subnets in one pass over clients' images, each layer normalised by its batch.
 
     Args:
-        architecture: The subnet.
+        architectures: The subnets, of one resolution; what neighbours have in common is computed once.
         clients: Whose images; several where one place simulates several clients.
     """
 
-    architecture: Architecture
+    architectures: tuple[Architecture, ...]
     clients: tuple[int, ...]
 
 
@@ -175,8 +175,8 @@ class Engine(Protocol):
         """Yield the reply to each task, in the order of the tasks.
 
         Replies: `ClientUpdate` or `ClientFailure` for a TrainTask; a list of one PooledStatistics per client for a
-        StatisticsTask or CandidateStatisticsTask; (correct, counted) for an EvaluationTask or CandidateTask, and a list
-        of it, one per client, for a CandidateCountsTask.
+        StatisticsTask, and of a list of one per subnet for a CandidateStatisticsTask; (correct, counted) for an
+        EvaluationTask, and a list of it, one per subnet for a CandidateTask, one per client for a CandidateCountsTask.
         """
         ...
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ from fedsup_deploy.searchers.scoring.cache import MEASURED
 from fedsup_deploy.searchers.scoring.known import KnownAccuracy
 from fedsup_deploy.searchers.scoring.score import Score, Scores
 from fedsup_deploy.searchers.searcher import Evaluate, run_searches
+from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.plan import IntArray
 
 RESULT = "search.json"
@@ -174,13 +176,14 @@ def open_evaluation(run: Run, kind: str, log: EventLog) -> Iterator[Evaluate]:
 
         def evaluate(genes_KG: IntArray, num_known: int) -> Scores:
             architectures = [run.space.decode(genes) for genes in genes_KG]
+            done = itertools.count(num_known + 1)
 
-            def on_score(index: int, score: Score) -> None:
+            def on_score(architecture: Architecture, score: Score) -> None:
                 log.emit(
                     "evaluation",
-                    done=num_known + index + 1,
+                    done=next(done),
                     total=num_known + len(architectures),
-                    arch_id=architectures[index].arch_id,
+                    arch_id=architecture.arch_id,
                     accuracy=score.accuracy,
                 )
 

@@ -77,6 +77,11 @@ class NetworkPlan:
     blocks: tuple[BlockPlan, ...]
     head: tuple[Layer, ...]
 
+    @property
+    def parts(self) -> tuple[Layer | BlockPlan, ...]:
+        """The first convolution and the blocks: each reads what the one before has written, and nothing else."""
+        return (self.stem, *self.blocks)
+
     def layers(self) -> Iterator[Layer]:
         """Yield every layer in an order in which each comes after those it reads from."""
         yield self.stem

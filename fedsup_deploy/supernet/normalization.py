@@ -132,11 +132,10 @@ class SumCollector:
         Side effects: Adds the activations' count, sum and sum of squares per channel, in float64, to `sums`.
         """
         if name in self._layers:
-            wide = x_BCHW.detach().to(torch.float64)
-            count, total, squares = self.sums.get(name, (0, 0, 0))
-            self.sums[name] = (
-                count + wide.numel() // wide.shape[1],
-                total + wide.sum(dim=(0, 2, 3)),
-                squares + wide.square().sum(dim=(0, 2, 3)),
-            )
+            # Two axes: torch sums float64 over three, channels innermost, up to 8 times as slowly.
+            x_MC = x_BCHW.detach().permute(0, 2, 3, 1).reshape(-1, x_BCHW.shape[1])
+            wide_MC = x_MC.to(torch.float64, copy=True)
+            count, total_C, squares_C = self.sums.get(name, (0, 0, 0))
+            count, total_C = count + len(wide_MC), total_C + wide_MC.sum(dim=0)
+            self.sums[name] = count, total_C, squares_C + wide_MC.square_().sum(dim=0)
         return self._normalizer(name, x_BCHW, weights)

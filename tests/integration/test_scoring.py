@@ -71,14 +71,15 @@ def some(run: Run, count: int = 3) -> list[Architecture]:
 
 
 def scores_of(find: Find, run: Run, architectures: list[Architecture]) -> list[Score]:
-    """Return the scores, after checking that they were told of in order."""
-    told: list[tuple[int, Score]] = []
-    scores = find(run, architectures, lambda index, score: told.append((index, score)))
-    assert told == list(enumerate(scores))
+    """Return the scores, after checking that each was told of once."""
+    told: list[tuple[Architecture, Score]] = []
+    scores = find(run, architectures, lambda architecture, score: told.append((architecture, score)))
+    assert len(told) == len(set(architectures))
+    assert dict(told) == dict(zip(architectures, scores, strict=True))
     return scores
 
 
-def quiet(index: int, score: Score) -> None:
+def quiet(architecture: Architecture, score: Score) -> None:
     """Listen to nothing."""
 
 
@@ -222,9 +223,9 @@ def test_a_listener_that_stops_it_loses_nothing_that_was_told(run: Run) -> None:
     """As Ctrl-C does."""
     told: list[Score] = []
 
-    def stop(index: int, score: Score) -> None:
+    def stop(_: Architecture, score: Score) -> None:
         told.append(score)
-        if index == 1:
+        if len(told) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -242,12 +243,13 @@ from pathlib import Path
 from fedsup_deploy.pipeline.runs import open_run
 from fedsup_deploy.pipeline.scoring import open_cache, {FINDS[kind].__name__}
 run = open_run(Path(sys.argv[1]))
-def told(index, score):
-    if index == 1:
+names = sys.argv[2:]
+def told(architecture, score):
+    if architecture.arch_id == names[1]:
         with open_cache(run, {kind!r}).path.open("a") as file:
             file.write('{{"arch_id": "a0')
         os.kill(os.getpid(), signal.SIGKILL)
-{FINDS[kind].__name__}(run, [run.space.resolve(name) for name in sys.argv[2:]], told)
+{FINDS[kind].__name__}(run, [run.space.resolve(name) for name in names], told)
 """
     names = [architecture.arch_id for architecture in architectures]
     killed = subprocess.run([sys.executable, "-c", program, run.path, *names], check=False)

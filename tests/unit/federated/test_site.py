@@ -244,7 +244,25 @@ def test_candidate_is_scored_after_one_shot_statistics_of_the_clients(
     request = StatisticsTask((0, 2), subnet.plan, subnet.weights, NOTHING, layer_names(subnet))
     statistics = pool(site.perform(request))
     expected = site.perform(EvaluationTask(subnet.plan, subnet.weights, statistics, "validation", 0, 60))
-    assert site.perform(CandidateTask(architecture, (0, 2))) == expected
+    assert site.perform(CandidateTask((architecture,), (0, 2))) == [expected]
+
+
+def test_candidates_examined_together_have_the_sums_and_counts_of_each_alone(
+    supernet: Supernet, divided: FederatedData
+) -> None:
+    """To the bit, in whatever order, though what neighbours have in common is computed once."""
+    site, space = holder_of(supernet, divided), supernet.layout.space
+    genes_NG = space.enumerate_genes()
+    architectures = [space.decode(genes) for genes in (*genes_NG[:3], genes_NG[-1], *genes_NG[1:5], genes_NG[0])]
+    together = site.perform(CandidateStatisticsTask(tuple(architectures), (3, 1)))
+    for index, architecture in enumerate(architectures):
+        alone = site.perform(CandidateStatisticsTask((architecture,), (3, 1)))
+        for (expected,), found in zip(alone, together, strict=True):
+            sums, expected_sums = (each.to_arrays() for each in (found[index], expected))
+            assert sums.keys() == expected_sums.keys()
+            assert all(np.array_equal(sums[name], array) for name, array in expected_sums.items())
+    counts = site.perform(CandidateTask(tuple(architectures), (0, 2)))
+    assert counts == [site.perform(CandidateTask((each,), (0, 2)))[0] for each in architectures]
 
 
 def test_the_clients_part_in_scoring_a_candidate_are_sums_and_counts(
@@ -252,7 +270,7 @@ def test_the_clients_part_in_scoring_a_candidate_are_sums_and_counts(
 ) -> None:
     site, architecture = holder_of(supernet, divided), supernet.layout.space.smallest
     subnet = supernet.extract(architecture)
-    sums = site.perform(CandidateStatisticsTask(architecture, (3, 1)))
+    sums = [one for (one,) in site.perform(CandidateStatisticsTask((architecture,), (3, 1)))]
     request = StatisticsTask((3, 1), subnet.plan, subnet.weights, NOTHING, layer_names(subnet))
     for found, expected in zip(sums, site.perform(request), strict=True):
         assert found.layers.keys() == expected.layers.keys()
@@ -277,7 +295,7 @@ def test_the_supernet_is_loaded_once_and_only_where_it_is_needed(supernet: Super
     site.perform(StatisticsTask((0,), subnet.plan, subnet.weights, NOTHING, ("stem",)))
     assert loaded == []
     for _ in range(2):
-        site.perform(CandidateTask(supernet.layout.space.smallest, (0,)))
+        site.perform(CandidateTask((supernet.layout.space.smallest,), (0,)))
     assert loaded == [supernet]
 
 

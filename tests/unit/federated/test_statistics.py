@@ -19,6 +19,10 @@ from fedsup_deploy.recalibrate.pooled import ChannelSums, PooledStatistics
 from fedsup_deploy.space.search_space import SearchSpace
 
 
+def sums_of(client: int, names: Iterable[str]) -> PooledStatistics:
+    return PooledStatistics({name: ChannelSums(1, np.array([float(client)]), np.array([client**2])) for name in names})
+
+
 class CountingEngine:
     """Pretends that client k sees one value k in every layer asked for, and that every third image is understood.
 
@@ -31,16 +35,14 @@ class CountingEngine:
     def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
         for task in tasks:
             self.tasks.append(task)
-            if isinstance(task, StatisticsTask | CandidateStatisticsTask):
-                names = task.observe if isinstance(task, StatisticsTask) else ("stem",)
-                yield [
-                    PooledStatistics({name: ChannelSums(1, np.array([float(k)]), np.array([k * k])) for name in names})
-                    for k in task.clients
-                ]
+            if isinstance(task, StatisticsTask):
+                yield [sums_of(client, task.observe) for client in task.clients]
+            elif isinstance(task, CandidateStatisticsTask):
+                yield [[sums_of(client, ("stem",)) for _ in task.architectures] for client in task.clients]
             elif isinstance(task, CandidateCountsTask):
                 yield [(task.architecture.stem_width, 100 + k) for k in task.clients]
             elif isinstance(task, CandidateTask):
-                yield task.architecture.stem_width, 100
+                yield [(architecture.stem_width, 100) for architecture in task.architectures]
             else:
                 count = 10 + task.begin if task.split in ("client", "held-out") else task.end - task.begin
                 yield sum(index % 3 == 0 for index in range(task.begin, task.begin + count)), count
@@ -113,22 +115,48 @@ def test_clients_are_evaluated_each_on_its_own(tiny_space: SearchSpace) -> None:
     assert all(isinstance(task, EvaluationTask) for task in engine.tasks)
 
 
-def test_candidates_are_evaluated_by_one_task_each(tiny_space: SearchSpace) -> None:
+def test_few_candidates_are_evaluated_by_one_task_each(tiny_space: SearchSpace) -> None:
+    """So that all workers have something to do."""
     engine, architectures = CountingEngine(), [tiny_space.largest, tiny_space.smallest]
     assert list(statistics.evaluate_candidates(engine, architectures, range(23))) == [(6, 100), (4, 100)]
-    assert engine.tasks == [CandidateTask(architecture, tuple(range(23))) for architecture in architectures]
+    assert engine.tasks == [CandidateTask((architecture,), tuple(range(23))) for architecture in architectures]
+
+
+@pytest.mark.parametrize(("count", "expected"), [(31, {1}), (32, {2}), (56, {2, 3}), (144, {8}), (300, {4, 8})])
+def test_many_candidates_share_tasks_eight_at_most_and_none_is_left_out(
+    digits_space: SearchSpace, count: int, expected: set[int]
+) -> None:
+    engine, space = CountingEngine(), digits_space
+    architectures = ([space.decode(genes) for genes in space.enumerate_genes()] * 10)[:count]
+    assert len(architectures) == count
+    found = list(statistics.evaluate_candidates(engine, architectures, range(3)))
+    assert found == [(architecture.stem_width, 100) for architecture in architectures]
+    assert [each for task in engine.tasks for each in task.architectures] == architectures
+    assert {len(task.architectures) for task in engine.tasks} == expected
+
+
+def test_candidates_of_different_resolutions_share_no_task(space_of) -> None:
+    engine, space = (
+        CountingEngine(),
+        space_of({"widths": [4], "depths": [1], "kernel_sizes": [3, 5]}, resolutions=[6, 8]),
+    )
+    architectures = [space.decode(genes) for genes in space.enumerate_genes()]
+    found = list(statistics.evaluate_candidates_on_clients(engine, architectures, [0], [0]))
+    assert len(found) == len(architectures) == 4
+    sums = [task for task in engine.tasks if isinstance(task, CandidateStatisticsTask)]
+    assert [[each.resolution for each in task.architectures] for task in sums] == [[6, 6], [8, 8]]
 
 
 def test_clients_are_asked_for_sums_then_told_what_they_add_up_to_and_asked_for_counts(
-    tiny_space: SearchSpace,
+    digits_space: SearchSpace,
 ) -> None:
     """12 clients in two tasks; the statistics of all are known to the two that judge."""
-    engine, architectures = CountingEngine(), [tiny_space.smallest, tiny_space.largest]
+    engine, architectures = CountingEngine(), [digits_space.smallest, digits_space.largest]
     found = list(statistics.evaluate_candidates_on_clients(engine, architectures, range(12), [7, 3]))
     assert found == [[(4, 107), (4, 103)], [(6, 107), (6, 103)]]
-    sums, counts = engine.tasks[:4], engine.tasks[4:]
-    asked = [(task.architecture, task.clients) for task in sums]
-    assert asked == [(each, part) for each in architectures for part in (tuple(range(10)), (10, 11))]
+    sums, counts = engine.tasks[:2], engine.tasks[2:]
+    asked = [(task.architectures, task.clients) for task in sums]
+    assert asked == [(tuple(architectures), part) for part in (tuple(range(10)), (10, 11))]
     assert [(task.architecture, task.clients) for task in counts] == [(each, (7, 3)) for each in architectures]
     for task in counts:
         total = task.statistics.layers["stem"]
@@ -141,7 +169,8 @@ def test_many_candidates_are_asked_about_at_once_and_none_is_left_out(tiny_space
     architectures = [tiny_space.decode(genes) for genes in tiny_space.enumerate_genes()[:40]]
     found = statistics.evaluate_candidates_on_clients(engine, architectures, [0, 1], [1])
     next(found)
-    assert [type(task) for task in engine.tasks] == [CandidateStatisticsTask] * 16 + [CandidateCountsTask]
+    assert [type(task) for task in engine.tasks] == [CandidateStatisticsTask, CandidateCountsTask]
+    assert len(engine.tasks[0].architectures) == 16
     assert len(list(found)) == 39
     counted = [task.architecture for task in engine.tasks if isinstance(task, CandidateCountsTask)]
     assert counted == architectures

@@ -47,7 +47,7 @@ class LocalEngine:
     """
 
     def __init__(self, make_site: Callable[[], Site], workers: int) -> None:
-        self._workers = workers
+        self.num_parallel = workers
         self._pool: WorkerPool[Task, Any] = WorkerPool(functools.partial(_open_site, make_site), workers)
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Any]:
@@ -60,7 +60,7 @@ class LocalEngine:
         try:
             for task in tasks:
                 pending.append(self._pool.submit(_to_numpy(task)))
-                if len(pending) >= 2 * self._workers:
+                if len(pending) >= 2 * self.num_parallel:
                     yield _to_torch(pending.popleft().result())
             while pending:
                 yield _to_torch(pending.popleft().result())

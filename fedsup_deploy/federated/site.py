@@ -205,6 +205,8 @@ class InProcess:
         site: Where the images are.
     """
 
+    num_parallel = 1
+
     def __init__(self, site: Site) -> None:
         self._site = site
 

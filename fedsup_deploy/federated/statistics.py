@@ -1,6 +1,7 @@
 """Recalibration rounds: which layers are observed when, and the evaluation that follows."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -22,10 +23,9 @@ _CLIENTS_PER_TASK = 10
 _IMAGES_PER_TASK = 1000
 #: Candidates whose sums are asked for before the first counts are: at the end of either exchange workers run idle.
 _CANDIDATES_PER_EXCHANGE = 16
-#: Most candidates of one task, which compute once what they have in common. Each is told with the last of its task, and
-#: there are this many tasks at least before any has two, so that all workers are busy.
+#: Most candidates of one task, which computes once what they have in common: with more it takes longer until the first
+#: score is there, and more is lost with a stop.
 _CANDIDATES_PER_TASK = 8
-_LEAST_TASKS = 16
 
 
 def collect(
@@ -120,7 +120,9 @@ def evaluate_candidates(
         architectures: The subnets. Those that begin alike are evaluated faster beside each other.
         clients: Whose statistics, in the order they are added up.
     """
-    size = min(max(len(architectures) // _LEAST_TASKS, 1), _CANDIDATES_PER_TASK)
+    # As many tasks as can be carried out at the same time, or a multiple, so that none is waited for alone.
+    num_waves = max(math.ceil(len(architectures) / (_CANDIDATES_PER_TASK * engine.num_parallel)), 1)
+    size = math.ceil(len(architectures) / (num_waves * engine.num_parallel))
     replies = engine.run(CandidateTask(some, tuple(clients)) for some in _groups(architectures, size))
     return itertools.chain.from_iterable(replies)
 

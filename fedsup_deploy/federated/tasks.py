@@ -171,6 +171,11 @@ Task = TrainTask | StatisticsTask | EvaluationTask | CandidateTask | CandidateSt
 class Engine(Protocol):
     """Carries tasks to where the data is. The only thing the federation knows of the world."""
 
+    @property
+    def num_parallel(self) -> int:
+        """How many tasks are carried out at the same time."""
+        ...
+
     def run(self, tasks: Iterable[Task]) -> Iterator[Any]:
         """Yield the reply to each task, in the order of the tasks.
 

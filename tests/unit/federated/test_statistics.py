@@ -29,8 +29,9 @@ class CountingEngine:
     Of a candidate with w channels in its stem, client k understands w of 100 + k images.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, num_parallel: int = 1) -> None:
         self.tasks: list[Any] = []
+        self.num_parallel = num_parallel
 
     def run(self, tasks: Iterable[Any]) -> Iterator[Any]:
         for task in tasks:
@@ -115,24 +116,33 @@ def test_clients_are_evaluated_each_on_its_own(tiny_space: SearchSpace) -> None:
     assert all(isinstance(task, EvaluationTask) for task in engine.tasks)
 
 
-def test_few_candidates_are_evaluated_by_one_task_each(tiny_space: SearchSpace) -> None:
-    """So that all workers have something to do."""
-    engine, architectures = CountingEngine(), [tiny_space.largest, tiny_space.smallest]
+def test_candidates_are_evaluated_with_all_that_clients_see(tiny_space: SearchSpace) -> None:
+    engine, architectures = CountingEngine(num_parallel=2), [tiny_space.largest, tiny_space.smallest]
     assert list(statistics.evaluate_candidates(engine, architectures, range(23))) == [(6, 100), (4, 100)]
     assert engine.tasks == [CandidateTask((architecture,), tuple(range(23))) for architecture in architectures]
 
 
-@pytest.mark.parametrize(("count", "expected"), [(31, {1}), (32, {2}), (56, {2, 3}), (144, {8}), (300, {4, 8})])
-def test_many_candidates_share_tasks_eight_at_most_and_none_is_left_out(
-    digits_space: SearchSpace, count: int, expected: set[int]
+@pytest.mark.parametrize(
+    ("count", "num_parallel", "sizes"),
+    [
+        (1, 1, [1]),
+        (8, 1, [8]),
+        (9, 1, [5, 4]),
+        (25, 2, [7, 7, 7, 4]),
+        (3, 8, [1, 1, 1]),
+        (200, 2, [8] * 25),
+        (0, 2, []),
+    ],
+)
+def test_candidates_share_tasks_eight_at_most_as_many_as_keep_all_workers_busy(
+    digits_space: SearchSpace, count: int, num_parallel: int, sizes: list[int]
 ) -> None:
-    engine, space = CountingEngine(), digits_space
+    engine, space = CountingEngine(num_parallel), digits_space
     architectures = ([space.decode(genes) for genes in space.enumerate_genes()] * 10)[:count]
-    assert len(architectures) == count
     found = list(statistics.evaluate_candidates(engine, architectures, range(3)))
     assert found == [(architecture.stem_width, 100) for architecture in architectures]
     assert [each for task in engine.tasks for each in task.architectures] == architectures
-    assert {len(task.architectures) for task in engine.tasks} == expected
+    assert [len(task.architectures) for task in engine.tasks] == sizes
 
 
 def test_candidates_of_different_resolutions_share_no_task(space_of) -> None:

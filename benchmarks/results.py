@@ -4,9 +4,10 @@
 
 All rows have the same images, clients, rounds and clients a round: federated averaging of the smallest and of the
 largest subnet on all clients, of the largest on the clients that can train it (the second quarter, as in the tiers of
-E-FedSup), and our supernets. Runs are kept in --out: what is there already is not trained again. Test accuracies are
-those of `fedsup-deploy evaluate`; an interval is that of Wilson for one run, of Student for a difference over seeds,
-both of 95 %.
+the shipped configs), and our supernets. By name there are more: our recipe without one of its parts, and the paper's
+with one thing changed, which tell what it lacks. Runs are kept in --out: what is there already is not trained again.
+Test accuracies are those of `fedsup-deploy evaluate`; an interval is that of Wilson for one run, of Student for a
+difference over seeds, both of 95 %.
 """
 
 import argparse
@@ -28,6 +29,8 @@ from fedsup_deploy.pipeline.runs import load_space
 from fedsup_deploy.space import cost
 
 PROGRAM = Path(sys.executable).with_name("fedsup-deploy")
+PAPER = {"strategy.paper": "true"}
+SMALLEST, LARGEST = "{architecture: smallest}", "{architecture: largest}"
 #: What each run sets in the config, and the subnet it is for: None is all.
 RUNS: dict[str, tuple[dict[str, str], str | None]] = {
     "FedAvg of the smallest": ({"strategy": "{name: fedavg, architecture: smallest}"}, "smallest"),
@@ -38,13 +41,19 @@ RUNS: dict[str, tuple[dict[str, str], str | None]] = {
     ),
     "E-FedSup": ({}, None),
     "FedSup": ({"strategy": "{name: fedsup, num_subnets: 3}"}, None),
-    "E-FedSup, paper": ({"strategy.paper": "true"}, None),
+    "E-FedSup, paper": (PAPER, None),
     "E-FedSup, all sizes from the start": ({"strategy.smallest_first": "0"}, None),
     "E-FedSup, averages only": ({"strategy.extrapolate": "false"}, None),
     "FedAvg of the smallest, extrapolated": (
         {"strategy": "{name: fedavg, architecture: smallest, extrapolate: true}"},
         "smallest",
     ),
+    "paper, one of ten largest": ({**PAPER, "strategy.tiers": f"[{', '.join([SMALLEST] * 9 + [LARGEST])}]"}, None),
+    "paper, half largest": ({**PAPER, "strategy.tiers": f"[{SMALLEST}, {LARGEST}]"}, None),
+    "paper, no logit adjustment": ({**PAPER, "training.logit_adjustment": "false"}, None),
+    "paper, half the rate": ({**PAPER, "training.learning_rate": "0.05"}, None),
+    "paper, momentum 0.9": ({**PAPER, "training.momentum": "0.9"}, None),
+    "paper, 256 calibration images": ({**PAPER, "calibration.samples_per_client": "256"}, None),
 }
 #: Those of a table that is made in a few minutes; the rest is asked for by name.
 USUAL = tuple(RUNS)[:5]

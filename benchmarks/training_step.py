@@ -1,8 +1,14 @@
-"""One client's training on the corners of the paper's space: our forward pass beside plain conv2d in NCHW, one thread.
+"""One client's training on the corners of the paper's space, one thread: ours beside plain PyTorch, and a sandwich.
 
-Run: python benchmarks/training_step.py
+    python benchmarks/training_step.py
+
+Plain is the same network of `conv2d` and `batch_norm`, trained by `torch.optim.SGD` with its fused step on the same
+batches: in NCHW, with the channels innermost, and the latter compiled by `torch.compile` (a C++ compiler is needed; its
+first call, which compiles, is not timed). Then FedSup's step of several subnets beside the sum of their own steps.
 """
 
+import statistics
+from collections.abc import Callable
 from unittest import mock
 
 import numpy as np
@@ -16,47 +22,95 @@ from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.federated.client import LocalTraining, train
 from fedsup_deploy.federated.tasks import Assignment, TrainTask
+from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.plan import Layer
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet import forward, slices
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import initial_weights
+from fedsup_deploy.supernet.normalization import BY_BATCH
 
 IMAGES = 160
+ROUNDS = 7
 PARAMS = LocalTraining(1, 32, 0.9, 1e-4, 1.0, has_logit_adjustment=True)
+RATE = 0.01
+Images = tuple[Tensor, Tensor]
 
 
-def plain_convolution(layer: Layer, weight: Tensor, bias: None, x_BCHW: Tensor) -> Tensor:
-    """Return the convolution as torch's own function computes it, channels first."""
+def convolution(layer: Layer, weight: Tensor, bias: None, x_BCHW: Tensor) -> Tensor:
+    """Return the convolution as torch's own function computes it, in the layout of its input."""
     groups = len(weight) if layer.op == "depthwise" else 1
-    padding = layer.kernel_size // 2
-    return functional.conv2d(x_BCHW.contiguous(), weight, bias, stride=layer.stride, padding=padding, groups=groups)
+    return functional.conv2d(x_BCHW, weight, bias, layer.stride, layer.kernel_size // 2, groups=groups)
+
+
+def convolution_nchw(layer: Layer, weight: Tensor, bias: None, x_BCHW: Tensor) -> Tensor:
+    """Return the convolution as torch's own function computes it, channels first."""
+    return convolution(layer, weight, bias, x_BCHW.contiguous())
+
+
+def plain(
+    layout: Layout,
+    architecture: Architecture,
+    weights: dict[str, Tensor],
+    images: Images,
+    convolve: Callable[..., Tensor],
+    *,
+    is_compiled: bool = False,
+) -> Callable[[], None]:
+    """Return what trains one subnet for an epoch with nothing of ours but the order of its layers."""
+    plan, tensors = layout.plan(architecture), {name: t.clone().requires_grad_() for name, t in weights.items()}
+    optimizer = torch.optim.SGD(tensors.values(), RATE, PARAMS.momentum, weight_decay=PARAMS.weight_decay, fused=True)
+
+    def loss(x_BCHW: Tensor, labels_B: Tensor) -> Tensor:
+        return functional.cross_entropy(forward.forward(plan, tensors, x_BCHW, BY_BATCH["batch"]), labels_B)
+
+    loss = torch.compile(loss, dynamic=False) if is_compiled else loss
+
+    def epoch() -> None:
+        with mock.patch.object(forward, "convolve", convolve):
+            for x_BCHW, labels_B in zip(*(tensor.split(PARAMS.batch_size) for tensor in images), strict=True):
+                optimizer.zero_grad()
+                loss(x_BCHW, labels_B).backward()
+                torch.nn.utils.clip_grad_value_(tensors.values(), PARAMS.clip_value)
+                optimizer.step()
+
+    return epoch
 
 
 def main() -> None:
-    """Print images per second of both, and the ratio."""
+    """Print images per second and the ratios."""
     space = validate(load_yaml(resources.find("configs/spaces", "fedsup-mobilenet")), SearchSpace)
     layout = Layout(space, "batch")
     weights = initial_weights(layout, seed=0)
     generator = np.random.Generator(np.random.PCG64(0))
     x_NCHW = torch.from_numpy(generator.standard_normal((IMAGES, 3, 32, 32), dtype=np.float32))
     images = x_NCHW, torch.from_numpy(generator.integers(0, 10, IMAGES))
+
+    def ours(assignment: Assignment) -> Callable[[], object]:
+        sent = layout.slices(assignment.architecture) if assignment.architecture else layout.whole
+        task = TrainTask(0, 0, assignment, slices.gather(weights, sent), RATE)
+        return lambda: train(task, layout, images, Augmentation(), PARAMS, seed=0)
+
     for name in ("largest", "smallest"):
         architecture = space.resolve(name)
         part = slices.gather(weights, layout.slices(architecture))
-        task = TrainTask(0, 0, Assignment(architecture), part, learning_rate=0.01)
-
-        def ours(task: TrainTask = task) -> object:
-            return train(task, layout, images, Augmentation(), PARAMS, seed=0)
-
-        def plain(ours=ours) -> object:  # type: ignore[no-untyped-def]
-            with mock.patch.object(forward, "convolve", plain_convolution):
-                return ours()
-
-        seconds = time_in_turn({"plain": plain, "ours": ours}, rounds=7)
-        rates = [IMAGES / min(seconds[key]) for key in ("plain", "ours")]
-        ratio = ratio_of_medians(seconds, "plain", "ours")
-        print(f"{name}: plain {rates[0]:.0f} images/s, ours {rates[1]:.0f} images/s, ratio of medians {ratio:.2f}")
+        forms = {
+            "plain, NCHW": plain(layout, architecture, part, images, convolution_nchw),
+            "plain, channels innermost": plain(layout, architecture, part, images, convolution),
+            "plain, compiled": plain(layout, architecture, part, images, convolution, is_compiled=True),
+            "ours": ours(Assignment(architecture)),
+        }
+        seconds = time_in_turn(forms, ROUNDS)
+        best = min(seconds, key=lambda form: (form == "ours", statistics.median(seconds[form])))
+        for form, values in seconds.items():
+            print(f"{name}, {form}: {IMAGES / min(values):.0f} images/s")
+        print(f"{name}: ratio of medians {ratio_of_medians(seconds, best, 'ours'):.2f} to {best}")
+    corners = Assignment(space.largest), Assignment(space.smallest), Assignment(space.largest, inner=(space.smallest,))
+    seconds = time_in_turn(dict(zip(("largest", "smallest", "both"), map(ours, corners), strict=True)), ROUNDS)
+    parts, both = (
+        sum(statistics.median(seconds[key]) for key in keys) for keys in (("largest", "smallest"), ("both",))
+    )
+    print(f"both in one step: {parts / both:.2f} of the sum of their own steps")
 
 
 if __name__ == "__main__":

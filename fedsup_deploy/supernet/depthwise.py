@@ -1,7 +1,7 @@
 """A depthwise convolution with a fast weight gradient on CPU.
 
-On CPU, torch's weight gradient of depthwise convolutions with large kernels takes most of a training step. On a small
-feature map there is a shorter way: sum the products of every input pixel p with every output pixel q over the batch,
+On CPU, torch's weight gradient of a depthwise convolution whose kernel is larger than the feature map takes most of a
+training step. There is a shorter way: sum the products of every input pixel p with every output pixel q over the batch,
 
     M[c, p, q] = sum over images b of x[b, c, p] * g[b, c, q],
 
@@ -20,9 +20,14 @@ from torch.nn import functional
 
 #: Elements of the product over all pairs of pixels that are still summed without matrix products.
 _SMALL = 1_500_000
-#: Largest side of a feature map, and smallest kernel, for which matrix products beat torch.
-_MAX_SIDE = 8
-_MIN_KERNEL = 5
+#: Largest side of a feature map on which the sum over pairs beats torch: with a kernel of 3, and with a larger one.
+_MAX_SIDE_OF_3 = 2
+_MAX_SIDE = 4
+
+
+def is_by_pairs(side: int, kernel: int) -> bool:
+    """Return whether the weight gradient of a kernel on such a feature map is summed over pairs of pixels."""
+    return side <= (_MAX_SIDE if kernel > 3 else _MAX_SIDE_OF_3)
 
 
 def depthwise_conv2d(x_BCSS: Tensor, weight: Tensor, stride: int) -> Tensor:
@@ -33,11 +38,13 @@ def depthwise_conv2d(x_BCSS: Tensor, weight: Tensor, stride: int) -> Tensor:
         weight: Kernels, shape (C, 1, k, k) with odd k.
         stride: Step of the kernel.
     """
-    result: Tensor = _DepthwiseConv.apply(x_BCSS, weight, stride)  # type: ignore[no-untyped-call]  # torch has no types
+    if not is_by_pairs(x_BCSS.shape[-1], weight.shape[-1]):
+        return functional.conv2d(x_BCSS, weight, None, stride, weight.shape[-1] // 2, groups=len(weight))
+    result: Tensor = _ByPairs.apply(x_BCSS, weight, stride)  # type: ignore[no-untyped-call]  # torch has no types
     return result
 
 
-class _DepthwiseConv(torch.autograd.Function):
+class _ByPairs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_BCSS: Tensor, weight: Tensor, stride: int) -> Tensor:
         ctx.save_for_backward(x_BCSS, weight)
@@ -48,11 +55,9 @@ class _DepthwiseConv(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x_BCSS, weight = ctx.saved_tensors
         (gradient_BCQQ,) = gradients
-        pairs = x_BCSS.numel() * gradient_BCQQ.shape[-1] ** 2
         kernel = weight.shape[-1]
-        by_pairs = pairs <= _SMALL or (x_BCSS.shape[-1] <= _MAX_SIDE and kernel >= _MIN_KERNEL)
         needs_input, needs_weight, _ = ctx.needs_input_grad
-        input_gradient, weight_gradient, _ = torch.ops.aten.convolution_backward(
+        input_gradient, _, _ = torch.ops.aten.convolution_backward(
             gradient_BCQQ,
             x_BCSS,
             weight,
@@ -63,17 +68,16 @@ class _DepthwiseConv(torch.autograd.Function):
             False,
             [0, 0],
             weight.shape[0],
-            [needs_input, needs_weight and not by_pairs, False],
+            [needs_input, False, False],
         )
-        if needs_weight and by_pairs:
-            weight_gradient = _weight_gradient(x_BCSS, gradient_BCQQ, kernel, ctx.stride, pairs)
+        weight_gradient = _weight_gradient(x_BCSS, gradient_BCQQ, kernel, ctx.stride) if needs_weight else None
         return input_gradient, weight_gradient, None
 
 
-def _weight_gradient(x_BCSS: Tensor, gradient_BCQQ: Tensor, kernel: int, stride: int, pairs: int) -> Tensor:
+def _weight_gradient(x_BCSS: Tensor, gradient_BCQQ: Tensor, kernel: int, stride: int) -> Tensor:
     batch, channels, side, _ = x_BCSS.shape
     out = gradient_BCQQ.shape[-1]
-    if pairs <= _SMALL:
+    if x_BCSS.numel() * out**2 <= _SMALL:
         x = x_BCSS.permute(0, 2, 3, 1).reshape(batch, side**2, 1, channels)
         gradient = gradient_BCQQ.permute(0, 2, 3, 1).reshape(batch, 1, out**2, channels)
         products_CM = (x * gradient).sum(dim=0).view(-1, channels).t()

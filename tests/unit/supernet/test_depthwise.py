@@ -16,16 +16,19 @@ def random(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> torch.
 
 def way_taken(batch: int, channels: int, side: int, kernel: int, stride: int) -> str:
     """Return which branch computes the weight gradient; the test below makes sure that none is left out."""
-    pairs = batch * channels * side**2 * (-(-side // stride)) ** 2
-    if pairs <= depthwise._SMALL:
-        return "pairs"
-    return "matrix products" if side <= depthwise._MAX_SIDE and kernel >= depthwise._MIN_KERNEL else "torch"
+    if not depthwise.is_by_pairs(side, kernel):
+        return "torch"
+    is_small = batch * channels * side**2 * (-(-side // stride)) ** 2 <= depthwise._SMALL
+    return "pairs" if is_small else "matrix products"
 
 
 CASES = [
-    *((2, 3, side, kernel, stride) for side, kernel, stride in itertools.product((1, 4, 7, 8), (1, 3, 5, 7), (1, 2))),
+    *(
+        (2, 3, side, kernel, stride)
+        for side, kernel, stride in itertools.product((1, 2, 4, 7, 8), (1, 3, 5, 7), (1, 2))
+    ),
     *((32, 128, 8, kernel, stride) for kernel, stride in itertools.product((3, 5, 7), (1, 2))),
-    *((64, 200, 5, kernel, 1) for kernel in (3, 5, 7)),
+    *((64, 200, 4, kernel, 1) for kernel in (3, 5, 7)),
     *((8, 48, 16, kernel, stride) for kernel, stride in itertools.product((3, 7), (1, 2))),
 ]
 

@@ -50,10 +50,15 @@ def _table(result: Result) -> "RenderableType":
         for made in result["devices"]
     ]
     training = result["training"]
+    is_one = len({made["arch_id"] for made in result["devices"]}) == 1
+    same = (
+        ["No larger subnet was more accurate on the validation images, so all classes get this one."] if is_one else []
+    )
     return tables.titled(
         tables.rows(rows),
         f"Trained {training['rounds']} rounds in {training['seconds']:.0f} s into {training['run']}; "
         f"{result['seconds']:.0f} s in all.",
+        *same,
         "Accuracy is on test images. Predicted: for the device, from published figures, not measured on it.",
         "Measured here: the same file, on this machine. Every file computes what the supernet computes (parity gate).",
         "",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fedsup_deploy.errors import DataError
 from fedsup_deploy.space.plan import BlockPlan, Layer, NetworkPlan
 from fedsup_deploy.supernet.depthwise import depthwise_conv2d
 from fedsup_deploy.supernet.normalization import Normalizer
@@ -91,7 +92,14 @@ def _squeeze_excite(name: str, weights: Mapping[str, Tensor], x_BCHW: Tensor) ->
 
 
 def at_resolution(x_BCHW: Tensor, resolution: int) -> Tensor:
-    """Return images resized to a side of `resolution` pixels: bilinear, half-pixel centres, no antialiasing."""
+    """Return square images resized to a side of `resolution` pixels: bilinear, half-pixel centres, no antialiasing.
+
+    Raises:
+        DataError: They are not square.
+    """
+    height, width = x_BCHW.shape[-2:]
+    if height != width:
+        raise DataError(f"got images of {height}x{width} pixels, expected square ones")
     if x_BCHW.shape[-1] == resolution:
         return x_BCHW
     return functional.interpolate(x_BCHW, size=(resolution, resolution), mode="bilinear", align_corners=False)

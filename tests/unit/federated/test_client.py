@@ -306,13 +306,13 @@ def failing_tasks(layout: Layout):
     good = task_of(layout, layout.space.largest)
     return {
         "label without a class": (good, (x_NCHW, labels_N + 100), "step 0: Target"),
-        "images of another size": (good, (x_NCHW[:, :, :5], labels_N), "step 0: "),
+        "images not square": (good, (x_NCHW[:, :, :5], labels_N), "step 0: got images of 5x8 pixels"),
         "broken weights": (infinite, (x_NCHW, labels_N), "loss is nan after 0 steps"),
         "divergence": (diverging, (x_NCHW, labels_N), "loss is "),
     }
 
 
-@pytest.mark.parametrize("name", ["label without a class", "images of another size", "broken weights", "divergence"])
+@pytest.mark.parametrize("name", ["label without a class", "images not square", "broken weights", "divergence"])
 def test_failing_client_says_why_and_leaves_the_weights_as_they_were(layout: Layout, name: str) -> None:
     task, images, reason = failing_tasks(layout)[name]
     before = {tensor_name: tensor.clone() for tensor_name, tensor in task.weights.items()}

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fedsup_deploy.federated.client import log_shares
 from fedsup_deploy.pipeline.federation import load_supernet
 from fedsup_deploy.pipeline.runs import Run, open_run
 from fedsup_deploy.pipeline.training import make_strategy
@@ -69,8 +70,9 @@ def gradients(run: Run, supernet: Supernet, architecture: Architecture, client: 
     batch = run.data.client(client).take(np.arange(min(images, len(run.data.client(client)))))
     size = run.data.preprocessing.for_size(architecture.resolution)
     labels_N = torch.tensor(batch.labels_N)
-    counts_K = torch.tensor(run.data.client(client).labels_N).bincount(minlength=run.space.num_classes) + 1
-    offset_K = (counts_K / counts_K.sum()).log() if run.config.training.logit_adjustment else 0
+    all_labels_N = torch.tensor(run.data.client(client).labels_N)
+    has_offset = run.config.training.logit_adjustment
+    offset_K = log_shares(all_labels_N, run.space.num_classes) if has_offset else torch.zeros(1)
     logits_NK = Supernet(supernet.layout, weights)(torch.from_numpy(size.apply(batch.images_NHWC)), architecture)
     functional.cross_entropy(logits_NK + offset_K, labels_N).backward()
     return {name: torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for name, tensor in weights.items()}

@@ -75,7 +75,7 @@ def train(
     """
     x_NCHW, labels_N = images
     generator = rng.generator(seed, "client", task.round_index, task.client)
-    offset_K = _log_shares(labels_N, layout.space.num_classes) if params.has_logit_adjustment else torch.zeros(1)
+    offset_K = log_shares(labels_N, layout.space.num_classes) if params.has_logit_adjustment else torch.zeros(1)
     sgd = Sgd(task.weights, params.momentum, params.weight_decay, params.clip_value)
     subnets = _Subnets(task.assignment, layout, offset_K, generator)
     losses: list[float] = []
@@ -138,7 +138,7 @@ class _Subnets:
         return (assignment.architecture, *assignment.inner)
 
 
-def _log_shares(labels_N: Tensor, num_classes: int) -> Tensor:
+def log_shares(labels_N: Tensor, num_classes: int) -> Tensor:
     """Return the logarithm of each class's share, shape (K,), with one image added to each so that none is 0."""
     counts_K = labels_N.bincount(minlength=num_classes) + 1
     return (counts_K / counts_K.sum()).log()

@@ -96,9 +96,9 @@ def coverage(run: Run, supernet: Supernet) -> dict[str, tuple[float, str]]:
         shared, others = [], []
         for name in names:
             in_smallest = torch.zeros(held[name].shape, dtype=torch.bool)
-            where = layout.slices(run.space.smallest).get(name)
-            if where is not None:
-                in_smallest[where] = True
+            inside = layout.slices(run.space.smallest).get(name)
+            if inside is not None:
+                in_smallest[inside] = True
             shared.append(held[name][in_smallest])
             others.append(held[name][~in_smallest])
         rest = torch.cat(others)

@@ -32,7 +32,8 @@ from fedsup_deploy.supernet.normalization import BY_BATCH
 
 IMAGES = 160
 ROUNDS = 7
-PARAMS = LocalTraining(1, 32, 0.9, 1e-4, 1.0, has_logit_adjustment=True)
+CLIP_VALUE = 1.0
+PARAMS = LocalTraining(1, 32, 0.9, 1e-4, CLIP_VALUE, has_logit_adjustment=True)
 RATE = 0.01
 Images = tuple[Tensor, Tensor]
 
@@ -71,7 +72,7 @@ def plain(
             for x_BCHW, labels_B in zip(*(tensor.split(PARAMS.batch_size) for tensor in images), strict=True):
                 optimizer.zero_grad()
                 loss(x_BCHW, labels_B).backward()
-                torch.nn.utils.clip_grad_value_(tensors.values(), PARAMS.clip_value)
+                torch.nn.utils.clip_grad_value_(tensors.values(), CLIP_VALUE)
                 optimizer.step()
 
     return epoch

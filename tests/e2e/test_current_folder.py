@@ -28,12 +28,11 @@ MORE_COMMANDS = {
     "search": ("search", "--profile", "jetson-nano", "--accuracy", "measured", "--max-macs", "250000"),
     "extract": ("extract", "runs/digits", "--arch", "smallest", "--out", "smallest.safetensors"),
     "recalibrate": ("recalibrate", "runs/digits", "--arch", "smallest"),
-    "export": ("export", "runs/digits", "--arch", "smallest", "--profile", "x86-laptop"),
     "deploy": ("deploy", "--profile", "jetson-nano", "--accuracy", "measured", "--max-macs", "250000"),
-    "measure": ("measure", "BUNDLE", "--protocol", "quick"),
-    "verify": ("verify", "BUNDLE"),
     "profile build": ("profile", "build", "--space", "digits", "--minutes", "0.02"),
 }
+EXPORT = ("export", "runs/digits", "--arch", "smallest", "--profile", "x86-laptop")
+BUNDLE_COMMANDS = {"measure": ("--protocol", "quick"), "verify": ()}
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +59,19 @@ def test_nothing_is_imported_from_the_current_folder(words, foreign):
 @pytest.mark.slow
 @pytest.mark.parametrize("words", MORE_COMMANDS.values(), ids=MORE_COMMANDS)
 def test_nor_by_the_longer_commands(words, foreign):
-    """In the order of the commands: each needs what those before it made."""
-    bundle = next(foreign.folder.glob("exports/x86-laptop/*"), "no bundle")
-    assert_nothing_is_imported(foreign, [str(bundle) if word == "BUNDLE" else word for word in words])
+    assert_nothing_is_imported(foreign, words)
+
+
+@pytest.fixture(scope="module")
+def bundle(foreign):
+    assert_nothing_is_imported(foreign, EXPORT)
+    return next(foreign.folder.glob("exports/x86-laptop/*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", BUNDLE_COMMANDS)
+def test_nor_by_an_export_and_those_that_read_the_bundle(command, bundle, foreign):
+    assert_nothing_is_imported(foreign, [command, str(bundle), *BUNDLE_COMMANDS[command]])
 
 
 def assert_nothing_is_imported(foreign, words):

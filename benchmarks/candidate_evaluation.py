@@ -3,7 +3,7 @@
     python benchmarks/candidate_evaluation.py RUN
 
 Draws subnets, sorts them as a search does, and has one process find their accuracies after one-shot recalibration: one
-by one, then in tasks of several, which compute once what neighbours have in common. It stops if both give other counts.
+by one, then several at once, which compute once what neighbours have in common. It stops if both give other counts.
 """
 
 import argparse
@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from interleaved import ratio_of_medians, time_in_turn
 
-from fedsup_deploy.federated import statistics
-from fedsup_deploy.federated.tasks import CandidateTask
-from fedsup_deploy.pipeline.federation import open_run_engine
-from fedsup_deploy.pipeline.runs import open_run
+from fedsup_deploy.events import EventLog
+from fedsup_deploy.federation.server.recalibration import Accuracy, evaluate_candidates
+from fedsup_deploy.federation.simulation import VALIDATION
+from fedsup_deploy.runs.federation import load_supernet, open_run_federation
+from fedsup_deploy.runs.run import open_run
 from fedsup_deploy.space import sampling
 
 
@@ -35,15 +36,14 @@ def main() -> None:
     genes_NG = np.unique(run.space.canonical(genes_NG), axis=0)
     begin = (len(genes_NG) - options.timed) // 2
     subnets = [run.space.decode(genes) for genes in genes_NG[begin : begin + options.timed]]
-    clients = range(run.data.num_clients)
-    with open_run_engine(run) as site:
+    supernet = load_supernet(run)
+    with open_run_federation(run, EventLog()) as federation:
 
-        def one_by_one() -> list[tuple[int, int]]:
-            replies = site.run(CandidateTask((subnet,), tuple(clients)) for subnet in subnets)
-            return [counts for reply in replies for counts in reply]
+        def one_by_one() -> list[Accuracy]:
+            return [next(evaluate_candidates(federation, supernet, [subnet], VALIDATION)) for subnet in subnets]
 
-        def together() -> list[tuple[int, int]]:
-            return list(statistics.evaluate_candidates(site, subnets, clients))
+        def together() -> list[Accuracy]:
+            return list(evaluate_candidates(federation, supernet, subnets, VALIDATION))
 
         if one_by_one() != together():
             raise SystemExit("other counts together than one by one")

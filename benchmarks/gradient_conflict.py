@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fedsup_deploy.federated.client import log_shares
-from fedsup_deploy.pipeline.federation import load_supernet
-from fedsup_deploy.pipeline.runs import Run, open_run
+from fedsup_deploy.federation.client import TRAINED
+from fedsup_deploy.federation.jobs.train import log_shares
+from fedsup_deploy.federation.simulation import CLIENTS
 from fedsup_deploy.pipeline.training import make_strategy
+from fedsup_deploy.runs.federation import load_supernet
+from fedsup_deploy.runs.run import Run, open_run
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.supernet.model import Supernet
 
@@ -67,10 +69,11 @@ def stages(supernet: Supernet) -> dict[str, list[str]]:
 def gradients(run: Run, supernet: Supernet, architecture: Architecture, client: int, images: int) -> dict[str, Tensor]:
     """Return the gradient of one subnet's loss with respect to every tensor of the supernet; 0 where it has no part."""
     weights = {name: tensor.clone().requires_grad_() for name, tensor in supernet.weights.items()}
-    batch = run.data.client(client).take(np.arange(min(images, len(run.data.client(client)))))
-    size = run.data.preprocessing.for_size(architecture.resolution)
+    own = run.data.populations()[CLIENTS].client(client).images(TRAINED)
+    batch = own.take(np.arange(min(images, len(own))))
+    size = run.preprocessing.for_size(architecture.resolution)
     labels_N = torch.tensor(batch.labels_N)
-    all_labels_N = torch.tensor(run.data.client(client).labels_N)
+    all_labels_N = torch.tensor(own.labels_N)
     has_offset = run.config.training.logit_adjustment
     offset_K = log_shares(all_labels_N, run.space.num_classes) if has_offset else torch.zeros(1)
     logits_NK = Supernet(supernet.layout, weights)(torch.from_numpy(size.apply(batch.images_NHWC)), architecture)
@@ -82,11 +85,13 @@ def coverage(run: Run, supernet: Supernet) -> dict[str, tuple[float, str]]:
     """Return for each stage the share of clients with the smallest's entries, and with the largest's other entries."""
     layout, strategy = supernet.layout, make_strategy(run.config, run.space)
     held = {name: torch.zeros(tensor.shape) for name, tensor in supernet.weights.items()}
+    infos = strategy.eligible(run.data.populations()[CLIENTS].infos())
     generator, num_sent = np.random.Generator(np.random.PCG64(0)), 0
     for round_index in range(ROUNDS):
-        clients = generator.choice(run.data.num_clients, run.config.training.clients_per_round, replace=False)
+        drawn = generator.choice(len(infos), run.config.training.clients_per_round, replace=False)
         late = run.config.training.rounds + round_index
-        for assignment in strategy.plan(late, sorted(int(client) for client in clients), run.config.seed).values():
+        cohort = [infos[client] for client in sorted(drawn.tolist())]
+        for assignment in strategy.plan(late, cohort, run.config.seed).values():
             sent = layout.slices(assignment.architecture) if assignment.architecture else layout.whole
             for name, where in sent.items():
                 held[name][where] += 1

@@ -8,7 +8,6 @@ images: the first of the validation split, and statistics of the first clients o
 import argparse
 import csv
 import dataclasses
-import functools
 import gzip
 import io
 from pathlib import Path
@@ -16,10 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from fedsup_deploy import files
-from fedsup_deploy.federated.statistics import evaluate_candidates
-from fedsup_deploy.pipeline.federation import load_supernet, open_engine, run_layout
+from fedsup_deploy.events import EventLog
+from fedsup_deploy.federation.server.recalibration import evaluate_candidates
+from fedsup_deploy.federation.simulation import VALIDATION
 from fedsup_deploy.pipeline.profiling import load_space
-from fedsup_deploy.pipeline.runs import open_run
+from fedsup_deploy.runs.federation import federation_of, load_supernet, open_engines
+from fedsup_deploy.runs.run import open_run
 from fedsup_deploy.space import cost
 
 
@@ -39,16 +40,19 @@ def main() -> None:
     architectures = [space.decode(genes) for genes in genes_NG]
     for architecture in architectures:
         run.space.encode(architecture)
+    assert run.data.validation is not None
     data = dataclasses.replace(
         run.data,
         clients=run.data.clients[: options.clients],
+        held_out=run.data.held_out[: options.clients],
+        tiers=run.data.tiers[: options.clients],
         validation=run.data.validation.take(np.arange(options.images)),
     )
-    held_supernet = functools.partial(load_supernet, open_run(options.run))
     accuracy = []
-    with open_engine(run.config, run_layout(run), data, held_supernet) as engine:
-        for correct, counted in evaluate_candidates(engine, architectures, range(options.clients)):
-            accuracy.append(correct / counted)
+    with open_engines(run.config, data) as engines:
+        federation = federation_of(run.config, engines, run.preprocessing, EventLog())
+        for found in evaluate_candidates(federation, load_supernet(run), architectures, VALIDATION):
+            accuracy.append(found.share)
             if len(accuracy) % 100 == 0:
                 print(f"{len(accuracy):,} of {len(architectures):,}", flush=True)
     text = io.StringIO()

@@ -25,7 +25,7 @@ import numpy as np
 from scipy import stats
 
 from fedsup_deploy.config.schema import EFedSupConfig, load_train_config
-from fedsup_deploy.pipeline.runs import load_space
+from fedsup_deploy.runs.run import load_space
 from fedsup_deploy.space import cost
 
 PROGRAM = Path(sys.executable).with_name("fedsup-deploy")

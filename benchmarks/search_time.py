@@ -21,9 +21,9 @@ from fedsup_deploy.config.load import dump
 from fedsup_deploy.device.building.plan import plan_build
 from fedsup_deploy.device.latency import FittedLatency, Latency, TableLatency
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
-from fedsup_deploy.pipeline.runs import open_run
 from fedsup_deploy.pipeline.searching import target_for
 from fedsup_deploy.resources import shipped_names
+from fedsup_deploy.runs.run import open_run
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import price
 from fedsup_deploy.space.search_space import SearchSpace

@@ -17,10 +17,12 @@ import torch
 from fedsup_deploy import resources
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.data.augment import Augmentation
-from fedsup_deploy.data.dataset import load_dataset
+from fedsup_deploy.data.dataset import ImageDataset, load_dataset
 from fedsup_deploy.data.preprocess import Preprocessing
-from fedsup_deploy.federated.client import LocalTraining, train
-from fedsup_deploy.federated.tasks import Assignment, ClientUpdate, TrainTask
+from fedsup_deploy.errors import DataError
+from fedsup_deploy.federation.client import TRAINED, Client
+from fedsup_deploy.federation.jobs.train import Assignment, LocalTraining, Train
+from fedsup_deploy.federation.messages import Blob
 from fedsup_deploy.space.families import mobilenet
 from fedsup_deploy.space.families.shortcut import shortcut
 from fedsup_deploy.space.search_space import SearchSpace
@@ -44,16 +46,19 @@ def variant(gamma: float, *, has_norm: bool) -> Iterator[Layout]:
         yield Layout(space, "batch")
 
 
-def loss(layout: Layout, images: tuple[torch.Tensor, torch.Tensor], corner: str, rate: float, momentum: float) -> float:
+def loss(layout: Layout, digits: ImageDataset, corner: str, rate: float, momentum: float) -> float:
     """Return the mean loss of the last of four epochs, or NaN when training failed."""
     architecture = layout.space.resolve(corner)
     weights = slices.gather(model.initial_weights(layout, seed=0), layout.slices(architecture))
+    client, preprocessing = Client({TRAINED: digits}), Preprocessing.fit(digits, 8)
     params = LocalTraining(1, 32, momentum, 1e-4, 1.0, has_logit_adjustment=False)
     found = float("nan")
     for epoch in range(EPOCHS):
-        task = TrainTask(0, epoch, Assignment(architecture), weights, rate)
-        update = train(task, layout, images, Augmentation(), params, seed=0)
-        if not isinstance(update, ClientUpdate):
+        assignment, blob = Assignment(architecture), Blob(weights)
+        job = Train(layout, assignment, blob, rate, params, preprocessing, Augmentation(), seed=epoch)
+        try:
+            update = client.perform(job)
+        except DataError:
             return float("nan")
         weights, found = dict(update.weights), update.loss
     return found
@@ -63,12 +68,11 @@ def main() -> None:
     """Print a row per choice."""
     torch.set_num_threads(1)
     digits = load_dataset("digits", None).train
-    images = torch.from_numpy(Preprocessing.fit(digits, 8).apply(digits.images_NHWC)), torch.tensor(digits.labels_N)
     print("first gamma  shortcut norm  rate  momentum  loss largest  loss smallest")
     for gamma, has_norm in ((0.5, True), (0.0, True), (1.0, True), (0.5, False), (0.0, False)):
         for rate, momentum in ((0.1, 0.0), (0.1, 0.9)):
             with variant(gamma, has_norm=has_norm) as layout:
-                found = [loss(layout, images, corner, rate, momentum) for corner in ("largest", "smallest")]
+                found = [loss(layout, digits, corner, rate, momentum) for corner in ("largest", "smallest")]
             name = "yes" if has_norm else "no"
             print(f"{gamma:11}  {name:>13}  {rate:4}  {momentum:8}  {found[0]:12.3f}  {found[1]:13.3f}")
 

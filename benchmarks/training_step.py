@@ -20,8 +20,11 @@ from torch.nn import functional
 from fedsup_deploy import resources
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.data.augment import Augmentation
-from fedsup_deploy.federated.client import LocalTraining, train
-from fedsup_deploy.federated.tasks import Assignment, TrainTask
+from fedsup_deploy.data.dataset import ImageDataset
+from fedsup_deploy.data.preprocess import Preprocessing
+from fedsup_deploy.federation.client import TRAINED, Client
+from fedsup_deploy.federation.jobs.train import Assignment, LocalTraining, Train
+from fedsup_deploy.federation.messages import Blob
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.plan import Layer
 from fedsup_deploy.space.search_space import SearchSpace
@@ -84,13 +87,17 @@ def main() -> None:
     layout = Layout(space, "batch")
     weights = initial_weights(layout, seed=0)
     generator = np.random.Generator(np.random.PCG64(0))
-    x_NCHW = torch.from_numpy(generator.standard_normal((IMAGES, 3, 32, 32), dtype=np.float32))
-    images = x_NCHW, torch.from_numpy(generator.integers(0, 10, IMAGES))
+    pixels_NHWC = generator.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
+    dataset = ImageDataset("random", pixels_NHWC, generator.integers(0, 10, IMAGES), tuple("0123456789"))
+    preprocessing, client = Preprocessing.fit(dataset, 32), Client({TRAINED: dataset})
+    x_NCHW, labels_N = client.prepared(TRAINED, preprocessing)
+    images = torch.from_numpy(x_NCHW), torch.from_numpy(labels_N)
 
     def ours(assignment: Assignment) -> Callable[[], object]:
         sent = layout.slices(assignment.architecture) if assignment.architecture else layout.whole
-        task = TrainTask(0, 0, assignment, slices.gather(weights, sent), RATE)
-        return lambda: train(task, layout, images, Augmentation(), PARAMS, seed=0)
+        blob = Blob(slices.gather(weights, sent))
+        job = Train(layout, assignment, blob, RATE, PARAMS, preprocessing, Augmentation(), seed=0)
+        return lambda: client.perform(job)
 
     for name in ("largest", "smallest"):
         architecture = space.resolve(name)

@@ -27,12 +27,19 @@ TABLES: dict[str, dict[str, str]] = {
         "dirichlet": "fedsup_deploy.data.partition:dirichlet",
     },
     "strategy": {
-        "fedavg": "fedsup_deploy.federated.strategy:FedAvg",
-        "fedsup": "fedsup_deploy.federated.strategy:FedSup",
-        "e-fedsup": "fedsup_deploy.federated.strategy:EFedSup",
+        "fedavg": "fedsup_deploy.federation.server.strategy:FedAvg",
+        "fedavgm": "fedsup_deploy.federation.server.fedavgm:FedAvgM",
+        "fedsup": "fedsup_deploy.federation.server.strategy:FedSup",
+        "e-fedsup": "fedsup_deploy.federation.server.strategy:EFedSup",
     },
     "engine": {
-        "local": "fedsup_deploy.engines.local:local_engine",
+        "local": "fedsup_deploy.engines.workers:open_local",
+    },
+    "job": {
+        "train": "fedsup_deploy.federation.jobs.train:Train",
+        "statistics": "fedsup_deploy.federation.jobs.statistics:TakeStatistics",
+        "counts": "fedsup_deploy.federation.jobs.counts:CountCorrect",
+        "moments": "fedsup_deploy.federation.jobs.moments:CountPixels",
     },
     "latency": {
         "roofline": "fedsup_deploy.device.predictor:RooflinePredictor",

@@ -29,7 +29,12 @@ def derive(seed: int, *path: str | int) -> int:
 
 def generator(seed: int, *path: str | int) -> np.random.Generator:
     """Return a NumPy generator for the address `path` below `seed`."""
-    return np.random.Generator(np.random.PCG64(derive(seed, *path)))
+    return generator_at(derive(seed, *path))
+
+
+def generator_at(derived: int) -> np.random.Generator:
+    """Return the NumPy generator of a seed that was derived already, for whoever must not know what from."""
+    return np.random.Generator(np.random.PCG64(derived))
 
 
 def torch_generator(seed: int, *path: str | int) -> "torch.Generator":

@@ -14,10 +14,10 @@ from fedsup_deploy.cli.output import Output
 @options.arch_option()
 @click.option(
     "--split",
-    type=click.Choice(["test", "validation"]),
+    type=click.Choice(["test", "validation", "held-out"]),
     default="test",
     show_default=True,
-    help="Images to evaluate on.",
+    help="Images to evaluate on: the server's, or those that clients hold out.",
 )
 @click.option(
     "--per-client",

@@ -85,7 +85,7 @@ _METHOD: Final = "auto is exact where the best can be proven with the evaluation
 _ACCURACY: Final = (
     "measured on the server's validation images, by the clients on images they hold out, or predicted; "
     "predicted takes what was measured before as it is; auto is that where the run has a predictor (fit-accuracy), "
-    "else measured."
+    "else measured, or by the clients where the server has no images."
 )
 _EVALUATIONS: Final = "Subnets to find the accuracy of, at most, per profile.  [default: 200; exact: all that fit]"
 # Three of five pairs in the right order.

@@ -13,7 +13,16 @@ from typing import Any, Final, NamedTuple
 
 from fedsup_deploy.events import Listener
 
-_DETAILS: Final = ("loss", "accuracy", "accuracy_smallest", "accuracy_largest", "latency_ms", "name", "profile")
+_DETAILS: Final = (
+    "loss",
+    "absent",
+    "accuracy",
+    "accuracy_smallest",
+    "accuracy_largest",
+    "latency_ms",
+    "name",
+    "profile",
+)
 
 
 class Step(NamedTuple):
@@ -37,9 +46,12 @@ class Steps:
         self._rounds = event.get("rounds", self._rounds)
         kind = event["event"]
         stage, done, total = event.get("stage", kind), event.get("done"), event.get("total")
-        details = {key: event[key] for key in _DETAILS if event.get(key) is not None}
+        # Of a round's absent clients, with the reasons, it is shown how many there are, if any.
+        values = {**event, "absent": len(event.get("absent", ())) or None}
+        details = {key: values[key] for key in _DETAILS if values.get(key) is not None}
         if done is None and "round" in event:
             # Rounds keep showing the accuracies of their last evaluation.
+            self._details.pop("absent", None)
             self._details |= details
             is_over = kind != "train_started"
             stage, done, total, details = "rounds", event["round"] + is_over, self._rounds, self._details

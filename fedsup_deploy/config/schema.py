@@ -74,12 +74,22 @@ class DataConfig(Section):
     working folder. null for datasets that bring their own."""
     validation_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.15
     """Share of the training images held out, before they are divided among clients, to compare subnets in search."""
+    server_images: bool = True
+    """Whether the server has images of its own: validation images, split off those for training, and the data set's
+    test images. false: all training images are the clients'; subnets are compared on what these hold out."""
     client_validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """Share of its images that each client holds out, neither trained on nor calibrated with, so that subnets can be
     compared on clients without an image on the server. A client keeps two; one too small to hold one out does not
     count. 0: none."""
     augmentation: AugmentationConfig = AugmentationConfig()
     """Random changes of training images; off by default."""
+
+    @model_validator(mode="after")
+    def _somebody_evaluates(self) -> "DataConfig":
+        if not self.server_images and self.client_validation_fraction == 0:
+            expected = "more than 0 where data.server_images is false: nobody else has images to evaluate on"
+            raise misfit([(("client_validation_fraction",), 0.0, expected)])
+        return self
 
 
 class _Partition(Section):
@@ -160,26 +170,40 @@ _PAPER_TIERS = (
 )
 
 
-class FedAvgConfig(Section):
-    """Every client trains the same subnet: federated averaging, the baseline."""
+class _OneSubnet(Section):
+    """What strategies without a supernet have in common: every client trains the same subnet."""
 
-    name: Literal["fedavg"]
-    """Which strategy."""
     architecture: Text = "largest"
     """The subnet: `largest`, `smallest` or an arch_id."""
     clients: Annotated[tuple[tuple[Index, Index], ...], Field(min_length=1)] | None = None
     """Who takes part, as runs of client indices: [[25, 49]] is the second quarter of 100 clients, whose devices are the
     only ones of a tier that can train a large subnet. null: all clients."""
-    extrapolate: bool = False
-    """Whether the server goes beyond the average of the clients, the more they disagree. Federated averaging as
-    published does not."""
 
     @model_validator(mode="after")
-    def _runs_ascend(self) -> "FedAvgConfig":
+    def _runs_ascend(self) -> "_OneSubnet":
         for index, (first, last) in enumerate(self.clients or ()):
             if first > last:
                 raise misfit([(("clients", index), [first, last], "[first, last]")])
         return self
+
+
+class FedAvgConfig(_OneSubnet):
+    """Every client trains the same subnet: federated averaging, the baseline."""
+
+    name: Literal["fedavg"]
+    """Which strategy."""
+    extrapolate: bool = False
+    """Whether the server goes beyond the average of the clients, the more they disagree. Federated averaging as
+    published does not."""
+
+
+class FedAvgMConfig(_OneSubnet):
+    """As `fedavg`, and the server moves on with a part of its last move."""
+
+    name: Literal["fedavgm"]
+    """Which strategy."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Share of the server's last move that is added to its next. 0: none."""
 
 
 class FedSupConfig(Section):
@@ -217,7 +241,7 @@ class EFedSupConfig(Section):
     """true: as in the FedSup paper, a client trains its subnet only. false: also the smallest subnet within it."""
 
 
-StrategyConfig = Annotated[FedAvgConfig | FedSupConfig | EFedSupConfig, Field(discriminator="name")]
+StrategyConfig = Annotated[FedAvgConfig | FedAvgMConfig | FedSupConfig | EFedSupConfig, Field(discriminator="name")]
 
 
 class TrainingConfig(Section):
@@ -261,8 +285,20 @@ class EngineConfig(Section):
     """Processes that train clients side by side. The result does not depend on it."""
 
 
+class FederationConfig(Section):
+    """What the server expects of clients that it asks, for training, statistics and evaluations alike."""
+
+    quorum: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of those asked that must answer; with fewer the command ends. At least one must."""
+    deadline_s: Annotated[float, Field(gt=0)] | None = None
+    """Seconds they have; what comes later is not used, so the result depends on clients' speed. null: no limit."""
+
+
 class CalibrationConfig(Section):
     """How the normalisation statistics of a subnet are taken from clients."""
+
+    clients: Count | None = None
+    """Clients that take part, and in evaluations by clients: the same sample throughout a run. null: up to 100."""
 
     samples_per_client: Count = 64
     """Images each client uses at most."""
@@ -295,6 +331,8 @@ class TrainConfig(Section):
     """Rounds, local training and its optimiser."""
     engine: EngineConfig = EngineConfig()
     """What runs the clients."""
+    federation: FederationConfig = FederationConfig()
+    """What the server expects of clients."""
     calibration: CalibrationConfig = CalibrationConfig()
     """How a subnet's statistics are taken from clients."""
 
@@ -308,7 +346,7 @@ class TrainConfig(Section):
         if training.warmup_rounds > training.rounds:
             expected = f"<= training.rounds ({training.rounds})"
             misfits.append((("training", "warmup_rounds"), training.warmup_rounds, expected))
-        if isinstance(self.strategy, FedAvgConfig) and self.strategy.clients is not None:
+        if isinstance(self.strategy, _OneSubnet) and self.strategy.clients is not None:
             runs = self.strategy.clients
             if (highest := max(last for _, last in runs)) >= clients:
                 expected = f"no client after the last one, {clients - 1}"

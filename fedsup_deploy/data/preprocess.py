@@ -69,10 +69,10 @@ class Preprocessing:
 
     @classmethod
     def fit(cls, train: ImageDataset, padded_size: int, size: int | None = None) -> "Preprocessing":
-        """Return the preprocessing of a training set, with its pixel mean and deviation (biased, before padding).
+        """Return the preprocessing of a training set in one place, with its pixel mean and deviation.
 
         Args:
-            train: Square images. The sums are exact integers, so the result does not depend on their order.
+            train: Square images.
             padded_size: Side to pad smaller images to, pixels. Larger images are not padded but resized to it; so are
                 smaller ones if `size` asks for it: `fit(train, 8, size=32)` enlarges 8x8 images without padding.
             size: Side of the model's input, pixels; None means `padded_size`.
@@ -81,10 +81,36 @@ class Preprocessing:
             DataError: The images are not square, or a channel has the same value everywhere.
         """
         _, height, width, _ = train.images_NHWC.shape
+        try:
+            return cls.from_histograms(histograms(train.images_NHWC), height, width, padded_size, size)
+        except DataError as error:
+            raise DataError(f"{train.name}: {error}") from error
+
+    @classmethod
+    def from_histograms(
+        cls, histogram_CV: npt.NDArray[np.int64], height: int, width: int, padded_size: int, size: int | None = None
+    ) -> "Preprocessing":
+        """Return the preprocessing for images of which the pixels were counted, wherever they are.
+
+        Args:
+            histogram_CV: For each channel how many pixels have each value 0..255. Counts add up exactly, so the mean
+                and the deviation (biased, before padding) depend neither on an order nor on who holds which image.
+            height: Of the images, pixels.
+            width: Of the images, pixels.
+            padded_size: As of `fit`.
+            size: As of `fit`.
+
+        Raises:
+            DataError: The images are not square, or a channel has the same value everywhere.
+        """
         if height != width:
-            raise DataError(f"{train.name}: images are {width}x{height} pixels, expected square ones; crop them first")
-        mean, std = _pixel_moments(train)
-        return cls(mean, std, height, max(height, padded_size), padded_size if size is None else size)
+            raise DataError(f"images are {width}x{height} pixels, expected square ones; crop them first")
+        moments = [_moments(histogram.tolist()) for histogram in histogram_CV]
+        for channel, (_, std) in enumerate(moments):
+            if std == 0.0:
+                raise DataError(f"channel {channel} has one value everywhere; drop it or check the images")
+        means, stds = tuple(mean for mean, _ in moments), tuple(std for _, std in moments)
+        return cls(means, stds, height, max(height, padded_size), padded_size if size is None else size)
 
     @property
     def black(self) -> tuple[float, ...]:
@@ -154,19 +180,15 @@ class Preprocessing:
         return made
 
 
-def _pixel_moments(train: ImageDataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and biased deviation of pixels/255 per channel, from exact integer sums."""
-    num_channels = train.images_NHWC.shape[3]
+def histograms(images_NHWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Return for each channel how many pixels have each value, shape (C, 256)."""
+    num_channels = images_NHWC.shape[3]
     histogram_CV = np.zeros((num_channels, 256), dtype=np.int64)
-    for start in range(0, len(train), _IMAGES_PER_PASS):
-        part = train.images_NHWC[start : start + _IMAGES_PER_PASS]
+    for start in range(0, len(images_NHWC), _IMAGES_PER_PASS):
+        part = images_NHWC[start : start + _IMAGES_PER_PASS]
         for channel in range(num_channels):
             histogram_CV[channel] += np.bincount(part[..., channel].ravel(), minlength=256)
-    moments = [_moments(histogram.tolist()) for histogram in histogram_CV]
-    for channel, (_, std) in enumerate(moments):
-        if std == 0.0:
-            raise DataError(f"{train.name}: channel {channel} has one value everywhere; drop it or check the images")
-    return tuple(mean for mean, _ in moments), tuple(std for _, std in moments)
+    return histogram_CV
 
 
 def _moments(histogram: list[int]) -> tuple[float, float]:

@@ -1,1 +1,1 @@
-"""How tasks travel to clients. The rest of the package knows only `federated.tasks.Engine`."""
+"""How jobs travel to clients. The rest of the package knows only `federation.messages.Engine`."""

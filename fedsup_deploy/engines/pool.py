@@ -18,22 +18,21 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import IO, Any, Final, Generic, TypeVar
+from typing import IO, Any, Final, TypeVar
 
 from fedsup_deploy.engines import worker
 from fedsup_deploy.errors import FederationError, OutputError
 from fedsup_deploy.libraries import ENVIRONMENT
 
-Request = TypeVar("Request")
-Reply = TypeVar("Reply")
+T = TypeVar("T")
 
 _DIED: Final = "a worker process died, killed or out of memory; lower engine.workers and continue with --resume"
 _PROGRAM: Final = os.path.abspath(worker.__file__)  # noqa: PTH100  the folder may change, but links are not followed
 _PACKAGE_FOLDER: Final = str(Path(_PROGRAM).parents[2])
 
 
-class WorkerPool(Generic[Request, Reply]):
-    """Shares requests among worker processes. Each starts when a request needs it.
+class WorkerPool:
+    """Shares exchanges among worker processes. Each starts when an exchange needs it.
 
     Args:
         open_work: Returns what answers requests; called once in every worker, so it must pickle.
@@ -45,60 +44,65 @@ class WorkerPool(Generic[Request, Reply]):
     Side effects: Starts processes, which end with `close` or with this process, however it ends.
     """
 
-    def __init__(self, open_work: Callable[[], Callable[[Request], Reply]], num_workers: int) -> None:
+    def __init__(self, open_work: Callable[[], Callable[[Any], object]], num_workers: int) -> None:
+        self.num_workers = num_workers
         self._work = _work_file(open_work)
-        self._requests: queue.SimpleQueue[tuple[Future[Reply], bytes] | None] = queue.SimpleQueue()
+        self._exchanges: queue.SimpleQueue[tuple[Future[Any], Callable[[Worker], Any]] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self._is_ended = False
         self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(num_workers)]
         for thread in self._threads:
             thread.start()
 
-    def submit(self, request: Request) -> "Future[Reply]":
-        """Return the reply to come. It raises what was raised in the worker, or FederationError where that died."""
-        future: Future[Reply] = Future()
-        self._requests.put((future, pickle.dumps(request, protocol=5)))
+    def submit(self, exchange: "Callable[[Worker], T]") -> "Future[T]":
+        """Return what comes of an exchange with one worker, whichever is free first.
+
+        It raises what was raised in the exchange or in the worker, or FederationError where that died.
+
+        Args:
+            exchange: Asks the worker, once or several times; called in a thread of its own.
+        """
+        future: Future[T] = Future()
+        self._exchanges.put((future, exchange))
         return future
 
     def close(self) -> None:
         """End the worker processes at once, whatever they are doing; replies still to come become FederationError."""
         self._end_workers()
         for _ in self._threads:
-            self._requests.put(None)
+            self._exchanges.put(None)
         for thread in self._threads:
             thread.join()
         self._work.close()
 
     def _serve(self) -> None:
-        """Carry requests to one worker and replies back, one at a time. Runs in a thread of its own."""
-        served: _Worker | None = None
-        while (item := self._requests.get()) is not None:
-            future, request = item
+        """Let one exchange after the other have one worker. Runs in a thread of its own."""
+        served: Worker | None = None
+        while (item := self._exchanges.get()) is not None:
+            future, exchange = item
             if not future.set_running_or_notify_cancel():
                 continue
             try:
                 served = served or self._start_worker()
-                future.set_result(_result_of(self._ask(served, request)))
-            except Exception as error:  # noqa: BLE001  whatever it is, whoever waits for the reply gets it
+                future.set_result(exchange(served))
+            except _DiedError as death:
+                # The others are of no use now, and what they were asked must fail at once, not after an hour.
+                self._end_workers()
+                error = FederationError(_DIED)
+                error.__cause__ = death
                 future.set_exception(error)
+            except Exception as raised:  # noqa: BLE001  whatever it is, whoever waits for the reply gets it
+                future.set_exception(raised)
         if served is not None:
             served.disconnect()
 
-    def _ask(self, served: "_Worker", request: bytes) -> bytes:
-        try:
-            return served.ask(request)
-        except (EOFError, OSError) as death:
-            # The others are of no use now, and what they were asked must fail at once, not after an hour's training.
-            self._end_workers()
-            raise FederationError(_DIED) from death
-
-    def _start_worker(self) -> "_Worker":
+    def _start_worker(self) -> "Worker":
         with self._lock:
             if self._is_ended:
                 raise FederationError(_DIED)
             try:
-                started = _Worker(self._work)
+                started = Worker(self._work)
             except OSError as error:
                 raise FederationError(
                     f"a worker process cannot be started: {error.strerror}; lower engine.workers"
@@ -113,14 +117,22 @@ class WorkerPool(Generic[Request, Reply]):
                 started.end()
 
 
-class _Worker:
+class _DiedError(Exception):
+    """The other end of a worker's connection is closed."""
+
+
+class Worker:
     """One process, from outside.
 
     Args:
         work: The file that says what it does.
+
+    Attributes:
+        held: Names of what it was sent and should hold, for those who ask it.
     """
 
     def __init__(self, work: IO[bytes]) -> None:
+        self.held: set[str] = set()
         self._connection, theirs = multiprocessing.Pipe()
         with theirs:
             descriptors = (theirs.fileno(), work.fileno())
@@ -133,15 +145,18 @@ class _Worker:
                 start_new_session=True,
             )
 
-    def ask(self, request: bytes) -> bytes:
-        """Send a request and wait for the reply.
-
-        Raises:
-            EOFError: The process has ended.
-            OSError: The same, noticed while sending.
-        """
-        self._connection.send_bytes(request)
-        return self._connection.recv_bytes()
+    def ask(self, request: object) -> object:
+        """Send a request and return the reply. Raises what was raised in the worker."""
+        message = pickle.dumps(request, protocol=5)
+        try:
+            self._connection.send_bytes(message)
+            reply = self._connection.recv_bytes()
+        except (EOFError, OSError) as death:
+            raise _DiedError from death
+        result, error, trace = pickle.loads(reply)  # noqa: S301  from our own process
+        if error is not None:
+            raise error from RuntimeError(f"in a worker process:\n{trace}")
+        return result
 
     def end(self) -> None:
         """Kill the process: it keeps nothing that could be lost. Whoever waits for its reply gets an EOFError."""
@@ -161,13 +176,6 @@ def _python() -> list[str]:
     """
     flags = ["-I", "-X", f"utf8={sys.flags.utf8_mode}", *(f"-W{each}" for each in sys.warnoptions)]
     return [sys.executable, *flags, *(["-B"] if sys.dont_write_bytecode else [])]
-
-
-def _result_of(reply: bytes) -> Any:
-    result, error, trace = pickle.loads(reply)  # noqa: S301  from our own process
-    if error is not None:
-        raise error from RuntimeError(f"in a worker process:\n{trace}")
-    return result
 
 
 def _work_file(open_work: Callable[[], object]) -> IO[bytes]:

@@ -9,10 +9,10 @@ from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import OutputError
 from fedsup_deploy.events import Listener
-from fedsup_deploy.pipeline import runs
 from fedsup_deploy.pipeline.deployment import deploy
 from fedsup_deploy.pipeline.searching import SearchRequest
 from fedsup_deploy.pipeline.training import train
+from fedsup_deploy.runs import run as runs
 
 CONFIG = "digits"
 #: Latency limits in ms for 8x8 images, which are faster than the profiles' own limits for 32x32 images expect. They

@@ -7,8 +7,8 @@ from typing import Any
 from fedsup_deploy import places
 from fedsup_deploy.events import Listener
 from fedsup_deploy.pipeline.exporting import ExportRequest, export
-from fedsup_deploy.pipeline.runs import newest_run
 from fedsup_deploy.pipeline.searching import RESULT, SearchRequest, search
+from fedsup_deploy.runs.run import newest_run
 
 
 def deploy(request: SearchRequest, out: Path, listeners: tuple[Listener, ...] = ()) -> dict[str, Any]:

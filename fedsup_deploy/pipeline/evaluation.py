@@ -6,24 +6,28 @@ from typing import Any
 
 import numpy as np
 
+from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import EventLog, Listener
-from fedsup_deploy.federated import statistics
-from fedsup_deploy.federated.tasks import Engine
-from fedsup_deploy.pipeline.federation import load_supernet, open_run_engine
+from fedsup_deploy.federation.client import HELD_OUT, TRAINED
+from fedsup_deploy.federation.networks import standalone
+from fedsup_deploy.federation.server import recalibration
+from fedsup_deploy.federation.server.federation import Federation
+from fedsup_deploy.federation.simulation import TEST, VALIDATION
 from fedsup_deploy.pipeline.recalibration import calibrate
-from fedsup_deploy.pipeline.runs import Run, open_run
-from fedsup_deploy.recalibrate.pooled import PooledStatistics
+from fedsup_deploy.runs.federation import load_supernet, open_run_federation
+from fedsup_deploy.runs.run import Run, open_run
 from fedsup_deploy.searchers.scoring.score import Score
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
-from fedsup_deploy.supernet.model import Subnet
+from fedsup_deploy.supernet.model import Subnet, Supernet
+from fedsup_deploy.supernet.statistics import PooledStatistics
 
 
 def evaluate(
     run_path: Path,
     architecture_name: str,
     *,
-    split: str = "test",
+    split: str = TEST,
     per_client: bool = False,
     schedule: str | None = None,
     listeners: tuple[Listener, ...] = (),
@@ -33,7 +37,7 @@ def evaluate(
     Args:
         run_path: A finished run.
         architecture_name: `largest`, `smallest`, an arch_id or a file.
-        split: `validation` or `test`.
+        split: `validation` or `test` of the server, or `held-out` for all that clients hold out.
         per_client: Also evaluate it on the images that clients hold out; in a run without any, on those each client
             trains on.
         schedule: How statistics are taken; None as the run's config says.
@@ -42,8 +46,13 @@ def evaluate(
     Returns:
         `run`, `arch_id`, `architecture`, `split`, `num_images`, `accuracy`, `schedule`, `costs`; with `per_client` also
         `clients`: their number, which of their images, mean and mean of the worst decile.
+
+    Raises:
+        ConfigError: The server has no images, or no client holds any out.
+        FederationError: Too few clients have answered.
     """
     run = open_run(run_path)
+    _check_split(run, split)
     architecture = run.architecture(architecture_name)
     schedule = schedule or run.config.calibration.schedule
     subnet = load_supernet(run).extract(architecture)
@@ -52,53 +61,61 @@ def evaluate(
         "arch_id": architecture.arch_id,
         "architecture": architecture.to_dict(),
         "split": split,
-        "num_images": len(run.data.split(split)),
+        "num_images": None,
         "schedule": schedule,
         "costs": cost.costs_of(run.space, [architecture]).row(0),
     }
-    with open_run_engine(run) as engine:
-        pooled = calibrate(run, architecture, subnet, schedule, engine, EventLog(None, listeners))
-        result["accuracy"] = statistics.evaluate(
-            engine, subnet.plan, subnet.weights, pooled, split, result["num_images"]
-        )
+    log = EventLog(None, listeners)
+    with open_run_federation(run, log) as federation:
+        pooled = calibrate(run, architecture, subnet, schedule, federation, log)
+        found = recalibration.evaluate(federation, standalone(subnet), pooled, split)
+        result |= {"num_images": found.num_images, "accuracy": found.share}
         if per_client:
-            result["clients"] = _on_clients(run, engine, subnet, pooled)
+            result["clients"] = _on_clients(federation, subnet, pooled)
     return result
 
 
-def _on_clients(run: Run, engine: Engine, subnet: Subnet, pooled: PooledStatistics) -> dict[str, Any]:
-    judges = run.data.clients_with_held_out
-    clients, split = (judges, "held-out") if judges else (range(run.data.num_clients), "client")
-    found = statistics.evaluate_clients(engine, subnet.plan, subnet.weights, pooled, clients, split)
-    mean, worst_decile = _spread(found)
-    images = "held out" if judges else "trained on"
-    return {"num_clients": len(found), "images": images, "accuracy_mean": mean, "worst_decile": worst_decile}
+def _check_split(run: Run, split: str) -> None:
+    data = run.config.data
+    if split != HELD_OUT and not data.server_images:
+        raise ConfigError(f"{run.path}: the server has no {split} images; evaluate with --split {HELD_OUT}")
+    if split == HELD_OUT and data.client_validation_fraction == 0:
+        raise ConfigError(
+            f"{run.path}: clients hold no images out; evaluate with --split {TEST}, "
+            "or train with --set data.client_validation_fraction=0.2"
+        )
 
 
-def measure(run: Run, engine: Engine, architectures: Sequence[Architecture]) -> Iterator[Score]:
+def _on_clients(federation: Federation, subnet: Subnet, pooled: PooledStatistics) -> dict[str, Any]:
+    images = HELD_OUT if federation.judges else TRAINED
+    found = recalibration.evaluate_clients(federation, standalone(subnet), pooled, images)
+    mean, worst_decile = _spread(list(found.values()))
+    words = {HELD_OUT: "held out", TRAINED: "trained on"}[images]
+    return {"num_clients": len(found), "images": words, "accuracy_mean": mean, "worst_decile": worst_decile}
+
+
+def measure(federation: Federation, supernet: Supernet, architectures: Sequence[Architecture]) -> Iterator[Score]:
     """Yield the accuracy of each subnet on the server's validation images, after one-shot recalibration.
 
     Args:
-        run: A finished run.
-        engine: Of its clients, who hold the supernet.
+        federation: Of a server that has images.
+        supernet: Of which they are subnets.
         architectures: The subnets.
     """
-    clients = range(run.data.num_clients)
-    for correct, counted in statistics.evaluate_candidates(engine, architectures, clients):
-        yield Score(correct / counted)
+    for accuracy in recalibration.evaluate_candidates(federation, supernet, architectures, VALIDATION):
+        yield Score(accuracy.share)
 
 
-def ask_clients(run: Run, engine: Engine, architectures: Sequence[Architecture]) -> Iterator[Score]:
+def ask_clients(federation: Federation, supernet: Supernet, architectures: Sequence[Architecture]) -> Iterator[Score]:
     """Yield the accuracy of each subnet on the images that clients hold out, after one-shot recalibration.
 
     Args:
-        run: A finished run with clients that hold images out; each of these counts the same.
-        engine: Of its clients, who hold the supernet.
+        federation: With clients that hold images out; each of these counts the same.
+        supernet: Of which they are subnets.
         architectures: The subnets.
     """
-    clients, judges = range(run.data.num_clients), run.data.clients_with_held_out
-    for counts in statistics.evaluate_candidates_on_clients(engine, architectures, clients, judges):
-        mean, worst_decile = _spread([correct / counted for correct, counted in counts])
+    for counts in recalibration.evaluate_candidates_on_clients(federation, supernet, architectures):
+        mean, worst_decile = _spread([accuracy.share for accuracy in counts])
         yield Score(mean, worst_decile)
 
 

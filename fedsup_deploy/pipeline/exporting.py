@@ -24,13 +24,14 @@ from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.export.exporter import Exporter, exporter_for
 from fedsup_deploy.export.parity import check_parity
-from fedsup_deploy.federated.tasks import Engine
-from fedsup_deploy.pipeline import limits, runs
-from fedsup_deploy.pipeline.federation import load_supernet, open_run_engine
+from fedsup_deploy.federation.server.federation import Federation
+from fedsup_deploy.pipeline import limits
 from fedsup_deploy.pipeline.preparing import Images, Prepared, prepare, prepare_trimmed
 from fedsup_deploy.pipeline.refining import Refinement, check_refinable, refine
-from fedsup_deploy.pipeline.runs import Run, open_run
 from fedsup_deploy.pipeline.searching import target_for
+from fedsup_deploy.runs import run as runs
+from fedsup_deploy.runs.federation import load_supernet, open_run_federation
+from fedsup_deploy.runs.run import Run, open_run
 from fedsup_deploy.searchers.pricing import Prices, Target, price, price_network
 from fedsup_deploy.searchers.recording import profile_record
 from fedsup_deploy.searchers.result import Candidate, DeviceResult, SearchedRun, load_result
@@ -136,14 +137,14 @@ def _export(
     supernet = load_supernet(run)
     distinct = {job.architecture.arch_id: job.architecture for job in jobs}
     wanted = [_Bundle(job, job.architecture.arch_id) for job in jobs]
-    with open_run_engine(run) as engine:
+    with open_run_federation(run, log) as federation:
         prepared = {
-            arch_id: prepare(run, architecture, supernet, engine, log) for arch_id, architecture in distinct.items()
+            arch_id: prepare(run, architecture, supernet, federation, log) for arch_id, architecture in distinct.items()
         }
-        refinements = [_refine(run, job, supernet, engine, log) for job in jobs] if request.refine else []
+        refinements = [_refine(run, job, supernet, federation, log) for job in jobs] if request.refine else []
         for job, refinement in zip(jobs, refinements, strict=False):
             if (network := refinement.better) is not None:
-                prepared[network.arch_id] = prepare_trimmed(run, network, engine)
+                prepared[network.arch_id] = prepare_trimmed(run, network, federation)
                 wanted.append(_Bundle(job, network.arch_id, refinement.record(network)))
     model_files = _ModelFiles(exporters, prepared)
     made = []
@@ -159,9 +160,9 @@ def _export(
     return result
 
 
-def _refine(run: Run, job: _Job, supernet: Supernet, engine: Engine, log: EventLog) -> Refinement:
+def _refine(run: Run, job: _Job, supernet: Supernet, federation: Federation, log: EventLog) -> Refinement:
     assert job.found is not None, "a refinement is asked for with a search"
-    return refine(run, job.profile, job.found, job.architecture, supernet, engine, log)
+    return refine(run, job.profile, job.found, job.architecture, supernet, federation, log)
 
 
 def _check_precisions(profile: DeviceProfile) -> None:
@@ -336,8 +337,8 @@ def _draft(run: Run, bundle: _Bundle, ready: Prepared) -> ManifestDraft:
             "arch_id": bundle.arch_id,
             "arch": ready.arch,
             "profile": profile_record(profile),
-            "classes": run.data.train.classes,
-            "preprocessing": run.data.preprocessing.for_size(size).to_dict(),
+            "classes": run.image_facts.classes,
+            "preprocessing": run.preprocessing.for_size(size).to_dict(),
             "inputs": ({"name": "input", "shape": ("batch", channels, size, size), **tensor},),
             "outputs": ({"name": "logits", "shape": ("batch", run.space.num_classes), **tensor},),
             "accuracy": ready.accuracy,

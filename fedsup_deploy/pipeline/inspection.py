@@ -12,7 +12,7 @@ from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.errors import ArtifactError
-from fedsup_deploy.pipeline import runs
+from fedsup_deploy.runs import run as runs
 from fedsup_deploy.searchers.result import load_result
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.search_space import SearchSpace

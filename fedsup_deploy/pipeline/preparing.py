@@ -15,18 +15,20 @@ from fedsup_deploy import files, rng
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.artifact.store import Vectors
 from fedsup_deploy.events import EventLog
-from fedsup_deploy.federated import statistics
-from fedsup_deploy.federated.tasks import Engine
+from fedsup_deploy.federation.networks import standalone
+from fedsup_deploy.federation.server import recalibration
+from fedsup_deploy.federation.server.federation import Federation
+from fedsup_deploy.federation.simulation import TEST
 from fedsup_deploy.pipeline.recalibration import calibrate, statistics_file
 from fedsup_deploy.pipeline.refining import RefinedNetwork
-from fedsup_deploy.pipeline.runs import STATISTICS, Run
-from fedsup_deploy.recalibrate.fold import affines, fold
-from fedsup_deploy.recalibrate.pooled import ChannelSums, PooledStatistics
+from fedsup_deploy.runs.run import STATISTICS, Run
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.supernet.deployable import DeployableNet
+from fedsup_deploy.supernet.fold import affines, fold
 from fedsup_deploy.supernet.model import Subnet, Supernet
 from fedsup_deploy.supernet.normalization import FixedAffine, Normalizer
+from fedsup_deploy.supernet.statistics import ChannelSums, PooledStatistics
 
 _NUM_VECTORS = 32
 _NUM_PARITY_IMAGES = 224
@@ -78,7 +80,9 @@ class _Network:
     statistics_hash: str
 
 
-def prepare(run: Run, architecture: Architecture, supernet: Supernet, engine: Engine, log: EventLog) -> Prepared:
+def prepare(
+    run: Run, architecture: Architecture, supernet: Supernet, federation: Federation, log: EventLog
+) -> Prepared:
     """Return a subnet of the search space, ready for export.
 
     Side effects: Keeps its statistics in the run's folder.
@@ -90,14 +94,14 @@ def prepare(run: Run, architecture: Architecture, supernet: Supernet, engine: En
         costs=cost.costs_of(run.space, [architecture]),
         subnet=subnet,
         logits=lambda images, normalizer: supernet(images, architecture, normalizer),
-        pooled=calibrate(run, architecture, subnet, schedule, engine, log),
-        inherited=_inherited(run, architecture, supernet, engine, log),
+        pooled=calibrate(run, architecture, subnet, schedule, federation, log),
+        inherited=_inherited(run, architecture, supernet, federation, log),
         statistics_hash=files.sha256(statistics_file(run, architecture, schedule)),
     )
-    return _ready(run, network, engine)
+    return _ready(run, network, federation)
 
 
-def prepare_trimmed(run: Run, network: RefinedNetwork, engine: Engine) -> Prepared:
+def prepare_trimmed(run: Run, network: RefinedNetwork, federation: Federation) -> Prepared:
     """Return a trimmed subnet, ready for export.
 
     Side effects: Keeps its statistics in the run's folder.
@@ -116,23 +120,24 @@ def prepare_trimmed(run: Run, network: RefinedNetwork, engine: Engine) -> Prepar
         inherited=None,
         statistics_hash=files.sha256(path),
     )
-    return _ready(run, found, engine)
+    return _ready(run, found, federation)
 
 
-def _ready(run: Run, network: _Network, engine: Engine) -> Prepared:
+def _ready(run: Run, network: _Network, federation: Federation) -> Prepared:
     subnet = network.subnet
-    num_images = len(run.data.test)
+    split = federation.split(TEST)
 
-    def accuracy_with(sums: PooledStatistics) -> float:
-        return statistics.evaluate(engine, subnet.plan, subnet.weights, sums, "test", num_images)
+    def accuracy_with(sums: PooledStatistics) -> recalibration.Accuracy:
+        return recalibration.evaluate(federation, standalone(subnet), sums, split)
 
+    recalibrated = accuracy_with(network.pooled)
     accuracy = {
         "dataset": run.config.data.dataset,
-        "split": "test",
-        "num_samples": num_images,
+        "split": split,
+        "num_samples": recalibrated.num_images,
         "precision": "fp32",
-        "recalibrated": accuracy_with(network.pooled),
-        "not_recalibrated": None if network.inherited is None else accuracy_with(network.inherited),
+        "recalibrated": recalibrated.share,
+        "not_recalibrated": None if network.inherited is None else accuracy_with(network.inherited).share,
     }
     normalizer = FixedAffine(affines(subnet.weights, subnet.normalization, network.pooled))
 
@@ -140,7 +145,7 @@ def _ready(run: Run, network: _Network, engine: Engine) -> Prepared:
         with torch.inference_mode():
             return network.logits(torch.from_numpy(images_BCHW), normalizer).numpy()
 
-    preprocessing = run.data.preprocessing.for_size(subnet.plan.stem.in_size)
+    preprocessing = run.preprocessing.for_size(subnet.plan.stem.in_size)
     inputs = preprocessing.apply(_synthetic_images(run))
     return Prepared(
         arch=network.arch,
@@ -156,14 +161,14 @@ def _ready(run: Run, network: _Network, engine: Engine) -> Prepared:
 
 
 def _inherited(
-    run: Run, architecture: Architecture, supernet: Supernet, engine: Engine, log: EventLog
+    run: Run, architecture: Architecture, supernet: Supernet, federation: Federation, log: EventLog
 ) -> PooledStatistics | None:
     """Return the statistics a subnet would have without recalibration: those of the largest subnet, sliced.
 
     None where the largest has no such layer.
     """
     largest = run.space.largest
-    whole = calibrate(run, largest, supernet.extract(largest), run.config.calibration.schedule, engine, log)
+    whole = calibrate(run, largest, supernet.extract(largest), run.config.calibration.schedule, federation, log)
     norm_layers = supernet.layout.plan(architecture).norm_layers()
     if any(layer.name not in whole.layers for layer in norm_layers):
         return None
@@ -177,19 +182,30 @@ def _leading(sums: ChannelSums, channels: int) -> ChannelSums:
 
 
 def _parity_images(run: Run) -> NDArray[np.uint8]:
-    """Return some of the validation images, drawn from all of them: they may stand class by class."""
-    drawn = rng.generator(run.config.seed, "parity").permutation(len(run.data.validation))
-    return run.data.validation.take(drawn[:_NUM_PARITY_IMAGES]).images_NHWC
+    """Return some of the validation images, drawn from all of them: they may stand class by class.
+
+    Where the server has none, random ones with the mean and the deviation of the clients' pixels.
+    """
+    generator = rng.generator(run.config.seed, "parity")
+    if run.data.validation is not None:
+        drawn = generator.permutation(len(run.data.validation))
+        return run.data.validation.take(drawn[:_NUM_PARITY_IMAGES]).images_NHWC
+    mean_C, std_C = (np.array(values) for values in (run.preprocessing.mean, run.preprocessing.std))
+    fine, coarse = _noise(run, generator, _NUM_PARITY_IMAGES)
+    scaled_NHWC: NDArray[np.float64] = (np.concatenate([fine, coarse]) / 255 - 0.5) * np.sqrt(12) * std_C + mean_C
+    images: NDArray[np.uint8] = (scaled_NHWC.clip(0, 1) * 255).round().astype(np.uint8)
+    return images
 
 
 def _synthetic_images(run: Run) -> NDArray[np.uint8]:
-    """Return random images for a bundle's vectors: a bundle travels to every device, so it holds nobody's image.
+    """Return random images for a bundle's vectors: a bundle travels to every device, so it holds nobody's image."""
+    return np.concatenate(_noise(run, rng.generator(run.config.seed, "vectors"), _NUM_VECTORS))
 
-    Half are noise of single pixels, half of large squares, so that slow and fast changes both occur.
-    """
-    shape = run.data.train.images_NHWC.shape[1:]
-    generator = rng.generator(run.config.seed, "vectors")
-    fine = generator.integers(0, 256, (_NUM_VECTORS // 2, *shape), dtype=np.uint8)
-    coarse = generator.integers(0, 256, (_NUM_VECTORS // 2, 4, 4, shape[2]), dtype=np.uint8)
+
+def _noise(run: Run, generator: np.random.Generator, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return half of the images as noise of single pixels and half of large squares: fast changes and slow ones."""
+    shape = run.image_facts.shape
+    fine = generator.integers(0, 256, (number // 2, *shape), dtype=np.uint8)
+    coarse = generator.integers(0, 256, (number // 2, 4, 4, shape[2]), dtype=np.uint8)
     rows, columns = (np.arange(side) * 4 // side for side in shape[:2])
-    return np.concatenate([fine, coarse[:, rows][:, :, columns]])
+    return fine, coarse[:, rows][:, :, columns]

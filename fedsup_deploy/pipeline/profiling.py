@@ -16,7 +16,7 @@ from fedsup_deploy.device.measure import check_threads
 from fedsup_deploy.device.profile import NAME_PATTERN, DeviceProfile, Precision, load_profile
 from fedsup_deploy.errors import ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
-from fedsup_deploy.pipeline.runs import open_run
+from fedsup_deploy.runs.run import open_run
 from fedsup_deploy.space.search_space import SearchSpace
 
 PROFILES = Path("profiles")

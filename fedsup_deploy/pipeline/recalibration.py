@@ -7,19 +7,20 @@ from typing import Any
 from fedsup_deploy import places
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.events import EventLog, Listener
-from fedsup_deploy.federated import statistics
-from fedsup_deploy.federated.tasks import Engine
-from fedsup_deploy.pipeline.federation import load_supernet, open_run_engine
-from fedsup_deploy.pipeline.runs import STATISTICS, Run, open_run
-from fedsup_deploy.recalibrate.pooled import PooledStatistics
+from fedsup_deploy.federation.networks import standalone
+from fedsup_deploy.federation.server import recalibration
+from fedsup_deploy.federation.server.federation import Federation
+from fedsup_deploy.runs.federation import load_supernet, open_run_federation
+from fedsup_deploy.runs.run import STATISTICS, Run, open_run
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.supernet.model import Subnet
+from fedsup_deploy.supernet.statistics import PooledStatistics
 
 
 def calibrate(
-    run: Run, architecture: Architecture, subnet: Subnet, schedule: str, engine: Engine, log: EventLog
+    run: Run, architecture: Architecture, subnet: Subnet, schedule: str, federation: Federation, log: EventLog
 ) -> PooledStatistics:
-    """Return the pooled statistics of a subnet, from the run's folder if they were taken before.
+    """Return the pooled statistics of a subnet, from the run's folder if they were taken before, of all clients.
 
     Side effects: Writes them to `statistics/` of the run.
     """
@@ -30,21 +31,22 @@ def calibrate(
         "supernet": run.fingerprint,
         "data": run.data.fingerprint,
         **run.calibration,
+        # Of statistics that some clients have not answered for, the next command may get more.
+        "is_complete": True,
     }
     if path.exists():
         arrays, known = weights.read_arrays(path, "statistics")
         if document.items() <= known.items():
             return PooledStatistics.from_arrays(arrays)
-    pooled = statistics.collect(
-        engine,
-        subnet.plan,
-        subnet.weights,
-        range(run.data.num_clients),
+    pooled = recalibration.collect(
+        federation,
+        standalone(subnet),
         schedule,
         lambda done, passes: log.emit(
             "calibration", arch_id=architecture.arch_id, done=done, total=passes, schedule=schedule
         ),
     )
+    document["is_complete"] = recalibration.is_complete(federation, subnet.plan, pooled)
     weights.write_arrays(path, "statistics", pooled.to_arrays(), document)
     return pooled
 
@@ -75,8 +77,10 @@ def recalibrate(
     schedule = schedule or run.config.calibration.schedule
     with contextlib.nullcontext() if out is None else places.hold(out, advice=places.CHOOSE_OUT):
         subnet = load_supernet(run).extract(architecture)
-        with open_run_engine(run) as engine:
-            pooled = calibrate(run, architecture, subnet, schedule, engine, EventLog(None, listeners))
+        log = EventLog(None, listeners)
+        with open_run_federation(run, log) as federation:
+            pooled = calibrate(run, architecture, subnet, schedule, federation, log)
+            num_clients = len(federation.calibrating)
         if out is not None:
             write_subnet(out, run, architecture, subnet, pooled)
     return {
@@ -84,7 +88,7 @@ def recalibrate(
         "arch_id": architecture.arch_id,
         "schedule": schedule,
         "num_layers": len(pooled.layers),
-        "num_clients": run.data.num_clients,
+        "num_clients": num_clients,
         # Per layer a count, and per channel a sum and a sum of squares, in float64.
         "uplink_bytes_per_client": sum(8 * (1 + 2 * len(sums.total_C)) for sums in pooled.layers.values()),
         "statistics": str(statistics_file(run, architecture, schedule)),

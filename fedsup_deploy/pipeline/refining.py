@@ -14,13 +14,13 @@ from fedsup_deploy.device.latency import FittedLatency, TableLatency
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import EventLog
-from fedsup_deploy.federated import statistics
-from fedsup_deploy.federated.tasks import Engine
+from fedsup_deploy.federation.networks import standalone
+from fedsup_deploy.federation.server import recalibration
+from fedsup_deploy.federation.server.federation import Federation
+from fedsup_deploy.federation.simulation import VALIDATION
 from fedsup_deploy.pipeline.recalibration import calibrate
-from fedsup_deploy.pipeline.runs import Run
 from fedsup_deploy.pipeline.searching import target_for
-from fedsup_deploy.recalibrate.fold import fold
-from fedsup_deploy.recalibrate.pooled import PooledStatistics
+from fedsup_deploy.runs.run import Run
 from fedsup_deploy.searchers.objective import violations
 from fedsup_deploy.searchers.pricing import Target, price, price_network
 from fedsup_deploy.searchers.problem import is_feasible
@@ -29,11 +29,12 @@ from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.plan import IntArray, NetworkPlan
 from fedsup_deploy.space.search_space import SearchSpace
+from fedsup_deploy.supernet.fold import fold
 from fedsup_deploy.supernet.model import Subnet, Supernet
+from fedsup_deploy.supernet.statistics import PooledStatistics
 from fedsup_deploy.supernet.trimming import Trimmed, cut, trim
 
 #: The images on which networks are compared, as in a search.
-SPLIT: Final = "validation"
 #: Subnets that are trimmed, at most, and the share by which they may exceed a limit.
 NUM_SOURCES: Final = 4
 MOST_OVER: Final = 0.5
@@ -99,6 +100,7 @@ class Refinement:
     target: Target
     pick: Architecture
     pick_accuracy: float
+    split: str
     num_images: int
     num_sources: int
     networks: tuple[RefinedNetwork, ...]
@@ -114,7 +116,7 @@ class Refinement:
         return {
             "profile": self.target.profile.name,
             "pick": self.pick.arch_id,
-            "split": SPLIT,
+            "split": self.split,
             "num_images": self.num_images,
             "accuracy_of_pick": self.pick_accuracy,
             "num_tried": self.num_sources,
@@ -140,7 +142,7 @@ class Refinement:
             "channel_quantum": channel_quantum(self.target.profile),
             "layers": network.layers,
             "pick_arch_id": self.pick.arch_id,
-            "split": SPLIT,
+            "split": self.split,
             "num_samples": self.num_images,
             "accuracy": network.accuracy,
             "pick_accuracy": self.pick_accuracy,
@@ -178,7 +180,7 @@ def refine(
     found: DeviceResult,
     pick: Architecture,
     supernet: Supernet,
-    engine: Engine,
+    federation: Federation,
     log: EventLog,
 ) -> Refinement:
     """Trim subnets near a pick until they are within the limits of its search, and compare them with it.
@@ -189,24 +191,24 @@ def refine(
         found: The search for it.
         pick: What it gets.
         supernet: Of the run.
-        engine: Over the run's data.
+        federation: Of the run.
         log: Gets `calibration` and `refinement` events.
 
     Side effects: Statistics of subnets are kept in the run's folder.
     """
     target = target_for(profile, found.limits, found.risk)
-    num_images = len(run.data.split(SPLIT))
+    split = federation.split(VALIDATION)
     subnet = supernet.extract(pick)
-    pooled = calibrate(run, pick, subnet, run.config.calibration.schedule, engine, log)
-    accuracy = statistics.evaluate(engine, subnet.plan, subnet.weights, pooled, SPLIT, num_images)
+    pooled = calibrate(run, pick, subnet, run.config.calibration.schedule, federation, log)
+    accuracy = recalibration.evaluate(federation, standalone(subnet), pooled, split)
     sources = sources_near(run.space, pick, target)
     networks = []
     for done, source in enumerate(sources, start=1):
-        network = _refined(run, source, target, supernet, engine, log)
+        network = _refined(run, source, target, supernet, federation, log)
         networks += [] if network is None else [network]
         log.emit("refinement", done=done, total=len(sources), profile=profile.name)
     networks.sort(key=lambda network: (-network.accuracy, network.latency_ms, network.arch_id))
-    return Refinement(target, pick, accuracy, num_images, len(sources), tuple(networks))
+    return Refinement(target, pick, accuracy.share, split, accuracy.num_images, len(sources), tuple(networks))
 
 
 def sources_near(space: SearchSpace, pick: Architecture, target: Target) -> list[Architecture]:
@@ -229,12 +231,12 @@ def sources_near(space: SearchSpace, pick: Architecture, target: Target) -> list
 
 
 def _refined(
-    run: Run, source: Architecture, target: Target, supernet: Supernet, engine: Engine, log: EventLog
+    run: Run, source: Architecture, target: Target, supernet: Supernet, federation: Federation, log: EventLog
 ) -> RefinedNetwork | None:
     """Return a subnet trimmed to the limits and recalibrated; None if no trimming brings it there."""
     subnet = supernet.extract(source)
     # They only rank the channels: the quick schedule will do.
-    known = calibrate(run, source, subnet, "one-shot", engine, log)
+    known = calibrate(run, source, subnet, "one-shot", federation, log)
     trimmed = trim(
         subnet.plan,
         fold(subnet, known),
@@ -244,12 +246,11 @@ def _refined(
     if trimmed is None:
         return None
     left = cut(subnet, trimmed)
-    clients, schedule = range(run.data.num_clients), run.config.calibration.schedule
-    pooled = statistics.collect(engine, left.plan, left.weights, clients, schedule)
-    num_images = len(run.data.split(SPLIT))
-    accuracy = statistics.evaluate(engine, left.plan, left.weights, pooled, SPLIT, num_images)
+    network = standalone(left)
+    pooled = recalibration.collect(federation, network, run.config.calibration.schedule)
+    accuracy = recalibration.evaluate(federation, network, pooled, federation.split(VALIDATION))
     latency_ms = float(price_network(left.plan, target).latency_ms[0])
-    return RefinedNetwork(source, subnet.plan, trimmed, left, pooled, latency_ms, accuracy)
+    return RefinedNetwork(source, subnet.plan, trimmed, left, pooled, latency_ms, accuracy.share)
 
 
 def _excess(plan: NetworkPlan, target: Target) -> float:

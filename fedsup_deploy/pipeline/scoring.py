@@ -14,8 +14,9 @@ from pydantic import JsonValue
 
 from fedsup_deploy import places
 from fedsup_deploy.errors import ConfigError, DataError
-from fedsup_deploy.pipeline.data_state import IMAGES
-from fedsup_deploy.pipeline.runs import EVALUATIONS, Run
+from fedsup_deploy.events import EventLog
+from fedsup_deploy.runs.images import IMAGES
+from fedsup_deploy.runs.run import EVALUATIONS, Run
 from fedsup_deploy.searchers.scoring.cache import MEASURED, ScoreCache
 from fedsup_deploy.searchers.scoring.score import Score
 from fedsup_deploy.space.architecture import Architecture
@@ -70,24 +71,40 @@ def client_scores(run: Run, architectures: Sequence[Architecture], on_score: OnS
 
 
 @contextlib.contextmanager
-def open_scorer(run: Run, kind: str) -> Iterator[Callable[[Sequence[Architecture], OnScore], list[Score]]]:
+def open_scorer(
+    run: Run, kind: str, log: EventLog | None = None
+) -> Iterator[Callable[[Sequence[Architecture], OnScore], list[Score]]]:
     """Yield `measured_scores` or `client_scores` of one run, for calls that share their worker processes.
 
     Args:
         run: A finished run.
         kind: `measured` or `clients`.
+        log: Gets an `absence` event of each client that has not answered.
 
     Raises:
-        ConfigError: `clients`, and the run's config lets no client hold an image out.
+        ConfigError: `clients`, and the run's config lets no client hold an image out; or `measured`, and the server has
+            no images.
         ArtifactError: The scores in the run's folder are damaged.
 
     Side effects: Starts processes with the first score that is new; they end with the context.
     """
-    if kind == CLIENTS and run.config.data.client_validation_fraction == 0:
-        raise _nothing_held_out(run)
+    check_has_images(run, kind)
     cache = open_cache(run, kind)
     with contextlib.ExitStack() as stack:
-        yield functools.partial(_score, cache, _Evaluation(run, kind, stack))
+        yield functools.partial(_score, cache, _Evaluation(run, kind, log or EventLog(), stack))
+
+
+def check_has_images(run: Run, kind: str) -> None:
+    """Refuse to find scores where nobody has images to find them on.
+
+    Raises:
+        ConfigError: `clients`, and the run's config lets no client hold an image out; or `measured`, and the server has
+            no images.
+    """
+    if kind == CLIENTS and run.config.data.client_validation_fraction == 0:
+        raise _nothing_held_out(run)
+    if kind == MEASURED and not run.config.data.server_images:
+        raise ConfigError(f"{run.path}: the server has no images to measure on; ask clients with --accuracy clients")
 
 
 def open_cache(run: Run, kind: str) -> ScoreCache:
@@ -122,22 +139,24 @@ def subject_of(run: Run) -> dict[str, JsonValue]:
 class _Evaluation:
     """What finds new scores; nothing is loaded or started before the first."""
 
-    def __init__(self, run: Run, kind: str, stack: contextlib.ExitStack) -> None:
-        self._run, self._kind, self._stack = run, kind, stack
+    def __init__(self, run: Run, kind: str, log: EventLog, stack: contextlib.ExitStack) -> None:
+        self._run, self._kind, self._log, self._stack = run, kind, log, stack
 
     @functools.cached_property
     def _evaluate(self) -> Callable[[Sequence[Architecture]], Iterator[Score]]:
-        from fedsup_deploy.pipeline import evaluation, federation
+        from fedsup_deploy.pipeline import evaluation
+        from fedsup_deploy.runs.federation import load_supernet, open_run_federation
 
         run = self._run
         places.check_writable(run.path / EVALUATIONS)
         if run.data.fingerprint != run.data_fingerprint:
             memory = run.path / EVALUATIONS / IMAGES
             raise DataError(f"{run.config.data.dataset}: the images changed meanwhile; start again without {memory}")
-        if self._kind == CLIENTS and not run.data.clients_with_held_out:
-            raise _nothing_held_out(run)
         find = {MEASURED: evaluation.measure, CLIENTS: evaluation.ask_clients}[self._kind]
-        return functools.partial(find, run, self._stack.enter_context(federation.open_run_engine(run)))
+        federation = self._stack.enter_context(open_run_federation(run, self._log))
+        if self._kind == CLIENTS and not federation.judges:
+            raise _nothing_held_out(run)
+        return functools.partial(find, federation, load_supernet(run))
 
     def __call__(self, architectures: Sequence[Architecture]) -> Generator[tuple[Architecture, Score], None, None]:
         # In the order of their genes those that begin alike stand beside each other, which is faster.

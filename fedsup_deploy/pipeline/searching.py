@@ -19,9 +19,9 @@ from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.pipeline.accuracy_file import StoredPredictor, load_predictor
-from fedsup_deploy.pipeline.runs import ACCURACY, EVALUATIONS, Run, newest_run, open_run
-from fedsup_deploy.pipeline.scoring import CLIENTS, open_scorer
+from fedsup_deploy.pipeline.scoring import CLIENTS, check_has_images, open_scorer
 from fedsup_deploy.registry import nearest
+from fedsup_deploy.runs.run import ACCURACY, EVALUATIONS, Run, newest_run, open_run
 from fedsup_deploy.searchers.methods.choice import AUTO, open_search
 from fedsup_deploy.searchers.objective import effective_limits
 from fedsup_deploy.searchers.pool import make_pool
@@ -39,7 +39,7 @@ from fedsup_deploy.space.plan import IntArray
 RESULT = "search.json"
 PREDICTED = "predicted"
 #: Where the accuracies of a search can come from. `predicted` is measured where the run holds a score; `auto` is that
-#: where the run has a predictor, else measured.
+#: where the run has a predictor, else measured, or by the clients where the server has no images.
 ACCURACIES: Final = (AUTO, MEASURED, CLIENTS, PREDICTED)
 
 
@@ -153,8 +153,10 @@ def accuracy_source(run: Run, accuracy: str) -> tuple[str, StoredPredictor | Non
     """
     path = run.path / ACCURACY
     if accuracy == AUTO:
-        accuracy = PREDICTED if path.exists() else MEASURED
+        own = MEASURED if run.config.data.server_images else CLIENTS
+        accuracy = PREDICTED if path.exists() else own
     if accuracy != PREDICTED:
+        check_has_images(run, accuracy)
         return accuracy, None
     if not path.exists():
         raise ArtifactError(f"no accuracy predictor in {run.path}; make it: fedsup-deploy fit-accuracy {run.path}")
@@ -172,7 +174,7 @@ def open_evaluation(run: Run, kind: str, log: EventLog) -> Iterator[Evaluate]:
 
     Side effects: Starts processes for what was not evaluated before; they end with the context.
     """
-    with open_scorer(run, kind) as score_all:
+    with open_scorer(run, kind, log) as score_all:
 
         def evaluate(genes_KG: IntArray, num_known: int) -> Scores:
             architectures = [run.space.decode(genes) for genes in genes_KG]

@@ -9,23 +9,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fedsup_deploy import files, places, registry
-from fedsup_deploy.artifact import weights
 from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.config.schema import EFedSupConfig, TrainConfig
-from fedsup_deploy.data.federated import FederatedData
+from fedsup_deploy.data.augment import Augmentation
+from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, Listener, read_events
-from fedsup_deploy.federated import statistics
-from fedsup_deploy.federated.assignment import Tier
-from fedsup_deploy.federated.batches import check_can_be_normalized
-from fedsup_deploy.federated.rounds import RoundParams, RoundResult, run_rounds
-from fedsup_deploy.federated.strategy import Strategy
-from fedsup_deploy.federated.tasks import Engine
-from fedsup_deploy.pipeline import runs
-from fedsup_deploy.pipeline.federation import open_engine, save_supernet
+from fedsup_deploy.federation.batches import check_can_be_normalized
+from fedsup_deploy.federation.client import ClientId
+from fedsup_deploy.federation.jobs.train import LocalTraining
+from fedsup_deploy.federation.messages import Engine
+from fedsup_deploy.federation.networks import standalone
+from fedsup_deploy.federation.server import recalibration
+from fedsup_deploy.federation.server.assignment import Tier
+from fedsup_deploy.federation.server.cohort import OnAbsence
+from fedsup_deploy.federation.server.federation import Federation, pixel_preprocessing
+from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, run_rounds
+from fedsup_deploy.federation.server.strategy import ServerState, Strategy
+from fedsup_deploy.federation.simulation import CLIENTS, VALIDATION, FederatedData
+from fedsup_deploy.runs import run as runs
+from fedsup_deploy.runs.federation import (
+    federation_of,
+    open_engines,
+    read_checkpoint,
+    save_supernet,
+    terms_of,
+)
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import Supernet, initial_weights
@@ -72,7 +82,7 @@ def train(
 def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[str], *, resume: bool) -> None:
     """Train what is left to train of a run in a folder that is held."""
     space = runs.load_space(config)
-    data = runs.load_data(config, space)
+    data = runs.load_data(config)
     space = space.with_data(data.train.images_NHWC.shape[-1], len(data.train.classes))
     layout = Layout(space, config.supernet.normalization)
     settings = {
@@ -80,27 +90,45 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
         "calibration.batch_size": config.calibration.batch_size,
         "calibration.samples_per_client": config.calibration.samples_per_client,
     }
-    check_can_be_normalized(layout, data, settings)
+    check_can_be_normalized(layout, data.populations()[CLIENTS].infos(), settings)
     strategy = make_strategy(config, space)
-    supernet, first_round = _start(folder, config, layout, resume=resume)
+    state, first_round = _start(folder, config, layout, strategy, resume=resume)
     if (folder / runs.SUPERNET).exists():
         return
-    log.drop_after(first_round)
-    if first_round == 0:
-        _describe(folder, config, space, command)
-    log.emit(
-        "train_started",
-        round=first_round,
-        rounds=config.training.rounds,
-        num_clients=data.num_clients,
-        num_images=len(data.train),
-        num_architectures=space.num_architectures,
-    )
-    with open_engine(config, layout, data) as engine:
-        supernet = _train_rounds(_Session(folder, config, strategy, engine, data, log), supernet, first_round)
+    absences: list[tuple[str, ClientId, str]] = []
+    with open_engines(config, data) as engines:
+        facts = runs.read_image_facts(folder) if first_round > 0 else None
+        if facts is None:
+            facts = _image_facts(config, data, space, engines[CLIENTS], lambda *absence: absences.append(absence))
+        # Until now nothing was written: the images may have been refused.
+        log.drop_after(first_round)
+        if first_round == 0:
+            _describe(folder, config, space, command)
+        runs.write_image_facts(folder, facts)
+        log.emit(
+            "train_started",
+            round=first_round,
+            rounds=config.training.rounds,
+            num_clients=data.num_clients,
+            num_images=len(data.train),
+            num_architectures=space.num_architectures,
+        )
+        federation = federation_of(config, engines, Preprocessing.from_dict(facts.preprocessing), log)
+        for absence in absences:
+            federation.on_absence(*absence)
+        state = _train_rounds(_Session(folder, config, strategy, federation, log), state, first_round)
     # Before there is a supernet, for then others begin to write there.
     shutil.rmtree(folder / runs.STATISTICS, ignore_errors=True)
-    save_supernet(folder / runs.SUPERNET, "supernet", supernet)
+    save_supernet(folder / runs.SUPERNET, "supernet", state.supernet)
+
+
+def _image_facts(
+    config: TrainConfig, data: FederatedData, space: SearchSpace, clients: Engine, on_absence: OnAbsence
+) -> runs.ImageFacts:
+    """Find out from the clients what is to be known of the images."""
+    found = pixel_preprocessing(clients, terms_of(config), max(space.resolutions), on_absence)
+    shape = (found.native_size, found.native_size, len(found.mean))
+    return runs.ImageFacts(classes=data.train.classes, shape=shape, preprocessing=found.to_dict())
 
 
 def summary(folder: Path) -> dict[str, Any]:
@@ -125,8 +153,7 @@ def make_strategy(config: TrainConfig, space: SearchSpace) -> Strategy:
     name = options.pop("name")
     if isinstance(config.strategy, EFedSupConfig):
         options["tiers"] = [Tier(tier.architecture, tier.params) for tier in config.strategy.tiers]
-    numbers = (config.partition.num_clients, config.training.rounds)
-    strategy: Strategy = registry.resolve("strategy", name)(space, *numbers, **options)
+    strategy: Strategy = registry.resolve("strategy", name)(space=space, rounds=config.training.rounds, **options)
     return strategy
 
 
@@ -137,39 +164,52 @@ class _Session:
     folder: Path
     config: TrainConfig
     strategy: Strategy
-    engine: Engine
-    data: FederatedData
+    federation: Federation
     log: EventLog
 
 
-def _train_rounds(session: _Session, supernet: Supernet, first_round: int) -> Supernet:
-    training = session.config.training
-    params = RoundParams(
-        training.rounds,
-        training.clients_per_round,
-        training.learning_rate,
-        training.warmup_rounds,
-        training.final_learning_rate,
+def round_params(config: TrainConfig, preprocessing: Preprocessing) -> RoundParams:
+    """Return how the config's rounds run."""
+    training, augmentation = config.training, config.data.augmentation
+    return RoundParams(
+        rounds=training.rounds,
+        clients_per_round=training.clients_per_round,
+        learning_rate=training.learning_rate,
+        warmup_rounds=training.warmup_rounds,
+        final_learning_rate=training.final_learning_rate,
+        training=LocalTraining(
+            epochs=training.local_epochs,
+            batch_size=training.batch_size,
+            momentum=training.momentum,
+            weight_decay=training.weight_decay,
+            clip_value=training.clip_value,
+            has_logit_adjustment=training.logit_adjustment,
+        ),
+        augmentation=Augmentation(augmentation.crop_padding, augmentation.flip, preprocessing.black),
     )
-    seed = session.config.seed
+
+
+def _train_rounds(session: _Session, state: ServerState, first_round: int) -> ServerState:
+    training, federation = session.config.training, session.federation
+    params = round_params(session.config, federation.preprocessing)
     saved = done = first_round
     try:
-        for result in run_rounds(supernet, session.strategy, session.engine, params, seed, first_round):
+        for result in run_rounds(federation, state, session.strategy, params, first_round):
             session.log.emit("round", **_round_fields(result))
             finished = result.round_index + 1
             if finished % training.evaluate_every == 0 or finished == training.rounds:
-                scores = _evaluate_corners(result.supernet, session.engine, session.data)
+                scores = _evaluate_corners(result.state.supernet, federation)
                 session.log.emit("evaluation", round=result.round_index, **scores)
             # Only now: a round counts as done when all of its events are in the log.
-            supernet, done = result.supernet, finished
+            state, done = result.state, finished
             if done % training.checkpoint_every == 0:
-                _save_checkpoint(session.folder, session.config, supernet, done)
+                _save_checkpoint(session.folder, session.config, state, done)
                 saved = done
     except KeyboardInterrupt:
         if done > saved:
-            _save_checkpoint(session.folder, session.config, supernet, done)
+            _save_checkpoint(session.folder, session.config, state, done)
         raise
-    return supernet
+    return state
 
 
 def _round_fields(result: RoundResult) -> dict[str, Any]:
@@ -178,8 +218,7 @@ def _round_fields(result: RoundResult) -> dict[str, Any]:
         "loss": result.loss,
         "learning_rate": result.learning_rate,
         "clients": list(result.sampled),
-        "failed": {str(client): reason for client, reason in result.failed.items()},
-        "rejected": {str(client): reason for client, reason in result.rejected.items()},
+        "absent": {str(client): reason for client, reason in result.absent.items()},
         "bytes_down": result.bytes_down,
         "bytes_up": result.bytes_up,
         "client_macs": result.client_macs,
@@ -187,20 +226,21 @@ def _round_fields(result: RoundResult) -> dict[str, Any]:
     }
 
 
-def _evaluate_corners(supernet: Supernet, engine: Engine, data: FederatedData) -> dict[str, float]:
-    """Return the validation accuracy of the corners of the space after one-shot recalibration."""
+def _evaluate_corners(supernet: Supernet, federation: Federation) -> dict[str, float]:
+    """Return the accuracy of the corners of the space after one-shot recalibration, for the record."""
     started, fields = time.perf_counter(), {}
     for name in ("largest", "smallest"):
-        subnet = supernet.extract(supernet.layout.space.resolve(name))
-        pooled = statistics.collect(engine, subnet.plan, subnet.weights, range(data.num_clients), "one-shot")
-        fields[f"accuracy_{name}"] = statistics.evaluate(
-            engine, subnet.plan, subnet.weights, pooled, "validation", len(data.validation)
-        )
+        network = standalone(supernet.extract(supernet.layout.space.resolve(name)))
+        pooled = recalibration.collect(federation, network, "one-shot")
+        accuracy = recalibration.evaluate(federation, network, pooled, federation.split(VALIDATION))
+        fields[f"accuracy_{name}"] = accuracy.share
     return {**fields, "seconds": time.perf_counter() - started}
 
 
-def _start(folder: Path, config: TrainConfig, layout: Layout, *, resume: bool) -> tuple[Supernet, int]:
-    """Return the weights to start from and the number of rounds already done."""
+def _start(
+    folder: Path, config: TrainConfig, layout: Layout, strategy: Strategy, *, resume: bool
+) -> tuple[ServerState, int]:
+    """Return the state to start from and the number of rounds already done."""
     checkpoint = folder / runs.CHECKPOINT
     # Of a run that was stopped before its first checkpoint nothing is left to lose, and its settings may have been why.
     if not resume and (checkpoint.exists() or (folder / runs.SUPERNET).exists()):
@@ -208,11 +248,11 @@ def _start(folder: Path, config: TrainConfig, layout: Layout, *, resume: bool) -
     if resume and (folder / runs.CONFIG).exists():
         _check_same(validate(load_yaml(folder / runs.CONFIG), TrainConfig), config, folder)
     if not checkpoint.exists():
-        return Supernet(layout, initial_weights(layout, config.seed)), 0
-    arrays, document = weights.read_arrays(checkpoint, "checkpoint")
+        return ServerState(Supernet(layout, initial_weights(layout, config.seed)), strategy.initial(layout)), 0
+    state, document = read_checkpoint(checkpoint, layout)
     if document["config_hash"] != _config_hash(config):
         raise ArtifactError(f"{checkpoint}: belongs to another config; choose another --out")
-    return Supernet(layout, {name: torch.from_numpy(array) for name, array in arrays.items()}), document["rounds"]
+    return state, int(str(document["rounds"]))
 
 
 def _check_same(before: TrainConfig, now: TrainConfig, folder: Path) -> None:
@@ -244,9 +284,9 @@ def _config_hash(config: TrainConfig) -> str:
     return files.sha256_of(_what_matters(config))
 
 
-def _save_checkpoint(folder: Path, config: TrainConfig, supernet: Supernet, rounds: int) -> None:
+def _save_checkpoint(folder: Path, config: TrainConfig, state: ServerState, rounds: int) -> None:
     path = folder / runs.CHECKPOINT
-    save_supernet(path, "checkpoint", supernet, rounds=rounds, config_hash=_config_hash(config))
+    save_supernet(path, "checkpoint", state.supernet, state.kept, rounds=rounds, config_hash=_config_hash(config))
 
 
 def _describe(folder: Path, config: TrainConfig, space: SearchSpace, command: Sequence[str]) -> None:

@@ -8,9 +8,10 @@ import pytest
 from fedsup_deploy import registry, resources
 from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig, load_train_config
-from fedsup_deploy.pipeline.runs import load_space
+from fedsup_deploy.federation.client import ClientInfo
+from fedsup_deploy.federation.simulation import tiers_by_index
 from fedsup_deploy.pipeline.training import make_strategy
-from fedsup_deploy.rng import generator
+from fedsup_deploy.runs.run import load_space
 
 CONFIGS = resources.shipped_names("configs")
 
@@ -46,11 +47,11 @@ def test_its_space_and_its_strategy_can_be_made(name):
     config = load_train_config(name)
     space = load_space(config)
     strategy = make_strategy(config, space)
-    clients = sorted(
-        generator(0).choice(config.partition.num_clients, config.training.clients_per_round, replace=False)
-    )
-    plan = strategy.plan(0, [int(client) for client in clients], config.seed)
-    assert sorted(plan) == clients
+    num_tiers = len(config.strategy.tiers) if config.strategy.name == "e-fedsup" else 1
+    tiers = tiers_by_index(config.partition.num_clients, num_tiers)
+    cohort = [ClientInfo(client, 10, tier=tier) for client, tier in enumerate(tiers)]
+    plan = strategy.plan(config.training.rounds - 1, cohort, config.seed)
+    assert sorted(plan) == list(range(config.partition.num_clients))
     for assignment in plan.values():
         assert (
             assignment.architecture is None

@@ -9,14 +9,14 @@ import torch
 
 from fedsup_deploy import registry, resources, rng
 from fedsup_deploy.config.load import load_yaml, validate
-from fedsup_deploy.recalibrate.fold import fold
-from fedsup_deploy.recalibrate.pooled import ChannelSums, PooledStatistics
 from fedsup_deploy.space import cost, sampling
 from fedsup_deploy.space.plan import BlockInput, Layer
 from fedsup_deploy.space.search_space import SearchSpace
+from fedsup_deploy.supernet.fold import fold
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import Supernet
 from fedsup_deploy.supernet.normalization import BY_BATCH, SumCollector
+from fedsup_deploy.supernet.statistics import ChannelSums, PooledStatistics
 
 FAMILIES = registry.names("family")
 SPACES = resources.shipped_names("configs/spaces")

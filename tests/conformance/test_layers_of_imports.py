@@ -22,9 +22,9 @@ LAYERS = (
     ("errors", "rng", "registry", "locks", "places", "files", "events", "resources", "libraries", "version"),
     ("config.reader", "config.document", "config.problems", "config.load"),
     ("space", "config", "data", *PROFILE, *BUNDLE),
-    ("supernet", "recalibrate"),
-    ("federated", "searchers", "device", "export", "artifact"),
-    ("engines", "report"),
+    ("supernet",),
+    ("federation", "searchers", "device", "export", "artifact"),
+    ("engines", "report", "runs"),
     ("pipeline",),
     ("api",),
     ("cli", ""),
@@ -34,6 +34,7 @@ SIBLINGS = LAYERS[4]
 #: What can be used where torch is not installed, or before it is needed.
 TORCH_FREE = (
     *("space", "config", "data", "searchers", "device.profile", "device.predictor"),
+    *("federation.client", "federation.simulation", "runs.run", "runs.images"),
     *BUNDLE,
 )
 

@@ -72,6 +72,7 @@ def test_a_run_says_what_was_done(workshop):
         "checkpoint",
         "command.json",
         "config.resolved.yaml",
+        "data.json",
         "events.jsonl",
         "space.yaml",
         "supernet.safetensors",

@@ -18,12 +18,12 @@ from fedsup_deploy import files
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.events import read_events
-from fedsup_deploy.pipeline.runs import EVENTS, SUPERNET
 from fedsup_deploy.pipeline.training import train
+from fedsup_deploy.runs.run import EVENTS, SUPERNET
 
 HERE = Path(__file__).parent
 KEPT = {
-    "round": ("round", "clients", "learning_rate", "bytes_down", "bytes_up", "failed", "rejected", "loss"),
+    "round": ("round", "clients", "learning_rate", "bytes_down", "bytes_up", "absent", "loss"),
     "evaluation": ("round", "accuracy_largest", "accuracy_smallest"),
 }
 

@@ -26,7 +26,7 @@ def test_the_same_clients_train_the_same_subnets_at_the_same_rate(runs):
     assert today == recorded
 
 
-EXACT = {"event", "round", "clients", "learning_rate", "bytes_down", "bytes_up", "failed", "rejected"}
+EXACT = {"event", "round", "clients", "learning_rate", "bytes_down", "bytes_up", "absent"}
 
 
 def test_the_losses_are_the_recorded_ones(runs):

@@ -11,8 +11,8 @@ from fedsup_deploy.config.schema import TrainConfig, load_train_config
 from fedsup_deploy.data.dataset import load_dataset
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.pipeline.evaluation import evaluate
-from fedsup_deploy.pipeline.runs import CONFIG, load_data, load_space
 from fedsup_deploy.pipeline.training import train
+from fedsup_deploy.runs.run import CONFIG, load_data
 
 ORDERED = """
 schema: 1
@@ -93,7 +93,7 @@ def test_a_last_batch_of_one_image_is_no_obstacle(
     small_clients: Callable[..., TrainConfig], tmp_path: Path, schedule: str
 ) -> None:
     config = small_clients(f"calibration.schedule={schedule}")
-    sizes = [len(indices) for indices in load_data(config, load_space(config)).clients]
+    sizes = [len(indices) for indices in load_data(config).clients]
     assert any(size % 16 == 1 for size in sizes), "else this test says nothing"
     assert train(config, tmp_path / "run")["rounds"] == 1
     assert 0 < evaluate(tmp_path / "run", "smallest")["accuracy"] < 1

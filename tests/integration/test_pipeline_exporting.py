@@ -28,10 +28,10 @@ from fedsup_deploy.pipeline.exporting import ExportRequest, export
 from fedsup_deploy.pipeline.inspection import inspect
 from fedsup_deploy.pipeline.measuring import measure
 from fedsup_deploy.pipeline.recalibration import extract, recalibrate
-from fedsup_deploy.pipeline.runs import COMMAND, CONFIG, EVENTS, SUPERNET, open_run
 from fedsup_deploy.pipeline.searching import SearchRequest, search
 from fedsup_deploy.pipeline.training import train
 from fedsup_deploy.pipeline.verification import verify
+from fedsup_deploy.runs.run import COMMAND, CONFIG, EVENTS, SUPERNET, open_run
 
 SETTINGS = """
 schema: 1
@@ -186,11 +186,12 @@ def test_an_architecture_file_is_as_good_as_its_name(run, tmp_path):
 
 def test_vectors_hold_nobodys_image(run, tmp_path):
     [made] = export(named(run, "smallest", tmp_path / "out"))["bundles"]
-    data = open_run(run).data
+    opened = open_run(run)
+    data = opened.data
     with np.load(Path(made["folder"]) / "vectors.npz") as vectors:
         inputs = vectors["inputs"]
     held = np.concatenate([part.images_NHWC for part in (data.train, data.validation, data.test)])
-    known = {image.tobytes() for image in data.preprocessing.for_size(inputs.shape[-1]).apply(held)}
+    known = {image.tobytes() for image in opened.preprocessing.for_size(inputs.shape[-1]).apply(held)}
     assert len(inputs) == 32
     assert not {image.tobytes() for image in inputs} & known
 

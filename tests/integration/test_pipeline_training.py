@@ -10,8 +10,8 @@ from fedsup_deploy import registry
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.errors import ArtifactError, ConfigError, FederationError
 from fedsup_deploy.events import read_events
-from fedsup_deploy.pipeline.runs import CHECKPOINT, EVENTS, SUPERNET, newest_run, open_run
 from fedsup_deploy.pipeline.training import train
+from fedsup_deploy.runs.run import CHECKPOINT, EVENTS, SUPERNET, newest_run, open_run
 
 CONFIG = """
 schema: 1
@@ -160,10 +160,32 @@ def test_the_summary_adds_up_the_log(train_in, tmp_path):
     assert all(len(event["clients"]) == 3 for event in rounds)
 
 
+@pytest.mark.parametrize("number", range(NUM_EVENTS))
+def test_what_a_strategy_keeps_between_rounds_is_part_of_a_checkpoint(number, train_in, with_momentum, tmp_path):
+    """The server's velocity is not at rest when the run goes on."""
+    with pytest.raises(KeyboardInterrupt):
+        train_in(tmp_path / "run", *WITH_MOMENTUM, listeners=(CtrlC(number),))
+    train_in(tmp_path / "run", *WITH_MOMENTUM, resume=True)
+    assert (tmp_path / "run" / SUPERNET).read_bytes() == (with_momentum / SUPERNET).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def with_momentum(train_in: TrainIn, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("momentum")
+    train_in(folder / "run", *WITH_MOMENTUM)
+    train_in(folder / "without", *WITH_MOMENTUM, "strategy.momentum=0")
+    assert (folder / "run" / SUPERNET).read_bytes() != (folder / "without" / SUPERNET).read_bytes()
+    return folder / "run"
+
+
+WITH_MOMENTUM = ("strategy={name: fedavgm, architecture: smallest}",)
+
+
 @pytest.mark.parametrize("strategy", registry.names("strategy"))
 def test_every_strategy_makes_another_supernet_of_the_same_shape(strategy, train_in, whole, tmp_path):
     options = {
         "fedavg": "{name: fedavg}",
+        "fedavgm": "{name: fedavgm, architecture: smallest}",
         "fedsup": "{name: fedsup, num_subnets: 2}",
         "e-fedsup": "{name: e-fedsup, tiers: [{random: true}]}",
     }
@@ -188,7 +210,7 @@ def test_a_static_subnet_travels_alone(train_in, tmp_path):
 
 
 def test_training_that_diverges_says_so(train_in, tmp_path):
-    with pytest.raises(FederationError, match=r"round 0: none of 3 clients returned a usable update .*learning_rate"):
+    with pytest.raises(FederationError, match=r"training in round 0: 0 of 3 clients answered, 2 must .*learning_rate"):
         train_in(tmp_path / "run", "training.learning_rate=1e30", "training.clip_value=null")
 
 

@@ -19,9 +19,9 @@ from fedsup_deploy.pipeline.evaluation import evaluate
 from fedsup_deploy.pipeline.exporting import ExportRequest, export
 from fedsup_deploy.pipeline.inspection import inspect
 from fedsup_deploy.pipeline.refining import DEFAULT_QUANTUM, MOST_OVER, NUM_SOURCES, channel_quantum, sources_near
-from fedsup_deploy.pipeline.runs import open_run
 from fedsup_deploy.pipeline.searching import SearchRequest, search, target_for
 from fedsup_deploy.pipeline.training import train
+from fedsup_deploy.runs.run import open_run
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.cost import OP_KINDS

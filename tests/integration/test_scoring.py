@@ -14,23 +14,25 @@ import numpy as np
 import pytest
 import torch
 
+from fedsup_deploy import rng
 from fedsup_deploy.config.load import dump
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.data.dataset import load_dataset
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError
-from fedsup_deploy.federated import batches
+from fedsup_deploy.events import EventLog
+from fedsup_deploy.federation import batches
 from fedsup_deploy.pipeline import evaluation
 from fedsup_deploy.pipeline.evaluation import evaluate
-from fedsup_deploy.pipeline.federation import load_supernet
-from fedsup_deploy.pipeline.runs import CONFIG, EVALUATIONS, SUPERNET, Run, open_run
 from fedsup_deploy.pipeline.scoring import client_scores, measured_scores, open_cache, open_scorer
 from fedsup_deploy.pipeline.training import train
-from fedsup_deploy.recalibrate.fold import affines
-from fedsup_deploy.recalibrate.pooled import ChannelSums, PooledStatistics
+from fedsup_deploy.runs.federation import load_supernet
+from fedsup_deploy.runs.run import CONFIG, EVALUATIONS, SUPERNET, Run, open_run
 from fedsup_deploy.searchers.scoring.score import Score
 from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.supernet.fold import affines
 from fedsup_deploy.supernet.normalization import BY_BATCH, FixedAffine, SumCollector
+from fedsup_deploy.supernet.statistics import ChannelSums, PooledStatistics
 
 NUM_CLIENTS = 24
 YAML = f"""
@@ -98,14 +100,16 @@ def test_clients_scores_are_those_of_all_images_in_one_place(run: Run) -> None:
     subnet = load_supernet(run).extract(architecture)
     collector = SumCollector(frozenset(layer.name for layer in subnet.plan.norm_layers()), BY_BATCH["batch"])
     for client in range(data.num_clients):
-        x_NCHW = torch.from_numpy(data.preprocessing.apply(data.calibration_images(client, 24, seed=0).images_NHWC))
+        own = data.train.take(data.clients[client])
+        drawn = rng.generator(0, "calibration", client).permutation(len(own))[:24]
+        x_NCHW = torch.from_numpy(run.preprocessing.apply(own.take(drawn).images_NHWC))
         for indices_B in batches.split(torch.arange(len(x_NCHW)), 10):
             subnet(x_NCHW[indices_B], collector)
     pooled = PooledStatistics(
         {name: ChannelSums(n, t.numpy(), s.numpy()) for name, (n, t, s) in collector.sums.items()}
     )
     together = np.concatenate(data.held_out)
-    x_NCHW = torch.from_numpy(data.preprocessing.apply(data.train.images_NHWC[together]))
+    x_NCHW = torch.from_numpy(run.preprocessing.apply(data.train.images_NHWC[together]))
     answers_N = subnet(x_NCHW, FixedAffine(affines(subnet.weights, "batch", pooled))).argmax(dim=1).numpy()
     is_correct_N = answers_N == data.train.labels_N[together]
     cuts = np.cumsum([len(indices) for indices in data.held_out])[:-1]
@@ -128,9 +132,9 @@ def test_no_image_of_the_server_takes_part_when_clients_are_asked(run: Run) -> N
 
 def test_what_clients_hold_out_has_no_part_in_the_preprocessing(run: Run) -> None:
     data = run.data
-    size = data.preprocessing.size
+    size = run.preprocessing.size
     kept = Preprocessing.fit(data.train.take(np.concatenate(data.clients)), size).for_size(size)
-    assert data.preprocessing == kept != Preprocessing.fit(data.train, size).for_size(size)
+    assert run.preprocessing == kept != Preprocessing.fit(data.train, size).for_size(size)
     assert len(np.concatenate([*data.clients, *data.held_out])) == len(data.train)
 
 
@@ -138,7 +142,7 @@ def test_evaluate_looks_at_what_clients_hold_out(run: Run) -> None:
     (score,) = scores_of(client_scores, run, [run.space.smallest])
     clients = evaluate(run.path, "smallest", per_client=True)["clients"]
     assert clients["images"] == "held out"
-    assert clients["num_clients"] == len(run.data.clients_with_held_out)
+    assert clients["num_clients"] == sum(len(indices) > 0 for indices in run.data.held_out)
     assert Score(clients["accuracy_mean"], clients["worst_decile"]) == score
 
 
@@ -183,10 +187,10 @@ def test_number_of_workers_does_not_matter(run: Run) -> None:
 def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on, a new score is a failure."""
 
-    def refuse(_run: Run) -> None:
+    def refuse(_run: Run, _log: EventLog) -> None:
         pytest.fail("an engine was opened")
 
-    monkeypatch.setattr("fedsup_deploy.pipeline.federation.open_run_engine", refuse)
+    monkeypatch.setattr("fedsup_deploy.runs.federation.open_run_federation", refuse)
 
 
 @pytest.mark.parametrize("kind", FINDS)
@@ -240,7 +244,7 @@ def test_killed_and_asked_again_it_finds_the_same(run: Run, kind: str) -> None:
     program = f"""
 import os, signal, sys
 from pathlib import Path
-from fedsup_deploy.pipeline.runs import open_run
+from fedsup_deploy.runs.run import open_run
 from fedsup_deploy.pipeline.scoring import open_cache, {FINDS[kind].__name__}
 run = open_run(Path(sys.argv[1]))
 names = sys.argv[2:]
@@ -267,7 +271,7 @@ def test_where_all_is_known_neither_torch_nor_an_image_is_loaded(run: Run) -> No
     program = """
 import sys
 from pathlib import Path
-from fedsup_deploy.pipeline.runs import open_run
+from fedsup_deploy.runs.run import open_run
 from fedsup_deploy.pipeline.scoring import measured_scores
 run = open_run(Path(sys.argv[1]))
 (score,) = measured_scores(run, [run.space.largest], lambda index, score: None)
@@ -291,7 +295,7 @@ def test_a_score_of_something_else_is_not_taken_for_it(run: Run, change: str, mo
         calibration = run.config.calibration.model_copy(update={"samples_per_client": 8})
         other = dataclasses.replace(run, config=run.config.model_copy(update={"calibration": calibration}))
     else:
-        monkeypatch.setattr("fedsup_deploy.pipeline.runs.CALIBRATION_DRAW", "the first")
+        monkeypatch.setattr("fedsup_deploy.runs.run.CALIBRATION_DRAW", "the first")
     assert len(open_cache(other, "measured")) == 0
 
 

@@ -21,10 +21,10 @@ from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FedsupEr
 from fedsup_deploy.pipeline.accuracy_file import load_predictor
 from fedsup_deploy.pipeline.evaluation import evaluate
 from fedsup_deploy.pipeline.predicting import fit_accuracy
-from fedsup_deploy.pipeline.runs import ACCURACY, EVALUATIONS, SUPERNET, open_run
 from fedsup_deploy.pipeline.scoring import client_scores
 from fedsup_deploy.pipeline.searching import SearchRequest, search
 from fedsup_deploy.pipeline.training import train
+from fedsup_deploy.runs.run import ACCURACY, EVALUATIONS, SUPERNET, open_run
 from fedsup_deploy.searchers.result import load_result
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.cost import costs

@@ -10,29 +10,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsup_deploy import rng
-from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.data.dataset import load_dataset
-from fedsup_deploy.data.federated import FederatedData
 from fedsup_deploy.data.partition import partition
 from fedsup_deploy.data.preprocess import Preprocessing
-from fedsup_deploy.federated import statistics
-from fedsup_deploy.federated.client import LocalTraining
-from fedsup_deploy.federated.site import InProcess, Site
-from fedsup_deploy.federated.tasks import StatisticsTask
-from fedsup_deploy.recalibrate.fold import fold
-from fedsup_deploy.recalibrate.pooled import ChannelSums, FloatArray, PooledStatistics, pool
+from fedsup_deploy.engines.inprocess import InProcess
+from fedsup_deploy.federation.jobs.statistics import Calibration, TakeStatistics
+from fedsup_deploy.federation.networks import standalone
+from fedsup_deploy.federation.server import recalibration
+from fedsup_deploy.federation.server.cohort import Terms
+from fedsup_deploy.federation.server.federation import Federation
+from fedsup_deploy.federation.simulation import CLIENTS, FederatedData
+from fedsup_deploy.space.plan import Layer, NetworkPlan
 from fedsup_deploy.space.search_space import SearchSpace
+from fedsup_deploy.supernet.fold import fold
 from fedsup_deploy.supernet.forward import forward
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import Subnet, Supernet, initial_weights
 from fedsup_deploy.supernet.normalization import BY_BATCH, SumCollector
+from fedsup_deploy.supernet.statistics import ChannelSums, FloatArray, PooledStatistics, StatisticsSum
 
 NUM_IMAGES, NUM_CLIENTS = 300, 12
 TOLERANCE = 1e-5
-#: Nobody trains here.
-TRAINING = LocalTraining(
-    epochs=1, batch_size=8, momentum=0.0, weight_decay=0.0, clip_value=None, has_logit_adjustment=False
-)
 PARTITIONS = {"iid": {}, "shards": {"shards_per_client": 2}, "dirichlet": {"beta": 0.1}}
 SPACES = {
     "mobilenet": {
@@ -61,6 +59,19 @@ def sums_of(values_NC: FloatArray) -> ChannelSums:
     return ChannelSums(len(values_NC), values_NC.sum(axis=0), np.square(values_NC).sum(axis=0))
 
 
+def one_layer(channels: int) -> NetworkPlan:
+    """Return a network of one layer whose maps are of one pixel, so that an image has one value per channel."""
+    return NetworkPlan(Layer("l", "conv", 1, channels, in_size=1, has_norm=True), (), ())
+
+
+def sum_of(parts: list[FloatArray]) -> StatisticsSum:
+    """Return the sum of clients that see these values."""
+    total = StatisticsSum(one_layer(parts[0].shape[1]), frozenset({"l"}))
+    for values_NC in parts:
+        assert total.add(PooledStatistics({"l": sums_of(values_NC)}), len(values_NC)) is None
+    return total
+
+
 @settings(max_examples=50)
 @given(seed=st.integers(0, 2**32), cuts=st.lists(st.integers(1, 199), max_size=12), scale=st.floats(1e-2, 1e3))
 def test_pooled_moments_are_those_of_the_concatenation_however_it_is_cut(
@@ -69,7 +80,7 @@ def test_pooled_moments_are_those_of_the_concatenation_however_it_is_cut(
     generator = rng.generator(seed)
     values_NC = generator.normal(generator.normal(0, 3, 5), scale, (200, 5)).astype(np.float32).astype(np.float64)
     parts = [part for part in np.split(values_NC, sorted(cuts)) if len(part)]
-    pooled = pool(PooledStatistics({"l": sums_of(part)}) for part in parts).layers["l"]
+    pooled = sum_of(parts).result().layers["l"]
     mean_C, variance_C = pooled.mean_and_variance()
     centre_C = generator.normal(0, scale, 5)
     assert pooled.count == 200
@@ -79,14 +90,50 @@ def test_pooled_moments_are_those_of_the_concatenation_however_it_is_cut(
     np.testing.assert_allclose(pooled.rms_around(centre_C), expected, rtol=1e-8)
 
 
-@settings(max_examples=25)
-@given(seed=st.integers(0, 2**32), order=st.permutations(range(6)))
-def test_order_of_clients_changes_no_more_than_rounding(seed: int, order: list[int]) -> None:
+@settings(max_examples=60)
+@given(data=st.data(), seed=st.integers(0, 2**32), scales=st.lists(st.floats(-18, 5), min_size=1, max_size=8))
+def test_neither_the_order_of_clients_nor_a_relay_changes_a_bit(
+    data: st.DataObject, seed: int, scales: list[float]
+) -> None:
+    """Though clients' values differ by any power of ten, so that sums of floats would depend on it.
+
+    Some are first added up elsewhere, in any order, and a relay may have relays of its own.
+    """
     generator = rng.generator(seed)
-    parts = [PooledStatistics({"l": sums_of(generator.normal(1, 2, (7, 3)))}) for _ in range(6)]
-    first, second = pool(parts).layers["l"], pool([parts[index] for index in order]).layers["l"]
-    np.testing.assert_allclose(first.total_C, second.total_C, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(first.squares_C, second.squares_C, rtol=1e-12)
+    parts = [generator.normal(1, 2, (7, 3)) * 10.0**scale for scale in scales]
+    expected = sum_of(parts).result().layers["l"]
+    assert expected.count == 7 * len(parts)
+    for _ in range(3):
+        order = data.draw(st.permutations(parts))
+        cuts = sorted(data.draw(st.tuples(*[st.integers(0, len(parts))] * 2)))
+        total, relay, below = (
+            sum_of(some) if some else StatisticsSum(one_layer(3), frozenset({"l"}))
+            for some in (order[: cuts[0]], order[cuts[0] : cuts[1]], order[cuts[1] :])
+        )
+        relay.merge(below)
+        total.merge(relay)
+        found = total.result().layers["l"]
+        assert found.count == expected.count
+        assert found.total_C.tobytes() == expected.total_C.tobytes()
+        assert found.squares_C.tobytes() == expected.squares_C.tobytes()
+
+
+@settings(max_examples=50)
+@given(seed=st.integers(0, 2**32), count=st.integers(1, 6), exponent=st.integers(-30, 39))
+def test_sums_are_those_of_whole_numbers_but_for_a_unit_in_the_last_place(seed: int, count: int, exponent: int) -> None:
+    """Sums of up to 2^40 in multiples of 2^-61, each of which is a Python integer: added up without any rounding."""
+    generator = rng.generator(seed)
+    squares_KC = generator.uniform(0, 1, (count, 4)) * 2.0**exponent
+    # Of nine values with these squares, the sum is at most three times the root.
+    sums_KC = generator.uniform(-3, 3, (count, 4)) * np.sqrt(squares_KC)
+    total = StatisticsSum(one_layer(4), frozenset({"l"}))
+    for sums_C, squares_C in zip(sums_KC, squares_KC, strict=True):
+        assert total.add(PooledStatistics({"l": ChannelSums(9, sums_C, squares_C)}), 9) is None
+    found = total.result().layers["l"]
+    for array_C, parts_KC in ((found.total_C, sums_KC), (found.squares_C, squares_KC)):
+        exact = [sum(round(value * 2.0**61) for value in parts_KC[:, channel].tolist()) for channel in range(4)]
+        expected_C = np.array([whole / 2**61 for whole in exact])
+        np.testing.assert_allclose(array_C, expected_C, rtol=2.0**-52, atol=0)
 
 
 # --- real images, clients and networks
@@ -96,7 +143,25 @@ def test_order_of_clients_changes_no_more_than_rounding(seed: int, order: list[i
 def federation(kind: str) -> FederatedData:
     train = load_dataset("digits", None).train.take(np.arange(NUM_IMAGES))
     clients = partition(train.labels_N, kind, NUM_CLIENTS, 0, **PARTITIONS[kind])
-    return FederatedData(train, tuple(clients), train, train, Preprocessing.fit(train, 8), Augmentation())
+    return FederatedData(train, tuple(clients), None, None)
+
+
+@functools.cache
+def preprocessing() -> Preprocessing:
+    """Return that of all images, whoever has them."""
+    return Preprocessing.fit(federation("iid").train, 8)
+
+
+def collect(data: FederatedData, subnet: Subnet, schedule: str, batch_size: int) -> PooledStatistics:
+    """Return what a recalibration on all images of all clients gives."""
+    clients = InProcess(data.populations()[CLIENTS])
+    calibration = Calibration(NUM_IMAGES, batch_size)
+    server = Federation(clients, {}, preprocessing(), calibration, None, Terms(1.0, None), 0, nobody_is_absent)
+    return recalibration.collect(server, standalone(subnet), schedule)
+
+
+def nobody_is_absent(what: str, client: int, reason: str) -> None:
+    raise AssertionError(f"{what}: client {client}: {reason}")
 
 
 def subnet_of(family: str, normalization: str) -> tuple[Layout, Subnet]:
@@ -113,10 +178,8 @@ def subnet_of(family: str, normalization: str) -> tuple[Layout, Subnet]:
 
 
 def collected(kind: str, family: str, normalization: str, schedule: str, batch_size: int = 17) -> PooledStatistics:
-    """Return what a recalibration over all images of all clients gives."""
-    layout, subnet = subnet_of(family, normalization)
-    engine = InProcess(Site(layout, federation(kind), TRAINING, NUM_IMAGES, batch_size, 0))
-    return statistics.collect(engine, subnet.plan, subnet.weights, range(NUM_CLIENTS), schedule)
+    _, subnet = subnet_of(family, normalization)
+    return collect(federation(kind), subnet, schedule, batch_size)
 
 
 @functools.cache
@@ -127,7 +190,7 @@ def truth(family: str, normalization: str) -> PooledStatistics:
     """
     _, subnet = subnet_of(family, normalization)
     data = federation("iid")
-    x_NCHW = torch.from_numpy(data.preprocessing.apply(data.train.images_NHWC)).double()
+    x_NCHW = torch.from_numpy(preprocessing().apply(data.train.images_NHWC)).double()
     names = frozenset(layer.name for layer in subnet.plan.norm_layers())
     collector = SumCollector(names, BY_BATCH[normalization])
     forward(subnet.plan, {name: tensor.double() for name, tensor in subnet.weights.items()}, x_NCHW, collector)
@@ -185,12 +248,9 @@ def test_layer_wise_statistics_need_no_batch_to_normalise_by(batch_size: int) ->
     data = federation("iid")
     divided = dataclasses.replace(data, clients=tuple(np.split(np.arange(NUM_IMAGES), [1, 18])))
 
-    def collect(data: FederatedData, batch_size: int) -> PooledStatistics:
-        engine = InProcess(Site(layout, data, TRAINING, NUM_IMAGES, batch_size, 0))
-        return statistics.collect(engine, subnet.plan, subnet.weights, range(data.num_clients), "layer-wise")
-
-    together = collect(dataclasses.replace(data, clients=(np.arange(NUM_IMAGES),)), NUM_IMAGES)
-    assert max(errors(collect(divided, batch_size), together).values()) <= TOLERANCE
+    in_one_place = dataclasses.replace(data, clients=(np.arange(NUM_IMAGES),))
+    together = collect(in_one_place, subnet, "layer-wise", NUM_IMAGES)
+    assert max(errors(collect(divided, subnet, "layer-wise", batch_size), together).values()) <= TOLERANCE
 
 
 @pytest.mark.parametrize("normalization", ["batch", "parametric"])
@@ -204,13 +264,14 @@ def test_one_shot_statistics_are_not_exact(normalization: str) -> None:
 
 def test_average_of_the_clients_variances_is_something_else() -> None:
     """What each client computes alone at the last layer, weighted by its images: the variance between is missing."""
-    layout, subnet = subnet_of("mobilenet", "batch")
+    _, subnet = subnet_of("mobilenet", "batch")
     exact = truth("mobilenet", "batch")
     *before, last = exact.layers
     known = PooledStatistics({name: exact.layers[name] for name in before})
-    site = Site(layout, federation("shards"), TRAINING, NUM_IMAGES, 64, 0)
-    task = StatisticsTask(tuple(range(NUM_CLIENTS)), subnet.plan, subnet.weights, known, (last,))
-    clients = [reply.layers[last] for reply in site.perform(task)]
+    job = TakeStatistics((standalone(subnet),), (last,), known, preprocessing(), Calibration(NUM_IMAGES, 64), 0)
+    population = federation("shards").populations()[CLIENTS]
+    answers = [population.client(client).perform(job) for client in range(NUM_CLIENTS)]
+    clients = [answer.statistics[0].layers[last] for answer in answers]
     shares_K1 = np.array([[sums.count] for sums in clients]) / sum(sums.count for sums in clients)
     means_KC, variances_KC = map(np.stack, zip(*(sums.mean_and_variance() for sums in clients), strict=True))
     average_C = (shares_K1 * variances_KC).sum(axis=0)
@@ -227,7 +288,7 @@ def test_net_folded_with_the_exact_statistics_answers_like_all_images_in_one_bat
     _, subnet = subnet_of("resnet", normalization)
     net = fold(subnet, collected("dirichlet", "resnet", normalization, "layer-wise"))
     data = federation("iid")
-    x_NCHW = torch.from_numpy(data.preprocessing.apply(data.train.images_NHWC))
+    x_NCHW = torch.from_numpy(preprocessing().apply(data.train.images_NHWC))
     expected = subnet(x_NCHW)
     # The batch's parametric normalisation has 1e-12 below its root, which the folded one has not.
     assert float((net(x_NCHW) - expected).abs().max()) <= 1e-4 * float(expected.abs().max())

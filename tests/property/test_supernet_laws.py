@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from fedsup_deploy import rng
 from fedsup_deploy.artifact.graph import read_graph
 from fedsup_deploy.export.exporter import exporter_for
-from fedsup_deploy.recalibrate.fold import affines, fold
-from fedsup_deploy.recalibrate.pooled import ChannelSums, PooledStatistics
 from fedsup_deploy.space import cost, sampling
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.deployable import DeployableNet
+from fedsup_deploy.supernet.fold import affines, fold
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import Subnet, Supernet, initial_weights
 from fedsup_deploy.supernet.normalization import BY_BATCH, FixedAffine, SumCollector
+from fedsup_deploy.supernet.statistics import ChannelSums, PooledStatistics
 
 Seeds = st.integers(0, 2**32)
 Normalizations = st.sampled_from(["batch", "parametric"])

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedsup_deploy import rng
-from fedsup_deploy.recalibrate.fold import fold
-from fedsup_deploy.recalibrate.pooled import ChannelSums, PooledStatistics
 from fedsup_deploy.space import cost, sampling
 from fedsup_deploy.space.plan import NetworkPlan
 from fedsup_deploy.space.search_space import SearchSpace
+from fedsup_deploy.supernet.fold import fold
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import Subnet, Supernet
 from fedsup_deploy.supernet.normalization import BY_BATCH, SumCollector
+from fedsup_deploy.supernet.statistics import ChannelSums, PooledStatistics
 from fedsup_deploy.supernet.trimming import MIN_KEPT, Trimmed, cut, trim
 
 Seeds = st.integers(0, 2**32)

@@ -12,7 +12,7 @@ import pytest
 from fedsup_deploy.cli.main import main
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.device.remote.ssh import Access, Target
-from fedsup_deploy.pipeline import runs
+from fedsup_deploy.runs import run as runs
 
 CONFIG = """\
 schema: 1

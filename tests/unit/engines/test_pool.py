@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedsup_deploy.engines.pool import WorkerPool
+from fedsup_deploy.engines.pool import Worker, WorkerPool
 from fedsup_deploy.errors import ArtifactError, FederationError, OutputError
 
 #: A module that is found here and in workers, because its folder is on `sys.path` here.
@@ -68,14 +68,17 @@ PARENT = """
     import chores
     from fedsup_deploy.engines.pool import WorkerPool
 
+    def half_asleep(worker):
+        return worker.ask(0.2)
+
     pool = WorkerPool(chores.opened, 2)
-    pids = [reply.result() for reply in [pool.submit(0.2), pool.submit(0.2)]]
-    busy = pool.submit(600.0)
+    pids = [reply.result() for reply in [pool.submit(half_asleep), pool.submit(half_asleep)]]
+    busy = pool.submit(lambda worker: worker.ask(600.0))
     print(*pids, flush=True)
     time.sleep(600)
 """
 
-Pool = WorkerPool[Any, Any]
+PoolOf = Callable[..., WorkerPool]
 
 
 @pytest.fixture
@@ -91,12 +94,12 @@ def chores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
-def pool_of() -> Iterator[Callable[..., Pool]]:
+def pool_of() -> Iterator[PoolOf]:
     """Make a pool that is closed in the end."""
     with contextlib.ExitStack() as stack:
 
-        def make(open_work: Callable[[], Any], num_workers: int = 1) -> Pool:
-            return stack.enter_context(contextlib.closing(Pool(open_work, num_workers)))
+        def make(open_work: Callable[[], Any], num_workers: int = 1) -> WorkerPool:
+            return stack.enter_context(contextlib.closing(WorkerPool(open_work, num_workers)))
 
         yield make
 
@@ -121,59 +124,64 @@ def wait_until(has_happened: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
+def submit(pool: WorkerPool, request: object) -> "Future[Any]":
+    """Ask one worker for one reply."""
+    return pool.submit(lambda worker: worker.ask(request))
+
+
 def error_of(reply: "Future[Any]") -> BaseException | None:
     """Return what a reply ends with. A minute is forever: nothing here takes longer than Python takes to start."""
     return reply.exception(timeout=60)
 
 
-def test_arrays_are_in_memory_once_and_nobody_writes_to_them(chores: ModuleType, pool_of: Callable[..., Pool]) -> None:
+def test_arrays_are_in_memory_once_and_nobody_writes_to_them(chores: ModuleType, pool_of: PoolOf) -> None:
     odd, array_N = np.arange(3, dtype=np.uint8), np.arange(1000)
     pool = pool_of(functools.partial(chores.opened_with, array_N))
-    assert pool.submit(999).result() == (999, False, True)
-    assert pool_of(functools.partial(chores.opened_with, odd)).submit(2).result() == (2, False, True)
+    assert submit(pool, 999).result() == (999, False, True)
+    assert submit(pool_of(functools.partial(chores.opened_with, odd)), 2).result() == (2, False, True)
 
 
-def test_what_is_raised_in_a_worker_is_raised_here(chores: ModuleType, pool_of: Callable[..., Pool]) -> None:
+def test_what_is_raised_in_a_worker_is_raised_here(chores: ModuleType, pool_of: PoolOf) -> None:
     """With its type where it can be sent; and the worker goes on."""
     pool = pool_of(chores.opened)
-    error = error_of(pool.submit("artifact"))
+    error = error_of(submit(pool, "artifact"))
     assert isinstance(error, ArtifactError)
     assert str(error) == "altered"
     assert "in answer\n" in str(error.__cause__), "the trace in the worker"
-    assert repr(error_of(pool.submit("unsendable"))) == "RuntimeError('Unsendable: 1 and 2')"
-    assert pool.submit("next").result() == "next"
+    assert repr(error_of(submit(pool, "unsendable"))) == "RuntimeError('Unsendable: 1 and 2')"
+    assert submit(pool, "next").result() == "next"
 
 
-def test_work_that_cannot_be_opened_says_why_each_time(chores: ModuleType, pool_of: Callable[..., Pool]) -> None:
+def test_work_that_cannot_be_opened_says_why_each_time(chores: ModuleType, pool_of: PoolOf) -> None:
     pool = pool_of(chores.not_opened)
-    assert [str(error_of(pool.submit(request))) for request in (1, 2)] == ["nothing to work with"] * 2
+    assert [str(error_of(submit(pool, request))) for request in (1, 2)] == ["nothing to work with"] * 2
 
 
-def kill_while_starting(pool: Pool) -> "Future[Any]":
-    reply = pool.submit(600.0)
+def kill_while_starting(pool: WorkerPool) -> "Future[Any]":
+    reply = submit(pool, 600.0)
     wait_until(children)
     (worker,) = children()
     os.kill(worker, signal.SIGKILL)
     return reply
 
 
-def kill_while_computing(pool: Pool) -> "Future[Any]":
-    worker, reply = pool.submit("pid").result(), pool.submit(600.0)
+def kill_while_computing(pool: WorkerPool) -> "Future[Any]":
+    worker, reply = submit(pool, "pid").result(), submit(pool, 600.0)
     wait_until(reply.running)
     os.kill(worker, signal.SIGKILL)
     return reply
 
 
-def kill_while_idle(pool: Pool) -> "Future[Any]":
-    os.kill(pool.submit("pid").result(), signal.SIGKILL)
-    return pool.submit("pid")
+def kill_while_idle(pool: WorkerPool) -> "Future[Any]":
+    os.kill(submit(pool, "pid").result(), signal.SIGKILL)
+    return submit(pool, "pid")
 
 
-def kill_while_sent_to(pool: Pool) -> "Future[Any]":
+def kill_while_sent_to(pool: WorkerPool) -> "Future[Any]":
     """A worker that is stopped takes in no more than fits the buffer of a connection."""
-    worker = pool.submit("pid").result()
+    worker = submit(pool, "pid").result()
     os.kill(worker, signal.SIGSTOP)
-    reply = pool.submit(bytes(32 * 2**20))
+    reply = submit(pool, bytes(32 * 2**20))
     wait_until(reply.running)
     os.kill(worker, signal.SIGKILL)
     return reply
@@ -181,19 +189,19 @@ def kill_while_sent_to(pool: Pool) -> "Future[Any]":
 
 @pytest.mark.parametrize("kill", [kill_while_starting, kill_while_computing, kill_while_idle, kill_while_sent_to])
 def test_a_worker_that_dies_is_an_error_that_says_what_to_do(
-    kill: Callable[[Pool], "Future[Any]"], chores: ModuleType, pool_of: Callable[..., Pool]
+    kill: Callable[[WorkerPool], "Future[Any]"], chores: ModuleType, pool_of: PoolOf
 ) -> None:
     pool = pool_of(chores.opened)
     expected = "a worker process died, killed or out of memory; lower engine.workers and continue with --resume"
-    for reply in (kill(pool), pool.submit("pid")):
+    for reply in (kill(pool), submit(pool, "pid")):
         error = error_of(reply)
         assert isinstance(error, FederationError)
         assert str(error) == expected
 
 
-def test_where_one_dies_nobody_waits_for_the_others(chores: ModuleType, pool_of: Callable[..., Pool]) -> None:
+def test_where_one_dies_nobody_waits_for_the_others(chores: ModuleType, pool_of: PoolOf) -> None:
     pool = pool_of(chores.opened, 2)
-    replies = [pool.submit(600.0), pool.submit(600.0)]
+    replies = [submit(pool, 600.0), submit(pool, 600.0)]
     wait_until(lambda: len(children()) == 2)
     os.kill(min(children()), signal.SIGKILL)
     assert [type(error_of(reply)) for reply in replies] == [FederationError] * 2
@@ -201,9 +209,9 @@ def test_where_one_dies_nobody_waits_for_the_others(chores: ModuleType, pool_of:
 
 
 def test_closing_ends_a_busy_worker_at_once(chores: ModuleType) -> None:
-    pool = Pool(chores.opened, 1)
+    pool = WorkerPool(chores.opened, 1)
     try:
-        worker, reply = pool.submit("pid").result(), pool.submit(600.0)
+        worker, reply = submit(pool, "pid").result(), submit(pool, 600.0)
         assert os.getsid(worker) == worker, "what a terminal sends does not reach it"
         wait_until(reply.running)
     finally:
@@ -212,23 +220,44 @@ def test_closing_ends_a_busy_worker_at_once(chores: ModuleType) -> None:
     pool.close()
 
 
-def test_a_cancelled_request_is_not_carried_out(chores: ModuleType, pool_of: Callable[..., Pool]) -> None:
+def test_a_cancelled_request_is_not_carried_out(chores: ModuleType, pool_of: PoolOf) -> None:
     pool = pool_of(chores.opened)
-    first, second = pool.submit(0.2), pool.submit(600.0)
+    first, second = submit(pool, 0.2), submit(pool, 600.0)
     assert second.cancel()
-    assert (first.result(), pool.submit("third").result()) == (pool.submit("pid").result(), "third")
+    assert (first.result(), submit(pool, "third").result()) == (submit(pool, "pid").result(), "third")
+
+
+def test_an_exchange_has_a_worker_to_itself_and_may_ask_it_often(chores: ModuleType, pool_of: PoolOf) -> None:
+    """What a worker was sent is noted beside it, for the exchanges to come."""
+
+    def exchange(worker: Worker) -> tuple[object, object, set[str]]:
+        before = set(worker.held)
+        worker.held.add("sent")
+        return worker.ask(0.2), worker.ask("pid"), before
+
+    pool = pool_of(chores.opened, 2)
+    found = [reply.result() for reply in [pool.submit(exchange) for _ in range(4)]]
+    assert all(first == second for first, second, _ in found)
+    pids = {pid for _, pid, _ in found}
+    assert [sum(not before for _, which, before in found if which == pid) for pid in pids] == [1] * len(pids)
+
+
+def test_what_is_raised_in_an_exchange_is_raised_here(chores: ModuleType, pool_of: PoolOf) -> None:
+    pool = pool_of(chores.opened)
+    assert repr(error_of(pool.submit(lambda worker: 1 // len(worker.held)))).startswith("ZeroDivisionError")
+    assert submit(pool, "next").result() == "next"
 
 
 def test_a_full_disk_is_an_error_of_the_output(chores: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """The work file is written to a device that is always full."""
     monkeypatch.setattr("tempfile.TemporaryFile", functools.partial(Path("/dev/full").open, "r+b", 0))
     with pytest.raises(OutputError, match=r"^cannot write temporary files: no space left .*; set TMPDIR to a folder"):
-        Pool(chores.opened, 1)
+        WorkerPool(chores.opened, 1)
 
 
 @pytest.mark.parametrize("relative", ["", ".", "modules/.."])
 def test_workers_import_nothing_from_the_current_folder(
-    relative: str, chores: ModuleType, pool_of: Callable[..., Pool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    relative: str, chores: ModuleType, pool_of: PoolOf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though this process would, and PYTHONPATH names it."""
     for name in ("sitecustomize", "usercustomize", "struct", "pickle", "multiprocessing", "signal", "mmap"):
@@ -237,11 +266,11 @@ def test_workers_import_nothing_from_the_current_folder(
     monkeypatch.setenv("PYTHONPATH", f"{relative or '.'}")
     monkeypatch.setattr(sys, "path", [relative, *sys.path])
     pool = pool_of(chores.opened)
-    modules = pool.submit("modules").result()
+    modules = submit(pool, "modules").result()
     assert not (tmp_path / "imported").exists()
     assert modules["chores"] == str(tmp_path / "modules" / "chores.py")
     assert [name for name, file in modules.items() if Path(file).parent == tmp_path] == []
-    assert all(Path(folder).is_absolute() for folder in pool.submit("path").result())
+    assert all(Path(folder).is_absolute() for folder in submit(pool, "path").result())
 
 
 @pytest.mark.parametrize("signal_name", ["SIGKILL", "SIGTERM"])
@@ -275,7 +304,7 @@ def test_workers_end_with_a_parent_that_is_killed_while_they_start(chores: Modul
         import chores
         from fedsup_deploy.engines.pool import WorkerPool
         pool = WorkerPool(functools.partial(chores.opened_slowly, {str(tmp_path / "started")!r}), 1)
-        reply = pool.submit("pid")
+        reply = pool.submit(lambda worker: worker.ask("pid"))
         time.sleep(600)
     """
     parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)])

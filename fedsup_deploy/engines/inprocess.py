@@ -1,0 +1,58 @@
+"""Jobs done in this process, one after the other, in one thread."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+
+from fedsup_deploy.federation.client import ClientId, ClientInfo
+from fedsup_deploy.federation.encoding import absence, as_received
+from fedsup_deploy.federation.messages import Job, Reply
+from fedsup_deploy.federation.simulation import Population
+
+R = TypeVar("R")
+
+
+class InProcess:
+    """The engine of one thread in this process: a job is done when its reply is asked for.
+
+    Args:
+        population: Who can be asked.
+        clock: Tells the time in seconds, for deadlines.
+    """
+
+    def __init__(self, population: Population, clock: Callable[[], float] = time.monotonic) -> None:
+        self._population, self._clock = population, clock
+
+    def clients(self) -> Sequence[ClientInfo]:
+        """Return who can be asked, ascending."""
+        return self._population.infos()
+
+    def ask(self, jobs: Mapping[ClientId, Job[R]], deadline_s: float | None = None) -> Iterator[Reply[R]]:
+        """Yield the replies, in the order of the jobs.
+
+        What is under way at the deadline is finished, and too late; clients after it are not asked.
+
+        Side effects: While a job is done, torch uses one thread.
+        """
+        end = float("inf") if deadline_s is None else self._clock() + deadline_s
+        for client, job in jobs.items():
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)
+            try:
+                reply = perform(self._population, client, job)
+            finally:
+                torch.set_num_threads(threads)
+            if self._clock() > end:
+                return
+            yield reply
+
+
+def perform(population: Population, client: ClientId, job: Job[R]) -> Reply[R]:
+    """Return what comes of one job, whatever the client does but ending the process."""
+    try:
+        value = population.client(client).perform(job)
+    except Exception as error:  # noqa: BLE001  a client may fail in any way; the server is told of it
+        return absence(client, error)
+    return as_received(Reply(client, value), job)

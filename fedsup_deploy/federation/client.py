@@ -1,0 +1,88 @@
+"""One client: its images, and what it announces of itself. It knows no other client, nor the run's seed. Torch-free."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Final, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsup_deploy.data.dataset import ImageDataset
+from fedsup_deploy.data.preprocess import Preprocessing
+from fedsup_deploy.errors import DataError
+
+ClientId = int
+R_co = TypeVar("R_co", covariant=True)
+
+#: Images that a client trains on and takes statistics of; those that it evaluates subnets on.
+TRAINED, HELD_OUT = "trained", "held-out"
+IMAGES: Final = (TRAINED, HELD_OUT)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientInfo:
+    """What a client announces.
+
+    Args:
+        client: Who it is.
+        num_samples: Images that it trains on.
+        num_held_out: Images that it holds out.
+        tier: Class of capability, an index of the strategy's tiers.
+    """
+
+    client: ClientId
+    num_samples: int
+    num_held_out: int = 0
+    tier: int = 0
+
+
+class Performs(Protocol[R_co]):
+    """What a client can be asked for: `messages.Job`, seen from here."""
+
+    def perform(self, client: "Client") -> R_co:
+        """Return the answer."""
+        ...
+
+
+class Client:
+    """One client.
+
+    Args:
+        images: What it has of `IMAGES`.
+    """
+
+    def __init__(self, images: Mapping[str, ImageDataset]) -> None:
+        self._images = images
+        # The same images are looked at by one network after the other.
+        self._prepared = functools.lru_cache(maxsize=1)(self._prepare)
+
+    def perform(self, job: Performs[R_co]) -> R_co:
+        """Return the answer to a job.
+
+        Raises:
+            DataError: It cannot be done with this client's images.
+        """
+        return job.perform(self)
+
+    def images(self, which: str) -> ImageDataset:
+        """Return the client's images.
+
+        Raises:
+            DataError: It has none of these.
+        """
+        if which not in self._images:
+            raise DataError(f"no {which} images")
+        return self._images[which]
+
+    def prepared(self, which: str, preprocessing: Preprocessing) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Return images as networks take them, shape (N, C, S, S), and labels, shape (N,). They must not be changed.
+
+        Raises:
+            DataError: It has none of these, or they are of another size than `preprocessing` is for.
+        """
+        return self._prepared(which, preprocessing)
+
+    def _prepare(self, which: str, preprocessing: Preprocessing) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        images = self.images(which)
+        return preprocessing.apply(images.images_NHWC), images.labels_N.copy()

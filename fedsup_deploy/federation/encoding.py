@@ -1,0 +1,393 @@
+"""How jobs and replies become bytes: JSON beside arrays, in the safetensors format. Data, never code.
+
+What is in a message is checked against the types that it should have before anyone looks at it.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, Any, Final, TypeVar
+
+import numpy as np
+import torch
+from pydantic import (
+    AfterValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    SerializationInfo,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+)
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+from torch import Tensor
+
+from fedsup_deploy import registry
+from fedsup_deploy.errors import DataError, FedsupError
+from fedsup_deploy.federation.client import ClientId
+from fedsup_deploy.federation.messages import Blob, BlobStore, Job, Reply
+from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.space.plan import NetworkPlan
+from fedsup_deploy.space.search_space import SearchSpace
+from fedsup_deploy.supernet.layout import Layout
+from fedsup_deploy.supernet.statistics import PooledStatistics
+
+R = TypeVar("R")
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+#: The entry of a message's metadata that holds its JSON.
+_DOCUMENT: Final = "document"
+#: Most channels, and longest side, of a layer of a plan.
+_MAX_SIZE: Final = 2**16
+#: Most values of a channel that a client adds up.
+_MAX_COUNT: Final = 2**52
+#: Longest text of a reason, and longest name of an array.
+_MAX_TEXT: Final = 300
+#: What is raised for a document that is not what it should be, whatever it holds.
+_MALFORMED: Final = (FedsupError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+# --- how values become JSON beside arrays
+
+
+class _Outgoing:
+    """Collects the arrays and blobs of a message while its JSON is written."""
+
+    def __init__(self) -> None:
+        self.arrays: list[np.ndarray[Any, Any]] = []
+        self.blobs: dict[str, Blob] = {}
+
+    def put(self, array: np.ndarray[Any, Any]) -> int:
+        """Take an array; return its number."""
+        self.arrays.append(array)
+        return len(self.arrays) - 1
+
+
+class _Incoming:
+    """Gives the arrays and blobs of a message while its JSON is read."""
+
+    def __init__(
+        self, arrays: Sequence[np.ndarray[Any, Any]], store: BlobStore, brought: Mapping[str, Blob] | None = None
+    ) -> None:
+        self.arrays, self._store, self._brought = arrays, store, brought or {}
+        self.missing: set[str] = set()
+
+    def blob(self, name: str) -> Blob:
+        """Return a blob; an empty one where it is missing, so that all that are missing are found at once."""
+        # What the message brought is there in any case, even if the store is too small for all of it.
+        found = self._brought.get(name) or self._store.get(name)
+        if found is None:
+            self.missing.add(name)
+        return found or Blob({})
+
+
+def _outgoing(info: SerializationInfo) -> _Outgoing:
+    assert isinstance(info.context, _Outgoing)
+    return info.context
+
+
+def _incoming(info: ValidationInfo) -> _Incoming:
+    assert isinstance(info.context, _Incoming)
+    return info.context
+
+
+def _tensor_out(tensor: Tensor, info: SerializationInfo) -> int:
+    return _outgoing(info).put(tensor.detach().contiguous().numpy())
+
+
+def _array_out(array: np.ndarray[Any, Any], info: SerializationInfo) -> int:
+    return _outgoing(info).put(np.ascontiguousarray(array))
+
+
+def _array_in(number: Any, info: ValidationInfo) -> np.ndarray[Any, Any]:
+    if type(number) is not int or not 0 <= number < len(_incoming(info).arrays):
+        raise ValueError(f"no array {number!r}")
+    array: np.ndarray[Any, Any] = _incoming(info).arrays[number]
+    return array
+
+
+def _tensor_in(number: Any, info: ValidationInfo) -> Tensor:
+    array = _array_in(number, info)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{array.dtype}, expected real numbers")
+    return torch.from_numpy(array)
+
+
+def _histogram_in(number: Any, info: ValidationInfo) -> np.ndarray[Any, Any]:
+    array = _array_in(number, info)
+    if array.dtype != np.int64:
+        raise ValueError(f"{array.dtype}, expected int64")
+    return array
+
+
+def _statistics_out(statistics: PooledStatistics, info: SerializationInfo) -> dict[str, int]:
+    return {name: _outgoing(info).put(array) for name, array in statistics.to_arrays().items()}
+
+
+def _statistics_in(numbers: Any, info: ValidationInfo) -> PooledStatistics:
+    arrays = {str(name): _array_in(number, info) for name, number in dict(numbers).items()}
+    for name, array in arrays.items():
+        if array.dtype != np.float64 or array.ndim != 2 or array.shape[0] != 3 or array.shape[1] == 0:
+            raise ValueError(f"layer {name}: {array.dtype} of shape {array.shape}")
+        count = array[0, 0]
+        if not 0 <= count <= _MAX_COUNT or count != np.floor(count) or np.any(array[0] != count):
+            raise ValueError(f"layer {name}: count {count}")
+    return PooledStatistics.from_arrays(arrays)
+
+
+def _blob_out(blob: Blob, info: SerializationInfo) -> str:
+    _outgoing(info).blobs[blob.name] = blob
+    return blob.name
+
+
+def _blob_in(name: Any, info: ValidationInfo) -> Blob:
+    blob: Blob = _incoming(info).blob(str(name))
+    return blob
+
+
+@functools.lru_cache(maxsize=4)
+def _layout(text: str) -> Layout:
+    document = json.loads(text)
+    return Layout(SearchSpace.model_validate(document["space"]), document["normalization"])
+
+
+def _layout_out(layout: Layout) -> str:
+    return json.dumps({"space": layout.space.to_dict(), "normalization": layout.normalization})
+
+
+def _plain(plan: NetworkPlan) -> NetworkPlan:
+    """Refuse a plan whose numbers are not those of a network."""
+    for layer in plan.layers():
+        for number in (layer.in_channels, layer.out_channels, layer.in_size, layer.kernel_size, layer.stride):
+            if type(number) is not int or not 1 <= number <= _MAX_SIZE:
+                raise ValueError(f"layer {layer.name}: {number!r}, expected 1 to {_MAX_SIZE}")
+    return plan
+
+
+# Types as they are in the fields of jobs and replies. (A validator given after a serializer would take its place.)
+WireInt = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+WireTensor = Annotated[Tensor, PlainValidator(_tensor_in), PlainSerializer(_tensor_out)]
+WireHistogram = Annotated[
+    np.ndarray[Any, np.dtype[np.int64]], PlainValidator(_histogram_in), PlainSerializer(_array_out)
+]
+WireStatistics = Annotated[PooledStatistics, PlainValidator(_statistics_in), PlainSerializer(_statistics_out)]
+WireBlob = Annotated[Blob, PlainValidator(_blob_in), PlainSerializer(_blob_out)]
+WireLayout = Annotated[Layout, PlainValidator(_layout), PlainSerializer(_layout_out)]
+WirePlan = Annotated[NetworkPlan, AfterValidator(_plain)]
+WireArchitecture = Annotated[
+    Architecture, PlainValidator(Architecture.from_dict), PlainSerializer(Architecture.to_dict)
+]
+
+
+@functools.cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+@functools.cache
+def _job_type(kind: str) -> type:
+    found: type = registry.resolve("job", kind)
+    return found
+
+
+# --- messages
+
+
+@dataclasses.dataclass(frozen=True)
+class Missing:
+    """What a client answers that does not hold all blobs of a request."""
+
+    blobs: tuple[str, ...]
+
+
+def encode_request(jobs: Mapping[ClientId, Job[Any]], held: Collection[str] = ()) -> tuple[bytes, set[str]]:
+    """Return jobs as one message, and the names of the blobs in it.
+
+    Args:
+        jobs: For each client its job.
+        held: Blobs that whoever is asked holds, so that they need not travel.
+    """
+    out = _Outgoing()
+    asked = [
+        [client, job.kind, _adapter(_job_type(job.kind)).dump_python(job, mode="json", context=out, warnings="error")]
+        for client, job in jobs.items()
+    ]
+    sent = {name: blob for name, blob in out.blobs.items() if name not in held}
+    arrays = {str(number): array for number, array in enumerate(out.arrays)}
+    for name, blob in sent.items():
+        arrays |= {f"{name}/{key}": np.ascontiguousarray(tensor.numpy()) for key, tensor in blob.tensors.items()}
+    return _bytes({"asked": asked}, arrays), set(sent)
+
+
+def decode_request(message: bytes, store: BlobStore) -> dict[ClientId, Job[Any]] | Missing:
+    """Return the jobs of a message, or which blobs of it are missing.
+
+    Args:
+        message: Bytes of `encode_request`.
+        store: The blobs held; those in the message are added.
+
+    Raises:
+        DataError: The message is malformed.
+    """
+    document, arrays = _parts(message)
+    try:
+        numbered, tensors = _without_blobs(arrays)
+        brought = {name: Blob(of_blob) for name, of_blob in tensors.items()}
+        for name, blob in brought.items():
+            if blob.name != name:
+                raise DataError("a blob is not what its name says")
+            store.add(blob)
+        incoming = _Incoming(numbered, store, brought)
+        jobs = {
+            int(client): _adapter(_job_type(kind)).validate_python(fields, context=incoming)
+            for client, kind, fields in document["asked"]
+        }
+    except _MALFORMED as error:
+        raise DataError(f"message: {_one_line(error)}") from error
+    return Missing(tuple(sorted(incoming.missing))) if incoming.missing else jobs
+
+
+def encode_replies(replies: Sequence[Reply[Any]], jobs: Mapping[ClientId, Job[Any]]) -> bytes:
+    """Return replies as one message.
+
+    Args:
+        replies: One per job.
+        jobs: What was asked; it says of which type each answer is.
+    """
+    out = _Outgoing()
+    said = []
+    for reply in replies:
+        value = None if reply.value is None else _to_document(reply.value, jobs[reply.client].reply, out)
+        said.append([reply.client, value, reply.absent])
+    return _bytes({"said": said}, {str(number): array for number, array in enumerate(out.arrays)})
+
+
+def encode_missing(missing: Missing) -> bytes:
+    """Return the message that says which blobs are missing."""
+    return _bytes({"missing": list(missing.blobs)}, {})
+
+
+def decode_replies(message: bytes, jobs: Mapping[ClientId, Job[R]]) -> list[Reply[R]] | Missing:
+    """Return the replies of a message: at most one per client that was asked, whatever it holds.
+
+    Args:
+        message: Bytes of `encode_replies` or `encode_missing`.
+        jobs: What was asked.
+
+    Raises:
+        DataError: The message is malformed.
+    """
+    document, arrays = _parts(message)
+    replies: dict[ClientId, Reply[R]] = {}
+    try:
+        if "missing" in document:
+            return Missing(tuple(map(str, document["missing"])))
+        numbered, _ = _without_blobs(arrays)
+        for client, value, absent in document["said"]:
+            if type(client) is not int:
+                raise ValueError(f"client {client!r}")
+            if client in jobs and client not in replies:
+                replies[client] = _read(client, value, absent, jobs[client], numbered)
+    except _MALFORMED as error:
+        raise DataError(f"message: {_one_line(error)}") from error
+    return list(replies.values())
+
+
+def as_received(reply: Reply[R], job: Job[R]) -> Reply[R]:
+    """Return a reply as the server would have it from a network: its types checked, arrays and all.
+
+    Nothing is copied. A value of other types becomes an absence.
+    """
+    if reply.value is None:
+        return reply
+    out = _Outgoing()
+    try:
+        value = _to_document(reply.value, job.reply, out)
+    except _MALFORMED as error:
+        return Reply(reply.client, None, f"malformed answer: {_one_line(error)}")
+    return _read(reply.client, value, None, job, out.arrays)
+
+
+def absence(client: ClientId, error: Exception) -> Reply[Any]:
+    """Return the reply of a client whose job ended with an error."""
+    reason = _one_line(error)
+    known = isinstance(error, DataError)
+    return Reply(client, None, reason if known else f"{type(error).__name__}: {reason}")
+
+
+def _to_document(value: object, kind: type, out: _Outgoing) -> Any:
+    """Return a value as JSON; its arrays go to `out`.
+
+    Raises:
+        TypeError: The value is of another type.
+        ValueError: A part of it is.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"got {type(value).__name__}, expected {kind.__name__}")
+    return _adapter(kind).dump_python(value, mode="json", context=out, warnings="error")
+
+
+def _read(client: ClientId, value: Any, absent: Any, job: Job[R], arrays: Sequence[np.ndarray[Any, Any]]) -> Reply[R]:
+    if value is None:
+        return Reply(client, None, None if absent is None else _short(str(absent)))
+    try:
+        answer: R = _adapter(job.reply).validate_python(value, context=_Incoming(arrays, BlobStore()))
+    except _MALFORMED as error:
+        return Reply(client, None, f"malformed answer: {_one_line(error)}")
+    return Reply(client, answer)
+
+
+def _bytes(document: dict[str, Any], arrays: Arrays) -> bytes:
+    message: bytes = save(arrays, metadata={_DOCUMENT: json.dumps(document)})
+    return message
+
+
+def _parts(message: bytes) -> tuple[dict[str, Any], Arrays]:
+    """Return the JSON and the arrays of a message."""
+    try:
+        arrays = load(message)
+        length = int.from_bytes(message[:8], "little")
+        header = json.loads(message[8 : 8 + length])
+        document = json.loads(header["__metadata__"][_DOCUMENT])
+    except (SafetensorError, *_MALFORMED) as error:
+        raise DataError(f"message: {_one_line(error)}") from error
+    if not isinstance(document, dict):
+        raise DataError(f"message: got {type(document).__name__}, expected an object")
+    return document, arrays
+
+
+def _without_blobs(arrays: Arrays) -> tuple[list[np.ndarray[Any, Any]], dict[str, dict[str, Tensor]]]:
+    """Return the numbered arrays of a message, and the tensors of each blob in it."""
+    blobs: dict[str, dict[str, Tensor]] = {}
+    numbered: dict[int, np.ndarray[Any, Any]] = {}
+    # safetensors gives them in no order.
+    for key, array in sorted(arrays.items()):
+        name, slash, tensor_name = key.partition("/")
+        if slash:
+            blobs.setdefault(name, {})[tensor_name] = torch.from_numpy(array)
+        elif len(name) <= _MAX_TEXT and name.isascii() and name.isdigit():
+            numbered[int(name)] = array
+    if numbered.keys() != set(range(len(numbered))):
+        raise DataError("arrays are missing")
+    return [numbered[number] for number in range(len(numbered))], blobs
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return _short(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+    try:
+        return _short(str(error))
+    except Exception:  # noqa: BLE001  a client's own error may not even be printable
+        return type(error).__name__
+
+
+def _short(text: str) -> str:
+    """Return a text as a line of moderate length, without what a terminal would obey."""
+    line = "".join(letter if letter.isprintable() else " " for letter in text)
+    line = " ".join(line.split())
+    return line if len(line) <= _MAX_TEXT else f"{line[: _MAX_TEXT - 3]}..."

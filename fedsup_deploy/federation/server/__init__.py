@@ -1,0 +1,1 @@
+"""The server's side: rounds, strategies, aggregation, recalibration. It never sees an image of a client."""

@@ -1,0 +1,163 @@
+"""The server's step: every supernet entry goes to the average of the clients that hold it, eq. 5, or beyond.
+
+The sums are of integers, so neither the order in which updates arrive nor adding up some of them elsewhere changes a
+bit: each weight is rounded towards zero, to a multiple of 2^-q, with q as large as the bounds on weights and images
+allow. In a round of 10,000 images q is 43, which is exact for weights of 2e-6 and more.
+"""
+
+import math
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from fedsup_deploy.federation.jobs.train import ClientUpdate
+from fedsup_deploy.federation.messages import Weights
+from fedsup_deploy.supernet import slices as rule
+
+#: An update with a larger weight is refused. A power of two, as the next.
+MAX_WEIGHT: Final = 64.0
+#: An update with a larger loss is refused.
+_MAX_LOSS: Final = 1e6
+#: An update that says it took more multiply-accumulates is refused.
+_MAX_MACS: Final = 2**60
+#: Bits of a sum, without its sign.
+_BITS: Final = 63
+#: A move is counted as no larger than this where moves are squared.
+_MAX_MOVE: Final = 8.0
+
+
+class CoverageMean:
+    """Adds up updates one at a time and averages each entry over the clients that trained it.
+
+    W_i <- sum over clients k that hold i of n_k w_ki / sum of their n_k; entries nobody holds stay as they are. With
+    every client on the whole network this is FedAvg (arXiv 1602.05629).
+
+    Args:
+        previous: The weights before, of the whole supernet; not changed.
+        max_samples: Images of all clients whose updates may be added. It decides what weights are rounded to, so the
+            updates of one round have the same wherever they are added up.
+
+    Source: FedSup (arXiv 2206.01366), our eq. 5.
+    """
+
+    def __init__(self, previous: Weights, max_samples: int) -> None:
+        self._previous, self._max_samples = previous, max_samples
+        bits = _BITS - max_samples.bit_length()
+        self._scale, self._square_scale = 2.0**bits / MAX_WEIGHT, 2.0**bits / _MAX_MOVE**2
+        self._sums, self._counts, self._squares = (
+            {name: torch.zeros(tensor.shape, dtype=torch.int64) for name, tensor in previous.items()} for _ in range(3)
+        )
+        self._num_samples = 0
+
+    def add(self, update: ClientUpdate, where: rule.Slices) -> str | None:
+        """Add one client's update.
+
+        Args:
+            update: What the client sent.
+            where: The part of each shared tensor it was given.
+
+        Returns:
+            None, or why the update is rejected; a rejected update changes nothing.
+        """
+        reason = self._reason_to_reject(update, where)
+        if reason is None:
+            num_samples = update.num_samples
+            self._num_samples += num_samples
+            for name, index in where.items():
+                weight = update.weights[name]
+                move = (weight - self._previous[name][index]).clamp_(-_MAX_MOVE, _MAX_MOVE)
+                self._sums[name][index].add_(_whole(weight.double(), self._scale), alpha=num_samples)
+                self._squares[name][index].add_(_whole(move.double().square_(), self._square_scale), alpha=num_samples)
+                self._counts[name][index] += num_samples
+        return reason
+
+    def merge(self, other: "CoverageMean") -> None:
+        """Add the updates that were added to another one with the same `previous` and `max_samples`.
+
+        Raises:
+            ValueError: It has other `max_samples`, or both together have more images than that.
+        """
+        together = self._num_samples + other._num_samples
+        if self._max_samples != other._max_samples or together > self._max_samples:
+            raise ValueError(f"got {together} images, expected at most {self._max_samples}, on either side")
+        self._num_samples += other._num_samples
+        for mine, theirs in (
+            (self._sums, other._sums),
+            (self._squares, other._squares),
+            (self._counts, other._counts),
+        ):
+            for name, tensor in mine.items():
+                tensor.add_(theirs[name])
+
+    def result(self, *, extrapolates: bool = False) -> dict[str, Tensor]:
+        """Return the new weights; entries that no update covers keep their previous value.
+
+        Args:
+            extrapolates: Go beyond the average, the further the more clients disagree: `_step_sizes`.
+        """
+        # In the first rounds of a supernet, many tensors have no update.
+        means = {name: self._mean(name) for name, count in self._counts.items() if bool(count.any())}
+        of_all, of_some = self._step_sizes(means) if extrapolates else (1.0, 1.0)
+        return {
+            name: self._moved(name, means[name], of_all, of_some) if name in means else tensor.clone()
+            for name, tensor in self._previous.items()
+        }
+
+    def _moved(self, name: str, mean: Tensor, of_all: float, of_some: float) -> Tensor:
+        """Return a tensor after its step towards the average and beyond."""
+        before, count = self._previous[name], self._counts[name]
+        step_size = torch.where(count == self._num_samples, of_all, of_some)
+        beyond = (mean - before).mul_(step_size.sub_(1))
+        return torch.where(count > 0, (mean + beyond).float(), before)
+
+    def _mean(self, name: str) -> Tensor:
+        return self._sums[name].double() / self._counts[name].clamp(min=1) / self._scale
+
+    def _step_sizes(self, means: Weights) -> tuple[float, float]:
+        """Return how far to go towards the average, of entries that every client holds and of all others; at least 1.
+
+        It is half of the mean square of the clients' moves over the square of their average move. Where clients move
+        in different directions, the average is short, and to end there is to learn slowly.
+
+        Source: the step size of FedExP, D. Jhunjhunwala et al., arXiv 2301.09604, with epsilon 0. There every client
+        moves every entry; here either square is a sum over entries, each averaged over the clients that hold it, and
+        the few that hold the rest of a supernet agree more often, if only by chance, than all of them. The last two
+        rounds are not averaged.
+        """
+        of_clients, of_average = [0.0, 0.0], [0.0, 0.0]
+        for name, mean in means.items():
+            count = self._counts[name]
+            square = self._squares[name].double() / count.clamp(min=1) / self._square_scale
+            average_square = (mean - self._previous[name]).square_()
+            by_all = count == self._num_samples
+            for group, held in enumerate((by_all, (count > 0) & ~by_all)):
+                # By NumPy: the order in which torch adds depends on its threads.
+                of_clients[group] += float((square * held).numpy().sum())
+                of_average[group] += float((average_square * held).numpy().sum())
+        first, second = (max(1.0, c / (2 * a)) if a > 0 else 1.0 for c, a in zip(of_clients, of_average, strict=True))
+        return first, second
+
+    def _reason_to_reject(self, update: ClientUpdate, where: rule.Slices) -> str | None:
+        if not 1 <= update.num_samples <= self._max_samples - self._num_samples:
+            return f"{update.num_samples} samples"
+        if not abs(update.loss) <= _MAX_LOSS:
+            return f"loss is {update.loss}"
+        if not 0 <= update.num_macs <= _MAX_MACS:
+            return f"{update.num_macs} multiply-accumulates"
+        if update.weights.keys() != where.keys():
+            return "other tensors than it was sent"
+        reasons = (self._problem_with(name, update.weights[name], index) for name, index in where.items())
+        return next((reason for reason in reasons if reason is not None), None)
+
+    def _problem_with(self, name: str, tensor: Tensor, index: tuple[slice, ...]) -> str | None:
+        if tensor.shape != self._previous[name][index].shape or tensor.dtype != torch.float32:
+            return f"tensor {name} is {tuple(tensor.shape)} {tensor.dtype}"
+        if not math.isfinite(largest := float(tensor.abs().max())):
+            return f"tensor {name} is not finite"
+        return f"tensor {name} has a weight of {largest:g}, at most {MAX_WEIGHT:g}" if largest > MAX_WEIGHT else None
+
+
+def _whole(values: Tensor, scale: float) -> Tensor:
+    """Return the values as whole multiples of 1 / scale, rounded towards zero. Changes `values`."""
+    return values.mul_(scale).long()

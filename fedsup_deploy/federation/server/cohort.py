@@ -1,0 +1,111 @@
+"""Asking clients: who is asked, how many must answer, and how long they have. The same for every kind of job."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeVar
+
+from fedsup_deploy import rng
+from fedsup_deploy.errors import FederationError
+from fedsup_deploy.federation.client import ClientId, ClientInfo
+from fedsup_deploy.federation.messages import Engine, Job
+
+R = TypeVar("R")
+
+#: Called with what was asked for, the client and the reason why there is no answer.
+OnAbsence = Callable[[str, ClientId, str], None]
+
+#: Clients that take part in calibrations and evaluations where a config does not say: with more, others add little.
+MAX_CALIBRATING: Final = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """What is expected of those that are asked.
+
+    Args:
+        quorum: Share of them that must answer, in [0, 1]; at least one must.
+        deadline_s: How long they have, in seconds; None waits for all.
+    """
+
+    quorum: float
+    deadline_s: float | None
+
+
+def ask(
+    engine: Engine,
+    jobs: Mapping[ClientId, Job[R]],
+    take: Callable[[ClientId, R], str | None],
+    *,
+    what: str,
+    terms: Terms,
+) -> dict[ClientId, str]:
+    """Ask clients and pass on their answers as they come.
+
+    An answer counts for the client that was asked, and for no other; a second one is not looked at.
+
+    Args:
+        engine: Carries the jobs.
+        jobs: For each client its job.
+        take: Takes an answer; returns None, or why it is refused.
+        what: What is asked for, for messages: `training in round 3`.
+        terms: What is expected.
+
+    Returns:
+        Clients without an answer that was taken, ascending, with the reason.
+
+    Raises:
+        FederationError: Fewer clients have answered than must.
+    """
+    late = "no answer" if terms.deadline_s is None else f"no answer within {terms.deadline_s:g} s"
+    absent = dict.fromkeys(sorted(jobs), late)
+    heard: set[ClientId] = set()
+    for reply in engine.ask(jobs, terms.deadline_s):
+        if reply.client in heard or reply.client not in jobs:
+            continue
+        heard.add(reply.client)
+        reason = (reply.absent or "no answer") if reply.value is None else take(reply.client, reply.value)
+        if reason is None:
+            del absent[reply.client]
+        else:
+            absent[reply.client] = reason
+    check_quorum(len(jobs), absent, what, terms)
+    return absent
+
+
+def check_quorum(num_asked: int, absent: Mapping[ClientId, str], what: str, terms: Terms) -> None:
+    """Refuse to go on with too few answers.
+
+    Args:
+        num_asked: Clients asked.
+        absent: Those of them that have not answered, with the reason.
+        what: What was asked for, for the message.
+        terms: What is expected.
+
+    Raises:
+        FederationError: Fewer clients have answered than must.
+    """
+    # Rounded first: 0.07 * 100 is a little more than 7.
+    needed, answered = max(1, math.ceil(round(terms.quorum * num_asked, 9))), num_asked - len(absent)
+    if answered < needed:
+        why = next((f"client {client}: {reason}" for client, reason in absent.items()), "nobody could be asked")
+        raise FederationError(
+            f"{what}: {answered} of {num_asked} clients answered, {needed} must ({why}); "
+            "mend that or lower federation.quorum"
+        )
+
+
+def sample(infos: Sequence[ClientInfo], count: int | None, seed: int, purpose: str) -> tuple[ClientInfo, ...]:
+    """Return the clients that take part in what not all are needed for, ascending: the same ones for one seed.
+
+    Args:
+        infos: All that could.
+        count: How many; None is up to `MAX_CALIBRATING`.
+        seed: Seed of the run.
+        purpose: What for: other purposes have other samples.
+    """
+    count = MAX_CALIBRATING if count is None else count
+    if len(infos) <= count:
+        return tuple(infos)
+    drawn = rng.generator(seed, "sample", purpose).choice(len(infos), count, replace=False)
+    return tuple(infos[index] for index in sorted(drawn.tolist()))

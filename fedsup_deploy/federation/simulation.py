@@ -1,0 +1,152 @@
+"""A simulated federation: one data set divided into clients, and the server's own images. The one place that has all.
+
+Torch-free.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsup_deploy import files, rng
+from fedsup_deploy.data.dataset import ImageDataset
+from fedsup_deploy.federation.client import HELD_OUT, TRAINED, Client, ClientId, ClientInfo
+
+Indices = NDArray[np.int64]
+
+#: Populations of a simulation: the clients, and the server's own images in parts that are counted side by side.
+CLIENTS, VALIDATION, TEST = "clients", "validation", "test"
+#: Images of such a part.
+_PART_IMAGES: Final = 500
+#: Of its images a client trains on at least so many: one image has too little to normalise by.
+_MIN_TRAINED = 2
+
+
+class Population(Protocol):
+    """Those that an engine can ask on this machine."""
+
+    def infos(self) -> Sequence[ClientInfo]:
+        """Return what each announces, ascending."""
+        ...
+
+    def client(self, client: ClientId) -> Client:
+        """Return one of them."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class FederatedData:
+    """Everything a simulated federation knows of its data.
+
+    Args:
+        train: The images the clients share among them.
+        clients: For each client the indices in `train` of the images it trains on and takes statistics of.
+        validation: Held out from training; search and progress reports are scored on it. None: the server has no image.
+        test: The dataset's own test images; only final figures are taken on it. None: the server has no image.
+        held_out: For each client the indices in `train` of the images it holds out to evaluate subnets on, maybe none;
+            empty where no client holds anything out.
+        tiers: For each client its class of capability; empty where there is one.
+    """
+
+    train: ImageDataset
+    clients: tuple[Indices, ...]
+    validation: ImageDataset | None
+    test: ImageDataset | None
+    held_out: tuple[Indices, ...] = ()
+    tiers: tuple[int, ...] = ()
+
+    @property
+    def num_clients(self) -> int:
+        """Number of clients."""
+        return len(self.clients)
+
+    def populations(self) -> dict[str, Population]:
+        """Return the clients, and what the server has of `VALIDATION` and `TEST`."""
+        servers = {VALIDATION: self.validation, TEST: self.test}
+        return {
+            CLIENTS: _Clients(self),
+            **{name: _Parts(images) for name, images in servers.items() if images is not None},
+        }
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of all images, labels and who holds which."""
+        document = {
+            "train": self.train.fingerprint(),
+            "clients": [indices.tolist() for indices in self.clients],
+            "validation": self.validation and self.validation.fingerprint(),
+            "test": self.test and self.test.fingerprint(),
+            "held_out": [indices.tolist() for indices in self.held_out] if any(map(len, self.held_out)) else None,
+        }
+        return files.sha256_of(document)
+
+
+class _Clients:
+    """The clients of a federation. Each is made anew when it is asked, so that none takes up memory meanwhile."""
+
+    def __init__(self, data: FederatedData) -> None:
+        self._data = data
+
+    def infos(self) -> list[ClientInfo]:
+        """Return how many images each has, and its tier."""
+        held_out = self._data.held_out or (np.empty(0, dtype=np.int64),) * self._data.num_clients
+        tiers = self._data.tiers or (0,) * self._data.num_clients
+        return [
+            ClientInfo(client, len(trained), len(held), tier)
+            for client, (trained, held, tier) in enumerate(zip(self._data.clients, held_out, tiers, strict=True))
+        ]
+
+    def client(self, client: ClientId) -> Client:
+        """Return one client with its images."""
+        images = {TRAINED: self._data.train.take(self._data.clients[client])}
+        if self._data.held_out and len(self._data.held_out[client]):
+            images[HELD_OUT] = self._data.train.take(self._data.held_out[client])
+        return Client(images)
+
+
+class _Parts:
+    """Images of the server's, in parts of equal size but for the last. They are asked as clients are."""
+
+    def __init__(self, images: ImageDataset) -> None:
+        self._images = images
+        # Search looks at all of them again and again.
+        self.client = functools.cache(self._client)
+
+    def infos(self) -> list[ClientInfo]:
+        """Return how many images each part has."""
+        starts = range(0, len(self._images), _PART_IMAGES)
+        return [ClientInfo(part, 0, min(_PART_IMAGES, len(self._images) - start)) for part, start in enumerate(starts)]
+
+    def _client(self, part: ClientId) -> Client:
+        stop = min((part + 1) * _PART_IMAGES, len(self._images))
+        return Client({HELD_OUT: self._images.take(np.arange(part * _PART_IMAGES, stop))})
+
+
+def tiers_by_index(num_clients: int, num_tiers: int) -> tuple[int, ...]:
+    """Return the tier of each client: equal runs of consecutive client indices, as in the paper's quarters."""
+    return tuple(client * num_tiers // num_clients for client in range(num_clients))
+
+
+def hold_out(clients: Sequence[Indices], fraction: float, seed: int) -> tuple[tuple[Indices, ...], tuple[Indices, ...]]:
+    """Split each client's images into those it trains on and those it holds out, at random.
+
+    Args:
+        clients: For each client the indices of its images.
+        fraction: Share of its images that each holds out, in [0, 0.5], rounded to whole images; a client trains on at
+            least two.
+        seed: Seed of the run.
+
+    Returns:
+        For each client the sorted indices of the images it trains on, and of those it holds out: none where the share
+        of a small client is less than half an image.
+    """
+    kept, held_out = [], []
+    for client, indices in enumerate(clients):
+        count = max(min(round(fraction * len(indices)), len(indices) - _MIN_TRAINED), 0)
+        shuffled = rng.generator(seed, "client_validation", client).permutation(indices)
+        kept.append(np.sort(shuffled[count:]))
+        held_out.append(np.sort(shuffled[:count]))
+    return tuple(kept), tuple(held_out)

@@ -1,0 +1,130 @@
+"""What a run needs to work with its clients: the supernet's weights, and the federation. Imports torch."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import torch
+from pydantic import JsonValue
+
+from fedsup_deploy import files, registry
+from fedsup_deploy.artifact import weights
+from fedsup_deploy.config.schema import TrainConfig
+from fedsup_deploy.data.preprocess import Preprocessing
+from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.events import EventLog
+from fedsup_deploy.federation.client import ClientId
+from fedsup_deploy.federation.jobs.statistics import Calibration
+from fedsup_deploy.federation.messages import Engine
+from fedsup_deploy.federation.server.cohort import OnAbsence, Terms
+from fedsup_deploy.federation.server.federation import Federation
+from fedsup_deploy.federation.server.strategy import ServerState
+from fedsup_deploy.federation.simulation import CLIENTS, FederatedData
+from fedsup_deploy.runs.run import SUPERNET, Run
+from fedsup_deploy.supernet.layout import Layout
+from fedsup_deploy.supernet.model import Supernet
+
+#: Begins the names, in a checkpoint, of what a strategy keeps.
+_KEPT: Final = "kept/"
+
+
+@contextlib.contextmanager
+def open_engines(config: TrainConfig, data: FederatedData) -> Iterator[Mapping[str, Engine]]:
+    """Yield the config's engine for each population of a simulated federation, and close all afterwards.
+
+    Side effects: Starts processes for the time of the context.
+    """
+    with registry.resolve("engine", config.engine.name)(data.populations, config.engine.workers) as engines:
+        yield engines
+
+
+def federation_of(
+    config: TrainConfig, engines: Mapping[str, Engine], preprocessing: Preprocessing, log: EventLog
+) -> Federation:
+    """Return the server's side of a federation; each absence is an event."""
+    return Federation(
+        clients=engines[CLIENTS],
+        own={name: engine for name, engine in engines.items() if name != CLIENTS},
+        preprocessing=preprocessing,
+        calibration=Calibration(config.calibration.samples_per_client, config.calibration.batch_size),
+        calibration_clients=config.calibration.clients,
+        terms=terms_of(config),
+        seed=config.seed,
+        on_absence=absences_into(log),
+    )
+
+
+@contextlib.contextmanager
+def open_run_federation(run: Run, log: EventLog) -> Iterator[Federation]:
+    """Yield the federation of a finished run."""
+    with open_engines(run.config, run.data) as engines:
+        yield federation_of(run.config, engines, run.preprocessing, log)
+
+
+def terms_of(config: TrainConfig) -> Terms:
+    """Return what is expected of clients."""
+    return Terms(config.federation.quorum, config.federation.deadline_s)
+
+
+def absences_into(log: EventLog) -> OnAbsence:
+    """Return what makes an `absence` event of each client that was asked and has not answered."""
+
+    def on_absence(what: str, client: ClientId, reason: str) -> None:
+        log.emit("absence", what=what, client=client, reason=reason)
+
+    return on_absence
+
+
+def run_layout(run: Run) -> Layout:
+    """Return the layout of a run's supernet."""
+    return Layout(run.space, run.config.supernet.normalization)
+
+
+def load_supernet(run: Run) -> Supernet:
+    """Return the trained supernet of a run.
+
+    Raises:
+        ArtifactError: The file is damaged, does not fit the run's space or is not what it was.
+    """
+    return _read_supernet(run.path / SUPERNET, run_layout(run), run.fingerprint)
+
+
+def read_checkpoint(path: Path, layout: Layout) -> tuple[ServerState, dict[str, JsonValue]]:
+    """Return what a checkpoint holds, and what it says of itself.
+
+    Raises:
+        ArtifactError: The file is damaged, or of another space.
+    """
+    arrays, document = weights.read_arrays(path, "checkpoint")
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    kept = {name.removeprefix(_KEPT): tensor for name, tensor in tensors.items() if name.startswith(_KEPT)}
+    supernet = Supernet(layout, {name: tensor for name, tensor in tensors.items() if not name.startswith(_KEPT)})
+    return ServerState(supernet, kept), document
+
+
+def _read_supernet(path: Path, layout: Layout, fingerprint: str) -> Supernet:
+    arrays, _ = weights.read_arrays(path, "supernet")
+    # What is found out about the supernet is written down under its fingerprint.
+    if files.sha256(path) != fingerprint:
+        raise ArtifactError(f"{path}: has changed since it was opened; start again")
+    return Supernet(layout, {name: torch.from_numpy(array) for name, array in arrays.items()})
+
+
+def save_supernet(
+    path: Path, kind: str, supernet: Supernet, kept: Mapping[str, torch.Tensor] | None = None, **document: int | str
+) -> None:
+    """Write a supernet, atomically, as `supernet` or `checkpoint`.
+
+    Args:
+        path: Where to.
+        kind: `supernet` or `checkpoint`.
+        supernet: What to write.
+        kept: What a strategy keeps between rounds, for a checkpoint.
+        document: What else to say of it.
+    """
+    tensors = {**supernet.weights, **{f"{_KEPT}{name}": tensor for name, tensor in (kept or {}).items()}}
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    space_hash = files.sha256_of(supernet.layout.space.to_dict())
+    normalization = supernet.layout.normalization
+    weights.write_arrays(path, kind, arrays, {"space_hash": space_hash, "normalization": normalization, **document})

@@ -1,0 +1,221 @@
+"""`Run`: the folder one training run leaves, read back. Torch-free; the weights are loaded only when asked for."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from fedsup_deploy import files, places, resources
+from fedsup_deploy.artifact import weights
+from fedsup_deploy.config.load import load_yaml, validate
+from fedsup_deploy.config.schema import EFedSupConfig, TrainConfig
+from fedsup_deploy.data.dataset import load_dataset, split_off
+from fedsup_deploy.federation.simulation import FederatedData, hold_out, tiers_by_index
+from fedsup_deploy.data.partition import partition
+from fedsup_deploy.data.preprocess import Preprocessing
+from fedsup_deploy.errors import ArtifactError, ConfigError, DataError
+from fedsup_deploy.runs.images import remembered_fingerprint
+from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.space.search_space import SearchSpace
+
+CONFIG, SPACE, SUPERNET, EVENTS = "config.resolved.yaml", "space.yaml", "supernet.safetensors", "events.jsonl"
+DATA = "data.json"
+ACCURACY = "accuracy.safetensors"
+COMMAND, CHECKPOINT, STATISTICS = "command.json", "checkpoint/state.safetensors", "statistics"
+EVALUATIONS = "evaluations"
+RUNS = Path("runs")
+
+
+#: How clients choose the images that statistics are taken on: what was found with others is found anew.
+CALIBRATION_DRAW = "random"
+
+
+class ImageFacts(BaseModel):
+    """What a run says of its images, found out from the clients before the first round.
+
+    Args:
+        classes: Names of the classes, in the order of the labels.
+        shape: Height, width and channels of an image.
+        preprocessing: From pixels to what networks take, at the largest resolution: a document of `Preprocessing`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    preprocessing: dict[str, JsonValue]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished training run.
+
+    Args:
+        path: Its folder.
+        config: What it was trained with.
+        space: Its search space, with the channels and classes of its data.
+    """
+
+    path: Path
+    config: TrainConfig
+    space: SearchSpace
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the supernet's file."""
+        return files.sha256(self.path / SUPERNET)
+
+    @property
+    def rounds(self) -> int:
+        """Rounds it was trained for."""
+        return self.config.training.rounds
+
+    @functools.cached_property
+    def data(self) -> FederatedData:
+        """The images of the simulated federation, read again from where the config says they are."""
+        return load_data(self.config)
+
+    @functools.cached_property
+    def image_facts(self) -> ImageFacts:
+        """What is known of the images without reading any.
+
+        Raises:
+            ArtifactError: The file is missing or damaged.
+        """
+        facts = read_image_facts(self.path)
+        if facts is None:
+            raise ArtifactError(f"{self.path / DATA} is missing: the run was made by an older version; train again")
+        return facts
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """From pixels to what networks take, at the largest resolution of the space."""
+        return Preprocessing.from_dict(self.image_facts.preprocessing)
+
+    @functools.cached_property
+    def data_fingerprint(self) -> str:
+        """What `data.fingerprint` is, without reading the images again where none of their files has changed.
+
+        Side effects: Remembers it in the run's folder.
+        """
+        if "data" in vars(self):
+            return self.data.fingerprint
+        size = max(self.space.resolutions)
+        return remembered_fingerprint(self.path / EVALUATIONS, self.config, size, lambda: self.data.fingerprint)
+
+    @property
+    def calibration(self) -> dict[str, JsonValue]:
+        """What decides on which of the clients' images statistics are taken, and how they are batched.
+
+        Statistics, scores and predictors that were found with another one are not reused.
+        """
+        settings = self.config.calibration
+        return {
+            "samples_per_client": settings.samples_per_client,
+            "batch_size": settings.batch_size,
+            "draw": CALIBRATION_DRAW,
+            "seed": self.config.seed,
+        }
+
+    def architecture(self, name_or_path: str) -> Architecture:
+        """Return the architecture a user means: `largest`, `smallest`, an arch_id, or a JSON / YAML file.
+
+        Raises:
+            ConfigError: It is none of these, or not in the run's space.
+        """
+        if not name_or_path.endswith((".json", ".yaml", ".yml")):
+            return self.space.resolve(name_or_path)
+        path = Path(name_or_path)
+        if not path.is_file():
+            raise ConfigError(f"no architecture file {path}")
+        # JSON is YAML, so one strict reader serves both.
+        document = load_yaml(path)
+        try:
+            architecture = Architecture.from_dict(document.data)
+            self.space.encode(architecture)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+        return architecture
+
+
+def open_run(path: Path) -> Run:
+    """Return the run in a folder.
+
+    Raises:
+        ArtifactError: The folder is not a finished run, or a file of it is damaged.
+    """
+    if not (path / CONFIG).is_file():
+        raise ArtifactError(f"no run at {path}: no {CONFIG} there; make one with `fedsup-deploy train`")
+    if not (path / SUPERNET).is_file():
+        if (writer := places.writer_of(path)) is not None:
+            raise ArtifactError(f"the run at {path} is not finished: {writer} is training it; wait for its end")
+        raise ArtifactError(f"the run at {path} is not finished; continue it with `fedsup-deploy train ... --resume`")
+    config = validate(load_yaml(path / CONFIG), TrainConfig)
+    space = validate(load_yaml(path / SPACE), SearchSpace)
+    document = weights.read_document(path / SUPERNET, "supernet")
+    if document["space_hash"] != files.sha256_of(space.to_dict()):
+        raise ArtifactError(f"{path}: {SPACE} is not the space {SUPERNET} was trained with")
+    return Run(path, config, space)
+
+
+def newest_run() -> Path:
+    """Return the folder below `runs/` whose supernet was written last.
+
+    Raises:
+        ArtifactError: There is none.
+    """
+    finished = sorted(RUNS.glob(f"*/{SUPERNET}"), key=lambda file: file.stat().st_mtime)
+    if not finished:
+        raise ArtifactError("no finished run below runs/; make one with `fedsup-deploy demo` or name one with --run")
+    return finished[-1].parent
+
+
+def load_space(config: TrainConfig) -> SearchSpace:
+    """Return the config's search space as its file has it."""
+    return validate(load_yaml(resources.find("configs/spaces", config.space)), SearchSpace)
+
+
+def read_image_facts(folder: Path) -> ImageFacts | None:
+    """Return what a run's folder says of its images; None where it says nothing yet.
+
+    Raises:
+        ArtifactError: The file is damaged.
+    """
+    path = folder / DATA
+    if not path.exists():
+        return None
+    try:
+        return ImageFacts.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ArtifactError(f"{path}: cannot be read: {type(error).__name__}; train again") from error
+
+
+def write_image_facts(folder: Path, facts: ImageFacts) -> None:
+    """Write what is known of a run's images into its folder."""
+    files.write_json(folder / DATA, facts.model_dump(mode="json"))
+
+
+def load_data(config: TrainConfig) -> FederatedData:
+    """Return the images of a simulated federation, divided as the config says.
+
+    Args:
+        config: Which images, what is held out, who holds what.
+    """
+    splits = load_dataset(config.data.dataset, config.data.root)
+    if len(splits.train.classes) < 2:
+        raise DataError(f"{config.data.dataset}: got one class, {splits.train.classes[0]!r}, expected at least two")
+    empty = set(range(len(splits.train.classes))) - set(splits.train.labels_N.tolist())
+    if empty:
+        names = ", ".join(splits.train.classes[label] for label in sorted(empty))
+        raise DataError(f"{config.data.dataset}: no training image of class {names}; remove the class or add images")
+    train, validation = splits.train, None
+    if config.data.server_images:
+        train, validation = split_off(splits.train, config.data.validation_fraction, config.seed)
+    options = config.partition.model_dump(exclude={"kind", "num_clients"})
+    parts = partition(train.labels_N, config.partition.kind, config.partition.num_clients, config.seed, **options)
+    clients, held_out = hold_out(parts, config.data.client_validation_fraction, config.seed)
+    num_tiers = len(config.strategy.tiers) if isinstance(config.strategy, EFedSupConfig) else 1
+    test = splits.test if config.data.server_images else None
+    tiers = tiers_by_index(config.partition.num_clients, num_tiers)
+    return FederatedData(train, clients, validation, test, held_out, tiers)

@@ -16,8 +16,8 @@ from fedsup_deploy.artifact import runner
 from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.artifact.store import ModelWriter, Vectors, write_bundle
+from fedsup_deploy.device.building.measurements import is_of_this_machine, limit_check
 from fedsup_deploy.device.measure import measure_onnx
-from fedsup_deploy.device.measurements import is_of_this_machine, limit_check
 from fedsup_deploy.device.predictor import predict_interval, predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError

@@ -11,9 +11,14 @@ from fedsup_deploy.artifact import checks, runner
 from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.artifact.store import load_manifest, raise_if_failed, record_measurement, verify_bundle
+from fedsup_deploy.device.building.measurements import (
+    check_device,
+    measurement_of,
+    profile_to_save_to,
+    save_measurement,
+)
 from fedsup_deploy.device.energy import open_meter
 from fedsup_deploy.device.measure import measure_onnx
-from fedsup_deploy.device.measurements import check_device, measurement_of, profile_to_save_to, save_measurement
 from fedsup_deploy.device.profile import load_profile
 from fedsup_deploy.device.remote.measure import measure_bundle_there, measure_model_there
 from fedsup_deploy.device.remote.ssh import Access

@@ -136,6 +136,17 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     assert set(order) == set(modules())
 
 
+def test_no_folders_import_each_other_in_a_circle() -> None:
+    """A folder and those within it are different folders; the front of the package is none."""
+    graph: dict[str, set[str]] = {}
+    for name in modules().keys() - {"", "api"}:
+        inside = graph.setdefault(name.rpartition(".")[0], set())
+        inside |= {found.rpartition(".")[0] for found in imports(name, at_import_time=False)}
+    folders = {folder: found - {folder, ""} for folder, found in graph.items() if folder}
+    order = list(graphlib.TopologicalSorter(folders).static_order())
+    assert set(order) == set(folders)
+
+
 def test_program_in_a_bundle_needs_nothing_of_the_package() -> None:
     """It is copied to a device on its own: the checks, and the runner that they import."""
     assert list(imports("artifact.runner", at_import_time=False)) == []

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fedsup_deploy.artifact import runner
+from fedsup_deploy.device.building.measurements import save_measurement
 from fedsup_deploy.device.building.plan import plan_timing
-from fedsup_deploy.device.measurements import save_measurement
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import Measurement, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, FedsupError

@@ -16,8 +16,9 @@ from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import Calibration, DeviceProfile, Energy, load_profile
 from fedsup_deploy.searchers.objective import Limits, front, within
 from fedsup_deploy.searchers.pricing import Prices, Target, price
+from fedsup_deploy.searchers.scoring.additive import AdditiveAccuracy
 from fedsup_deploy.searchers.stages.dominance import undominated
-from fedsup_deploy.searchers.stages.front import AdditiveAccuracy, front_over_stages, is_additive
+from fedsup_deploy.searchers.stages.front import front_over_stages, is_additive
 from fedsup_deploy.searchers.stages.labels import (
     ACTIVATIONS,
     LATENCY,

@@ -4,9 +4,10 @@ import numpy as np
 
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.searchers.problem import Problem
+from fedsup_deploy.searchers.scoring.additive import AdditiveAccuracy
 from fedsup_deploy.searchers.scoring.predictor import FittedAccuracy
 from fedsup_deploy.searchers.searcher import FixedOrder
-from fedsup_deploy.searchers.stages.front import AdditiveAccuracy, front_over_stages, is_additive
+from fedsup_deploy.searchers.stages.front import front_over_stages, is_additive
 from fedsup_deploy.space.plan import IntArray
 from fedsup_deploy.space.sampling import row_keys
 

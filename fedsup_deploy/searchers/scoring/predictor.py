@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fedsup_deploy import registry, rng
 from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.searchers.scoring.additive import AdditiveAccuracy
 from fedsup_deploy.searchers.scoring.score import FloatArray
-from fedsup_deploy.searchers.stages.front import AdditiveAccuracy
 from fedsup_deploy.space.plan import IntArray
 from fedsup_deploy.space.sampling import row_keys
 from fedsup_deploy.space.search_space import SearchSpace

@@ -18,6 +18,7 @@ from fedsup_deploy.device.latency import FittedLatency, RooflineLatency
 from fedsup_deploy.searchers import objective
 from fedsup_deploy.searchers.objective import FloatArray
 from fedsup_deploy.searchers.pricing import Target, price
+from fedsup_deploy.searchers.scoring.additive import AdditiveAccuracy
 from fedsup_deploy.searchers.stages import labels
 from fedsup_deploy.searchers.stages.labels import ACTIVATIONS, LATENCY, LOSS, MACS, PARAMS, Most, Step
 from fedsup_deploy.space import cost
@@ -28,26 +29,6 @@ _MIB: Final = 2**20
 # The largest accuracy has about 2**44 quanta: sums of them are exact, and one is far below what a model means.
 _QUANTA_BITS: Final = 44
 _BLOCK_GENES: Final = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class AdditiveAccuracy:
-    """An accuracy that is a sum over choices.
-
-    Args:
-        intercept: What every architecture has.
-        values: For each gene what each of its choices adds. The genes of inactive blocks count as their first choice.
-    """
-
-    intercept: float
-    values: tuple[FloatArray, ...]
-
-    def of(self, genes_NG: IntArray) -> FloatArray:
-        """Return the accuracy of N architectures, shape (N,); it is not confined to [0, 1]."""
-        accuracy_N = np.full(len(genes_NG), self.intercept)
-        for gene, values in enumerate(self.values):
-            accuracy_N += values[genes_NG[:, gene]]
-        return accuracy_N
 
 
 def is_additive(target: Target) -> bool:

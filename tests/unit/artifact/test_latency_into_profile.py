@@ -9,7 +9,7 @@ import pytest
 
 from fedsup_deploy import resources
 from fedsup_deploy.artifact.manifest import Manifest
-from fedsup_deploy.device.measurements import measurement_of, profile_to_save_to
+from fedsup_deploy.device.building.measurements import measurement_of, profile_to_save_to
 from fedsup_deploy.device.profile import load_profile
 from fedsup_deploy.errors import ConfigError
 

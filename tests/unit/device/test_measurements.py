@@ -12,7 +12,7 @@ from fedsup_deploy.artifact import runner
 from fedsup_deploy.artifact.measured import LimitCheck
 from fedsup_deploy.config.load import dump
 from fedsup_deploy.device.building.assemble import device_facts
-from fedsup_deploy.device.measurements import check_device, is_of_this_machine, limit_check, save_measurement
+from fedsup_deploy.device.building.measurements import check_device, is_of_this_machine, limit_check, save_measurement
 from fedsup_deploy.device.profile import DeviceProfile, Measurement, load_profile
 from fedsup_deploy.errors import ConfigError
 

@@ -14,8 +14,9 @@ from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.rng import generator
 from fedsup_deploy.searchers.objective import Limits, within
 from fedsup_deploy.searchers.pricing import Target, price
+from fedsup_deploy.searchers.scoring.additive import AdditiveAccuracy
 from fedsup_deploy.searchers.stages import labels
-from fedsup_deploy.searchers.stages.front import AdditiveAccuracy, front_over_stages, is_additive
+from fedsup_deploy.searchers.stages.front import front_over_stages, is_additive
 from fedsup_deploy.space import sampling
 from fedsup_deploy.space.search_space import SearchSpace
 

@@ -14,7 +14,7 @@ import numpy as np
 from interleaved import ratio_of_medians, time_in_turn
 
 from fedsup_deploy.events import EventLog
-from fedsup_deploy.federation.server.recalibration import Accuracy, evaluate_candidates
+from fedsup_deploy.federation.server.recalibration import CountedAccuracy, evaluate_candidates
 from fedsup_deploy.federation.simulation import VALIDATION
 from fedsup_deploy.runs.federation import load_supernet, open_run_federation
 from fedsup_deploy.runs.run import open_run
@@ -39,10 +39,10 @@ def main() -> None:
     supernet = load_supernet(run)
     with open_run_federation(run, EventLog()) as federation:
 
-        def one_by_one() -> list[Accuracy]:
+        def one_by_one() -> list[CountedAccuracy]:
             return [next(evaluate_candidates(federation, supernet, [subnet], VALIDATION)) for subnet in subnets]
 
-        def together() -> list[Accuracy]:
+        def together() -> list[CountedAccuracy]:
             return list(evaluate_candidates(federation, supernet, subnets, VALIDATION))
 
         if one_by_one() != together():

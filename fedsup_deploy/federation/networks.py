@@ -31,7 +31,7 @@ class Standalone:
 
 
 @dataclasses.dataclass(frozen=True)
-class Candidate:
+class SharedSubnet:
     """A subnet of a supernet: many can be asked about once the supernet is there.
 
     Args:
@@ -60,7 +60,7 @@ class Candidate:
         return {name: tensor.clone() for name, tensor in part.items()}
 
 
-Network = Standalone | Candidate
+Network = Standalone | SharedSubnet
 
 
 def standalone(subnet: Subnet) -> Standalone:

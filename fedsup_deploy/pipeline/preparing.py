@@ -127,7 +127,7 @@ def _ready(run: Run, network: _Network, federation: Federation) -> Prepared:
     subnet = network.subnet
     split = federation.split(TEST)
 
-    def accuracy_with(sums: PooledStatistics) -> recalibration.Accuracy:
+    def accuracy_with(sums: PooledStatistics) -> recalibration.CountedAccuracy:
         return recalibration.evaluate(federation, standalone(subnet), sums, split)
 
     recalibrated = accuracy_with(network.pooled)

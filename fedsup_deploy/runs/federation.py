@@ -15,7 +15,7 @@ from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.federation.client import ClientId
-from fedsup_deploy.federation.jobs.statistics import Calibration
+from fedsup_deploy.federation.jobs.statistics import CalibrationDraw
 from fedsup_deploy.federation.messages import Engine
 from fedsup_deploy.federation.server.cohort import OnAbsence, Terms
 from fedsup_deploy.federation.server.federation import Federation
@@ -47,7 +47,7 @@ def federation_of(
         clients=engines[CLIENTS],
         own={name: engine for name, engine in engines.items() if name != CLIENTS},
         preprocessing=preprocessing,
-        calibration=Calibration(config.calibration.samples_per_client, config.calibration.batch_size),
+        calibration=CalibrationDraw(config.calibration.samples_per_client, config.calibration.batch_size),
         calibration_clients=config.calibration.clients,
         terms=terms_of(config),
         seed=config.seed,

@@ -31,7 +31,7 @@ from fedsup_deploy.federation import encoding
 from fedsup_deploy.federation.client import HELD_OUT, TRAINED, Client, ClientId, ClientInfo, Performs
 from fedsup_deploy.federation.jobs.counts import Counts
 from fedsup_deploy.federation.jobs.moments import CountPixels, Pixels
-from fedsup_deploy.federation.jobs.statistics import Calibration, Observed
+from fedsup_deploy.federation.jobs.statistics import CalibrationDraw, Observed
 from fedsup_deploy.federation.jobs.train import ClientUpdate, LocalTraining
 from fedsup_deploy.federation.messages import Engine, Job, Reply
 from fedsup_deploy.federation.networks import standalone
@@ -499,7 +499,7 @@ def federation_of(
 ) -> Federation:
     preprocessing = Preprocessing.fit(federated_data().train, 8)
     terms = Terms(quorum, deadline_s)
-    return Federation(engine, {}, preprocessing, Calibration(8, 4), None, terms, 0, on_absence)
+    return Federation(engine, {}, preprocessing, CalibrationDraw(8, 4), None, terms, 0, on_absence)
 
 
 Absences = list[tuple[str, ClientId, str]]

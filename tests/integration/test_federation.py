@@ -13,7 +13,7 @@ from fedsup_deploy.data.dataset import load_dataset
 from fedsup_deploy.data.partition import partition
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.engines.workers import open_local
-from fedsup_deploy.federation.jobs.statistics import Calibration
+from fedsup_deploy.federation.jobs.statistics import CalibrationDraw
 from fedsup_deploy.federation.jobs.train import Assignment, LocalTraining, Train
 from fedsup_deploy.federation.messages import Blob, Engine
 from fedsup_deploy.federation.networks import standalone
@@ -86,7 +86,7 @@ def federation_over(engines: Mapping[str, Engine], data: FederatedData) -> Feder
         clients=engines[CLIENTS],
         own=own,
         preprocessing=preprocessing_of(data),
-        calibration=Calibration(64, 64),
+        calibration=CalibrationDraw(64, 64),
         calibration_clients=None,
         terms=Terms(1.0, None),
         seed=0,

@@ -14,7 +14,7 @@ from fedsup_deploy.data.dataset import load_dataset
 from fedsup_deploy.data.partition import partition
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.engines.inprocess import InProcess
-from fedsup_deploy.federation.jobs.statistics import Calibration, TakeStatistics
+from fedsup_deploy.federation.jobs.statistics import CalibrationDraw, TakeStatistics
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.cohort import Terms
@@ -155,7 +155,7 @@ def preprocessing() -> Preprocessing:
 def collect(data: FederatedData, subnet: Subnet, schedule: str, batch_size: int) -> PooledStatistics:
     """Return what a recalibration on all images of all clients gives."""
     clients = InProcess(data.populations()[CLIENTS])
-    calibration = Calibration(NUM_IMAGES, batch_size)
+    calibration = CalibrationDraw(NUM_IMAGES, batch_size)
     server = Federation(clients, {}, preprocessing(), calibration, None, Terms(1.0, None), 0, nobody_is_absent)
     return recalibration.collect(server, standalone(subnet), schedule)
 
@@ -268,7 +268,7 @@ def test_average_of_the_clients_variances_is_something_else() -> None:
     exact = truth("mobilenet", "batch")
     *before, last = exact.layers
     known = PooledStatistics({name: exact.layers[name] for name in before})
-    job = TakeStatistics((standalone(subnet),), (last,), known, preprocessing(), Calibration(NUM_IMAGES, 64), 0)
+    job = TakeStatistics((standalone(subnet),), (last,), known, preprocessing(), CalibrationDraw(NUM_IMAGES, 64), 0)
     population = federation("shards").populations()[CLIENTS]
     answers = [population.client(client).perform(job) for client in range(NUM_CLIENTS)]
     clients = [answer.statistics[0].layers[last] for answer in answers]

@@ -24,7 +24,7 @@ from fedsup_deploy.supernet.statistics import ChannelSums, PooledStatistics
 
 
 @dataclasses.dataclass(frozen=True)
-class Calibration:
+class CalibrationDraw:
     """Which of a client's images statistics are taken on: some of all, in random order.
 
     A file order, such as class by class, must not decide which they are, nor which share a batch.
@@ -77,7 +77,7 @@ class TakeStatistics:
     observe: tuple[str, ...]
     known: WireStatistics
     preprocessing: Preprocessing
-    calibration: Calibration
+    calibration: CalibrationDraw
     seed: int
 
     def perform(self, client: Client) -> Observed:

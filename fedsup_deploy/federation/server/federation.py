@@ -10,7 +10,7 @@ import numpy as np
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.federation.client import HELD_OUT, ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.moments import CountPixels, Pixels
-from fedsup_deploy.federation.jobs.statistics import Calibration
+from fedsup_deploy.federation.jobs.statistics import CalibrationDraw
 from fedsup_deploy.federation.messages import Engine
 from fedsup_deploy.federation.server import cohort
 from fedsup_deploy.federation.server.cohort import OnAbsence, Terms
@@ -37,7 +37,7 @@ class Federation:
     clients: Engine
     own: Mapping[str, Engine]
     preprocessing: Preprocessing
-    calibration: Calibration
+    calibration: CalibrationDraw
     calibration_clients: int | None
     terms: Terms
     seed: int
@@ -130,6 +130,6 @@ def _reason_to_reject(pixels: Pixels, num_images: int) -> str | None:
     return None
 
 
-def calibration_images(info: ClientInfo, calibration: Calibration) -> int:
+def calibration_images(info: ClientInfo, calibration: CalibrationDraw) -> int:
     """Return how many images a client looks at."""
     return min(info.num_samples, calibration.num_images)

@@ -11,7 +11,7 @@ from fedsup_deploy.federation.client import HELD_OUT, ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.counts import CountCorrect, Counts
 from fedsup_deploy.federation.jobs.statistics import Observed, TakeStatistics
 from fedsup_deploy.federation.messages import Blob, Engine
-from fedsup_deploy.federation.networks import Candidate, Network
+from fedsup_deploy.federation.networks import Network, SharedSubnet
 from fedsup_deploy.federation.server import cohort
 from fedsup_deploy.federation.server.federation import Federation, calibration_images
 from fedsup_deploy.space.architecture import Architecture
@@ -62,7 +62,7 @@ def is_complete(federation: Federation, plan: NetworkPlan, statistics: PooledSta
 
 
 @dataclasses.dataclass(frozen=True)
-class Accuracy:
+class CountedAccuracy:
     """The share of right answers.
 
     Args:
@@ -79,7 +79,7 @@ class Accuracy:
         return self.correct / self.num_images
 
 
-def evaluate(federation: Federation, network: Network, statistics: PooledStatistics, split: str) -> Accuracy:
+def evaluate(federation: Federation, network: Network, statistics: PooledStatistics, split: str) -> CountedAccuracy:
     """Return the accuracy of a network.
 
     Args:
@@ -122,7 +122,7 @@ def evaluate_clients(
 
 def evaluate_candidates(
     federation: Federation, supernet: Supernet, architectures: Sequence[Architecture], split: str
-) -> Iterator[Accuracy]:
+) -> Iterator[CountedAccuracy]:
     """Yield the accuracy of each subnet on the server's own images, after one-shot recalibration.
 
     Args:
@@ -140,7 +140,7 @@ def evaluate_candidates(
 
 def evaluate_candidates_on_clients(
     federation: Federation, supernet: Supernet, architectures: Sequence[Architecture]
-) -> Iterator[list[Accuracy]]:
+) -> Iterator[list[CountedAccuracy]]:
     """Yield for each subnet its accuracy on what each judge holds out, after one-shot recalibration.
 
     Two exchanges with the clients per group of subnets: their sums, which are pooled here, and their counts. No image
@@ -158,16 +158,16 @@ def evaluate_candidates_on_clients(
     for candidates, pooled in _recalibrated(federation, supernet, architectures):
         counts = _count(federation, federation.clients, judges, candidates, pooled, HELD_OUT, "evaluation by clients")
         for index in range(len(candidates)):
-            yield [Accuracy(count.correct[index], count.counted) for _, count in sorted(counts.items())]
+            yield [CountedAccuracy(count.correct[index], count.counted) for _, count in sorted(counts.items())]
 
 
 def _recalibrated(
     federation: Federation, supernet: Supernet, architectures: Sequence[Architecture]
-) -> Iterator[tuple[tuple[Candidate, ...], tuple[PooledStatistics, ...]]]:
+) -> Iterator[tuple[tuple[SharedSubnet, ...], tuple[PooledStatistics, ...]]]:
     """Yield subnets in groups, with their one-shot statistics."""
     blob = Blob(supernet.weights)
     for some in _groups(architectures, _CANDIDATES_PER_EXCHANGE):
-        candidates = tuple(Candidate(supernet.layout, architecture, blob) for architecture in some)
+        candidates = tuple(SharedSubnet(supernet.layout, architecture, blob) for architecture in some)
         # A single one is observed up to its last layer: the order of the names tells which that is.
         names = [layer.name for candidate in candidates for layer in candidate.plan.norm_layers()]
         yield candidates, _observe(federation, candidates, tuple(dict.fromkeys(names)), _NOTHING)
@@ -245,11 +245,11 @@ def _report(federation: Federation, what: str, absent: Mapping[ClientId, str]) -
         federation.on_absence(what, client, reason)
 
 
-def _summed(counts: Iterable[Counts]) -> list[Accuracy]:
+def _summed(counts: Iterable[Counts]) -> list[CountedAccuracy]:
     """Return for each network its accuracy over all images."""
     found = list(counts)
     counted = sum(count.counted for count in found)
-    return [Accuracy(sum(correct), counted) for correct in zip(*(count.correct for count in found), strict=True)]
+    return [CountedAccuracy(sum(correct), counted) for correct in zip(*(count.correct for count in found), strict=True)]
 
 
 def _groups(architectures: Sequence[Architecture], size: int) -> Iterator[tuple[Architecture, ...]]:

@@ -19,7 +19,7 @@ from fedsup_deploy.engines.workers import WorkerEngine, open_local
 from fedsup_deploy.federation.client import HELD_OUT, TRAINED
 from fedsup_deploy.federation.jobs.counts import CountCorrect
 from fedsup_deploy.federation.jobs.moments import CountPixels
-from fedsup_deploy.federation.jobs.statistics import Calibration, TakeStatistics
+from fedsup_deploy.federation.jobs.statistics import CalibrationDraw, TakeStatistics
 from fedsup_deploy.federation.jobs.train import Assignment, LocalTraining, Train
 from fedsup_deploy.federation.messages import Blob, BlobStore, Engine, Job, Reply
 from fedsup_deploy.federation.networks import standalone
@@ -72,7 +72,7 @@ def statistics_job(layout: Layout, data: FederatedData) -> TakeStatistics:
     network = standalone(Supernet(layout, initial_weights(layout, 0)).extract(layout.space.largest))
     names = tuple(layer.name for layer in network.plan.norm_layers())
     preprocessing = Preprocessing.fit(data.train, 8)
-    return TakeStatistics((network,), names, PooledStatistics({}), preprocessing, Calibration(6, 4), 0)
+    return TakeStatistics((network,), names, PooledStatistics({}), preprocessing, CalibrationDraw(6, 4), 0)
 
 
 def counts_job(layout: Layout, data: FederatedData, images: str) -> CountCorrect:

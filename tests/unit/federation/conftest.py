@@ -11,7 +11,7 @@ from fedsup_deploy.data.partition import partition
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.engines.inprocess import InProcess
 from fedsup_deploy.federation.client import ClientId, ClientInfo
-from fedsup_deploy.federation.jobs.statistics import Calibration
+from fedsup_deploy.federation.jobs.statistics import CalibrationDraw
 from fedsup_deploy.federation.messages import Engine, Job, Reply
 from fedsup_deploy.federation.server.cohort import Terms
 from fedsup_deploy.federation.server.federation import Federation
@@ -78,7 +78,7 @@ def federation_over() -> Callable[..., Federation]:
         told = [] if absences is None else absences
         fields = {
             "preprocessing": Preprocessing((0.5,), (0.25,), 8, 8, 8),
-            "calibration": Calibration(64, 64),
+            "calibration": CalibrationDraw(64, 64),
             "calibration_clients": None,
             "terms": Terms(1.0, None),
             "seed": 0,

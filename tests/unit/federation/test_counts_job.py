@@ -12,7 +12,7 @@ from fedsup_deploy.errors import DataError
 from fedsup_deploy.federation.client import HELD_OUT, TRAINED, Client
 from fedsup_deploy.federation.jobs.counts import CountCorrect, Counts
 from fedsup_deploy.federation.messages import Blob
-from fedsup_deploy.federation.networks import Candidate, Network, standalone
+from fedsup_deploy.federation.networks import Network, SharedSubnet, standalone
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.fold import affines
 from fedsup_deploy.supernet.layout import Layout
@@ -107,7 +107,7 @@ def test_candidates_counted_together_have_the_counts_of_each_alone(
     space, blob = supernet.layout.space, Blob(supernet.weights)
     genes_NG = space.enumerate_genes()
     architectures = [space.decode(genes) for genes in (*genes_NG[:3], genes_NG[-1], *genes_NG[1:5], genes_NG[0])]
-    candidates = tuple(Candidate(supernet.layout, architecture, blob) for architecture in architectures)
+    candidates = tuple(SharedSubnet(supernet.layout, architecture, blob) for architecture in architectures)
     subnets = [supernet.extract(architecture) for architecture in architectures]
     statistics = [calibrated(subnet, digits.train.take(np.arange(50))) for subnet in subnets]
     together = client.perform(job_of(candidates, *statistics))

@@ -26,10 +26,10 @@ from fedsup_deploy.federation.encoding import (
 )
 from fedsup_deploy.federation.jobs.counts import CountCorrect, Counts
 from fedsup_deploy.federation.jobs.moments import CountPixels, Pixels
-from fedsup_deploy.federation.jobs.statistics import Calibration, Observed, TakeStatistics
+from fedsup_deploy.federation.jobs.statistics import CalibrationDraw, Observed, TakeStatistics
 from fedsup_deploy.federation.jobs.train import Assignment, ClientUpdate, LocalTraining, Train
 from fedsup_deploy.federation.messages import Blob, BlobStore, Job, Reply
-from fedsup_deploy.federation.networks import Candidate, standalone
+from fedsup_deploy.federation.networks import SharedSubnet, standalone
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.layout import Layout
@@ -72,9 +72,9 @@ def jobs(supernet: Supernet) -> dict[str, list[Job[Any]]]:
         2**63 - 1,
     )
     blob = Blob(supernet.weights)
-    candidates = tuple(Candidate(layout, each, blob) for each in (space.largest, space.smallest))
+    candidates = tuple(SharedSubnet(layout, each, blob) for each in (space.largest, space.smallest))
     alone = standalone(supernet.extract(space.smallest))
-    take = TakeStatistics(candidates, ("stem", "s1.0.depthwise"), STATISTICS, preprocessing, Calibration(64, 16), 5)
+    take = TakeStatistics(candidates, ("stem", "s1.0.depthwise"), STATISTICS, preprocessing, CalibrationDraw(64, 16), 5)
     count = CountCorrect((*candidates, alone), (STATISTICS, NOTHING, STATISTICS), "held-out", preprocessing)
     whole = dataclasses.replace(
         train,

@@ -12,13 +12,13 @@ from fedsup_deploy import rng
 from fedsup_deploy.errors import DataError, FederationError
 from fedsup_deploy.federation.client import HELD_OUT, TRAINED, ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.counts import CountCorrect, Counts
-from fedsup_deploy.federation.jobs.statistics import Calibration, Observed, TakeStatistics
+from fedsup_deploy.federation.jobs.statistics import CalibrationDraw, Observed, TakeStatistics
 from fedsup_deploy.federation.messages import Blob
 from fedsup_deploy.federation.networks import Network, Standalone, standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.cohort import Terms
 from fedsup_deploy.federation.server.federation import Federation
-from fedsup_deploy.federation.server.recalibration import Accuracy
+from fedsup_deploy.federation.server.recalibration import CountedAccuracy
 from fedsup_deploy.federation.simulation import FederatedData, hold_out
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.layout import Layout
@@ -130,13 +130,13 @@ def test_a_client_looks_at_the_same_images_in_every_pass_and_others_at_others(
     tiny_space: SearchSpace, federation_with
 ) -> None:
     """By a seed that follows from the run's and the client."""
-    federation = federation_with(range(3), calibration=Calibration(10, 4), seed=5)
+    federation = federation_with(range(3), calibration=CalibrationDraw(10, 4), seed=5)
     recalibration.collect(federation, network_of(tiny_space), "layer-wise")
     expected = [rng.derive(5, "calibration", client) for client in range(3)]
     assert len(set(expected)) == 3
     for jobs in asked(federation):
         assert [job.seed for job in jobs.values()] == expected
-        assert {job.calibration for job in jobs.values()} == {Calibration(10, 4)}
+        assert {job.calibration for job in jobs.values()} == {CalibrationDraw(10, 4)}
         assert {job.preprocessing for job in jobs.values()} == {federation.preprocessing}
 
 
@@ -198,7 +198,7 @@ def test_statistics_are_those_of_the_clients_that_answer(tiny_space: SearchSpace
 
 def test_statistics_of_all_that_calibrate_are_complete(tiny_space: SearchSpace, federation_with) -> None:
     network = network_of(tiny_space)
-    for changes in ({}, {"calibration_clients": 4}, {"calibration": Calibration(10, 4)}):
+    for changes in ({}, {"calibration_clients": 4}, {"calibration": CalibrationDraw(10, 4)}):
         federation = federation_with(range(6), **changes)
         pooled = recalibration.collect(federation, network, "one-shot")
         assert recalibration.is_complete(federation, network.plan, pooled)
@@ -361,7 +361,7 @@ def test_candidates_are_recalibrated_on_clients_and_counted_on_the_servers_image
     space = supernet.layout.space
     architectures = [space.largest, space.smallest]
     found = list(recalibration.evaluate_candidates(server, supernet, architectures, "test"))
-    assert found == [Accuracy(3 * 6 + 3, 303), Accuracy(3 * 4 + 3, 303)]
+    assert found == [CountedAccuracy(3 * 6 + 3, 303), CountedAccuracy(3 * 4 + 3, 303)]
     (sums,), (counts,) = asked(server), server.own["test"].asked  # type: ignore[attr-defined]
     assert (list(sums), list(counts)) == (list(range(5)), list(range(3)))
     for job in (*sums.values(), *counts.values()):
@@ -381,7 +381,10 @@ def test_clients_are_asked_for_sums_then_told_what_they_add_up_to_and_asked_for_
     engine = scripted([ClientInfo(k, 10, 100 + k if k in (7, 3) else 0) for k in clients], answer)
     architectures = [space.smallest, space.largest]
     found = list(recalibration.evaluate_candidates_on_clients(federation_over(engine), supernet, architectures))
-    assert found == [[Accuracy(7, 103), Accuracy(11, 107)], [Accuracy(9, 103), Accuracy(13, 107)]]
+    assert found == [
+        [CountedAccuracy(7, 103), CountedAccuracy(11, 107)],
+        [CountedAccuracy(9, 103), CountedAccuracy(13, 107)],
+    ]
     sums, counts = engine.asked
     assert (list(sums), list(counts)) == (list(clients), [3, 7])
     for job in counts.values():
@@ -398,7 +401,7 @@ def test_sixteen_candidates_at_most_are_asked_about_at_once(
     space, federation = supernet.layout.space, federation_with([2])
     architectures = [space.decode(genes) for genes in space.enumerate_genes()[:count]]
     found = list(recalibration.evaluate_candidates_on_clients(federation, supernet, architectures))
-    assert found == [[Accuracy(architecture.stem_width + 2, 102)] for architecture in architectures]
+    assert found == [[CountedAccuracy(architecture.stem_width + 2, 102)] for architecture in architectures]
     jobs = [job for each in asked(federation) for job in each.values()]
     for kind in (TakeStatistics, CountCorrect):
         of_kind = [job for job in jobs if isinstance(job, kind)]
@@ -469,7 +472,7 @@ def test_candidate_is_scored_as_the_subnet_extracted_after_one_shot_statistics(
     assert [accuracy.share for accuracy in found] == list(shares.values())
     assert [accuracy.num_images for accuracy in found] == [8, 8, 8]
     together = recalibration.evaluate(federation, network, statistics, HELD_OUT)
-    assert together == Accuracy(sum(accuracy.correct for accuracy in found), 24)
+    assert together == CountedAccuracy(sum(accuracy.correct for accuracy in found), 24)
 
 
 def test_candidates_scored_together_have_the_accuracy_of_each_alone(

@@ -13,7 +13,7 @@ from fedsup_deploy.engines.inprocess import InProcess
 from fedsup_deploy.errors import DataError, FederationError
 from fedsup_deploy.federation.client import HELD_OUT, ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.moments import CountPixels, Pixels
-from fedsup_deploy.federation.jobs.statistics import Calibration
+from fedsup_deploy.federation.jobs.statistics import CalibrationDraw
 from fedsup_deploy.federation.server.cohort import Terms
 from fedsup_deploy.federation.server.federation import calibration_images, pixel_preprocessing
 from fedsup_deploy.federation.simulation import CLIENTS, FederatedData, hold_out
@@ -193,5 +193,5 @@ def test_of_a_large_federation_some_calibrate_and_others_judge(federation_with) 
 
 
 def test_a_client_calibrates_on_as_many_images_as_it_has_at_most() -> None:
-    assert calibration_images(ClientInfo(0, 100), Calibration(64, 8)) == 64
-    assert calibration_images(ClientInfo(0, 10, 500), Calibration(64, 8)) == 10
+    assert calibration_images(ClientInfo(0, 100), CalibrationDraw(64, 8)) == 64
+    assert calibration_images(ClientInfo(0, 10, 500), CalibrationDraw(64, 8)) == 10

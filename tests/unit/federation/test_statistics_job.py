@@ -11,9 +11,9 @@ from fedsup_deploy.data.dataset import ImageDataset
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import DataError
 from fedsup_deploy.federation.client import HELD_OUT, TRAINED, Client
-from fedsup_deploy.federation.jobs.statistics import Calibration, TakeStatistics
+from fedsup_deploy.federation.jobs.statistics import CalibrationDraw, TakeStatistics
 from fedsup_deploy.federation.messages import Blob
-from fedsup_deploy.federation.networks import Candidate, Network, standalone
+from fedsup_deploy.federation.networks import Network, SharedSubnet, standalone
 from fedsup_deploy.federation.simulation import CLIENTS, FederatedData, hold_out
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.layout import Layout
@@ -55,7 +55,7 @@ def job_of(networks: tuple[Network, ...], *observe: str, known: PooledStatistics
     """Return the job for some layers; without names for all."""
     if not observe:
         observe = tuple(dict.fromkeys(layer.name for network in networks for layer in network.plan.norm_layers()))
-    return TakeStatistics(networks, observe, known, PREPROCESSING, Calibration(64, 64), SEED)
+    return TakeStatistics(networks, observe, known, PREPROCESSING, CalibrationDraw(64, 64), SEED)
 
 
 def layer_names(subnet: Subnet) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ def assert_same(found: PooledStatistics, expected: PooledStatistics) -> None:
 @pytest.mark.parametrize("client", [3, 0])
 def test_statistics_are_the_sums_over_the_clients_batches(data: FederatedData, subnet: Subnet, client: int) -> None:
     """32 or 33 images in batches of 20, each layer normalised by its batch."""
-    job = dataclasses.replace(job_of((standalone(subnet),)), calibration=Calibration(64, 20))
+    job = dataclasses.replace(job_of((standalone(subnet),)), calibration=CalibrationDraw(64, 20))
     (found,) = client_of(data, client).perform(job).statistics
     x_NCHW = drawn(data, client)
     assert found.layers.keys() == set(layer_names(subnet))
@@ -99,7 +99,7 @@ def test_statistics_are_the_sums_over_the_clients_batches(data: FederatedData, s
 def test_a_last_image_is_observed_with_the_batch_before(data: FederatedData, subnet: Subnet) -> None:
     """33 images in batches of 32."""
     assert len(data.clients[1]) == 33
-    job = dataclasses.replace(job_of((standalone(subnet),)), calibration=Calibration(64, 32))
+    job = dataclasses.replace(job_of((standalone(subnet),)), calibration=CalibrationDraw(64, 32))
     (found,) = client_of(data, 1).perform(job).statistics
     for name, (_, total, _) in statistics_by_hand(subnet, drawn(data, 1)).items():
         assert np.array_equal(found.layers[name].total_C, total.numpy())
@@ -108,7 +108,7 @@ def test_a_last_image_is_observed_with_the_batch_before(data: FederatedData, sub
 def test_no_more_than_the_asked_for_images_are_looked_at(data: FederatedData, subnet: Subnet) -> None:
     job, client = job_of((standalone(subnet),), "stem"), client_of(data, 0)
     for count, expected in ((10, 10), (1000, len(data.clients[0]))):
-        (found,) = client.perform(dataclasses.replace(job, calibration=Calibration(count, 64))).statistics
+        (found,) = client.perform(dataclasses.replace(job, calibration=CalibrationDraw(count, 64))).statistics
         assert found.layers["stem"].count == expected * 8 * 8
         (total, _) = statistics_by_hand(subnet, drawn(data, 0, count))["stem"][1:]
         assert np.array_equal(found.layers["stem"].total_C, total.numpy())
@@ -135,7 +135,7 @@ def test_images_are_drawn_from_all_that_a_client_trains_on(counting_network: Sub
     job = dataclasses.replace(
         job_of((standalone(counting_network),), "stem"),
         preprocessing=Preprocessing((0.0,) * 3, (1.0,) * 3, 8, 8, 8),
-        calibration=Calibration(30, 7),
+        calibration=CalibrationDraw(30, 7),
     )
     totals = []
     for seed in (SEED, SEED, SEED + 1):
@@ -146,7 +146,7 @@ def test_images_are_drawn_from_all_that_a_client_trains_on(counting_network: Sub
         totals.append(tuple(found.layers["stem"].total_C))
     assert min(totals[0]) > 0
     assert totals[0] == totals[1] != totals[2]
-    (everything,) = client.perform(dataclasses.replace(job, calibration=Calibration(1000, 64))).statistics
+    (everything,) = client.perform(dataclasses.replace(job, calibration=CalibrationDraw(1000, 64))).statistics
     assert (everything.layers["stem"].total_C / 64).tolist() == [100, 100, 100]
 
 
@@ -195,7 +195,7 @@ def test_a_candidate_has_the_statistics_of_the_subnet_extracted(data: FederatedD
     for name in ("largest", "smallest"):
         architecture = supernet.layout.space.resolve(name)
         extracted = standalone(supernet.extract(architecture))
-        (found,) = client.perform(job_of((Candidate(supernet.layout, architecture, blob),))).statistics
+        (found,) = client.perform(job_of((SharedSubnet(supernet.layout, architecture, blob),))).statistics
         (expected,) = client.perform(job_of((extracted,))).statistics
         assert_same(found, expected)
 
@@ -205,7 +205,7 @@ def test_candidates_observed_together_have_the_sums_of_each_alone(data: Federate
     client, blob, space = client_of(data, 3), Blob(supernet.weights), supernet.layout.space
     genes_NG = space.enumerate_genes()
     architectures = [space.decode(genes) for genes in (*genes_NG[:3], genes_NG[-1], *genes_NG[1:5], genes_NG[0])]
-    candidates = tuple(Candidate(supernet.layout, architecture, blob) for architecture in architectures)
+    candidates = tuple(SharedSubnet(supernet.layout, architecture, blob) for architecture in architectures)
     together = client.perform(job_of(candidates)).statistics
     assert len(together) == len(candidates)
     for candidate, found in zip(candidates, together, strict=True):
@@ -238,6 +238,6 @@ def test_client_without_images_to_train_on_says_so(data: FederatedData, subnet: 
 def test_weights_sent_are_left_alone(data: FederatedData, supernet: Supernet) -> None:
     before = {name: tensor.clone() for name, tensor in supernet.weights.items()}
     blob, space = Blob(supernet.weights), supernet.layout.space
-    candidates = tuple(Candidate(supernet.layout, each, blob) for each in (space.smallest, space.largest))
+    candidates = tuple(SharedSubnet(supernet.layout, each, blob) for each in (space.smallest, space.largest))
     client_of(data, 0).perform(job_of(candidates))
     assert all(torch.equal(supernet.weights[name], tensor) for name, tensor in before.items())

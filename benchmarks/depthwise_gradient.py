@@ -7,7 +7,7 @@ import torch
 from interleaved import ratio_of_medians, time_in_turn
 from torch.nn import functional
 
-from fedsup_deploy.supernet.depthwise import depthwise_conv2d
+from fedsup_deploy.supernet.layers.depthwise import depthwise_conv2d
 
 SHAPES = [(32, 16, 1), (64, 16, 2), (128, 8, 1), (128, 8, 2), (256, 4, 1), (256, 4, 2), (1024, 2, 1)]
 

@@ -46,7 +46,8 @@ from fedsup_deploy.searchers.problem import Problem, pose
 from fedsup_deploy.searchers.scoring.score import FloatArray, Scores
 from fedsup_deploy.searchers.searcher import Searcher
 from fedsup_deploy.space import cost
-from fedsup_deploy.space.plan import BoolArray, IntArray, Layer, NetworkPlan
+from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.plan import BoolArray, IntArray, NetworkPlan
 from fedsup_deploy.space.sampling import random_genes, row_keys
 from fedsup_deploy.space.search_space import SearchSpace
 

@@ -8,7 +8,7 @@ first call, which compiles, is not timed). Then FedSup's step of several subnets
 """
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from unittest import mock
 
 import numpy as np
@@ -26,9 +26,11 @@ from fedsup_deploy.federation.client import TRAINED, Client
 from fedsup_deploy.federation.jobs.train import Assignment, LocalTraining, Train
 from fedsup_deploy.federation.messages import Blob
 from fedsup_deploy.space.architecture import Architecture
-from fedsup_deploy.space.plan import Layer
+from fedsup_deploy.space.layers.kind import kind_of
+from fedsup_deploy.space.layers.layer import Layer
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet import forward, slices
+from fedsup_deploy.supernet.layers.convolution import Convolution, Depthwise, Pointwise
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import initial_weights
 from fedsup_deploy.supernet.normalization import BY_BATCH
@@ -41,15 +43,18 @@ RATE = 0.01
 Images = tuple[Tensor, Tensor]
 
 
-def convolution(layer: Layer, weight: Tensor, bias: None, x_BCHW: Tensor) -> Tensor:
+Compute = Callable[[Layer, Mapping[str, Tensor], Tensor], Tensor]
+
+
+def convolution(layer: Layer, weights: Mapping[str, Tensor], x_BCHW: Tensor) -> Tensor:
     """Return the convolution as torch's own function computes it, in the layout of its input."""
-    groups = len(weight) if layer.op == "depthwise" else 1
-    return functional.conv2d(x_BCHW, weight, bias, layer.stride, layer.kernel_size // 2, groups=groups)
+    weight, groups = weights[f"{layer.name}.weight"], kind_of(layer).groups(layer)
+    return functional.conv2d(x_BCHW, weight, None, layer.stride, layer.kernel_size // 2, groups=groups)
 
 
-def convolution_nchw(layer: Layer, weight: Tensor, bias: None, x_BCHW: Tensor) -> Tensor:
+def convolution_nchw(layer: Layer, weights: Mapping[str, Tensor], x_BCHW: Tensor) -> Tensor:
     """Return the convolution as torch's own function computes it, channels first."""
-    return convolution(layer, weight, bias, x_BCHW.contiguous())
+    return convolution(layer, weights, x_BCHW.contiguous())
 
 
 def plain(
@@ -57,7 +62,7 @@ def plain(
     architecture: Architecture,
     weights: dict[str, Tensor],
     images: Images,
-    convolve: Callable[..., Tensor],
+    compute: Compute,
     *,
     is_compiled: bool = False,
 ) -> Callable[[], None]:
@@ -71,7 +76,11 @@ def plain(
     loss = torch.compile(loss, dynamic=False) if is_compiled else loss
 
     def epoch() -> None:
-        with mock.patch.object(forward, "convolve", convolve):
+        with (
+            mock.patch.object(Convolution, "forward", lambda _, *given: compute(*given)),
+            mock.patch.object(Pointwise, "forward", lambda _, *given: compute(*given)),
+            mock.patch.object(Depthwise, "forward", lambda _, *given: compute(*given)),
+        ):
             for x_BCHW, labels_B in zip(*(tensor.split(PARAMS.batch_size) for tensor in images), strict=True):
                 optimizer.zero_grad()
                 loss(x_BCHW, labels_B).backward()

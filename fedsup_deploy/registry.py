@@ -12,6 +12,23 @@ TABLES: dict[str, dict[str, str]] = {
         "mobilenet": "fedsup_deploy.space.families.mobilenet:MobileNetFamily",
         "resnet": "fedsup_deploy.space.families.resnet:ResNetFamily",
     },
+    "layer": {
+        "conv": "fedsup_deploy.space.layers.convolution:Convolution",
+        "depthwise": "fedsup_deploy.space.layers.convolution:Depthwise",
+        "pointwise": "fedsup_deploy.space.layers.convolution:Convolution",
+        "squeeze_excite": "fedsup_deploy.space.layers.squeeze_excite:SqueezeExcite",
+        "pool": "fedsup_deploy.space.layers.plain:Pool",
+        "add": "fedsup_deploy.space.layers.plain:Add",
+        "global_pool": "fedsup_deploy.space.layers.plain:GlobalPool",
+        "linear": "fedsup_deploy.space.layers.plain:Linear",
+    },
+    "computation": {
+        "conv": "fedsup_deploy.supernet.layers.convolution:Convolution",
+        "depthwise": "fedsup_deploy.supernet.layers.convolution:Depthwise",
+        "pointwise": "fedsup_deploy.supernet.layers.convolution:Pointwise",
+        "squeeze_excite": "fedsup_deploy.supernet.layers.squeeze_excite:SqueezeExcite",
+        "pool": "fedsup_deploy.supernet.layers.pool:Pool",
+    },
     "dataset": {
         "digits": "fedsup_deploy.data.digits:load_digits",
         "fashion-mnist": "fedsup_deploy.data.idx:load_fashion_mnist",

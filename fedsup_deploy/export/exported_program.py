@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import nn
 
 from fedsup_deploy import files
 from fedsup_deploy.artifact.runner import first_line
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.export.archive import read_records, write_records
-from fedsup_deploy.export.exporter import Runnable, refuse_machine_paths, runnable, trace_input
+from fedsup_deploy.export.exporter import Facts, Runnable, refuse_machine_paths, runnable, trace_input
+from fedsup_deploy.space.onnx_graph import OUTPUT_NAME
+from fedsup_deploy.supernet.deployable import FoldedNetwork
 
-_WEIGHTS = "data/weights/weight_"
+#: What torch has no words of its own in: tensors, and the facts that it is given.
+_GIVEN = ("data/weights/weight_", "extra/")
 _SERIALIZATION_ID = ".data/serialization_id"
 
 
@@ -24,22 +26,23 @@ class ExportedProgramExporter:
     name: ClassVar[str] = "pt2"
     filename: ClassVar[str] = "model.pt2"
 
-    def export(self, module: nn.Module, example_BCHW: torch.Tensor, path: Path) -> None:
-        """Write a module as an exported program. See `Exporter.export`."""
-        zeros_BCHW = trace_input(module, example_BCHW)
+    def export(self, network: FoldedNetwork, facts: Facts, path: Path) -> None:
+        """Write a network as an exported program. See `Exporter.export`."""
+        zeros_BCHW = trace_input(network)
         with torch.no_grad():
             program = torch.export.export(
-                module, (zeros_BCHW,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), strict=False
+                network.module(), (zeros_BCHW,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},), strict=False
             )
         program.example_inputs = None
+        _name_output(program)
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)
         buffer = io.BytesIO()
-        torch.export.save(program, buffer)
+        torch.export.save(program, buffer, extra_files=dict(facts))
         records = read_records(buffer.getvalue())
         records.pop(_SERIALIZATION_ID, None)
         for name, content in records.items():
-            if not name.startswith(_WEIGHTS):
+            if not name.startswith(_GIVEN):
                 refuse_machine_paths(f"{path.name}:{name}", content)
         files.write_bytes(path, write_records(records))
 
@@ -52,3 +55,11 @@ class ExportedProgramExporter:
         except (RuntimeError, ValueError) as error:
             raise ArtifactError(f"{path.name}: not loadable by torch.export: {first_line(error)}") from error
         return runnable(module)
+
+
+def _name_output(program: "torch.export.ExportedProgram") -> None:
+    """Name what the program returns as the other formats do; torch names it after the last operation."""
+    (output,) = (node for node in program.graph.nodes if node.op == "output")
+    ((logits,),) = output.args
+    program.graph_signature.replace_all_uses(logits.name, OUTPUT_NAME)
+    logits.name = OUTPUT_NAME

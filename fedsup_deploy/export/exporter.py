@@ -1,7 +1,7 @@
 """What an exporter is, and what all of them share.
 
-An exporter turns a plain module (convolutions with bias, activations, pooling, additions, linear: norms already folded)
-into one file that answers for any batch size, and loads that file back into its real runtime for the parity gate.
+An exporter turns a folded network into one file that answers for any batch size, and loads that file back into its real
+runtime for the parity gate.
 Two exports of equal weights give equal bytes, in any process. Nothing here decides which formats a bundle has.
 
 Shape suffixes: B batch, C channels, H W spatial, K classes.
@@ -9,21 +9,20 @@ Shape suffixes: B batch, C channels, H W spatial, K classes.
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from fedsup_deploy import registry
 from fedsup_deploy.errors import GateError
+from fedsup_deploy.supernet.deployable import FoldedNetwork
 
-INPUT_NAME = "input"
-OUTPUT_NAME = "logits"
-
+#: What a file says of itself beside what it computes, so that it can be used where it lies alone: texts by name.
+Facts = Mapping[str, str]
 Runnable = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 # A path of this machine: two components or more after a slash that starts a word, or a Windows drive.
@@ -41,16 +40,16 @@ class Exporter(Protocol):
     name: ClassVar[str]
     filename: ClassVar[str]
 
-    def export(self, module: nn.Module, example_BCHW: torch.Tensor, path: Path) -> None:
-        """Write a module as one file.
+    def export(self, network: FoldedNetwork, facts: Facts, path: Path) -> None:
+        """Write a network as one file.
 
         Args:
-            module: A plain float32 module in evaluation mode, from images to logits. It is left as it was.
-            example_BCHW: An input. Only its shape (C, H, W) counts; its values never reach the file.
+            network: From images to logits, in float32.
+            facts: What the file says of itself.
             path: Where the file goes.
 
         Raises:
-            GateError: The file would hold a normalisation node or a path of this machine.
+            GateError: The file would hold a path of this machine.
             OutputError: The file cannot be written.
 
         Side effects: Writes `path`, atomically.
@@ -76,11 +75,10 @@ def exporter_for(name: str) -> Exporter:
     return exporter
 
 
-def trace_input(module: nn.Module, example_BCHW: torch.Tensor) -> torch.Tensor:
-    """Return zeros shaped like two images of the example: a batch of one would make tracers fix the batch size."""
-    assert not module.training, "export takes a module in evaluation mode"
-    assert example_BCHW.ndim == 4, f"export takes a batch of images, got shape {tuple(example_BCHW.shape)}"
-    return torch.zeros(2, *example_BCHW.shape[1:], dtype=torch.float32)
+def trace_input(network: FoldedNetwork) -> torch.Tensor:
+    """Return zeros shaped like two images: a batch of one would make tracers fix the batch size."""
+    stem = network.plan.stem
+    return torch.zeros(2, stem.in_channels, stem.in_size, stem.in_size)
 
 
 def refuse_machine_paths(where: str, content: bytes) -> None:

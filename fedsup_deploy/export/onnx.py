@@ -1,70 +1,34 @@
-"""ONNX: one self-contained file, opset 18, dynamic batch, no trace of the machine that wrote it.
+"""ONNX: one self-contained file with a dynamic batch. `space.onnx_graph` writes it; torch takes no part."""
 
-Never quantises and never folds norms: a graph that still has a normalisation node is refused.
-"""
-
-import contextlib
-import logging
-import warnings
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from fedsup_deploy import files
 from fedsup_deploy.artifact import runner
 from fedsup_deploy.errors import ArtifactError, GateError
-from fedsup_deploy.export.exporter import (
-    INPUT_NAME,
-    OUTPUT_NAME,
-    Runnable,
-    refuse_machine_paths,
-    trace_input,
-)
-
-if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto
-
-# The oldest that the exporter writes natively. IR 8 came with it, and nothing of a later IR is used, so that runtimes
-# of old devices load the file: tried with onnxruntime 1.15.
-OPSET = 18
-_IR_VERSION = 8
-_REGISTRATION_LOG = "torch.onnx._internal.exporter._registration"
+from fedsup_deploy.export.exporter import Facts, Runnable
+from fedsup_deploy.space.onnx_graph import build_model, to_bytes
+from fedsup_deploy.space.parts import parts_of
+from fedsup_deploy.supernet.deployable import FoldedNetwork
 
 
 class OnnxExporter:
-    """`model.onnx`, by torch.export and onnxscript; run by onnxruntime on one CPU thread."""
+    """`model.onnx`, its nodes and tensors named as in the supernet; run by onnxruntime on one CPU thread."""
 
     name: ClassVar[str] = "onnx"
     filename: ClassVar[str] = "model.onnx"
 
-    def export(self, module: nn.Module, example_BCHW: torch.Tensor, path: Path) -> None:
-        """Write a module as ONNX. See `Exporter.export`."""
+    def export(self, network: FoldedNetwork, facts: Facts, path: Path) -> None:
+        """Write a network as ONNX. See `Exporter.export`."""
         import onnx
 
-        zeros_BCHW = trace_input(module, example_BCHW)
-        with _quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                module,
-                (zeros_BCHW,),
-                dynamo=True,
-                verbose=False,
-                opset_version=OPSET,
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-                input_names=[INPUT_NAME],
-                output_names=[OUTPUT_NAME],
-            )
-        assert program is not None, "torch.onnx.export(dynamo=True) returns a program"
-        model = program.model_proto
-        _anonymise(model)
-        _count_no_padding(model)
+        weights = {name: tensor.numpy() for name, tensor in network.weights.items()}
+        model = build_model(parts_of(network.plan), weights, facts)
         onnx.checker.check_model(model, full_check=True)
-        _check_content(model, path.name)
-        files.write_bytes(path, model.SerializeToString(deterministic=True))
+        files.write_bytes(path, to_bytes(model))
 
     def load(self, path: Path) -> Runnable:
         """Return `model.onnx` as a function, run as the bundle's own runner does. See `Exporter.load`."""
@@ -83,67 +47,3 @@ class OnnxExporter:
             return logits_BK
 
         return run
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence two remarks of torch.onnx about itself; everything else it has to say still gets through."""
-
-    def is_wanted(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("torchvision is not installed")
-
-    log = logging.getLogger(_REGISTRATION_LOG)
-    log.addFilter(is_wanted)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
-            yield
-    finally:
-        log.removeFilter(is_wanted)
-
-
-def _anonymise(model: "ModelProto") -> None:
-    """Drop what differs between machines: stack traces, source names, versions of the tools."""
-    model.ir_version = _IR_VERSION
-    model.producer_name = "fedsup-deploy"
-    for field in ("producer_version", "domain", "model_version", "doc_string", "metadata_props"):
-        model.ClearField(field)
-    graph = model.graph
-    for message in _annotated(graph):
-        message.ClearField("doc_string")
-        message.ClearField("metadata_props")
-    graph.name = "subnet"
-
-
-def _count_no_padding(model: "ModelProto") -> None:
-    """Say of average pooling without padding that padding is not counted.
-
-    It makes no difference, except to old runtimes: where a window overhangs the image (odd sizes), onnxruntime 1.15
-    divides by the whole window if padding counts.
-    """
-    for node in model.graph.node:
-        attributes = {attribute.name: attribute for attribute in node.attribute}
-        if node.op_type == "AveragePool" and "count_include_pad" in attributes and not any(attributes["pads"].ints):
-            attributes["count_include_pad"].i = 0
-
-
-def _annotated(graph: "GraphProto") -> Iterable[Any]:
-    yield graph
-    yield from graph.node
-    yield from graph.initializer
-    for values in (graph.input, graph.output, graph.value_info):
-        yield from values
-
-
-def _check_content(model: "ModelProto", where: str) -> None:
-    import onnx
-
-    norms = sorted({node.op_type for node in model.graph.node if node.op_type.endswith("Normalization")})
-    if norms:
-        raise GateError(f"{where}: got {', '.join(norms)} nodes, expected none; fold the norms before the export")
-    skeleton = onnx.ModelProto()
-    skeleton.CopyFrom(model)
-    for tensor in skeleton.graph.initializer:
-        assert tensor.data_location != onnx.TensorProto.EXTERNAL, "weights stand in the model's own file"
-        tensor.ClearField("raw_data")
-    refuse_machine_paths(where, skeleton.SerializeToString())

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import nn
 
 from fedsup_deploy import files
 from fedsup_deploy.artifact.runner import first_line
 from fedsup_deploy.errors import ArtifactError, GateError
 from fedsup_deploy.export.archive import read_records, write_records
-from fedsup_deploy.export.exporter import Runnable, refuse_machine_paths, runnable, trace_input
+from fedsup_deploy.export.exporter import Facts, Runnable, refuse_machine_paths, runnable, trace_input
+from fedsup_deploy.supernet.deployable import FoldedNetwork
 
 _CLASS = b"Subnet"
 _CODE = "code/"
@@ -32,14 +32,16 @@ class TorchScriptExporter:
     name: ClassVar[str] = "torchscript"
     filename: ClassVar[str] = "model.ts.pt"
 
-    def export(self, module: nn.Module, example_BCHW: torch.Tensor, path: Path) -> None:
-        """Write a module as TorchScript. See `Exporter.export`."""
-        zeros_BCHW = trace_input(module, example_BCHW)
+    def export(self, network: FoldedNetwork, facts: Facts, path: Path) -> None:
+        """Write a network as TorchScript. See `Exporter.export`."""
+        zeros_BCHW = trace_input(network)
         buffer = io.BytesIO()
         with _without_deprecation(), torch.no_grad():
             # The parity gate compares at several batch sizes; the tracer's own check runs at one.
-            traced = torch.jit.trace(module, zeros_BCHW, check_trace=False)
-            torch.jit.save(torch.jit.freeze(traced), buffer)
+            traced = torch.jit.trace(network.module(), zeros_BCHW, check_trace=False)
+            # Without "numerics" being optimised, weights stay those of the supernet, bit for bit.
+            frozen = torch.jit.freeze(traced, optimize_numerics=False)
+            torch.jit.save(frozen, buffer, _extra_files=dict(facts))
         records = _anonymise(read_records(buffer.getvalue()))
         for name, content in records.items():
             if name.startswith(_CODE) or name.endswith(".pkl"):

@@ -3,13 +3,13 @@
 import contextlib
 import dataclasses
 import importlib.metadata
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from fedsup_deploy import files, places
 from fedsup_deploy.artifact import runner
@@ -39,7 +39,7 @@ from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.supernet.model import Supernet
 
-_PACKAGES = ("fedsup-deploy", "torch", "onnx", "onnxruntime", "onnxscript", "numpy")
+_PACKAGES = ("fedsup-deploy", "torch", "onnx", "onnxruntime", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _export(
             if (network := refinement.better) is not None:
                 prepared[network.arch_id] = prepare_trimmed(run, network, federation)
                 wanted.append(_Bundle(job, network.arch_id, refinement.record(network)))
-    model_files = _ModelFiles(exporters, prepared)
+    model_files = _ModelFiles(run, exporters, prepared)
     made = []
     for done, bundle in enumerate(wanted, start=1):
         made.append(_write(request, run, bundle, prepared[bundle.arch_id], model_files))
@@ -176,9 +176,10 @@ def _check_precisions(profile: DeviceProfile) -> None:
 class _ModelFiles:
     """Exports each network to each format once, however many bundles hold the file."""
 
-    def __init__(self, exporters: dict[str, Exporter], prepared: dict[str, Prepared]) -> None:
+    def __init__(self, run: Run, exporters: dict[str, Exporter], prepared: dict[str, Prepared]) -> None:
         self._exporters = exporters
         self._prepared = prepared
+        self._facts = {arch_id: _facts(run, arch_id, ready) for arch_id, ready in prepared.items()}
         self._content: dict[tuple[str, str], bytes] = {}
 
     def writer(self, format_name: str, arch_id: str) -> Callable[[Path], None]:
@@ -187,9 +188,7 @@ class _ModelFiles:
         def write(path: Path) -> None:
             key = (format_name, arch_id)
             if key not in self._content:
-                ready = self._prepared[arch_id]
-                example = torch.from_numpy(ready.vectors.inputs_VCSS[:2])
-                self._exporters[format_name].export(ready.module, example, path)
+                self._exporters[format_name].export(self._prepared[arch_id].network, self._facts[arch_id], path)
                 self._content[key] = path.read_bytes()
             else:
                 files.write_bytes(path, self._content[key])
@@ -204,6 +203,12 @@ class _ModelFiles:
     def filename(self, format_name: str) -> str:
         """Return the name of the format's file in a bundle."""
         return self._exporters[format_name].filename
+
+
+def _facts(run: Run, arch_id: str, ready: Prepared) -> dict[str, str]:
+    """Return what each model file of a network says of itself: the manifest's words."""
+    classes, preprocessing = run.image_facts.classes, run.preprocessing.for_size(ready.resolution).to_dict()
+    return {"arch_id": arch_id, "classes": json.dumps(classes), "preprocessing": json.dumps(preprocessing)}
 
 
 def _jobs(request: ExportRequest) -> tuple[Run, list[_Job]]:

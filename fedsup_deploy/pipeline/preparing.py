@@ -24,7 +24,7 @@ from fedsup_deploy.pipeline.refining import RefinedNetwork
 from fedsup_deploy.runs.run import STATISTICS, Run
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
-from fedsup_deploy.supernet.deployable import DeployableNet
+from fedsup_deploy.supernet.deployable import FoldedNetwork
 from fedsup_deploy.supernet.fold import affines, fold
 from fedsup_deploy.supernet.model import Subnet, Supernet
 from fedsup_deploy.supernet.normalization import FixedAffine, Normalizer
@@ -44,7 +44,7 @@ class Prepared:
         arch: What a manifest says of its architecture.
         resolution: Side of its input image in pixels.
         costs: What it costs in float32.
-        module: Itself, folded.
+        network: Itself, folded.
         reference: What every file is compared with: the supernet, or a trimmed network before it is folded.
         vectors: Inputs that travel with the bundle, and the reference's outputs.
         parity_images: Held-out images, preprocessed.
@@ -55,7 +55,7 @@ class Prepared:
     arch: dict[str, Any]
     resolution: int
     costs: cost.Costs
-    module: DeployableNet
+    network: FoldedNetwork
     reference: Callable[[Images], Images]
     vectors: Vectors
     parity_images: Images
@@ -151,7 +151,7 @@ def _ready(run: Run, network: _Network, federation: Federation) -> Prepared:
         arch=network.arch,
         resolution=subnet.plan.stem.in_size,
         costs=network.costs,
-        module=fold(subnet, network.pooled),
+        network=fold(subnet, network.pooled),
         reference=reference,
         vectors=Vectors(inputs, reference(inputs)),
         parity_images=preprocessing.apply(_parity_images(run)),

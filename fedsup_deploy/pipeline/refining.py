@@ -237,12 +237,7 @@ def _refined(
     subnet = supernet.extract(source)
     # They only rank the channels: the quick schedule will do.
     known = calibrate(run, source, subnet, "one-shot", federation, log)
-    trimmed = trim(
-        subnet.plan,
-        fold(subnet, known),
-        channel_quantum(target.profile),
-        functools.partial(_excess, target=target),
-    )
+    trimmed = trim(fold(subnet, known), channel_quantum(target.profile), functools.partial(_excess, target=target))
     if trimmed is None:
         return None
     left = cut(subnet, trimmed)

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from fedsup_deploy.space.architecture import Architecture
-from fedsup_deploy.space.plan import BoolArray, IntArray, Layer, NetworkPlan
+from fedsup_deploy.space.layers.kind import kind_of, read_elements, written_elements
+from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.plan import BoolArray, IntArray, NetworkPlan
 from fedsup_deploy.space.search_space import SearchSpace
 
 #: What a latency model has a cost for.
@@ -120,37 +122,20 @@ def _up(channels: Any, block: int) -> Any:
 
 def _table(layers: Iterable[Layer], count: int) -> tuple[tuple[str, ...], BoolArray, list[IntArray]]:
     """Return of the operations of N architectures: kinds, which are active; MACs, parameters and moved elements."""
-    rows = [row for layer in layers for row in _rows(layer)]
-    stacked = [np.stack([np.broadcast_to(row[i], (count,)) for row in rows], axis=1) for i in range(1, 5)]
-    is_active_NL = stacked[0].astype(np.bool_)
-    amounts = [values.astype(np.int64) * is_active_NL for values in stacked[1:]]
-    return tuple(row[0] for row in rows), is_active_NL, amounts
+    rows = [(layer.is_active, operation) for layer in layers for operation in kind_of(layer).operations(layer)]
+    is_active_NL = _stacked([is_active for is_active, _ in rows], count).astype(np.bool_)
+    operations = [operation for _, operation in rows]
+    amounts = (
+        [operation.num_macs for operation in operations],
+        [operation.num_params for operation in operations],
+        [operation.moved_elements for operation in operations],
+    )
+    ops = tuple(operation.op for operation in operations)
+    return ops, is_active_NL, [_stacked(values, count).astype(np.int64) * is_active_NL for values in amounts]
 
 
-def _rows(layer: Layer) -> list[tuple[str, Any, Any, Any, Any]]:
-    """Return (kind, is active, MACs, parameters, moved elements) of the operations a layer consists of."""
-    read = layer.in_channels * layer.in_size**2
-    written = layer.out_channels * layer.out_size**2
-    active = layer.is_active
-    if layer.op == "squeeze_excite":
-        channels, hidden = layer.in_channels, layer.out_channels
-        weights = channels * hidden
-        return [
-            ("global_pool", active, 0, 0, read + channels),
-            ("pointwise", active, weights, weights + hidden, weights + 2 * hidden + channels),
-            ("pointwise", active, weights, weights + channels, weights + 2 * channels + hidden),
-            ("scale", active, 0, 0, 2 * read + channels),
-        ]
-    if layer.op == "add":
-        return [("add", active, 0, 0, 3 * read)]
-    if layer.op == "global_pool":
-        return [("global_pool", active, 0, 0, read + layer.in_channels)]
-    if layer.op == "pool":
-        return [("pool", active, 0, 0, read + written)]
-    fan_in = 1 if layer.op == "depthwise" else layer.in_channels
-    weights = layer.out_channels * fan_in * layer.kernel_size**2
-    params = weights + layer.out_channels
-    return [(layer.op, active, weights * layer.out_size**2, params, read + written + params)]
+def _stacked(values: Sequence[Any], count: int) -> IntArray:
+    return np.stack([np.broadcast_to(value, (count,)) for value in values], axis=1)
 
 
 def _peak_elements(plan: NetworkPlan, count: int) -> IntArray:
@@ -159,24 +144,15 @@ def _peak_elements(plan: NetworkPlan, count: int) -> IntArray:
     An operation holds what it reads and writes. The input of a block stays alive while the main path runs, then the
     main path's result while the shortcut runs. The sum is written in place.
     """
-    needs = [(plan.stem, _read(plan.stem) + _written(plan.stem))]
+    needs = [(plan.stem, read_elements(plan.stem) + written_elements(plan.stem))]
     for block in plan.blocks:
         # A family's first layer reads the block's input, whether or not it is active.
-        block_input, result = _read(block.main[0]), _written(block.add)
+        block_input, result = read_elements(block.main[0]), written_elements(block.add)
         is_later = np.zeros(count, np.bool_)
         for layer in block.main:
-            needs.append((layer, _read(layer) + _written(layer) + block_input * is_later))
+            needs.append((layer, read_elements(layer) + written_elements(layer) + block_input * is_later))
             is_later = is_later | layer.is_active
-        needs += [(layer, _read(layer) + _written(layer) + result) for layer in block.shortcut]
+        needs += [(layer, read_elements(layer) + written_elements(layer) + result) for layer in block.shortcut]
         needs.append((block.add, 2 * result))
     held = [np.where(layer.is_active, need, np.zeros(count, np.int64)) for layer, need in needs]
     return np.asarray(np.stack(held).max(axis=0))
-
-
-def _read(layer: Layer) -> Any:
-    return layer.in_channels * layer.in_size**2
-
-
-def _written(layer: Layer) -> Any:
-    channels = layer.in_channels if layer.op == "squeeze_excite" else layer.out_channels
-    return channels * layer.out_size**2

@@ -12,15 +12,14 @@ from typing import Any, Final
 
 import numpy as np
 
-from fedsup_deploy.space.plan import BlockPlan, IntArray, Layer, NetworkPlan, with_numbers
+from fedsup_deploy import registry
+from fedsup_deploy.space.layers.kind import kind_of
+from fedsup_deploy.space.layers.layer import Layer, with_numbers
+from fedsup_deploy.space.plan import BlockPlan, IntArray, NetworkPlan
 
 #: Consecutive layers that are timed together: a block, or the layers before the first and after the last one.
 Part = BlockPlan | tuple[Layer, ...]
 
-_OPS: Final = ("add", "conv", "depthwise", "global_pool", "linear", "pointwise", "pool", "squeeze_excite")
-_LAYER: Final = rf"({'|'.join(_OPS)})( \d+x\d+)?(/2)? \d+(-\d+)?@\d+"
-_PATH: Final = rf"{_LAYER}(, {_LAYER})*"
-_NAME: Final = re.compile(rf"{_PATH}( \| ({_PATH}|identity)( \| relu)?)?")
 # Odd, and the same everywhere: a part's name must not depend on the process.
 _MULTIPLIER: Final = 0x9E3779B97F4A7C15
 
@@ -59,7 +58,9 @@ def name_of(part: Part) -> str:
 
 def is_name(text: str) -> bool:
     """Return whether a text has the form of a part's name."""
-    return _NAME.fullmatch(text) is not None
+    layer = rf"({'|'.join(registry.names('layer'))})( \d+x\d+)?(/2)? \d+(-\d+)?@\d+"
+    path = rf"{layer}(, {layer})*"
+    return re.fullmatch(rf"{path}( \| ({path}|identity)( \| relu)?)?", text) is not None
 
 
 def part_names(plan: NetworkPlan, count: int) -> list[PartNames]:
@@ -115,6 +116,6 @@ def _layer(layer: Layer) -> str:
     kernel = f" {layer.kernel_size}x{layer.kernel_size}" if layer.kernel_size > 1 else ""
     stride = "/2" if layer.stride == 2 else ""
     channels = str(layer.in_channels)
-    if layer.op in {"conv", "pointwise", "linear", "squeeze_excite"}:
+    if kind_of(layer).is_named_by_outputs:
         channels += f"-{layer.out_channels}"
     return f"{layer.op}{kernel}{stride} {channels}@{layer.in_size}"

@@ -6,54 +6,16 @@ integers, without what is not active.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsup_deploy.space.layers.layer import Layer, with_numbers
+
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
-
-#: Layers with a weight and, in a folded network, a bias.
-WEIGHT_OPS = ("conv", "depthwise", "pointwise", "linear")
-
-
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """One operation on a square feature map.
-
-    Args:
-        name: Dotted path, unique in the network: `mb2.1.depthwise`.
-        op: `conv` (dense), `depthwise`, `pointwise` (1x1), `squeeze_excite`, `pool` (2x2 average), `add`,
-            `global_pool` or `linear`.
-        in_channels: Channels read.
-        out_channels: Channels written; for `squeeze_excite` the hidden channels.
-        in_size: Side of the feature map read, in pixels.
-        kernel_size: Side of the kernel; 1 where there is none.
-        stride: Step of the kernel; the side of the result is ceil(in_size / stride).
-        is_active: Which architectures have the layer.
-        has_norm: Whether a normalisation follows.
-        has_activation: Whether a ReLU follows (after the normalisation).
-        ends_residual: Whether it is the last of a block's main path, whose normalisation starts damped.
-    """
-
-    name: str
-    op: str
-    in_channels: Any
-    out_channels: Any
-    in_size: Any
-    kernel_size: Any = 1
-    stride: int = 1
-    is_active: Any = True
-    has_norm: bool = False
-    has_activation: bool = False
-    ends_residual: bool = False
-
-    @property
-    def out_size(self) -> Any:
-        """Side of the feature map written, in pixels."""
-        return -(-self.in_size // self.stride)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,15 +125,3 @@ def _plain_path(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
 
 def _is_active(layer: Layer) -> bool:
     return bool(np.broadcast_to(layer.is_active, (1,))[0])
-
-
-def with_numbers(layer: Layer, change: Callable[[Any], Any], is_active: Any) -> Layer:
-    """Return the layer with every number changed, and another mask."""
-    return dataclasses.replace(
-        layer,
-        in_channels=change(layer.in_channels),
-        out_channels=change(layer.out_channels),
-        in_size=change(layer.in_size),
-        kernel_size=change(layer.kernel_size),
-        is_active=is_active,
-    )

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator
 from fedsup_deploy import registry
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.space.architecture import Architecture, Block
-from fedsup_deploy.space.plan import BlockInput, BoolArray, Family, IntArray, Layer, NetworkPlan, concrete, largest_over
+from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.plan import BlockInput, BoolArray, Family, IntArray, NetworkPlan, concrete, largest_over
 from fedsup_deploy.space.stage import Choices, Positive, Stage, Stem, ascending
 
 _BLOCK_DIMENSIONS = ("width", "kernel_size", "expand_ratio", "has_se")

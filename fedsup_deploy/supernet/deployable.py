@@ -5,29 +5,32 @@ It needs nothing of this package to be traced, exported, pruned or read.
 Shapes: B batch, C channels, H W spatial, K classes.
 """
 
+import dataclasses
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from fedsup_deploy.space.plan import BlockPlan, Layer, NetworkPlan
+from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.plan import BlockPlan, NetworkPlan
+from fedsup_deploy.supernet.layers.computation import computation_of
 
 
-class SqueezeExcite(nn.Module):
-    """Scales each channel by a gate computed from all channels' means.
+@dataclasses.dataclass(frozen=True)
+class FoldedNetwork:
+    """A network of layers without normalisations.
 
-    Source: J. Hu et al., arXiv 1709.01507, with the hard sigmoid of MobileNetV3 (arXiv 1905.02244).
+    Args:
+        plan: Its layers, in plain integers.
+        weights: A weight and a bias for each layer that has them, named as in the supernet (`mb1.0.project.bias`).
     """
 
-    def __init__(self, num_channels: int, num_hidden: int) -> None:
-        super().__init__()
-        self.reduce = nn.Conv2d(num_channels, num_hidden, 1)
-        self.expand = nn.Conv2d(num_hidden, num_channels, 1)
+    plan: NetworkPlan
+    weights: Mapping[str, Tensor]
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Return the scaled activations."""
-        gate = torch.relu(self.reduce(x_BCHW.mean(dim=(2, 3), keepdim=True)))
-        return x_BCHW * nn.functional.hardsigmoid(self.expand(gate))
+    def module(self) -> "DeployableNet":
+        """Return the network as a module, with copies of the weights."""
+        return DeployableNet(self)
 
 
 class Residual(nn.Module):
@@ -49,22 +52,24 @@ class DeployableNet(nn.Module):
     """First convolution, residual blocks, mean over the image, classifier.
 
     Args:
-        plan: Its layers, in plain integers.
-        weights: A weight and a bias for each weight layer, named as in the supernet (`mb1.0.project.bias`).
+        network: Its layers and tensors, which are copied.
     """
 
-    def __init__(self, plan: NetworkPlan, weights: Mapping[str, Tensor]) -> None:
+    def __init__(self, network: FoldedNetwork) -> None:
         super().__init__()
-        self.stem = _module(plan.stem)
-        self.blocks = nn.Sequential(*(Residual(block) for block in plan.blocks))
-        self.head = _module(plan.head[-1])
-        self._load(plan, weights)
+        plan = network.plan
+        # Without values, or modules would draw some from the process's generator.
+        with torch.device("meta"):
+            self.stem = _module(plan.stem)
+            self.blocks = nn.Sequential(*(Residual(block) for block in plan.blocks))
+            self.head = nn.Linear(plan.head[-1].in_channels, plan.head[-1].out_channels)
+        self._load(plan, network.weights)
         self.eval()
         self.requires_grad_(requires_grad=False)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Return the logits, shape (B, K)."""
-        logits: Tensor = self.head(self.blocks(self.stem(x_BCHW)).mean(dim=(2, 3)))
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  files take it over
+        """Return the logits, shape (B, K), of images, shape (B, C, H, W)."""
+        logits: Tensor = self.head(self.blocks(self.stem(input)).mean(dim=(2, 3)))
         return logits
 
     def _load(self, plan: NetworkPlan, weights: Mapping[str, Tensor]) -> None:
@@ -74,23 +79,10 @@ class DeployableNet(nn.Module):
             targets += list(zip(block.shortcut, residual.get_submodule("shortcut").children(), strict=True))
         for layer, module in targets:
             inner = module[0] if isinstance(module, nn.Sequential) else module
-            inner.load_state_dict({name: weights[f"{layer.name}.{name}"] for name in inner.state_dict()})
+            tensors = {name: weights[f"{layer.name}.{name}"].clone() for name in inner.state_dict()}
+            inner.load_state_dict(tensors, assign=True)
 
 
 def _module(layer: Layer) -> nn.Module:
-    if layer.op == "pool":
-        # Without need, ceil_mode stays off: fewer runtimes know it.
-        return nn.AvgPool2d(2, ceil_mode=layer.in_size % 2 == 1)
-    if layer.op == "squeeze_excite":
-        return SqueezeExcite(layer.in_channels, layer.out_channels)
-    if layer.op == "linear":
-        return nn.Linear(layer.in_channels, layer.out_channels)
-    conv = nn.Conv2d(
-        layer.in_channels,
-        layer.out_channels,
-        layer.kernel_size,
-        layer.stride,
-        layer.kernel_size // 2,
-        groups=layer.in_channels if layer.op == "depthwise" else 1,
-    )
-    return nn.Sequential(conv, nn.ReLU()) if layer.has_activation else conv
+    module = computation_of(layer).module(layer)
+    return nn.Sequential(module, nn.ReLU()) if layer.has_activation else module

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsup_deploy.space.plan import WEIGHT_OPS, NetworkPlan
-from fedsup_deploy.supernet.deployable import DeployableNet
+from fedsup_deploy.space.layers.kind import folded_shapes
+from fedsup_deploy.space.plan import NetworkPlan
+from fedsup_deploy.supernet.deployable import FoldedNetwork
 from fedsup_deploy.supernet.model import Subnet
 from fedsup_deploy.supernet.normalization import BATCH_EPSILON, PARAMETRIC_EPSILON, ChannelAffine
 from fedsup_deploy.supernet.statistics import ChannelSums, PooledStatistics
@@ -31,8 +32,8 @@ def affines(
     return {name: make(f"{name}.norm", weights, sums) for name, sums in statistics.layers.items()}
 
 
-def fold(subnet: Subnet, statistics: PooledStatistics) -> DeployableNet:
-    """Return the subnet as a plain module without a normalisation.
+def fold(subnet: Subnet, statistics: PooledStatistics) -> FoldedNetwork:
+    """Return the subnet without a normalisation.
 
     Args:
         subnet: A subnet with its own weights; it is left as it is.
@@ -45,9 +46,9 @@ def fold(subnet: Subnet, statistics: PooledStatistics) -> DeployableNet:
     maps = {layer.name: known[layer.name] for layer in subnet.plan.norm_layers()}
     folded = fold_weights(subnet.plan, subnet.weights, maps)
     for layer in subnet.plan.layers():
-        if layer.op in WEIGHT_OPS:
-            folded.setdefault(f"{layer.name}.bias", torch.zeros(layer.out_channels))
-    return DeployableNet(subnet.plan, {name: folded[name].detach() for name in folded if ".norm." not in name})
+        for name, shape in folded_shapes(layer).items():
+            folded.setdefault(name, torch.zeros(shape))
+    return FoldedNetwork(subnet.plan, {name: folded[name].detach() for name in folded if ".norm." not in name})
 
 
 def fold_weights(

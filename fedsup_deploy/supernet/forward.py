@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedsup_deploy.errors import DataError
-from fedsup_deploy.space.plan import BlockPlan, Layer, NetworkPlan
-from fedsup_deploy.supernet.depthwise import depthwise_conv2d
+from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.plan import BlockPlan, NetworkPlan
+from fedsup_deploy.supernet.layers.computation import computation_of
 from fedsup_deploy.supernet.normalization import Normalizer
 
 
@@ -57,38 +58,12 @@ def _block(block: BlockPlan, weights: Mapping[str, Tensor], x_BCHW: Tensor, norm
     return functional.relu(result) if block.add.has_activation else result
 
 
-def convolve(layer: Layer, weight: Tensor, bias: Tensor | None, x_BCHW: Tensor) -> Tensor:
-    """Return a layer's convolution, with padding kernel // 2, by the fastest way on CPU with the channels innermost."""
-    if layer.op == "conv":
-        weight = weight.contiguous()  # Cut out of a larger kernel, it would be added up in another order.
-    if layer.kernel_size == 1 and layer.op != "depthwise":
-        # One matrix product, up to 4 times as fast as conv2d makes it. With a stride, too: there the weight gradient of
-        # conv2d, channels innermost, writes outside of its memory (torch 2.13, AVX2, few channels).
-        seen = x_BCHW[:, :, :: layer.stride, :: layer.stride]
-        return functional.linear(seen.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
-    if layer.op == "depthwise" and bias is None:
-        return depthwise_conv2d(x_BCHW, weight, layer.stride)
-    groups = layer.in_channels if layer.op == "depthwise" else 1
-    return functional.conv2d(x_BCHW, weight, bias, layer.stride, layer.kernel_size // 2, groups=groups)
-
-
 def _layer(layer: Layer, weights: Mapping[str, Tensor], x_BCHW: Tensor, normalizer: Normalizer) -> Tensor:
-    if layer.op == "pool":
-        return functional.avg_pool2d(x_BCHW, 2, ceil_mode=True)
-    if layer.op == "squeeze_excite":
-        return _squeeze_excite(layer.name, weights, x_BCHW)
-    bias = weights.get(f"{layer.name}.bias")
-    x_BCHW = convolve(layer, weights[f"{layer.name}.weight"], bias, x_BCHW)
-    if layer.has_norm and bias is None:
+    x_BCHW = computation_of(layer).forward(layer, weights, x_BCHW)
+    # A convolution that has a bias has its normalisation folded into it.
+    if layer.has_norm and f"{layer.name}.bias" not in weights:
         x_BCHW = normalizer(layer.name, x_BCHW, weights)
     return functional.relu(x_BCHW) if layer.has_activation else x_BCHW
-
-
-def _squeeze_excite(name: str, weights: Mapping[str, Tensor], x_BCHW: Tensor) -> Tensor:
-    gate = x_BCHW.mean(dim=(2, 3), keepdim=True)
-    gate = functional.relu(functional.conv2d(gate, weights[f"{name}.reduce.weight"], weights[f"{name}.reduce.bias"]))
-    gate = functional.conv2d(gate, weights[f"{name}.expand.weight"], weights[f"{name}.expand.bias"])
-    return x_BCHW * functional.hardsigmoid(gate)
 
 
 def at_resolution(x_BCHW: Tensor, resolution: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from fedsup_deploy import rng
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.space.layers.kind import kind_of, owned_weights
 from fedsup_deploy.space.plan import NetworkPlan
 from fedsup_deploy.supernet import slices as rule
 from fedsup_deploy.supernet.forward import forward
@@ -90,14 +91,16 @@ def initial_weights(layout: Layout, seed: int) -> dict[str, Tensor]:
     """
     plan = layout.space.full_plan
     damped = {f"{layer.name}.norm.gamma" for layer in plan.layers() if layer.ends_residual}
-    depthwise = {f"{layer.name}.weight" for layer in plan.layers() if layer.op == "depthwise"}
+    groups = {
+        f"{owner}.weight": kind_of(layer).groups(layer) for layer in plan.layers() for owner in owned_weights(layer)
+    }
     weights: dict[str, Tensor] = {}
     for name, shape in layout.shapes.items():
         if len(shape) == 1:
             gamma = RESIDUAL_GAMMA if name in damped else 1.0
             weights[name] = torch.full(shape, gamma if name.endswith(".gamma") else 0.0)
             continue
-        fan_out = math.prod(shape[2:]) * (1 if name in depthwise else shape[0])
+        fan_out = math.prod(shape[2:]) * shape[0] // groups[name]
         deviation = 0.01 if len(shape) == 2 else math.sqrt(2 / fan_out)
         weights[name] = torch.randn(shape, generator=rng.torch_generator(seed, "weights", name)) * deviation
     return weights

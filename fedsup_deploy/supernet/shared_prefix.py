@@ -10,7 +10,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from fedsup_deploy.space.plan import BlockPlan, Layer, NetworkPlan
+from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.plan import BlockPlan, NetworkPlan
 from fedsup_deploy.supernet.forward import forward_part
 from fedsup_deploy.supernet.normalization import Normalizer
 

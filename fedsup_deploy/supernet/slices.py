@@ -12,7 +12,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fedsup_deploy.space.plan import WEIGHT_OPS, Layer, NetworkPlan
+from fedsup_deploy.space.layers.kind import kind_of, owned_weights
+from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.plan import NetworkPlan
 
 Slices = dict[str, tuple[slice, ...]]
 Shapes = dict[str, tuple[int, ...]]
@@ -100,19 +102,12 @@ def coverage(full_shapes: Shapes, parts: list[Slices]) -> dict[str, Tensor]:
 
 
 def _layer_shapes(layer: Layer) -> Shapes:
-    name, c_in, c_out, kernel = layer.name, layer.in_channels, layer.out_channels, layer.kernel_size
-    if layer.op == "squeeze_excite":
-        return {
-            f"{name}.reduce.weight": (c_out, c_in, 1, 1),
-            f"{name}.reduce.bias": (c_out,),
-            f"{name}.expand.weight": (c_in, c_out, 1, 1),
-            f"{name}.expand.bias": (c_in,),
-        }
-    if layer.op == "linear":
-        return {f"{name}.weight": (c_out, c_in), f"{name}.bias": (c_out,)}
-    if layer.op in WEIGHT_OPS:
-        return {f"{name}.weight": (c_out, 1 if layer.op == "depthwise" else c_in, kernel, kernel)}
-    return {}
+    result: Shapes = {}
+    for owner, shape in owned_weights(layer).items():
+        result[f"{owner}.weight"] = shape
+        if kind_of(layer).has_bias:
+            result[f"{owner}.bias"] = shape[:1]
+    return result
 
 
 def _centre(have: int, use: int) -> slice:

@@ -8,7 +8,6 @@ each chosen by what it saves and what it harms, are NetAdapt's (T.-J. Yang et al
 to see the harm where we take the share of a group's magnitude that goes.
 """
 
-import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
@@ -17,8 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedsup_deploy.space.plan import WEIGHT_OPS, BlockPlan, IntArray, Layer, NetworkPlan
-from fedsup_deploy.supernet.deployable import DeployableNet
+from fedsup_deploy.space.layers.kind import kind_of, owned_weights
+from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.plan import BlockPlan, IntArray, NetworkPlan
+from fedsup_deploy.supernet.deployable import DeployableNet, FoldedNetwork
 from fedsup_deploy.supernet.model import Subnet
 
 #: Share of a group's channels that stay at least. Less would be another network rather than one between two subnets.
@@ -67,23 +68,22 @@ class Trimmed:
     module: DeployableNet
 
 
-def trim(plan: NetworkPlan, module: DeployableNet, quantum: int, excess: Excess) -> Trimmed | None:
+def trim(network: FoldedNetwork, quantum: int, excess: Excess) -> Trimmed | None:
     """Return the network without the channels that matter least, as few as bring its excess down to 0.
 
     Each step takes channels of one group of layers that depend on each other, and leaves a multiple of the quantum
     there: of all groups the one that loses the smallest share of its magnitude for what the step takes off the excess.
 
     Args:
-        plan: The layers of a network, in plain integers.
-        module: The same network, folded.
+        network: Folded; it is left as it is.
         quantum: Channels that the device computes together, at least 1. Groups that lose none keep their number.
         excess: The share by which a network costs more than it may; 0 or less is within all limits.
 
     Returns:
         None if no step helps any more: a group keeps `MIN_KEPT` of its channels, and not less than the quantum.
     """
-    trimming = _Trimming(plan, module, quantum)
-    over = excess(plan)
+    trimming = _Trimming(network, quantum)
+    over = excess(network.plan)
     while over > 0:
         step = _best(trimming.steps(), over, excess)
         if step is None:
@@ -121,19 +121,19 @@ class _Step:
 class _Trimming:
     """A network on its way to fewer channels."""
 
-    def __init__(self, plan: NetworkPlan, module: DeployableNet, quantum: int) -> None:
+    def __init__(self, network: FoldedNetwork, quantum: int) -> None:
         import torch_pruning
 
         self._quantum = quantum
         # The dependency graph is read off gradients.
-        self._module = copy.deepcopy(module).requires_grad_(requires_grad=True)
+        self._module = network.module().requires_grad_(requires_grad=True)
         weights = [part for part in self._module.modules() if isinstance(part, (nn.Conv2d, nn.Linear))]
-        self._names = dict(zip(weights, _weight_names(plan), strict=True))
+        self._names = dict(zip(weights, _weight_names(network.plan), strict=True))
         self._kept: Mapping[str, Kept] = {
             name: Kept(np.arange(len(part.weight)), np.arange(part.weight.shape[1]), len(part.weight))
             for part, name in self._names.items()
         }
-        self._plan = plan
+        self._plan = plan = network.plan
         images = torch.zeros(2, plan.stem.in_channels, plan.stem.in_size, plan.stem.in_size)
         self._graph = torch_pruning.DependencyGraph().build_dependency(self._module, images)
         self._importance = torch_pruning.importance.GroupMagnitudeImportance(p=2, normalizer=None)
@@ -194,10 +194,7 @@ def _best(steps: Iterator[_Step], over: float, excess: Excess) -> _Step | None:
 def _weight_names(plan: NetworkPlan) -> Iterator[str]:
     """Yield the names of all weights, in the order in which the module has them."""
     for layer in plan.layers():
-        if layer.op == "squeeze_excite":
-            yield from (f"{layer.name}.reduce", f"{layer.name}.expand")
-        elif layer.op in WEIGHT_OPS:
-            yield layer.name
+        yield from owned_weights(layer)
 
 
 def _with_channels(plan: NetworkPlan, kept: Mapping[str, Kept]) -> NetworkPlan:
@@ -216,11 +213,8 @@ def _path(layers: tuple[Layer, ...], channels: int, kept: Mapping[str, Kept]) ->
     """Return layers that follow each other, the first of which reads so many channels."""
     result = []
     for layer in layers:
-        if layer.op == "squeeze_excite":
-            hidden = len(kept[f"{layer.name}.reduce"].outputs)
-            result.append(dataclasses.replace(layer, in_channels=channels, out_channels=hidden))
-            continue
-        written = len(kept[layer.name].outputs) if layer.op in WEIGHT_OPS else channels
-        result.append(dataclasses.replace(layer, in_channels=channels, out_channels=written))
-        channels = written
+        owner = next(iter(owned_weights(layer)), None)
+        numbers = len(kept[owner].outputs) if owner else channels
+        result.append(dataclasses.replace(layer, in_channels=channels, out_channels=numbers))
+        channels = kind_of(layer).written_channels(result[-1])
     return tuple(result)

@@ -1,7 +1,6 @@
-"""Every registered exporter on random plain networks: the laws that let a bundle exist.
+"""Every registered exporter on random networks: the laws that let a bundle exist.
 
-The networks have what folded subnets have: dense, depthwise and 1x1 convolutions with bias, ReLU, squeeze-excitation,
-2x2 average pooling (of odd sizes, too), residual sums, a mean over the image and one linear layer.
+The networks have every kind of layer, pools of odd maps among them.
 """
 
 import os
@@ -12,89 +11,61 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
-from torch import Tensor, nn
 
 from fedsup_deploy import registry, rng
+from fedsup_deploy.device.building.graph import random_weights
 from fedsup_deploy.export.exporter import exporter_for
 from fedsup_deploy.export.parity import check_parity
+from fedsup_deploy.space.parts import parts_of
+from fedsup_deploy.space.search_space import SearchSpace
+from fedsup_deploy.supernet.deployable import FoldedNetwork
 
 EXPORTERS = registry.names("exporter")
 SEEDS = [0, 1, 2]
+FACTS = {"arch_id": "a0123456789a", "classes": '["cat", "/home/user/dog"]', "preprocessing": "{}"}
 
 
-class SqueezeExcite(nn.Module):
-    __module__ = "plain"  # the same class wherever this file is loaded from: some formats record its name
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.gate = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
-            nn.Conv2d(channels, 4, 1),
-            nn.ReLU(),
-            nn.Conv2d(4, channels, 1),
-            nn.Hardsigmoid(),
-        )
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return x_BCHW * self.gate(x_BCHW)
-
-
-class Block(nn.Module):
-    __module__ = "plain"
-
-    def __init__(self, num_in: int, num_out: int, kernel_size: int, stride: int, *, has_se: bool) -> None:
-        super().__init__()
-        depthwise = nn.Conv2d(num_in, num_in, kernel_size, stride, kernel_size // 2, groups=num_in)
-        scale = [SqueezeExcite(num_in)] if has_se else []
-        self.main = nn.Sequential(depthwise, nn.ReLU(), *scale, nn.Conv2d(num_in, num_out, 1), nn.ReLU())
-        pool = [nn.AvgPool2d(2, ceil_mode=True)] if stride == 2 else []
-        project = [nn.Conv2d(num_in, num_out, 1)] if num_in != num_out else []
-        self.shortcut = nn.Sequential(*pool, *project)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.main(x_BCHW) + self.shortcut(x_BCHW)
-
-
-class PlainNet(nn.Module):
-    __module__ = "plain"
-
-    def __init__(self, channels: int, widths: list[int], blocks: list[nn.Module], num_classes: int) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(channels, widths[0], 3, padding=1)
-        self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Linear(widths[-1], num_classes)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        x_BCHW = torch.relu(self.stem(x_BCHW))
-        return self.head(self.blocks(x_BCHW).mean(dim=(2, 3)))
-
-
-def plain_net(seed: int) -> tuple[nn.Module, Tensor]:
+def random_network(seed: int) -> tuple[FoldedNetwork, np.ndarray]:
     """Return a random network and ten random inputs."""
-    choose = rng.generator(seed, "plain net")
-    widths = [8 * int(width) for width in choose.integers(1, 4, size=4)]
-    strides = [1, 2, 1] if seed % 2 else [2, 1, 2]
-    blocks: list[nn.Module] = [
-        Block(num_in, num_out, int(choose.choice([3, 5, 7])), stride, has_se=bool(choose.integers(2)))
-        for num_in, num_out, stride in zip(widths, widths[1:], strides, strict=False)
+    choose = rng.generator(seed, "network")
+    stages = [
+        {
+            "name": f"s{index}",
+            "widths": [8 * int(choose.integers(1, 4))],
+            "depths": [int(choose.integers(1, 3))],
+            "kernel_sizes": [int(choose.choice([3, 5, 7]))],
+            "expand_ratios": [int(choose.integers(1, 3))],
+            "squeeze_excite": [bool(choose.integers(2)) or index == 0],
+            "stride": stride,
+        }
+        for index, stride in enumerate([1, 2, 1] if seed % 2 else [2, 1, 2])
     ]
-    channels, side = (1, 3)[seed % 2], (9, 12, 16)[seed % 3]
-    net = PlainNet(channels, widths, blocks, num_classes=int(choose.integers(2, 11))).eval()
-    torch_rng = rng.torch_generator(seed, "plain net")
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.uniform_(-0.3, 0.3, generator=torch_rng)
-    return net, torch.randn(10, channels, side, side, generator=torch_rng)
+    document = {
+        "schema": 1,
+        "name": "random",
+        "family": ("mobilenet", "resnet")[seed % 2],
+        "in_channels": (1, 3)[seed % 2],
+        "num_classes": int(choose.integers(2, 11)),
+        "resolutions": [(9, 12, 16)[seed % 3]],
+        "stem": {"widths": [8 * int(choose.integers(1, 4))]},
+        "stages": stages,
+    }
+    space = SearchSpace.model_validate(document)
+    plan = space.plan(space.largest)
+    weights = {name: torch.from_numpy(array) for name, array in random_weights(parts_of(plan), seed).items()}
+    shape = (10, plan.stem.in_channels, plan.stem.in_size, plan.stem.in_size)
+    return FoldedNetwork(plan, weights), choose.standard_normal(shape, dtype=np.float32)
 
 
 def export_all(folder: Path, seed: int) -> dict[str, bytes]:
     """Return the bytes of every format of one network."""
-    net, inputs = plain_net(seed)
+    network, _ = random_network(seed)
     content = {}
     for name in EXPORTERS:
-        exporter_for(name).export(net, inputs[:1], folder / exporter_for(name).filename)
+        exporter_for(name).export(network, FACTS, folder / exporter_for(name).filename)
         content[name] = (folder / exporter_for(name).filename).read_bytes()
     return content
 
@@ -113,14 +84,13 @@ def test_exporter_knows_its_registered_name(name):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", EXPORTERS)
 def test_file_computes_what_the_network_does_alone_and_in_a_batch(name, seed, tmp_path):
-    net, inputs = plain_net(seed)
+    network, inputs = random_network(seed)
     exporter = exporter_for(name)
 
-    exporter.export(net, inputs[:1], tmp_path / exporter.filename)
+    exporter.export(network, FACTS, tmp_path / exporter.filename)
 
-    with torch.no_grad():
-        expected = net(inputs).numpy()
-    report = check_parity(expected, {name: exporter.load(tmp_path / exporter.filename)}, inputs.numpy())
+    expected = network.module()(torch.from_numpy(inputs)).numpy()
+    report = check_parity(expected, {name: exporter.load(tmp_path / exporter.filename)}, inputs)
     assert np.ptp(expected) > 0.1, "a network that says the same of every image proves nothing"
     assert report.formats[name].argmax_agreement == 1.0
     assert report.formats[name].max_scaled_diff <= report.tolerance
@@ -148,30 +118,45 @@ def test_bytes_are_the_same_again_and_in_another_process(tmp_path):
 
 
 @pytest.mark.parametrize("name", EXPORTERS)
-def test_export_leaves_the_module_and_the_process_as_they_were(name, tmp_path):
-    net, inputs = plain_net(1)
-    before = snapshot(net)
+def test_file_says_what_it_is_told_to(name, tmp_path):
+    """A file that lies alone still says what its classes are; any text may be among them, a path for instance."""
+    network, _ = random_network(0)
+    path = tmp_path / exporter_for(name).filename
+    exporter_for(name).export(network, FACTS, path)
+    found: dict[str, str | bytes] = dict.fromkeys(FACTS, "")
+    if name == "onnx":
+        found = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    elif name == "torchscript":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            torch.jit.load(path, _extra_files=found)
+    else:
+        torch.export.load(path, extra_files=found)
+    assert {key: value.decode() if isinstance(value, bytes) else value for key, value in found.items()} == FACTS
+
+
+@pytest.mark.parametrize("name", EXPORTERS)
+def test_export_leaves_the_network_and_the_process_as_they_were(name, tmp_path):
+    network, inputs = random_network(1)
+    path = tmp_path / exporter_for(name).filename
+    exporter_for(name).export(network, FACTS, path)  # what torch imports then adds warning filters
+    before = snapshot(network)
     states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
 
-    exporter_for(name).export(net, inputs[:1], tmp_path / "model")
-    exporter_for(name).load(tmp_path / "model")(inputs.numpy())
+    exporter_for(name).export(network, FACTS, path)
+    exporter_for(name).load(path)(inputs)
 
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.random.get_state()[1].tolist() == states[1]
     assert random.getstate() == states[2]
-    after = snapshot(net)
+    after = snapshot(network)
     assert [key for key in before if str(before[key]) != str(after[key])] == []
-    assert all(parameter.requires_grad for parameter in net.parameters())
 
 
-def snapshot(net: nn.Module) -> dict[str, object]:
-    """Return what an export might change: the module, switches of torch, warning filters."""
+def snapshot(network: FoldedNetwork) -> dict[str, object]:
+    """Return what an export might change: the network, switches of torch, warning filters."""
     return {
-        "weights": {key: tensor.tolist() for key, tensor in net.state_dict().items()},
-        "modes": [module.training for module in net.modules()],
-        "attributes": [sorted(vars(module)) for module in net.modules()],
-        "hooks": [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in net.modules()],
-        "grads": [parameter.grad for parameter in net.parameters()],
+        "weights": {key: tensor.tolist() for key, tensor in network.weights.items()},
         "grad mode": torch.is_grad_enabled(),
         "dtype": torch.get_default_dtype(),
         "threads": torch.get_num_threads(),

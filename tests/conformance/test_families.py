@@ -10,7 +10,8 @@ import torch
 from fedsup_deploy import registry, resources, rng
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.space import cost, sampling
-from fedsup_deploy.space.plan import BlockInput, Layer
+from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.plan import BlockInput
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.fold import fold
 from fedsup_deploy.supernet.layout import Layout
@@ -140,7 +141,7 @@ def test_folded_net_computes_what_the_supernet_does(family: str, name: str) -> N
         statistics = PooledStatistics(
             {layer: ChannelSums(count, t.numpy(), s.numpy()) for layer, (count, t, s) in collector.sums.items()}
         )
-        net = fold(subnet, statistics)
+        net = fold(subnet, statistics).module()
         # The statistics are those of this very batch, so fixed and batch normalisation agree.
         assert float((net(x_BCHW) - expected).abs().max()) <= 1e-4 * max(1.0, float(expected.abs().max()))
         num_params = cost.costs_of(space, [architecture]).row(0)["num_params"]

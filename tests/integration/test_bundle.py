@@ -21,7 +21,6 @@ import pytest
 import torch
 from fvcore.nn import FlopCountAnalysis
 from sklearn.datasets import load_digits
-from torch import nn
 
 from fedsup_deploy import registry, rng
 from fedsup_deploy.artifact import checks
@@ -36,11 +35,15 @@ from fedsup_deploy.artifact.store import (
     verify_bundle,
     write_bundle,
 )
+from fedsup_deploy.device.building.graph import random_weights
 from fedsup_deploy.device.measure import measure_onnx
 from fedsup_deploy.errors import ArtifactError, FedsupError, GateError
 from fedsup_deploy.export.exporter import exporter_for
 from fedsup_deploy.export.parity import check_parity
 from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.space.parts import parts_of
+from fedsup_deploy.space.search_space import SearchSpace
+from fedsup_deploy.supernet.deployable import FoldedNetwork
 
 Writer = Callable[[Path], None]
 EXPORTERS = {name: exporter_for(name) for name in registry.names("exporter")}
@@ -91,28 +94,33 @@ for kernel_size in itertools.cycle([5, 7]):
 """
 
 
-def digit_net(seed: int) -> nn.Module:
-    """A small network with what folded subnets have. Untrained: its logits are as good as any to compare."""
-    depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
-    features = [nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), depthwise, nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(8, 16, 1)]
-    net = nn.Sequential(*features, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)).eval()
-    generator = rng.torch_generator(seed, "digit net")
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.uniform_(-0.5, 0.5, generator=generator)
-    return net
+def digit_net(seed: int, *, width: int = 16) -> FoldedNetwork:
+    """A small network. Untrained: its logits are as good as any to compare."""
+    document = {
+        "schema": 1,
+        "name": "digit net",
+        "family": "mobilenet",
+        "in_channels": 1,
+        "num_classes": 10,
+        "resolutions": [8],
+        "stem": {"widths": [8]},
+        "stages": [{"name": "s1", "widths": [width], "depths": [1], "stride": 2}],
+    }
+    space = SearchSpace.model_validate(document)
+    plan = space.plan(space.largest)
+    weights = random_weights(parts_of(plan), seed)
+    return FoldedNetwork(plan, {name: torch.from_numpy(array) for name, array in weights.items()})
 
 
-def digit_vectors(net: nn.Module) -> Vectors:
+def digit_vectors(net: FoldedNetwork) -> Vectors:
     images = (load_digits().images[:24, np.newaxis] / 16).astype(np.float32)
-    with torch.no_grad():
-        return Vectors(images, net(torch.from_numpy(images)).numpy())
+    return Vectors(images, net.module()(torch.from_numpy(images)).numpy())
 
 
 def digit_draft() -> ManifestDraft:
     """What is said of the network; fvcore counts what it costs."""
     path = Path(__file__).parents[1] / "unit" / "artifact" / "draft.json"
-    document, net = json.loads(path.read_text(encoding="utf-8")), digit_net(0)
+    document, net = json.loads(path.read_text(encoding="utf-8")), digit_net(0).module()
     document["arch"]["stem_width"] = 8
     document["arch_id"] = Architecture.from_dict(document["arch"]).arch_id
     document["classes"] = [f"digit {k}" for k in range(10)]
@@ -130,7 +138,7 @@ def gate(folder: Path, vectors: Vectors) -> dict[str, Any]:
 
 def exporting(name: str, seed: int) -> Writer:
     net = digit_net(seed)
-    return functools.partial(EXPORTERS[name].export, net, torch.zeros(1, 1, 8, 8))
+    return functools.partial(EXPORTERS[name].export, net, {})
 
 
 def copying(source: Path) -> Writer:
@@ -455,8 +463,8 @@ def drop_format_from_the_list(folder: Path) -> None:
 
 def another_network(folder: Path) -> None:
     """Model and vectors of a network with other layers."""
-    net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)).eval()
-    EXPORTERS["onnx"].export(net, torch.zeros(1, 1, 8, 8), folder / "model.onnx")
+    net = digit_net(0, width=8)
+    EXPORTERS["onnx"].export(net, {}, folder / "model.onnx")
     (folder / "vectors.npz").write_bytes(digit_vectors(net).to_bytes())
     manifest_with("models", "onnx", "bytes", value=(folder / "model.onnx").stat().st_size)(folder)
 

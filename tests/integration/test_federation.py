@@ -163,7 +163,7 @@ def test_every_strategy_learns_digits(data: FederatedData, name: str, normalizat
 def check_folded(supernet: Supernet, pooled: PooledStatistics, data: FederatedData, accuracy: float) -> None:
     """Compare the largest subnet, folded, with the trained supernet on real images: to 1e-5, in any batch."""
     subnet = supernet.extract(SPACE.largest)
-    net = fold(subnet, pooled)
+    net = fold(subnet, pooled).module()
     normalizer = FixedAffine(affines(subnet.weights, supernet.layout.normalization, pooled))
     assert data.test is not None
     x_NCHW = torch.from_numpy(preprocessing_of(data).apply(data.test.images_NHWC))

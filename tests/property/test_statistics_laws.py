@@ -20,7 +20,8 @@ from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.cohort import Terms
 from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.simulation import CLIENTS, FederatedData
-from fedsup_deploy.space.plan import Layer, NetworkPlan
+from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.plan import NetworkPlan
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.fold import fold
 from fedsup_deploy.supernet.forward import forward
@@ -286,7 +287,7 @@ def test_average_of_the_clients_variances_is_something_else() -> None:
 def test_net_folded_with_the_exact_statistics_answers_like_all_images_in_one_batch(normalization: str) -> None:
     """Recalibrated on clients, then folded: the logits are those of one batch of everything."""
     _, subnet = subnet_of("resnet", normalization)
-    net = fold(subnet, collected("dirichlet", "resnet", normalization, "layer-wise"))
+    net = fold(subnet, collected("dirichlet", "resnet", normalization, "layer-wise")).module()
     data = federation("iid")
     x_NCHW = torch.from_numpy(preprocessing().apply(data.train.images_NHWC))
     expected = subnet(x_NCHW)

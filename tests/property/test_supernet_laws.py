@@ -112,7 +112,7 @@ def linear_in_every_vector(name: str, x_BCHW: Tensor, weights: Mapping[str, Tens
 def check_evaluation(space: SearchSpace, normalization: str, seed: int) -> None:
     supernet, architecture, statistics = prepared(space, normalization, seed)
     subnet = supernet.extract(architecture)
-    net = fold(subnet, statistics)
+    net = fold(subnet, statistics).module()
     maps = affines(subnet.weights, normalization, statistics)
     normalizer, gain = FixedAffine(maps), max(float(affine.scale_C.abs().max()) for affine in maps.values())
     x_BCHW = images(space, architecture, 8)
@@ -176,7 +176,7 @@ def counted(net: DeployableNet, x_BCHW: Tensor) -> tuple[int, int]:
 
 def check_costs(space: SearchSpace, seed: int) -> None:
     supernet, architecture, statistics = prepared(space, "batch", seed)
-    net = fold(supernet.extract(architecture), statistics)
+    net = fold(supernet.extract(architecture), statistics).module()
     expected = counted(net, images(space, architecture, 1))
     row = cost.costs_of(space, [architecture]).row(0)
     assert (row["num_macs"], row["num_params"]) == expected
@@ -198,11 +198,11 @@ def test_graph_of_an_exported_file_has_the_costs_of_the_folded_net(tmp_path) -> 
     """What `verify` reads off the file is what fvcore counts on the module, squeeze-excitation and all."""
     space = SearchSpace.model_validate(CROWDED)
     supernet, architecture, statistics = prepared(space, "batch", 0)
-    net, x_BCHW = fold(supernet.extract(architecture), statistics), images(space, architecture, 1)
+    network, x_BCHW = fold(supernet.extract(architecture), statistics), images(space, architecture, 1)
     assert any(layer.op == "squeeze_excite" and layer.is_active for layer in space.plan(architecture).layers())
-    exporter_for("onnx").export(net, x_BCHW, tmp_path / "model.onnx")
+    exporter_for("onnx").export(network, {}, tmp_path / "model.onnx")
     graph = read_graph(tmp_path / "model.onnx")
-    assert (graph.num_macs, graph.num_params) == counted(net, x_BCHW)
+    assert (graph.num_macs, graph.num_params) == counted(network.module(), x_BCHW)
     assert graph.inputs == {"input": ("batch", *x_BCHW.shape[1:])}
     assert graph.outputs == {"logits": ("batch", space.num_classes)}
     assert graph.first_width == architecture.stem_width
@@ -226,7 +226,7 @@ def test_plan_says_the_shape_of_every_feature_map(spaces, data: st.DataObject, s
     space = data.draw(spaces)
     supernet, architecture, statistics = prepared(space, "batch", seed)
     subnet = supernet.extract(architecture)
-    net = fold(subnet, statistics)
+    net = fold(subnet, statistics).module()
     shapes: list[tuple[int, ...]] = []
     modules = [net.stem, *(part for block in net.blocks for part in (*block.main, *block.shortcut, block))]
     for module in modules:

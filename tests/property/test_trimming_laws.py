@@ -77,14 +77,14 @@ def test_a_trimmed_network_is_the_one_that_torch_pruning_leaves(
     subnet = random_subnet(data.draw(spaces), normalization, seed)
     statistics = statistics_of(subnet)
     limit = share * price(kind, subnet.plan)
-    trimmed = trim(subnet.plan, fold(subnet, statistics), quantum, lambda plan: price(kind, plan) / limit - 1)
+    trimmed = trim(fold(subnet, statistics), quantum, lambda plan: price(kind, plan) / limit - 1)
     event("trimmed" if trimmed is not None else "too small to trim")
     if trimmed is None:
         return
 
     # The same function, from unfolded weights and the statistics of the same activations.
     left = cut(subnet, trimmed)
-    folded = fold(left, of_what_is_kept(statistics, trimmed))
+    folded = fold(left, of_what_is_kept(statistics, trimmed)).module()
     x_BCHW = images(left.plan, 3)
     expected = trimmed.module(x_BCHW)
     scale = max(1.0, float(expected.abs().max()))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsup_deploy import files, rng
-from fedsup_deploy.device.building.graph import INPUT_NAME
+from fedsup_deploy.space.onnx_graph import INPUT_NAME
 
 
 def quantize(path: Path, seed: int = 0) -> None:

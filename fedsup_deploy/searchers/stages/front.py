@@ -22,7 +22,8 @@ from fedsup_deploy.searchers.scoring.additive import AdditiveAccuracy
 from fedsup_deploy.searchers.stages import labels
 from fedsup_deploy.searchers.stages.labels import ACTIVATIONS, LATENCY, LOSS, MACS, PARAMS, Most, Step
 from fedsup_deploy.space import cost
-from fedsup_deploy.space.plan import BoolArray, IntArray, Layer, NetworkPlan
+from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.plan import BoolArray, IntArray, NetworkPlan
 from fedsup_deploy.space.search_space import SearchSpace
 
 _MIB: Final = 2**20

@@ -8,7 +8,8 @@ a squeeze-excitation may follow the depthwise part.
 import numpy as np
 
 from fedsup_deploy.space.families.shortcut import shortcut
-from fedsup_deploy.space.plan import BlockInput, BlockPlan, Layer
+from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.plan import BlockInput, BlockPlan
 
 
 class MobileNetFamily:

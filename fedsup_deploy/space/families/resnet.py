@@ -7,7 +7,8 @@ Source: K. He et al., arXiv 1512.03385 (bottleneck); the elastic form follows th
 import numpy as np
 
 from fedsup_deploy.space.families.shortcut import shortcut
-from fedsup_deploy.space.plan import BlockInput, BlockPlan, Layer
+from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.plan import BlockInput, BlockPlan
 
 
 class ResNetFamily:

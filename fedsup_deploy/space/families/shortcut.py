@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from fedsup_deploy.space.plan import BlockInput, Layer
+from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.plan import BlockInput
 
 
 def shortcut(inputs: BlockInput, out_size: Any) -> tuple[Layer, ...]:

@@ -8,7 +8,8 @@ import onnx
 import pytest
 
 from fedsup_deploy.artifact import runner
-from fedsup_deploy.device.building.graph import build_graph, write_graph
+from fedsup_deploy.device.building.graph import random_weights, write_graph
+from fedsup_deploy.space.onnx_graph import build_model, to_bytes
 from fedsup_deploy.space.parts import Part, layers_of, parts_of
 from fedsup_deploy.space.plan import BlockPlan
 from fedsup_deploy.space.search_space import SearchSpace
@@ -44,20 +45,20 @@ def test_activations_keep_their_order_of_size(blocks: tuple[Part, ...], tmp_path
 
 def test_weights_have_the_names_of_the_supernet(blocks: tuple[Part, ...]) -> None:
     assert isinstance(blocks[1], BlockPlan)
-    names = {tensor.name for tensor in build_graph((blocks[1],)).graph.initializer}
+    names = {tensor.name for tensor in build_model(blocks[1:2], random_weights(blocks[1:2], 0)).graph.initializer}
     owners = [layer.name for layer in layers_of(blocks[1]) if layer.op in {"depthwise", "pointwise"}]
     assert {f"{owner}.{what}" for owner in owners for what in ("weight", "bias")} <= names
     assert {name for name in names if ".reduce." in name or ".expand." in name}
 
 
 def test_a_graph_depends_on_its_seed_alone(blocks: tuple[Part, ...]) -> None:
-    first, again, other = (build_graph(blocks, seed).SerializeToString(deterministic=True) for seed in (1, 1, 2))
+    first, again, other = (to_bytes(build_model(blocks, random_weights(blocks, seed))) for seed in (1, 1, 2))
     assert first == again
     assert first != other
 
 
 def test_a_graph_is_valid_onnx_and_has_an_open_batch(blocks: tuple[Part, ...]) -> None:
-    model = build_graph(blocks)
+    model = build_model(blocks, random_weights(blocks, 0))
     onnx.checker.check_model(model, full_check=True)
     batch, *rest = model.graph.input[0].type.tensor_type.shape.dim
     assert batch.dim_param == "batch"

@@ -6,7 +6,8 @@ import pytest
 
 from fedsup_deploy.space.families.mobilenet import MobileNetFamily
 from fedsup_deploy.space.families.resnet import ResNetFamily
-from fedsup_deploy.space.plan import BlockInput, BlockPlan, Layer
+from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.plan import BlockInput, BlockPlan
 
 
 def block(family: Any, **changes: Any) -> BlockPlan:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fedsup_deploy.space.plan import BlockPlan, Layer, concrete, largest_over
+from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.plan import BlockPlan, concrete, largest_over
 from fedsup_deploy.space.search_space import SearchSpace
 
 

@@ -63,14 +63,14 @@ def subnet(space_of) -> Subnet:
 
 def test_scale_goes_into_the_weight_and_shift_into_the_bias(subnet: Subnet) -> None:
     subnet.weights["stem.norm.beta"] += torch.arange(4)
-    net = fold(subnet, neutral_statistics(subnet))
+    net = fold(subnet, neutral_statistics(subnet)).module()
     stem = net.stem[0]
     assert torch.allclose(stem.weight, subnet.weights["stem.weight"] / (1 + BATCH_EPSILON) ** 0.5, rtol=1e-6)
     assert stem.bias.tolist() == [0.0, 1.0, 2.0, 3.0]
 
 
 def test_folded_net_has_no_normalisation_and_what_has_none_is_unchanged(subnet: Subnet) -> None:
-    net = fold(subnet, neutral_statistics(subnet))
+    net = fold(subnet, neutral_statistics(subnet)).module()
     assert not any("norm" in name.lower() for name, _ in net.named_parameters())
     assert not any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
     assert torch.equal(net.head.weight, subnet.weights["head.weight"])
@@ -80,7 +80,7 @@ def test_folded_net_has_no_normalisation_and_what_has_none_is_unchanged(subnet: 
 
 def test_subnet_is_left_as_it_is(subnet: Subnet) -> None:
     before = {name: tensor.clone() for name, tensor in subnet.weights.items()}
-    net = fold(subnet, neutral_statistics(subnet))
+    net = fold(subnet, neutral_statistics(subnet)).module()
     for parameter in net.parameters():
         parameter.fill_(9.0)
     assert all(torch.equal(subnet.weights[name], tensor) for name, tensor in before.items())

@@ -7,7 +7,8 @@ from torch.nn import functional
 
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet import slices as rule
-from fedsup_deploy.supernet.forward import at_resolution, convolve, forward
+from fedsup_deploy.supernet.forward import at_resolution, forward
+from fedsup_deploy.supernet.layers.computation import computation_of
 from fedsup_deploy.supernet.normalization import ChannelAffine, FixedAffine
 
 
@@ -105,7 +106,8 @@ def test_convolution_of_one_pixel_with_a_stride(space_of) -> None:
     weight = torch.randn(2, 3, 1, 1, generator=generator, requires_grad=True)
     x_BCHW = torch.randn(4, 3, 12, 12, generator=generator)
     upstream = torch.randn(4, 2, 6, 6, generator=generator)
-    y = convolve(layer, weight, None, x_BCHW.contiguous(memory_format=torch.channels_last))
+    x_of_layer = x_BCHW.contiguous(memory_format=torch.channels_last)
+    y = computation_of(layer).forward(layer, {f"{layer.name}.weight": weight}, x_of_layer)
     y.backward(upstream)
     seen = x_BCHW[:, :, ::2, ::2]
     assert torch.allclose(y, torch.einsum("bchw,oc->bohw", seen, weight[:, :, 0, 0]), atol=1e-6)

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from fedsup_deploy.space.plan import BlockPlan, Layer, NetworkPlan
+from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.plan import BlockPlan, NetworkPlan
 from fedsup_deploy.supernet import statistics
 from fedsup_deploy.supernet.statistics import ChannelSums, PooledStatistics, StatisticsSum
 

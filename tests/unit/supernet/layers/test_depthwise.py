@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fedsup_deploy.supernet import depthwise
-from fedsup_deploy.supernet.depthwise import depthwise_conv2d
+from fedsup_deploy.supernet.layers import depthwise
+from fedsup_deploy.supernet.layers.depthwise import depthwise_conv2d
 
 
 def random(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

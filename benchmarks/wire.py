@@ -194,8 +194,8 @@ def many_clients(config: TrainConfig, root: Path) -> None:
 
 def opened(config: TrainConfig, engine: Network) -> Federation:
     """Return the server's side over one engine of clients."""
-    size, on_absence = max(layout_of(config).space.resolutions), absences_into(EventLog())
-    preprocessing = pixel_preprocessing(engine, terms_of(config), size, on_absence)
+    size, on_absences = max(layout_of(config).space.resolutions), absences_into(EventLog())
+    preprocessing = pixel_preprocessing(engine, terms_of(config), size, on_absences)
     return federation_of(config, {CLIENTS: engine}, preprocessing, EventLog())
 
 

@@ -68,6 +68,8 @@ def _whole_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each line that was written to its end, and the event it holds."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path} is missing: what happened in the run is not known") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path}: cannot be read: {error}; remove it to train on without it") from error
     for number, line in enumerate(lines, start=1):
@@ -77,6 +79,8 @@ def _whole_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             event = json.loads(line)
         except ValueError as error:
             raise ArtifactError(f"{path}:{number}: damaged: {error}; remove the line") from error
-        if not isinstance(event, dict):
+        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
             raise ArtifactError(f"{path}:{number}: got {line.strip()[:40]}, expected an event; remove the line")
+        if type(event.get("round", 0)) is not int:
+            raise ArtifactError(f"{path}:{number}: got round {event['round']!r}, expected a number; remove the line")
         yield line, event

@@ -15,9 +15,8 @@ from fedsup_deploy.cli.output import Output
 @click.option(
     "--split",
     type=click.Choice(["test", "validation", "held-out"]),
-    default="test",
-    show_default=True,
-    help="Images to evaluate on: the server's, or those that clients hold out.",
+    help="Images to evaluate on: the server's, or those that clients hold out. Default: test, or where the server has "
+    "no images held-out.",
 )
 @click.option(
     "--per-client",
@@ -26,7 +25,9 @@ from fedsup_deploy.cli.output import Output
 )
 @options.schedule_option()
 @click.pass_obj
-def command(output: Output, run: Path, architecture: str, split: str, per_client: bool, schedule: str | None) -> None:
+def command(
+    output: Output, run: Path, architecture: str, split: str | None, per_client: bool, schedule: str | None
+) -> None:
     """Measure the accuracy of one subnet after recalibration."""
     from fedsup_deploy.pipeline.evaluation import evaluate
 

@@ -16,7 +16,10 @@ from fedsup_deploy.cli.signals import advising
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_ACCURACY = "measured on the server's validation images, or by the clients on images they hold out."
+_ACCURACY = (
+    "measured on the server's validation images, or by the clients on images they hold out. Default: measured, or "
+    "clients where the server has no images."
+)
 _PREDICTOR = "auto takes the smallest error; ridge lets exact search prove the best in spaces too large to list."
 _EVALUATIONS = "Subnets to measure; all of a smaller space."
 
@@ -26,9 +29,7 @@ _EVALUATIONS = "Subnets to measure; all of a smaller space."
 @click.option(
     "--evaluations", type=click.IntRange(min=20), metavar="N", default=300, show_default=True, help=_EVALUATIONS
 )
-@click.option(
-    "--accuracy", type=click.Choice(["measured", "clients"]), default="measured", show_default=True, help=_ACCURACY
-)
+@click.option("--accuracy", type=click.Choice(["measured", "clients"]), help=_ACCURACY)
 @click.option(
     "--predictor",
     type=click.Choice(["auto", *registry.names("accuracy")]),
@@ -38,7 +39,9 @@ _EVALUATIONS = "Subnets to measure; all of a smaller space."
 )
 @options.seed_option(0, "Decides which subnets, and every random choice of the fit.")
 @click.pass_obj
-def command(output: Output, run: Path | None, evaluations: int, accuracy: str, predictor: str, seed: int) -> None:
+def command(
+    output: Output, run: Path | None, evaluations: int, accuracy: str | None, predictor: str, seed: int
+) -> None:
     """Measure some subnets of a run and predict the accuracy of all others.
 
     Without RUN, of the newest run below runs/. The predictor stays in the run's folder; from then on a search takes

@@ -2,7 +2,7 @@
 
 An event advances a bar if it has `done` and `total` (counts), and optionally `stage` (the bar's name, by default the
 kind of the event). Rounds are told by what their events have anyway: `round`, from 0, in each of them, and `rounds` in
-`train_started`.
+`train_started`. Absent clients are told of in a line of their own.
 """
 
 import contextlib
@@ -62,6 +62,23 @@ class Steps:
         )
 
 
+class Absences:
+    """Reads events one after another."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def read(self, event: dict[str, Any]) -> str | None:
+        """Return a line about the clients that an event says are absent; None where it says what the last one did."""
+        if event["event"] != "absences":
+            return None
+        client, reason = next(iter(event["absent"].items()))
+        line = f"{event['what']}: {len(event['absent'])} of {event['num_asked']} clients absent"
+        line, before = f"{line} (client {client}: {reason})", self._last
+        self._last = line
+        return None if line == before else line
+
+
 class Lines:
     """A listener that writes one line for every tenth of a stage: for logs and pipes.
 
@@ -72,12 +89,14 @@ class Lines:
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write, self._clock = write, clock
-        self._steps = Steps()
+        self._steps, self._absences = Steps(), Absences()
         self._starts: dict[str, tuple[int, float]] = {}
         self._tenths: dict[str, int] = {}
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Write a line if the event completes another tenth of its stage."""
+        """Write a line if the event completes another tenth of its stage, or says who is absent."""
+        if (absent := self._absences.read(event)) is not None:
+            self._write(absent)
         step = self._steps.read(event)
         if step is None:
             return
@@ -106,11 +125,13 @@ def bars() -> Iterator[Listener]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[detail]}", markup=False),
     )
-    steps = Steps()
+    steps, absences = Steps(), Absences()
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=Console(file=sys.stderr)) as progress:
 
         def listener(event: dict[str, Any]) -> None:
+            if (absent := absences.read(event)) is not None:
+                progress.console.print(absent, markup=False, highlight=False)
             step = steps.read(event)
             if step is None:
                 return

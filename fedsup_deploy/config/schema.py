@@ -281,7 +281,7 @@ class EngineConfig(Section):
 
     name: Annotated[str, _known("engine")] = "local"
     """A registered engine. `local`: simulated clients on this machine."""
-    workers: Count = 2
+    workers: Annotated[int, Field(ge=1, le=256)] = 2
     """Processes that train clients side by side. The result does not depend on it."""
 
 

@@ -14,6 +14,7 @@ from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.simulation import TEST, VALIDATION
 from fedsup_deploy.pipeline.recalibration import calibrate
+from fedsup_deploy.pipeline.scoring import nothing_held_out
 from fedsup_deploy.runs.federation import load_supernet, open_run_federation
 from fedsup_deploy.runs.run import Run, open_run
 from fedsup_deploy.searchers.scoring.score import Score
@@ -27,7 +28,7 @@ def evaluate(
     run_path: Path,
     architecture_name: str,
     *,
-    split: str = TEST,
+    split: str | None = None,
     per_client: bool = False,
     schedule: str | None = None,
     listeners: tuple[Listener, ...] = (),
@@ -37,7 +38,8 @@ def evaluate(
     Args:
         run_path: A finished run.
         architecture_name: `largest`, `smallest`, an arch_id or a file.
-        split: `validation` or `test` of the server, or `held-out` for all that clients hold out.
+        split: `validation` or `test` of the server, or `held-out` for all that clients hold out; None is `test` where
+            the server has images, and else `held-out`.
         per_client: Also evaluate it on the images that clients hold out; in a run without any, on those each client
             trains on.
         schedule: How statistics are taken; None as the run's config says.
@@ -52,6 +54,7 @@ def evaluate(
         FederationError: Too few clients have answered.
     """
     run = open_run(run_path)
+    split = split or (TEST if run.config.data.server_images else HELD_OUT)
     _check_split(run, split)
     architecture = run.architecture(architecture_name)
     schedule = schedule or run.config.calibration.schedule
@@ -67,6 +70,8 @@ def evaluate(
     }
     log = EventLog(None, listeners)
     with open_run_federation(run, log) as federation:
+        if split == HELD_OUT and not federation.judges:
+            raise nothing_held_out(run.config)
         pooled = calibrate(run, architecture, subnet, schedule, federation, log)
         found = recalibration.evaluate(federation, standalone(subnet), pooled, split)
         result |= {"num_images": found.num_images, "accuracy": found.share}
@@ -76,14 +81,8 @@ def evaluate(
 
 
 def _check_split(run: Run, split: str) -> None:
-    data = run.config.data
-    if split != HELD_OUT and not data.server_images:
+    if split != HELD_OUT and not run.config.data.server_images:
         raise ConfigError(f"{run.path}: the server has no {split} images; evaluate with --split {HELD_OUT}")
-    if split == HELD_OUT and data.client_validation_fraction == 0:
-        raise ConfigError(
-            f"{run.path}: clients hold no images out; evaluate with --split {TEST}, "
-            "or train with --set data.client_validation_fraction=0.2"
-        )
 
 
 def _on_clients(federation: Federation, subnet: Subnet, pooled: PooledStatistics) -> dict[str, Any]:
@@ -102,8 +101,8 @@ def measure(federation: Federation, supernet: Supernet, architectures: Sequence[
         supernet: Of which they are subnets.
         architectures: The subnets.
     """
-    for accuracy in recalibration.evaluate_candidates(federation, supernet, architectures, VALIDATION):
-        yield Score(accuracy.share)
+    for found in recalibration.evaluate_candidates(federation, supernet, architectures, VALIDATION):
+        yield Score(found.accuracy.share, is_complete=found.is_complete)
 
 
 def ask_clients(federation: Federation, supernet: Supernet, architectures: Sequence[Architecture]) -> Iterator[Score]:
@@ -114,9 +113,9 @@ def ask_clients(federation: Federation, supernet: Supernet, architectures: Seque
         supernet: Of which they are subnets.
         architectures: The subnets.
     """
-    for counts in recalibration.evaluate_candidates_on_clients(federation, supernet, architectures):
-        mean, worst_decile = _spread([accuracy.share for accuracy in counts])
-        yield Score(mean, worst_decile)
+    for found in recalibration.evaluate_candidates_on_clients(federation, supernet, architectures):
+        mean, worst_decile = _spread([accuracy.share for accuracy in found.by_client])
+        yield Score(mean, worst_decile, is_complete=found.is_complete)
 
 
 def _spread(accuracies: Sequence[float]) -> tuple[float, float]:

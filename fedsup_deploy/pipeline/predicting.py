@@ -27,7 +27,7 @@ def fit_accuracy(
     run_path: Path | None = None,
     *,
     evaluations: int = DEFAULT_EVALUATIONS,
-    measured_by: str = MEASURED,
+    measured_by: str | None = None,
     predictor: str = AUTO,
     seed: int = 0,
     listeners: tuple[Listener, ...] = (),
@@ -39,7 +39,7 @@ def fit_accuracy(
     Args:
         run_path: A finished run; None is the newest below `runs/`.
         evaluations: Architectures to measure; all of a smaller space.
-        measured_by: `measured` on the validation images, or `clients`.
+        measured_by: `measured` on the validation images, or `clients`; None is `measured` where the server has images.
         predictor: A kind registered under `accuracy`; `auto` is the one with the smallest error in cross-validation.
         seed: Decides every random choice.
         listeners: Called with `evaluation` and `predictor` events.
@@ -55,13 +55,14 @@ def fit_accuracy(
     """
     if evaluations < MIN_MEASURED:
         raise ConfigError(f"evaluations: got {evaluations}, expected at least {MIN_MEASURED}")
-    if measured_by not in (MEASURED, CLIENTS):
+    if measured_by not in (None, MEASURED, CLIENTS):
         raise ConfigError(f"accuracy: got {measured_by!r}, expected {MEASURED} or {CLIENTS}")
     if predictor not in (AUTO, *registry.names("accuracy")):
         raise ConfigError(f"unknown predictor {predictor!r}{registry.nearest(predictor, registry.names('accuracy'))}")
     run = open_run(newest_run() if run_path is None else run_path)
+    by = measured_by or (MEASURED if run.config.data.server_images else CLIENTS)
     with places.hold(run.path / ACCURACY):
-        return _fit(run, evaluations, measured_by, predictor, seed, EventLog(None, listeners))
+        return _fit(run, evaluations, by, predictor, seed, EventLog(None, listeners))
 
 
 def _fit(run: Run, evaluations: int, measured_by: str, predictor: str, seed: int, log: EventLog) -> dict[str, Any]:

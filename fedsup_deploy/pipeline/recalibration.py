@@ -69,18 +69,19 @@ def recalibrate(
         listeners: Called with progress events.
 
     Returns:
-        `run`, `arch_id`, `schedule`, `num_layers`, `num_clients`, `uplink_bytes_per_client`, `statistics` (the file),
-        `out`.
+        `run`, `arch_id`, `schedule`, `num_layers`, `num_clients` that are part of all layers,
+        `uplink_bytes_per_client`, `statistics` (the file), `out`.
     """
     run = open_run(run_path)
     architecture = run.architecture(architecture_name)
     schedule = schedule or run.config.calibration.schedule
     with contextlib.nullcontext() if out is None else places.hold(out, advice=places.CHOOSE_OUT):
         subnet = load_supernet(run).extract(architecture)
-        log = EventLog(None, listeners)
+        absent: set[str] = set()
+        log = EventLog(None, (*listeners, lambda event: absent.update(event.get("absent", ()))))
         with open_run_federation(run, log) as federation:
             pooled = calibrate(run, architecture, subnet, schedule, federation, log)
-            num_clients = len(federation.calibrating)
+            num_clients = len(federation.calibrating) - len(absent)
         if out is not None:
             write_subnet(out, run, architecture, subnet, pooled)
     return {

@@ -13,6 +13,7 @@ from typing import Final
 from pydantic import JsonValue
 
 from fedsup_deploy import places
+from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.errors import ConfigError, DataError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.runs.images import IMAGES
@@ -102,7 +103,7 @@ def check_has_images(run: Run, kind: str) -> None:
             no images.
     """
     if kind == CLIENTS and run.config.data.client_validation_fraction == 0:
-        raise _nothing_held_out(run)
+        raise nothing_held_out(run.config)
     if kind == MEASURED and not run.config.data.server_images:
         raise ConfigError(f"{run.path}: the server has no images to measure on; ask clients with --accuracy clients")
 
@@ -130,6 +131,7 @@ def subject_of(run: Run) -> dict[str, JsonValue]:
     return {
         "supernet": run.fingerprint,
         "data": run.data_fingerprint,
+        "preprocessing": run.image_facts.preprocessing,
         "schedule": "one-shot",
         **run.calibration,
         "versions": {"fedsup-deploy": __version__, "torch": metadata.version("torch")},
@@ -155,7 +157,7 @@ class _Evaluation:
         find = {MEASURED: evaluation.measure, CLIENTS: evaluation.ask_clients}[self._kind]
         federation = self._stack.enter_context(open_run_federation(run, self._log))
         if self._kind == CLIENTS and not federation.judges:
-            raise _nothing_held_out(run)
+            raise nothing_held_out(run.config)
         return functools.partial(find, federation, load_supernet(run))
 
     def __call__(self, architectures: Sequence[Architecture]) -> Generator[tuple[Architecture, Score], None, None]:
@@ -174,15 +176,21 @@ def _score(
     new = [architecture for architecture in dict.fromkeys(architectures) if architecture not in scores]
     with contextlib.closing(evaluate(new)) as found:
         for architecture, score in found:
-            cache.add(architecture, score)
+            # Of those that some clients have not answered for, the next command may get more.
+            if score.is_complete:
+                cache.add(architecture, score)
             scores[architecture] = score
             on_score(architecture, score)
     return [scores[architecture] for architecture in architectures]
 
 
-def _nothing_held_out(run: Run) -> ConfigError:
-    got = f"got data.client_validation_fraction {run.config.data.client_validation_fraction:g}"
-    return ConfigError(
-        f"{run.path}: clients hold no images out to evaluate subnets on: {got}, expected more; "
-        "train with --set data.client_validation_fraction=0.2"
-    )
+def nothing_held_out(config: TrainConfig) -> ConfigError:
+    """Return the error where no client of a config holds an image out."""
+    what = f"run {config.name}: no client holds images out to evaluate subnets on"
+    fraction = config.data.client_validation_fraction
+    if fraction > 0:
+        return ConfigError(
+            f"{what}: each has too few for data.client_validation_fraction {fraction:g}; train with more or with "
+            "fewer clients"
+        )
+    return ConfigError(f"{what}; train with --set data.client_validation_fraction=0.2")

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.config.schema import EFedSupConfig, TrainConfig
 from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.data.preprocess import Preprocessing
-from fedsup_deploy.errors import ArtifactError, ConfigError
+from fedsup_deploy.errors import ArtifactError, ConfigError, FederationError
 from fedsup_deploy.events import EventLog, Listener, read_events
 from fedsup_deploy.federation.batches import check_can_be_normalized
 from fedsup_deploy.federation.client import ClientId
@@ -23,13 +23,15 @@ from fedsup_deploy.federation.messages import Engine
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.assignment import Tier
-from fedsup_deploy.federation.server.cohort import OnAbsence
+from fedsup_deploy.federation.server.cohort import OnAbsences
 from fedsup_deploy.federation.server.federation import Federation, pixel_preprocessing
 from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, run_rounds
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
 from fedsup_deploy.federation.simulation import CLIENTS, VALIDATION, FederatedData
+from fedsup_deploy.pipeline.scoring import nothing_held_out
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.federation import (
+    absences_into,
     federation_of,
     open_engines,
     read_checkpoint,
@@ -38,7 +40,7 @@ from fedsup_deploy.runs.federation import (
 )
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.layout import Layout
-from fedsup_deploy.supernet.model import Supernet, initial_weights
+from fedsup_deploy.supernet.model import Supernet, check_shapes, initial_weights
 
 
 def train(
@@ -72,7 +74,7 @@ def train(
     """
     folder = runs.RUNS / config.name if out is None else out
     with contextlib.ExitStack() as stack:
-        # Nobody writes a finished run, and it may stand where nobody can.
+        # A finished run stays as it is, and may stand where nobody can write.
         if not (folder / runs.SUPERNET).exists():
             stack.enter_context(places.hold(folder, inside=True, advice=places.CHOOSE_OUT))
         _train(config, folder, EventLog(folder / runs.EVENTS, listeners), command, resume=resume)
@@ -90,12 +92,16 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
         "calibration.batch_size": config.calibration.batch_size,
         "calibration.samples_per_client": config.calibration.samples_per_client,
     }
-    check_can_be_normalized(layout, data.populations()[CLIENTS].infos(), settings)
+    infos = data.populations()[CLIENTS].infos()
+    check_can_be_normalized(layout, infos, settings)
+    if not config.data.server_images and not any(info.num_held_out for info in infos):
+        raise nothing_held_out(config)
     strategy = make_strategy(config, space)
     state, first_round = _start(folder, config, layout, strategy, resume=resume)
     if (folder / runs.SUPERNET).exists():
+        _change_terms(folder, config)
         return
-    absences: list[tuple[str, ClientId, str]] = []
+    absences: list[tuple[str, int, Mapping[ClientId, str]]] = []
     with open_engines(config, data) as engines:
         facts = runs.read_image_facts(folder) if first_round > 0 else None
         if facts is None:
@@ -103,7 +109,9 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
         # Until now nothing was written: the images may have been refused.
         log.drop_after(first_round)
         if first_round == 0:
-            _describe(folder, config, space, command)
+            _describe(folder, space, command)
+        # Settings that change no weight may have changed.
+        files.write_text(folder / runs.CONFIG, dump(config))
         runs.write_image_facts(folder, facts)
         log.emit(
             "train_started",
@@ -115,7 +123,7 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
         )
         federation = federation_of(config, engines, Preprocessing.from_dict(facts.preprocessing), log)
         for absence in absences:
-            federation.on_absence(*absence)
+            absences_into(log, round=0)(*absence)
         state = _train_rounds(_Session(folder, config, strategy, federation, log), state, first_round)
     # Before there is a supernet, for then others begin to write there.
     shutil.rmtree(folder / runs.STATISTICS, ignore_errors=True)
@@ -123,28 +131,38 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
 
 
 def _image_facts(
-    config: TrainConfig, data: FederatedData, space: SearchSpace, clients: Engine, on_absence: OnAbsence
+    config: TrainConfig, data: FederatedData, space: SearchSpace, clients: Engine, on_absences: OnAbsences
 ) -> runs.ImageFacts:
     """Find out from the clients what is to be known of the images."""
-    found = pixel_preprocessing(clients, terms_of(config), max(space.resolutions), on_absence)
+    found = pixel_preprocessing(clients, terms_of(config), max(space.resolutions), on_absences)
     shape = (found.native_size, found.native_size, len(found.mean))
     return runs.ImageFacts(classes=data.train.classes, shape=shape, preprocessing=found.to_dict())
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """Return what `train` returns, from the events of a run."""
-    events = read_events(folder / runs.EVENTS)
+    """Return what `train` returns, from the events of a run.
+
+    Raises:
+        ArtifactError: The events are missing or damaged.
+    """
+    path = folder / runs.EVENTS
+    events = read_events(path)
     rounds = [event for event in events if event["event"] == "round"]
     evaluations = [event for event in events if event["event"] == "evaluation"]
-    return {
-        "run": str(folder),
-        "rounds": len(rounds),
-        "accuracy": {name: evaluations[-1][f"accuracy_{name}"] for name in ("largest", "smallest")},
-        "seconds": round(sum(event["seconds"] for event in rounds), 2),
-        "bytes_up": sum(event["bytes_up"] for event in rounds),
-        "bytes_down": sum(event["bytes_down"] for event in rounds),
-        "client_macs": sum(event.get("client_macs", 0) for event in rounds),
-    }
+    try:
+        return {
+            "run": str(folder),
+            "rounds": len(rounds),
+            "accuracy": {name: evaluations[-1][f"accuracy_{name}"] for name in ("largest", "smallest")},
+            "seconds": round(sum(event["seconds"] for event in rounds), 2),
+            "bytes_up": sum(event["bytes_up"] for event in rounds),
+            "bytes_down": sum(event["bytes_down"] for event in rounds),
+            "client_macs": sum(event.get("client_macs", 0) for event in rounds),
+        }
+    except (LookupError, TypeError) as error:
+        raise ArtifactError(
+            f"{path}: a round or the last evaluation is missing or damaged; the supernet is not"
+        ) from error
 
 
 def make_strategy(config: TrainConfig, space: SearchSpace) -> Strategy:
@@ -198,16 +216,21 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
             session.log.emit("round", **_round_fields(result))
             finished = result.round_index + 1
             if finished % training.evaluate_every == 0 or finished == training.rounds:
-                scores = _evaluate_corners(result.state.supernet, federation)
+                on_absences = absences_into(session.log, round=result.round_index)
+                scores = _evaluate_corners(
+                    result.state.supernet, dataclasses.replace(federation, on_absences=on_absences)
+                )
                 session.log.emit("evaluation", round=result.round_index, **scores)
             # Only now: a round counts as done when all of its events are in the log.
             state, done = result.state, finished
             if done % training.checkpoint_every == 0:
                 _save_checkpoint(session.folder, session.config, state, done)
                 saved = done
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, FederationError) as stop:
         if done > saved:
             _save_checkpoint(session.folder, session.config, state, done)
+        if isinstance(stop, FederationError) and done > 0:
+            raise FederationError(f"{stop}; then go on after round {done - 1} with --resume") from stop
         raise
     return state
 
@@ -252,6 +275,8 @@ def _start(
     state, document = read_checkpoint(checkpoint, layout)
     if document["config_hash"] != _config_hash(config):
         raise ArtifactError(f"{checkpoint}: belongs to another config; choose another --out")
+    expected = {name: tuple(tensor.shape) for name, tensor in strategy.initial(layout).items()}
+    check_shapes(state.kept, expected, f"{checkpoint}: what the strategy keeps")
     return state, int(str(document["rounds"]))
 
 
@@ -266,10 +291,18 @@ def _check_same(before: TrainConfig, now: TrainConfig, folder: Path) -> None:
             )
 
 
+def _change_terms(folder: Path, config: TrainConfig) -> None:
+    """Let the commands that work with a finished run expect of clients what the config now says."""
+    before = validate(load_yaml(folder / runs.CONFIG), TrainConfig)
+    if before.federation != config.federation:
+        with places.hold(folder, inside=True, advice=places.CHOOSE_OUT):
+            files.write_text(folder / runs.CONFIG, dump(before.model_copy(update={"federation": config.federation})))
+
+
 def _what_matters(config: TrainConfig) -> dict[str, Any]:
     """Return the config without the settings that change no weight: a run may be resumed with others."""
-    document = config.model_dump(mode="json", exclude={"engine"})
-    del document["training"]["checkpoint_every"]
+    document = config.model_dump(mode="json", exclude={"engine", "federation"})
+    del document["training"]["checkpoint_every"], document["training"]["evaluate_every"]
     return document
 
 
@@ -289,7 +322,6 @@ def _save_checkpoint(folder: Path, config: TrainConfig, state: ServerState, roun
     save_supernet(path, "checkpoint", state.supernet, state.kept, rounds=rounds, config_hash=_config_hash(config))
 
 
-def _describe(folder: Path, config: TrainConfig, space: SearchSpace, command: Sequence[str]) -> None:
+def _describe(folder: Path, space: SearchSpace, command: Sequence[str]) -> None:
     files.write_json(folder / runs.COMMAND, {"command": list(command)})
     files.write_text(folder / runs.SPACE, dump(space))
-    files.write_text(folder / runs.CONFIG, dump(config))

@@ -16,8 +16,8 @@ from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.federation.client import ClientId
 from fedsup_deploy.federation.jobs.statistics import CalibrationDraw
-from fedsup_deploy.federation.messages import Engine
-from fedsup_deploy.federation.server.cohort import OnAbsence, Terms
+from fedsup_deploy.federation.messages import Blob, Engine
+from fedsup_deploy.federation.server.cohort import OnAbsences, Terms
 from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.server.strategy import ServerState
 from fedsup_deploy.federation.simulation import CLIENTS, FederatedData
@@ -51,7 +51,7 @@ def federation_of(
         calibration_clients=config.calibration.clients,
         terms=terms_of(config),
         seed=config.seed,
-        on_absence=absences_into(log),
+        on_absences=absences_into(log),
     )
 
 
@@ -67,13 +67,19 @@ def terms_of(config: TrainConfig) -> Terms:
     return Terms(config.federation.quorum, config.federation.deadline_s)
 
 
-def absences_into(log: EventLog) -> OnAbsence:
-    """Return what makes an `absence` event of each client that was asked and has not answered."""
+def absences_into(log: EventLog, **fields: int) -> OnAbsences:
+    """Return what makes an `absences` event of the clients that were asked and have not answered.
 
-    def on_absence(what: str, client: ClientId, reason: str) -> None:
-        log.emit("absence", what=what, client=client, reason=reason)
+    Args:
+        log: Where to.
+        fields: What else events say, such as the `round`.
+    """
 
-    return on_absence
+    def on_absences(what: str, num_asked: int, absent: Mapping[ClientId, str]) -> None:
+        by_name = {str(client): reason for client, reason in absent.items()}
+        log.emit("absences", what=what, num_asked=num_asked, absent=by_name, **fields)
+
+    return on_absences
 
 
 def run_layout(run: Run) -> Layout:
@@ -94,10 +100,12 @@ def read_checkpoint(path: Path, layout: Layout) -> tuple[ServerState, dict[str, 
     """Return what a checkpoint holds, and what it says of itself.
 
     Raises:
-        ArtifactError: The file is damaged, or of another space.
+        ArtifactError: The file is damaged, has been changed, or is of another space.
     """
     arrays, document = weights.read_arrays(path, "checkpoint")
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    if document.get("tensors") != Blob(tensors).name:
+        raise ArtifactError(f"{path}: its tensors are not those it was written with; remove it to train from the start")
     kept = {name.removeprefix(_KEPT): tensor for name, tensor in tensors.items() if name.startswith(_KEPT)}
     supernet = Supernet(layout, {name: tensor for name, tensor in tensors.items() if not name.startswith(_KEPT)})
     return ServerState(supernet, kept), document
@@ -125,6 +133,9 @@ def save_supernet(
     """
     tensors = {**supernet.weights, **{f"{_KEPT}{name}": tensor for name, tensor in (kept or {}).items()}}
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    if kind == "checkpoint":
+        # Nobody has the hash of the file elsewhere, as of a supernet.
+        document["tensors"] = Blob(tensors).name
     space_hash = files.sha256_of(supernet.layout.space.to_dict())
     normalization = supernet.layout.normalization
     weights.write_arrays(path, kind, arrays, {"space_hash": space_hash, "normalization": normalization, **document})

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, PositiveInt, ValidationError, field_validator
 
 from fedsup_deploy import files, places, resources
 from fedsup_deploy.artifact import weights
@@ -14,7 +14,7 @@ from fedsup_deploy.data.dataset import load_dataset, split_off
 from fedsup_deploy.federation.simulation import FederatedData, hold_out, tiers_by_index
 from fedsup_deploy.data.partition import partition
 from fedsup_deploy.data.preprocess import Preprocessing
-from fedsup_deploy.errors import ArtifactError, ConfigError, DataError
+from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FedsupError
 from fedsup_deploy.runs.images import remembered_fingerprint
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.search_space import SearchSpace
@@ -43,8 +43,24 @@ class ImageFacts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     classes: tuple[str, ...]
-    shape: tuple[int, int, int]
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     preprocessing: dict[str, JsonValue]
+
+    @field_validator("classes")
+    @classmethod
+    def _are_distinct(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(classes)) < len(classes):
+            raise ValueError("two classes of one name")
+        return classes
+
+    @field_validator("preprocessing")
+    @classmethod
+    def _is_preprocessing(cls, document: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        try:
+            Preprocessing.from_dict(document)
+        except FedsupError as error:
+            raise ValueError(str(error)) from error
+        return document
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +102,12 @@ class Run:
         facts = read_image_facts(self.path)
         if facts is None:
             raise ArtifactError(f"{self.path / DATA} is missing: the run was made by an older version; train again")
+        found = (len(facts.classes), facts.shape[2])
+        if found != (expected := (self.space.num_classes, self.space.in_channels)):
+            raise ArtifactError(
+                f"{self.path / DATA}: got {found[0]} classes and {found[1]} channels, the run's space has {expected[0]} "
+                f"and {expected[1]}; train again"
+            )
         return facts
 
     @property
@@ -112,6 +134,7 @@ class Run:
         """
         settings = self.config.calibration
         return {
+            "clients": settings.clients,
             "samples_per_client": settings.samples_per_client,
             "batch_size": settings.batch_size,
             "draw": CALIBRATION_DRAW,

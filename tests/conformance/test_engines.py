@@ -36,7 +36,7 @@ from fedsup_deploy.federation.jobs.train import ClientUpdate, LocalTraining
 from fedsup_deploy.federation.messages import Engine, Job, Reply
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
-from fedsup_deploy.federation.server.cohort import OnAbsence, Terms
+from fedsup_deploy.federation.server.cohort import OnAbsences, Terms
 from fedsup_deploy.federation.server.federation import Federation, pixel_preprocessing
 from fedsup_deploy.federation.server.rounds import RoundParams, run_rounds
 from fedsup_deploy.federation.server.strategy import FedSup, ServerState
@@ -428,8 +428,9 @@ def training(federation: Federation) -> object:
     state, strategy = ServerState(supernet()), FedSup(SPACE, 2, 2, 0.5, paper=False)
     outcome = []
     for result in run_rounds(federation, state, strategy, params):
-        for client, reason in result.absent.items():
-            federation.on_absence(f"training in round {result.round_index}", client, reason)
+        if result.absent:
+            what = f"training in round {result.round_index}"
+            federation.on_absences(what, len(result.sampled), result.absent)
         bits = {name: tensor.numpy().tobytes() for name, tensor in result.state.supernet.weights.items()}
         outcome.append((bits, result.loss, result.sampled, result.client_macs))
     return outcome
@@ -457,7 +458,7 @@ def search(federation: Federation) -> object:
 
 
 def pixel_moments(federation: Federation) -> object:
-    return pixel_preprocessing(federation.clients, federation.terms, 8, federation.on_absence)
+    return pixel_preprocessing(federation.clients, federation.terms, 8, federation.on_absences)
 
 
 #: By its name: the kinds of jobs it consists of, and itself.
@@ -495,11 +496,11 @@ def honest_engine() -> InProcess:
 
 
 def federation_of(
-    engine: Engine, quorum: float = ALL, deadline_s: float | None = None, on_absence: OnAbsence = lambda *_: None
+    engine: Engine, quorum: float = ALL, deadline_s: float | None = None, on_absences: OnAbsences = lambda *_: None
 ) -> Federation:
     preprocessing = Preprocessing.fit(federated_data().train, 8)
     terms = Terms(quorum, deadline_s)
-    return Federation(engine, {}, preprocessing, CalibrationDraw(8, 4), None, terms, 0, on_absence)
+    return Federation(engine, {}, preprocessing, CalibrationDraw(8, 4), None, terms, 0, on_absences)
 
 
 Absences = list[tuple[str, ClientId, str]]
@@ -510,7 +511,12 @@ def carried_out(
 ) -> tuple[object, Absences]:
     """Return the outcome of an exchange, and the absences from it."""
     absences: Absences = []
-    federation = federation_of(engine, quorum, deadline_s, lambda *absence: absences.append(absence))
+
+    def tell(what: str, num_asked: int, absent: Mapping[ClientId, str]) -> None:
+        assert num_asked == NUM_CLIENTS
+        absences.extend((what, client, reason) for client, reason in absent.items())
+
+    federation = federation_of(engine, quorum, deadline_s, tell)
     return EXCHANGES[exchange][1](federation), absences
 
 

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from fedsup_deploy.artifact import weights
-from fedsup_deploy.artifact.checks import sha256sums
 from fedsup_deploy.config.load import load_yaml, validate
+from fedsup_deploy.ondevice.bundle_files import sha256sums
 from fedsup_deploy.space.parts import part_names
 from fedsup_deploy.space.search_space import SearchSpace
 
@@ -480,7 +480,7 @@ CASES = {
         ("risk: got 0.95", "jetson-nano was not checked with measured networks", "fedsup-deploy profile build"),
     ),
     "clients that hold no images out": Case(
-        f"{SEARCH} --accuracy clients", CONFIG, ("clients hold no images out", "--set data.client_validation_fraction")
+        f"{SEARCH} --accuracy clients", CONFIG, ("no client holds images out", "--set data.client_validation_fraction")
     ),
     "no predictor to predict with": Case(
         f"{SEARCH} --accuracy predicted",
@@ -529,7 +529,7 @@ CASES = {
         "fit-accuracy runs/digits --evaluations 5", USAGE, ("--evaluations", "5", "20")
     ),
     "predictor from clients that hold no images out": Case(
-        "fit-accuracy runs/digits --accuracy clients", CONFIG, ("clients hold no images out",)
+        "fit-accuracy runs/digits --accuracy clients", CONFIG, ("no client holds images out",)
     ),
     # Searches and bundles
     "search of another run": Case(EXPORT, ARTIFACT, ("search.json", "trained again", "search again"), other_weights),

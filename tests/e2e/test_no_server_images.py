@@ -51,15 +51,21 @@ def test_the_bundle_is_verified_and_was_compared_on_images_of_nobody(shell, expo
         assert len(vectors["inputs"]) == 32
 
 
+def test_evaluate_and_fit_accuracy_go_by_what_clients_hold_out_without_being_told(shell):
+    report = shell.json("evaluate", "runs/digits", "--arch", "smallest")
+    assert report["split"] == "held-out"
+    assert shell.json("fit-accuracy", "runs/digits", "--evaluations", "20")["num_measured"] == 20
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
         (
-            ("evaluate", "runs/digits", "--arch", "smallest"),
+            ("evaluate", "runs/digits", "--arch", "smallest", "--split", "test"),
             "the server has no test images; evaluate with --split held-out",
         ),
         (("search", "--profile", "jetson-nano", "--accuracy", "measured"), "ask clients with --accuracy clients"),
-        (("fit-accuracy", "runs/digits"), "ask clients with --accuracy clients"),
+        (("fit-accuracy", "runs/digits", "--accuracy", "measured"), "ask clients with --accuracy clients"),
     ],
     ids=["evaluate", "search", "fit-accuracy"],
 )

@@ -98,7 +98,7 @@ def digit_net(seed: int, *, width: int = 16) -> FoldedNetwork:
     """A small network. Untrained: its logits are as good as any to compare."""
     document = {
         "schema": 1,
-        "name": "digit net",
+        "name": "digit-net",
         "family": "mobilenet",
         "in_channels": 1,
         "num_classes": 10,

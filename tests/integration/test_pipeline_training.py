@@ -1,15 +1,21 @@
 """`train`: interrupted anywhere, resumed to the same bytes; what may change between, and what its log adds up to."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fedsup_deploy import registry
+from fedsup_deploy.artifact import weights
 from fedsup_deploy.config.schema import load_train_config
-from fedsup_deploy.errors import ArtifactError, ConfigError, FederationError
+from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FederationError
 from fedsup_deploy.events import read_events
+from fedsup_deploy.federation.client import Client
+from fedsup_deploy.federation.jobs.statistics import Observed, TakeStatistics
+from fedsup_deploy.federation.messages import Blob
 from fedsup_deploy.pipeline.training import train
 from fedsup_deploy.runs.run import CHECKPOINT, EVENTS, SUPERNET, newest_run, open_run
 
@@ -107,6 +113,97 @@ def test_what_changes_no_weight_may_change_when_resuming(train_in, whole, tmp_pa
         train_in(tmp_path / "run", listeners=(CtrlC(2),))
     train_in(tmp_path / "run", "training.checkpoint_every=1", "engine.workers=1", resume=True)
     assert (tmp_path / "run" / SUPERNET).read_bytes() == (whole / SUPERNET).read_bytes()
+
+
+def test_too_few_answers_lose_no_round_that_was_done(train_in, whole, tmp_path, monkeypatch):
+    """Nobody answers in the evaluation after the last round; three rounds were done before it."""
+
+    def fail(_job: TakeStatistics, _client: Client) -> Observed:
+        raise DataError("battery")
+
+    settings = ("training.checkpoint_every=4", "calibration.clients=5")
+    with monkeypatch.context() as patch:
+        patch.setattr(TakeStatistics, "perform", fail)
+        with pytest.raises(FederationError) as error:
+            train_in(tmp_path / "run", *settings)
+    assert str(error.value) == (
+        "statistics: 0 of 5 clients answered, 3 must (client 3: battery); mend that; "
+        "then go on after round 2 with --resume"
+    )
+    last = read_events(tmp_path / "run" / EVENTS)[-1]
+    absent = {key: last[key] for key in ("event", "what", "round", "num_asked")}
+    assert absent == {"event": "absences", "what": "statistics", "round": 3, "num_asked": 5}
+    assert set(last["absent"].values()) == {"battery"}
+    resumed: list[Event] = []
+    train_in(tmp_path / "run", *settings, resume=True, listeners=(resumed.append,))
+    assert [event["round"] for event in resumed if event["event"] == "round"] == [3]
+    assert not any(event["event"] == "absences" for event in read_events(tmp_path / "run" / EVENTS))
+    assert (tmp_path / "run" / SUPERNET).read_bytes() == (whole / SUPERNET).read_bytes()
+
+
+def test_what_is_expected_of_clients_may_change_later_as_well(train_in, whole, tmp_path):
+    """Of a run that is being trained, and of one that is whole."""
+    with pytest.raises(KeyboardInterrupt):
+        train_in(tmp_path / "run", listeners=(CtrlC(2),))
+    train_in(tmp_path / "run", "federation.quorum=0.3", resume=True)
+    assert open_run(tmp_path / "run").config.federation.quorum == 0.3
+    train_in(tmp_path / "run", "federation.quorum=0.2", "federation.deadline_s=60", resume=True)
+    terms = open_run(tmp_path / "run").config.federation
+    assert (terms.quorum, terms.deadline_s) == (0.2, 60.0)
+    assert (tmp_path / "run" / SUPERNET).read_bytes() == (whole / SUPERNET).read_bytes()
+
+
+def test_without_an_image_to_evaluate_on_nothing_is_trained(train_in, tmp_path):
+    """Three images each: a tenth of that is less than half an image."""
+    holding = ("data.server_images=false", "data.client_validation_fraction=0.1", "partition.num_clients=449")
+    with pytest.raises(ConfigError, match=r"no client holds images out .*: each has too few for .* 0\.1; train with"):
+        train_in(tmp_path / "run", *holding)
+    assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
+def test_a_checkpoint_that_was_changed_is_refused(train_in, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train_in(tmp_path / "run", listeners=(CtrlC(2),))
+    path = tmp_path / "run" / CHECKPOINT
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match="its tensors are not those it was written with"):
+        train_in(tmp_path / "run", resume=True)
+
+
+def test_a_checkpoint_without_what_the_strategy_keeps_is_refused(train_in, tmp_path):
+    momentum = ("strategy={name: fedavgm, architecture: smallest}",)
+    with pytest.raises(KeyboardInterrupt):
+        train_in(tmp_path / "run", *momentum, listeners=(CtrlC(2),))
+    path = tmp_path / "run" / CHECKPOINT
+    arrays, document = weights.read_arrays(path, "checkpoint")
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items() if not name.startswith("kept/head")}
+    rest = {key: value for key, value in document.items() if key not in {"schema", "kind"}}
+    left = {name: tensor.numpy() for name, tensor in tensors.items()}
+    weights.write_arrays(path, "checkpoint", left, {**rest, "tensors": Blob(tensors).name})
+    with pytest.raises(ArtifactError, match=r"what the strategy keeps: tensor head\.bias is missing"):
+        train_in(tmp_path / "run", *momentum, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{}", r"events\.jsonl:7: got \{\}, expected an event; remove the line"),
+        ('{"event": "round", "round": "x"}', r"events\.jsonl:7: got round 'x', expected a number; remove the line"),
+        ('{"event": "round", "round": 0}', r"events\.jsonl: a round or the last evaluation is missing or damaged"),
+        ('{"event": "evaluation", "round": 3}', r"events\.jsonl: a round or the last evaluation is missing or damaged"),
+    ],
+)
+def test_a_log_that_was_changed_is_refused_in_one_line(line, message, train_in, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    with (tmp_path / "run" / EVENTS).open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    with pytest.raises(ArtifactError, match=message):
+        train_in(tmp_path / "run", resume=True)
+    (tmp_path / "run" / EVENTS).unlink()
+    with pytest.raises(ArtifactError, match=r"events\.jsonl is missing"):
+        train_in(tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize(

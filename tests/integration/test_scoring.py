@@ -22,6 +22,8 @@ from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.federation import batches
+from fedsup_deploy.federation.client import Client
+from fedsup_deploy.federation.jobs.counts import CountCorrect, Counts
 from fedsup_deploy.pipeline import evaluation
 from fedsup_deploy.pipeline.evaluation import evaluate
 from fedsup_deploy.pipeline.scoring import client_scores, measured_scores, open_cache, open_scorer
@@ -65,6 +67,27 @@ def run(trained: Path, tmp_path: Path) -> Run:
     """The run, with nothing evaluated yet."""
     shutil.copytree(trained, tmp_path / "run")
     return open_run(tmp_path / "run")
+
+
+def test_scores_that_a_client_has_not_answered_for_are_not_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are what this command goes by; the next one asks all again."""
+    perform, failing = CountCorrect.perform, iter([True])
+
+    def fail_once(job: CountCorrect, client: Client) -> Counts:
+        if next(failing, False):
+            raise DataError("battery")
+        return perform(job, client)
+
+    architectures, events = some(run), list[dict[str, Any]]()
+    monkeypatch.setattr(CountCorrect, "perform", fail_once)
+    with open_scorer(run, "clients", EventLog(None, (events.append,))) as score:
+        found = score(architectures, lambda *_: None)
+    assert [each.is_complete for each in found] == [False] * 3
+    (event,) = (event for event in events if event["event"] == "absences")
+    assert (event["what"], len(event["absent"])) == ("evaluation by clients", 1)
+    assert len(open_cache(run, "clients")) == 0
+    assert all(each.is_complete for each in client_scores(run, architectures, lambda *_: None))
+    assert len(open_cache(run, "clients")) == 3
 
 
 def some(run: Run, count: int = 3) -> list[Architecture]:
@@ -152,13 +175,21 @@ def with_config(run: Run, **change: Any) -> Run:
     return open_run(run.path)
 
 
-@pytest.mark.parametrize("fraction", [0.0, 0.001])
-def test_a_run_whose_clients_hold_nothing_out_is_refused(run: Run, fraction: float) -> None:
-    """None at all, or less than one image each."""
+@pytest.mark.parametrize(
+    ("fraction", "why"),
+    [
+        (0.0, "; train with --set data.client_validation_fraction=0.2"),
+        (0.001, ": each has too few for data.client_validation_fraction 0.001; train with more or with fewer clients"),
+    ],
+)
+def test_a_run_whose_clients_hold_nothing_out_is_refused(run: Run, fraction: float, why: str) -> None:
+    """None at all, or less than one image each: by a search and by `evaluate` in the same words."""
     run = with_config(run, client_validation_fraction=fraction)
-    expected = rf"^{run.path}: clients hold no images out .* got data.client_validation_fraction {fraction:g}, "
+    expected = rf"^run brief: no client holds images out to evaluate subnets on{why}$"
     with pytest.raises(ConfigError, match=expected):
         client_scores(run, [run.space.largest], quiet)
+    with pytest.raises(ConfigError, match=expected):
+        evaluate(run.path, "smallest", split="held-out")
 
 
 def test_without_held_out_images_evaluate_takes_those_clients_train_on(run: Run) -> None:

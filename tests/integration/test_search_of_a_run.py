@@ -149,7 +149,7 @@ CHEAP = {"latency_ms": 0.001}
         ({"max_artifacts": 0}, ConfigError, "max_artifacts: got 0, expected a whole number of at least 1"),
         ({"accuracy": "predict"}, ConfigError, "unknown accuracy 'predict'; did you mean 'predicted'"),
         ({"accuracy": "predicted"}, ArtifactError, "no accuracy predictor in .*; make it: fedsup-deploy fit-accuracy"),
-        ({"accuracy": "clients"}, ConfigError, "clients hold no images out .*client_validation_fraction 0, expected"),
+        ({"accuracy": "clients"}, ConfigError, "no client holds images out .*client_validation_fraction=0.2"),
         ({"risk": 1.5}, ConfigError, "risk: got 1.5, expected a probability between 0 and 1"),
         ({"risk": "0.9"}, ConfigError, "risk: got '0.9', expected a probability"),
         ({"limits": {"latency_ms": "3"}}, ConfigError, "limit latency_ms: got '3', expected a finite number above 0"),

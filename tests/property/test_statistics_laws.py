@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -161,8 +162,8 @@ def collect(data: FederatedData, subnet: Subnet, schedule: str, batch_size: int)
     return recalibration.collect(server, standalone(subnet), schedule)
 
 
-def nobody_is_absent(what: str, client: int, reason: str) -> None:
-    raise AssertionError(f"{what}: client {client}: {reason}")
+def nobody_is_absent(what: str, num_asked: int, absent: Mapping[int, str]) -> None:
+    raise AssertionError(f"{what}: of {num_asked} {absent}")
 
 
 def subnet_of(family: str, normalization: str) -> tuple[Layout, Subnet]:

@@ -12,8 +12,9 @@ from fedsup_deploy.federation.messages import Engine, Job
 
 R = TypeVar("R")
 
-#: Called with what was asked for, the client and the reason why there is no answer.
-OnAbsence = Callable[[str, ClientId, str], None]
+#: Called once per exchange in which somebody was absent: what was asked for, of how many clients, and for each of them
+#: without a usable answer the reason.
+OnAbsences = Callable[[str, int, Mapping[ClientId, str]], None]
 
 #: Clients that take part in calibrations and evaluations where a config does not say: with more, others add little.
 MAX_CALIBRATING: Final = 100
@@ -39,6 +40,20 @@ def ask(
     *,
     what: str,
     terms: Terms,
+    on_absences: OnAbsences,
+) -> dict[ClientId, str]:
+    """Ask clients, pass on their answers as they come, and refuse too few: `gather`, then `report`.
+
+    Raises:
+        FederationError: Fewer clients have answered than must.
+    """
+    absent = gather(engine, jobs, take, terms)
+    report(len(jobs), absent, what=what, terms=terms, on_absences=on_absences)
+    return absent
+
+
+def gather(
+    engine: Engine, jobs: Mapping[ClientId, Job[R]], take: Callable[[ClientId, R], str | None], terms: Terms
 ) -> dict[ClientId, str]:
     """Ask clients and pass on their answers as they come.
 
@@ -48,14 +63,10 @@ def ask(
         engine: Carries the jobs.
         jobs: For each client its job.
         take: Takes an answer; returns None, or why it is refused.
-        what: What is asked for, for messages: `training in round 3`.
         terms: What is expected.
 
     Returns:
         Clients without an answer that was taken, ascending, with the reason.
-
-    Raises:
-        FederationError: Fewer clients have answered than must.
     """
     late = "no answer" if terms.deadline_s is None else f"no answer within {terms.deadline_s:g} s"
     absent = dict.fromkeys(sorted(jobs), late)
@@ -69,8 +80,18 @@ def ask(
             del absent[reply.client]
         else:
             absent[reply.client] = reason
-    check_quorum(len(jobs), absent, what, terms)
     return absent
+
+
+def report(num_asked: int, absent: Mapping[ClientId, str], *, what: str, terms: Terms, on_absences: OnAbsences) -> None:
+    """Tell who is absent, and then `check_quorum`.
+
+    Raises:
+        FederationError: Fewer clients have answered than must.
+    """
+    if absent:
+        on_absences(what, num_asked, absent)
+    check_quorum(num_asked, absent, what, terms)
 
 
 def check_quorum(num_asked: int, absent: Mapping[ClientId, str], what: str, terms: Terms) -> None:
@@ -79,7 +100,7 @@ def check_quorum(num_asked: int, absent: Mapping[ClientId, str], what: str, term
     Args:
         num_asked: Clients asked.
         absent: Those of them that have not answered, with the reason.
-        what: What was asked for, for the message.
+        what: What was asked for: `training in round 3`.
         terms: What is expected.
 
     Raises:
@@ -89,9 +110,13 @@ def check_quorum(num_asked: int, absent: Mapping[ClientId, str], what: str, term
     needed, answered = max(1, math.ceil(round(terms.quorum * num_asked, 9))), num_asked - len(absent)
     if answered < needed:
         why = next((f"client {client}: {reason}" for client, reason in absent.items()), "nobody could be asked")
+        ways = ["mend that"]
+        if terms.deadline_s is not None:
+            ways.append("raise federation.deadline_s")
+        if answered > 0:
+            ways.append("lower federation.quorum")
         raise FederationError(
-            f"{what}: {answered} of {num_asked} clients answered, {needed} must ({why}); "
-            "mend that or lower federation.quorum"
+            f"{what}: {answered} of {num_asked} clients answered, {needed} must ({why}); {' or '.join(ways)}"
         )
 
 

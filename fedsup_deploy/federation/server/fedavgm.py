@@ -15,7 +15,8 @@ from fedsup_deploy.supernet.model import Supernet
 class FedAvgM(FedAvg):
     """Every client trains the same fixed subnet; the server moves on with a part of its last move.
 
-    v <- momentum v + (average of the clients - weights), weights <- weights + v. Without momentum this is FedAvg.
+    v <- momentum v + (average of the clients - weights), weights <- weights + v. Without momentum this is FedAvg, up to
+    rounding.
 
     Args:
         space: The search space.

@@ -13,7 +13,7 @@ from fedsup_deploy.federation.jobs.moments import CountPixels, Pixels
 from fedsup_deploy.federation.jobs.statistics import CalibrationDraw
 from fedsup_deploy.federation.messages import Engine
 from fedsup_deploy.federation.server import cohort
-from fedsup_deploy.federation.server.cohort import OnAbsence, Terms
+from fedsup_deploy.federation.server.cohort import OnAbsences, Terms
 
 #: Longest side of an image, in pixels.
 _MAX_SIDE: Final = 2**14
@@ -31,7 +31,7 @@ class Federation:
         calibration_clients: How many clients take part in calibrations and evaluations; None is a stated number.
         terms: What is expected of clients that are asked.
         seed: Seed of the run.
-        on_absence: Told of every client that was asked and has not answered.
+        on_absences: Told of the clients that were asked and have not answered.
     """
 
     clients: Engine
@@ -41,7 +41,7 @@ class Federation:
     calibration_clients: int | None
     terms: Terms
     seed: int
-    on_absence: OnAbsence
+    on_absences: OnAbsences
 
     def split(self, preferred: str) -> str:
         """Return what networks are evaluated on: the server's images of that name, or what clients hold out."""
@@ -64,14 +64,14 @@ class Federation:
         return cohort.sample(able, self.calibration_clients, self.seed, "evaluation")
 
 
-def pixel_preprocessing(engine: Engine, terms: Terms, padded_size: int, on_absence: OnAbsence) -> Preprocessing:
+def pixel_preprocessing(engine: Engine, terms: Terms, padded_size: int, on_absences: OnAbsences) -> Preprocessing:
     """Return the preprocessing of the images of all clients, of whom each says how often it has which value.
 
     Args:
         engine: Carries jobs to the clients.
         terms: What is expected of them.
         padded_size: Side to pad smaller images to, pixels: the largest resolution of the space.
-        on_absence: Told of every client that has not answered.
+        on_absences: Told of the clients that have not answered.
 
     Raises:
         DataError: The images are not square, or a channel has the same value everywhere.
@@ -92,20 +92,19 @@ def pixel_preprocessing(engine: Engine, terms: Terms, padded_size: int, on_absen
         return reason
 
     what = "pixel moments"
-    absent = cohort.ask(engine, dict.fromkeys(infos, CountPixels()), take, what=what, terms=terms)
+    absent = cohort.gather(engine, dict.fromkeys(infos, CountPixels()), take, terms)
     # Whoever has other images than most cannot take part; who answered first does not decide what most have.
-    shape = max(counted, key=lambda shape: (counted[shape].num_images, shape))
-    height, width, channels = shape
+    shape = max(counted, key=lambda shape: (counted[shape].num_images, shape), default=())
     for other, of_other in counted.items():
         if other != shape:
-            reason = (
-                f"images of {other[1]}x{other[0]} pixels and {other[2]} channels, most are {width}x{height}x{channels}"
-            )
-            absent |= dict.fromkeys(of_other.clients, reason)
-    cohort.check_quorum(len(infos), absent, what, terms)
-    for client, reason in sorted(absent.items()):
-        on_absence(what, client, reason)
-    return Preprocessing.from_histograms(counted[shape].histogram_CV, height, width, padded_size)
+            absent |= dict.fromkeys(of_other.clients, f"images of {_words(other)}, most are of {_words(shape)}")
+    cohort.report(len(infos), dict(sorted(absent.items())), what=what, terms=terms, on_absences=on_absences)
+    return Preprocessing.from_histograms(counted[shape].histogram_CV, shape[0], shape[1], padded_size)
+
+
+def _words(shape: tuple[int, ...]) -> str:
+    height, width, channels = shape
+    return f"{width}x{height} pixels and {channels} channels"
 
 
 class _Counted:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from fedsup_deploy import rng
@@ -79,6 +79,26 @@ class CountedAccuracy:
         return self.correct / self.num_images
 
 
+@dataclasses.dataclass(frozen=True)
+class CandidateAccuracy:
+    """What an evaluation of a candidate has found.
+
+    Args:
+        by_client: Of each client that has answered, ascending; of the server's own images one.
+        is_complete: Whether all that were asked are part of it, and of the statistics before.
+    """
+
+    by_client: tuple[CountedAccuracy, ...]
+    is_complete: bool
+
+    @property
+    def accuracy(self) -> CountedAccuracy:
+        """Over all images."""
+        return CountedAccuracy(
+            sum(each.correct for each in self.by_client), sum(each.num_images for each in self.by_client)
+        )
+
+
 def evaluate(federation: Federation, network: Network, statistics: PooledStatistics, split: str) -> CountedAccuracy:
     """Return the accuracy of a network.
 
@@ -122,7 +142,7 @@ def evaluate_clients(
 
 def evaluate_candidates(
     federation: Federation, supernet: Supernet, architectures: Sequence[Architecture], split: str
-) -> Iterator[CountedAccuracy]:
+) -> Iterator[CandidateAccuracy]:
     """Yield the accuracy of each subnet on the server's own images, after one-shot recalibration.
 
     Args:
@@ -135,12 +155,13 @@ def evaluate_candidates(
     for candidates, pooled in _recalibrated(federation, supernet, architectures):
         what = f"evaluation on {split} images"
         counts = _count(federation, own, own.clients(), candidates, pooled, HELD_OUT, what)
-        yield from _summed(counts.values())
+        for index, accuracy in enumerate(_summed(counts.values())):
+            yield CandidateAccuracy((accuracy,), is_complete(federation, candidates[index].plan, pooled[index]))
 
 
 def evaluate_candidates_on_clients(
     federation: Federation, supernet: Supernet, architectures: Sequence[Architecture]
-) -> Iterator[list[CountedAccuracy]]:
+) -> Iterator[CandidateAccuracy]:
     """Yield for each subnet its accuracy on what each judge holds out, after one-shot recalibration.
 
     Two exchanges with the clients per group of subnets: their sums, which are pooled here, and their counts. No image
@@ -157,8 +178,10 @@ def evaluate_candidates_on_clients(
     judges = federation.judges
     for candidates, pooled in _recalibrated(federation, supernet, architectures):
         counts = _count(federation, federation.clients, judges, candidates, pooled, HELD_OUT, "evaluation by clients")
-        for index in range(len(candidates)):
-            yield [CountedAccuracy(count.correct[index], count.counted) for _, count in sorted(counts.items())]
+        for index, (candidate, statistics) in enumerate(zip(candidates, pooled, strict=True)):
+            by_client = [CountedAccuracy(count.correct[index], count.counted) for _, count in sorted(counts.items())]
+            all_answered = len(counts) == len(judges) and is_complete(federation, candidate.plan, statistics)
+            yield CandidateAccuracy(tuple(by_client), all_answered)
 
 
 def _recalibrated(
@@ -203,8 +226,8 @@ def _observe(
                 total.add(part, num_images)
         return reason
 
-    what = "statistics"
-    _report(federation, what, cohort.ask(federation.clients, jobs, take, what=what, terms=federation.terms))
+    terms, on_absences = federation.terms, federation.on_absences
+    cohort.ask(federation.clients, jobs, take, what="statistics", terms=terms, on_absences=on_absences)
     return tuple(total.result() for total in sums)
 
 
@@ -236,13 +259,9 @@ def _count(
 
     # Of the server's own images none may be missing.
     terms = federation.terms if engine is federation.clients else cohort.Terms(1.0, None)
-    _report(federation, what, cohort.ask(engine, dict.fromkeys(expected, job), take, what=what, terms=terms))
+    jobs = dict.fromkeys(expected, job)
+    cohort.ask(engine, jobs, take, what=what, terms=terms, on_absences=federation.on_absences)
     return counts
-
-
-def _report(federation: Federation, what: str, absent: Mapping[ClientId, str]) -> None:
-    for client, reason in absent.items():
-        federation.on_absence(what, client, reason)
 
 
 def _summed(counts: Iterable[Counts]) -> list[CountedAccuracy]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from fedsup_deploy import rng
 from fedsup_deploy.data.augment import Augmentation
+from fedsup_deploy.errors import ConfigError, FederationError
 from fedsup_deploy.federation.client import ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.train import Assignment, ClientUpdate, LocalTraining, Train
 from fedsup_deploy.federation.messages import Blob, num_bytes
@@ -86,9 +87,12 @@ def run_rounds(
         first_round: Rounds already done.
 
     Raises:
+        ConfigError: Fewer clients can take part than a round has.
         FederationError: Too few clients of a round have returned a usable update.
     """
     eligible = strategy.eligible(list(federation.infos.values()))
+    if len(eligible) < params.clients_per_round:
+        raise ConfigError(f"training.clients_per_round: got {params.clients_per_round}, {len(eligible)} can take part")
     for index in range(first_round, params.rounds):
         started = time.perf_counter()
         drawn = rng.generator(federation.seed, "cohort", index).choice(
@@ -99,10 +103,18 @@ def run_rounds(
             index, params.rounds, params.warmup_rounds, params.learning_rate, params.final_learning_rate
         )
         plan = strategy.plan(index, list(infos.values()), federation.seed)
+        if plan.keys() != infos.keys():
+            raise ValueError(f"strategy: got a plan for clients {sorted(plan)}, expected one for {sorted(infos)}")
         updates = _Updates(state, infos, plan)
         what = f"training in round {index}"
         jobs = _jobs(federation, state, params, plan, index, rate)
-        absent = cohort.ask(federation.clients, jobs, updates.take, what=what, terms=federation.terms)
+        absent = cohort.gather(federation.clients, jobs, updates.take, federation.terms)
+        try:
+            cohort.check_quorum(len(jobs), absent, what, federation.terms)
+        except FederationError:
+            # Of a round that comes to its end, the result says it.
+            federation.on_absences(what, len(jobs), absent)
+            raise
         state = strategy.aggregate(index, state, updates.mean, federation.seed)
         used = [update for _, update in sorted(updates.used.items())]
         yield RoundResult(

@@ -22,10 +22,12 @@ class Score:
             clients' shares.
         worst_decile: Mean share of the tenth of the clients that have the lowest, in [0, 1]; None where clients were
             not asked.
+        is_complete: Whether all that were asked have answered; only then it is kept for later.
     """
 
     accuracy: float
     worst_decile: float | None = None
+    is_complete: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -89,3 +89,17 @@ def test_a_terminal_gets_bars_on_stderr(monkeypatch: pytest.MonkeyPatch):
     assert "3/3" in terminal.getvalue()
     assert "name [bold]" in terminal.getvalue(), "text of events is not markup"
     assert stdout.getvalue() == ""
+
+
+def test_who_is_absent_is_told_in_a_line_and_once_for_passes_that_are_alike() -> None:
+    """Layer-wise statistics ask the same clients again and again."""
+    lines: list[str] = []
+    listener = Lines(lines.append, lambda: 0.0)
+    absent = {"3": "no answer within 5 s", "7": "battery"}
+    for _ in range(19):
+        listener({"event": "absences", "what": "statistics", "num_asked": 20, "absent": absent})
+    listener({"event": "absences", "what": "statistics", "num_asked": 20, "absent": {"7": "battery"}})
+    assert lines == [
+        "statistics: 2 of 20 clients absent (client 3: no answer within 5 s)",
+        "statistics: 1 of 20 clients absent (client 7: battery)",
+    ]

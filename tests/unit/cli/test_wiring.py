@@ -107,7 +107,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 RUN = Path("runs/tiny")
-FIT = {"evaluations": 300, "measured_by": "measured", "predictor": "auto", "seed": 0}
+FIT = {"evaluations": 300, "measured_by": None, "predictor": "auto", "seed": 0}
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ FIT = {"evaluations": 300, "measured_by": "measured", "predictor": "auto", "seed
             "evaluate runs/tiny --arch largest",
             "evaluate",
             (RUN, "largest"),
-            {"split": "test", "per_client": False, "schedule": None},
+            {"split": None, "per_client": False, "schedule": None},
         ),
         (
             "evaluate runs/tiny --arch a1 --split validation --per-client --schedule one-shot",

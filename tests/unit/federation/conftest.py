@@ -84,7 +84,12 @@ def federation_over() -> Callable[..., Federation]:
             "seed": 0,
             **changes,
         }
-        return Federation(clients, own or {}, on_absence=lambda *absence: told.append(absence), **fields)
+
+        def tell(what: str, num_asked: int, absent: Mapping[ClientId, str]) -> None:
+            assert len(absent) <= num_asked
+            told.extend((what, client, reason) for client, reason in absent.items())
+
+        return Federation(clients, own or {}, on_absences=tell, **fields)
 
     return make
 

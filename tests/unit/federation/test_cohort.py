@@ -1,5 +1,6 @@
 """Asking clients: who must answer, and what becomes of those that do not."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from fedsup_deploy.errors import FederationError
 from fedsup_deploy.federation.client import ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.moments import CountPixels
 from fedsup_deploy.federation.messages import Job, Reply
-from fedsup_deploy.federation.server.cohort import MAX_CALIBRATING, Terms, ask, sample
+from fedsup_deploy.federation.server.cohort import MAX_CALIBRATING, OnAbsences, Terms, ask, gather, sample
 
 ALL = Terms(1.0, None)
 ANY = Terms(0.0, None)
@@ -43,15 +44,19 @@ class Taking:
 
 
 def asked(
-    *replies: Reply[Any], clients: Sequence[ClientId], terms: Terms, take: Taking | None = None
+    *replies: Reply[Any],
+    clients: Sequence[ClientId],
+    terms: Terms,
+    take: Taking | None = None,
+    on_absences: OnAbsences = lambda *_: None,
 ) -> dict[ClientId, str]:
     jobs = dict.fromkeys(clients, CountPixels())
-    return ask(Replies(*replies), jobs, take or Taking(), what="counting", terms=terms)
+    return ask(Replies(*replies), jobs, take or Taking(), what="counting", terms=terms, on_absences=on_absences)
 
 
 def test_answers_are_passed_on_as_they_come_with_who_gave_them() -> None:
     take, engine = Taking(), Replies(Reply(2, "b"), Reply(0, "a"))
-    absent = ask(engine, dict.fromkeys((0, 2), CountPixels()), take, what="counting", terms=Terms(1.0, 5.0))
+    absent = gather(engine, dict.fromkeys((0, 2), CountPixels()), take, Terms(1.0, 5.0))
     assert absent == {}
     assert take.offered == [(2, "b"), (0, "a")]
     assert engine.asked == [([0, 2], 5.0)]
@@ -114,12 +119,34 @@ def test_a_share_of_those_asked_must_answer_and_at_least_one(num_asked: int, quo
     clients, terms = list(range(num_asked)), Terms(quorum, None)
     enough = asked(*(Reply(client, "a") for client in clients[:needed]), clients=clients, terms=terms)
     assert list(enough) == clients[needed:]
+    advice = "mend that or lower federation\\.quorum" if needed > 1 else "mend that"
     message = (
         rf"^counting: {needed - 1} of {num_asked} clients answered, {needed} must "
-        rf"\(client {needed - 1}: no answer\); mend that or lower federation\.quorum$"
+        rf"\(client {needed - 1}: no answer\); {advice}$"
     )
     with pytest.raises(FederationError, match=message):
         asked(*(Reply(client, "a") for client in clients[: needed - 1]), clients=clients, terms=terms)
+
+
+def test_more_time_is_advised_where_there_was_a_deadline() -> None:
+    with pytest.raises(FederationError, match=r"mend that or raise federation\.deadline_s$"):
+        asked(clients=[0, 1], terms=Terms(0.0, 0.5))
+
+
+@pytest.mark.parametrize("terms", [ANY, ALL])
+def test_absences_are_told_of_once_whether_or_not_the_others_are_enough(terms: Terms) -> None:
+    told: list[Any] = []
+    with contextlib.nullcontext() if terms is ANY else pytest.raises(FederationError):
+        asked(
+            Reply(1, None, "battery"),
+            Reply(0, "a"),
+            clients=[0, 1, 2],
+            terms=terms,
+            on_absences=lambda *given: told.append(given),
+        )
+    assert told == [("counting", 3, {1: "battery", 2: "no answer"})]
+    asked(Reply(0, "a"), clients=[0], terms=terms, on_absences=lambda *given: told.append(given))
+    assert len(told) == 1, "nobody was absent"
 
 
 def test_refused_answers_do_not_make_a_quorum() -> None:

@@ -1,7 +1,7 @@
 """What the server knows of its clients, and the pixels of all of them."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,26 @@ from fedsup_deploy.errors import DataError, FederationError
 from fedsup_deploy.federation.client import HELD_OUT, ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.moments import CountPixels, Pixels
 from fedsup_deploy.federation.jobs.statistics import CalibrationDraw
-from fedsup_deploy.federation.server.cohort import Terms
+from fedsup_deploy.federation.server.cohort import OnAbsences, Terms
 from fedsup_deploy.federation.server.federation import calibration_images, pixel_preprocessing
 from fedsup_deploy.federation.simulation import CLIENTS, FederatedData, hold_out
 
 ALL, ANY = Terms(1.0, None), Terms(0.0, None)
+OF_TWO = "of 2x2 pixels and 1 channels"
 
 
-def nobody_is_absent(what: str, client: ClientId, reason: str) -> None:
-    raise AssertionError(f"{what}: client {client}: {reason}")
+def nobody_is_absent(what: str, num_asked: int, absent: Mapping[ClientId, str]) -> None:
+    raise AssertionError(f"{what}: of {num_asked} {absent}")
+
+
+def into(absences: list[tuple[str, ClientId, str]]) -> OnAbsences:
+    """Return what keeps each absence."""
+
+    def tell(what: str, num_asked: int, absent: Mapping[ClientId, str]) -> None:
+        assert len(absent) <= num_asked
+        absences.extend((what, client, reason) for client, reason in absent.items())
+
+    return tell
 
 
 # --- pixels
@@ -92,8 +103,11 @@ def test_pixel_moments_by_hand(scripted) -> None:
         (pixels_of({0: 5}), "other counts than 1 images have"),
         (pixels_of({}), "other counts than 1 images have"),
         (pixels_of({0: 4}, {0: 3}), "other counts than 1 images have"),
-        (pixels_of({0: 4}, {0: 4}), "images of 2x2 pixels and 2 channels, most are 2x2x1"),
-        (pixels_of({0: 4}, height=1, width=4), "images of 4x1 pixels and 1 channels, most are 2x2x1"),
+        (pixels_of({0: 4}, {0: 4}), "images of 2x2 pixels and 2 channels, most are of 2x2 pixels and 1 channels"),
+        (
+            pixels_of({0: 4}, height=1, width=4),
+            "images of 4x1 pixels and 1 channels, most are of 2x2 pixels and 1 channels",
+        ),
         ("battery", "battery"),
         (None, "no answer"),
     ],
@@ -103,7 +117,7 @@ def test_histograms_that_no_images_have_are_refused(scripted, bad: Pixels | str 
     answers = {0: ONE, 1: bad, 2: pixels_of({0: 4, 255: 4})}
     absences: list[tuple[str, ClientId, str]] = []
     engine = scripted([ClientInfo(0, 1), ClientInfo(1, 1), ClientInfo(2, 2)], lambda client, _: answers[client])
-    found = pixel_preprocessing(engine, ANY, 2, lambda *absence: absences.append(absence))
+    found = pixel_preprocessing(engine, ANY, 2, into(absences))
     assert found == Preprocessing.from_histograms(pixels_of({0: 7, 255: 5}).histogram_CV, 2, 2, 2)
     assert absences == [("pixel moments", 1, reason)]
 
@@ -114,7 +128,7 @@ def test_what_most_images_have_is_not_for_the_first_to_decide(scripted) -> None:
     infos = [ClientInfo(0, 1), ClientInfo(1, 1), ClientInfo(2, 2)]
     absences: list[tuple[str, ClientId, str]] = []
     engine = scripted(infos, lambda client, _: answers[client])
-    found = pixel_preprocessing(engine, ANY, 2, lambda *absence: absences.append(absence))
+    found = pixel_preprocessing(engine, ANY, 2, into(absences))
     assert found.mean == (0.25,)
     assert [client for _, client, _ in absences] == [0]
 
@@ -122,8 +136,10 @@ def test_what_most_images_have_is_not_for_the_first_to_decide(scripted) -> None:
 def test_pixels_of_too_few_clients_are_an_error(scripted) -> None:
     engine = scripted([ClientInfo(0, 1), ClientInfo(1, 1)], lambda client, _: ONE if client == 0 else pixels_of({0: 5}))
     message = r"^pixel moments: 1 of 2 clients answered, 2 must \(client 1: other counts than 1 images have\)"
+    absences: list[tuple[str, ClientId, str]] = []
     with pytest.raises(FederationError, match=message):
-        pixel_preprocessing(engine, ALL, 2, nobody_is_absent)
+        pixel_preprocessing(engine, ALL, 2, into(absences))
+    assert absences == [("pixel moments", 1, "other counts than 1 images have")]
     assert engine.deadlines == [None]
 
 

@@ -40,11 +40,11 @@ class Artifact:
         Raises:
             DataError: The images are not of that type, size or number of channels.
         """
-        from fedsup_deploy.artifact import checks, runner
         from fedsup_deploy.data.preprocess import Preprocessing
+        from fedsup_deploy.ondevice import bundle_files, inference
 
         x_NCHW = Preprocessing.from_dict(dict(self.manifest.preprocessing)).apply(images_NHWC)
-        session = runner.open_session(str(self.folder / checks.MODEL), threads=1)
+        session = inference.open_session(str(self.folder / bundle_files.MODEL), threads=1)
         logits_NK: NDArray[np.float32] = session.run(None, {self.manifest.inputs[0].name: x_NCHW})[0]
         return logits_NK
 

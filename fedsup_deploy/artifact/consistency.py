@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from fedsup_deploy import resources
-from fedsup_deploy.artifact import checks, program
+from fedsup_deploy.artifact import program
 from fedsup_deploy.artifact.graph import Shape, read_graph
 from fedsup_deploy.artifact.manifest import Manifest, TensorSpec
 from fedsup_deploy.artifact.model_card import CARD, render_model_card
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, ConfigError
+from fedsup_deploy.ondevice import bundle_files
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.version import __version__
 
@@ -42,7 +43,7 @@ def check_consistency(folder: Path, manifest: Manifest, sizes: Mapping[str, int]
             *_of_the_place(place, manifest),
             *_of_the_architecture(manifest, preprocessing),
             *_of_the_files(manifest, sizes),
-            *_of_the_graph(folder / checks.MODEL, manifest),
+            *_of_the_graph(folder / bundle_files.MODEL, manifest),
             *_of_what_was_rendered(folder, manifest, sizes),
         )
     except (ArtifactError, ConfigError) as error:
@@ -85,8 +86,8 @@ def _of_the_architecture(manifest: Manifest, preprocessing: Preprocessing) -> It
 
 
 def _of_the_files(manifest: Manifest, sizes: Mapping[str, int]) -> Iterator[str]:
-    fixed = {checks.MANIFEST, checks.SUMS, checks.VECTORS, program.FILENAME, CARD}
-    expected, present = fixed | manifest.model_files.keys(), sizes.keys() - {checks.MEASURED}
+    fixed = {bundle_files.MANIFEST, bundle_files.SUMS, bundle_files.VECTORS, program.FILENAME, CARD}
+    expected, present = fixed | manifest.model_files.keys(), sizes.keys() - {bundle_files.MEASURED}
     if fixed & manifest.model_files.keys() or expected != present:
         yield f"models: got {_listed(manifest.model_files)}, expected {_listed(present - fixed)} as in the folder"
         return

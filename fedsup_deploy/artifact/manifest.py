@@ -13,12 +13,13 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from fedsup_deploy.artifact import checks, document
+from fedsup_deploy.artifact import document
 from fedsup_deploy.artifact.document import JsonObject, NotNegative, Section, Text
 from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.config.document import dotted, show
+from fedsup_deploy.ondevice import bundle_files, bundle_outputs
 
-FILENAME: Final = checks.MANIFEST
+FILENAME: Final = bundle_files.MANIFEST
 SCHEMA: Final = 2
 
 # An absolute path: at the start of the text with any name after the slash, or further inside with two names, so that
@@ -31,7 +32,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Tolerance = Annotated[float, Field(ge=0, le=checks.TOLERANCE)]
+Tolerance = Annotated[float, Field(ge=0, le=bundle_outputs.TOLERANCE)]
 ChannelRanges = Annotated[str, Field(pattern=r"^\d+(-\d+)?(, \d+(-\d+)?)*$")]
 
 
@@ -161,8 +162,8 @@ class ParityRecord(Section):
     @field_validator("batches")
     @classmethod
     def _are_all_that_count(cls, batches: tuple[int, ...]) -> tuple[int, ...]:
-        if not set(checks.BATCHES) <= set(batches):
-            raise ValueError(f"expected {', '.join(map(str, checks.BATCHES))} among them")
+        if not set(bundle_outputs.BATCHES) <= set(batches):
+            raise ValueError(f"expected {', '.join(map(str, bundle_outputs.BATCHES))} among them")
         return batches
 
     @field_validator("formats")
@@ -334,8 +335,8 @@ class Manifest(ManifestDraft):
         if self.models.keys() != self.parity.formats.keys():
             names = f"{sorted(self.models)} in models and {sorted(self.parity.formats)} in parity.formats"
             raise ValueError(f"models: got the formats {names}, expected the same")
-        if "onnx" not in self.models or self.models["onnx"].file != checks.MODEL:
-            raise ValueError(f"models.onnx: expected the file {checks.MODEL}, which every bundle has")
+        if "onnx" not in self.models or self.models["onnx"].file != bundle_files.MODEL:
+            raise ValueError(f"models.onnx: expected the file {bundle_files.MODEL}, which every bundle has")
         if len(self.model_files) < len(self.models):
             raise ValueError("models: got one file for two formats, expected one for each")
         return self

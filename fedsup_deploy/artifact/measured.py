@@ -1,17 +1,18 @@
 """A measured latency as a bundle keeps it: what a clock said, how it was asked, and whether to trust it.
 
 What export measured stands in the manifest, which never changes; what was measured later in `measured.json`. Owns the
-fields and their units; the figures are `fedsup_deploy.artifact.runner`'s.
+fields and their units; the figures are those of `fedsup_deploy.ondevice.timing`.
 """
 
 from typing import Final, Literal
 
 from pydantic import Field
 
-from fedsup_deploy.artifact import checks, document
+from fedsup_deploy.artifact import document
 from fedsup_deploy.artifact.document import JsonObject, NotNegative, Section, Text
+from fedsup_deploy.ondevice import bundle_files
 
-FILENAME: Final = checks.MEASURED
+FILENAME: Final = bundle_files.MEASURED
 SCHEMA: Final = 1
 
 
@@ -129,7 +130,7 @@ def to_text(latency: MeasuredLatency, sums: bytes) -> bytes:
         sums: The content of the bundle's SHA256SUMS, which the text is tied to.
     """
     text = document.to_text(MeasuredDocument(schema=SCHEMA, latency=latency)).removesuffix("\n}\n")
-    return checks.sealed(f"{text},\n".encode(), sums)
+    return bundle_files.sealed(f"{text},\n".encode(), sums)
 
 
 def from_text(text: bytes, where: str) -> MeasuredLatency:
@@ -138,5 +139,5 @@ def from_text(text: bytes, where: str) -> MeasuredLatency:
     Raises:
         ArtifactError: It is of another schema, or a key is missing, unknown or wrong.
     """
-    whole = checks.without_seal(text).removesuffix(b",\n") + b"}"
+    whole = bundle_files.without_seal(text).removesuffix(b",\n") + b"}"
     return document.from_text(MeasuredDocument, whole, SCHEMA, where, "measure the bundle again").latency

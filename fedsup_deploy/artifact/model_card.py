@@ -40,7 +40,7 @@ def render_model_card(draft: ManifestDraft, parity: ParityRecord, formats: tuple
             _USE.format(input=draft.inputs[0].name, output=draft.outputs[0].name),
             "",
             "`python run.py` checks every file, compares the outputs with `vectors.npz` and times the model on this "
-            "machine. It needs Python 3.8+, numpy and onnxruntime.",
+            "machine. It needs Python 3.6+, numpy and onnxruntime 1.8+.",
             "",
             "## Figures",
             "",

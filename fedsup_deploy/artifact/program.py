@@ -1,19 +1,12 @@
-"""`run.py`: what works on devices, as one file. Owns how it is put together, and nothing of what it does."""
+"""`run.py`: what works on devices, as one file. Owns which modules it consists of, and nothing of what they do."""
 
-import re
-from pathlib import Path
 from typing import Final
 
-from fedsup_deploy.artifact import checks, runner
+from fedsup_deploy.artifact.packing import OURS, pack
 
 FILENAME: Final = "run.py"
 
-_IMPORT = re.compile(r"^from fedsup_deploy\.artifact\.runner import \([^)]*\)\n", re.MULTILINE)
-
 
 def program() -> bytes:
-    """Return the text of `run.py`: the checks, with the runner in the place where they import it."""
-    code, part = (Path(str(module.__file__)).read_text(encoding="utf-8") for module in (checks, runner))
-    text, num_places = _IMPORT.subn(lambda _: part, code)
-    assert num_places == 1, "the checks import the runner once"
-    return text.encode()
+    """Return the text of `run.py`."""
+    return pack(f"{OURS}.ondevice.run", prologue=f"{OURS}.ondevice.isolation").encode()

@@ -21,22 +21,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsup_deploy import files
-from fedsup_deploy.artifact import checks, measured, program
+from fedsup_deploy.artifact import measured, program
 from fedsup_deploy.artifact.consistency import check_consistency, is_of_this_version
 from fedsup_deploy.artifact.manifest import FILENAME, Manifest, ManifestDraft, ParityRecord
 from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.artifact.model_card import CARD, render_model_card
 from fedsup_deploy.errors import ArtifactError, DependencyError, FedsupError, GateError
+from fedsup_deploy.ondevice import bundle_checks, bundle_files
 
 MIN_VECTORS = 16
 
 _ERRORS: Mapping[int, type[FedsupError]] = MappingProxyType(
     {
-        checks.ALTERED: ArtifactError,
-        checks.MISSING: ArtifactError,
-        checks.USAGE: DependencyError,
-        checks.PARITY: GateError,
-        checks.BATCH_INVARIANCE: GateError,
+        bundle_files.ALTERED: ArtifactError,
+        bundle_files.MISSING: ArtifactError,
+        bundle_files.USAGE: DependencyError,
+        bundle_files.PARITY: GateError,
+        bundle_files.BATCH_INVARIANCE: GateError,
     }
 )
 
@@ -108,20 +109,22 @@ def write_bundle(
 
     Side effects: Creates or replaces `folder`.
     """
-    assert writers["onnx"].filename == checks.MODEL, "every bundle has model.onnx: it is what run.py checks and times"
+    assert writers["onnx"].filename == bundle_files.MODEL, (
+        "every bundle has model.onnx: it is what run.py checks and times"
+    )
     with files.atomic_directory(folder) as partial:
         for filename, write in writers.values():
             write(partial / filename)
-        files.write_bytes(partial / checks.VECTORS, vectors.to_bytes())
+        files.write_bytes(partial / bundle_files.VECTORS, vectors.to_bytes())
         files.write_bytes(partial / program.FILENAME, program.program())
         parity = ParityRecord.model_validate_json(json.dumps(gate(partial, vectors)))
         if measure is not None:
-            draft = draft.model_copy(update={"latency_measured": measure(partial / checks.MODEL)})
+            draft = draft.model_copy(update={"latency_measured": measure(partial / bundle_files.MODEL)})
         manifest = _complete(draft, parity, {name: partial / writer.filename for name, writer in writers.items()})
         files.write_text(partial / CARD, render_model_card(manifest, parity, tuple(manifest.model_files)))
         files.write_text(partial / FILENAME, manifest.to_json())
         names = [path.name for path in partial.iterdir()]
-        files.write_text(partial / checks.SUMS, "".join(checks.sha256sums(partial, names)))
+        files.write_text(partial / bundle_files.SUMS, "".join(bundle_files.sha256sums(partial, names)))
         _check(partial, place=folder)
     return manifest
 
@@ -133,7 +136,7 @@ def load_manifest(folder: Path) -> Manifest:
         ArtifactError: There is none, or it is damaged or of another schema version; the message names file and key.
     """
     with _failing_as_ours(folder):
-        content = checks.read_text_file(folder, FILENAME)
+        content = bundle_files.read_text_file(folder, FILENAME)
     path = folder / FILENAME
     try:
         return Manifest.from_json(content.decode(), str(path))
@@ -151,7 +154,7 @@ def record_measurement(folder: Path, latency: MeasuredLatency) -> None:
     Side effects: Writes that file in one step; every other stays as it is.
     """
     with _failing_as_ours(folder):
-        sums = checks.read_text_file(folder, checks.SUMS)
+        sums = bundle_files.read_text_file(folder, bundle_files.SUMS)
     files.write_bytes(folder / measured.FILENAME, measured.to_text(latency, sums))
 
 
@@ -165,7 +168,7 @@ def load_measurement(folder: Path) -> MeasuredLatency | None:
     if not os.path.lexists(path):
         return None
     with _failing_as_ours(folder):
-        content = checks.read_measured(folder)
+        content = bundle_files.read_measured(folder)
     return measured.from_text(content, str(path))
 
 
@@ -190,7 +193,7 @@ def verify_bundle(folder: Path) -> dict[str, Any]:
         "profile": manifest.profile.name,
         **report,
         "measured": None if latency is None else latency.model_dump(mode="json"),
-        "not_executed": [name for name in manifest.model_files if name != checks.MODEL],
+        "not_executed": [name for name in manifest.model_files if name != bundle_files.MODEL],
         "not_compared": [] if is_of_this_version(manifest) else [CARD, program.FILENAME],
     }
 
@@ -207,7 +210,7 @@ def raise_if_failed(report: Mapping[str, Any], where: str) -> None:
         GateError: The outputs differ from the recorded ones, or depend on the batch.
         DependencyError: NumPy or onnxruntime cannot be imported.
     """
-    if report["exit_code"] != checks.OK:
+    if report["exit_code"] != bundle_files.OK:
         raise _ERRORS[report["exit_code"]](f"{where}: {report['reason']}")
 
 
@@ -217,12 +220,12 @@ def _check(folder: Path, place: Path) -> tuple[Manifest, dict[str, Any]]:
     Nothing is executed before everything else was found right.
     """
     with _failing_as_ours(place):
-        sizes = checks.check_files(folder)
+        sizes = bundle_files.check_files(folder)
     manifest = load_manifest(folder)
     check_consistency(folder, manifest, sizes, place)
     report: dict[str, Any] = {"files": {"num_files": len(sizes), "num_bytes": sum(sizes.values())}}
     with _failing_as_ours(place):
-        checks.check_model(folder, report, threads=1, seconds=None)
+        bundle_checks.check_model(folder, report, threads=1, seconds=None)
     return manifest, report
 
 
@@ -231,7 +234,7 @@ def _failing_as_ours(place: Path) -> Iterator[None]:
     """Turn what the runner raises into the error that it is."""
     try:
         yield
-    except checks.CheckError as error:
+    except bundle_files.CheckError as error:
         raise _ERRORS[error.exit_code](f"{place}: {error}") from error
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     help="With --save-to-profile: that profile's file.  [default: profiles/NAME.yaml]",
 )
 @click.option("--on", metavar="ssh://[USER@]HOST[:PORT]", help="Another machine.")
-@click.option("--python", metavar="NAME", help="Python 3.8 or later on that machine.  [default: python3]")
+@click.option("--python", metavar="NAME", help="Python 3.6 or later on that machine.  [default: python3]")
 @click.option("--install", is_flag=True, help="Get what Python lacks there with pip, for this run only.")
 @click.option("--ssh-config", type=options.OLD_FILE, metavar="FILE", help="A configuration for ssh instead of yours.")
 @click.pass_obj

@@ -1,6 +1,6 @@
 """Latency measured on this machine: what a user asks for, and what the visits of a session come to.
 
-The arithmetic is that of `fedsup_deploy.artifact.runner`, the order that of `fedsup_deploy.device.session`. It never
+The arithmetic is that of `fedsup_deploy.ondevice`, the order that of `fedsup_deploy.device.session`. It never
 predicts, and it calls a session whose parts disagree unstable rather than quote it as if nothing had happened.
 """
 
@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedsup_deploy.artifact import runner
 from fedsup_deploy.device import session
 from fedsup_deploy.device.energy import EnergyMeter, energy_per_inference
 from fedsup_deploy.errors import ArtifactError, ConfigError
+from fedsup_deploy.ondevice import latency_statistics, timing
 
 #: A visit counts only if the ruler took the same time before and after it, within this share.
 RULER_WITHIN = 0.05
@@ -27,7 +27,7 @@ def measure_onnx(
     input_shape: tuple[int, ...] | None = None,
     *,
     threads: int = 1,
-    protocol: runner.Protocol = runner.QUICK,
+    protocol: timing.Protocol = timing.QUICK,
     ruler: Path | None = None,
     meter: EnergyMeter | None = None,
 ) -> dict[str, Any]:
@@ -163,9 +163,9 @@ def _comparable(visits: Sequence[Mapping[str, Any]], ruler_ms: float | None) -> 
 
 def _stability(values: list[float], num_visits: int, name: str) -> dict[str, Any]:
     if len(values) < 2:
-        unknown = {"disagreement": None, "drift": None, "stable_within": runner.STABLE_WITHIN}
+        unknown = {"disagreement": None, "drift": None, "stable_within": latency_statistics.STABLE_WITHIN}
         return {"statistic": name, **unknown, "verdict": "unstable"}
-    found = runner.stability(values, statistics.median, name)
+    found = latency_statistics.stability(values, statistics.median, name)
     return found if 2 * len(values) >= num_visits else {**found, "verdict": "unstable"}
 
 

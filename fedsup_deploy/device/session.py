@@ -1,32 +1,40 @@
-"""Time many models so that they can be compared, on this machine or, copied there with the runner, on a device.
+"""Time many models so that they can be compared, on this machine or, copied there, on a device.
 
 A machine changes its speed for seconds at a time. Models timed one after the other differ by that; models timed in
 turns, many short visits each, all get their share of the fast seconds. A ruler, one fixed model timed between every few
 others, tells how the speed changed.
 
-Owns the order of the visits and what is told about each. It needs Python 3.8+, NumPy, onnxruntime and
-`fedsup_deploy.artifact.runner`, which owns the arithmetic; it reads models, writes no file, and reports no host name,
-user name or path.
+Owns the order of the visits and what is told about each. It needs Python 3.6, NumPy, onnxruntime and
+`fedsup_deploy.ondevice`, which owns the arithmetic; it reads models, writes no file, and reports no host name, user
+name or path.
 
-Started as `python3 -m fedsup_deploy.device.session FOLDER`, it times every .onnx file of a folder and prints one JSON
-line per event. Exit codes: 0 done; 2 wrong usage, or NumPy or onnxruntime is missing; 3 a model cannot be run. The last
-line is then {"event": "error", "reason": ...}.
+Started with a folder (`python3 -m fedsup_deploy.device.session FOLDER`, or packed into one file), it times every .onnx
+file there and prints one JSON line per event. Exit codes: 0 done; 2 wrong usage, or NumPy or onnxruntime is missing;
+3 a model cannot be run. The last line is then {"event": "error", "reason": ...}.
 """
-
-from __future__ import annotations
 
 import argparse
 import functools
 import hashlib
-import importlib
 import json
 import sys
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Callable, Collection, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from fedsup_deploy.artifact import runner
+from fedsup_deploy.ondevice.inference import bind, first_line, open_session, runtime_errors
+from fedsup_deploy.ondevice.latency_statistics import NS_PER_MS, summarize
+from fedsup_deploy.ondevice.machine import environment
+from fedsup_deploy.ondevice.timing import (
+    PROTOCOLS,
+    QUICK,
+    Clock,
+    Protocol,
+    Run,
+    first_run_ms,
+    measure_latency,
+    now_ns,
+    time_visit,
+)
 
 #: Models timed between two looks at the ruler.
 MODELS_PER_RULER = 4
@@ -43,7 +51,7 @@ class ModelError(Exception):
 class Model(NamedTuple):
     """A loaded model, bound to an input. The first run is cold: it is no latency."""
 
-    run_once: runner.Run
+    run_once: Run
     load_ms: float
     first_run_ms: float
 
@@ -69,10 +77,10 @@ class Stop(NamedTuple):
 
     model: str
     state: str
-    run_once: runner.Run
+    run_once: Run
 
 
-def load_model(path: Path, threads: int, shape: Sequence[int] | None = None) -> Model:
+def load_model(path: Path, threads: int, shape: Optional[Sequence[int]] = None) -> Model:
     """Load a model and run it once.
 
     Args:
@@ -85,33 +93,34 @@ def load_model(path: Path, threads: int, shape: Sequence[int] | None = None) -> 
     """
     if not path.is_file():
         raise ModelError(f"no model at {path}; give the path of an .onnx file")
-    numpy = importlib.import_module("numpy")
+    import numpy
+
     try:
-        start_ns = time.perf_counter_ns()
-        session = runner.open_session(str(path), threads)
-        load_ms = (time.perf_counter_ns() - start_ns) / 1e6
+        start_ns = now_ns()
+        session = open_session(str(path), threads)
+        load_ms = (now_ns() - start_ns) / NS_PER_MS
         sizes = tuple(shape or _own_shape(path, session.get_inputs()[0].shape))
         # Values in [-1, 1] that are never tiny for long: numbers below the normal range take some processors longer.
         x_BCHW = numpy.cos(numpy.arange(int(numpy.prod(sizes)), dtype=numpy.float32)).reshape(sizes)
-        run_once = runner.bind(session, x_BCHW)
-        first_run_ms = runner.time_visit(run_once, 1, 0.0, 0.0)[0] / 1e6
-    except runner.runtime_errors() as error:
-        raise ModelError(f"onnxruntime cannot run {path}: {runner.first_line(error)}") from error
-    return Model(run_once, load_ms, first_run_ms)
+        run_once = bind(session, x_BCHW)
+        cold_ms = first_run_ms(run_once)
+    except runtime_errors() as error:
+        raise ModelError(f"onnxruntime cannot run {path}: {first_line(error)}") from error
+    return Model(run_once, load_ms, cold_ms)
 
 
 def time_model(
-    path: Path, *, threads: int = 1, protocol: runner.Protocol = runner.QUICK, shape: Sequence[int] | None = None
-) -> dict[str, Any]:
+    path: Path, *, threads: int = 1, protocol: Protocol = QUICK, shape: Optional[Sequence[int]] = None
+) -> Dict[str, Any]:
     """Time one model by a protocol; return what `run.py --json` reports under `latency`, and `environment`.
 
     Raises:
         ModelError: See `load_model`.
     """
-    environment = runner.environment(threads)
+    before = environment(threads)
     model = load_model(path, threads, shape)
-    latency = runner.measure_latency(model.run_once, protocol)
-    return {**latency, "load_ms": model.load_ms, "first_run_ms": model.first_run_ms, "environment": environment}
+    latency = measure_latency(model.run_once, protocol)
+    return {**latency, "load_ms": model.load_ms, "first_run_ms": model.first_run_ms, "environment": before}
 
 
 def visits(
@@ -119,11 +128,11 @@ def visits(
     schedule: Schedule,
     *,
     threads: int = 1,
-    ruler: Path | None = None,
-    filler: Path | None = None,
+    ruler: Optional[Path] = None,
+    filler: Optional[Path] = None,
     uncached: Collection[str] = (),
-    clock: runner.Clock = time.perf_counter_ns,
-) -> Iterator[dict[str, Any]]:
+    clock: Clock = now_ns,
+) -> Iterator[Dict[str, Any]]:
     """Time models in turns, and yield what happens as JSON values, one by one.
 
     Args:
@@ -144,14 +153,14 @@ def visits(
     Raises:
         ModelError: A model cannot be run.
     """
-    yield {"event": "environment", **runner.environment(threads)}
+    yield {"event": "environment", **environment(threads)}
     loaded = {}
     for name, path in models.items():
         model = loaded[name] = load_model(path, threads)
         yield {"event": "load", "model": name, "load_ms": model.load_ms, "first_run_ms": model.first_run_ms}
     ruler_model, filler_model = (None if path is None else load_model(path, threads) for path in (ruler, filler))
     for model in (*loaded.values(), *(one for one in (ruler_model, filler_model) if one is not None)):
-        runner.time_visit(model.run_once, _RUNS_TO_WARM_UP, schedule.visit_seconds, 1.0, clock)
+        time_visit(model.run_once, _RUNS_TO_WARM_UP, schedule.visit_seconds, 1.0, clock)
     stops = {name: Stop(name, "cached", model.run_once) for name, model in loaded.items()}
     if filler_model is not None:
         stops.update({f"{name}/": Stop(name, "uncached", loaded[name].run_once) for name in uncached})
@@ -165,14 +174,14 @@ def visits(
         yield {"event": "round", "done": index + 1, "total": schedule.rounds, "seconds": seconds}
 
 
-def order_of_round(names: Sequence[str], seed: int, index: int) -> list[str]:
+def order_of_round(names: Sequence[str], seed: int, index: int) -> List[str]:
     """Return names in the random order of a round: by a hash, which is the same on every device."""
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{index}/{name}".encode()).digest())
 
 
 def _round(
-    tour: Sequence[Stop], ruler: Model | None, visit: Callable[[Stop], dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
+    tour: Sequence[Stop], ruler: Optional[Model], visit: Callable[[Stop], Dict[str, Any]]
+) -> Iterator[Dict[str, Any]]:
     """Make every stop once, and look at the ruler around every few of them."""
     before = _look(ruler, visit)
     for start in range(0, len(tour), MODELS_PER_RULER):
@@ -185,22 +194,22 @@ def _round(
         before = after
 
 
-def _look(ruler: Model | None, visit: Callable[[Stop], dict[str, Any]]) -> float | None:
+def _look(ruler: Optional[Model], visit: Callable[[Stop], Dict[str, Any]]) -> Optional[float]:
     if ruler is None:
         return None
     return float(visit(Stop("ruler", "cached", ruler.run_once))["p10_ms"])
 
 
-def _visit(stop: Stop, filler: Model | None, seconds: float, clock: runner.Clock) -> dict[str, Any]:
+def _visit(stop: Stop, filler: Optional[Model], seconds: float, clock: Clock) -> Dict[str, Any]:
     if stop.state == "uncached" and filler is not None:
-        return runner.summarize(_time_uncached(stop.run_once, filler.run_once, seconds, clock))
-    runner.time_visit(stop.run_once, _RUNS_TO_REWARM, 0.0, seconds, clock)
-    return runner.summarize(runner.time_visit(stop.run_once, _MIN_RUNS, seconds, 10 * seconds, clock))
+        return summarize(_time_uncached(stop.run_once, filler.run_once, seconds, clock))
+    time_visit(stop.run_once, _RUNS_TO_REWARM, 0.0, seconds, clock)
+    return summarize(time_visit(stop.run_once, _MIN_RUNS, seconds, 10 * seconds, clock))
 
 
-def _time_uncached(run_once: runner.Run, fill: runner.Run, seconds: float, clock: runner.Clock) -> list[int]:
+def _time_uncached(run_once: Run, fill: Run, seconds: float, clock: Clock) -> List[int]:
     """Return the times of runs in ns, each of which finds the cache full of something else."""
-    samples_ns: list[int] = []
+    samples_ns: List[int] = []
 
     def run_both() -> None:
         fill()
@@ -211,11 +220,11 @@ def _time_uncached(run_once: runner.Run, fill: runner.Run, seconds: float, clock
     run_both()  # before it, the filler's own weights were elsewhere
     samples_ns.clear()
     # On a busy machine all of the time may go by in one run, which counts then.
-    runner.time_visit(run_both, _MIN_RUNS, seconds, 10 * seconds, clock)
+    time_visit(run_both, _MIN_RUNS, seconds, 10 * seconds, clock)
     return samples_ns
 
 
-def _own_shape(path: Path, shape: Sequence[Any]) -> tuple[int, ...]:
+def _own_shape(path: Path, shape: Sequence[Any]) -> Tuple[int, ...]:
     """Return the model's input shape with 1 for an open batch dimension."""
     batch, *rest = shape
     if not all(isinstance(size, int) for size in rest):
@@ -223,7 +232,7 @@ def _own_shape(path: Path, shape: Sequence[Any]) -> tuple[int, ...]:
     return (batch if isinstance(batch, int) else 1, *rest)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the command line and return its exit code. Side effects: Writes events to standard output."""
     options = _parse(arguments)
     try:
@@ -239,13 +248,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _events(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def _events(options: argparse.Namespace) -> Iterator[Dict[str, Any]]:
     """Yield what the command line asks for: every model by a protocol, or all in turns."""
     models = {path.stem: path for path in sorted(options.folder.glob("*.onnx"))}
     if not models:
         raise ModelError(f"no .onnx file in {options.folder}")
     if options.protocol is not None:
-        protocol = runner.PROTOCOLS[options.protocol]
+        protocol = PROTOCOLS[options.protocol]
         for name, path in models.items():
             latency = time_model(path, threads=options.threads, protocol=protocol)
             yield {"event": "latency", "model": name, **latency}
@@ -263,10 +272,10 @@ def _events(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     )
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="session", description="Time every .onnx file of a folder.")
     parser.add_argument("folder", type=Path, help="folder of the models; a model's name is its file's without .onnx")
-    parser.add_argument("--protocol", choices=list(runner.PROTOCOLS), help="time each by this, not in turns")
+    parser.add_argument("--protocol", choices=list(PROTOCOLS), help="time each by this, not in turns")
     parser.add_argument("--ruler", metavar="NAME", help="the model that is timed between every four others")
     parser.add_argument("--filler", metavar="NAME", help="the model that fills the cache")
     parser.add_argument("--uncached", metavar="NAME", nargs="*", default=[], help="models timed after the filler, too")

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsup_deploy import files
-from fedsup_deploy.artifact import runner
 from fedsup_deploy.errors import ArtifactError, GateError
 from fedsup_deploy.export.exporter import Facts, Runnable
+from fedsup_deploy.ondevice import inference
 from fedsup_deploy.space.onnx_graph import build_model, to_bytes
 from fedsup_deploy.space.parts import parts_of
 from fedsup_deploy.supernet.deployable import FoldedNetwork
@@ -32,17 +32,17 @@ class OnnxExporter:
 
     def load(self, path: Path) -> Runnable:
         """Return `model.onnx` as a function, run as the bundle's own runner does. See `Exporter.load`."""
-        failures = runner.runtime_errors()
+        failures = inference.runtime_errors()
         try:
-            session = runner.open_session(str(path), threads=1)
+            session = inference.open_session(str(path), threads=1)
         except failures as error:
-            raise ArtifactError(f"{path.name}: not loadable by onnxruntime: {runner.first_line(error)}") from error
+            raise ArtifactError(f"{path.name}: not loadable by onnxruntime: {inference.first_line(error)}") from error
 
         def run(images_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
             try:
-                logits_BK: NDArray[np.float32] = runner.bind(session, images_BCHW)()
+                logits_BK: NDArray[np.float32] = inference.bind(session, images_BCHW)()
             except failures as error:
-                what = f"onnxruntime fails on shape {images_BCHW.shape}: {runner.first_line(error)}"
+                what = f"onnxruntime fails on shape {images_BCHW.shape}: {inference.first_line(error)}"
                 raise GateError(f"{path.name}: {what}") from error
             return logits_BK
 

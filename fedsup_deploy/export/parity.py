@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsup_deploy.artifact.checks import BATCHES, TOLERANCE
-from fedsup_deploy.artifact.runner import first_line
 from fedsup_deploy.errors import GateError
+from fedsup_deploy.ondevice.bundle_outputs import BATCHES, TOLERANCE
+from fedsup_deploy.ondevice.inference import first_line
 
 Images = NDArray[np.float32]
 Logits = NDArray[np.float32]

@@ -15,10 +15,10 @@ from typing import ClassVar
 import torch
 
 from fedsup_deploy import files
-from fedsup_deploy.artifact.runner import first_line
 from fedsup_deploy.errors import ArtifactError, GateError
 from fedsup_deploy.export.archive import read_records, write_records
 from fedsup_deploy.export.exporter import Facts, Runnable, refuse_machine_paths, runnable, trace_input
+from fedsup_deploy.ondevice.inference import first_line
 from fedsup_deploy.supernet.deployable import FoldedNetwork
 
 _CLASS = b"Subnet"

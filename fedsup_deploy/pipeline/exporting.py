@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from fedsup_deploy import files, places
-from fedsup_deploy.artifact import runner
 from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.artifact.store import ModelWriter, Vectors, write_bundle
@@ -25,6 +24,7 @@ from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.export.exporter import Exporter, exporter_for
 from fedsup_deploy.export.parity import check_parity
 from fedsup_deploy.federation.server.federation import Federation
+from fedsup_deploy.ondevice import timing
 from fedsup_deploy.pipeline import limits
 from fedsup_deploy.pipeline.preparing import Images, Prepared, prepare, prepare_trimmed
 from fedsup_deploy.pipeline.refining import Refinement, check_refinable, refine
@@ -328,8 +328,8 @@ def _measured(path: Path, job: _Job) -> MeasuredLatency:
     """Return the latency on this machine: at a glance, or in earnest where it is the device the limit is about."""
     limit_ms = None if job.found is None else job.found.limits.get("latency_ms")
     if limit_ms is None or not is_of_this_machine(job.profile):
-        return MeasuredLatency.model_validate(measure_onnx(path, protocol=runner.GLANCE))
-    found = measure_onnx(path, threads=job.profile.runtime.threads, protocol=runner.QUICK)
+        return MeasuredLatency.model_validate(measure_onnx(path, protocol=timing.GLANCE))
+    found = measure_onnx(path, threads=job.profile.runtime.threads, protocol=timing.QUICK)
     return MeasuredLatency.model_validate({**found, "limit": limit_check(limit_ms, found)})
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from fedsup_deploy import places, resources
-from fedsup_deploy.artifact import checks, runner
 from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.artifact.store import load_manifest, raise_if_failed, record_measurement, verify_bundle
@@ -24,6 +23,7 @@ from fedsup_deploy.device.remote.measure import measure_bundle_there, measure_mo
 from fedsup_deploy.device.remote.ssh import Access
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, Listener
+from fedsup_deploy.ondevice import bundle_files, machine, timing
 
 
 def measure(
@@ -63,12 +63,12 @@ def measure(
     """
     log = EventLog(None, listeners)
     about, model = _about(path)
-    save = _saver(path, profile, runner.environment(threads)) if can_save else None
+    save = _saver(path, profile, machine.environment(threads)) if can_save else None
     if path.is_dir():
         _check_can_keep(path)
         verify_bundle(path)
     log.emit("measurement", done=0, total=1, name=protocol)
-    result = measure_onnx(model, threads=threads, protocol=runner.PROTOCOLS[protocol], ruler=ruler, meter=open_meter())
+    result = measure_onnx(model, threads=threads, protocol=timing.PROTOCOLS[protocol], ruler=ruler, meter=open_meter())
     log.emit("measurement", done=1, total=1, name=protocol)
     if path.is_dir():
         record_measurement(path, MeasuredLatency.model_validate(result))
@@ -145,7 +145,7 @@ def measure_on(
 
 def _check_can_keep(bundle: Path) -> None:
     """Fail before anything is timed, if the bundle cannot keep the result."""
-    with places.hold(bundle / checks.MEASURED):
+    with places.hold(bundle / bundle_files.MEASURED):
         pass
 
 
@@ -194,7 +194,7 @@ def _about(path: Path) -> tuple[dict[str, Any], Path]:
     """Return what a result says about what was timed, and the model's file."""
     if path.is_dir():
         manifest = load_manifest(path)
-        return {"arch_id": manifest.arch_id, "profile": manifest.profile.name}, path / checks.MODEL
+        return {"arch_id": manifest.arch_id, "profile": manifest.profile.name}, path / bundle_files.MODEL
     if path.suffix != ".onnx":
         raise ArtifactError(f"{path}: expected a bundle's folder or an .onnx file")
     return {}, path

@@ -16,10 +16,22 @@ ROOT = Path(__file__).parents[2] / PACKAGE
 #: The schema of device profiles, which searches read; the rest of `device` stands higher.
 PROFILE = ("device.schema", "device.latency", "device.heldout", "device.profile")
 #: What a bundle says of itself, and the program in it; the rest of `artifact` stands higher.
-BUNDLE = tuple(f"artifact.{name}" for name in ("document", "manifest", "measured", "checks", "program", "runner"))
+BUNDLE = tuple(f"artifact.{name}" for name in ("document", "manifest", "measured", "packing", "program"))
 #: From the lowest layer up. A module belongs where the longest matching name stands; what a line lists are groups.
 LAYERS = (
-    ("errors", "rng", "registry", "locks", "places", "files", "events", "resources", "libraries", "version"),
+    (
+        "errors",
+        "rng",
+        "registry",
+        "locks",
+        "places",
+        "files",
+        "events",
+        "resources",
+        "libraries",
+        "version",
+        "ondevice",
+    ),
     ("config.reader", "config.document", "config.problems", "config.load"),
     ("space", "config", "data", *PROFILE, *BUNDLE),
     ("supernet",),
@@ -147,10 +159,14 @@ def test_no_folders_import_each_other_in_a_circle() -> None:
     assert set(order) == set(folders)
 
 
-def test_program_in_a_bundle_needs_nothing_of_the_package() -> None:
-    """It is copied to a device on its own: the checks, and the runner that they import."""
-    assert list(imports("artifact.runner", at_import_time=False)) == []
-    assert set(imports("artifact.checks", at_import_time=False)) == {"artifact.runner"}
+def test_what_runs_on_a_device_needs_nothing_else_of_the_package() -> None:
+    """It is sent there alone."""
+    inside = [name for name in modules() if place_of(name)[1] == "ondevice"]
+    assert len(inside) > 5
+    needed = {imported for name in inside for imported in imports(name, at_import_time=False)}
+    assert needed <= set(inside)
+    assert set(imports("device.session", at_import_time=False)) <= set(inside)
+    assert list(imports("device.remote.bootstrap", at_import_time=False)) == []
 
 
 @pytest.mark.parametrize("name", TORCH_FREE)

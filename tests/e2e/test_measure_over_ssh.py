@@ -257,7 +257,7 @@ def test_unknown_name_is_refused(server):
 
 
 def test_missing_python_is_named(server):
-    assert refused(server, python="no-such-python").startswith("there is no no-such-python; install Python 3.8")
+    assert refused(server, python="no-such-python").startswith("there is no no-such-python; install Python 3.6")
 
 
 def test_missing_packages_are_named_with_what_to_do(server, bare_python):
@@ -305,13 +305,13 @@ def test_install_gives_the_program_its_packages_for_this_run(server):
 
 
 def test_old_python_is_refused(server, tmp_path):
-    """A Python that takes itself for 3.6."""
-    script = f"""#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 6, 9); $2"\n"""
-    old = tmp_path / "python3.6"
+    """A Python that takes itself for 3.5."""
+    script = f"""#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 5, 9); $2"\n"""
+    old = tmp_path / "python3.5"
     old.write_text(script)
     old.chmod(0o755)
 
-    expected = "expected Python 3.8 or later, found 3.6; name a newer one with --python"
+    expected = "expected Python 3.6 or later, found 3.5; name a newer one with --python"
     assert refused(server, python=str(old)) == expected
 
 

@@ -23,7 +23,6 @@ from fvcore.nn import FlopCountAnalysis
 from sklearn.datasets import load_digits
 
 from fedsup_deploy import registry, rng
-from fedsup_deploy.artifact import checks
 from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.artifact.model_card import render_model_card
@@ -40,6 +39,7 @@ from fedsup_deploy.device.measure import measure_onnx
 from fedsup_deploy.errors import ArtifactError, FedsupError, GateError
 from fedsup_deploy.export.exporter import exporter_for
 from fedsup_deploy.export.parity import check_parity
+from fedsup_deploy.ondevice import bundle_files, run
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.parts import parts_of
 from fedsup_deploy.space.search_space import SearchSpace
@@ -312,7 +312,7 @@ def verdicts(folder: Path) -> tuple[str, str]:
     except FedsupError as error:
         verified = str(error).removeprefix(f"{folder}: ").removeprefix(f"{folder}{os.sep}")
     with contextlib.redirect_stdout(io.StringIO()) as output:
-        code = checks.main([str(folder), "--skip-latency", "--json"])
+        code = run.main([str(folder), "--skip-latency", "--json"])
     report = json.loads(output.getvalue())
     assert (code == 0) == (report["reason"] is None)
     return verified, report["reason"] or ""
@@ -527,7 +527,7 @@ def test_bundle_that_contradicts_itself_is_refused_though_its_hashes_are_right(b
     shutil.copytree(bundle, folder)
     change(folder)
     names = {path.name for path in folder.iterdir()} - {"SHA256SUMS"}
-    (folder / "SHA256SUMS").write_text("".join(checks.sha256sums(folder, names)))
+    (folder / "SHA256SUMS").write_text("".join(bundle_files.sha256sums(folder, names)))
 
     with pytest.raises(ArtifactError) as caught:
         verify_bundle(folder)
@@ -565,7 +565,7 @@ def test_bundle_of_another_version_is_verified_without_what_only_that_one_could_
     manifest_with("versions", "fedsup-deploy", value="0.0.1")(folder)
     (folder / "MODEL_CARD.md").write_text("An older card.")
     (folder / "SHA256SUMS").write_text(
-        "".join(checks.sha256sums(folder, {path.name for path in folder.iterdir()} - {"SHA256SUMS"}))
+        "".join(bundle_files.sha256sums(folder, {path.name for path in folder.iterdir()} - {"SHA256SUMS"}))
     )
 
     assert verify_bundle(folder)["not_compared"] == ["MODEL_CARD.md", "run.py"]
@@ -581,7 +581,7 @@ def test_no_format_but_onnx_is_loaded_by_verify(bundle, tmp_path):
     document = load_manifest(folder)
     (folder / "MODEL_CARD.md").write_text(render_model_card(document, document.parity, tuple(document.model_files)))
     (folder / "SHA256SUMS").write_text(
-        "".join(checks.sha256sums(folder, {path.name for path in folder.iterdir()} - {"SHA256SUMS"}))
+        "".join(bundle_files.sha256sums(folder, {path.name for path in folder.iterdir()} - {"SHA256SUMS"}))
     )
 
     assert verify_bundle(folder)["not_executed"] == ["model.pt2", "model.ts.pt"]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from fedsup_deploy import files
-from fedsup_deploy.artifact import runner, weights
+from fedsup_deploy.artifact import weights
 from fedsup_deploy.artifact.store import load_manifest
 from fedsup_deploy.cli.main import main
 from fedsup_deploy.config.schema import load_train_config
@@ -21,6 +21,7 @@ from fedsup_deploy.errors import ArtifactError, ConfigError, GateError, Infeasib
 from fedsup_deploy.events import read_events
 from fedsup_deploy.export.exporter import Facts
 from fedsup_deploy.export.onnx import OnnxExporter
+from fedsup_deploy.ondevice import machine
 from fedsup_deploy.pipeline.deployment import deploy
 from fedsup_deploy.pipeline.evaluation import evaluate
 from fedsup_deploy.pipeline.exporting import ExportRequest, export
@@ -330,7 +331,7 @@ def test_whether_the_limit_is_met_is_said_where_the_device_is_this_machine(run, 
     document = yaml.safe_load(mine.read_text(encoding="utf-8"))
     about = {"kind": "measured", "protocol": "quick", "date": "2026-01-31", "environment": "here"}
     document["provenance"][next(iter(document["provenance"]))] = about
-    document |= {"device": device_facts(runner.environment(1)).model_dump(), "limits": {"latency_ms": 1000.0}}
+    document |= {"device": device_facts(machine.environment(1)).model_dump(), "limits": {"latency_ms": 1000.0}}
     mine.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     found = searching(run, str(mine), "x86-laptop")
     here, other = export(picks(found, tmp_path / "out", profiles=(str(mine), "x86-laptop")))["bundles"]

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from fedsup_deploy.artifact import runner
 from fedsup_deploy.device.building.measurements import save_measurement
 from fedsup_deploy.device.building.plan import plan_timing
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import Measurement, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, FedsupError
+from fedsup_deploy.ondevice import machine
 from fedsup_deploy.pipeline.fitting import FitRequest, fit
 from fedsup_deploy.pipeline.profiling import load_space
 from fedsup_deploy.resources import find
@@ -28,7 +28,7 @@ def measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     space = load_space(SPACE)
     networks = plan_timing(space, 4).heldout
     latency_ms = predictor_for(load_profile(DONOR)).predict(costs_of(space, networks).layers) / 3
-    environment = {**runner.environment(2), "cpu": "Far away", "device": "A board"}
+    environment = {**machine.environment(2), "cpu": "Far away", "device": "A board"}
     for network, ms in zip(networks, latency_ms, strict=True):
         document = {
             "arch_id": network.arch_id,

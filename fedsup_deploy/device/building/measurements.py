@@ -12,12 +12,12 @@ from typing import Any
 import yaml
 
 from fedsup_deploy import files, resources
-from fedsup_deploy.artifact import runner
 from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.device.building.assemble import device_facts
 from fedsup_deploy.device.profile import DeviceProfile, Measurement, load_profile
 from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.ondevice import machine
 
 _KEY = "measurements"
 # Words for processors of one architecture.
@@ -48,7 +48,7 @@ def is_of_this_machine(profile: DeviceProfile) -> bool:
     if "measured" not in profile.provenance_kinds:
         return False
     runtime = (profile.runtime.name, profile.runtime.dtype)
-    here = device_facts(runner.environment(profile.runtime.threads))
+    here = device_facts(machine.environment(profile.runtime.threads))
     return runtime == ("onnxruntime", "float32") and profile.device == here
 
 

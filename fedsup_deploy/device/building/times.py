@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from fedsup_deploy.artifact.runner import quantile
 from fedsup_deploy.device.heldout import FloatArray
 from fedsup_deploy.errors import GateError
+from fedsup_deploy.ondevice.latency_statistics import quantile
 
 #: Even and odd rounds may differ by this share in the median network, as far as a prediction may be off.
 STABLE_WITHIN: Final = 0.10

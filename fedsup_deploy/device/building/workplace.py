@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedsup_deploy import files
-from fedsup_deploy.artifact import runner
 from fedsup_deploy.device.building.plan import FILLER, BuildPlan, write_graphs
 from fedsup_deploy.device.measure import visits_here
 from fedsup_deploy.device.profile import Precision
 from fedsup_deploy.device.session import Schedule
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, read_events
+from fedsup_deploy.ondevice import machine
 
 _PLAN, _JOURNAL = "plan.json", "journal.jsonl"
 #: Short, so that there are many, and every model meets every speed of the machine equally often.
@@ -157,7 +157,7 @@ class Workplace:
 
     def _terms(self) -> dict[str, Any]:
         """Return what must be the same for times to be put together."""
-        plan, environment = self.plan, runner.environment(self.threads)
+        plan, environment = self.plan, machine.environment(self.threads)
         networks = [network.to_dict() for network in (*plan.calibration, *plan.heldout)]
         return {
             "space": plan.space.name,

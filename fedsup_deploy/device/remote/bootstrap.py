@@ -9,10 +9,8 @@ of `exit`, `missing`, `not_installed` and `problem`.
 A closed stdin means that nobody waits for the result any more: the program is killed. However it ends, the folder is
 removed before the last frame is written, and nothing stays behind.
 
-It needs Python 3.8 and the standard library, and nothing of fedsup_deploy.
+It needs Python 3.6 and the standard library, and nothing of fedsup_deploy.
 """
-
-from __future__ import annotations
 
 import contextlib
 import importlib.util
@@ -26,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Dict, List, Tuple
 
 MARK = "fedsup-deploy"
 _CHUNK_BYTES = 1 << 20
@@ -50,7 +48,7 @@ def main() -> int:
     return 0
 
 
-def in_new_folder(header: dict[str, Any]) -> tuple[str, Any]:
+def in_new_folder(header: Dict[str, Any]) -> Tuple[str, Any]:
     """Return the last frame. Side effects: Makes a folder, and removes it."""
     folder = Path(tempfile.mkdtemp(prefix=MARK + "-"))
     try:
@@ -67,7 +65,7 @@ def in_new_folder(header: dict[str, Any]) -> tuple[str, Any]:
         shutil.rmtree(str(folder), ignore_errors=True)
 
 
-def unpack(entries: list[list[Any]], folder: Path) -> None:
+def unpack(entries: List[List[Any]], folder: Path) -> None:
     """Write the files whose content comes from stdin. No name may lead out of the folder."""
     folder.mkdir()
     for name, num_bytes in entries:
@@ -80,7 +78,7 @@ def unpack(entries: list[list[Any]], folder: Path) -> None:
                 file.write(_take(min(_CHUNK_BYTES, num_bytes - start)))
 
 
-def attempt(header: dict[str, Any], folder: Path, packages: Path) -> tuple[str, Any]:
+def attempt(header: Dict[str, Any], folder: Path, packages: Path) -> Tuple[str, Any]:
     """Install what is missing, if that was asked for, run the program, and return the last frame."""
     # What it writes for the moment goes into the folder as well.
     environ = {**os.environ, "PYTHONUNBUFFERED": "1", "TMPDIR": str(folder.parent)}
@@ -97,7 +95,7 @@ def attempt(header: dict[str, Any], folder: Path, packages: Path) -> tuple[str, 
     return "exit", run([sys.executable, *header["argv"]], folder, environ)
 
 
-def run(command: list[str], folder: Path, environ: dict[str, str], stdout: str = "stdout") -> int:
+def run(command: List[str], folder: Path, environ: Dict[str, str], stdout: str = "stdout") -> int:
     """Run a command to its end and pass its lines on; return its exit code, negative for a signal.
 
     Raises:
@@ -126,7 +124,7 @@ def run(command: list[str], folder: Path, environ: dict[str, str], stdout: str =
             child.wait()
 
 
-def relay(kinds: dict[IO[bytes], str]) -> None:
+def relay(kinds: Dict[IO[bytes], str]) -> None:
     """Pass lines on until all streams have ended.
 
     Raises:

@@ -1,7 +1,7 @@
 """Measuring on another machine: which files go there, what is started, and what it says.
 
-How they get there is `ssh.py`'s. What runs there is the runner and the session of this package as they are here, so a
-latency from there and one from here come from the same arithmetic.
+How they get there is `ssh.py`'s. What runs there is `run.py` and the session of this package as they are here, each
+packed into one file, so a latency from there and one from here come from the same arithmetic.
 """
 
 import json
@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from fedsup_deploy.artifact import checks, program, runner
+from fedsup_deploy.artifact import packing, program
 from fedsup_deploy.device import session
 from fedsup_deploy.device.remote.ssh import Access, run_there
 from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.ondevice import bundle_files
 
-#: What runner and session import besides the standard library.
-_NEEDS: Final = ("numpy", "onnxruntime")
+_SESSION: Final = "session.py"
+_NEEDS: Final = tuple(sorted(packing.LIBRARIES))
 
 
 def measure_bundle_there(access: Access, bundle: Path, *, threads: int, protocol: str) -> dict[str, Any]:
@@ -28,23 +29,23 @@ def measure_bundle_there(access: Access, bundle: Path, *, threads: int, protocol
         access: The machine.
         bundle: The bundle's folder here.
         threads: Threads of the runtime.
-        protocol: A name in the runner's `PROTOCOLS`.
+        protocol: A name in `PROTOCOLS`.
 
     Returns:
-        The runner's report, as `run.py --json` prints it; its `exit_code` says whether the checks were passed.
+        The report of `run.py --json`; its `exit_code` says whether the checks were passed.
 
     Raises:
         ArtifactError: A file of the bundle is missing here, altered, or not part of it.
         DeviceError: As in `run_there`.
     """
     try:
-        names = checks.check_files(bundle)
-    except checks.CheckError as error:
+        names = bundle_files.check_files(bundle)
+    except bundle_files.CheckError as error:
         raise ArtifactError(f"{bundle}: {error}") from error
     files: dict[str, bytes | Path] = {f"bundle/{name}": bundle / name for name in names}
     files[program.FILENAME] = program.program()
     argv = [program.FILENAME, "bundle", "--json", "--threads", str(threads), "--protocol", protocol]
-    exits = range(checks.MISSING + 1)
+    exits = range(bundle_files.MISSING + 1)
     lines = run_there(access, files, argv, needs=_NEEDS, good_exits=exits)
     return _document(access, "\n".join(lines))
 
@@ -56,7 +57,7 @@ def measure_model_there(access: Access, model: Path, *, threads: int, protocol: 
         access: The machine.
         model: The .onnx file here.
         threads: Threads of the runtime.
-        protocol: A name in the runner's `PROTOCOLS`.
+        protocol: A name in `PROTOCOLS`.
 
     Returns:
         What `session.time_model` returns.
@@ -75,7 +76,7 @@ def measure_model_there(access: Access, model: Path, *, threads: int, protocol: 
 def session_there(
     access: Access, models: Mapping[str, bytes | Path], options: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """Time models on another machine as `python3 -m fedsup_deploy.device.session` does, and yield its events.
+    """Time models on another machine as `fedsup_deploy.device.session` does, and yield its events.
 
     Args:
         access: The machine.
@@ -87,11 +88,8 @@ def session_there(
         DeviceError: As in `run_there`, or a model cannot be run there.
     """
     files: dict[str, bytes | Path] = {f"models/{name}.onnx": content for name, content in models.items()}
-    for module in (runner, session):
-        _, group, name = module.__name__.split(".")
-        files |= {"fedsup_deploy/__init__.py": b"", f"fedsup_deploy/{group}/__init__.py": b""}
-        files[f"fedsup_deploy/{group}/{name}.py"] = Path(str(module.__file__))
-    argv = ["-m", session.__name__, "models", *options]
+    files[_SESSION] = packing.pack(session.__name__).encode()
+    argv = [_SESSION, "models", *options]
     # 2 and 3 come with an event that says why; wrong usage, which is 2 as well, does not occur.
     for line in run_there(access, files, argv, needs=_NEEDS, good_exits=(0, 2, 3)):
         event = _document(access, line)

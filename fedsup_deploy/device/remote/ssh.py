@@ -38,10 +38,10 @@ _FRAME_START = f'["{bootstrap.MARK}", '.encode()
 
 # Reads `bootstrap.py` from stdin and runs it. One line without single quotes and backslashes, so that every shell takes
 # it. The home folder, where it starts, is no place to import from.
-_TOO_OLD = "expected Python 3.8 or later, found"
+_TOO_OLD = "expected Python 3.6 or later, found"
 _LOADER = (
     "import sys; sys.path = [place for place in sys.path if place]; "
-    f'sys.version_info >= (3, 8) or sys.exit("{_TOO_OLD} %d.%d" % sys.version_info[:2]); '
+    f'sys.version_info >= (3, 6) or sys.exit("{_TOO_OLD} %d.%d" % sys.version_info[:2]); '
     'program = sys.stdin.buffer.read(int(sys.stdin.buffer.readline())); exec(compile(program, "bootstrap.py", "exec"))'
 )
 
@@ -119,7 +119,7 @@ class Access:
 
     Args:
         target: The machine.
-        python: The Python there, 3.8 or later: a name, or a path from the home folder.
+        python: The Python there, 3.6 or later: a name, or a path from the home folder.
         can_install: Get what the program needs and the machine lacks with pip, for this one run.
         ssh_config: A configuration for ssh instead of the user's own, as `ssh -F`.
     """
@@ -286,7 +286,7 @@ def _why_cut(access: Access, code: int | None, complaints: IO[bytes], *, has_sta
     if code == 255:
         return _refusal(access, everything.lower()) or last
     if code in {126, 127}:
-        return f"there is no {access.python}; install Python 3.8 or later there, or say where it is with --python"
+        return f"there is no {access.python}; install Python 3.6 or later there, or say where it is with --python"
     return f"{access.python} could not be started there: {last}"
 
 

@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fedsup_deploy import files
-from fedsup_deploy.artifact import checks, store
+from fedsup_deploy.artifact import store
 from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.artifact.program import program
@@ -30,6 +30,7 @@ from fedsup_deploy.artifact.store import (
     write_bundle,
 )
 from fedsup_deploy.errors import ArtifactError, DependencyError, GateError, OutputError
+from fedsup_deploy.ondevice import bundle_files
 
 WEIGHT = (np.arange(64 * 3).reshape(64, 3) % 5 - 2).astype(np.float32)
 INPUTS = (np.arange(16 * 64).reshape(16, 1, 8, 8) % 7).astype(np.float32)
@@ -210,7 +211,7 @@ def test_measurement_of_another_bundle_is_refused(bundle, tmp_path, draft, laten
 
 def test_measurement_that_is_none_is_refused_though_its_seal_is_right(bundle, latency):
     sums = (bundle / "SHA256SUMS").read_bytes()
-    (bundle / "measured.json").write_bytes(checks.sealed(b'{\n  "schema": 1,\n', sums))
+    (bundle / "measured.json").write_bytes(bundle_files.sealed(b'{\n  "schema": 1,\n', sums))
 
     with pytest.raises(ArtifactError, match=r"measured\.json: latency: missing key; copy or measure the bundle again$"):
         verify_bundle(bundle)
@@ -330,7 +331,7 @@ def test_exchanged_vectors_fail_the_gate_although_their_hash_is_right(bundle):
     changed = Vectors(VECTORS.inputs_VCSS, VECTORS.outputs_VK + np.float32(0.5)).to_bytes()
     (bundle / "vectors.npz").write_bytes(changed)
     names = contents(bundle).keys() - {"SHA256SUMS"}
-    (bundle / "SHA256SUMS").write_text("".join(checks.sha256sums(bundle, names)))
+    (bundle / "SHA256SUMS").write_text("".join(bundle_files.sha256sums(bundle, names)))
 
     with pytest.raises(GateError, match=r"outputs at batch 1: scaled difference 0\.11, .* of scale 4\.5$"):
         verify_bundle(bundle)
@@ -364,6 +365,12 @@ def test_impossible_vectors_are_refused(inputs, outputs):
 
 
 def test_every_exit_of_the_runner_has_an_error_class():
-    exits = {checks.ALTERED, checks.USAGE, checks.PARITY, checks.BATCH_INVARIANCE, checks.MISSING}
+    exits = {
+        bundle_files.ALTERED,
+        bundle_files.USAGE,
+        bundle_files.PARITY,
+        bundle_files.BATCH_INVARIANCE,
+        bundle_files.MISSING,
+    }
 
     assert set(store._ERRORS) == exits

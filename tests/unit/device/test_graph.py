@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 import pytest
 
-from fedsup_deploy.artifact import runner
 from fedsup_deploy.device.building.graph import random_weights, write_graph
+from fedsup_deploy.ondevice import inference
 from fedsup_deploy.space.onnx_graph import build_model, to_bytes
 from fedsup_deploy.space.parts import Part, layers_of, parts_of
 from fedsup_deploy.space.plan import BlockPlan
@@ -29,7 +29,7 @@ def test_each_part_runs_alone_on_what_the_one_before_writes(blocks: tuple[Part, 
     for index, part in enumerate(blocks):
         path = tmp_path / f"{index}.onnx"
         write_graph((part,), path)
-        values = runner.bind(runner.open_session(str(path), 1), values)()
+        values = inference.bind(inference.open_session(str(path), 1), values)()
         last = layers_of(part)[-1]
         expected = (2, last.out_channels) if last.op == "linear" else (2, last.out_channels, *[last.out_size] * 2)
         assert values.shape == expected
@@ -39,7 +39,9 @@ def test_each_part_runs_alone_on_what_the_one_before_writes(blocks: tuple[Part, 
 def test_activations_keep_their_order_of_size(blocks: tuple[Part, ...], tmp_path: Path) -> None:
     """Values that vanish or explode would take a processor another time than those of a trained network."""
     write_graph(blocks, tmp_path / "whole.onnx")
-    logits_BK = runner.bind(runner.open_session(str(tmp_path / "whole.onnx"), 1), np.ones((1, 1, 8, 8), np.float32))()
+    logits_BK = inference.bind(
+        inference.open_session(str(tmp_path / "whole.onnx"), 1), np.ones((1, 1, 8, 8), np.float32)
+    )()
     assert 1e-3 < np.abs(logits_BK).max() < 1e3
 
 

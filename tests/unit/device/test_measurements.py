@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from fedsup_deploy import resources
-from fedsup_deploy.artifact import runner
 from fedsup_deploy.artifact.measured import LimitCheck
 from fedsup_deploy.config.load import dump
 from fedsup_deploy.device.building.assemble import device_facts
 from fedsup_deploy.device.building.measurements import check_device, is_of_this_machine, limit_check, save_measurement
 from fedsup_deploy.device.profile import DeviceProfile, Measurement, load_profile
 from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.ondevice import machine
 
 ONE = Measurement(
     arch_id="a0123456789a",
@@ -95,7 +95,7 @@ def test_what_cannot_be_told_apart_is_for_the_user_to_say() -> None:
 
 
 def test_a_measured_profile_takes_what_its_own_device_says(of_this_machine: DeviceProfile) -> None:
-    here = runner.environment(1)
+    here = machine.environment(1)
     check_device(of_this_machine, here, is_named=False)
     for change in ({"cpu": "another"}, {"cores": here["cores"] + 1}, {"device": "a board"}):
         with pytest.raises(ConfigError, match="got a measurement on"):
@@ -148,7 +148,7 @@ def of_this_machine() -> DeviceProfile:
     path = next(path for path in shipped.provenance if not path.startswith("energy."))
     measured = {"kind": "measured", "protocol": "quick", "date": "2026-01-31", "environment": "here"}
     document = shipped.model_dump(by_alias=True)
-    document |= {"device": device_facts(runner.environment(1)).model_dump()}
+    document |= {"device": device_facts(machine.environment(1)).model_dump()}
     document["provenance"][path] = measured
     return DeviceProfile.model_validate(document)
 

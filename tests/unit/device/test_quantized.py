@@ -9,9 +9,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from fedsup_deploy.artifact import runner
 from fedsup_deploy.device.building.graph import write_graph
 from fedsup_deploy.device.building.quantized import quantize
+from fedsup_deploy.ondevice import inference
 from fedsup_deploy.space.parts import parts_of
 from fedsup_deploy.space.search_space import SearchSpace
 
@@ -23,11 +23,11 @@ def test_a_network_in_int8_computes_with_integers_throughout(
     path, optimized = tmp_path / "model.onnx", tmp_path / "optimized.onnx"
     write_graph(parts_of(tiny_space.plan(tiny_space.largest)), path)
     x_BCHW = np.cos(np.arange(64, dtype=np.float32)).reshape(1, 1, 8, 8)
-    expected = runner.bind(runner.open_session(str(path), 1), x_BCHW)()
+    expected = inference.bind(inference.open_session(str(path), 1), x_BCHW)()
     with caplog.at_level(logging.INFO):
         quantize(path)
     assert caplog.records == []
-    found = runner.bind(runner.open_session(str(path), 1), x_BCHW)()
+    found = inference.bind(inference.open_session(str(path), 1), x_BCHW)()
     assert np.abs(found - expected).max() < 0.3 * np.abs(expected).max()
 
     options = onnxruntime.SessionOptions()
@@ -48,6 +48,6 @@ def test_each_part_can_be_quantised_alone(tiny_space: SearchSpace, tmp_path: Pat
         size = path.stat().st_size
         quantize(path)
         assert path.stat().st_size != size
-        shape = [1, *runner.open_session(str(path), 1).get_inputs()[0].shape[1:]]
-        values = runner.bind(runner.open_session(str(path), 1), np.ones(shape, np.float32))()
+        shape = [1, *inference.open_session(str(path), 1).get_inputs()[0].shape[1:]]
+        values = inference.bind(inference.open_session(str(path), 1), np.ones(shape, np.float32))()
         assert np.isfinite(values).all()

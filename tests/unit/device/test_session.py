@@ -1,6 +1,5 @@
 """Interleaved sessions, on real models in the real runtime, by a clock that tests move."""
 
-import ast
 import json
 import os
 import subprocess
@@ -13,11 +12,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fedsup_deploy.artifact import runner
+from fedsup_deploy.artifact.packing import pack
 from fedsup_deploy.device import session
+from fedsup_deploy.ondevice import timing
 
 SUMMARY = {"num_runs", "min_ms", "p10_ms", "p50_ms", "p90_ms", "mean_ms"}
-PACKAGE = Path(session.__file__).parents[1]
 
 
 def write_model(path: Path, channels: int = 4, size: int | str = 8) -> Path:
@@ -178,7 +177,7 @@ def test_each_place_in_a_round_is_as_likely_for_each_model() -> None:
 
 
 def test_one_model_is_timed_by_a_protocol(folder: Path) -> None:
-    protocol = runner.Protocol("short", 10, 0.01, 0.0, 1.0)
+    protocol = timing.Protocol("short", 10, 0.01, 0.0, 1.0)
     latency = session.time_model(folder / "m0.onnx", threads=2, protocol=protocol)
     assert latency["protocol"]["name"] == "short"
     assert latency["environment"]["threads"] == 2
@@ -198,25 +197,20 @@ def test_a_model_that_cannot_be_run_is_one_line(folder: Path) -> None:
         session.load_model(folder / "m1.onnx", 1, (1, 5, 8, 8))
 
 
-# The program, as it stands on a device: two files, and folders that are packages.
+# The program, as it stands on a device: one file.
 
 
 @pytest.fixture
 def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with nothing of the package but the two files and empty `__init__.py`."""
+    """A folder with nothing but the packed program."""
     home = tmp_path_factory.mktemp("device")
-    for name in ("device/session.py", "artifact/runner.py"):
-        target = home / "fedsup_deploy" / name
-        target.parent.mkdir(parents=True)
-        target.write_bytes((PACKAGE / name).read_bytes())
-        (target.parent / "__init__.py").touch()
-    (home / "fedsup_deploy" / "__init__.py").touch()
+    (home / "session.py").write_text(pack(session.__name__))
     return home
 
 
 def start(device: Path, *arguments: object, python: tuple[str, ...] = ()) -> tuple[int, list[dict[str, Any]]]:
     """Run the program; return its exit code and events."""
-    program = [sys.executable, *python, "-m", "fedsup_deploy.device.session", *map(str, arguments)]
+    program = [sys.executable, *python, "session.py", *map(str, arguments)]
     ran = subprocess.run(
         program, cwd=device, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False
     )
@@ -264,10 +258,3 @@ def test_the_program_says_what_to_install(device: Path, folder: Path) -> None:
 )
 def test_wrong_usage_has_its_own_exit_code(device: Path, folder: Path, wrong: tuple[object, ...]) -> None:
     assert start(device, folder, *wrong) == (2, [])
-
-
-def test_the_file_is_python_3_8_and_needs_only_the_runner() -> None:
-    tree = ast.parse(Path(session.__file__).read_text(), feature_version=(3, 8))
-    modules = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert {name for name in modules if name.split(".")[0] not in sys.stdlib_module_names} == {"fedsup_deploy.artifact"}

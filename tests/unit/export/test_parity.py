@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsup_deploy.artifact import checks
 from fedsup_deploy.errors import GateError
 from fedsup_deploy.export.parity import Logits, check_parity
+from fedsup_deploy.ondevice import bundle_files, bundle_outputs
 
 # Ten inputs of shape (1, 1, 3); integers and halves, so that float32 adds to them without rounding.
 INPUTS = np.stack([np.array([i, i + 0.5, 4.0]) for i in range(10)]).reshape(10, 1, 1, 3).astype(np.float32)
@@ -202,9 +202,9 @@ def verdicts(logits_NK: Logits, model: Callable[[Logits], Logits]) -> tuple[obje
     except GateError:
         found.append(None)
     try:
-        run = checks.check_outputs(model, inputs, logits_NK, {"tolerance": 1e-5, "batch_tolerance": 1e-5})
+        run = bundle_outputs.check_outputs(model, inputs, logits_NK, {"tolerance": 1e-5, "batch_tolerance": 1e-5})
         found.append((run["max_abs_diff"], run["max_scaled_diff"], run["batch_invariance_max_scaled_diff"]))
-    except checks.CheckError:
+    except bundle_files.CheckError:
         found.append(None)
     return found[0], found[1]
 

@@ -1,0 +1,64 @@
+"""All checks of a bundle, in their order, and the measurement of its model: what a report of run.py holds."""
+
+import os
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from fedsup_deploy.ondevice.bundle_files import MODEL, PARITY, USAGE, CheckError, check_files
+from fedsup_deploy.ondevice.bundle_outputs import check_outputs, load_vectors, read_manifest
+from fedsup_deploy.ondevice.inference import bind, first_line, open_session, runtime_errors
+from fedsup_deploy.ondevice.latency_statistics import NS_PER_MS
+from fedsup_deploy.ondevice.machine import environment
+from fedsup_deploy.ondevice.timing import QUICK, Protocol, first_run_ms, measure_latency, now_ns
+
+
+def check_bundle(
+    folder: Path, report: Dict[str, Any], threads: int, seconds: Optional[float], protocol: Protocol = QUICK
+) -> None:
+    """Add what each check finds to `report` until one fails.
+
+    Args:
+        folder: The bundle.
+        report: Gets `files`, and what `check_model` adds.
+        threads: Threads of the runtime.
+        seconds: The model is timed for at least this long; None does not time it.
+        protocol: How it is timed otherwise.
+
+    Raises:
+        CheckError: A check did not pass.
+    """
+    sizes = check_files(folder)
+    report["files"] = {"num_files": len(sizes), "num_bytes": sum(sizes.values())}
+    check_model(folder, report, threads, seconds, protocol)
+
+
+def check_model(
+    folder: Path, report: Dict[str, Any], threads: int, seconds: Optional[float], protocol: Protocol = QUICK
+) -> None:
+    """Do the part of `check_bundle` that runs the model; its file is known to be unaltered.
+
+    The report gets `arch_id`, `environment`, `parity` and, where the model is timed, `latency`.
+
+    Raises:
+        CheckError: A check did not pass.
+    """
+    manifest = read_manifest(folder)
+    report["arch_id"] = manifest.get("arch_id")
+    try:
+        report["environment"] = environment(threads)
+        inputs, outputs = load_vectors(folder, manifest)
+        start_ns = now_ns()
+        session = open_session(str(folder / MODEL), threads)
+        load_ms = (now_ns() - start_ns) / NS_PER_MS
+        run_once = bind(session, inputs[:1])
+        cold_ms = first_run_ms(run_once)
+        report["parity"] = check_outputs(lambda x_BCHW: bind(session, x_BCHW)(), inputs, outputs, manifest["parity"])
+    except ImportError as error:
+        name = error.name or "onnxruntime"
+        raise CheckError(USAGE, f"{name} cannot be imported; run: pip install numpy onnxruntime") from None
+    except runtime_errors() as error:
+        what = first_line(error).replace(str(folder) + os.sep, "")
+        raise CheckError(PARITY, f"onnxruntime cannot run {MODEL}: {what}") from None
+    if seconds is not None:
+        latency = measure_latency(run_once, protocol._replace(min_seconds=seconds))
+        report["latency"] = {**latency, "load_ms": load_ms, "first_run_ms": cold_ms}

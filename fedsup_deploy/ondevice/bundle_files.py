@@ -1,0 +1,181 @@
+"""The files of a bundle: which there are, and whether they are those of SHA256SUMS, unaltered, and nothing else.
+
+Reads the bundle only, and nothing of it that is not known to be small or unaltered. Knows no model.
+"""
+
+import fnmatch
+import hashlib
+import stat
+from pathlib import Path
+from typing import Dict, Iterable, List, Set
+
+# Exit codes of run.py.
+OK = 0
+ALTERED = 1
+USAGE = 2
+PARITY = 3
+BATCH_INVARIANCE = 4
+MISSING = 5
+
+MANIFEST = "manifest.json"
+SUMS = "SHA256SUMS"
+MEASURED = "measured.json"
+MODEL = "model.onnx"
+VECTORS = "vectors.npz"
+#: What desktops, and a `fedsup-deploy measure` that was killed, leave in a folder: no part of a bundle, and never read.
+LITTER = (
+    ".DS_Store",
+    "._*",
+    "Thumbs.db",
+    "desktop.ini",
+    ".measured.json.partial-*",
+    ".*.fedsup-lock",
+    ".*.fedsup-holder",
+)
+#: Of a text that is read before it is known to be unaltered.
+MOST_BYTES = 2**22
+
+_LENGTH_BEFORE_NAME = 64 + 2  # of a line of SHA256SUMS: the hash, and two spaces
+
+
+class CheckError(Exception):
+    """A check that did not pass, with the exit code that says which."""
+
+    def __init__(self, exit_code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.exit_code = exit_code
+
+
+def check_files(folder: Path) -> Dict[str, int]:
+    """Return the size of every file of a bundle by name, in bytes.
+
+    SHA256SUMS must be byte for byte what is computed here, so it has one spelling only.
+
+    Raises:
+        CheckError: They are not those of SHA256SUMS, or one was altered.
+    """
+    read_text_file(folder, MANIFEST)
+    sums = read_text_file(folder, SUMS)
+    sizes = list_files(folder)
+    check_sums(folder, sums, sizes.keys() - {SUMS, MEASURED})
+    if MEASURED in sizes:
+        read_measured(folder)
+    return sizes
+
+
+def read_text_file(folder: Path, name: str) -> bytes:
+    """Return the content of a small file of a bundle.
+
+    Raises:
+        CheckError: It is missing, too large, or no regular file.
+    """
+    try:
+        status = (folder / name).lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckError(ALTERED, f"{name} is no regular file; copy the bundle again")
+        if status.st_size > MOST_BYTES:
+            raise CheckError(ALTERED, f"{name} was altered: {status.st_size} bytes, expected at most {MOST_BYTES}")
+        return (folder / name).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        what = "export the bundle again" if name == SUMS else "expected the folder of a bundle"
+        raise CheckError(MISSING, f"{name} is missing; {what}") from None
+    except OSError as error:
+        raise CheckError(ALTERED, f"{name} cannot be read: {error.strerror}") from None
+
+
+def list_files(folder: Path) -> Dict[str, int]:
+    """Return the size of every file but litter by name, in bytes.
+
+    Raises:
+        CheckError: Something is no regular file. A link, device or pipe leads out of the bundle or never ends, and a
+            folder may be one of code: none is opened.
+    """
+    sizes = {}
+    for path in sorted(folder.iterdir()):
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise CheckError(ALTERED, f"{shown(path.name)} is no regular file; remove it, or copy the bundle again")
+        if not any(fnmatch.fnmatchcase(path.name, pattern) for pattern in LITTER):
+            sizes[path.name] = status.st_size
+    return sizes
+
+
+def check_sums(folder: Path, sums: bytes, present: Set[str]) -> None:
+    """Compare the content of SHA256SUMS with the files that are there. Names come first: no stranger is opened.
+
+    Raises:
+        CheckError: They differ.
+    """
+    recorded = sums.decode("utf-8", "replace").split("\n")
+    names = {line[_LENGTH_BEFORE_NAME:] for line in recorded if line}
+    missing = sorted({MANIFEST, MODEL, VECTORS, *names} - present)
+    if missing:
+        raise CheckError(MISSING, f"{shown(missing[0])} is missing; copy the bundle again")
+    strangers = sorted(present - names)
+    if strangers:
+        raise CheckError(ALTERED, f"{shown(strangers[0])} is no file of the bundle; remove it")
+    computed = sha256sums(folder, present)
+    for line in computed:
+        if line[:-1] not in recorded:
+            name = line[_LENGTH_BEFORE_NAME:-1]
+            raise CheckError(ALTERED, f"{name} was altered: its sha256 is not that of {SUMS}")
+    if "".join(computed).encode() != sums:
+        raise CheckError(ALTERED, f"{SUMS} was altered: its lines are not those of sha256sum, sorted by name")
+
+
+def sha256sums(folder: Path, names: Iterable[str]) -> List[str]:
+    """Return the lines that `sha256sum` writes about files, sorted by name."""
+    return [f"{sha256(folder / name)}  {name}\n" for name in sorted(names)]
+
+
+def sha256(path: Path) -> str:
+    """Return the hash of a file.
+
+    Raises:
+        CheckError: It cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            for chunk in iter(lambda: file.read(2**20), b""):
+                digest.update(chunk)
+    except OSError as error:
+        raise CheckError(ALTERED, f"{path.name} cannot be read: {error.strerror}") from None
+    return digest.hexdigest()
+
+
+def read_measured(folder: Path) -> bytes:
+    """Return the content of measured.json.
+
+    Raises:
+        CheckError: It was altered, or is of another bundle.
+    """
+    content = read_text_file(folder, MEASURED)
+    if content != sealed(without_seal(content), read_text_file(folder, SUMS)):
+        raise CheckError(ALTERED, f"{MEASURED} was altered, or is of another bundle; remove it, or measure again")
+    return content
+
+
+def sealed(body: bytes, sums: bytes) -> bytes:
+    """Return the text of measured.json, which SHA256SUMS cannot list as it is written later.
+
+    Args:
+        body: A JSON object but for its end.
+        sums: The content of SHA256SUMS.
+
+    Returns:
+        The body, and a last key `sha256`: the hash of the body and of SHA256SUMS after it, which ties what was measured
+        to the bundle.
+    """
+    digest = hashlib.sha256(body + sums).hexdigest()
+    return body + b'  "sha256": "' + digest.encode() + b'"\n}\n'
+
+
+def without_seal(content: bytes) -> bytes:
+    """Return what `sealed` was made from."""
+    return content[: -len(sealed(b"", b""))]
+
+
+def shown(name: str) -> str:
+    """Return a name that others chose as it can be printed anywhere."""
+    return ascii(name)[1:-1]

@@ -1,0 +1,178 @@
+"""The outputs of a bundle's model: whether they are the recorded ones, for images alone and inside a batch.
+
+Shapes: V vectors (recorded images), C channels, S height and width, B images of a batch, K classes.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Tuple
+
+from fedsup_deploy.ondevice.bundle_files import (
+    ALTERED,
+    BATCH_INVARIANCE,
+    MANIFEST,
+    PARITY,
+    VECTORS,
+    CheckError,
+    read_text_file,
+)
+from fedsup_deploy.ondevice.inference import first_line
+
+#: Numbers of images that are run at once.
+BATCHES = (1, 3, 8)
+#: Largest scaled difference: the parity gate's. A bundle that allows more was altered.
+TOLERANCE = 1e-5
+
+
+def read_manifest(folder: Path) -> Dict[str, Any]:
+    """Return the manifest's document.
+
+    Raises:
+        CheckError: It is missing, no JSON, without what the checks need, or kinder than the parity gate.
+    """
+    try:
+        manifest = dict(json.loads(read_text_file(folder, MANIFEST)))
+        for name in ("tolerance", "batch_tolerance"):
+            allowed = manifest["parity"][name]
+            if not 0 <= float(allowed) <= TOLERANCE:  # written so that NaN fails
+                asked = f"a {name} of {allowed:g}, expected at most {TOLERANCE:g}"
+                raise CheckError(ALTERED, f"{MANIFEST} was altered: {asked}")
+        for name in ("inputs", "outputs"):
+            _shape_without_batch(manifest, name)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise CheckError(ALTERED, f"{MANIFEST} is damaged: {type(error).__name__}: {error}") from None
+    return manifest
+
+
+def load_vectors(folder: Path, manifest: Dict[str, Any]) -> Tuple[Any, Any]:
+    """Return the recorded inputs (V, C, S, S) and outputs (V, K), float32.
+
+    Raises:
+        CheckError: They are not as in the manifest, not finite, or too few.
+    """
+    import numpy
+
+    inputs = _load_float32(folder, manifest, "inputs")
+    outputs = _load_float32(folder, manifest, "outputs")
+    if not numpy.isfinite(outputs).all():
+        raise CheckError(PARITY, f"{VECTORS} holds NaN or infinite outputs, expected finite ones")
+    if len(inputs) != len(outputs) or len(inputs) < max(BATCHES):
+        counts = f"{len(inputs)} inputs and {len(outputs)} outputs"
+        raise CheckError(PARITY, f"{VECTORS} holds {counts}, expected equally many, at least {max(BATCHES)}")
+    return inputs, outputs
+
+
+def read_array(path: Path, name: str) -> Any:
+    """Return an array of an archive that is not compressed, so that it is never larger than its file.
+
+    Raises:
+        CheckError: The archive is none, is compressed, or has no such array.
+    """
+    import numpy
+
+    try:
+        with zipfile.ZipFile(str(path)) as archive:
+            is_compressed = archive.getinfo(f"{name}.npy").file_size > path.stat().st_size
+        with numpy.load(str(path), allow_pickle=False) as arrays:
+            array = None if is_compressed else numpy.atleast_1d(arrays[name])
+    except Exception as error:  # NumPy and zipfile raise nearly anything for an archive that is none
+        raise CheckError(PARITY, f"{path.name} cannot be used: {first_line(error)}") from error
+    if array is None:
+        raise CheckError(PARITY, f"{path.name} is compressed, expected plain arrays")
+    return array
+
+
+def check_outputs(run: Callable[[Any], Any], inputs: Any, outputs: Any, parity: Dict[str, Any]) -> Dict[str, Any]:
+    """Compare what the model computes with the recorded outputs, and images alone with images in a batch.
+
+    Args:
+        run: Maps images (B, C, S, S) to logits (B, K).
+        inputs: The recorded images.
+        outputs: The recorded logits (V, K).
+        parity: That of the manifest: `tolerance` is the largest scaled difference from the recorded outputs,
+            `batch_tolerance` that of an image alone and inside a batch.
+
+    Returns:
+        JSON values: what was asked, and the largest differences, plain and scaled.
+
+    Raises:
+        CheckError: Outputs are wrong, or depend on the batch.
+    """
+    tolerance = float(parity["tolerance"])
+    batch_tolerance = float(parity["batch_tolerance"])
+    computed = {}
+    from_recorded = []
+    for batch in BATCHES:
+        computed[batch] = _run_in_batches(run, inputs, batch, outputs.shape)
+        what = f"outputs at batch {batch}"
+        from_recorded.append(check_scaled(PARITY, what, computed[batch] - outputs, outputs, tolerance))
+        _check_classes(computed[batch], outputs, batch)
+    from_alone = []
+    for batch in BATCHES:
+        what = f"an image alone and inside a batch of {batch}"
+        difference_VK = computed[batch] - computed[1]
+        from_alone.append(check_scaled(BATCH_INVARIANCE, what, difference_VK, outputs, batch_tolerance))
+    return {
+        "num_inputs": len(inputs),
+        "batches": list(BATCHES),
+        "tolerance": tolerance,
+        "batch_tolerance": batch_tolerance,
+        "max_abs_diff": max(plain for plain, _ in from_recorded),
+        "max_scaled_diff": max(scaled for _, scaled in from_recorded),
+        "argmax_agreement": 1.0,
+        "batch_invariance_max_abs_diff": max(plain for plain, _ in from_alone),
+        "batch_invariance_max_scaled_diff": max(scaled for _, scaled in from_alone),
+    }
+
+
+def check_scaled(
+    exit_code: int, what: str, difference_VK: Any, recorded_VK: Any, tolerance: float
+) -> Tuple[float, float]:
+    """Return the largest difference of a logit, plain and scaled.
+
+    A scaled difference is relative to the image's largest |logit| above 1, as rounding grows with it: near 40, one step
+    is 4e-6 already.
+
+    Raises:
+        CheckError: A scaled difference is larger than `tolerance`, or NaN; with `exit_code`.
+    """
+    difference_V = abs(difference_VK).max(axis=1)
+    scale_V = abs(recorded_VK).max(axis=1).clip(1.0)
+    scaled_V = difference_V / scale_V
+    worst = scaled_V.argmax()
+    if not scaled_V[worst] <= tolerance:  # written so that NaN fails
+        found = f"scaled difference {scaled_V[worst]:.2g}, allowed {tolerance:.2g}"
+        raise CheckError(exit_code, f"{what}: {found}, on an image of scale {scale_V[worst]:.3g}")
+    return float(difference_V.max()), float(scaled_V[worst])
+
+
+def _run_in_batches(run: Callable[[Any], Any], inputs: Any, batch: int, shape: Tuple[int, ...]) -> Any:
+    """Return the logits (V, K) of all images, as float64."""
+    import numpy
+
+    parts = [run(inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
+    result_VK = numpy.concatenate(parts)
+    if result_VK.shape != shape:
+        raise CheckError(PARITY, f"outputs at batch {batch} have shape {result_VK.shape}, expected {shape}")
+    return result_VK.astype(numpy.float64)
+
+
+def _check_classes(computed_VK: Any, recorded_VK: Any, batch: int) -> None:
+    num_wrong = int((computed_VK.argmax(axis=1) != recorded_VK.argmax(axis=1)).sum())
+    if num_wrong:
+        raise CheckError(PARITY, f"{num_wrong} of {len(recorded_VK)} images get another class at batch {batch}")
+
+
+def _load_float32(folder: Path, manifest: Dict[str, Any], name: str) -> Any:
+    array = read_array(folder / VECTORS, name)
+    shape = _shape_without_batch(manifest, name)
+    if str(array.dtype) != "float32" or list(array.shape[1:]) != shape:
+        found = f"{name} of type {array.dtype} and shape {list(array.shape[1:])}, expected float32 {shape}"
+        raise CheckError(PARITY, f"{VECTORS} holds {found}")
+    return array
+
+
+def _shape_without_batch(manifest: Dict[str, Any], name: str) -> List[int]:
+    shape: List[int] = manifest[name][0]["shape"][1:]
+    return shape

@@ -1,0 +1,98 @@
+"""What times come to: quantiles, a bound of the 90th percentile, and whether a session repeats itself.
+
+The arithmetic of a measurement is here and only here. It reads no clock.
+"""
+
+import math
+from typing import Any, Callable, Dict, Iterable, List, Optional
+
+#: Parts of a session whose statistics differ by more than this share make it unstable.
+STABLE_WITHIN = 0.05
+#: So do visits that differ by more than this share: a machine with two speeds shows others in the next session.
+SPREAD_WITHIN = 0.10
+NS_PER_MS = 1e6
+
+_NO_LESS_THAN = 1e-9
+
+
+def quantile(samples: Iterable[float], share: float) -> float:
+    """Return the value below which `share` of the samples lie, linear between neighbours (NumPy's default)."""
+    ordered = sorted(samples)
+    position = share * (len(ordered) - 1)
+    lower = int(position)
+    upper = min(lower + 1, len(ordered) - 1)
+    return ordered[lower] + (position - lower) * (ordered[upper] - ordered[lower])
+
+
+def summarize(samples_ns: List[int]) -> Dict[str, Any]:
+    """Return the number of runs, and minimum, 10th, 50th and 90th percentile and mean of their times, in ms."""
+    return {
+        "num_runs": len(samples_ns),
+        "min_ms": quantile(samples_ns, 0.0) / NS_PER_MS,
+        "p10_ms": quantile(samples_ns, 0.1) / NS_PER_MS,
+        "p50_ms": quantile(samples_ns, 0.5) / NS_PER_MS,
+        "p90_ms": quantile(samples_ns, 0.9) / NS_PER_MS,
+        "mean_ms": sum(samples_ns) / len(samples_ns) / NS_PER_MS,
+    }
+
+
+def p90_bound_ms(samples_ns: List[int]) -> Optional[float]:
+    """Return a time that 90 % of all runs stay within, 99 % sure if runs are independent; None with fewer than 64 runs.
+
+    The t-th largest of n times, with the largest t for which P(X <= t) <= 0.01; X, binomial with n trials of 0.1, is
+    how many times lie beyond the true percentile. Source: MLPerf inference rules, early stopping: I_0.9(n - t, t + 1).
+    """
+    num_runs = len(samples_ns)
+    num_beyond = -1
+    probability = 0.0  # of at most `num_beyond` times beyond
+    while probability <= 0.01:
+        num_beyond += 1
+        num_within = num_runs - num_beyond
+        log_ways = math.lgamma(num_runs + 1) - math.lgamma(num_beyond + 1) - math.lgamma(num_within + 1)
+        probability += math.exp(log_ways + num_beyond * math.log(0.1) + num_within * math.log(0.9))
+    t = num_beyond - 1
+    if t < 1:
+        return None
+    return sorted(samples_ns)[-t] / NS_PER_MS
+
+
+def pooled_p10(visits_ns: List[List[int]]) -> float:
+    """Return the 10th percentile of all times of some visits: the slow tail says more about neighbours on a machine."""
+    return quantile([ns for visit in visits_ns for ns in visit], 0.1)
+
+
+def stability(
+    visits: List[Any], statistic: Callable[[List[Any]], float], name: str, spread_within: float = math.inf
+) -> Dict[str, Any]:
+    """Return whether the parts of a session agree.
+
+    Args:
+        visits: What each visit found, in order.
+        statistic: Maps some of the visits to the figure that is compared.
+        name: Of the statistic.
+        spread_within: Largest spread that is called stable, as a share.
+
+    Returns:
+        JSON values: `disagreement`, the relative difference of even and odd visits; `drift`, that of the first and the
+        second half; `spread`, how far the middle 80 % of the visits lie apart, relative to their median; the bounds;
+        `verdict`, `stable` or `unstable`.
+    """
+    half = len(visits) // 2
+    disagreement = _relative_difference(statistic(visits[::2]), statistic(visits[1::2]))
+    drift = _relative_difference(statistic(visits[:half]), statistic(visits[half:]))
+    each = [statistic([visit]) for visit in visits]
+    spread = (quantile(each, 0.9) - quantile(each, 0.1)) / max(quantile(each, 0.5), _NO_LESS_THAN)
+    is_stable = max(disagreement, drift) <= STABLE_WITHIN and spread <= spread_within
+    return {
+        "statistic": name,
+        "disagreement": disagreement,
+        "drift": drift,
+        "spread": spread,
+        "stable_within": STABLE_WITHIN,
+        "spread_within": spread_within if math.isfinite(spread_within) else None,
+        "verdict": "stable" if is_stable else "unstable",
+    }
+
+
+def _relative_difference(one: float, other: float) -> float:
+    return abs(one - other) / max(min(one, other), _NO_LESS_THAN)

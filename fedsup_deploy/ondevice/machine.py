@@ -1,0 +1,87 @@
+"""What a machine says of itself, as far as a latency depends on it. It reports no host name, user name or path."""
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from fedsup_deploy.ondevice.inference import PROVIDER, library_versions
+
+_CPU_FREQUENCIES = "sys/devices/system/cpu/cpu[0-9]*/cpufreq/"
+
+
+def environment(threads: int, root: Path = Path("/")) -> Dict[str, Any]:
+    """Return what a latency depends on besides the model, as JSON values.
+
+    Args:
+        threads: Threads of the runtime.
+        root: Where the files of the system are.
+
+    Returns:
+        Processor, cores, frequencies (in MHz), power mode, temperature (in °C), load, versions; None for what the
+        system does not tell.
+
+    Raises:
+        ImportError: NumPy or onnxruntime is not installed.
+    """
+    cpuinfo = _cpuinfo(root)
+    return {
+        "device": _read(root / "proc/device-tree/model") or None,
+        "cpu": _cpu_name(cpuinfo),
+        "cores": os.cpu_count(),
+        "cores_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "governor": _read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or None,
+        "frequency_mhz": _highest(root, _CPU_FREQUENCIES + "scaling_cur_freq") or _frequency_mhz(cpuinfo),
+        "frequency_max_mhz": _highest(root, _CPU_FREQUENCIES + "scaling_max_freq"),
+        "power_mode": _read(root / "var/lib/nvpmodel/status") or None,
+        "throttled": _read(root / "sys/devices/platform/soc/soc:firmware/get_throttled") or None,
+        "temperature_c": _highest(root, "sys/class/thermal/thermal_zone*/temp"),
+        "load_average_1m": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        **library_versions(),
+        "provider": PROVIDER,
+        "threads": threads,
+    }
+
+
+def peak_rss_mib() -> Optional[float]:
+    """Return the most memory this process ever held, in MiB; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    units_per_mib = 2**20 if sys.platform == "darwin" else 2**10
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / units_per_mib, 1)
+
+
+def _cpuinfo(root: Path) -> Dict[str, str]:
+    """Return what the kernel says of the last processor."""
+    fields = [line.partition(":") for line in _read(root / "proc/cpuinfo").splitlines()]
+    return {name.strip(): value.strip() for name, _, value in fields}
+
+
+def _cpu_name(cpuinfo: Dict[str, str]) -> str:
+    if cpuinfo.get("model name"):
+        return cpuinfo["model name"]
+    numbers = " ".join(f"{name} {cpuinfo[name]}" for name in ("CPU implementer", "CPU part") if name in cpuinfo)
+    return numbers or platform.processor() or platform.machine()  # processors of ARM have numbers instead of names
+
+
+def _frequency_mhz(cpuinfo: Dict[str, str]) -> Optional[float]:
+    return float(cpuinfo.get("cpu MHz") or 0) or None
+
+
+def _highest(root: Path, pattern: str) -> Optional[float]:
+    """Return the highest of some readings, which are in thousandths of the unit; None where there are none."""
+    readings = [_read(path) for path in root.glob(pattern)]
+    return max((int(text) / 1000 for text in readings if text.lstrip("-").isdigit()), default=None)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
+    except OSError:
+        return ""

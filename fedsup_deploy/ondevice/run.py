@@ -1,0 +1,93 @@
+"""Check and time a bundle on the device that will run it: `python run.py` inside the bundle folder.
+
+It needs Python 3.6+, NumPy and onnxruntime 1.8+, and nothing of fedsup_deploy. It checks that the folder holds the
+files of SHA256SUMS, unaltered, and nothing else, then that the model computes the recorded outputs alone and inside a
+batch, then times it. It reads only the bundle, writes no file, and reports no host name, user name or path.
+
+Exit codes: 0 all checks passed; 1 a file was altered; 2 wrong usage, or NumPy or onnxruntime is missing; 3 the outputs
+are wrong; 4 the output of an image depends on its batch; 5 a file is missing.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional
+
+from fedsup_deploy.ondevice.bundle_checks import check_bundle
+from fedsup_deploy.ondevice.bundle_files import OK, CheckError
+from fedsup_deploy.ondevice.timing import PROTOCOLS
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Run the command line and return its exit code. Side effects: Prints the report on standard output."""
+    options = _parse(arguments)
+    report: Dict[str, Any] = {"schema": 1, "exit_code": OK, "reason": None}
+    try:
+        check_bundle(options.folder, report, options.threads, options.seconds, PROTOCOLS[options.protocol])
+    except CheckError as error:
+        report["exit_code"] = error.exit_code
+        report["reason"] = str(error)
+    text = json.dumps(report, indent=2, allow_nan=False) if options.json else "\n".join(lines(report))
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # whoever read it has gone; Python would complain again when it flushes stdout at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return int(report["exit_code"])
+
+
+def lines(report: Dict[str, Any]) -> Iterator[str]:
+    """Yield the report as short lines of text."""
+    if "files" in report:
+        yield f"files     {report['files']['num_files']} unchanged"
+    if "parity" in report:
+        parity = report["parity"]
+        off_by = f"scaled difference {parity['max_scaled_diff']:.2g}, allowed {parity['tolerance']:.2g}"
+        yield f"parity    {parity['num_inputs']} images, batch 1, 3, 8: {off_by}"
+    if "latency" in report:
+        yield from _lines_of_latency(report["latency"])
+    if "environment" in report:
+        where = report["environment"]
+        yield f"device    {where['device'] or where['cpu']}, {where['cores']} cores, threads used: {where['threads']}"
+    yield "PASS" if report["exit_code"] == OK else f"FAIL: {report['reason']}"
+
+
+def _lines_of_latency(latency: Dict[str, Any]) -> Iterator[str]:
+    found = latency["statistics"]
+    names = [name for name in ("min", "p10", "p50", "p90", "p90_bound") if found[name + "_ms"] is not None]
+    values = "  ".join(f"{name} {found[name + '_ms']:.4g}" for name in names)
+    yield f"latency   {values} ms, {found['num_runs']} runs at batch 1"
+    stable = latency["stability"]
+    difference = max(stable["disagreement"], stable["drift"])
+    apart = f"p10 differs by {difference:.1%} between parts of the session"
+    yield f"noise     {stable['verdict']}: {apart}, by {stable['spread']:.1%} between visits"
+    yield f"start     load {latency['load_ms']:.1f} ms, first run {latency['first_run_ms']:.2f} ms"
+
+
+def _parse(arguments: Optional[List[str]]) -> argparse.Namespace:
+    """Return the options; `seconds` is None where the model is not to be timed."""
+    here = Path(__file__).resolve().parent
+    parser = argparse.ArgumentParser(prog="run.py", description="Check and time this bundle on this device.")
+    parser.add_argument("folder", nargs="?", type=Path, default=here, help="the bundle (default: where this file is)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the runtime (default 1)")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="quick", help="full takes a minute (default quick)")
+    parser.add_argument("--seconds", type=float, help="time for at least this long (default: quick 5, full 60)")
+    parser.add_argument("--skip-latency", action="store_true", help="check only")
+    options = parser.parse_args(arguments)
+    protocol = PROTOCOLS[options.protocol]
+    if options.seconds is None:
+        options.seconds = protocol.min_seconds
+    if options.threads < 1 or not 0 < options.seconds <= protocol.max_seconds:
+        parser.error(f"--threads must be at least 1; --seconds above 0 and at most {protocol.max_seconds:g}")
+    if options.skip_latency:
+        options.seconds = None
+    return options
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(128 + 2)  # as a shell says of a program that Ctrl-C ended, and no trace of where it was

@@ -1,0 +1,126 @@
+"""A small bundle, with a model that the oldest runtimes can load."""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from fedsup_deploy.artifact.program import program
+from fedsup_deploy.ondevice import bundle_files, run
+
+NUM_VECTORS, SIZE, CLASSES = 16, 8, 5
+
+Finished = subprocess.CompletedProcess[str]
+
+
+def toy_model(batch_slope: float = 0.0) -> onnx.ModelProto:
+    """Conv -> ReLU -> mean -> linear: logits below 1. `batch_slope` times the batch size is added, which is wrong.
+
+    Opset 13 and IR 7 are what onnxruntime 1.8 can load.
+    """
+    numbers = np.random.default_rng(0)
+    constants = {
+        "weights": numbers.standard_normal((6, 3, 3, 3)),
+        "matrix": numbers.standard_normal((6, CLASSES)) / 10,
+        "slope": np.array(batch_slope),
+    }
+    first = numpy_helper.from_array(np.array([0]), "first")
+    nodes = [
+        helper.make_node("Conv", ["input", "weights"], ["conv"], pads=[1] * 4),
+        helper.make_node("Relu", ["conv"], ["relu"]),
+        helper.make_node("ReduceMean", ["relu"], ["mean"], axes=[2, 3], keepdims=0),
+        helper.make_node("MatMul", ["mean", "matrix"], ["product"]),
+        helper.make_node("Shape", ["input"], ["shape"]),
+        helper.make_node("Gather", ["shape", "first"], ["size"]),
+        helper.make_node("Cast", ["size"], ["batch"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["batch", "slope"], ["shift"]),
+        helper.make_node("Add", ["product", "shift"], ["logits"]),
+    ]
+    image = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3, SIZE, SIZE])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CLASSES])
+    initializers = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "toy", [image], [logits], [*initializers, first])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+
+
+class Bundle:
+    """A bundle folder that tests can damage.
+
+    Args:
+        folder: Where it is made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        (folder / "run.py").write_bytes(program())
+        self.write_model()
+        self.inputs = np.random.default_rng(1).standard_normal((NUM_VECTORS, 3, SIZE, SIZE)).astype(np.float32)
+        (self.outputs,) = ReferenceEvaluator(toy_model()).run(None, {"input": self.inputs})
+        self.write_vectors(self.inputs, self.outputs)
+        self.write_manifest()
+
+    def write_model(self, batch_slope: float = 0.0) -> None:
+        onnx.save(toy_model(batch_slope), self.folder / "model.onnx")
+
+    def write_vectors(self, inputs: Any, outputs: Any) -> None:
+        np.savez(self.folder / "vectors.npz", inputs=inputs, outputs=outputs)
+
+    def write_manifest(self, **parity: Any) -> None:
+        document = {
+            "arch_id": "toy",
+            "parity": {"tolerance": 1e-5, "batch_tolerance": 1e-5, **parity},
+            "inputs": [{"shape": ["batch", 3, SIZE, SIZE]}],
+            "outputs": [{"shape": ["batch", CLASSES]}],
+        }
+        self.write_sums(json.dumps(document))
+
+    def write_sums(self, manifest: str) -> None:
+        """Write a manifest, and hashes of what is there."""
+        (self.folder / "manifest.json").write_text(manifest)
+        names = {path.name for path in self.folder.iterdir()} - {"SHA256SUMS"}
+        (self.folder / "SHA256SUMS").write_text("".join(bundle_files.sha256sums(self.folder, names)))
+
+    def run(self, *arguments: str, python: tuple[str, ...] = (sys.executable,), **variables: str) -> Finished:
+        """Run the program with the words that start a Python, and these variables alone."""
+        return subprocess.run(
+            [*python, "run.py", *arguments],
+            cwd=self.folder,
+            env={"PATH": os.environ["PATH"], **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def check(self, *, exit_code: int, reason: str) -> None:
+        """Assert that the program ends with this code and reason, as text and as JSON, and without a traceback."""
+        text = self.run("--skip-latency")
+        assert (text.returncode, text.stderr) == (exit_code, "")
+        assert text.stdout.splitlines()[-1].startswith("FAIL: ")
+        assert reason in text.stdout.splitlines()[-1]
+        code, output = self.run_here("--skip-latency", "--json")
+        report = json.loads(output)
+        assert (code, report["exit_code"]) == (exit_code, exit_code)
+        assert reason in report["reason"]
+
+    def run_here(self, *arguments: str) -> tuple[int, str]:
+        """Run the same file inside this process; return exit code and standard output."""
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            code = run.main([str(self.folder), *arguments])
+        return code, output.getvalue()
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return Bundle(tmp_path / "bundle")

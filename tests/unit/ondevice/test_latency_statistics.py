@@ -1,0 +1,71 @@
+"""The statistics of a latency, on made samples."""
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from fedsup_deploy.ondevice.latency_statistics import p90_bound_ms, pooled_p10, quantile, stability, summarize
+
+
+def test_quantiles_are_numpys() -> None:
+    samples = [50, 10, 40, 20, 30]
+    for share, expected in ((0.0, 10), (0.1, 14), (0.5, 30), (0.9, 46), (1.0, 50)):
+        assert quantile(samples, share) == pytest.approx(expected)
+        assert quantile(samples, share) == pytest.approx(float(np.quantile(samples, share)))
+    assert quantile([7], 0.9) == 7
+
+
+def test_a_summary_is_in_ms() -> None:
+    expected = {"num_runs": 5, "min_ms": 1.0, "p10_ms": 1.4, "p50_ms": 3.0, "p90_ms": 7.6, "mean_ms": 4.0}
+    summary = summarize([1_000_000, 2_000_000, 3_000_000, 4_000_000, 10_000_000])
+    assert summary == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("num_runs", [64, 100, 200, 1024, 20_000, 1_000_000])
+def test_the_bound_of_p90_has_the_rank_of_the_binomial(num_runs: int) -> None:
+    """Times are their own ranks: the t-th largest of 1 .. n is n + 1 - t, by SciPy's distribution."""
+    bound_ms = p90_bound_ms(list(range(1, num_runs + 1)))
+    assert bound_ms is not None
+    t = num_runs + 1 - round(bound_ms * 1e6)
+    assert binom.cdf(t, num_runs, 0.1) <= 0.01 < binom.cdf(t + 1, num_runs, 0.1)
+
+
+def test_the_bound_of_p90_needs_64_runs() -> None:
+    """P(X <= 1) of 64 trials of 0.1 is 0.9^64 + 64 * 0.1 * 0.9^63 = 0.0096; of 63 it is 0.0105."""
+    assert p90_bound_ms([1_000_000] * 63) is None
+    assert p90_bound_ms([1_000_000] * 63 + [5_000_000]) == 5.0
+    assert p90_bound_ms([]) is None
+
+
+def test_a_session_whose_parts_agree_is_stable() -> None:
+    result = stability([[100, 100], [104, 104], [100, 900], [104, 104]], pooled_p10, "p10")
+    assert result["disagreement"] == pytest.approx(0.04)
+    assert result["drift"] == pytest.approx(0.012)  # the first half has 100, the second 101.2
+    assert (result["statistic"], result["verdict"]) == ("p10", "stable")
+
+
+def test_a_session_whose_even_and_odd_visits_disagree_is_unstable() -> None:
+    result = stability([[100], [120], [100], [120]], pooled_p10, "p10")
+    assert result["disagreement"] == pytest.approx(0.2)
+    assert result["verdict"] == "unstable"
+
+
+def test_a_session_that_drifts_is_unstable() -> None:
+    """Even and odd visits agree on what each half did."""
+    result = stability([[100], [100], [120], [120]], min_of_all, "min")
+    assert (result["disagreement"], result["drift"]) == (0.0, pytest.approx(0.2))
+    assert result["verdict"] == "unstable"
+
+
+def min_of_all(visits: list[list[int]]) -> float:
+    return min(min(visit) for visit in visits)
+
+
+def test_visits_that_lie_apart_make_a_session_unstable_though_its_parts_agree() -> None:
+    """Two speeds in turns, in pairs: parts agree to the last digit; of 20 visits the middle 80 % lie 20 % apart."""
+    visits = [[100], [100], [120], [120]] * 5
+    apart = stability(visits, pooled_p10, "p10", 0.10)
+    assert (apart["disagreement"], apart["drift"], apart["spread"]) == (0.0, 0.0, pytest.approx(20 / 110))
+    assert (apart["spread_within"], apart["verdict"]) == (0.10, "unstable")
+    assert stability(visits, pooled_p10, "p10", 0.20)["verdict"] == "stable"
+    assert stability(visits, pooled_p10, "p10")["verdict"] == "stable"

@@ -148,7 +148,7 @@ def best_found(pool: Pool, accuracy_N: FloatArray, target: Target, search: tuple
 def any_near(pool: Pool, target: Target, seed: int) -> Architecture | None:
     """Return a random architecture that keeps the limit by little; None where there is none."""
     (prices,) = price(pool.space, pool.genes_NG, [target])
-    limit_ms = target.limits.latency_ms
+    limit_ms = target.limits.given()["latency_ms"]
     assert limit_ms is not None
     share_N = prices.by_limit()["latency_ms"] / limit_ms
     near = np.flatnonzero((share_N <= 1) & (share_N > 1 - NEAR))

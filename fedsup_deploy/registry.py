@@ -102,5 +102,10 @@ def resolve(kind: str, name: str) -> Any:
     table = TABLES[kind]
     if name not in table:
         raise ConfigError(f"unknown {kind} {name!r}{nearest(name, table)}")
-    module, _, attribute = table[name].partition(":")
+    return load(table[name])
+
+
+def load(path: str) -> Any:
+    """Import and return what `module:attribute` stands for."""
+    module, _, attribute = path.partition(":")
     return getattr(importlib.import_module(module), attribute)

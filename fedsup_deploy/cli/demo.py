@@ -34,7 +34,7 @@ def command(output: Output, out: Path) -> None:
 
 def _table(result: Result) -> "RenderableType":
     from fedsup_deploy.cli import tables
-    from fedsup_deploy.searchers.objective import rounded_up
+    from fedsup_deploy.searchers.prices import rounded_up
 
     rows = [
         {

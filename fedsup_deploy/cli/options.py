@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from fedsup_deploy import registry
+from fedsup_deploy.device import limits
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -69,17 +70,6 @@ def seed_option(default: int | None, meaning: str) -> Decorator:
     )
 
 
-_LIMITS: Final = {
-    "latency_ms": "Predicted latency of one image.",
-    "macs": "Multiply-accumulates of one image.",
-    "params": "Parameters.",
-    "memory_mib": "Weights and peak activations.",
-    "activation_mib": "Peak activations alone.",
-    "storage_mib": "Size of the weights.",
-    "energy_mj": "Estimated energy of one image.",
-    "resolution": "Side of the input image in pixels.",
-}
-
 _PROFILES: Final = "A device; may be repeated."
 _METHOD: Final = "auto is exact where the best can be proven with the evaluations there are, else evolution."
 _ACCURACY: Final = (
@@ -96,10 +86,22 @@ _ARTIFACTS: Final = "The most different subnets for all profiles together.  [def
 
 def limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add an option for each limit of a search."""
-    for name, meaning in reversed(_LIMITS.items()):
-        option = f"--max-{name.replace('_', '-')}"
-        function = click.option(option, name, type=float, callback=positive, metavar="X", help=meaning)(function)
-    return function
+    return amount_options({row.option: (name, row.meaning) for name, row in limits.TABLE.items()})(function)
+
+
+def amount_options(options: Mapping[str, tuple[str, str]]) -> Decorator:
+    """Return the decorator that adds options for numbers above 0.
+
+    Args:
+        options: By option its name in Python and its help, in the order of the help page.
+    """
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option, (name, meaning) in reversed(list(options.items())):
+            function = click.option(option, name, type=float, callback=positive, metavar="X", help=meaning)(function)
+        return function
+
+    return add
 
 
 def search_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -126,8 +128,8 @@ def take_limits(given: dict[str, Any]) -> dict[str, float]:
 
     Side effects: Removes all limits from `given`.
     """
-    limits = {name: given.pop(name) for name in _LIMITS}
-    return {name: limit for name, limit in limits.items() if limit is not None}
+    found = {name: given.pop(name, None) for name in limits.TABLE}
+    return {name: limit for name, limit in found.items() if limit is not None}
 
 
 def run_line(path: str, rounds: int | None) -> str:
@@ -149,7 +151,7 @@ def searched_run_line(run: Mapping[str, Any], search: str) -> str:
 def bundle_table(result: Mapping[str, Any]) -> "RenderableType":
     """Return the bundles of a result as a table, with their folders and what to do next below it."""
     from fedsup_deploy.cli import tables
-    from fedsup_deploy.searchers.objective import rounded_up
+    from fedsup_deploy.searchers.prices import rounded_up
 
     rows = [
         {

@@ -8,6 +8,7 @@ from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output, Result
 from fedsup_deploy.cli.signals import advising
+from fedsup_deploy.device.limits import TABLE
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -18,21 +19,7 @@ _PRECISION = "Number format of the networks."
 _MINUTES = "Time for the measurement itself."
 _MEASUREMENTS = "A measured bundle, or what measure --json printed about one; may be repeated."
 _MEMORY = "Memory of the device, with --measurements."
-_LIMITS = {
-    "latency_ms": "Default limit of a search: latency.",
-    "memory_mib": "Default limit of a search: weights and activations.",
-    "storage_mib": "Default limit of a search: size of the weights.",
-}
-
-
-def _limit_options(function: Any) -> Any:
-    """Add an option for each default limit of the profile."""
-    for name, meaning in reversed(_LIMITS.items()):
-        option = f"--{name.replace('_', '-')}"
-        function = click.option(option, name, type=float, callback=options.positive, metavar="X", help=meaning)(
-            function
-        )
-    return function
+_DEFAULTS = {row.default_option: (name, row.default) for name, row in TABLE.items() if row.default is not None}
 
 
 @click.command("build", cls=Command)
@@ -47,7 +34,7 @@ def _limit_options(function: Any) -> Any:
     "--minutes", type=float, callback=options.positive, default=4.0, show_default=True, metavar="X", help=_MINUTES
 )
 @click.option("--resume", is_flag=True, help="Go on with an interrupted build.")
-@_limit_options
+@options.amount_options(_DEFAULTS)
 @options.seed_option(0, "Decides which networks are timed.")
 @click.pass_obj
 def build_command(output: Output, /, **given: Any) -> None:
@@ -58,8 +45,7 @@ def build_command(output: Output, /, **given: Any) -> None:
     """
     from fedsup_deploy.pipeline.profiling import BuildRequest, build
 
-    limits = {name: given.pop(name) for name in _LIMITS}
-    request = BuildRequest(limits={name: limit for name, limit in limits.items() if limit is not None}, **given)
+    request = BuildRequest(limits=options.take_limits(given), **given)
     if request.resume and not request.workplace.exists():
         click.echo(f"note: no interrupted build at {request.workplace}; starting one", err=True)
     advice = "the same command with --resume goes on after the last whole round"

@@ -50,17 +50,14 @@ def _table(result: Result) -> "RenderableType":
 
 def _row(found: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
     """Return what one device gets."""
-    from fedsup_deploy.searchers.objective import rounded_up
+    from fedsup_deploy.searchers.prices import rounded_up
 
     arch_id = chosen.get(found["profile"]["name"], found["pick"])
     got = next(candidate for candidate in found["candidates"] if candidate["arch_id"] == arch_id)
-    is_predicted = got["accuracy"] is None
     row = {
         "profile": found["profile"]["name"],
         "assigned" if chosen else "pick": arch_id,
-        "accuracy predicted" if is_predicted else "accuracy": got["accuracy_predicted" if is_predicted else "accuracy"],
-        "worst decile": got["worst_decile"],
-        "ms predicted": rounded_up(got["latency_ms_predicted"]),
+        **_worth(got),
         "ms bound": None if got["latency_upper_ms"] is None else rounded_up(got["latency_upper_ms"]),
         "limits": ", ".join(f"{name} <= {limit:g}" for name, limit in found["limits"].items()) or "none",
         "MMACs": got["num_macs"] / 1e6,
@@ -70,6 +67,21 @@ def _row(found: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
         "costs are": "measured" if found["profile"]["provenance"] == ["measured"] else "not measured",
     }
     return {name: value for name, value in row.items() if value is not None}
+
+
+def _worth(got: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a candidate is worth: first what evaluations tell, then what is known without."""
+    from fedsup_deploy.searchers.objective import TABLE
+    from fedsup_deploy.searchers.prices import rounded_up
+
+    worth: dict[str, Any] = {}
+    for row in sorted(TABLE.values(), key=lambda row: row.score is None):
+        value = got.get("more", {}).get(row.name) if row.recorded_as is None else got[row.recorded_as]
+        if value is None and row.predicted_as is not None:
+            worth[f"{row.column} predicted"] = got[row.predicted_as]
+        else:
+            worth[row.column] = value if value is None or row.is_maximised else rounded_up(value)
+    return worth
 
 
 def _share_known(found: Mapping[str, Any]) -> str:

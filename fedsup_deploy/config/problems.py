@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from fedsup_deploy.config.document import Document, dotted, show
 from fedsup_deploy.config.reader import KeyPath
+from fedsup_deploy.config.registered import DISCRIMINATOR, Registered
 from fedsup_deploy.registry import nearest
 
 _EXPECTED: Final = {
@@ -129,7 +130,10 @@ def _child(annotation: Any, key: str | int) -> _Kind:
     if _is_model(annotation):
         fields = {field.alias or name: field for name, field in annotation.model_fields.items()}
         field = fields.get(str(key))
-        return _Kind((Any,)) if field is None else _kind(field.annotation, field.discriminator)
+        if field is None:
+            return _Kind((Any,))
+        known = [each.sections() for each in field.metadata if isinstance(each, Registered)]
+        return _Kind(known[0], DISCRIMINATOR) if known else _kind(field.annotation, field.discriminator)
     arguments = typing.get_args(annotation)
     is_fixed_tuple = typing.get_origin(annotation) is tuple and Ellipsis not in arguments
     if is_fixed_tuple and isinstance(key, int):

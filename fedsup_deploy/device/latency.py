@@ -2,14 +2,16 @@
 
 Three kinds. `roofline`: rates and bandwidth, where nothing was measured. `fitted`: costs per operation, from timed
 networks. `table`: the time of every block of a search space, the most exact and only about that space.
-`fedsup_deploy.device.predictor` predicts with them.
+`fedsup_deploy.device.predictor` predicts with them. Which kinds there are is in the registry, under `latency`; what a
+kind can do it says itself, so that nobody need know which it is.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
+from fedsup_deploy.config.registered import Registered
 from fedsup_deploy.device.schema import Dtype, NotNegative, Positive, Section, Text
 from fedsup_deploy.space import parts
 
@@ -53,13 +55,34 @@ class OperationCosts(Section):
     """Product of a feature map and one factor per channel."""
 
 
-class _LatencyModel(Section):
-    """What every kind says."""
+class LatencySection(Section):
+    """What every kind says. A kind adds its own fields, and says below what it can do."""
+
+    #: Whether it predicts networks of any layers, not only those of the search space it was made for.
+    knows_any_network: ClassVar[bool] = True
+    #: Whether it has the time of every layer by itself, so that each kind of operation can be scaled.
+    times_layers: ClassVar[bool] = False
 
     dtype: Dtype
     """Element type the costs are about; that of the runtime."""
     bytes_per_element: int
     """4 for float32, 2 for float16, 1 for int8."""
+    kind: str
+    """Name of the latency model."""
+
+    def figures(self) -> Iterator[str]:
+        """Yield the path of every figure that needs provenance."""
+        yield "latency"
+
+    @property
+    def is_additive(self) -> bool:
+        """Whether the latency depends on the first term of its predictor alone, and grows with it."""
+        return False
+
+    @property
+    def channels_together(self) -> int | None:
+        """Channels that the runtime computes together, as far as was measured; None where nobody did."""
+        return None
 
     @field_validator("bytes_per_element")
     @classmethod
@@ -70,8 +93,10 @@ class _LatencyModel(Section):
         return value
 
 
-class RooflineLatency(_LatencyModel):
+class RooflineLatency(LatencySection):
     """Time of a layer: max(MACs / rate, bytes / bandwidth) + overhead. Of a network: the sum, plus its own overhead."""
+
+    times_layers: ClassVar[bool] = True
 
     kind: Literal["roofline"]
     """Name of the latency model."""
@@ -81,6 +106,11 @@ class RooflineLatency(_LatencyModel):
     """Time of every inference on top of its layers, in microseconds."""
     ops: OperationCosts
     """Costs per kind of operation."""
+
+    @property
+    def is_additive(self) -> bool:
+        """Whether the latency is a sum over layers: it is."""
+        return True
 
     def figures(self) -> Iterator[str]:
         """Yield the path of every figure that needs provenance, such as `latency.ops.conv.gmacs_per_s`."""
@@ -121,7 +151,7 @@ class CacheMisses(Section):
         return self
 
 
-class FittedLatency(_LatencyModel):
+class FittedLatency(LatencySection):
     """Time of a network: the sum of linear costs of its layers, fitted by non-negative least squares."""
 
     kind: Literal["fitted"]
@@ -136,6 +166,16 @@ class FittedLatency(_LatencyModel):
     """What networks larger than the cache cost on top; null where the timed networks showed no such cost."""
     num_networks: int = Field(ge=1)
     """Networks the costs were fitted to."""
+
+    @property
+    def is_additive(self) -> bool:
+        """Whether the latency is a sum over layers: what misses the cache depends on the size of the network."""
+        return self.cache is None
+
+    @property
+    def channels_together(self) -> int | None:
+        """Channels that the runtime computes together; None where the timed networks showed no such block."""
+        return self.channel_block if self.channel_block > 1 else None
 
     def figures(self) -> Iterator[str]:
         """Yield the paths of what needs provenance; all costs came from one fit."""
@@ -194,8 +234,10 @@ class TableCalibration(Section):
         return self
 
 
-class TableLatency(_LatencyModel):
+class TableLatency(LatencySection):
     """Time of a network: the sum of its parts' times, calibrated on whole networks."""
+
+    knows_any_network: ClassVar[bool] = False
 
     kind: Literal["table"]
     """Name of the latency model."""
@@ -212,7 +254,8 @@ class TableLatency(_LatencyModel):
         yield "latency.calibration"
 
 
-Latency = Annotated[RooflineLatency | TableLatency | FittedLatency, Field(discriminator="kind")]
+#: The section of a profile; its `kind` says which.
+Latency = Annotated[SerializeAsAny[LatencySection], Registered("latency")]
 
 
 def _check_ordered(fits_mib: float, misses_mib: float) -> None:

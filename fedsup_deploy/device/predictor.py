@@ -38,7 +38,11 @@ _TABLE_QUANTA_PER_US = 1e8  # of which float64 holds a minute and a half
 
 
 class LatencyPredictor(Protocol):
-    """What every latency model offers: sums over layers, and the latency that follows from them."""
+    """What every latency model offers: sums over layers, and the latency that follows from them.
+
+    A registered one is a class made from its section of a profile, which stands in it as `section`. Where that section
+    `times_layers`, it also has `layers_us`, the time of each layer, and can be made from scales of operations as well.
+    """
 
     def terms(self, costs: LayerCosts) -> FloatArray:
         """Return what is summed over the layers of N networks, or of N parts of networks, shape (N, K).
@@ -75,6 +79,8 @@ class RooflinePredictor(_Predictor):
     Source: Williams, Waterman and Patterson, "Roofline", CACM 52(4), 2009. The overheads are ours: a small layer takes
     longer to start than to compute.
     """
+
+    section = RooflineLatency
 
     def __init__(self, latency: RooflineLatency, op_scales: Mapping[str, float] | None = None) -> None:
         self._latency = latency
@@ -125,6 +131,8 @@ class FittedPredictor(_Predictor):
     Channels count in whole blocks of those that the runtime computes together. On top, where the profile has it: a cost
     of what is read and written, times the share of it that misses the cache.
     """
+
+    section = FittedLatency
 
     def __init__(self, latency: FittedLatency) -> None:
         self._latency = latency
@@ -202,6 +210,8 @@ class TablePredictor(_Predictor):
     time per block. The second time is ours: a small network keeps its weights in the cache from one run to the next,
     a large one does not, and a block timed alone always does.
     """
+
+    section = TableLatency
 
     def __init__(self, latency: TableLatency) -> None:
         self._latency = latency

@@ -6,13 +6,14 @@ a profile none of whose costs was measured on the device says so in every summar
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationInfo, create_model, field_validator, model_validator
 
 from fedsup_deploy import files, registry, resources
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.problems import misfit
+from fedsup_deploy.device import limits
 from fedsup_deploy.device.heldout import KnownError
 from fedsup_deploy.device.latency import Latency, OpKind
 from fedsup_deploy.device.schema import Dtype, NotNegative, Positive, Section, Text
@@ -52,19 +53,20 @@ class Runtime(Section):
     """Power or clock setting the figures are about; null when the device has none, or it is not known."""
 
 
-class Limits(Section):
+class DefaultLimits(Section):
     """Default limits of a search for this device. Each is optional; options of a search override them."""
 
-    latency_ms: Positive | None = None
-    """Longest time of one inference at batch 1, in ms."""
-    memory_mib: Positive | None = None
-    """Most memory for weights and live activations, in MiB."""
-    activation_mib: Positive | None = None
-    """Most memory for live activations alone, in MiB: the SRAM of a microcontroller, whose weights stay in flash."""
-    storage_mib: Positive | None = None
-    """Largest model file, in MiB."""
-    energy_mj: Positive | None = None
-    """Most energy of one inference, in mJ."""
+    def given(self) -> dict[str, float]:
+        """Return the limits there are, by name."""
+        return {name: limit for name, limit in self if limit is not None}
+
+
+if TYPE_CHECKING:
+    ProfileLimits = DefaultLimits
+else:
+    # What a profile may limit stands in the table of limits and nowhere else.
+    _LIMITS = {name: (Positive | None, None) for name, row in limits.TABLE.items() if row.in_profile}
+    ProfileLimits = create_model("ProfileLimits", __base__=DefaultLimits, **_LIMITS)
 
 
 class Calibration(Section):
@@ -157,7 +159,7 @@ class DeviceProfile(Section):
     """The hardware."""
     runtime: Runtime
     """What runs the model there."""
-    limits: Limits = Limits()
+    limits: ProfileLimits = ProfileLimits()
     """Default limits of a search."""
     formats: tuple[str, ...] = Field(min_length=1)
     """File formats to export."""
@@ -199,7 +201,7 @@ class DeviceProfile(Section):
     @model_validator(mode="after")
     def _scales_operations_of_a_roofline(self) -> "DeviceProfile":
         calibration = self.calibration
-        if calibration is not None and calibration.op_scales is not None and self.latency.kind != "roofline":
+        if calibration is not None and calibration.op_scales is not None and not self.latency.times_layers:
             expected = f"null: a latency model of kind {self.latency.kind} has no times of single operations"
             raise misfit([(("calibration", "op_scales"), calibration.op_scales, expected)])
         return self
@@ -253,7 +255,7 @@ class DeviceProfile(Section):
             "is_measured": self.is_measured,
             "provenance": list(self.provenance_kinds),
             "error": "none" if self.error == "none" else self.error.model_dump(exclude={"ratios"}),
-            "limits": {name: value for name, value in document["limits"].items() if value is not None},
+            "limits": self.limits.given(),
             "formats": document["formats"],
             "precisions": document["precisions"],
         }

@@ -21,10 +21,10 @@ from fedsup_deploy.searchers.scoring.cache import ScoreCache
 from fedsup_deploy.searchers.scoring.known import KnownAccuracy
 from fedsup_deploy.searchers.scoring.predictor import (
     MIN_MEASURED,
-    AccuracyPredictor,
     FittedAccuracy,
     Judged,
     ListedAccuracy,
+    RunPredictor,
     fit,
 )
 from fedsup_deploy.searchers.scoring.score import FloatArray, Scores
@@ -80,7 +80,7 @@ class StoredPredictor:
     accuracy_T: FloatArray
     listed_N: FloatArray | None
 
-    def predictor(self) -> AccuracyPredictor:
+    def predictor(self) -> RunPredictor:
         """Return the predictor, ready to use."""
         if self.listed_N is not None:
             return ListedAccuracy(self.space, self.listed_N)

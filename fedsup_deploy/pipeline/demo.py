@@ -47,7 +47,7 @@ def _demo(run: Path, exports: Path, listeners: tuple[Listener, ...]) -> dict[str
     training = train(load_train_config(CONFIG), run, listeners=listeners, command=("fedsup-deploy", "demo"))
     fleet = [_limited(name, latency_ms) for name, latency_ms in FLEET.items()]
     made = deploy(SearchRequest(fleet, run=run), exports, listeners)
-    limits = {profile.name: profile.limits.latency_ms for profile in fleet}
+    limits = {profile.name: profile.limits.given()["latency_ms"] for profile in fleet}
     devices = [{**bundle, "latency_ms_limit": limits[bundle["profile"]]} for bundle in made["bundles"]]
     return {
         "training": training,

@@ -32,7 +32,8 @@ from fedsup_deploy.pipeline.searching import target_for
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.federation import load_supernet, open_run_federation
 from fedsup_deploy.runs.run import Run, open_run
-from fedsup_deploy.searchers.pricing import Prices, Target, price, price_network
+from fedsup_deploy.searchers.prices import Prices
+from fedsup_deploy.searchers.pricing import Target, price, price_network
 from fedsup_deploy.searchers.recording import profile_record
 from fedsup_deploy.searchers.result import Candidate, DeviceResult, SearchedRun, load_result
 from fedsup_deploy.space import cost

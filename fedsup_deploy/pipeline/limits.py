@@ -3,8 +3,8 @@
 from typing import Any
 
 from fedsup_deploy.errors import InfeasibleError
-from fedsup_deploy.searchers.objective import rounded_up
-from fedsup_deploy.searchers.pricing import Prices, Target, price
+from fedsup_deploy.searchers.prices import Prices, rounded_up
+from fedsup_deploy.searchers.pricing import Target, price
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.search_space import SearchSpace
 

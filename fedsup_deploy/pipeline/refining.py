@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from fedsup_deploy.device.latency import FittedLatency, TableLatency
+from fedsup_deploy import registry
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import EventLog
@@ -21,7 +21,7 @@ from fedsup_deploy.federation.simulation import VALIDATION
 from fedsup_deploy.pipeline.recalibration import calibrate
 from fedsup_deploy.pipeline.searching import target_for
 from fedsup_deploy.runs.run import Run
-from fedsup_deploy.searchers.objective import violations
+from fedsup_deploy.searchers.limits import violations
 from fedsup_deploy.searchers.pricing import Target, price, price_network
 from fedsup_deploy.searchers.problem import is_feasible
 from fedsup_deploy.searchers.result import DeviceResult
@@ -153,12 +153,15 @@ def check_refinable(profile: DeviceProfile) -> None:
     """Fail if nobody can say what a trimmed network costs on a device.
 
     Raises:
-        ConfigError: The latency model is a table of the parts of a search space, and a trimmed network has others.
+        ConfigError: The latency model knows the parts of a search space only, and a trimmed network has others.
     """
-    if isinstance(profile.latency, TableLatency):
+    if not profile.latency.knows_any_network:
+        others = [
+            name for name in registry.names("latency") if registry.resolve("latency", name).section.knows_any_network
+        ]
         raise ConfigError(
-            f"--refine: profile {profile.name} has a table latency model, which knows the parts of a search space and "
-            "no trimmed ones, expected roofline or fitted; export for it without --refine"
+            f"--refine: profile {profile.name} has a {profile.latency.kind} latency model, which knows the parts of a "
+            f"search space and no trimmed ones, expected {' or '.join(others)}; export for it without --refine"
         )
 
 
@@ -168,10 +171,7 @@ def channel_quantum(profile: DeviceProfile) -> int:
     Part of a block takes as long as a whole one, so to remove fewer would save nothing. Where nobody measured it, it is
     `DEFAULT_QUANTUM`: as many numbers as vector units of 256 bits hold in float32.
     """
-    latency = profile.latency
-    if isinstance(latency, FittedLatency) and latency.channel_block > 1:
-        return latency.channel_block
-    return DEFAULT_QUANTUM
+    return profile.latency.channels_together or DEFAULT_QUANTUM
 
 
 def refine(

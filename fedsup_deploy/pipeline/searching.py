@@ -22,8 +22,8 @@ from fedsup_deploy.pipeline.accuracy_file import StoredPredictor, load_predictor
 from fedsup_deploy.pipeline.scoring import CLIENTS, check_has_images, open_scorer
 from fedsup_deploy.registry import nearest
 from fedsup_deploy.runs.run import ACCURACY, EVALUATIONS, Run, newest_run, open_run
+from fedsup_deploy.searchers.limits import effective_limits
 from fedsup_deploy.searchers.methods.choice import AUTO, open_search
-from fedsup_deploy.searchers.objective import effective_limits
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.searchers.problem import Problem, pose

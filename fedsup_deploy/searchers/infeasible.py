@@ -5,28 +5,16 @@ Shapes: N architectures.
 
 import itertools
 from collections.abc import Iterator
-from typing import Final
 
 import numpy as np
 
+from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.errors import InfeasibleError
-from fedsup_deploy.searchers.objective import FloatArray, rounded_up, violations
+from fedsup_deploy.searchers.limits import violations
 from fedsup_deploy.searchers.pool import Pool
-from fedsup_deploy.searchers.pricing import Prices, Target
+from fedsup_deploy.searchers.prices import FloatArray, Prices, rounded_up
+from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.space.plan import BoolArray
-
-# What to call the lowest price there is.
-_LOWEST: Final = {
-    "latency_ms": "fastest predicted",
-    "macs": "fewest",
-    "params": "fewest",
-    "memory_mib": "least",
-    "activation_mib": "least",
-    "storage_mib": "least",
-    "energy_mj": "least estimated",
-    "resolution": "lowest",
-}
-_COUNTS: Final = ("macs", "params", "resolution")
 
 
 def explain_infeasible(pool: Pool, target: Target, prices: Prices) -> InfeasibleError:
@@ -88,29 +76,30 @@ def _meets_all(fits: dict[str, BoolArray], names: tuple[str, ...]) -> BoolArray:
 def _lowest(name: str, target: Target, prices: Prices) -> str:
     lowest = float(prices.by_limit()[name].min())
     text = _price(name, lowest, target.limits.given()[name])
-    if name != "latency_ms":
-        return f"{_LOWEST[name]} {text}"
+    row = TABLE[name]
+    if not row.is_predicted:
+        return f"{row.lowest} {text}"
     if target.upper is not None:
         return f"lowest bound {text}"
     bounds: tuple[FloatArray, FloatArray] | None = target.interval(np.array([lowest]))
     interval = "" if bounds is None else f" ({float(bounds[0][0]):.4g} to {float(bounds[1][0]):.4g})"
-    return f"{_LOWEST[name]} {text}{interval}"
+    return f"{row.lowest} {text}{interval}"
 
 
 def _limit(name: str, target: Target) -> str:
     limit = _exact(name, target.limits.given()[name])
-    if name == "latency_ms" and target.risk is not None:
+    if TABLE[name].is_predicted and target.risk is not None:
         return f"{name} <= {limit} with a probability of {target.risk:g}"
     return f"{name} <= {limit}"
 
 
 def _price(name: str, price: float, limit: float) -> str:
     """Return a price in four digits, rounded up, or in as many more as show on which side of its limit it is."""
-    if name in _COUNTS:
+    if TABLE[name].is_count:
         return _exact(name, price)
     texts = (f"{rounded_up(price, digits):.{digits}g}" for digits in range(4, 17))
     return next((text for text in texts if price == limit or (float(text) > limit) == (price > limit)), repr(price))
 
 
 def _exact(name: str, value: float) -> str:
-    return f"{int(value):,}" if name in _COUNTS and float(value).is_integer() else str(float(value))
+    return f"{int(value):,}" if TABLE[name].is_count and float(value).is_integer() else str(float(value))

@@ -1,110 +1,100 @@
-"""What a search wants: limits that hold, accuracy up, latency down. It prices nothing and proposes nothing.
+"""What a search wants: ONE row for each objective. And the front and the pick that follow from them.
+
+It prices nothing and proposes nothing.
 
 Shapes: N architectures, K candidates, M objectives, U different rows.
 """
 
 import dataclasses
-import math
-from collections.abc import Callable, Container, Mapping
-from decimal import ROUND_CEILING, Context
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fedsup_deploy.device.profile import DeviceProfile
-from fedsup_deploy.errors import ConfigError
-from fedsup_deploy.registry import nearest
+from fedsup_deploy.searchers.prices import FloatArray, Prices
+from fedsup_deploy.searchers.scoring.score import Scores
 from fedsup_deploy.space.plan import BoolArray, IntArray
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclasses.dataclass(frozen=True)
-class Limits:
-    """The most a subnet may cost on a device, at batch 1. None is no limit; a cost equal to its limit is within it.
+class Objective:
+    """What is known of one objective: exactly one of `price` and `score`.
 
     Args:
-        latency_ms: Predicted time of one inference.
-        macs: Multiply-accumulates of one inference.
-        params: Parameters.
-        memory_mib: Weights and live activations.
-        activation_mib: Live activations alone.
-        storage_mib: Weights.
-        energy_mj: Estimated energy of one inference.
-        resolution: Side of the input image in pixels.
-
-    Raises:
-        ConfigError: A limit is not a finite number above 0.
+        name: In Python.
+        column: Its heading in the table of a search.
+        is_maximised: Whether more is better.
+        price: What is known before anything is evaluated, shape (N,).
+        score: What only an evaluation or a prediction tells, shape (N,); None where nobody was asked.
+        recorded_as: What a candidate in search.json calls it; None puts it under `more`.
+        predicted_as: The same where it was predicted from other architectures.
+        is_summed: Whether exact search over stages adds it up.
     """
 
-    latency_ms: float | None = None
-    macs: float | None = None
-    params: float | None = None
-    memory_mib: float | None = None
-    activation_mib: float | None = None
-    storage_mib: float | None = None
-    energy_mj: float | None = None
-    resolution: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, limit in self.given().items():
-            if not (math.isfinite(limit) and limit > 0):
-                raise ConfigError(f"limit {name}: got {limit}, expected a finite number above 0")
-
-    def given(self) -> dict[str, float]:
-        """Return the limits there are, by name."""
-        return {name: limit for name, limit in dataclasses.asdict(self).items() if limit is not None}
-
-    def checked(self, priced: Container[str]) -> dict[str, float]:
-        """Return the limits that a search can hold candidates to, by name: those that a price is known for."""
-        return {name: limit for name, limit in self.given().items() if name in priced}
-
-    def not_checked(self, priced: Container[str]) -> tuple[str, ...]:
-        """Return the names of the limits that nobody can check; a result has to say so."""
-        return tuple(name for name in self.given() if name not in priced)
+    name: str
+    column: str
+    is_maximised: bool = False
+    price: Callable[[Prices], FloatArray] | None = None
+    score: Callable[[Scores], FloatArray | None] | None = None
+    recorded_as: str | None = None
+    predicted_as: str | None = None
+    is_summed: bool = False
 
 
-def effective_limits(profile: DeviceProfile, requested: Mapping[str, float]) -> Limits:
-    """Return the profile's limits, each replaced by the requested one of the same name.
+_ROWS: Final = (
+    Objective(
+        "latency_ms",
+        "ms predicted",
+        price=attrgetter("latency_ms"),
+        recorded_as="latency_ms_predicted",
+        is_summed=True,
+    ),
+    Objective(
+        "accuracy",
+        "accuracy",
+        is_maximised=True,
+        score=attrgetter("accuracy_K"),
+        recorded_as="accuracy",
+        predicted_as="accuracy_predicted",
+        is_summed=True,
+    ),
+    Objective(
+        "worst_decile",
+        "worst decile",
+        is_maximised=True,
+        score=attrgetter("worst_decile_K"),
+        recorded_as="worst_decile",
+    ),
+)
+#: By name. The latency comes first, and so decides the order of a front.
+TABLE: Final = {row.name: row for row in _ROWS}
 
-    Raises:
-        ConfigError: There is no such limit, it is not a finite number above 0, or the profile has no model of it.
-    """
-    known = [field.name for field in dataclasses.fields(Limits)]
-    for name, limit in requested.items():
-        if name not in known:
-            raise ConfigError(f"unknown limit {name!r}{nearest(name, known)}")
-        if name == "energy_mj" and profile.energy is None:
-            raise ConfigError(
-                f"limit {name}: got {limit}, but profile {profile.name} states no power to estimate energy from; "
-                "search without this limit and measure the energy on the device"
-            )
-    return Limits(**{**profile.limits.model_dump(), **requested})
+
+def priced(prices: Prices) -> dict[str, FloatArray]:
+    """Return the values that are known before anything is evaluated, by the objective's name, shape (N,) each."""
+    return {name: row.price(prices) for name, row in TABLE.items() if row.price is not None}
 
 
-def rounded_up(price: float, digits: int = 4) -> float:
-    """Return a price in so many digits, for people, never below what it is: what they read is met if made a limit."""
-    return float(Context(prec=digits, rounding=ROUND_CEILING).create_decimal(repr(float(price))))
+def scored(scores: Scores) -> dict[str, FloatArray]:
+    """Return the values that evaluations told, by the objective's name, shape (N,) each; none of what nobody asked."""
+    values = {name: row.score(scores) for name, row in TABLE.items() if row.score is not None}
+    return {name: values_N for name, values_N in values.items() if values_N is not None}
 
 
-def violations(prices: Mapping[str, FloatArray], limits: Limits) -> FloatArray:
-    """Return by what share of the limit the worst price exceeds it, shape (N,); 0 or less is within all limits.
+def minimised(values: Mapping[str, FloatArray]) -> FloatArray:
+    """Return what a search minimises, in the order of the table, shape (N, M).
 
     Args:
-        prices: By the name of the limit they are about, shape (N,) each.
-        limits: Those without a price are left out.
+        values: By the objective's name, shape (N,) each; what has none is no objective of this search.
     """
-    with np.errstate(over="ignore"):  # a limit next to 0 is exceeded infinitely
-        shares = [prices[name] / limit - 1 for name, limit in limits.checked(prices).items()]
-    return np.max(shares, axis=0) if shares else np.zeros(_count(prices))
+    known = [(row, values[name]) for name, row in TABLE.items() if name in values]
+    return np.stack([-values_N if row.is_maximised else values_N for row, values_N in known], axis=1)
 
 
-def within(prices: Mapping[str, FloatArray], limits: Limits) -> BoolArray:
-    """Return which architectures are within all limits that can be checked, shape (N,)."""
-    fits = np.ones(_count(prices), np.bool_)
-    for name, limit in limits.checked(prices).items():
-        fits &= prices[name] <= limit
-    return fits
+def are_summed() -> bool:
+    """Return whether exact search over stages knows every objective that needs no evaluation."""
+    return all(row.is_summed for row in TABLE.values() if row.price is not None)
 
 
 def front(objectives_KM: FloatArray) -> IntArray:
@@ -148,7 +138,3 @@ def _kept(rows_UM: FloatArray) -> BoolArray:
         if not (rows_UM[kept] <= row_M).all(axis=1).any():
             kept.append(index)
     return np.isin(np.arange(len(rows_UM)), kept)
-
-
-def _count(prices: Mapping[str, FloatArray]) -> int:
-    return len(next(iter(prices.values())))

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from fedsup_deploy.device.profile import DeviceProfile
-from fedsup_deploy.searchers.objective import FloatArray, Limits
+from fedsup_deploy.searchers.limits import Limits
+from fedsup_deploy.searchers.prices import FloatArray, Prices, each
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.cost import LayerCosts
 from fedsup_deploy.space.plan import BoolArray, IntArray, NetworkPlan
@@ -21,7 +22,6 @@ from fedsup_deploy.space.search_space import SearchSpace
 
 # Rows priced at once: what is known of them stays in the cache of a processor.
 _CHUNK = 65_536
-_MIB = 2**20
 
 Interval = tuple[FloatArray, FloatArray]
 
@@ -68,52 +68,6 @@ class Target:
     upper: Callable[[FloatArray], FloatArray] | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Prices:
-    """Costs of N architectures on one device, each of shape (N,), at batch 1 in the profile's number format.
-
-    Args:
-        latency_ms: Predicted, never measured.
-        num_macs: Multiply-accumulates.
-        num_params: Parameters.
-        memory_mib: Parameters and peak activations.
-        activation_mib: Peak activations.
-        storage_mib: Parameters.
-        resolution: Side of the input image in pixels.
-        is_supported: Whether the device's runtime can run every layer.
-        latency_upper_ms: What the latency stays within at the target's risk; None without one.
-        energy_mj: Estimated: latency times the profile's power; None where it states none.
-    """
-
-    latency_ms: FloatArray
-    num_macs: IntArray
-    num_params: IntArray
-    memory_mib: FloatArray
-    activation_mib: FloatArray
-    storage_mib: FloatArray
-    resolution: IntArray
-    is_supported: BoolArray
-    latency_upper_ms: FloatArray | None
-    energy_mj: FloatArray | None
-
-    def by_limit(self) -> dict[str, FloatArray]:
-        """Return for the name of each limit the costs that it is about."""
-        prices = {
-            "latency_ms": self.latency_ms if self.latency_upper_ms is None else self.latency_upper_ms,
-            "macs": self.num_macs.astype(np.float64),
-            "params": self.num_params.astype(np.float64),
-            "memory_mib": self.memory_mib,
-            "activation_mib": self.activation_mib,
-            "storage_mib": self.storage_mib,
-            "resolution": self.resolution.astype(np.float64),
-        }
-        return prices if self.energy_mj is None else {**prices, "energy_mj": self.energy_mj}
-
-    def take(self, index_F: IntArray) -> "Prices":
-        """Return the costs of some of the architectures."""
-        return _each(lambda values: values[index_F], self)
-
-
 def price(
     space: SearchSpace,
     genes_NG: IntArray,
@@ -141,19 +95,19 @@ def price(
             (cost.costs_of_plan(plan, count, bytes_per_element=1), index_N)
             for plan, count, index_N in space.distinct_parts(rows)
         ]
-        resolution_N = np.asarray(space.resolutions)[rows[:, 0]]
         sizes = _Sizes(
             num_macs=_total([elements.num_macs[index_N] for elements, index_N in pieces]),
             num_params=_total([elements.num_params[index_N] for elements, index_N in pieces]),
             peak_elements=_largest([elements.peak_activation_bytes[index_N] for elements, index_N in pieces]),
+            resolution=np.asarray(space.resolutions)[rows[:, 0]],
         )
         for target, prices in zip(targets, parts, strict=True):
             terms_NK = _total([target.predictor.terms(elements.layers)[index_N] for elements, index_N in pieces])
             is_supported_N = _all([_supported(elements.layers, target)[index_N] for elements, index_N in pieces])
-            prices.append(_on_target(sizes, terms_NK, is_supported_N, resolution_N, target))
+            prices.append(_on_target(sizes, terms_NK, is_supported_N, target))
         if on_priced is not None:
             on_priced(start + len(rows), len(genes_NG))
-    return [_joined(prices) for prices in parts]
+    return [each(lambda *values: np.concatenate(values), *prices) for prices in parts]
 
 
 def price_network(plan: NetworkPlan, target: Target) -> Prices:
@@ -164,37 +118,30 @@ def price_network(plan: NetworkPlan, target: Target) -> Prices:
         target: The device.
     """
     elements = cost.costs_of_plan(plan, bytes_per_element=1)
-    sizes = _Sizes(elements.num_macs, elements.num_params, elements.peak_activation_bytes)
+    resolution = np.array([plan.stem.in_size])
+    sizes = _Sizes(elements.num_macs, elements.num_params, elements.peak_activation_bytes, resolution)
     terms_NK, is_supported_N = target.predictor.terms(elements.layers), _supported(elements.layers, target)
-    return _on_target(sizes, terms_NK, is_supported_N, np.array([plan.stem.in_size]), target)
+    return _on_target(sizes, terms_NK, is_supported_N, target)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Sizes:
-    """What N architectures consist of, whatever the device. Each of shape (N,)."""
+    """What N architectures consist of, whatever the device: as of `Prices`."""
 
     num_macs: IntArray
     num_params: IntArray
     peak_elements: IntArray
+    resolution: IntArray
 
 
-def _on_target(
-    sizes: _Sizes, terms_NK: FloatArray, is_supported_N: BoolArray, resolution_N: IntArray, target: Target
-) -> Prices:
-    profile = target.profile
-    mib_per_element = profile.latency.bytes_per_element / _MIB
+def _on_target(sizes: _Sizes, terms_NK: FloatArray, is_supported_N: BoolArray, target: Target) -> Prices:
     latency_ms = target.predictor.latency(terms_NK, sizes.num_params + sizes.peak_elements)
     return Prices(
+        profile=target.profile,
         latency_ms=latency_ms,
-        num_macs=sizes.num_macs,
-        num_params=sizes.num_params,
-        memory_mib=(sizes.num_params + sizes.peak_elements).astype(np.float64) * mib_per_element,
-        activation_mib=sizes.peak_elements.astype(np.float64) * mib_per_element,
-        storage_mib=sizes.num_params.astype(np.float64) * mib_per_element,
-        resolution=resolution_N,
-        is_supported=is_supported_N,
         latency_upper_ms=None if target.upper is None else target.upper(latency_ms),
-        energy_mj=None if profile.energy is None else latency_ms * profile.energy.active_power_w,
+        is_supported=is_supported_N,
+        **dataclasses.asdict(sizes),
     )
 
 
@@ -216,14 +163,3 @@ def _largest(parts: Sequence[IntArray]) -> IntArray:
 def _all(parts: Sequence[BoolArray]) -> BoolArray:
     all_N: BoolArray = functools.reduce(np.logical_and, parts)
     return all_N
-
-
-def _joined(parts: Sequence[Prices]) -> Prices:
-    return _each(lambda *values: np.concatenate(values), *parts)
-
-
-def _each(function: Callable[..., Any], *prices: Prices) -> Prices:
-    """Apply a function to the values of every kind of price that there is."""
-    kinds = {field.name: [getattr(one, field.name) for one in prices] for field in dataclasses.fields(Prices)}
-    values: dict[str, Any] = {name: None if one[0] is None else function(*one) for name, one in kinds.items()}
-    return Prices(**values)

@@ -11,9 +11,10 @@ import numpy as np
 from fedsup_deploy.errors import InfeasibleError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.searchers.infeasible import explain_infeasible
-from fedsup_deploy.searchers.objective import within
+from fedsup_deploy.searchers.limits import within
 from fedsup_deploy.searchers.pool import Pool
-from fedsup_deploy.searchers.pricing import Prices, Target, price
+from fedsup_deploy.searchers.prices import Prices
+from fedsup_deploy.searchers.pricing import Target, price
 from fedsup_deploy.searchers.scoring.known import KnownAccuracy
 from fedsup_deploy.space.plan import BoolArray, IntArray
 

@@ -4,16 +4,18 @@ Shapes: K candidates, A architectures known to any search, P devices, G genes.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from fedsup_deploy.artifact.manifest import PredictorError, ProfileRecord
+from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.searchers import objective
 from fedsup_deploy.searchers.fleet import FleetChoice, choose_artifacts
-from fedsup_deploy.searchers.pricing import Prices, Target, price
+from fedsup_deploy.searchers.prices import FloatArray, Prices
+from fedsup_deploy.searchers.pricing import Target, price
 from fedsup_deploy.searchers.problem import Problem
 from fedsup_deploy.searchers.result import Candidate, DeviceResult, Fleet, FleetOption, front_and_pick
 from fedsup_deploy.searchers.scoring.score import Scores
@@ -114,7 +116,7 @@ def _kept(outcome: Outcome, assigned_KG: IntArray) -> IntArray:
     """Return the rows of an outcome that its record keeps: measured ones all, of predicted ones the best."""
     problem, is_measured_K = outcome.search.problem, outcome.scores.is_measured()
     (prices,) = price(problem.pool.space, outcome.genes_KG, [problem.target])
-    front_F = objective.front(outcome.scores.objectives(prices.latency_ms))
+    front_F = objective.front(objective.minimised(objective.priced(prices) | objective.scored(outcome.scores)))
     best = objective.pick(
         lambda index: problem.pool.space.decode(outcome.genes_KG[index]).arch_id,
         outcome.scores.accuracy_K,
@@ -169,6 +171,7 @@ def _candidates(
     space: SearchSpace, genes_KG: IntArray, scores: Scores, prices: Prices, target: Target
 ) -> tuple[Candidate, ...]:
     bounds, is_measured_K = target.interval(prices.latency_ms), scores.is_measured()
+    costs = _costs(prices, scores)
     candidates = []
     for index, genes in enumerate(genes_KG):
         architecture, accuracy = space.decode(genes), float(scores.accuracy_K[index])
@@ -182,18 +185,31 @@ def _candidates(
                 latency_ms_predicted=float(prices.latency_ms[index]),
                 latency_interval_ms=None if bounds is None else (float(bounds[0][index]), float(bounds[1][index])),
                 latency_upper_ms=_at(prices.latency_upper_ms, index),
-                num_macs=int(prices.num_macs[index]),
-                num_params=int(prices.num_params[index]),
-                memory_mib=float(prices.memory_mib[index]),
-                activation_mib=float(prices.activation_mib[index]),
-                storage_mib=float(prices.storage_mib[index]),
-                energy_mj_estimated=_at(prices.energy_mj, index),
+                **costs[index],
             )
         )
     return tuple(candidates)
 
 
-def _at(values_K: objective.FloatArray | None, index: int) -> float | None:
+def _costs(prices: Prices, scores: Scores) -> list[dict[str, Any]]:
+    """Return what a candidate's record says of what limits and objectives are about, where it has a field for it."""
+    priced = prices.by_limit()
+    records: list[dict[str, Any]] = [{"more": {}} for _ in prices.latency_ms]
+    for name, values_K in priced.items():
+        row = TABLE[name]
+        for record, value in zip(records, values_K.tolist(), strict=True):
+            if row.recorded_as is None:
+                record["more"][name] = value
+            elif row.recorded_as in Candidate.model_fields:
+                record[row.recorded_as] = int(value) if row.is_count else value
+    for name, values_K in (objective.priced(prices) | objective.scored(scores)).items():
+        if objective.TABLE[name].recorded_as is None:
+            for record, value in zip(records, values_K.tolist(), strict=True):
+                record["more"][name] = value
+    return records
+
+
+def _at(values_K: FloatArray | None, index: int) -> float | None:
     return None if values_K is None else float(values_K[index])
 
 

@@ -9,30 +9,27 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from fedsup_deploy.artifact.manifest import ProfileRecord
 from fedsup_deploy.config.document import dotted, show
+from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.registry import nearest
 from fedsup_deploy.searchers import objective
-from fedsup_deploy.searchers.objective import Limits
-from fedsup_deploy.searchers.scoring.score import Scores
+from fedsup_deploy.searchers.limits import Limits
 from fedsup_deploy.space.architecture import Architecture
 
 SCHEMA: Final = 1
-
-# The field of a candidate that each limit is about.
-_FIELD_OF_LIMIT: Final = {
-    "latency_ms": "latency_ms_predicted",
-    "macs": "num_macs",
-    "params": "num_params",
-    "memory_mib": "memory_mib",
-    "activation_mib": "activation_mib",
-    "storage_mib": "storage_mib",
-    "energy_mj": "energy_mj_estimated",
-    "resolution": "resolution",
-}
 
 Text = Annotated[str, Field(min_length=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -99,6 +96,12 @@ class Candidate(_Record):
     """Peak activations, in MiB; null in older files."""
     energy_mj_estimated: NotNegative | None = None
     """Predicted latency times the power the profile states, in mJ; null where it states none. Nobody measured it."""
+    more: dict[Text, float] = Field(default_factory=dict)
+    """What limits and objectives that have no field of their own are about, by their names; not there without such."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if name != "more" or value}
 
     @model_validator(mode="after")
     def _has_one_accuracy(self) -> "Candidate":
@@ -115,12 +118,27 @@ class Candidate(_Record):
 
     def price(self, limit: str) -> float | None:
         """Return what a limit is about, by the limit's name; None where it has no price."""
-        if limit == "resolution":
-            return float(self.to_architecture().resolution)
-        if limit == "latency_ms" and self.latency_upper_ms is not None:
-            return self.latency_upper_ms
-        value: float | None = getattr(self, _FIELD_OF_LIMIT[limit])
+        name = TABLE[limit].recorded_as
+        value: float | None = self.more.get(limit) if name is None else getattr(self, name)
         return value
+
+    def worth(self, name: str) -> float | None:
+        """Return what an objective is about, by its name, measured or predicted; None where nobody knows."""
+        row = objective.TABLE[name]
+        fields = [field for field in (row.recorded_as, row.predicted_as) if field is not None]
+        if not fields:
+            return self.more.get(name)
+        return next((value for field in fields if (value := getattr(self, field)) is not None), None)
+
+    @property
+    def latency_ms_held(self) -> float:
+        """What the limit on latency was held against, in ms: with a risk the bound."""
+        return self.latency_ms_predicted if self.latency_upper_ms is None else self.latency_upper_ms
+
+    @property
+    def resolution(self) -> int:
+        """Side of the input image in pixels."""
+        return self.to_architecture().resolution
 
     def to_architecture(self) -> Architecture:
         """Return the architecture as a value.
@@ -181,9 +199,9 @@ class DeviceResult(_Record):
     def _limits_hold(self) -> "DeviceResult":
         try:
             limits = Limits(**self.limits)
-        except TypeError as error:
-            raise ValueError(f"limits: got {sorted(self.limits)}, expected {sorted(_FIELD_OF_LIMIT)}") from error
-        priced = [name for name in _FIELD_OF_LIMIT if self.candidates[0].price(name) is not None]
+        except ConfigError as error:
+            raise ValueError(f"limits: got {sorted(self.limits)}, expected {sorted(TABLE)}") from error
+        priced = [name for name in TABLE if self.candidates[0].price(name) is not None]
         if self.not_checked != limits.not_checked(priced):
             raise ValueError(f"not_checked: got {list(self.not_checked)}, expected {list(limits.not_checked(priced))}")
         for name, limit in limits.checked(priced).items():
@@ -352,14 +370,10 @@ def load_result(path: Path) -> SearchResult:
 
 def front_and_pick(candidates: Sequence[Candidate]) -> tuple[tuple[str, ...], str]:
     """Return the arch_ids of the front, fastest first, and that of the pick."""
-    worst = [candidate.worst_decile for candidate in candidates if candidate.worst_decile is not None]
-    scores = Scores(
-        np.array([candidate.best_known_accuracy for candidate in candidates]),
-        np.array(worst) if len(worst) == len(candidates) else None,
-    )
-    latency_ms_K = np.array([candidate.latency_ms_predicted for candidate in candidates])
-    best = objective.pick(lambda index: candidates[index].arch_id, scores.accuracy_K, latency_ms_K)
-    front_F = objective.front(scores.objectives(latency_ms_K))
+    known = {name: [candidate.worth(name) for candidate in candidates] for name in objective.TABLE}
+    values = {name: np.array(worth) for name, worth in known.items() if None not in worth}
+    best = objective.pick(lambda index: candidates[index].arch_id, values["accuracy"], values["latency_ms"])
+    front_F = objective.front(objective.minimised(values))
     return tuple(candidates[index].arch_id for index in front_F), candidates[best].arch_id
 
 

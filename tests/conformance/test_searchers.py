@@ -13,7 +13,7 @@ from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.pipeline.searching import target_for
 from fedsup_deploy.resources import find
-from fedsup_deploy.searchers.objective import within
+from fedsup_deploy.searchers.limits import within
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import price
 from fedsup_deploy.searchers.problem import Problem, pose

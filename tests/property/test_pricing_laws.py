@@ -13,7 +13,7 @@ from fedsup_deploy.device.latency import FittedLatency, TableLatency
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import Calibration, DeviceProfile, load_profile
 from fedsup_deploy.searchers import pricing
-from fedsup_deploy.searchers.objective import Limits
+from fedsup_deploy.searchers.limits import Limits
 from fedsup_deploy.searchers.pricing import Target, price
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.cost import OP_KINDS, LayerCosts
@@ -108,10 +108,10 @@ def check_bit_for_bit(space: SearchSpace, genes_NG: Any, targets: list[Target]) 
             assert prices.latency_ms[row] == target.predictor.predict(costs.layers)[0]
             assert prices.num_macs[row] == costs.num_macs[0]
             assert prices.num_params[row] == num_params
-            assert prices.activation_mib[row] == peak_bytes / MIB
-            assert prices.storage_mib[row] == 4 * num_params / MIB
-            assert prices.memory_mib[row] == (4 * num_params + peak_bytes) / MIB
-            assert prices.resolution[row] == space.decode(genes).resolution
+            assert prices.by_limit()["activation_mib"][row] == peak_bytes / MIB
+            assert prices.by_limit()["storage_mib"][row] == 4 * num_params / MIB
+            assert prices.by_limit()["memory_mib"][row] == (4 * num_params + peak_bytes) / MIB
+            assert prices.by_limit()["resolution"][row] == space.decode(genes).resolution
     assert len({tuple(prices.latency_ms) for prices in price(space, genes_NG, targets)}) == len(targets)
 
 

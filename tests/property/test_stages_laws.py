@@ -14,8 +14,10 @@ from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.device.latency import FittedLatency
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import Calibration, DeviceProfile, Energy, load_profile
-from fedsup_deploy.searchers.objective import Limits, front, within
-from fedsup_deploy.searchers.pricing import Prices, Target, price
+from fedsup_deploy.searchers.limits import Limits, within
+from fedsup_deploy.searchers.objective import front
+from fedsup_deploy.searchers.prices import Prices
+from fedsup_deploy.searchers.pricing import Target, price
 from fedsup_deploy.searchers.scoring.additive import AdditiveAccuracy
 from fedsup_deploy.searchers.stages.dominance import undominated
 from fedsup_deploy.searchers.stages.front import front_over_stages, is_additive

@@ -16,9 +16,9 @@ from fedsup_deploy.device.building.calibrate import fit_line, fit_operations, fi
 from fedsup_deploy.device.building.plan import BuildPlan
 from fedsup_deploy.device.building.times import Times
 from fedsup_deploy.device.heldout import HeldOutError, held_out_error
-from fedsup_deploy.device.latency import BYTES_PER_ELEMENT, Latency, PartTime, TableLatency
+from fedsup_deploy.device.latency import BYTES_PER_ELEMENT, LatencySection, PartTime, TableLatency
 from fedsup_deploy.device.predictor import size_mib
-from fedsup_deploy.device.profile import DeviceFacts, DeviceProfile, Limits, Measured, Precision, Runtime
+from fedsup_deploy.device.profile import DeviceFacts, DeviceProfile, Measured, Precision, ProfileLimits, Runtime
 from fedsup_deploy.device.schema import Dtype
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.cost import Costs, costs_of
@@ -55,7 +55,7 @@ def assemble(plan: BuildPlan, times: Times, about: About) -> DeviceProfile:
     """
     dtype = _DTYPES[about.precision]
     calibration = costs_of(plan.space, plan.calibration)
-    latency: Latency
+    latency: LatencySection
     if plan.parts:
         latency = _table(plan, times, calibration, dtype)
     else:
@@ -74,7 +74,7 @@ def assemble(plan: BuildPlan, times: Times, about: About) -> DeviceProfile:
             dtype=dtype,
             power_mode=environment.get("power_mode") or environment["governor"],
         ),
-        limits=Limits(**about.limits),
+        limits=ProfileLimits.model_validate(about.limits),
         formats=tuple(registry.names("exporter")) if about.precision == "fp32" else ("onnx",),
         precisions=(about.precision,),
         latency=latency,
@@ -171,7 +171,7 @@ def _names(space: SearchSpace, network: Architecture) -> list[str]:
     return [name_of(part) for part in parts_of(space.plan(network))]
 
 
-def _error(plan: BuildPlan, times: Times, calibration: Costs, latency: Latency) -> HeldOutError:
+def _error(plan: BuildPlan, times: Times, calibration: Costs, latency: LatencySection) -> HeldOutError:
     """Return how far predictions are off on the held-out networks, beside a line through the MACs."""
     heldout = costs_of(plan.space, plan.heldout)
     predicted_ms_N = registry.resolve("latency", latency.kind)(latency).predict(heldout.layers)

@@ -13,10 +13,11 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsup_deploy import registry
 from fedsup_deploy.device.building.calibrate import fit_line, fit_scale, rounded
 from fedsup_deploy.device.heldout import FloatArray, HeldOutError, held_out_error
-from fedsup_deploy.device.latency import RooflineLatency
-from fedsup_deploy.device.predictor import RooflinePredictor, predictor_for
+from fedsup_deploy.device.latency import LatencySection
+from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import Calibration, DeviceFacts, DeviceProfile, Measured, Runtime
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.space.cost import Costs
@@ -105,7 +106,7 @@ def _fitters(donor: DeviceProfile, costs: Costs, measured_ms_N: FloatArray) -> l
             )
         return Fit(rounded(found.scale), rounded(found.offset * 1e3))
 
-    if not isinstance(donor.latency, RooflineLatency) or len(measured_ms_N) < _MIN_NETWORKS_FOR_OPS:
+    if not donor.latency.times_layers or len(measured_ms_N) < _MIN_NETWORKS_FOR_OPS:
         return [line]
     ops_ms = _times_by_op(donor.latency, costs)
     # The whole network's own overhead keeps the common scale.
@@ -137,9 +138,9 @@ def _fit_scales(ops_ms_NK: FloatArray, measured_ms_N: FloatArray, rest_ms_N: Flo
     return np.append(found[:-1], found[-1] * unit_ms)
 
 
-def _times_by_op(latency: RooflineLatency, costs: Costs) -> dict[str, FloatArray]:
+def _times_by_op(latency: LatencySection, costs: Costs) -> dict[str, FloatArray]:
     """Return what the operations of each kind take together, in ms, shape (N,); no kind that no network has."""
-    layers_ms_NL = RooflinePredictor(latency).layers_us(costs.layers) / 1e3
+    layers_ms_NL: FloatArray = registry.resolve("latency", latency.kind)(latency).layers_us(costs.layers) / 1e3
     ops_L = np.array(costs.layers.ops)
     found = {op: layers_ms_NL[:, ops_L == op].sum(axis=1) for op in dict.fromkeys(costs.layers.ops)}
     return {op: ms_N for op, ms_N in found.items() if ms_N.any()}

@@ -12,13 +12,14 @@ crossover and mutation are ours and never leave the space.
 Shapes: K proposed architectures, N of a generation, F feasible ones of the pool, G genes, M objectives.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
 
 from fedsup_deploy import rng
-from fedsup_deploy.searchers.objective import front
+from fedsup_deploy.searchers import objective
+from fedsup_deploy.searchers.prices import Prices
 from fedsup_deploy.searchers.problem import Problem
 from fedsup_deploy.searchers.scoring.predictor import AccuracyPredictor, fit
 from fedsup_deploy.searchers.scoring.score import FloatArray, Scores
@@ -33,7 +34,9 @@ _FIRST_GENERATION: Final = 100
 # Of the three kinds the best in the paper's space: docs/benchmarks.md.
 _REGRESSION: Final = "mlp"
 
-Objectives = Callable[[IntArray, FloatArray], FloatArray]
+Objectives = Callable[[IntArray, Prices], FloatArray]
+#: By the objective that they predict.
+Predictors = Mapping[str, AccuracyPredictor]
 
 
 class EvolutionSearcher:
@@ -78,38 +81,37 @@ class EvolutionSearcher:
         problem = self._problem
         generator = rng.generator(self._seed, "search", "turn", self._turn)
         if problem.known is not None:
-            return self._best_new([problem.known], left, generator) if self._turn == 1 else self._known_KG[:0]
+            return (
+                self._best_new({"accuracy": problem.known}, left, generator) if self._turn == 1 else self._known_KG[:0]
+            )
         if self._scores is None:
             count = min(left, max(_PER_TURN, round(self.budget * _FIRST_SHARE)))
             return problem.genes[_spread(problem, count, generator)]
         if problem.pool.is_complete and len(self._known_KG) == problem.num_feasible:
             return self._known_KG[:0]
-        values = (self._scores.accuracy_K, self._scores.worst_decile_K)
-        predictors = [
-            fit(problem.pool.space, self._known_KG, values_K, _REGRESSION, self._seed)
-            for values_K in values
-            if values_K is not None
-        ]
+        predictors: Predictors = {
+            name: fit(problem.pool.space, self._known_KG, values_K, _REGRESSION, self._seed)
+            for name, values_K in objective.scored(self._scores).items()
+        }
         count = min(left, _PER_TURN)
         best_KG = self._best_new(predictors, count, generator)
         return np.concatenate([best_KG, self._others(best_KG, count - len(best_KG), generator)])
 
-    def _best_new(
-        self, predictors: Sequence[AccuracyPredictor], count: int, generator: np.random.Generator
-    ) -> IntArray:
+    def _best_new(self, predictors: Predictors, count: int, generator: np.random.Generator) -> IntArray:
         """Return the most promising `count` of what is not known, shape (K, G)."""
         from fedsup_deploy.searchers.methods.nsga import most_promising
 
         problem, objectives = self._problem, _objectives(predictors)
         is_listed = problem.pool.is_complete
         # What is listed needs no evolution: a prediction of all of it takes less time.
-        found_NG = problem.genes if is_listed else self._evolved(objectives, 1 + len(predictors), generator)
-        latency_ms_N = (problem.prices if is_listed else problem.admits(found_NG)[1]).latency_ms
+        num_objectives = len(objective.priced(problem.prices)) + len(predictors)
+        found_NG = problem.genes if is_listed else self._evolved(objectives, num_objectives, generator)
+        prices = problem.prices if is_listed else problem.admits(found_NG)[1]
         is_new_N = ~np.isin(row_keys(found_NG), row_keys(self._known_KG))
         new_NG = found_NG[is_new_N]
         if not len(new_NG):
             return new_NG
-        return new_NG[most_promising(objectives(new_NG, latency_ms_N[is_new_N]), count, generator)]
+        return new_NG[most_promising(objectives(new_NG, prices.take(np.flatnonzero(is_new_N))), count, generator)]
 
     def _evolved(self, objectives: Objectives, num_objectives: int, generator: np.random.Generator) -> IntArray:
         """Return what evolution on a prediction ends with, shape (N, G)."""
@@ -132,12 +134,15 @@ class EvolutionSearcher:
         if self._scores is None:
             return self._known_KG
         _, prices = self._problem.admits(self._known_KG)
-        return self._known_KG[front(self._scores.objectives(prices.latency_ms))]
+        return self._known_KG[
+            objective.front(objective.minimised(objective.priced(prices) | objective.scored(self._scores)))
+        ]
 
 
-def _objectives(predictors: Sequence[AccuracyPredictor]) -> Objectives:
-    def objectives(genes_NG: IntArray, latency_ms_N: FloatArray) -> FloatArray:
-        return np.stack([latency_ms_N, *(-predictor.predict(genes_NG) for predictor in predictors)], axis=1)
+def _objectives(predictors: Predictors) -> Objectives:
+    def objectives(genes_NG: IntArray, prices: Prices) -> FloatArray:
+        predicted = {name: predictor.predict(genes_NG) for name, predictor in predictors.items()}
+        return objective.minimised(objective.priced(prices) | predicted)
 
     return objectives
 

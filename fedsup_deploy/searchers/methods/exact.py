@@ -3,9 +3,9 @@
 import numpy as np
 
 from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.searchers.objective import are_summed
 from fedsup_deploy.searchers.problem import Problem
 from fedsup_deploy.searchers.scoring.additive import AdditiveAccuracy
-from fedsup_deploy.searchers.scoring.predictor import FittedAccuracy
 from fedsup_deploy.searchers.searcher import FixedOrder
 from fedsup_deploy.searchers.stages.front import front_over_stages, is_additive
 from fedsup_deploy.space.plan import IntArray
@@ -63,7 +63,6 @@ def _front(problem: Problem) -> tuple[IntArray, bool]:
 
 
 def _additive(problem: Problem) -> AdditiveAccuracy | None:
-    predictor = None if problem.known is None else problem.known.predictor
-    if not isinstance(predictor, FittedAccuracy) or not is_additive(problem.target):
+    if problem.known is None or not (is_additive(problem.target) and are_summed()):
         return None
-    return predictor.additive()
+    return problem.known.predictor.additive()

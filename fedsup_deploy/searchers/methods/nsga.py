@@ -17,14 +17,15 @@ from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
 from pymoo.optimize import minimize
 from pymoo.util.ref_dirs import get_reference_directions
 
-from fedsup_deploy.searchers.objective import FloatArray, front
+from fedsup_deploy.searchers.objective import front
+from fedsup_deploy.searchers.prices import FloatArray, Prices
 from fedsup_deploy.searchers.problem import Problem
 from fedsup_deploy.space import sampling
 from fedsup_deploy.space.plan import IntArray
 from fedsup_deploy.space.search_space import SearchSpace
 
-#: Genes, shape (N, G), and their latency in ms, shape (N,) -> what to minimise, shape (N, M).
-Objectives = Callable[[IntArray, FloatArray], FloatArray]
+#: Genes, shape (N, G), and their prices -> what to minimise, shape (N, M).
+Objectives = Callable[[IntArray, Prices], FloatArray]
 
 _POPULATION: Final = 100
 _GENERATIONS: Final = 40
@@ -105,7 +106,7 @@ class _Genes(PymooProblem):  # type: ignore[misc]  # pymoo has no types
         prices = self._problem.admits(genes_NG)[1]
         by_limit = prices.by_limit()
         exceeded = [by_limit[name] / limit - 1 for name, limit in self._limits.items()]
-        out["F"] = self._objectives(genes_NG, prices.latency_ms)
+        out["F"] = self._objectives(genes_NG, prices)
         out["G"] = np.stack([*exceeded, (~prices.is_supported).astype(np.float64)], axis=1)
 
 

@@ -8,7 +8,7 @@ Shapes: N architectures, T measured ones, G genes.
 
 import numpy as np
 
-from fedsup_deploy.searchers.scoring.predictor import AccuracyPredictor
+from fedsup_deploy.searchers.scoring.predictor import RunPredictor
 from fedsup_deploy.searchers.scoring.score import FloatArray, Scores
 from fedsup_deploy.space.plan import BoolArray, IntArray
 from fedsup_deploy.space.sampling import row_keys
@@ -23,7 +23,7 @@ class KnownAccuracy:
         scores: Of these.
     """
 
-    def __init__(self, predictor: AccuracyPredictor, genes_TG: IntArray, scores: Scores) -> None:
+    def __init__(self, predictor: RunPredictor, genes_TG: IntArray, scores: Scores) -> None:
         self.predictor = predictor
         self._keys_T, first_T = np.unique(row_keys(genes_TG), return_index=True)
         self.genes_TG, self._scores = genes_TG[first_T], scores.take(first_T)

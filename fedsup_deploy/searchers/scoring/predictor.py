@@ -78,6 +78,14 @@ class AccuracyPredictor(Protocol):
         ...
 
 
+class RunPredictor(AccuracyPredictor, Protocol):
+    """What a run keeps: it also says whether it is a sum."""
+
+    def additive(self) -> AdditiveAccuracy | None:
+        """Return the same as a sum over genes, before it is clipped to [0, 1]; None where it is no such sum."""
+        ...
+
+
 class FittedAccuracy:
     """A regression on the one-hot encoding of the genes.
 
@@ -100,15 +108,15 @@ class FittedAccuracy:
         return accuracy_N
 
     def additive(self) -> AdditiveAccuracy | None:
-        """Return the same as a sum over genes, before it is clipped to [0, 1]; None where it is no sum."""
-        from sklearn.linear_model import Ridge
-
-        if not isinstance(self._regression, Ridge):
+        """Return the same as a sum over genes, before it is clipped to [0, 1]; None where it is no such sum."""
+        # In scikit-learn only a linear regression has these.
+        weights_F = getattr(self._regression, "coef_", None)
+        if weights_F is None:
             return None
         counts = [count if count > 1 else 0 for count in self._space.num_choices]
-        parts = np.split(self._regression.coef_, np.cumsum(counts)[:-1])
+        parts = np.split(weights_F, np.cumsum(counts)[:-1])
         values = tuple(part if len(part) else np.zeros(1) for part in parts)
-        return AdditiveAccuracy(float(self._regression.intercept_), values)
+        return AdditiveAccuracy(float(getattr(self._regression, "intercept_", 0.0)), values)
 
 
 class ListedAccuracy:
@@ -126,6 +134,9 @@ class ListedAccuracy:
         """Return the accuracy of N architectures, in [0, 1], shape (N,)."""
         accuracy_N: FloatArray = self._accuracy_N[np.searchsorted(self._keys_N, row_keys(genes_NG))]
         return accuracy_N
+
+    def additive(self) -> None:
+        """Return None: of a list nobody knows whether it is a sum."""
 
 
 class Judged(BaseModel):

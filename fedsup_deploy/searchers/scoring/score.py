@@ -74,8 +74,3 @@ class Scores:
         """Return which accuracies were measured, shape (K,)."""
         predicted_K = self.is_predicted_K
         return np.ones(len(self.accuracy_K), np.bool_) if predicted_K is None else ~predicted_K
-
-    def objectives(self, latency_ms_K: FloatArray) -> FloatArray:
-        """Return what a search minimises, latency first, shape (K, M)."""
-        worst = [] if self.worst_decile_K is None else [-self.worst_decile_K]
-        return np.stack([latency_ms_K, -self.accuracy_K, *worst], axis=1)

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from fedsup_deploy.searchers.objective import FloatArray
+from fedsup_deploy.searchers.prices import FloatArray
 from fedsup_deploy.space.plan import BoolArray, IntArray
 
 # Comparing so many directly with each other is faster than dividing further.

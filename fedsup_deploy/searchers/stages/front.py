@@ -10,32 +10,41 @@ Shapes: G genes, N architectures, S states before a step, O options of a step, K
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from fedsup_deploy.device.latency import FittedLatency, RooflineLatency
+from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.searchers import objective
-from fedsup_deploy.searchers.objective import FloatArray
+from fedsup_deploy.searchers.limits import within
+from fedsup_deploy.searchers.prices import FloatArray, Prices, price_of
 from fedsup_deploy.searchers.pricing import Target, price
 from fedsup_deploy.searchers.scoring.additive import AdditiveAccuracy
 from fedsup_deploy.searchers.stages import labels
 from fedsup_deploy.searchers.stages.labels import ACTIVATIONS, LATENCY, LOSS, MACS, PARAMS, Most, Step
 from fedsup_deploy.space import cost
+from fedsup_deploy.space.encoding import BLOCK_GENES
 from fedsup_deploy.space.layers.layer import Layer
 from fedsup_deploy.space.plan import BoolArray, IntArray, NetworkPlan
 from fedsup_deploy.space.search_space import SearchSpace
 
-_MIB: Final = 2**20
 # The largest accuracy has about 2**44 quanta: sums of them are exact, and one is far below what a model means.
 _QUANTA_BITS: Final = 44
-_BLOCK_GENES: Final = 4
+# The cost that a limit grows with: its column, and what prices call it.
+_COLUMNS: Final = {"latency": LATENCY, "macs": MACS, "params": PARAMS, "activations": ACTIVATIONS}
+_FIELDS: Final = {
+    "macs": "num_macs",
+    "params": "num_params",
+    "activations": "peak_elements",
+    "memory": "num_params",
+    "resolution": "resolution",
+}
 
 
 def is_additive(target: Target) -> bool:
-    """Return whether the latency that the profile predicts depends on a sum over layers alone, and grows with it."""
-    latency = target.profile.latency
-    return isinstance(latency, RooflineLatency) or (isinstance(latency, FittedLatency) and latency.cache is None)
+    """Return whether the latency that the profile predicts, and all that is limited, grow with sums over layers."""
+    is_summed = all(TABLE[name].grows_with is not None for name in target.limits.given())
+    return is_summed and target.profile.latency.is_additive
 
 
 def front_over_stages(
@@ -71,7 +80,7 @@ def front_over_stages(
     genes_KG = np.concatenate([decision.options_OG[option_K] for decision, option_K in pairs], axis=1)
     (prices,) = price(space, genes_KG, [target])
     assert (prices.latency_ms == _latency_ms(target, costs_KC[:, LATENCY])).all(), "the latency is no sum over layers"
-    assert objective.within(prices.by_limit(), target.limits).all(), "prices are not the sums of those of layers"
+    assert within(prices.by_limit(), target.limits).all(), "prices are not the sums of those of layers"
     return genes_KG[_front(np.stack([prices.latency_ms, -accuracy.of(genes_KG)], axis=1))]
 
 
@@ -124,14 +133,14 @@ def _decisions(space: SearchSpace) -> Iterator[_Decision]:
     for stage in space.stages:
         depth_column, column, num_blocks = column, column + 1, max(stage.depths)
         if space.choices == "per-stage":
-            yield decision(depth_column, column + _BLOCK_GENES, slice(block, block + num_blocks))
-            column, block = column + _BLOCK_GENES, block + num_blocks
+            yield decision(depth_column, column + BLOCK_GENES, slice(block, block + num_blocks))
+            column, block = column + BLOCK_GENES, block + num_blocks
             continue
         yield decision(depth_column, column, slice(block, block), depth_column)
         for left in reversed(range(num_blocks)):
             known = depth_column if left else None
-            yield decision(column, column + _BLOCK_GENES, slice(block, block + 1), known)
-            column, block = column + _BLOCK_GENES, block + 1
+            yield decision(column, column + BLOCK_GENES, slice(block, block + 1), known)
+            column, block = column + BLOCK_GENES, block + 1
     yield decision(column, column, slice(block, block))
 
 
@@ -182,39 +191,26 @@ def _costs(decision: _Decision, plan: NetworkPlan, target: Target, count: int) -
 def _is_allowed(space: SearchSpace, target: Target, genes_NG: IntArray) -> BoolArray:
     """Return which rows have one form only and a resolution within its limit, shape (N,)."""
     is_allowed_N = (space.canonical(genes_NG) == genes_NG).all(axis=1)
-    if target.limits.resolution is not None:
-        is_allowed_N &= np.asarray(space.resolutions)[genes_NG[:, 0]] <= target.limits.resolution
+    is_allowed_N &= _within(target, "resolution", np.asarray(space.resolutions, np.float64))[genes_NG[:, 0]]
     return np.asarray(is_allowed_N)
 
 
 def _most(target: Target, steps: Sequence[Step]) -> Most:
-    """Return the limits in the units of the steps."""
-    limits, bytes_per_element = target.limits, target.profile.latency.bytes_per_element
-
-    def elements(limit_mib: float | None) -> float:
-        return math.inf if limit_mib is None else limit_mib * _MIB / bytes_per_element
-
-    def number(limit: float | None) -> float:
-        return math.inf if limit is None else limit
-
+    """Return the limits in the units of the steps: of each cost the most that is within all that grow with it."""
+    largest_TC = np.array([step.costs_SOC.max(axis=(0, 1)) for step in steps])
+    largest_C = largest_TC.sum(axis=0)
+    largest_C[ACTIVATIONS] = largest_TC[:, ACTIVATIONS].max()
     costs_C = np.full(labels.NUM_COSTS, math.inf)
-    costs_C[LATENCY] = _most_latency(target, sum(float(step.costs_SOC[:, :, LATENCY].max()) for step in steps))
-    costs_C[MACS] = number(limits.macs)
-    costs_C[PARAMS] = min(number(limits.params), elements(limits.storage_mib))
-    costs_C[ACTIVATIONS] = elements(limits.activation_mib)
-    return Most(costs_C, elements(limits.memory_mib))
+    for grows_with, column in _COLUMNS.items():
+        costs_C[column] = _most_of(target, grows_with, float(largest_C[column]))
+    return Most(costs_C, _most_of(target, "memory", float(largest_C[PARAMS] + largest_C[ACTIVATIONS])))
 
 
-def _most_latency(target: Target, largest: float) -> float:
-    """Return the largest term of latency within the limits on latency and energy, which both grow with it."""
-    energy = target.profile.energy
+def _most_of(target: Target, grows_with: str, largest: float) -> float:
+    """Return the most of one cost within the limits that grow with it; infinite where the largest there is is."""
 
-    def is_within(term: float) -> bool:
-        latency_ms = _latency_ms(target, np.array([term]))
-        prices = {"latency_ms": latency_ms if target.upper is None else target.upper(latency_ms)}
-        if energy is not None:
-            prices["energy_mj"] = latency_ms * energy.active_power_w
-        return bool(objective.within(prices, target.limits)[0])
+    def is_within(cost: float) -> bool:
+        return bool(_within(target, grows_with, np.array([cost]))[0])
 
     if is_within(largest):
         return math.inf
@@ -224,6 +220,31 @@ def _most_latency(target: Target, largest: float) -> float:
     while low < (middle := (low + high) / 2) < high:
         low, high = (middle, high) if is_within(middle) else (low, middle)
     return low
+
+
+def _within(target: Target, grows_with: str, cost_N: FloatArray) -> BoolArray:
+    """Return which amounts of one cost are within all limits that grow with it, shape (N,).
+
+    Args:
+        target: The device and its limits.
+        grows_with: As of `device.limits.Limit`; latency is the first term of its model.
+        cost_N: The amounts, in the units of the steps.
+    """
+    counts: dict[str, Any] = {
+        name: np.zeros_like(cost_N) for name in ("num_macs", "num_params", "peak_elements", "resolution")
+    }
+    if grows_with in _FIELDS:
+        counts[_FIELDS[grows_with]] = cost_N
+    latency_ms = _latency_ms(target, cost_N if grows_with == "latency" else np.zeros_like(cost_N))
+    upper_ms = None if target.upper is None else target.upper(latency_ms)
+    can_run = np.ones(len(cost_N), np.bool_)
+    prices = Prices(target.profile, latency_ms, upper_ms, is_supported=can_run, **counts)
+    is_within_N = can_run
+    for name, limit in target.limits.given().items():
+        row = TABLE[name]
+        if row.grows_with == grows_with and (price_N := price_of(row, prices)) is not None:
+            is_within_N &= price_N <= limit
+    return is_within_N
 
 
 def _latency_ms(target: Target, term_N: FloatArray) -> FloatArray:

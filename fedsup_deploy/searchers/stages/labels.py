@@ -18,7 +18,7 @@ from typing import Final
 import numpy as np
 
 from fedsup_deploy.errors import ConfigError
-from fedsup_deploy.searchers.objective import FloatArray
+from fedsup_deploy.searchers.prices import FloatArray
 from fedsup_deploy.searchers.stages.dominance import undominated
 from fedsup_deploy.space.plan import BoolArray, IntArray
 

@@ -24,7 +24,7 @@ import pytest
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.device.profile import load_profile
 from fedsup_deploy.resources import find
-from fedsup_deploy.searchers.objective import effective_limits
+from fedsup_deploy.searchers.limits import effective_limits
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.space.cost import LayerCosts
 from fedsup_deploy.space.search_space import SearchSpace

@@ -62,8 +62,8 @@ def test_each_device_counts_bytes_in_its_own_number_format(
     toy_space: SearchSpace, make_target: Callable[..., Target]
 ) -> None:
     float32, int8 = price(toy_space, toy_space.enumerate_genes(), [make_target(), as_int8(make_target())])
-    assert (float32.memory_mib / int8.memory_mib).tolist() == [4, 4]
-    assert int8.storage_mib.tolist() == [52 / MIB, 74 / MIB]
+    assert (float32.by_limit()["memory_mib"] / int8.by_limit()["memory_mib"]).tolist() == [4, 4]
+    assert int8.by_limit()["storage_mib"].tolist() == [52 / MIB, 74 / MIB]
     assert int8.num_params.tolist() == float32.num_params.tolist()
 
 

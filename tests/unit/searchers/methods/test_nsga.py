@@ -40,19 +40,19 @@ def problem_of(space: SearchSpace, target: Target) -> Problem:
     return pose(make_pool(space, seed=0), [target], EventLog())[0]
 
 
-def all_choices_large(genes_NG: Any, latency_ms_N: Any) -> Any:
+def all_choices_large(genes_NG: Any, prices: Any) -> Any:
     """Latency down, the sum of the genes up."""
-    return np.stack([latency_ms_N, -genes_NG.sum(axis=1).astype(float)], axis=1)
+    return np.stack([prices.latency_ms, -genes_NG.sum(axis=1).astype(float)], axis=1)
 
 
-def and_wide(genes_NG: Any, latency_ms_N: Any) -> Any:
+def and_wide(genes_NG: Any, prices: Any) -> Any:
     """A third objective: the width of the first block up."""
-    return np.column_stack([all_choices_large(genes_NG, latency_ms_N), -genes_NG[:, 3]])
+    return np.column_stack([all_choices_large(genes_NG, prices), -genes_NG[:, 3]])
 
 
 def evolved(problem: Problem, objectives: Any, seed: int = 0) -> Any:
     first_NG = problem.genes[:50]
-    num_objectives = objectives(first_NG, np.ones(len(first_NG))).shape[1]
+    num_objectives = objectives(first_NG, problem.admits(first_NG)[1]).shape[1]
     return evolve(problem, first_NG, objectives, num_objectives, seed)
 
 

@@ -12,7 +12,7 @@ from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import Energy, load_profile
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.rng import generator
-from fedsup_deploy.searchers.objective import Limits, within
+from fedsup_deploy.searchers.limits import Limits, within
 from fedsup_deploy.searchers.pricing import Target, price
 from fedsup_deploy.searchers.scoring.additive import AdditiveAccuracy
 from fedsup_deploy.searchers.stages import labels

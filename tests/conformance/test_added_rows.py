@@ -1,0 +1,194 @@
+"""A new limit, objective, latency model and kind of layer: each is a row and a module, and is taken as any other."""
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import yaml
+from click.testing import CliRunner
+
+import fedsup_deploy
+from fedsup_deploy import registry, resources
+from fedsup_deploy.cli.search import _row, command
+from fedsup_deploy.config.load import load_yaml, validate
+from fedsup_deploy.config.schema import load_train_config
+from fedsup_deploy.device import limits
+from fedsup_deploy.device.profile import load_profile
+from fedsup_deploy.errors import ConfigError, InfeasibleError
+from fedsup_deploy.events import EventLog
+from fedsup_deploy.pipeline.exporting import ExportRequest, export
+from fedsup_deploy.pipeline.searching import target_for
+from fedsup_deploy.pipeline.verification import verify
+from fedsup_deploy.searchers import objective
+from fedsup_deploy.searchers.pool import make_pool
+from fedsup_deploy.searchers.problem import pose
+from fedsup_deploy.searchers.result import Candidate, load_result
+from fedsup_deploy.searchers.stages.front import is_additive
+from fedsup_deploy.space.search_space import SearchSpace
+
+CONFIG = """
+schema: 1
+name: brief
+space: digits
+data: {dataset: digits}
+partition: {kind: iid, num_clients: 2}
+strategy: {name: fedsup, num_subnets: 2}
+training: {rounds: 1, clients_per_round: 1, warmup_rounds: 0}
+engine: {name: local, workers: 1}
+calibration: {samples_per_client: 16, schedule: one-shot}
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One round on one client."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "brief.yaml").write_text(CONFIG, encoding="utf-8")
+    fedsup_deploy.train(load_train_config(folder / "brief.yaml", []), folder / "brief")
+    return folder / "brief"
+
+
+@pytest.fixture(autouse=True)
+def _added(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "added"))
+
+
+def search(run: Path, tmp_path: Path, profile: str = "jetson-nano", **given: Any) -> dict[str, Any]:
+    """Search by the Python interface, and read the file again: it agrees with itself."""
+    options: dict[str, Any] = {"method": "random", "evaluations": 4, **given}
+    document = fedsup_deploy.search([profile], run, out=tmp_path / "found.json", **options)
+    load_result(tmp_path / "found.json")
+    found: dict[str, Any] = document["results"][0]
+    return found
+
+
+def test_a_limit_is_one_row(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="unknown limit 'macs_per_param'"):
+        search(run, tmp_path, limits={"macs_per_param": 40.0})
+    row = importlib.import_module("added_limit").LIMIT
+    monkeypatch.setitem(limits.TABLE, row.name, row)
+    all_found = search(run, tmp_path, evaluations=12, limits={"macs_per_param": 1e9})
+    middle = float(np.median([each["more"]["macs_per_param"] for each in all_found["candidates"]]))
+    found = search(run, tmp_path, limits={"macs_per_param": middle})
+    assert found["limits"]["macs_per_param"] == middle
+    for each in found["candidates"]:
+        assert each["more"] == {"macs_per_param": each["num_macs"] / each["num_params"]}
+        assert each["more"]["macs_per_param"] <= middle
+    with pytest.raises(InfeasibleError, match=r"macs_per_param <= 0\.5, least "):
+        search(run, tmp_path, limits={"macs_per_param": 0.5})
+    # No sum over layers: exact search over stages does not claim to know it.
+    assert not is_additive(target_for(load_profile("jetson-nano"), {"macs_per_param": middle}))
+
+
+def test_an_altered_price_of_such_a_limit_is_seen(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = importlib.import_module("added_limit").LIMIT
+    monkeypatch.setitem(limits.TABLE, row.name, row)
+    search(run, tmp_path, limits={"macs_per_param": 1e6})
+    document = json.loads((tmp_path / "found.json").read_text("utf-8"))
+    document["results"][0]["candidates"][0]["more"]["macs_per_param"] = 2e6
+    (tmp_path / "found.json").write_text(json.dumps(document), "utf-8")
+    with pytest.raises(fedsup_deploy.FedsupError, match="macs_per_param is 2000000"):
+        load_result(tmp_path / "found.json")
+
+
+def test_an_objective_is_one_row(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = importlib.import_module("added_objective").OBJECTIVE
+    monkeypatch.setitem(objective.TABLE, row.name, row)
+    found = search(run, tmp_path, method="evolution", evaluations=30)
+    worth = {
+        each["arch_id"]: (each["latency_ms_predicted"], -each["accuracy"], each["more"]["live_kib"])
+        for each in found["candidates"]
+    }
+
+    def is_beaten(arch_id: str) -> bool:
+        own = worth[arch_id]
+        return any(other != own and all(np.array(other) <= own) for other in worth.values())
+
+    assert set(found["front"]) == {arch_id for arch_id in worth if not is_beaten(arch_id)}
+    assert "KiB alive" in _row(found, {})
+    assert not objective.are_summed()
+
+
+def test_a_latency_model_is_one_row(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = yaml.safe_load(resources.find("profiles", "jetson-nano").read_text("utf-8"))
+    document |= {
+        "name": "mine",
+        "latency": {"kind": "per-mac", "dtype": "float32", "bytes_per_element": 4, "us_per_mmac": 1000.0},
+        "provenance": {"latency": {"kind": "published", "source": "a table"}},
+        "energy": None,
+    }
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")
+    with pytest.raises(ConfigError, match="per-mac"):
+        load_profile(mine)
+    monkeypatch.setitem(registry.TABLES["latency"], "per-mac", "added_latency:PerMacPredictor")
+    found = search(run, tmp_path, str(mine))
+    for each in found["candidates"]:
+        assert each["latency_ms_predicted"] == pytest.approx(each["num_macs"] / 1e6)
+    assert is_additive(target_for(load_profile(mine), {}))
+    mine.write_text(mine.read_text("utf-8").replace("us_per_mmac", "us_per_mac"), "utf-8")
+    with pytest.raises(ConfigError, match="of kind 'per-mac'"):
+        load_profile(mine)
+
+
+SMOOTH_SPACE = """
+schema: 1
+name: smooth
+family: smooth
+resolutions: [8]
+stem: {widths: [8]}
+stages:
+  - {name: s1, widths: [8, 16], depths: [1, 2]}
+  - {name: s2, widths: [16, 24], depths: [1], stride: 2}
+"""
+
+
+def test_a_kind_of_layer_is_a_row_for_what_it_is_and_one_for_what_it_computes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From training to bundles of all formats, each proven equal to the supernet."""
+    monkeypatch.setitem(registry.TABLES["layer"], "smooth", "added_layer:Smooth")
+    monkeypatch.setitem(registry.TABLES["computation"], "smooth", "added_layer:SmoothComputation")
+    monkeypatch.setitem(registry.TABLES["family"], "smooth", "added_layer:SmoothFamily")
+    (tmp_path / "smooth-space.yaml").write_text(SMOOTH_SPACE, encoding="utf-8")
+    config = CONFIG.replace("name: brief", "name: smooth").replace("space: digits", "space: smooth-space.yaml")
+    (tmp_path / "smooth.yaml").write_text(config, encoding="utf-8")
+    fedsup_deploy.train(load_train_config(tmp_path / "smooth.yaml", []), tmp_path / "run")
+    search(tmp_path / "run", tmp_path)
+    formats = registry.names("exporter")
+    request = ExportRequest(tmp_path / "run", None, tmp_path / "found.json", (), formats, (), tmp_path / "exports")
+    made = export(request)
+    (bundle,) = made["bundles"]
+    assert bundle["bytes"].keys() == set(formats)
+    nodes = [node.name for node in onnx.load(Path(bundle["folder"]) / "model.onnx").graph.node]
+    assert [name for name in nodes if name.endswith(".smooth")]
+    assert verify(Path(bundle["folder"]))["verdict"] == "ok"
+
+
+def test_every_limit_has_its_option_its_page_and_its_price() -> None:
+    names = {option.name: option.opts for option in command.params}
+    page = (Path(__file__).parents[2] / "docs" / "search.md").read_text("utf-8")
+    for name, row in limits.TABLE.items():
+        assert names[name] == [row.option]
+        assert f"`{row.option}`" in page
+        assert (
+            row.recorded_as is None or hasattr(Candidate, row.recorded_as) or row.recorded_as in Candidate.model_fields
+        )
+    assert CliRunner().invoke(command, ["--help"]).exit_code == 0
+
+
+def test_every_objective_is_recorded_in_a_field() -> None:
+    for row in objective.TABLE.values():
+        assert (row.price is None) != (row.score is None)
+        assert row.recorded_as in Candidate.model_fields
+
+
+def test_limits_that_shipped_prices_answer_are_those_of_the_table() -> None:
+    """On a device with a power, every limit has a price."""
+    space = validate(load_yaml(resources.find("configs/spaces", "digits")), SearchSpace)
+    (problem,) = pose(make_pool(space, 0), [target_for(load_profile("jetson-nano"), {"latency_ms": 1e6})], EventLog())
+    assert list(problem.prices.by_limit()) == list(limits.TABLE)

@@ -24,7 +24,7 @@ _MAX_LOSS: Final = 1e6
 _MAX_MACS: Final = 2**60
 #: Bits of a sum, without its sign.
 _BITS: Final = 63
-#: Entries of a block: all that is computed of one stays in a processor's cache, which halves the time.
+#: Entries of a block: all that is computed of one stays in a processor's cache, so that little memory is asked for.
 _BLOCK: Final = 2**15
 #: A move is counted as no larger than this where moves are squared.
 _MAX_MOVE: Final = 8.0

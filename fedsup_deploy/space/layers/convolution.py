@@ -7,7 +7,7 @@ from fedsup_deploy.space.layers.layer import Layer
 from fedsup_deploy.space.layers.nodes import Nodes
 
 
-class Convolution(LayerKind):
+class ConvolutionKind(LayerKind):
     """`conv`: k x k over all channels, padded by k // 2."""
 
     is_named_by_outputs = True
@@ -41,7 +41,7 @@ class Convolution(LayerKind):
         return layer.in_channels
 
 
-class Depthwise(Convolution):
+class DepthwiseKind(ConvolutionKind):
     """`depthwise`: k x k, each channel for itself."""
 
     is_named_by_outputs = False

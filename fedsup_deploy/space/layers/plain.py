@@ -5,7 +5,7 @@ from fedsup_deploy.space.layers.layer import Layer
 from fedsup_deploy.space.layers.nodes import Nodes
 
 
-class Pool(LayerKind):
+class PoolKind(LayerKind):
     """`pool`: the average of 2x2 pixels; where a window overhangs the map, of those within."""
 
     def operations(self, layer: Layer) -> list[Operation]:
@@ -21,7 +21,7 @@ class Pool(LayerKind):
         return nodes.add("AveragePool", layer.name, [value], **sides, ceil_mode=overhangs, count_include_pad=0)
 
 
-class GlobalPool(LayerKind):
+class GlobalPoolKind(LayerKind):
     """`global_pool`: the mean of each channel."""
 
     def operations(self, layer: Layer) -> list[Operation]:
@@ -33,7 +33,7 @@ class GlobalPool(LayerKind):
         return nodes.add("ReduceMean", layer.name, [value], axes=[2, 3], keepdims=0)
 
 
-class Add(LayerKind):
+class AddKind(LayerKind):
     """`add`: the sum of a block's two paths."""
 
     def operations(self, layer: Layer) -> list[Operation]:
@@ -45,7 +45,7 @@ class Add(LayerKind):
         raise NotImplementedError
 
 
-class Linear(LayerKind):
+class LinearKind(LayerKind):
     """`linear`: the classifier."""
 
     has_bias = True

@@ -7,7 +7,7 @@ from fedsup_deploy.space.layers.layer import Layer
 from fedsup_deploy.space.layers.nodes import Nodes
 
 
-class SqueezeExcite(LayerKind):
+class SqueezeExciteKind(LayerKind):
     """`squeeze_excite`: means, two 1x1 convolutions with a ReLU between them, a hard sigmoid, a product.
 
     Its `out_channels` are the hidden ones between the two convolutions.

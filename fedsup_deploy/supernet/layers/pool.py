@@ -11,7 +11,7 @@ from torch.nn import functional
 from fedsup_deploy.space.layers.layer import Layer
 
 
-class Pool:
+class AveragePool:
     """Where a window overhangs the map, the average is that of the pixels within."""
 
     def forward(self, layer: Layer, weights: Mapping[str, Tensor], x_BCHW: Tensor) -> Tensor:  # noqa: ARG002

@@ -99,6 +99,7 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
     strategy = make_strategy(config, space)
     state, first_round = _start(folder, config, layout, strategy, resume=resume)
     if (folder / runs.SUPERNET).exists():
+        runs.open_run(folder)  # Whatever of it is damaged or missing is said now, not by the next command.
         _change_terms(folder, config)
         return
     absences: list[tuple[str, int, Mapping[ClientId, str]]] = []

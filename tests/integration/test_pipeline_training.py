@@ -17,7 +17,7 @@ from fedsup_deploy.federation.client import Client
 from fedsup_deploy.federation.jobs.statistics import Observed, TakeStatistics
 from fedsup_deploy.federation.messages import Blob
 from fedsup_deploy.pipeline.training import train
-from fedsup_deploy.runs.run import CHECKPOINT, EVENTS, SUPERNET, newest_run, open_run
+from fedsup_deploy.runs.run import CHECKPOINT, EVENTS, SPACE, SUPERNET, newest_run, open_run
 
 CONFIG = """
 schema: 1
@@ -139,6 +139,15 @@ def test_too_few_answers_lose_no_round_that_was_done(train_in, whole, tmp_path, 
     assert [event["round"] for event in resumed if event["event"] == "round"] == [3]
     assert not any(event["event"] == "absences" for event in read_events(tmp_path / "run" / EVENTS))
     assert (tmp_path / "run" / SUPERNET).read_bytes() == (whole / SUPERNET).read_bytes()
+
+
+@pytest.mark.parametrize("name", [SPACE, SUPERNET])
+def test_a_whole_run_that_lacks_something_is_not_called_whole(name, train_in, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    path = tmp_path / "run" / name
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises((ArtifactError, ConfigError), match=name):
+        train_in(tmp_path / "run", resume=True)
 
 
 def test_what_is_expected_of_clients_may_change_later_as_well(train_in, whole, tmp_path):

@@ -76,7 +76,7 @@ def _part(nodes: Nodes, part: Part, value: str) -> str:
     if not isinstance(part, BlockPlan):
         return _path(nodes, part, value)
     ends = [_path(nodes, path, value) for path in (part.main, part.shortcut)]
-    return _activated(nodes, part.add, nodes.add("Add", part.add.name, ends))
+    return _activated(nodes, part.add, kind_of(part.add).add_nodes(nodes, part.add, *ends))
 
 
 def _path(nodes: Nodes, layers: tuple[Layer, ...], value: str) -> str:

@@ -23,13 +23,13 @@ class ConvolutionKind(LayerKind):
         moved = read_elements(layer) + written_elements(layer) + params
         return [Operation(layer.op, weights * layer.out_size**2, params, moved)]
 
-    def add_nodes(self, nodes: Nodes, layer: Layer, value: str) -> str:
+    def add_nodes(self, nodes: Nodes, layer: Layer, *values: str) -> str:
         """Add a Conv."""
         side = layer.kernel_size
         return nodes.add(
             "Conv",
             layer.name,
-            [value, *nodes.weights_of(layer.name)],
+            [*values, *nodes.weights_of(layer.name)],
             kernel_shape=[side, side],
             strides=[layer.stride] * 2,
             pads=[side // 2] * 4,

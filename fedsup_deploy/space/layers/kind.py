@@ -61,13 +61,13 @@ class LayerKind(abc.ABC):
         """Return the operations it consists of, at batch 1."""
 
     @abc.abstractmethod
-    def add_nodes(self, nodes: Nodes, layer: Layer, value: str) -> str:
+    def add_nodes(self, nodes: Nodes, layer: Layer, *values: str) -> str:
         """Add what the layer is in ONNX.
 
         Args:
             nodes: Of the graph.
             layer: In plain integers.
-            value: Name of what it reads.
+            values: Names of what it reads: one, or as many as are added up.
 
         Returns:
             Name of what it writes.

@@ -12,13 +12,13 @@ class PoolKind(LayerKind):
         """Return one operation."""
         return [Operation("pool", 0, 0, read_elements(layer) + written_elements(layer))]
 
-    def add_nodes(self, nodes: Nodes, layer: Layer, value: str) -> str:
+    def add_nodes(self, nodes: Nodes, layer: Layer, *values: str) -> str:
         """Add an AveragePool."""
         # Without need, ceil_mode stays off: fewer runtimes know it. That padding is not counted is the default, and is
         # said all the same: where a window overhangs, some runtimes count it otherwise.
         overhangs = int(layer.in_size % 2 == 1)
         sides = {"kernel_shape": [2, 2], "strides": [2, 2]}
-        return nodes.add("AveragePool", layer.name, [value], **sides, ceil_mode=overhangs, count_include_pad=0)
+        return nodes.add("AveragePool", layer.name, [*values], **sides, ceil_mode=overhangs, count_include_pad=0)
 
 
 class GlobalPoolKind(LayerKind):
@@ -28,9 +28,9 @@ class GlobalPoolKind(LayerKind):
         """Return one operation."""
         return [Operation("global_pool", 0, 0, read_elements(layer) + layer.in_channels)]
 
-    def add_nodes(self, nodes: Nodes, layer: Layer, value: str) -> str:
+    def add_nodes(self, nodes: Nodes, layer: Layer, *values: str) -> str:
         """Add a ReduceMean."""
-        return nodes.add("ReduceMean", layer.name, [value], axes=[2, 3], keepdims=0)
+        return nodes.add("ReduceMean", layer.name, [*values], axes=[2, 3], keepdims=0)
 
 
 class AddKind(LayerKind):
@@ -40,9 +40,9 @@ class AddKind(LayerKind):
         """Return one operation, which reads two maps and writes one."""
         return [Operation("add", 0, 0, 3 * read_elements(layer))]
 
-    def add_nodes(self, nodes: Nodes, layer: Layer, value: str) -> str:
-        """Refuse: it reads two values, and whoever has them adds it."""
-        raise NotImplementedError
+    def add_nodes(self, nodes: Nodes, layer: Layer, *values: str) -> str:
+        """Add an Add."""
+        return nodes.add("Add", layer.name, [*values])
 
 
 class LinearKind(LayerKind):
@@ -61,6 +61,6 @@ class LinearKind(LayerKind):
         params = weights + layer.out_channels
         return [Operation("linear", weights, params, layer.in_channels + layer.out_channels + params)]
 
-    def add_nodes(self, nodes: Nodes, layer: Layer, value: str) -> str:
+    def add_nodes(self, nodes: Nodes, layer: Layer, *values: str) -> str:
         """Add a Gemm."""
-        return nodes.add("Gemm", layer.name, [value, *nodes.weights_of(layer.name)], transB=1)
+        return nodes.add("Gemm", layer.name, [*values, *nodes.weights_of(layer.name)], transB=1)

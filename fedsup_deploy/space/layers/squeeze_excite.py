@@ -38,19 +38,19 @@ class SqueezeExciteKind(LayerKind):
             Operation("scale", 0, 0, 2 * read + channels),
         ]
 
-    def add_nodes(self, nodes: Nodes, layer: Layer, value: str) -> str:
+    def add_nodes(self, nodes: Nodes, layer: Layer, *values: str) -> str:
         """Add ten nodes."""
         name = layer.name
-        gate = nodes.add("ReduceMean", f"{name}.mean", [value], axes=[2, 3], keepdims=1)
+        gate = nodes.add("ReduceMean", f"{name}.mean", [*values], axes=[2, 3], keepdims=1)
         gate = self._convolution(nodes, f"{name}.reduce", gate)
         gate = nodes.add("Relu", f"{name}.reduce.relu", [gate])
         gate = self._convolution(nodes, f"{name}.expand", gate)
         # A hard sigmoid, without the node of that name: OpenCV 4.14 computes another one, and 5.0 none.
         gate = nodes.add("Mul", f"{name}.scaled", [gate, nodes.constant(f"{name}.sixth", 1 / 6)])
         gate = nodes.add("Add", f"{name}.shifted", [gate, nodes.constant(f"{name}.half", 0.5)])
-        bounds = [nodes.constant(f"{name}.{bound}", value) for bound, value in (("zero", 0.0), ("one", 1.0))]
+        bounds = [nodes.constant(f"{name}.{bound}", number) for bound, number in (("zero", 0.0), ("one", 1.0))]
         gate = nodes.add("Clip", f"{name}.gate", [gate, *bounds])
-        return nodes.add("Mul", name, [value, gate])
+        return nodes.add("Mul", name, [*values, gate])
 
     @staticmethod
     def _convolution(nodes: Nodes, name: str, value: str) -> str:

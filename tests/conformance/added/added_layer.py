@@ -17,9 +17,9 @@ class Smooth(LayerKind):
     def operations(self, layer: Layer) -> list[Operation]:
         return [Operation("pool", 0, 0, read_elements(layer) + written_elements(layer))]
 
-    def add_nodes(self, nodes: Nodes, layer: Layer, value: str) -> str:
+    def add_nodes(self, nodes: Nodes, layer: Layer, *values: str) -> str:
         sides: dict[str, Any] = {"kernel_shape": [3, 3], "strides": [1, 1], "pads": [1, 1, 1, 1]}
-        return nodes.add("AveragePool", layer.name, [value], **sides, count_include_pad=1)
+        return nodes.add("AveragePool", layer.name, [*values], **sides, count_include_pad=1)
 
 
 class SmoothComputation:

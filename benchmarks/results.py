@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from fedsup_deploy.config.schema import EFedSupConfig, load_train_config
+from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.runs.run import load_space
 from fedsup_deploy.space import cost
 
@@ -100,8 +100,7 @@ def _medium_subnets(config_name: str) -> dict[str, str]:
     genes_NG = space.enumerate_genes()
     costs = cost.costs(space, genes_NG)
     chosen = {}
-    assert isinstance(config.strategy, EFedSupConfig)
-    ranges = [tier.params for tier in config.strategy.tiers if tier.params is not None]
+    ranges = [tier["params"] for tier in config.model_dump()["strategy"]["tiers"] if "params" in tier]
     for index, (low, high) in enumerate(ranges, start=1):
         inside = np.flatnonzero((costs.num_params >= low) & (costs.num_params <= high))
         middle = inside[np.argsort(costs.num_macs[inside], kind="stable")[len(inside) // 2]]

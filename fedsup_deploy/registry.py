@@ -39,15 +39,15 @@ TABLES: dict[str, dict[str, str]] = {
         "image-folder": "fedsup_deploy.data.image_folder:load_image_folder",
     },
     "partition": {
-        "iid": "fedsup_deploy.data.partition:iid",
-        "shards": "fedsup_deploy.data.partition:shards",
-        "dirichlet": "fedsup_deploy.data.partition:dirichlet",
+        "iid": "fedsup_deploy.data.partition:IidPartition",
+        "shards": "fedsup_deploy.data.partition:ShardsPartition",
+        "dirichlet": "fedsup_deploy.data.partition:DirichletPartition",
     },
     "strategy": {
-        "fedavg": "fedsup_deploy.federation.server.strategy:FedAvg",
-        "fedavgm": "fedsup_deploy.federation.server.fedavgm:FedAvgM",
-        "fedsup": "fedsup_deploy.federation.server.strategy:FedSup",
-        "e-fedsup": "fedsup_deploy.federation.server.strategy:EFedSup",
+        "fedavg": "fedsup_deploy.federation.server.fedavg_config:FedAvgConfig",
+        "fedavgm": "fedsup_deploy.federation.server.fedavgm_config:FedAvgMConfig",
+        "fedsup": "fedsup_deploy.federation.server.fedsup_config:FedSupConfig",
+        "e-fedsup": "fedsup_deploy.federation.server.fedsup_config:EFedSupConfig",
     },
     "engine": {
         "local": "fedsup_deploy.engines.workers:open_local",

@@ -1,28 +1,19 @@
-"""JSON documents of a bundle: their sections cannot be changed, and reading one believes nothing.
+"""JSON documents of a bundle: reading one believes nothing.
 
 Owns what all of them refuse: unknown and doubled keys, values of another type, numbers that are not finite. Knows no
 field of any document.
 """
 
 import json
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import JsonValue, ValidationError
 
 from fedsup_deploy.config.document import dotted, show
+from fedsup_deploy.config.section import Section
 from fedsup_deploy.errors import ArtifactError
 
-Text = Annotated[str, Field(min_length=1)]
-NotNegative = Annotated[float, Field(ge=0)]
 JsonObject = dict[str, JsonValue]
-
-
-class Section(BaseModel):
-    """Part of a document: cannot be changed, holds no unknown key, converts no value."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
 
 
 Document = TypeVar("Document", bound=Section)

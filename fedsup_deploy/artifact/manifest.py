@@ -14,9 +14,10 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fedsup_deploy.artifact import document
-from fedsup_deploy.artifact.document import JsonObject, NotNegative, Section, Text
+from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.config.document import dotted, show
+from fedsup_deploy.config.section import NotNegative, Section, Text
 from fedsup_deploy.ondevice import bundle_files, bundle_outputs
 
 FILENAME: Final = bundle_files.MANIFEST

@@ -9,7 +9,8 @@ from typing import Final, Literal
 from pydantic import Field
 
 from fedsup_deploy.artifact import document
-from fedsup_deploy.artifact.document import JsonObject, NotNegative, Section, Text
+from fedsup_deploy.artifact.document import JsonObject
+from fedsup_deploy.config.section import NotNegative, Section, Text
 from fedsup_deploy.ondevice import bundle_files
 
 FILENAME: Final = bundle_files.MEASURED

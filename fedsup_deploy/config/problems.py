@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from fedsup_deploy.config.document import Document, dotted, show
 from fedsup_deploy.config.reader import KeyPath
-from fedsup_deploy.config.registered import DISCRIMINATOR, Registered
+from fedsup_deploy.config.registered import Registered
 from fedsup_deploy.registry import nearest
 
 _EXPECTED: Final = {
@@ -132,8 +132,8 @@ def _child(annotation: Any, key: str | int) -> _Kind:
         field = fields.get(str(key))
         if field is None:
             return _Kind((Any,))
-        known = [each.sections() for each in field.metadata if isinstance(each, Registered)]
-        return _Kind(known[0], DISCRIMINATOR) if known else _kind(field.annotation, field.discriminator)
+        known = [_Kind(each.sections(), each.key) for each in field.metadata if isinstance(each, Registered)]
+        return known[0] if known else _kind(field.annotation, field.discriminator)
     arguments = typing.get_args(annotation)
     is_fixed_tuple = typing.get_origin(annotation) is tuple and Ellipsis not in arguments
     if is_fixed_tuple and isinstance(key, int):

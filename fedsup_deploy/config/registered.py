@@ -1,4 +1,4 @@
-"""Sections of which the registry says what there is: the key `kind` of one is a registered name.
+"""Sections of which the registry says what there is: a key of one, such as `kind`, is a registered name.
 
 Owns how such a field is read, so that a new kind is a row in the registry and no union anywhere.
 """
@@ -7,37 +7,37 @@ import dataclasses
 import functools
 import json
 import operator
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, GetCoreSchemaHandler, TypeAdapter, ValidationInfo
 from pydantic_core import CoreSchema, core_schema
 
 from fedsup_deploy import registry
 
-#: The key that says which section it is.
-DISCRIMINATOR: Final = "kind"
-
 
 @dataclasses.dataclass(frozen=True)
 class Registered:
-    """Says of a field that it is one of several sections. What is registered has its section as `section`.
+    """Says of a field that it is one of several sections. What is registered is one, or has one as `section`.
 
     Args:
         table: The kind of things in the registry.
+        key: Which key of a section has the registered name, as a literal.
     """
 
     table: str
+    key: str = "kind"
 
     def sections(self) -> tuple[type[BaseModel], ...]:
         """Return the sections there are, in the order of the registry."""
-        return tuple(registry.resolve(self.table, name).section for name in registry.names(self.table))
+        found = (registry.resolve(self.table, name) for name in registry.names(self.table))
+        return tuple(getattr(each, "section", each) for each in found)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Return how pydantic reads the field: as the union of what is registered by then."""
         schema = handler(source)
 
         def read(value: Any, info: ValidationInfo) -> Any:
-            union = _union(self.sections())
+            union = _union(self.sections(), self.key)
             strict = None if info.config is None else info.config.get("strict")
             if info.mode == "json":
                 # Lists become tuples then, as everywhere in a file.
@@ -48,8 +48,8 @@ class Registered:
 
 
 @functools.cache
-def _union(sections: tuple[type[BaseModel], ...]) -> TypeAdapter[Any]:
+def _union(sections: tuple[type[BaseModel], ...], key: str) -> TypeAdapter[Any]:
     if len(sections) == 1:
         return TypeAdapter(sections[0])
     union: Any = functools.reduce(operator.or_, sections)
-    return TypeAdapter(Annotated[union, Field(discriminator=DISCRIMINATOR)])
+    return TypeAdapter(Annotated[union, Field(discriminator=key)])

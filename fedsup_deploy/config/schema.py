@@ -7,21 +7,17 @@ or an architecture name means is decided where it is used.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 
 from fedsup_deploy import registry, resources
 from fedsup_deploy.config.document import Document
 from fedsup_deploy.config.load import apply_overrides, load_yaml, validate
+from fedsup_deploy.config.partition import PartitionConfig
 from fedsup_deploy.config.problems import misfit
 from fedsup_deploy.config.reader import KeyPath
+from fedsup_deploy.config.registered import Registered
+from fedsup_deploy.config.section import Count, Section, Text
+from fedsup_deploy.config.strategy import StrategyConfig
 from fedsup_deploy.errors import ConfigError
 
 
@@ -38,20 +34,6 @@ def _known(kind: str) -> AfterValidator:
         return name
 
     return AfterValidator(check)
-
-
-Count = Annotated[int, Field(ge=1)]
-Index = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Text = Annotated[str, Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """A frozen group of settings that refuses unknown keys and converts nothing."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
 
 
 class AugmentationConfig(Section):
@@ -92,156 +74,11 @@ class DataConfig(Section):
         return self
 
 
-class _Partition(Section):
-    """What all partitions have in common."""
-
-    kind: str
-    """Which partition: a name registered under `partition`."""
-    num_clients: Count
-    """How many clients hold the training images."""
-    min_samples: Count = 2
-    """Fewest images of a client. Images move from the largest clients until every client has them."""
-
-
-class IidPartition(_Partition):
-    """Every client holds the same mixture of classes."""
-
-    kind: Literal["iid"]
-    """Which partition."""
-
-
-class ShardsPartition(_Partition):
-    """Every client holds images of a few classes."""
-
-    kind: Literal["shards"]
-    """Which partition."""
-    shards_per_client: Count = 2
-    """Runs of class-sorted images per client. 1: most clients hold one class; many: nearly iid."""
-
-
-class DirichletPartition(_Partition):
-    """The share of each class is drawn per client."""
-
-    kind: Literal["dirichlet"]
-    """Which partition."""
-    beta: Annotated[float, Field(gt=0)] = 0.5
-    """Evenness of the class shares. 0.01: a class lies with one or two clients; 100: nearly iid."""
-
-
-PartitionConfig = Annotated[IidPartition | ShardsPartition | DirichletPartition, Field(discriminator="kind")]
-
-
 class SupernetConfig(Section):
     """The weight-sharing network."""
 
     normalization: Literal["batch", "parametric"] = "batch"
     """`batch`: batch normalisation. `parametric`: learned centres, no stored statistics (FedSup, eq. 2)."""
-
-
-class TierConfig(Section):
-    """What one class of clients trains: exactly one of `architecture`, `params` and `random`."""
-
-    architecture: Text | None = None
-    """One subnet in every round: `largest`, `smallest` or an arch_id."""
-    params: tuple[Count, Count] | None = None
-    """A random subnet per round with this many parameters: [lowest, highest], both included."""
-    random: bool = False
-    """A random subnet of the whole space per round."""
-
-    @model_validator(mode="after")
-    def _one_choice(self) -> "TierConfig":
-        given = [self.architecture is not None, self.params is not None, self.random]
-        if sum(given) != 1:
-            raise ValueError(f"got {sum(given)} of 'architecture', 'params' and 'random: true', expected exactly one")
-        if self.params is not None and self.params[0] > self.params[1]:
-            raise misfit([(("params",), self.params, "[lowest, highest]")])
-        return self
-
-    @model_serializer(mode="wrap")
-    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in handler(self).items() if value not in (None, False)}
-
-
-_PAPER_TIERS = (
-    TierConfig(architecture="smallest"),
-    TierConfig(architecture="largest"),
-    TierConfig(params=(750_000, 1_000_000)),
-    TierConfig(random=True),
-)
-
-
-class _OneSubnet(Section):
-    """What strategies without a supernet have in common: every client trains the same subnet."""
-
-    architecture: Text = "largest"
-    """The subnet: `largest`, `smallest` or an arch_id."""
-    clients: Annotated[tuple[tuple[Index, Index], ...], Field(min_length=1)] | None = None
-    """Who takes part, as runs of client indices: [[25, 49]] is the second quarter of 100 clients, whose devices are the
-    only ones of a tier that can train a large subnet. null: all clients."""
-
-    @model_validator(mode="after")
-    def _runs_ascend(self) -> "_OneSubnet":
-        for index, (first, last) in enumerate(self.clients or ()):
-            if first > last:
-                raise misfit([(("clients", index), [first, last], "[first, last]")])
-        return self
-
-
-class FedAvgConfig(_OneSubnet):
-    """Every client trains the same subnet: federated averaging, the baseline."""
-
-    name: Literal["fedavg"]
-    """Which strategy."""
-    extrapolate: bool = False
-    """Whether the server goes beyond the average of the clients, the more they disagree. Federated averaging as
-    published does not."""
-
-
-class FedAvgMConfig(_OneSubnet):
-    """As `fedavg`, and the server moves on with a part of its last move."""
-
-    name: Literal["fedavgm"]
-    """Which strategy."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """Share of the server's last move that is added to its next. 0: none."""
-
-
-class FedSupConfig(Section):
-    """Every client trains the whole supernet with the sandwich rule."""
-
-    name: Literal["fedsup"]
-    """Which strategy."""
-    num_subnets: Annotated[int, Field(ge=2)] = 4
-    """Subnets per batch: the largest, the smallest and random ones. 2: no random ones; each costs time."""
-    smallest_first: Share | None = None
-    """Share of the rounds, the first ones, in which all clients train the smallest subnet only; what is larger is grown
-    from it. 0: none. null: 0.3, and with `paper: true` none."""
-    extrapolate: bool | None = None
-    """Whether the server goes beyond the average of the clients, the more they disagree. null: yes, and with
-    `paper: true` no."""
-    paper: bool = False
-    """true: as in the FedSup paper, the smallest and random subnets learn from the answers of the largest. false: all
-    learn from the labels."""
-
-
-class EFedSupConfig(Section):
-    """Every client trains one subnet that fits its class of device, and only that travels."""
-
-    name: Literal["e-fedsup"]
-    """Which strategy."""
-    tiers: Annotated[tuple[TierConfig, ...], Field(min_length=1)] = _PAPER_TIERS
-    """Classes of clients, as equal runs of consecutive client indices."""
-    smallest_first: Share | None = None
-    """Share of the rounds, the first ones, in which all clients train the smallest subnet only; what is larger is grown
-    from it. 0: none. null: 0.3, and with `paper: true` none."""
-    extrapolate: bool | None = None
-    """Whether the server goes beyond the average of the clients, the more they disagree. null: yes, and with
-    `paper: true` no."""
-    paper: bool = False
-    """true: as in the FedSup paper, a client trains its subnet only. false: also the smallest subnet within it."""
-
-
-StrategyConfig = Annotated[FedAvgConfig | FedAvgMConfig | FedSupConfig | EFedSupConfig, Field(discriminator="name")]
 
 
 class TrainingConfig(Section):
@@ -321,11 +158,11 @@ class TrainConfig(Section):
     """A shipped search space (`digits`), or the path of a YAML file; a relative path starts where `data.root` does."""
     data: DataConfig
     """The images."""
-    partition: PartitionConfig
+    partition: Annotated[SerializeAsAny[PartitionConfig], Registered("partition")]
     """Who holds which images."""
     supernet: SupernetConfig = SupernetConfig()
     """The weight-sharing network."""
-    strategy: StrategyConfig
+    strategy: Annotated[SerializeAsAny[StrategyConfig], Registered("strategy", key="name")]
     """What clients train and how it is averaged."""
     training: TrainingConfig
     """Rounds, local training and its optimiser."""
@@ -339,29 +176,20 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainConfig":
         training, clients = self.training, self.partition.num_clients
-        misfits: list[tuple[KeyPath, int, str]] = []
-        if training.clients_per_round > clients:
-            expected = f"<= partition.num_clients ({clients})"
+        of_strategy = self.strategy.misfits(clients)
+        misfits: list[tuple[KeyPath, Any, str]] = [
+            (("strategy", *path), value, expected) for path, value, expected in of_strategy
+        ]
+        able, decided_by = (clients, "partition.num_clients") if of_strategy else self.strategy.able_clients(clients)
+        if training.clients_per_round > able:
+            expected = f"<= {decided_by} ({able})"
             misfits.append((("training", "clients_per_round"), training.clients_per_round, expected))
         if training.warmup_rounds > training.rounds:
             expected = f"<= training.rounds ({training.rounds})"
             misfits.append((("training", "warmup_rounds"), training.warmup_rounds, expected))
-        if isinstance(self.strategy, _OneSubnet) and self.strategy.clients is not None:
-            runs = self.strategy.clients
-            if (highest := max(last for _, last in runs)) >= clients:
-                expected = f"no client after the last one, {clients - 1}"
-                misfits.append((("strategy", "clients"), highest, expected))
-            elif (chosen := _num_in_runs(runs)) < training.clients_per_round:
-                expected = f"<= the clients of strategy.clients ({chosen})"
-                misfits.append((("training", "clients_per_round"), training.clients_per_round, expected))
         if misfits:
             raise misfit(misfits)
         return self
-
-
-def _num_in_runs(runs: tuple[tuple[int, int], ...]) -> int:
-    """Return how many clients are in runs of client indices, which may overlap."""
-    return len({client for first, last in runs for client in range(first, last + 1)})
 
 
 def load_train_config(name_or_path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> TrainConfig:

@@ -9,11 +9,15 @@ Shape suffixes: N images, K clients.
 import inspect
 import math
 from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from fedsup_deploy import registry, rng
+from fedsup_deploy.config.partition import PartitionConfig
+from fedsup_deploy.config.section import Count
 from fedsup_deploy.errors import ConfigError
 
 Indices = npt.NDArray[np.int64]
@@ -38,7 +42,7 @@ def partition(labels_N: npt.ArrayLike, kind: str, num_clients: int, seed: int, *
     Raises:
         ConfigError: Unknown kind or option, an option is missing or out of range, or too few images.
     """
-    function = registry.resolve("partition", kind)
+    function = registry.resolve("partition", kind).divide
     parameters = {
         name: parameter
         for name, parameter in inspect.signature(function).parameters.items()
@@ -180,3 +184,34 @@ def _check(num_images: int, num_clients: int, min_samples: int) -> None:
     if num_images < needed:
         got = f"{num_clients} clients x min_samples {min_samples} = {needed:,} images, but there are {num_images:,}"
         raise ConfigError(f"partition: got {got}; lower num_clients or min_samples")
+
+
+class IidPartition(PartitionConfig):
+    """Every client holds the same mixture of classes."""
+
+    divide: ClassVar = iid
+
+    kind: Literal["iid"]
+    """Which partition."""
+
+
+class ShardsPartition(PartitionConfig):
+    """Every client holds images of a few classes."""
+
+    divide: ClassVar = shards
+
+    kind: Literal["shards"]
+    """Which partition."""
+    shards_per_client: Count = 2
+    """Runs of class-sorted images per client. 1: most clients hold one class; many: nearly iid."""
+
+
+class DirichletPartition(PartitionConfig):
+    """The share of each class is drawn per client."""
+
+    divide: ClassVar = dirichlet
+
+    kind: Literal["dirichlet"]
+    """Which partition."""
+    beta: Annotated[float, Field(gt=0)] = 0.5
+    """Evenness of the class shares. 0.01: a class lies with one or two clients; 100: nearly iid."""

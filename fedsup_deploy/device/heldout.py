@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from fedsup_deploy.device.schema import NotNegative, Positive, Section, Share
+from fedsup_deploy.config.section import NotNegative, Positive, Section
 
 FloatArray = NDArray[np.float64]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 # Written figures have this many digits; one that disagrees with the ratios by more was not computed from them.
 _DIGITS: Final = 4
 
 
-class Accuracy(Section):
+class PredictionError(Section):
     """How far predictions were off."""
 
     acc5: Share
@@ -34,13 +35,13 @@ class Accuracy(Section):
     """Mean of |predicted - measured| / measured; 0.05 is 5 %."""
 
     @model_validator(mode="after")
-    def _within_10_includes_within_5(self) -> "Accuracy":
+    def _within_10_includes_within_5(self) -> "PredictionError":
         if self.acc5 > self.acc10:
             raise ValueError(f"acc5 {self.acc5} is larger than acc10 {self.acc10}, which includes it")
         return self
 
 
-class HeldOutError(Accuracy):
+class HeldOutError(PredictionError):
     """How far the latency model was off on networks it was not made from."""
 
     method: Literal["held-out", "leave-one-out", "published"]
@@ -48,7 +49,7 @@ class HeldOutError(Accuracy):
     the others. `published`: rows of published tables that no cost was deduced from."""
     num_heldout: int = Field(ge=1)
     """Number of those networks."""
-    macs_only: Accuracy | None = None
+    macs_only: PredictionError | None = None
     """The same for a straight line through the MACs of the same networks, as a baseline; null where there is none."""
     ratios: tuple[Positive, ...] = Field(min_length=1)
     """Measured / predicted of each of those networks, ascending."""
@@ -74,9 +75,9 @@ KnownError = Annotated[
 ]
 
 
-def accuracy_of(predicted_N: FloatArray, measured_N: FloatArray) -> Accuracy:
+def prediction_error(predicted_N: FloatArray, measured_N: FloatArray) -> PredictionError:
     """Return how far predictions are off, in the digits a profile is written with."""
-    return Accuracy(**_figures(predicted_N, measured_N))
+    return PredictionError(**_figures(predicted_N, measured_N))
 
 
 def held_out_error(
@@ -99,7 +100,7 @@ def held_out_error(
         **(_figures(predicted_N, measured_N) | _shares(ratios_N)),
         method=method,
         num_heldout=len(measured_N),
-        macs_only=None if baseline_N is None else accuracy_of(baseline_N, measured_N),
+        macs_only=None if baseline_N is None else prediction_error(baseline_N, measured_N),
         ratios=tuple(float(ratio) for ratio in ratios_N),
     )
 

@@ -12,9 +12,10 @@ from typing import Annotated, ClassVar, Final, Literal
 from pydantic import AfterValidator, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 from fedsup_deploy.config.registered import Registered
-from fedsup_deploy.device.schema import Dtype, NotNegative, Positive, Section, Text
+from fedsup_deploy.config.section import NotNegative, Positive, Section, Text
 from fedsup_deploy.space import parts
 
+Dtype = Literal["float32", "float16", "int8"]
 BYTES_PER_ELEMENT: Final = {"float32": 4, "float16": 2, "int8": 1}
 
 

@@ -13,10 +13,10 @@ from pydantic import Field, JsonValue, ValidationInfo, create_model, field_valid
 from fedsup_deploy import files, registry, resources
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.problems import misfit
+from fedsup_deploy.config.section import NotNegative, Positive, Section, Text
 from fedsup_deploy.device import limits
 from fedsup_deploy.device.heldout import KnownError
-from fedsup_deploy.device.latency import Latency, OpKind
-from fedsup_deploy.device.schema import Dtype, NotNegative, Positive, Section, Text
+from fedsup_deploy.device.latency import Dtype, Latency, OpKind
 
 Precision = Literal["fp32", "fp16", "int8"]
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]

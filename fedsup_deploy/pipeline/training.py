@@ -11,7 +11,7 @@ from typing import Any
 
 from fedsup_deploy import files, places, registry
 from fedsup_deploy.config.load import dump, load_yaml, validate
-from fedsup_deploy.config.schema import EFedSupConfig, TrainConfig
+from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, ConfigError, FederationError
@@ -22,7 +22,6 @@ from fedsup_deploy.federation.jobs.train import LocalTraining
 from fedsup_deploy.federation.messages import Engine
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
-from fedsup_deploy.federation.server.assignment import Tier
 from fedsup_deploy.federation.server.cohort import OnAbsences
 from fedsup_deploy.federation.server.federation import Federation, pixel_preprocessing
 from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, run_rounds
@@ -168,11 +167,8 @@ def summary(folder: Path) -> dict[str, Any]:
 
 def make_strategy(config: TrainConfig, space: SearchSpace) -> Strategy:
     """Return the config's strategy over a space."""
-    options: dict[str, Any] = dict(config.strategy)
-    name = options.pop("name")
-    if isinstance(config.strategy, EFedSupConfig):
-        options["tiers"] = [Tier(tier.architecture, tier.params) for tier in config.strategy.tiers]
-    strategy: Strategy = registry.resolve("strategy", name)(space=space, rounds=config.training.rounds, **options)
+    options = {name: value for name, value in config.strategy if name != "name"}
+    strategy: Strategy = registry.load(config.strategy.strategy)(space=space, rounds=config.training.rounds, **options)
     return strategy
 
 

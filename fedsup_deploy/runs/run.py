@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, PositiveInt, ValidationEr
 from fedsup_deploy import files, places, resources
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.config.load import load_yaml, validate
-from fedsup_deploy.config.schema import EFedSupConfig, TrainConfig
+from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.data.dataset import load_dataset, split_off
 from fedsup_deploy.federation.simulation import FederatedData, hold_out, tiers_by_index
 from fedsup_deploy.data.partition import partition
@@ -238,7 +238,6 @@ def load_data(config: TrainConfig) -> FederatedData:
     options = config.partition.model_dump(exclude={"kind", "num_clients"})
     parts = partition(train.labels_N, config.partition.kind, config.partition.num_clients, config.seed, **options)
     clients, held_out = hold_out(parts, config.data.client_validation_fraction, config.seed)
-    num_tiers = len(config.strategy.tiers) if isinstance(config.strategy, EFedSupConfig) else 1
     test = splits.test if config.data.server_images else None
-    tiers = tiers_by_index(config.partition.num_clients, num_tiers)
+    tiers = tiers_by_index(config.partition.num_clients, config.strategy.num_tiers)
     return FederatedData(train, clients, validation, test, held_out, tiers)

@@ -47,8 +47,7 @@ def test_its_space_and_its_strategy_can_be_made(name):
     config = load_train_config(name)
     space = load_space(config)
     strategy = make_strategy(config, space)
-    num_tiers = len(config.strategy.tiers) if config.strategy.name == "e-fedsup" else 1
-    tiers = tiers_by_index(config.partition.num_clients, num_tiers)
+    tiers = tiers_by_index(config.partition.num_clients, config.strategy.num_tiers)
     cohort = [ClientInfo(client, 10, tier=tier) for client, tier in enumerate(tiers)]
     plan = strategy.plan(config.training.rounds - 1, cohort, config.seed)
     assert sorted(plan) == list(range(config.partition.num_clients))

@@ -14,7 +14,7 @@ PACKAGE = "fedsup_deploy"
 ROOT = Path(__file__).parents[2] / PACKAGE
 
 #: Device profiles and the limits there are, which searches read; the rest of `device` stands higher.
-PROFILE = ("device.schema", "device.limits", "device.latency", "device.heldout", "device.profile")
+PROFILE = ("device.limits", "device.latency", "device.heldout", "device.profile")
 #: What a bundle says of itself, and the program in it; the rest of `artifact` stands higher.
 BUNDLE = tuple(f"artifact.{name}" for name in ("document", "manifest", "measured", "packing", "program"))
 #: From the lowest layer up. A module belongs where the longest matching name stands; what a line lists are groups.
@@ -32,7 +32,7 @@ LAYERS = (
         "version",
         "ondevice",
     ),
-    ("config.reader", "config.document", "config.registered", "config.problems", "config.load"),
+    ("config.reader", "config.document", "config.section", "config.registered", "config.problems", "config.load"),
     ("space", "config", "data", *PROFILE, *BUNDLE),
     ("supernet",),
     ("federation", "searchers", "device", "export", "artifact"),

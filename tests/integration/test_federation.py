@@ -49,7 +49,8 @@ SPACE = SearchSpace.model_validate(
         ],
     }
 )
-TIERS = (Tier("smallest"), Tier("largest"), Tier(), Tier(params_range=(1000, 2500)))
+SMALLEST, LARGEST, ANY = Tier(architecture="smallest"), Tier(architecture="largest"), Tier(random=True)
+TIERS = (SMALLEST, LARGEST, ANY, Tier(params=(1000, 2500)))
 
 
 def data_of(num_images: int, kind: str, **options: float) -> FederatedData:
@@ -148,7 +149,13 @@ def test_every_strategy_learns_digits(data: FederatedData, name: str, normalizat
     strategy = {
         "fedavg": lambda: FedAvg(SPACE, 6, "largest"),
         "fedsup": lambda: FedSup(SPACE, 6, 3, None, paper=False),
-        "e-fedsup": lambda: EFedSup(SPACE, 6, (Tier("largest"), Tier(), Tier(), Tier()), None, paper=False),
+        "e-fedsup": lambda: EFedSup(
+            SPACE,
+            6,
+            (LARGEST, ANY, ANY, ANY),
+            None,
+            paper=False,
+        ),
     }[name]()
     with federation_of(data) as federation:
         results = list(run_rounds(federation, start(normalization), strategy, params_of(data, 6)))
@@ -201,7 +208,7 @@ def test_one_client_on_the_largest_subnet_of_fedavg_is_that_client_alone(little_
 
 def test_tier_of_smallest_subnets_leaves_the_rest_of_the_supernet_alone(little_data: FederatedData) -> None:
     before = start("batch").supernet
-    strategy = EFedSup(SPACE, 2, (Tier("smallest"),) * 4, 0.0, paper=False)
+    strategy = EFedSup(SPACE, 2, (SMALLEST,) * 4, 0.0, paper=False)
     after = play(little_data, strategy)[-1].state.supernet
     for name, mask in before.layout.partial_coverage((SPACE.smallest,)).items():
         assert torch.equal(after.weights[name][~mask], before.weights[name][~mask]), name

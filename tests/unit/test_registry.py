@@ -1,8 +1,11 @@
 """Names to implementations."""
 
+import typing
+
 import pytest
 
 from fedsup_deploy import registry
+from fedsup_deploy.config.registered import Registered
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.space.families.resnet import ResNetFamily
 
@@ -20,6 +23,13 @@ def test_resolve_imports_what_the_row_names() -> None:
 def test_every_row_names_something_documented(kind: str) -> None:
     for name in registry.names(kind):
         assert registry.resolve(kind, name).__doc__
+
+
+@pytest.mark.parametrize(("kind", "key"), [("partition", "kind"), ("strategy", "name"), ("latency", "kind")])
+def test_a_section_of_a_file_is_called_as_its_row(kind: str, key: str) -> None:
+    sections = Registered(kind, key).sections()
+    named = [typing.get_args(section.model_fields[key].annotation) for section in sections]
+    assert named == [(name,) for name in registry.names(kind)]
 
 
 def test_unknown_name_is_refused_with_the_nearest() -> None:

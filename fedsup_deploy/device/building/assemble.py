@@ -16,10 +16,9 @@ from fedsup_deploy.device.building.calibrate import fit_line, fit_operations, fi
 from fedsup_deploy.device.building.plan import BuildPlan
 from fedsup_deploy.device.building.times import Times
 from fedsup_deploy.device.heldout import HeldOutError, held_out_error
-from fedsup_deploy.device.latency import BYTES_PER_ELEMENT, LatencySection, PartTime, TableLatency
+from fedsup_deploy.device.latency import BYTES_PER_ELEMENT, Dtype, LatencySection, PartTime, TableLatency
 from fedsup_deploy.device.predictor import size_mib
 from fedsup_deploy.device.profile import DeviceFacts, DeviceProfile, Measured, Precision, ProfileLimits, Runtime
-from fedsup_deploy.device.schema import Dtype
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.cost import Costs, costs_of
 from fedsup_deploy.space.parts import name_of, parts_of

@@ -14,9 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsup_deploy.device.heldout import FloatArray
-from fedsup_deploy.device.latency import BYTES_PER_ELEMENT, CacheMisses, FittedLatency, LinearCost, TableCalibration
+from fedsup_deploy.device.latency import (
+    BYTES_PER_ELEMENT,
+    CacheMisses,
+    Dtype,
+    FittedLatency,
+    LinearCost,
+    TableCalibration,
+)
 from fedsup_deploy.device.predictor import miss_share, size_mib
-from fedsup_deploy.device.schema import Dtype
 from fedsup_deploy.space.cost import LayerCosts, in_blocks
 
 _DIGITS: Final = 5
@@ -42,7 +48,7 @@ class Line(NamedTuple):
         return found_N
 
 
-class _Found(NamedTuple):
+class _CacheFit(NamedTuple):
     """A fit for one guess where the cache begins and ceases to miss."""
 
     fits_mib: float
@@ -176,13 +182,13 @@ def fit_scale(value_N: FloatArray, latency_N: FloatArray) -> float:
     return float(share_N.sum() / (share_N**2).sum())
 
 
-def _best(solve: Callable[[float, float], tuple[float, FloatArray]], size_mib_N: FloatArray) -> _Found:
+def _best(solve: Callable[[float, float], tuple[float, FloatArray]], size_mib_N: FloatArray) -> _CacheFit:
     """Return the sizes where the cache begins and ceases to miss that leave the least, and the solution there.
 
     The range reaches beyond the networks on both sides: all may fit, and none.
     """
     sizes = [rounded(size, 4) for size in np.geomspace(size_mib_N.min() / 1.1, size_mib_N.max() * 1.1, _NUM_SIZES)]
-    tried = [_Found(fits, misses, *solve(fits, misses)) for fits, misses in itertools.combinations(sizes, 2)]
+    tried = [_CacheFit(fits, misses, *solve(fits, misses)) for fits, misses in itertools.combinations(sizes, 2)]
     return min(tried, key=lambda found: found.left)
 
 

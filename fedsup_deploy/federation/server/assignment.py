@@ -1,9 +1,12 @@
 """Which architectures a tier of clients trains."""
 
-import dataclasses
+from typing import Any
 
 import numpy as np
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from fedsup_deploy.config.problems import misfit
+from fedsup_deploy.config.section import Count, Section, Text
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.rng import generator
 from fedsup_deploy.space import cost, sampling
@@ -14,18 +17,28 @@ _MAX_LISTED = 200_000
 _NUM_SAMPLED = 20_000
 
 
-@dataclasses.dataclass(frozen=True)
-class Tier:
-    """A class of clients by capability.
+class Tier(Section):
+    """What one class of clients trains: exactly one of `architecture`, `params` and `random`."""
 
-    Args:
-        architecture: The one subnet they train: `largest`, `smallest` or an arch_id. None draws one per round.
-        params_range: With `architecture` None, draw among subnets with this many parameters, bounds included; None
-            draws among all.
-    """
+    architecture: Text | None = None
+    """One subnet in every round: `largest`, `smallest` or an arch_id."""
+    params: tuple[Count, Count] | None = None
+    """A random subnet per round with this many parameters: [lowest, highest], both included."""
+    random: bool = False
+    """A random subnet of the whole space per round."""
 
-    architecture: str | None = None
-    params_range: tuple[int, int] | None = None
+    @model_validator(mode="after")
+    def _one_choice(self) -> "Tier":
+        given = [self.architecture is not None, self.params is not None, self.random]
+        if sum(given) != 1:
+            raise ValueError(f"got {sum(given)} of 'architecture', 'params' and 'random: true', expected exactly one")
+        if self.params is not None and self.params[0] > self.params[1]:
+            raise misfit([(("params",), self.params, "[lowest, highest]")])
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value not in (None, False)}
 
 
 class TierSampler:
@@ -38,7 +51,7 @@ class TierSampler:
     def __init__(self, space: SearchSpace, tier: Tier) -> None:
         self._space = space
         self._fixed = space.resolve(tier.architecture) if tier.architecture else None
-        self._pool = _in_range(space, tier.params_range) if tier.params_range else None
+        self._pool = _in_range(space, tier.params) if tier.params else None
 
     def draw(self, rng: np.random.Generator) -> Architecture:
         """Return the architecture one client trains this round."""

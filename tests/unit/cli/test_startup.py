@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from fedsup_deploy import registry
 from fedsup_deploy.cli.main import cli
 
 _REPORT = """
@@ -45,4 +46,13 @@ def test_the_help_of_a_command_imports_that_command_only(name: str):
 def test_a_mistake_in_a_config_is_found_without_torch():
     code, modules = modules_after("train", "--config", "no-such-config")
     assert code == 2
+    assert "torch" not in modules
+
+
+@pytest.mark.parametrize("strategy", registry.names("strategy"))
+def test_a_mistake_that_only_a_strategy_knows_is_found_without_torch(strategy: str):
+    settings = ["--set", f"strategy={{name: {strategy}}}", "--set", "training.clients_per_round=1000"]
+    code, modules = modules_after("train", "--config", "digits", *settings)
+    assert code == 2
+    assert registry.TABLES["strategy"][strategy].partition(":")[0] in modules
     assert "torch" not in modules

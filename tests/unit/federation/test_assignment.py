@@ -32,7 +32,7 @@ def test_fixed_tier_may_name_an_arch_id(tiny_space: SearchSpace) -> None:
 
 
 def test_free_tier_draws_from_the_whole_space(tiny_space: SearchSpace) -> None:
-    sampler, generator = TierSampler(tiny_space, Tier()), rng.generator(0)
+    sampler, generator = TierSampler(tiny_space, Tier(random=True)), rng.generator(0)
     assert len({sampler.draw(generator) for _ in range(600)}) == 64
 
 
@@ -41,7 +41,7 @@ def test_tier_of_a_size_draws_every_subnet_of_that_size_and_no_other(tiny_space:
     params_N = cost.costs(tiny_space, genes_NG).num_params
     low, high = (int(np.quantile(params_N, share, method="nearest")) for share in (0.25, 0.5))
     expected = {tiny_space.decode(genes_NG[index]) for index in np.flatnonzero((params_N >= low) & (params_N <= high))}
-    sampler, generator = TierSampler(tiny_space, Tier(params_range=(low, high))), rng.generator(0)
+    sampler, generator = TierSampler(tiny_space, Tier(params=(low, high))), rng.generator(0)
     assert {sampler.draw(generator) for _ in range(600)} == expected
     assert low in params_N
     assert high in params_N
@@ -49,7 +49,7 @@ def test_tier_of_a_size_draws_every_subnet_of_that_size_and_no_other(tiny_space:
 
 def test_bounds_of_a_size_are_included(tiny_space: SearchSpace) -> None:
     smallest = int(cost.costs_of(tiny_space, [tiny_space.smallest]).num_params[0])
-    drawn = TierSampler(tiny_space, Tier(params_range=(smallest, smallest))).draw(rng.generator(0))
+    drawn = TierSampler(tiny_space, Tier(params=(smallest, smallest))).draw(rng.generator(0))
     assert cost.costs_of(tiny_space, [drawn]).num_params[0] == smallest
 
 
@@ -57,7 +57,7 @@ def test_size_no_subnet_has_is_refused_with_the_sizes_there_are(tiny_space: Sear
     params_N = cost.costs(tiny_space, tiny_space.enumerate_genes()).num_params
     message = f"no subnet of space tiny has 1 to 2 parameters; they have {params_N.min():,} to {params_N.max():,}"
     with pytest.raises(ConfigError, match=message):
-        TierSampler(tiny_space, Tier(params_range=(1, 2)))
+        TierSampler(tiny_space, Tier(params=(1, 2)))
 
 
 def test_unknown_architecture_is_refused(tiny_space: SearchSpace) -> None:
@@ -70,7 +70,7 @@ def test_large_space_draws_from_a_fixed_sample(tiny_space: SearchSpace, monkeypa
     monkeypatch.setattr(assignment, "_MAX_LISTED", 10)
     monkeypatch.setattr(assignment, "_NUM_SAMPLED", 20)
     generator = rng.generator(0)
-    samplers = [TierSampler(tiny_space, Tier(params_range=(1, 10**9))) for _ in range(2)]
+    samplers = [TierSampler(tiny_space, Tier(params=(1, 10**9))) for _ in range(2)]
     drawn = [{sampler.draw(generator) for _ in range(500)} for sampler in samplers]
     assert drawn[0] == drawn[1]
     assert 5 < len(drawn[0]) <= 20

@@ -128,7 +128,7 @@ def test_weights_of_a_round_are_those_the_next_one_sends(play, state: ServerStat
 
 def test_clients_with_the_same_subnet_are_sent_the_same_blob(play, tiny_space: SearchSpace) -> None:
     """Which travels once to whoever computes for several of them."""
-    strategy = EFedSup(tiny_space, 4, (Tier("smallest"),), 0.0, paper=False)
+    strategy = EFedSup(tiny_space, 4, (Tier(architecture="smallest"),), 0.0, paper=False)
     _, asked = play(strategy=strategy)
     names = [{job.weights.name for job in jobs.values()} for jobs in asked]
     assert [len(each) for each in names] == [1] * 4
@@ -144,7 +144,7 @@ def test_loss_is_weighted_by_images_and_macs_add_up(play) -> None:
 
 def test_bytes_are_those_of_the_tensors_that_travel(play, state: ServerState, tiny_space: SearchSpace) -> None:
     """With E-FedSup the smallest subnet's tensors, 4 bytes a number, down to 2 clients and up again."""
-    strategy = EFedSup(tiny_space, 4, (Tier("smallest"),), 0.0, paper=False)
+    strategy = EFedSup(tiny_space, 4, (Tier(architecture="smallest"),), 0.0, paper=False)
     (result,), (jobs,) = play(strategy=strategy, rounds=1, clients_per_round=2)
     smallest = state.supernet.extract(tiny_space.smallest).weights
     expected = 2 * 4 * sum(tensor.numel() for tensor in smallest.values())

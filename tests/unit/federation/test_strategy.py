@@ -18,6 +18,8 @@ from fedsup_deploy.supernet.growth import grow
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import Supernet, initial_weights
 
+SMALLEST, LARGEST, ANY = Tier(architecture="smallest"), Tier(architecture="largest"), Tier(random=True)
+
 
 def infos_of(clients: Iterable[int], tier: int = 0) -> list[ClientInfo]:
     return [ClientInfo(client, 10, tier=tier) for client in clients]
@@ -41,7 +43,7 @@ def test_fedavg_may_have_few_clients(tiny_space: SearchSpace) -> None:
 def test_all_clients_are_eligible_for_strategies_of_the_whole_space(tiny_space: SearchSpace) -> None:
     infos = infos_of(range(5))
     assert FedSup(tiny_space, 9, 4, None, paper=False).eligible(infos) == infos
-    assert EFedSup(tiny_space, 9, (Tier(),), None, paper=False).eligible(infos) == infos
+    assert EFedSup(tiny_space, 9, (ANY,), None, paper=False).eligible(infos) == infos
 
 
 @pytest.mark.parametrize("paper", [False, True])
@@ -52,7 +54,13 @@ def test_fedsup_gives_everyone_the_whole_supernet(tiny_space: SearchSpace, paper
 
 
 def test_e_fedsup_gives_each_quarter_its_tier(tiny_space: SearchSpace) -> None:
-    strategy = EFedSup(tiny_space, 9, (Tier("smallest"), Tier("largest"), Tier(), Tier()), None, paper=True)
+    strategy = EFedSup(
+        tiny_space,
+        9,
+        (SMALLEST, LARGEST, ANY, ANY),
+        None,
+        paper=True,
+    )
     infos = [ClientInfo(client, 10, tier=tier) for client, tier in enumerate(tiers_by_index(8, 4))]
     plans = [strategy.plan(round_index, infos, seed=0) for round_index in range(20)]
     for plan in plans:
@@ -67,7 +75,7 @@ def test_e_fedsup_gives_each_quarter_its_tier(tiny_space: SearchSpace) -> None:
 @pytest.mark.parametrize("tier", [-1, 2])
 def test_a_tier_that_there_is_not_is_refused_with_those_there_are(tiny_space: SearchSpace, tier: int) -> None:
     """But not in the first rounds, in which it does not matter: here the first of two."""
-    strategy = EFedSup(tiny_space, 2, (Tier("smallest"), Tier("largest")), 0.5, paper=False)
+    strategy = EFedSup(tiny_space, 2, (SMALLEST, LARGEST), 0.5, paper=False)
     infos = [ClientInfo(3, 10, tier=1), ClientInfo(4, 10, tier=tier)]
     assert strategy.plan(0, infos, seed=0).keys() == {3, 4}
     message = f"^strategy.tiers: client 4 has announced tier {tier}, expected 0 to 1; name more tiers$"
@@ -79,20 +87,20 @@ def test_e_fedsup_trains_the_smallest_within_what_each_client_is_sent(space_of) 
     """Of 8 -> 16 and 16 -> 8 channels the shortcut has a convolution, of 8 -> 8 and 16 -> 16 it has none."""
     space = space_of({"widths": [8, 16], "depths": [1, 2]}, stem={"widths": [8, 16]})
     infos = infos_of(range(4))
-    plans = (EFedSup(space, 9, (Tier(),), 0.0, paper=False).plan(index, infos, seed=0) for index in range(20))
+    plans = (EFedSup(space, 9, (ANY,), 0.0, paper=False).plan(index, infos, seed=0) for index in range(20))
     assignments = {assignment.architecture: assignment for plan in plans for assignment in plan.values()}
     assert len(assignments) == space.num_architectures
     for architecture, assignment in assignments.items():
         expected = () if architecture == space.smallest else (space.smallest,)
         assert assignment.inner == expected
-    paper = EFedSup(space, 9, (Tier(),), 0.0, paper=True).plan(0, infos, seed=0)
+    paper = EFedSup(space, 9, (ANY,), 0.0, paper=True).plan(0, infos, seed=0)
     assert all(assignment.inner == () for assignment in paper.values())
 
 
 def test_e_fedsup_leaves_the_smallest_out_where_it_has_a_tensor_that_is_not_sent(space_of) -> None:
     """The smallest goes from 8 to 12 channels by a convolution, which a subnet of 12 or 16 on both sides has not."""
     space = space_of({"widths": [12, 16], "depths": [1]}, stem={"widths": [8, 12, 16]})
-    strategy = EFedSup(space, 9, (Tier(),), 0.0, paper=False)
+    strategy = EFedSup(space, 9, (ANY,), 0.0, paper=False)
     for index in range(20):
         for assignment in strategy.plan(index, infos_of(range(4)), seed=0).values():
             assert assignment.architecture is not None
@@ -102,7 +110,7 @@ def test_e_fedsup_leaves_the_smallest_out_where_it_has_a_tensor_that_is_not_sent
 
 
 def test_assignment_depends_on_seed_round_and_client_but_not_on_the_cohort(tiny_space: SearchSpace) -> None:
-    strategy = EFedSup(tiny_space, 9, (Tier(),), None, paper=True)
+    strategy = EFedSup(tiny_space, 9, (ANY,), None, paper=True)
     whole = strategy.plan(2, infos_of([0, 1, 2, 3]), seed=7)
     assert strategy.plan(2, infos_of([3, 1]), seed=7) == {3: whole[3], 1: whole[1]}
     assert strategy.plan(3, infos_of([0, 1, 2, 3]), seed=7) != whole
@@ -116,9 +124,14 @@ def test_registered_strategies_plan_for_every_client_of_the_cohort(tiny_space: S
         "fedavg": {"architecture": "largest"},
         "fedavgm": {"architecture": "largest", "momentum": 0.5},
         "fedsup": {"num_subnets": 3, "smallest_first": None, "paper": False},
-        "e-fedsup": {"tiers": (Tier("smallest"), Tier(params_range=(1, 10**9))), "smallest_first": 0, "paper": False},
+        "e-fedsup": {
+            "tiers": (SMALLEST, Tier(params=(1, 10**9))),
+            "smallest_first": 0,
+            "paper": False,
+        },
     }[name]
-    plan = registry.resolve("strategy", name)(tiny_space, 2, **options).plan(1, infos_of([4, 0, 5]), 0)
+    make = registry.load(registry.resolve("strategy", name).strategy)
+    plan = make(tiny_space, 2, **options).plan(1, infos_of([4, 0, 5]), 0)
     assert plan.keys() == {0, 4, 5}
     for assignment in plan.values():
         assert assignment.architecture is None or tiny_space.contains(assignment.architecture)
@@ -146,7 +159,7 @@ def disagreement(state: ServerState) -> CoverageMean:
 
 @pytest.mark.parametrize("paper", [False, True])
 def test_only_what_is_ours_goes_beyond_the_average_unless_told(state: ServerState, paper: bool) -> None:
-    space, tiers, before = state.supernet.layout.space, (Tier("largest"),), state.supernet.weights
+    space, tiers, before = state.supernet.layout.space, (LARGEST,), state.supernet.weights
     ours = not paper
     for strategy, goes_beyond in (
         (FedSup(space, 10, 3, 0.0, paper=paper), ours),
@@ -176,7 +189,7 @@ def test_in_the_first_rounds_all_train_the_smallest_and_the_rest_is_grown(
     assert any(not torch.equal(grown[name], average[name]) for name in average)
     for strategy in (
         FedSup(space, 10, 3, share, extrapolate=False, paper=paper),
-        EFedSup(space, 10, (Tier("largest"),), share, extrapolate=False, paper=paper),
+        EFedSup(space, 10, (LARGEST,), share, extrapolate=False, paper=paper),
     ):
         assert strategy.initial(layout) == {}
         for index in range(10):

@@ -1,7 +1,11 @@
-"""A new limit, objective, latency model and kind of layer: each is a row and a module, and is taken as any other."""
+"""A new limit, objective, latency model, kind of layer and device: each is taken as any other.
+
+A device is a file; all others are a row and a module. So are those of `test_added_federation.py`.
+"""
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ from fedsup_deploy.cli.search import _row, command
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.device import limits
-from fedsup_deploy.device.profile import load_profile
+from fedsup_deploy.device.profile import list_profiles, load_profile
 from fedsup_deploy.errors import ConfigError, InfeasibleError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.pipeline.exporting import ExportRequest, export
@@ -133,6 +137,26 @@ def test_a_latency_model_is_one_row(run: Path, tmp_path: Path, monkeypatch: pyte
     mine.write_text(mine.read_text("utf-8").replace("us_per_mmac", "us_per_mac"), "utf-8")
     with pytest.raises(ConfigError, match="of kind 'per-mac'"):
         load_profile(mine)
+
+
+def test_a_measured_device_is_one_file(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searched for by its name, listed, and recorded as measured, with intervals from its own error."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="no profile 'added-board'"):
+        search(run, tmp_path, "added-board")
+    (tmp_path / "profiles").mkdir()
+    shutil.copy(Path(__file__).parent / "added" / "added-board.yaml", tmp_path / "profiles")
+    found = search(run, tmp_path, "added-board")
+    assert found["profile"]["provenance"] == ["measured"]
+    assert found["limits"]["latency_ms"] == 50.0
+    for each in found["candidates"]:
+        low, high = each["latency_interval_ms"]
+        assert low < each["latency_ms_predicted"] < high
+    listed = {profile.name: profile for profile in list_profiles()}
+    assert listed["added-board"].is_measured
+    request = ExportRequest(run, None, tmp_path / "found.json", (), (), (), tmp_path / "exports")
+    (bundle,) = export(request)["bundles"]
+    assert bundle["bytes"].keys() == {"onnx"}
 
 
 SMOOTH_SPACE = """

@@ -75,9 +75,9 @@ def _access(
         return None
     if ruler is not None:
         raise click.UsageError("--ruler compares on this machine only; leave it out, or --on")
-    from fedsup_deploy.device.remote.ssh import Access, Target
+    from fedsup_deploy.device.remote.ssh import Access, SshHost
 
-    return Access(Target.parse(on), python or "python3", install, ssh_config)
+    return Access(SshHost.parse(on), python or "python3", install, ssh_config)
 
 
 def _table(result: Result) -> "RenderableType":

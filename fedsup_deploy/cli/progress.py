@@ -25,7 +25,7 @@ _DETAILS: Final = (
 )
 
 
-class Step(NamedTuple):
+class StageProgress(NamedTuple):
     """How far a stage has come."""
 
     stage: str
@@ -41,7 +41,7 @@ class Steps:
         self._rounds: int | None = None
         self._details: dict[str, Any] = {}
 
-    def read(self, event: dict[str, Any]) -> Step | None:
+    def read(self, event: dict[str, Any]) -> StageProgress | None:
         """Return what an event says about progress, or None."""
         self._rounds = event.get("rounds", self._rounds)
         kind = event["event"]
@@ -57,7 +57,7 @@ class Steps:
             stage, done, total, details = "rounds", event["round"] + is_over, self._rounds, self._details
         if done is None or not total:
             return None
-        return Step(
+        return StageProgress(
             stage, done, total, ", ".join(f"{key} {_short(details[key])}" for key in _DETAILS if key in details)
         )
 

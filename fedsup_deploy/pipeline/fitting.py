@@ -63,7 +63,7 @@ class FitRequest:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Found:
+class _TimedNetworks:
     """Timed networks, and where. Shape: N networks."""
 
     networks: Sequence[Architecture]
@@ -111,7 +111,7 @@ def fit(request: FitRequest, listeners: Sequence[Listener] = ()) -> dict[str, An
     }
 
 
-def _device(request: FitRequest, donor: DeviceProfile, found: _Found) -> Device:
+def _device(request: FitRequest, donor: DeviceProfile, found: _TimedNetworks) -> Device:
     facts = donor.device if request.is_saved else device_facts(found.environment)
     facts = facts if request.memory_mib is None else facts.model_copy(update={"memory_mib": request.memory_mib})
     runtime = Runtime(
@@ -128,7 +128,7 @@ def _device(request: FitRequest, donor: DeviceProfile, found: _Found) -> Device:
 
 def _time_here(
     request: FitRequest, out: Path, donor: DeviceProfile, space: SearchSpace, listeners: Sequence[Listener]
-) -> _Found:
+) -> _TimedNetworks:
     """Time networks on this machine, in a folder beside the profile that is removed at the end."""
     plan = plan_timing(space, request.networks, request.seed)
     # Now, not after the measurement: the donor must know these networks.
@@ -140,15 +140,15 @@ def _time_here(
         workplace.time_models(request.minutes, progress)
         times = times_of(workplace.events, plan.heldout_models, "give it more --minutes")
     measured_ms_N = times.of(plan.heldout_models) / 1e3
-    return _Found(plan.heldout, measured_ms_N, times.environment, networks_protocol(times, len(plan.heldout)))
+    return _TimedNetworks(plan.heldout, measured_ms_N, times.environment, networks_protocol(times, len(plan.heldout)))
 
 
-def _read_all(paths: Sequence[Path], space: SearchSpace) -> _Found:
+def _read_all(paths: Sequence[Path], space: SearchSpace) -> _TimedNetworks:
     """Return the measurements in files."""
     return _together([(str(path), *_read(path, space)) for path in paths])
 
 
-def _saved(donor: DeviceProfile, space: SearchSpace) -> _Found:
+def _saved(donor: DeviceProfile, space: SearchSpace) -> _TimedNetworks:
     """Return the measurements that a profile keeps, the last one of each network."""
     last = {one.arch_id: one for one in donor.measurements if one.verdict == "stable"}
     if not last:
@@ -162,7 +162,7 @@ def _saved(donor: DeviceProfile, space: SearchSpace) -> _Found:
     )
 
 
-def _together(measurements: Sequence[tuple[str, Architecture, float, Mapping[str, Any]]]) -> _Found:
+def _together(measurements: Sequence[tuple[str, Architecture, float, Mapping[str, Any]]]) -> _TimedNetworks:
     """Return measurements, each with where it stands, that are of one device.
 
     Raises:
@@ -177,7 +177,7 @@ def _together(measurements: Sequence[tuple[str, Architecture, float, Mapping[str
     if len(set(networks)) < len(networks):
         raise ConfigError("got several measurements of one network, expected one of each; leave out the others")
     protocol = f"{len(networks)} networks with `fedsup-deploy measure`, 10th percentile of all runs"
-    return _Found(networks, np.array(measured_ms), environments[0], protocol)
+    return _TimedNetworks(networks, np.array(measured_ms), environments[0], protocol)
 
 
 def _read(path: Path, space: SearchSpace) -> tuple[Architecture, float, Mapping[str, Any]]:

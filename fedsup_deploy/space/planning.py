@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Place:
+class _BlockPlace:
     """Where a block stands.
 
     Args:
@@ -114,7 +114,7 @@ def full_plan(space: "SearchSpace") -> NetworkPlan:
     return concrete(NetworkPlan(stem, tuple(blocks), _head(space, np.array([max(in_choices)]), size)))
 
 
-def _walk(space: "SearchSpace", resolution: Any) -> Iterator[_Place]:
+def _walk(space: "SearchSpace", resolution: Any) -> Iterator[_BlockPlace]:
     """Yield where each block stands, for one resolution or an array of them.
 
     A stage has at least one block, so that the side of a block's input follows from the resolution alone.
@@ -123,13 +123,13 @@ def _walk(space: "SearchSpace", resolution: Any) -> Iterator[_Place]:
     for stage, depth_column in stage_columns(space):
         for index in range(max(stage.depths)):
             described = min(index, space.num_described(stage) - 1)
-            place = _Place(stage, index, size, depth_column, depth_column + 1 + BLOCK_GENES * described)
+            place = _BlockPlace(stage, index, size, depth_column, depth_column + 1 + BLOCK_GENES * described)
             yield place
             size = place.out_size
 
 
 def _block(
-    space: "SearchSpace", place: _Place, is_active: Any, in_channels: Any, in_size: Any, own: Sequence[Any]
+    space: "SearchSpace", place: _BlockPlace, is_active: Any, in_channels: Any, in_size: Any, own: Sequence[Any]
 ) -> BlockPlan:
     name = f"{place.stage.name}.{place.index}"
     return space.block_family.block(BlockInput(name, place.stride, is_active, in_channels, in_size, *own))

@@ -19,7 +19,7 @@ N = TypeVar("N", bound=Normalizer)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Step(Generic[N]):
+class _KeptPart(Generic[N]):
     part: Layer | BlockPlan
     output_BCHW: Tensor
     normalizer: N
@@ -36,7 +36,7 @@ class SharedPrefix(Generic[N]):
     def __init__(self, x_BCHW: Tensor, new_normalizer: Callable[[], N]) -> None:
         self._x_BCHW = x_BCHW.contiguous(memory_format=torch.channels_last)
         self._new_normalizer = new_normalizer
-        self._steps: list[_Step[N]] = []
+        self._steps: list[_KeptPart[N]] = []
 
     def features(self, plan: NetworkPlan, weights: Mapping[str, Tensor]) -> Tensor:
         """Return a network's last feature map, before pooling and classifier, as `forward` computes it.
@@ -51,7 +51,7 @@ class SharedPrefix(Generic[N]):
         for part in parts[len(self._steps) :]:
             x_BCHW = self._steps[-1].output_BCHW if self._steps else self._x_BCHW
             normalizer = self._new_normalizer()
-            self._steps.append(_Step(part, forward_part(part, weights, x_BCHW, normalizer), normalizer))
+            self._steps.append(_KeptPart(part, forward_part(part, weights, x_BCHW, normalizer), normalizer))
         return self._steps[-1].output_BCHW
 
     def normalizers(self) -> Iterator[N]:

@@ -23,7 +23,7 @@ from sklearn.datasets import load_digits
 from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.store import ModelWriter, Vectors, load_measurement, write_bundle
 from fedsup_deploy.device.remote.measure import measure_bundle_there, measure_model_there, session_there
-from fedsup_deploy.device.remote.ssh import Access, Target, run_there
+from fedsup_deploy.device.remote.ssh import Access, SshHost, run_there
 from fedsup_deploy.errors import ArtifactError, DeviceError
 
 SERVER = """
@@ -78,7 +78,7 @@ class Server:
         return f"ssh://127.0.0.1:{self.port}"
 
     def access(self, **changes: Any) -> Access:
-        return Access(**{"target": Target.parse(self.url), "ssh_config": self.folder / "config", **changes})
+        return Access(**{"target": SshHost.parse(self.url), "ssh_config": self.folder / "config", **changes})
 
     def configured(self, path: Path, **settings: str) -> Path:
         """Write a client configuration in which some settings are others."""
@@ -249,11 +249,11 @@ def test_key_that_is_not_welcome_is_refused(server, tmp_path):
 
 
 def test_machine_that_does_not_listen_is_refused(server):
-    assert refused(server, target=Target("127.0.0.1", port=free_port())).startswith("connection refused")
+    assert refused(server, target=SshHost("127.0.0.1", port=free_port())).startswith("connection refused")
 
 
 def test_unknown_name_is_refused(server):
-    assert refused(server, target=Target("no-such-device.invalid")).startswith("no such host")
+    assert refused(server, target=SshHost("no-such-device.invalid")).startswith("no such host")
 
 
 def test_missing_python_is_named(server):
@@ -317,7 +317,7 @@ def test_old_python_is_refused(server, tmp_path):
 
 def test_machine_that_says_nothing_is_given_up(server):
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        target = Target("127.0.0.1", port=silent.getsockname()[1])
+        target = SshHost("127.0.0.1", port=silent.getsockname()[1])
         assert refused(server, target=target).startswith("no answer; is the device switched on")
 
 
@@ -365,7 +365,7 @@ def test_killed_client_ends_the_program_there_and_removes_its_files(
     """As when the laptop's terminal is closed: nothing can be tidied up here."""
     code = (
         "import sys; from pathlib import Path; from fedsup_deploy.device.remote.measure import *\n"
-        "access = Access(Target.parse(sys.argv[1]), ssh_config=Path(sys.argv[2]))\n"
+        "access = Access(SshHost.parse(sys.argv[1]), ssh_config=Path(sys.argv[2]))\n"
         "for line in run_there(access, {'program.py': sys.argv[3].encode()}, ['program.py']):\n"
         "    print(line, flush=True)"
     )

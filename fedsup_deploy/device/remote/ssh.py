@@ -71,7 +71,7 @@ _REFUSALS: Final = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
+class SshHost:
     """A machine that ssh can log in to.
 
     Args:
@@ -85,7 +85,7 @@ class Target:
     port: int | None = None
 
     @classmethod
-    def parse(cls, url: str) -> "Target":
+    def parse(cls, url: str) -> "SshHost":
         """Return the machine that `ssh://[user@]host[:port]` names.
 
         Raises:
@@ -124,7 +124,7 @@ class Access:
         ssh_config: A configuration for ssh instead of the user's own, as `ssh -F`.
     """
 
-    target: Target
+    target: SshHost
     python: str = "python3"
     can_install: bool = False
     ssh_config: Path | None = None

@@ -79,11 +79,11 @@ def best_paths(
     Raises:
         ConfigError: More than `MAX_LABELS` labels would have to be kept.
     """
-    futures, found = _futures(steps, most), _Found.of(np.empty((0, NUM_COSTS)))
+    futures, found = _futures(steps, most), _KnownWays.of(np.empty((0, NUM_COSTS)))
     # Labels compared by latency and loss alone lead to ways within the limits, if not to the best.
     simple = [[dataclasses.replace(future, held=()) for future in futures_S] for futures_S in futures]
     if futures[-1][0].held:
-        found = _Found.of(_run(steps, simple, found)[1])
+        found = _KnownWays.of(_run(steps, simple, found)[1])
     # At the end nothing else counts.
     return _run(steps, [*futures[:-1], simple[-1]], found, on_progress)
 
@@ -96,7 +96,7 @@ def combined(costs_NC: FloatArray, more_C: FloatArray) -> FloatArray:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Found:
+class _KnownWays:
     """Ways known from before.
 
     Args:
@@ -108,7 +108,7 @@ class _Found:
     best_K1: FloatArray
 
     @classmethod
-    def of(cls, costs_NC: FloatArray) -> "_Found":
+    def of(cls, costs_NC: FloatArray) -> "_KnownWays":
         """Return the ways of these costs."""
         order_N = np.argsort(costs_NC[:, LATENCY])
         return cls(costs_NC[order_N, LATENCY], np.minimum.accumulate(np.append(math.inf, costs_NC[order_N, LOSS])))
@@ -148,7 +148,7 @@ class _Future:
         is_within_N = (ends_NC <= self.most.costs_C).all(axis=1)
         return np.asarray(is_within_N & (ends_NC[:, PARAMS] + ends_NC[:, ACTIVATIONS] <= self.most.memory))
 
-    def is_hopeful(self, costs_NC: FloatArray, found: _Found) -> BoolArray:
+    def is_hopeful(self, costs_NC: FloatArray, found: _KnownWays) -> BoolArray:
         """Return which labels may end where none of the ways found beats them, shape (N,)."""
         if not len(found.latency_K):
             return np.ones(len(costs_NC), np.bool_)
@@ -240,7 +240,7 @@ def _corners(front_R2: FloatArray, count: int) -> FloatArray:
 def _run(
     steps: Sequence[Step],
     futures: Sequence[Sequence[_Future]],
-    found: _Found,
+    found: _KnownWays,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[IntArray, FloatArray]:
     """Return what `best_paths` does, where the futures do not leave out what matters."""
@@ -286,7 +286,7 @@ def _candidates(
 
 
 def _continued(
-    candidates: Iterator[tuple[FloatArray, IntArray]], future: _Future, found: _Found
+    candidates: Iterator[tuple[FloatArray, IntArray]], future: _Future, found: _KnownWays
 ) -> tuple[FloatArray, IntArray]:
     """Return the candidates worth keeping."""
     kept, waiting = (np.empty((0, NUM_COSTS)), np.empty(0, np.int64)), []

@@ -6,20 +6,20 @@ from typing import Any
 
 import pytest
 
-from fedsup_deploy.cli.progress import Lines, Step, Steps, bars
+from fedsup_deploy.cli.progress import Lines, StageProgress, Steps, bars
 
 
 def test_what_events_say_about_progress():
     steps = Steps()
-    assert steps.read({"event": "train_started", "round": 0, "rounds": 30}) == Step("rounds", 0, 30, "")
-    assert steps.read({"event": "round", "round": 0, "loss": 1.25, "accuracy": None}) == Step(
+    assert steps.read({"event": "train_started", "round": 0, "rounds": 30}) == StageProgress("rounds", 0, 30, "")
+    assert steps.read({"event": "round", "round": 0, "loss": 1.25, "accuracy": None}) == StageProgress(
         "rounds", 1, 30, "loss 1.250"
     )
     assert steps.read({"event": "warning", "message": "hot"}) is None
-    assert steps.read({"event": "exported", "done": 1, "total": 3, "name": "onnx"}) == Step(
+    assert steps.read({"event": "exported", "done": 1, "total": 3, "name": "onnx"}) == StageProgress(
         "exported", 1, 3, "name onnx"
     )
-    assert steps.read({"event": "x", "stage": "accuracy", "done": 0, "total": 2}) == Step("accuracy", 0, 2, "")
+    assert steps.read({"event": "x", "stage": "accuracy", "done": 0, "total": 2}) == StageProgress("accuracy", 0, 2, "")
     assert steps.read({"event": "x", "done": 0, "total": 0}) is None
 
 
@@ -28,7 +28,7 @@ def test_rounds_show_the_accuracy_of_the_last_evaluation():
     steps.read({"event": "train_started", "round": 10, "rounds": 20})
     steps.read({"event": "round", "round": 10, "loss": 2.0})
     steps.read({"event": "evaluation", "round": 10, "accuracy_largest": 0.5})
-    expected = Step("rounds", 12, 20, "loss 1.000, accuracy_largest 0.500")
+    expected = StageProgress("rounds", 12, 20, "loss 1.000, accuracy_largest 0.500")
     assert steps.read({"event": "round", "round": 11, "loss": 1.0}) == expected
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from fedsup_deploy.cli.main import main
 from fedsup_deploy.config.schema import TrainConfig
-from fedsup_deploy.device.remote.ssh import Access, Target
+from fedsup_deploy.device.remote.ssh import Access, SshHost
 from fedsup_deploy.runs import run as runs
 
 CONFIG = """\
@@ -155,13 +155,13 @@ FIT = {"evaluations": 300, "measured_by": None, "predictor": "auto", "seed": 0}
         (
             "measure bundle --save-to-profile --on ssh://pi@nano:2222",
             "measure_on",
-            (Path("bundle"), Access(Target("nano", "pi", 2222)), 1, "quick", ()),
+            (Path("bundle"), Access(SshHost("nano", "pi", 2222)), 1, "quick", ()),
             {"can_save": True, "profile": None},
         ),
         (
             "measure bundle --on ssh://nano --python python3.12 --install --ssh-config tiny.yaml --protocol full",
             "measure_on",
-            (Path("bundle"), Access(Target("nano"), "python3.12", True, Path("tiny.yaml")), 1, "full", ()),
+            (Path("bundle"), Access(SshHost("nano"), "python3.12", True, Path("tiny.yaml")), 1, "full", ()),
             {"can_save": False, "profile": None},
         ),
         ("demo", "demo", (Path(), ()), {}),

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from fedsup_deploy import rng
-from fedsup_deploy.device.heldout import accuracy_of, conformal_half_width, held_out_error, spearman
+from fedsup_deploy.device.heldout import conformal_half_width, held_out_error, prediction_error, spearman
 
 
 def test_shares_and_means_are_relative_to_what_was_measured() -> None:
     """Predicted 104, 92, 130 and 50 where 100 was measured: off by 4, 8, 30 and 50 %."""
-    found = accuracy_of(np.array([104.0, 92.0, 130.0, 50.0]), np.full(4, 100.0))
+    found = prediction_error(np.array([104.0, 92.0, 130.0, 50.0]), np.full(4, 100.0))
     assert (found.acc5, found.acc10, found.mape) == (0.25, 0.5, 0.23)
     assert found.spearman is None, "measured values that are all equal have no order"
 

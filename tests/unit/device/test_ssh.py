@@ -10,22 +10,22 @@ from typing import Any
 import pytest
 
 from fedsup_deploy.device.remote import bootstrap
-from fedsup_deploy.device.remote.ssh import Access, Target, run_there
+from fedsup_deploy.device.remote.ssh import Access, SshHost, run_there
 from fedsup_deploy.errors import ArtifactError, ConfigError
 
 
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("ssh://nano", Target("nano")),
-        ("ssh://pi@raspberrypi.local", Target("raspberrypi.local", "pi")),
-        ("ssh://first.last@10.0.0.7:2222", Target("10.0.0.7", "first.last", 2222)),
-        ("ssh://pi@[fe80::1]:22", Target("fe80::1", "pi", 22)),
-        ("ssh://_gateway", Target("_gateway")),
+        ("ssh://nano", SshHost("nano")),
+        ("ssh://pi@raspberrypi.local", SshHost("raspberrypi.local", "pi")),
+        ("ssh://first.last@10.0.0.7:2222", SshHost("10.0.0.7", "first.last", 2222)),
+        ("ssh://pi@[fe80::1]:22", SshHost("fe80::1", "pi", 22)),
+        ("ssh://_gateway", SshHost("_gateway")),
     ],
 )
 def test_target_is_read_and_written(url, expected):
-    assert Target.parse(url) == expected
+    assert SshHost.parse(url) == expected
     assert str(expected) == url
 
 
@@ -53,18 +53,18 @@ def test_target_is_read_and_written(url, expected):
 )
 def test_other_targets_are_refused(url):
     with pytest.raises(ConfigError, match=r"expected ssh://\[user@\]host\[:port\]$"):
-        Target.parse(url)
+        SshHost.parse(url)
 
 
 def test_password_is_refused_and_not_shown():
     with pytest.raises(ConfigError, match="no password: ssh logs in with keys") as caught:
-        Target.parse("ssh://pi:raspberry@nano")
+        SshHost.parse("ssh://pi:raspberry@nano")
 
     assert "raspberry" not in str(caught.value)
 
 
 def test_host_stands_where_it_cannot_be_an_option():
-    command = Access(Target("nano", "pi", 2222)).command
+    command = Access(SshHost("nano", "pi", 2222)).command
 
     assert command[0] == "ssh"
     assert command[-7:-1] == ["-l", "pi", "-p", "2222", "--", "nano"]
@@ -72,11 +72,11 @@ def test_host_stands_where_it_cannot_be_an_option():
 
 
 def test_python_is_one_word_for_the_shell_there():
-    assert Access(Target("nano"), python="my python; reboot").command[-1].startswith("'my python; reboot' -c '")
+    assert Access(SshHost("nano"), python="my python; reboot").command[-1].startswith("'my python; reboot' -c '")
 
 
 def test_what_the_shell_is_given_means_the_same_to_every_shell():
-    _, _, quoted = Access(Target("nano")).command[-1].partition(" -c ")
+    _, _, quoted = Access(SshHost("nano")).command[-1].partition(" -c ")
 
     assert quoted[0] == quoted[-1] == "'"
     assert not set("'\\!\n") & set(quoted[1:-1].replace("!=", ""))
@@ -94,7 +94,7 @@ def test_program_that_is_sent_is_one_of_python_3_8():
 
 def test_missing_file_is_named_before_there_is_a_connection(tmp_path):
     with pytest.raises(ArtifactError, match="absent: cannot be read: No such file"):
-        next(run_there(Access(Target("no-such-device.invalid")), {"a": tmp_path / "absent"}, ["a"]))
+        next(run_there(Access(SshHost("no-such-device.invalid")), {"a": tmp_path / "absent"}, ["a"]))
 
 
 class TestBootstrap:

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-slow results-quick check clean
+.PHONY: demo test test-slow results-quick check format clean
 demo: $(VENV)/.core
 	$(BIN)/fedsup-deploy demo
 
@@ -20,6 +20,10 @@ results-quick: $(VENV)/.check
 
 check: $(VENV)/.check
 	PATH="$(CURDIR)/$(BIN):$$PATH" tools/check
+
+format: $(VENV)/.check
+	$(BIN)/ruff check --quiet --fix . tools/check
+	$(BIN)/ruff format --quiet . tools/check
 
 # torch first and alone: the constraint then decides which build every later install sees.
 $(VENV)/.torch: constraints.txt

@@ -15,13 +15,16 @@ from fedsup_deploy.cli.main import cli
 from fedsup_deploy.config.schema import load_train_config
 
 REPOSITORY = Path(__file__).parents[2]
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "benchmarks" / "README.md"]
+PAGES = [
+    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")),
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+]
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`]+)`")
 COMMAND = re.compile(r"^\s*(?:\$ )?(fedsup-deploy [^\n]*)", re.MULTILINE)
-TOP = ("benchmarks", "configs", "docs", "fedsup_deploy", "profiles", "tests", "tools")
+TOP = (".ci", "benchmarks", "configs", "docs", "fedsup_deploy", "profiles", "tests", "tools")
 
 
 def name_of(page: Path) -> str:

@@ -28,7 +28,7 @@ from fedsup_deploy.device.building.times import Times, times_of
 from fedsup_deploy.device.building.workplace import Workplace
 from fedsup_deploy.device.heldout import FloatArray, HeldOutError
 from fedsup_deploy.device.predictor import predictor_for
-from fedsup_deploy.device.profile import DeviceProfile, Precision, load_profile
+from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import InfeasibleError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.pipeline.profiling import load_space
@@ -44,6 +44,7 @@ from fedsup_deploy.space.cost import costs_of
 from fedsup_deploy.space.plan import IntArray
 from fedsup_deploy.space.sampling import row_keys
 from fedsup_deploy.space.search_space import SearchSpace
+from fedsup_deploy.variant import Precision
 
 LIMITS_AT = (0.05, 0.95)
 NOISE_QUANTILE = 0.95

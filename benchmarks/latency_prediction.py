@@ -24,11 +24,12 @@ from fedsup_deploy.device.building.times import Times, times_of
 from fedsup_deploy.device.building.workplace import Workplace
 from fedsup_deploy.device.heldout import FloatArray, HeldOutError, conformal_half_width, held_out_error
 from fedsup_deploy.device.predictor import predictor_for
-from fedsup_deploy.device.profile import DeviceProfile, Precision
+from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.resources import find
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.cost import costs_of
 from fedsup_deploy.space.search_space import SearchSpace
+from fedsup_deploy.variant import Precision
 
 LEVEL = 0.95
 NUM_CONFORMAL = 40

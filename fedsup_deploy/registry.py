@@ -78,6 +78,9 @@ TABLES: dict[str, dict[str, str]] = {
         "torchscript": "fedsup_deploy.export.torchscript:TorchScriptExporter",
         "pt2": "fedsup_deploy.export.exported_program:ExportedProgramExporter",
     },
+    "gate": {
+        "fp32": "fedsup_deploy.export.parity:check_parity",
+    },
 }
 
 

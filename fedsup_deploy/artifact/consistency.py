@@ -113,7 +113,7 @@ def _of_the_graph(path: Path, manifest: Manifest) -> Iterator[str]:
 def _of_what_was_rendered(folder: Path, manifest: Manifest, sizes: Mapping[str, int]) -> Iterator[str]:
     if not is_of_this_version(manifest):
         return
-    card = render_model_card(manifest, manifest.parity, tuple(manifest.model_files)).encode()
+    card = render_model_card(manifest).encode()
     for name, expected in ((program.FILENAME, program.program()), (CARD, card)):
         if sizes[name] != len(expected) or (folder / name).read_bytes() != expected:
             yield f"{name}: got another text, expected that of fedsup-deploy {__version__} for this manifest"

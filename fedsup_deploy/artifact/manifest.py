@@ -1,12 +1,11 @@
-"""`manifest.json`, schema 2: everything a bundle says about itself when it is made. It is never changed afterwards.
+"""`manifest.json`, schema 3: everything a bundle says about itself when it is made. It is never changed afterwards.
 
 Owns the fields, their units and what makes them valid. It reads and writes text, never files, and it never computes a
-figure. Measured and predicted latency are two fields of two types. No field holds a path of a machine, and none a hash
-of a file: those stand in SHA256SUMS.
+figure. No field holds a path of a machine, and none a hash of a file: those stand in SHA256SUMS. What it says of each
+variant is in `variants`.
 """
 
 import math
-import operator
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
@@ -15,13 +14,14 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fedsup_deploy.artifact import document
 from fedsup_deploy.artifact.document import JsonObject
-from fedsup_deploy.artifact.measured import MeasuredLatency
+from fedsup_deploy.artifact.variants import Share, VariantRecord
 from fedsup_deploy.config.document import dotted, show
 from fedsup_deploy.config.section import NotNegative, Section, Text
-from fedsup_deploy.ondevice import bundle_files, bundle_outputs
+from fedsup_deploy.ondevice import bundle_files
+from fedsup_deploy.variant import MAIN
 
 FILENAME: Final = bundle_files.MANIFEST
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 
 # An absolute path: at the start of the text with any name after the slash, or further inside with two names, so that
 # `T-shirt/top`, `GMAC /s` and https://... remain text. Also a home folder, and a drive or share of Windows.
@@ -30,10 +30,7 @@ _MACHINE_PATH = re.compile(
 )
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Tolerance = Annotated[float, Field(ge=0, le=bundle_outputs.TOLERANCE)]
 ChannelRanges = Annotated[str, Field(pattern=r"^\d+(-\d+)?(, \d+(-\d+)?)*$")]
 
 
@@ -78,7 +75,7 @@ class TensorSpec(Section):
     """Element type, such as `float32`."""
 
 
-class Accuracy(Section):
+class AccuracyRecord(Section):
     """Share of images classified correctly, in [0, 1]."""
 
     dataset: Text
@@ -87,17 +84,13 @@ class Accuracy(Section):
     """Which part of it, such as `test`."""
     num_samples: int = Field(ge=1)
     """Number of images."""
-    precision: Literal["fp32"]
-    """Number format of `recalibrated` and `not_recalibrated`."""
     recalibrated: Share
-    """Of the model in this bundle: norms folded with client statistics."""
+    """Of the network in this bundle in fp32: norms folded with client statistics."""
     not_recalibrated: Share | None
     """Of the same subnet with the supernet's own statistics; null where there are none."""
-    int8: Share | None = None
-    """Of the quantised model in this bundle; null when there is none."""
 
 
-class Costs(Section):
+class CostsRecord(Section):
     """What one inference costs, counted from the architecture: one image, float32."""
 
     num_macs: Count
@@ -108,74 +101,6 @@ class Costs(Section):
     """Most bytes of activations alive at one time."""
     moved_bytes: Count
     """Bytes of inputs, outputs and weights read and written, summed over the layers."""
-
-
-class PredictedLatency(Section):
-    """Latency by the profile's latency model at batch 1. Nobody timed it."""
-
-    value_ms: NotNegative
-    """The prediction, in ms."""
-    interval_ms: tuple[NotNegative, NotNegative] | None
-    """Lower and upper end of the prediction interval, in ms; null where the profile's error is `none`."""
-    kind: Text
-    """Kind of latency model, such as `roofline`."""
-    provenance: tuple[Literal["datasheet", "measured", "published"], ...] = Field(min_length=1)
-    """How the costs behind it are known."""
-
-    @field_validator("interval_ms")
-    @classmethod
-    def _is_ordered(cls, interval_ms: tuple[float, float] | None) -> tuple[float, float] | None:
-        if interval_ms is not None and interval_ms[0] > interval_ms[1]:
-            raise ValueError("expected the lower end first")
-        return interval_ms
-
-
-class FormatParity(Section):
-    """How far one format is from the reference. A scaled difference is divided by its image's scale."""
-
-    max_abs_diff: NotNegative
-    """Largest difference of a logit."""
-    max_scaled_diff: NotNegative
-    """Largest scaled difference of a logit."""
-    argmax_agreement: Share
-    """Share of inputs with the reference's class."""
-    batch_invariance_max_abs_diff: NotNegative
-    """Largest difference of a logit between an input alone and inside a batch."""
-    batch_invariance_max_scaled_diff: NotNegative
-    """Largest scaled difference of a logit between an input alone and inside a batch."""
-
-
-class ParityRecord(Section):
-    """What the parity gate compared before this bundle was allowed to exist."""
-
-    tolerance: Tolerance
-    """Allowed scaled difference of a logit from the reference. An image's scale is its largest absolute logit in the
-    reference, at least 1: the tolerance is absolute for logits up to 1, and relative to the image's logits above."""
-    batch_tolerance: Tolerance
-    """Allowed scaled difference of a logit between an input alone and inside a batch; the scale is the same."""
-    batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
-    """Batch sizes compared."""
-    num_inputs: int = Field(ge=1)
-    """Number of inputs."""
-    formats: dict[str, FormatParity] = Field(min_length=1)
-    """The findings per format."""
-
-    @field_validator("batches")
-    @classmethod
-    def _are_all_that_count(cls, batches: tuple[int, ...]) -> tuple[int, ...]:
-        if not set(bundle_outputs.BATCHES) <= set(batches):
-            raise ValueError(f"expected {', '.join(map(str, bundle_outputs.BATCHES))} among them")
-        return batches
-
-    @field_validator("formats")
-    @classmethod
-    def _passed(cls, formats: dict[str, FormatParity], info: ValidationInfo) -> dict[str, FormatParity]:
-        tolerances = [info.data.get(name, math.inf) for name in ("tolerance", "batch_tolerance")]
-        for name, found in formats.items():
-            diffs = (found.max_scaled_diff, found.batch_invariance_max_scaled_diff)
-            if found.argmax_agreement < 1 or any(map(operator.gt, diffs, tolerances)):
-                raise ValueError(f"{name} would not have passed the gate, expected formats that did")
-        return formats
 
 
 class TrimmedLayer(Section):
@@ -192,7 +117,7 @@ class RefinementRecord(Section):
 
     source_arch_id: Text
     """The subnet: one choice larger than the pick, and beyond the limits."""
-    source_costs: Costs
+    source_costs: CostsRecord
     """What it costs."""
     source_latency_ms_predicted: NotNegative
     """Its latency by the profile's latency model, in ms."""
@@ -254,19 +179,10 @@ class Lineage(Section):
     """The search that picked the architecture; null when it was named by the user."""
 
 
-class ModelFile(Section):
-    """A model in one format."""
-
-    file: FileName
-    """Its name in the bundle."""
-    bytes: int = Field(ge=1)
-    """Its size."""
-
-
 class ManifestDraft(Section):
     """A manifest before its files were written and compared."""
 
-    schema_version: Literal[2] = Field(SCHEMA, alias="schema")
+    schema_version: Literal[3] = Field(SCHEMA, alias="schema")
     """Version of this file format."""
     arch_id: Text
     """Name of the architecture, from its content alone; of a refined network from what was removed as well."""
@@ -282,16 +198,12 @@ class ManifestDraft(Section):
     """What the model takes."""
     outputs: tuple[TensorSpec, ...] = Field(min_length=1)
     """What it returns: logits."""
-    accuracy: Accuracy
+    accuracy: AccuracyRecord
     """How often it is right."""
-    costs: Costs
+    costs: CostsRecord
     """What it costs, counted."""
-    latency_predicted: PredictedLatency
-    """What the profile's latency model says."""
-    latency_measured: MeasuredLatency | None = None
-    """What a clock said when the bundle was made; null when nobody measured. What it said later: measured.json."""
     limits: dict[Text, LimitRecord] = Field(default_factory=dict)
-    """The limits that could be checked, by name: of the profile, or of the search. None in older files."""
+    """The limits that could be checked, by name: of the profile, or of the search."""
     refinement: RefinementRecord | None = None
     """How the network was trimmed; null where it is a subnet of the search space."""
     lineage: Lineage
@@ -311,8 +223,6 @@ class ManifestDraft(Section):
             raise ValueError(f"outputs: got {num_logits} logits, expected one for each of {len(self.classes)} classes")
         if self.profile.hash != self.lineage.profile:
             raise ValueError("lineage.profile: differs from profile.hash, expected the same hash")
-        if self.profile.error == "none" and self.latency_predicted.interval_ms is not None:
-            raise ValueError("latency_predicted.interval_ms: expected null, as the profile's error is none")
         return self
 
     @model_validator(mode="after")
@@ -326,26 +236,33 @@ class ManifestDraft(Section):
 class Manifest(ManifestDraft):
     """A whole bundle's manifest."""
 
-    parity: ParityRecord
-    """What the parity gate found."""
-    models: dict[str, ModelFile]
-    """Its file in each format."""
+    models: dict[str, VariantRecord]
+    """Its variants, by name."""
 
     @model_validator(mode="after")
-    def _has_one_file_for_each_format(self) -> "Manifest":
-        if self.models.keys() != self.parity.formats.keys():
-            names = f"{sorted(self.models)} in models and {sorted(self.parity.formats)} in parity.formats"
-            raise ValueError(f"models: got the formats {names}, expected the same")
-        if "onnx" not in self.models or self.models["onnx"].file != bundle_files.MODEL:
-            raise ValueError(f"models.onnx: expected the file {bundle_files.MODEL}, which every bundle has")
-        if len(self.model_files) < len(self.models):
-            raise ValueError("models: got one file for two formats, expected one for each")
+    def _has_the_main_variant(self) -> "Manifest":
+        for name, record in self.models.items():
+            if name != record.variant.name:
+                raise ValueError(f"models.{name}: got the variant {record.variant.name}, expected it by its name")
+            predicted = record.latency.predicted
+            if self.profile.error == "none" and predicted is not None and predicted.interval_ms is not None:
+                key = f"models.{name}.latency.predicted.interval_ms"
+                raise ValueError(f"{key}: expected null, as the profile's error is none")
+        if MAIN.name not in self.models or tuple(self.main.files) != (bundle_files.MODEL,):
+            raise ValueError(f"models.{MAIN.name}: expected the file {bundle_files.MODEL}, which every bundle has")
+        if len(self.model_files) < sum(len(record.files) for record in self.models.values()):
+            raise ValueError("models: got one file for two variants, expected one for each")
         return self
+
+    @property
+    def main(self) -> VariantRecord:
+        """The variant that every bundle has."""
+        return self.models[MAIN.name]
 
     @property
     def model_files(self) -> dict[str, int]:
         """Names of the model files, sorted, and their sizes."""
-        return {model.file: model.bytes for model in sorted(self.models.values(), key=lambda model: model.file)}
+        return dict(sorted(file for record in self.models.values() for file in record.files.items()))
 
     def to_json(self) -> str:
         """Return the file's text."""

@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
-from fedsup_deploy.artifact.manifest import ManifestDraft, ParityRecord, PredictedLatency, RefinementRecord
+from fedsup_deploy.artifact.manifest import Manifest, RefinementRecord
 from fedsup_deploy.artifact.measured import MeasuredLatency
+from fedsup_deploy.artifact.variants import PredictedLatency, VariantRecord
+from fedsup_deploy.variant import MAIN
 
 CARD: Final = "MODEL_CARD.md"
 
@@ -19,36 +21,35 @@ print([json.load(open("manifest.json", encoding="utf-8"))["classes"][i] for i in
 ```"""
 
 
-def render_model_card(draft: ManifestDraft, parity: ParityRecord, formats: tuple[str, ...]) -> str:
+def render_model_card(manifest: Manifest) -> str:
     """Return the card as Markdown.
 
     Args:
-        draft: What the bundle says about itself.
-        parity: What the parity gate found.
-        formats: The model files.
+        manifest: What the bundle says about itself.
     """
+    kind = "Subnet" if manifest.refinement is None else "Refined subnet"
     return "\n".join(
         [
-            f"# {'Subnet' if draft.refinement is None else 'Refined subnet'} {draft.arch_id} for {draft.profile.name}",
+            f"# {kind} {manifest.arch_id} for {manifest.profile.name}",
             "",
-            *_over_limits(draft),
-            *_summary(draft, formats),
+            *_over_limits(manifest),
+            *_summary(manifest),
             "",
-            *([] if draft.refinement is None else _refinement(draft, draft.refinement)),
+            *([] if manifest.refinement is None else _refinement(manifest, manifest.refinement)),
             "## Use",
             "",
-            _USE.format(input=draft.inputs[0].name, output=draft.outputs[0].name),
+            _USE.format(input=manifest.inputs[0].name, output=manifest.outputs[0].name),
             "",
             "`python run.py` checks every file, compares the outputs with `vectors.npz` and times the model on this "
             "machine. It needs Python 3.6+, numpy and onnxruntime 1.8+.",
             "",
             "## Figures",
             "",
-            *_figures(draft),
+            *_figures(manifest),
             "",
-            "## Parity",
+            "## Gates",
             "",
-            *_parity(parity),
+            *_gates(manifest),
             "",
             "## Preprocessing",
             "",
@@ -56,102 +57,113 @@ def render_model_card(draft: ManifestDraft, parity: ParityRecord, formats: tuple
             "the division: 0 is black. Nothing is resized where the sizes agree; `mean` and `std` are per channel.",
             "",
             "```json",
-            json.dumps(draft.preprocessing, indent=2, ensure_ascii=False),
+            json.dumps(manifest.preprocessing, indent=2, ensure_ascii=False),
             "```",
             "",
             "## Limits",
             "",
-            *_limits(draft),
+            *_limits(manifest),
             "",
         ]
     )
 
 
-def _over_limits(draft: ManifestDraft) -> Iterator[str]:
-    if draft.exceeded_limits:
-        records = ((name, draft.limits[name]) for name in draft.exceeded_limits)
+def _over_limits(manifest: Manifest) -> Iterator[str]:
+    if manifest.exceeded_limits:
+        records = ((name, manifest.limits[name]) for name in manifest.exceeded_limits)
         costs = ", ".join(f"{name} is {record.cost:.4g}, limit {record.limit:g}" for name, record in records)
-        yield f"**Over the limits of {draft.profile.name}:** {costs}. It was exported all the same, as asked for."
+        yield f"**Over the limits of {manifest.profile.name}:** {costs}. It was exported all the same, as asked for."
         yield ""
 
 
-def _summary(draft: ManifestDraft, formats: tuple[str, ...]) -> Iterator[str]:
-    shape = " x ".join(str(size) for size in draft.inputs[0].shape)
-    yield f"An image classifier with {len(draft.classes)} classes, cut from a supernet that was trained by federated"
-    yield f"learning on {draft.accuracy.dataset}. Norms are folded into the convolutions."
+def _summary(manifest: Manifest) -> Iterator[str]:
+    shape = " x ".join(str(size) for size in manifest.inputs[0].shape)
+    yield f"An image classifier with {len(manifest.classes)} classes, cut from a supernet that was trained by federated"
+    yield f"learning on {manifest.accuracy.dataset}. Norms are folded into the convolutions."
     yield ""
-    yield f"- Files: {', '.join(f'`{name}`' for name in formats)}"
-    yield f"- Input: `{draft.inputs[0].name}`, {draft.inputs[0].dtype}, {shape}"
-    yield f"- Output: `{draft.outputs[0].name}`, {draft.outputs[0].dtype}, one logit per class"
-    yield f"- Classes: {', '.join(draft.classes)}"
+    yield f"- Files: {', '.join(f'`{name}`' for name in manifest.model_files)}"
+    yield f"- Input: `{manifest.inputs[0].name}`, {manifest.inputs[0].dtype}, {shape}"
+    yield f"- Output: `{manifest.outputs[0].name}`, {manifest.outputs[0].dtype}, one logit per class"
+    yield f"- Classes: {', '.join(manifest.classes)}"
 
 
-def _refinement(draft: ManifestDraft, how: RefinementRecord) -> Iterator[str]:
-    before, after = how.source_costs, draft.costs
+def _refinement(manifest: Manifest, how: RefinementRecord) -> Iterator[str]:
+    before, after = how.source_costs, manifest.costs
     limits = ", ".join(f"{name} <= {limit:g}" for name, limit in how.limits.items())
-    latency = f"{how.source_latency_ms_predicted:.3g} to {draft.latency_predicted.value_ms:.3g} ms"
+    predicted, latency = manifest.main.latency.predicted, ""
+    if predicted is not None:
+        latency = f", latency, PREDICTED, from {how.source_latency_ms_predicted:.3g} to {predicted.value_ms:.3g} ms"
     yield "## Refinement"
     yield ""
     yield f"This is no subnet of the search space: it is subnet {how.source_arch_id} with channels taken from"
     yield f"{len(how.layers)} layers, down to multiples of {how.channel_quantum}, until it was within {limits}. The"
     yield f"manifest lists them. MACs went from {before.num_macs:,} to {after.num_macs:,}, parameters from"
-    yield f"{before.num_params:,} to {after.num_params:,}, latency, PREDICTED, from {latency}. On the same"
+    yield f"{before.num_params:,} to {after.num_params:,}{latency}. On the same"
     yield f"{how.num_samples:,} {how.split} images it classifies {how.accuracy:.2%} correctly, and the pick of the"
     yield f"search, {how.pick_arch_id}, {how.pick_accuracy:.2%}; it was kept because that is more."
     yield ""
 
 
-def _figures(draft: ManifestDraft) -> Iterator[str]:
-    accuracy, costs = draft.accuracy, draft.costs
-    tested = f"{accuracy.dataset} {accuracy.split}, {accuracy.num_samples:,} images, {accuracy.precision}"
+def _figures(manifest: Manifest) -> Iterator[str]:
+    accuracy, costs = manifest.accuracy, manifest.costs
+    tested = f"{accuracy.dataset} {accuracy.split}, {accuracy.num_samples:,} images, fp32"
     yield "| figure | value | how it is known |"
     yield "| --- | --- | --- |"
     yield f"| accuracy | {accuracy.recalibrated:.2%} | {tested} |"
     if accuracy.not_recalibrated is not None:
         yield f"| accuracy before recalibration | {accuracy.not_recalibrated:.2%} | the same images |"
-    if accuracy.int8 is not None:
-        yield f"| accuracy in int8 | {accuracy.int8:.2%} | the same images |"
     yield f"| MACs | {costs.num_macs:,} | counted, one image |"
     yield f"| parameters | {costs.num_params:,} | counted |"
     yield f"| peak activation memory | {costs.peak_activation_bytes:,} bytes | counted, one image |"
     yield f"| memory traffic | {costs.moved_bytes:,} bytes | counted, one image |"
-    yield _predicted(draft.latency_predicted, draft.profile.name)
-    yield _measured(draft.latency_measured)
+    for name, record in manifest.models.items():
+        yield from _latency(name, record, manifest.profile.name)
 
 
-def _predicted(latency: PredictedLatency, profile: str) -> str:
+def _latency(variant: str, record: VariantRecord, profile: str) -> Iterator[str]:
+    """Yield what is known; of another variant than the one that is timed mostly nothing is."""
+    if record.latency.predicted is not None:
+        yield _predicted(variant, record.latency.predicted, profile)
+    if record.variant == MAIN or record.latency.measured is not None:
+        yield _measured(variant, record.latency.measured)
+
+
+def _predicted(variant: str, latency: PredictedLatency, profile: str) -> str:
     interval = "no interval is claimed"
     if latency.interval_ms is not None:
         interval = f"interval {latency.interval_ms[0]:.3g} to {latency.interval_ms[1]:.3g} ms"
     known = f"{latency.kind} model of {profile}, costs {' and '.join(latency.provenance)}; {interval}"
-    return f"| latency, PREDICTED | {latency.value_ms:.3g} ms | {known} |"
+    return f"| latency of {variant}, PREDICTED | {latency.value_ms:.3g} ms | {known} |"
 
 
-def _measured(latency: MeasuredLatency | None) -> str:
+def _measured(variant: str, latency: MeasuredLatency | None) -> str:
     if latency is None:
-        return "| latency, MEASURED | not measured | |"
+        return f"| latency of {variant}, MEASURED | not measured | |"
     statistics, where = latency.statistics, latency.environment
     value = f"p10 {statistics.p10_ms:.3g} ms, p50 {statistics.p50_ms:.3g} ms, p90 {statistics.p90_ms:.3g} ms"
     known = f"{where.get('cpu', 'processor unknown')}, threads {where.get('threads', 'unknown')}"
-    return f"| latency, MEASURED | {value} | {known}; {statistics.num_runs} runs, {latency.stability.verdict} |"
+    noise = f"{statistics.num_runs} runs, {latency.stability.verdict}"
+    return f"| latency of {variant}, MEASURED | {value} | {known}; {noise} |"
 
 
-def _parity(parity: ParityRecord) -> Iterator[str]:
-    batches = ", ".join(str(batch) for batch in parity.batches)
-    yield f"Each file was compared with the network it was made from: {parity.num_inputs} inputs at batch {batches}."
+def _gates(manifest: Manifest) -> Iterator[str]:
+    gate = manifest.main.gate
+    batches = ", ".join(str(batch) for batch in gate.batches)
+    yield f"Each variant was compared with the network it was made from: {gate.num_inputs} inputs at batch {batches}."
     yield "A scaled difference is divided by the largest absolute logit of its image, or by 1 where that is smaller."
-    yield f"Allowed, scaled: {parity.tolerance:g}; alone against inside a batch: {parity.batch_tolerance:g}."
+    yield f"Allowed, scaled: {gate.tolerance:g}; alone against inside a batch: {gate.batch_tolerance:g}."
     yield ""
-    yield "| format | max difference | scaled | same class | alone against in a batch | scaled |"
+    yield "| variant | max difference | scaled | same class | alone against in a batch | scaled |"
     yield "| --- | --- | --- | --- | --- | --- |"
-    for name, found in parity.formats.items():
+    for name, record in manifest.models.items():
+        found = record.gate
         reference = f"{found.max_abs_diff:.1e} | {found.max_scaled_diff:.1e}"
         alone = f"{found.batch_invariance_max_abs_diff:.1e} | {found.batch_invariance_max_scaled_diff:.1e}"
         yield f"| {name} | {reference} | {found.argmax_agreement:.0%} | {alone} |"
 
 
-def _limits(draft: ManifestDraft) -> Iterator[str]:
-    yield f"- Evaluated on {draft.accuracy.dataset} only; nothing is known about other images."
+def _limits(manifest: Manifest) -> Iterator[str]:
+    yield f"- Evaluated on {manifest.accuracy.dataset} only; nothing is known about other images."
     yield "- Images must be preprocessed exactly as above."
-    if draft.profile.error == "none":
-        yield f"- Nobody has measured how far predictions for {draft.profile.name} are off."
+    if manifest.profile.error == "none":
+        yield f"- Nobody has measured how far predictions for {manifest.profile.name} are off."

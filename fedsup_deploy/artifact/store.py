@@ -1,17 +1,16 @@
 """Bundles on disk: written whole or not at all, and checked.
 
-Owns the order: model files, vectors, runner, parity gate, measurement, card, manifest, SHA256SUMS, and at last every
+Owns the order: model files, vectors, runner, gates, measurement, card, manifest, SHA256SUMS, and at last every
 check that a user has. Only then does the folder appear at its place. How a format is written, and what it is compared
-with, come in as functions; this module knows no format but the ONNX file that every bundle has.
+with, come in as functions; this module knows no variant but the ONNX file that every bundle has.
 
 Shape suffixes: V vectors, C channels, S side of the input, K classes.
 """
 
 import contextlib
 import io
-import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -23,11 +22,13 @@ from numpy.typing import NDArray
 from fedsup_deploy import files
 from fedsup_deploy.artifact import measured, program
 from fedsup_deploy.artifact.consistency import check_consistency, is_of_this_version
-from fedsup_deploy.artifact.manifest import FILENAME, Manifest, ManifestDraft, ParityRecord
+from fedsup_deploy.artifact.manifest import FILENAME, Manifest, ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.artifact.model_card import CARD, render_model_card
+from fedsup_deploy.artifact.variants import ParityGate, PredictedLatency, VariantLatency, VariantRecord
 from fedsup_deploy.errors import ArtifactError, DependencyError, FedsupError, GateError
 from fedsup_deploy.ondevice import bundle_checks, bundle_files
+from fedsup_deploy.variant import MAIN, Variant
 
 MIN_VECTORS = 16
 
@@ -67,23 +68,29 @@ class Vectors:
         return buffer.getvalue()
 
 
-Gate = Callable[[Path, Vectors], dict[str, Any]]
-Measure = Callable[[Path], MeasuredLatency]
-
-
 class ModelWriter(NamedTuple):
-    """How a model file comes about."""
+    """How a variant comes about."""
 
-    filename: str
-    """Its name in the bundle."""
-    write: Callable[[Path], None]
-    """Writes it to a path."""
+    variant: Variant
+    """Which one."""
+    write: Callable[[Path], tuple[str, ...]]
+    """Writes its files to a folder and returns their names; first the one a runtime is given."""
+    accuracy: float | None
+    """Share of right answers, where it is known."""
+    predicted: PredictedLatency | None
+    """What the profile predicts of it."""
+
+
+#: Files of each variant, by the variant's name; first the one a runtime is given.
+Files = Mapping[str, tuple[str, ...]]
+Gate = Callable[[Path, Files, Vectors], Mapping[str, ParityGate]]
+Measure = Callable[[Path], MeasuredLatency]
 
 
 def write_bundle(
     folder: Path,
     draft: ManifestDraft,
-    writers: Mapping[str, ModelWriter],
+    writers: Sequence[ModelWriter],
     vectors: Vectors,
     gate: Gate,
     measure: Measure | None = None,
@@ -92,12 +99,12 @@ def write_bundle(
 
     Args:
         folder: The bundle's place. A bundle that is there is replaced in one step.
-        draft: The manifest but for parity and models.
-        writers: For each format its model file; `onnx` among them.
+        draft: The manifest but for models.
+        writers: How each variant comes about; the one that every bundle has among them.
         vectors: Inputs and the reference's outputs.
-        gate: Compares the model files in the folder it is given with the reference, and returns the JSON document of
-            its report; raises `GateError` if one is wrong.
-        measure: Times the model file it is given, on this machine; None leaves `latency_measured` as drafted.
+        gate: Compares the files in the folder it is given with the reference, and returns what it found of each
+            variant; raises `GateError` if one is wrong.
+        measure: Times the model file it is given, on this machine; None does not.
 
     Returns:
         The manifest as written.
@@ -109,21 +116,29 @@ def write_bundle(
 
     Side effects: Creates or replaces `folder`.
     """
-    assert writers["onnx"].filename == bundle_files.MODEL, (
-        "every bundle has model.onnx: it is what run.py checks and times"
-    )
     with files.atomic_directory(folder) as partial:
-        for filename, write in writers.values():
-            write(partial / filename)
+        written = {each.variant.name: each.write(partial) for each in writers}
         files.write_bytes(partial / bundle_files.VECTORS, vectors.to_bytes())
         files.write_bytes(partial / program.FILENAME, program.program())
-        parity = ParityRecord.model_validate_json(json.dumps(gate(partial, vectors)))
-        if measure is not None:
-            draft = draft.model_copy(update={"latency_measured": measure(partial / bundle_files.MODEL)})
-        manifest = _complete(draft, parity, {name: partial / writer.filename for name, writer in writers.items()})
-        files.write_text(partial / CARD, render_model_card(manifest, parity, tuple(manifest.model_files)))
+        gates = gate(partial, written, vectors)
+        measured_here = None if measure is None else measure(partial / bundle_files.MODEL)
+        models = {
+            each.variant.name: VariantRecord(
+                format=each.variant.format,
+                precision=each.variant.precision,
+                files={name: (partial / name).stat().st_size for name in written[each.variant.name]},
+                accuracy=each.accuracy,
+                gate=gates[each.variant.name],
+                latency=VariantLatency(
+                    predicted=each.predicted, measured=measured_here if each.variant == MAIN else None
+                ),
+            )
+            for each in writers
+        }
+        manifest = Manifest.model_validate({**draft.model_dump(by_alias=True), "models": models})
+        files.write_text(partial / CARD, render_model_card(manifest))
         files.write_text(partial / FILENAME, manifest.to_json())
-        names = [path.name for path in partial.iterdir()]
+        names = bundle_files.list_files(partial)
         files.write_text(partial / bundle_files.SUMS, "".join(bundle_files.sha256sums(partial, names)))
         _check(partial, place=folder)
     return manifest
@@ -193,7 +208,7 @@ def verify_bundle(folder: Path) -> dict[str, Any]:
         "profile": manifest.profile.name,
         **report,
         "measured": None if latency is None else latency.model_dump(mode="json"),
-        "not_executed": [name for name in manifest.model_files if name != bundle_files.MODEL],
+        "not_executed": [name for name in manifest.model_files if name not in manifest.main.files],
         "not_compared": [] if is_of_this_version(manifest) else [CARD, program.FILENAME],
     }
 
@@ -236,13 +251,3 @@ def _failing_as_ours(place: Path) -> Iterator[None]:
         yield
     except bundle_files.CheckError as error:
         raise _ERRORS[error.exit_code](f"{place}: {error}") from error
-
-
-def _complete(draft: ManifestDraft, parity: ParityRecord, models: Mapping[str, Path]) -> Manifest:
-    """Return the whole manifest: the draft, the parity, and the model files that were written."""
-    document = {
-        **draft.model_dump(mode="json", by_alias=True),
-        "parity": parity.model_dump(mode="json"),
-        "models": {name: {"file": path.name, "bytes": path.stat().st_size} for name, path in models.items()},
-    }
-    return Manifest.model_validate_json(json.dumps(document))

@@ -1,5 +1,6 @@
 """`fedsup-deploy export`."""
 
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from fedsup_deploy import registry
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
+from fedsup_deploy.variant import Precision
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -46,10 +48,8 @@ if TYPE_CHECKING:
     "--precision",
     "precisions",
     multiple=True,
-    type=click.Choice(["fp32"]),
-    default=["fp32"],
-    show_default=True,
-    help="Precision of the weights.",
+    type=click.Choice(typing.get_args(Precision)),
+    help="A number format; may be repeated.  [default: the profile's]",
 )
 @click.option(
     "--out",

@@ -14,8 +14,8 @@ from pydantic import AfterValidator, Field, SerializeAsAny, ValidationInfo, fiel
 from fedsup_deploy.config.registered import Registered
 from fedsup_deploy.config.section import NotNegative, Positive, Section, Text
 from fedsup_deploy.space import parts
+from fedsup_deploy.variant import Dtype
 
-Dtype = Literal["float32", "float16", "int8"]
 BYTES_PER_ELEMENT: Final = {"float32": 4, "float16": 2, "int8": 1}
 
 

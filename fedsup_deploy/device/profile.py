@@ -16,9 +16,9 @@ from fedsup_deploy.config.problems import misfit
 from fedsup_deploy.config.section import NotNegative, Positive, Section, Text
 from fedsup_deploy.device import limits
 from fedsup_deploy.device.heldout import KnownError
-from fedsup_deploy.device.latency import Dtype, Latency, OpKind
+from fedsup_deploy.device.latency import Latency, OpKind
+from fedsup_deploy.variant import PRECISIONS, Dtype, Precision, Variant
 
-Precision = Literal["fp32", "fp16", "int8"]
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 NAME_PATTERN: Final = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 
@@ -51,6 +51,15 @@ class Runtime(Section):
     """Element type of weights and activations."""
     power_mode: Text | None = None
     """Power or clock setting the figures are about; null when the device has none, or it is not known."""
+
+
+class Accepts(Section):
+    """What the runtime loads. Nothing that is known stands as null."""
+
+    onnx_opset: int | None = Field(None, ge=1)
+    """Newest opset of ONNX."""
+    onnx_ir: int | None = Field(None, ge=1)
+    """Newest IR version of ONNX."""
 
 
 class DefaultLimits(Section):
@@ -159,6 +168,8 @@ class DeviceProfile(Section):
     """The hardware."""
     runtime: Runtime
     """What runs the model there."""
+    accepts: Accepts = Accepts(onnx_opset=None, onnx_ir=None)
+    """What it loads: a format that is written in a newer form is refused at export."""
     limits: ProfileLimits = ProfileLimits()
     """Default limits of a search."""
     formats: tuple[str, ...] = Field(min_length=1)
@@ -228,11 +239,25 @@ class DeviceProfile(Section):
             yield "calibration"
         if self.energy is not None:
             yield "energy.active_power_w"
+        for name, newest in self.accepts:
+            if newest is not None:
+                yield f"accepts.{name}"
+
+    @property
+    def precision(self) -> Precision:
+        """What its latencies are about."""
+        return PRECISIONS[self.latency.dtype]
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """What is exported for it: each format at each precision."""
+        return tuple(Variant(name, precision) for precision in self.precisions for name in self.formats)
 
     @property
     def provenance_kinds(self) -> tuple[str, ...]:
         """How the costs in time are known, sorted: some of `datasheet`, `measured`, `published`."""
-        about_time = [entry for path, entry in self.provenance.items() if not path.startswith("energy.")]
+        not_about_time = ("energy.", "accepts")
+        about_time = [entry for path, entry in self.provenance.items() if not path.startswith(not_about_time)]
         return tuple(sorted({entry.kind for entry in about_time}))
 
     @property

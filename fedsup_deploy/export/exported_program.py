@@ -2,21 +2,26 @@
 
 import io
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from types import MappingProxyType
+from typing import ClassVar, Final
 
 import torch
 
 from fedsup_deploy import files
+from fedsup_deploy.device.profile import Accepts
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.export.archive import read_records, write_records
 from fedsup_deploy.export.exporter import Facts, Runnable, refuse_machine_paths, runnable, trace_input
 from fedsup_deploy.ondevice.inference import first_line
 from fedsup_deploy.space.onnx_graph import OUTPUT_NAME
 from fedsup_deploy.supernet.deployable import FoldedNetwork
+from fedsup_deploy.variant import Precision
 
 #: What torch has no words of its own in: tensors, and the facts that it is given.
 _GIVEN = ("data/weights/weight_", "extra/")
+_FILE: Final = "model.pt2"
 _SERIALIZATION_ID = ".data/serialization_id"
 
 
@@ -24,9 +29,14 @@ class ExportedProgramExporter:
     """`model.pt2`, by torch.export with any batch size; run by torch as the loaded graph."""
 
     name: ClassVar[str] = "pt2"
-    filename: ClassVar[str] = "model.pt2"
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
+    needs: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
-    def export(self, network: FoldedNetwork, facts: Facts, path: Path) -> None:
+    def refusal(self, accepts: Accepts) -> str | None:  # noqa: ARG002
+        """Refuse nothing: profiles do not say which releases of torch their devices have. See `Exporter.refusal`."""
+        return None
+
+    def export(self, network: FoldedNetwork, facts: Facts, folder: Path) -> tuple[str, ...]:
         """Write a network as an exported program. See `Exporter.export`."""
         zeros_BCHW = trace_input(network)
         with torch.no_grad():
@@ -43,8 +53,9 @@ class ExportedProgramExporter:
         records.pop(_SERIALIZATION_ID, None)
         for name, content in records.items():
             if not name.startswith(_GIVEN):
-                refuse_machine_paths(f"{path.name}:{name}", content)
-        files.write_bytes(path, write_records(records))
+                refuse_machine_paths(f"{_FILE}:{name}", content)
+        files.write_bytes(folder / _FILE, write_records(records))
+        return (_FILE,)
 
     def load(self, path: Path) -> Runnable:
         """Return `model.pt2` as a function, run by torch. See `Exporter.load`."""

@@ -1,13 +1,14 @@
 """What an exporter is, and what all of them share.
 
-An exporter turns a folded network into one file that answers for any batch size, and loads that file back into its real
-runtime for the parity gate.
-Two exports of equal weights give equal bytes, in any process. Nothing here decides which formats a bundle has.
+An exporter turns a folded network into files that answer for any batch size, and loads them back into their real
+runtime for the gate. Two exports of equal weights give equal bytes, in any process. Nothing here decides which variants
+a bundle has.
 
 Shape suffixes: B batch, C channels, H W spatial, K classes.
 """
 
 import contextlib
+import importlib.util
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,8 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from fedsup_deploy import registry
-from fedsup_deploy.errors import GateError
+from fedsup_deploy.device.profile import Accepts
+from fedsup_deploy.errors import DependencyError, GateError
 from fedsup_deploy.supernet.deployable import FoldedNetwork
+from fedsup_deploy.variant import Precision
 
 #: What a file says of itself beside what it computes, so that it can be used where it lies alone: texts by name.
 Facts = Mapping[str, str]
@@ -34,31 +37,43 @@ class Exporter(Protocol):
 
     Attributes:
         name: The registered name, such as `onnx`.
-        filename: The file's name in a bundle, such as `model.onnx`.
+        precisions: What it writes.
+        needs: Libraries beyond the core that it uses, by their names in Python, and the extra that installs each. It
+            imports them when it exports or loads, not before.
     """
 
     name: ClassVar[str]
-    filename: ClassVar[str]
+    precisions: ClassVar[tuple[Precision, ...]]
+    needs: ClassVar[Mapping[str, str]]
 
-    def export(self, network: FoldedNetwork, facts: Facts, path: Path) -> None:
-        """Write a network as one file.
+    def refusal(self, accepts: Accepts) -> str | None:
+        """Return why a runtime that accepts so much would not load what is written here; None where it would."""
+
+    def export(self, network: FoldedNetwork, facts: Facts, folder: Path) -> tuple[str, ...]:
+        """Write a network.
 
         Args:
             network: From images to logits, in float32.
-            facts: What the file says of itself.
-            path: Where the file goes.
+            facts: What the files say of themselves.
+            folder: Where files and folders go; other formats write there as well.
+
+        Returns:
+            The names of the files, below `folder` and with `/` between folders; first the one a runtime is given.
 
         Raises:
-            GateError: The file would hold a path of this machine.
-            OutputError: The file cannot be written.
+            GateError: A file would hold a path of this machine.
+            OutputError: A file cannot be written.
 
-        Side effects: Writes `path`, atomically.
+        Side effects: Writes each file atomically.
         """
 
     def load(self, path: Path) -> Runnable:
         """Return images to logits as computed by the format's own runtime.
 
         For files that this process has just written or whose hash was checked; a format may carry code.
+
+        Args:
+            path: The first of the files; the others lie where they were written.
 
         Raises:
             ArtifactError: The runtime does not accept the file.
@@ -70,9 +85,20 @@ def exporter_for(name: str) -> Exporter:
 
     Raises:
         ConfigError: No such exporter; the message names the nearest one.
+        DependencyError: A library that it needs is not installed; the message says how to install it.
     """
     exporter: Exporter = registry.resolve("exporter", name)()
+    missing = missing_libraries(exporter)
+    if missing:
+        extras = ",".join(sorted({exporter.needs[library] for library in missing}))
+        what = f"format {name}: {', '.join(missing)} is not installed"
+        raise DependencyError(f"{what}; run: pip install 'fedsup-deploy[{extras}]'")
     return exporter
+
+
+def missing_libraries(exporter: Exporter) -> list[str]:
+    """Return the libraries that an exporter needs and that are not installed."""
+    return [library for library in exporter.needs if importlib.util.find_spec(library) is None]
 
 
 def trace_input(network: FoldedNetwork) -> torch.Tensor:

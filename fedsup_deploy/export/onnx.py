@@ -1,34 +1,47 @@
 """ONNX: one self-contained file with a dynamic batch. `space.onnx_graph` writes it; torch takes no part."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsup_deploy import files
+from fedsup_deploy.device.profile import Accepts
 from fedsup_deploy.errors import ArtifactError, GateError
 from fedsup_deploy.export.exporter import Facts, Runnable
-from fedsup_deploy.ondevice import inference
-from fedsup_deploy.space.onnx_graph import build_model, to_bytes
+from fedsup_deploy.ondevice import bundle_files, inference
+from fedsup_deploy.space.onnx_graph import IR_VERSION, OPSET, build_model, to_bytes
 from fedsup_deploy.space.parts import parts_of
 from fedsup_deploy.supernet.deployable import FoldedNetwork
+from fedsup_deploy.variant import Precision
 
 
 class OnnxExporter:
     """`model.onnx`, its nodes and tensors named as in the supernet; run by onnxruntime on one CPU thread."""
 
     name: ClassVar[str] = "onnx"
-    filename: ClassVar[str] = "model.onnx"
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
+    needs: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
-    def export(self, network: FoldedNetwork, facts: Facts, path: Path) -> None:
+    def refusal(self, accepts: Accepts) -> str | None:
+        """Compare the versions written with the newest ones accepted. See `Exporter.refusal`."""
+        for name, written, newest in (("opset", OPSET, accepts.onnx_opset), ("IR", IR_VERSION, accepts.onnx_ir)):
+            if newest is not None and newest < written:
+                return f"its runtime accepts ONNX {name} {newest} at most, and files are written with {name} {written}"
+        return None
+
+    def export(self, network: FoldedNetwork, facts: Facts, folder: Path) -> tuple[str, ...]:
         """Write a network as ONNX. See `Exporter.export`."""
         import onnx
 
         weights = {name: tensor.numpy() for name, tensor in network.weights.items()}
         model = build_model(parts_of(network.plan), weights, facts)
         onnx.checker.check_model(model, full_check=True)
-        files.write_bytes(path, to_bytes(model))
+        files.write_bytes(folder / bundle_files.MODEL, to_bytes(model))
+        return (bundle_files.MODEL,)
 
     def load(self, path: Path) -> Runnable:
         """Return `model.onnx` as a function, run as the bundle's own runner does. See `Exporter.load`."""

@@ -1,4 +1,4 @@
-"""The gate: every file computes what the subnet computes, for one image and for many.
+"""The gate of fp32: every file computes what the subnet computes, for one image and for many.
 
 Owns the comparison and its numbers. Never decides what a failure means for the bundle, and never loosens a tolerance.
 
@@ -9,62 +9,16 @@ runner of a bundle has the same rule.
 Shape suffixes: N inputs, B batch, C channels, H W spatial, K classes.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedsup_deploy.artifact.variants import ParityGate
 from fedsup_deploy.errors import GateError
+from fedsup_deploy.export.gate import Images, Logits, Model
 from fedsup_deploy.ondevice.bundle_outputs import BATCHES, TOLERANCE
 from fedsup_deploy.ondevice.inference import first_line
-
-Images = NDArray[np.float32]
-Logits = NDArray[np.float32]
-Model = Callable[[Images], Logits]
-
-
-@dataclass(frozen=True)
-class FormatParity:
-    """How far one format is from the reference.
-
-    Attributes:
-        max_abs_diff: Largest difference of a logit, over all inputs and batch sizes.
-        max_scaled_diff: Largest difference of a logit divided by its image's scale. This is gated.
-        argmax_agreement: Share of inputs with the reference's class, the lowest over the batch sizes. In [0, 1].
-        batch_invariance_max_abs_diff: Largest difference of a logit between an input alone and inside a batch.
-        batch_invariance_max_scaled_diff: The same, divided by its image's scale. This is gated.
-    """
-
-    max_abs_diff: float
-    max_scaled_diff: float
-    argmax_agreement: float
-    batch_invariance_max_abs_diff: float
-    batch_invariance_max_scaled_diff: float
-
-
-@dataclass(frozen=True)
-class ParityReport:
-    """What the gate compared, and what it found. It exists only if everything passed.
-
-    Attributes:
-        tolerance: Allowed scaled difference of a logit from the reference.
-        batch_tolerance: Allowed scaled difference of a logit between an input alone and inside a batch.
-        batches: Batch sizes; every input passed in chunks of each.
-        num_inputs: Number of inputs.
-        formats: The findings per candidate.
-    """
-
-    tolerance: float
-    batch_tolerance: float
-    batches: tuple[int, ...]
-    num_inputs: int
-    formats: Mapping[str, FormatParity]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as a JSON document."""
-        return {**asdict(self), "batches": list(self.batches)}
 
 
 def check_parity(
@@ -74,7 +28,7 @@ def check_parity(
     batches: tuple[int, ...] = BATCHES,
     tolerance: float = TOLERANCE,
     batch_tolerance: float = TOLERANCE,
-) -> ParityReport:
+) -> dict[str, ParityGate]:
     """Compare every candidate with the reference at every batch size.
 
     Args:
@@ -84,6 +38,9 @@ def check_parity(
         batches: Batch sizes. All inputs pass in chunks of each; only the last chunk may be smaller.
         tolerance: Allowed scaled difference of a logit from the reference.
         batch_tolerance: Allowed scaled difference of a logit between an input alone and inside a batch.
+
+    Returns:
+        What was found, by the candidates' names. It exists only if everything passed.
 
     Raises:
         GateError: A scaled difference above its tolerance, another class, or outputs of a wrong shape, dtype or with
@@ -97,8 +54,7 @@ def check_parity(
         expected_NK = reference
     _check_form("the reference", expected_NK, (len(inputs_NCHW), *expected_NK.shape[1:2]))
     gate = _Gate(inputs_NCHW, expected_NK, tolerance, batch_tolerance)
-    formats = {name: gate.check(name, model, batches) for name, model in candidates.items()}
-    return ParityReport(tolerance, batch_tolerance, tuple(batches), len(inputs_NCHW), formats)
+    return {name: gate.check(name, model, batches) for name, model in candidates.items()}
 
 
 @dataclass(frozen=True)
@@ -110,7 +66,7 @@ class _Gate:
     tolerance: float
     batch_tolerance: float
 
-    def check(self, name: str, model: Model, batches: tuple[int, ...]) -> FormatParity:
+    def check(self, name: str, model: Model, batches: tuple[int, ...]) -> ParityGate:
         alone_NK = self._outputs(name, model, 1)
         found = []
         for batch in batches:
@@ -118,7 +74,11 @@ class _Gate:
             difference, agreement = self._compare(name, batch, actual_NK)
             found.append((difference, agreement, self._compare_with_alone(name, batch, actual_NK, alone_NK)))
         differences, agreements, invariances = zip(*found, strict=True)
-        return FormatParity(
+        return ParityGate(
+            tolerance=self.tolerance,
+            batch_tolerance=self.batch_tolerance,
+            batches=batches,
+            num_inputs=len(self.inputs_NCHW),
             max_abs_diff=max(difference.max_abs for difference in differences),
             max_scaled_diff=max(difference.max_scaled for difference in differences),
             argmax_agreement=min(agreements),

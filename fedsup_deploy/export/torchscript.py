@@ -8,21 +8,25 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar
+from types import MappingProxyType
+from typing import ClassVar, Final
 
 import torch
 
 from fedsup_deploy import files
+from fedsup_deploy.device.profile import Accepts
 from fedsup_deploy.errors import ArtifactError, GateError
 from fedsup_deploy.export.archive import read_records, write_records
 from fedsup_deploy.export.exporter import Facts, Runnable, refuse_machine_paths, runnable, trace_input
 from fedsup_deploy.ondevice.inference import first_line
 from fedsup_deploy.supernet.deployable import FoldedNetwork
+from fedsup_deploy.variant import Precision
 
 _CLASS = b"Subnet"
 _CODE = "code/"
+_FILE: Final = "model.ts.pt"
 _SERIALIZATION_ID = ".data/serialization_id"
 
 
@@ -30,9 +34,14 @@ class TorchScriptExporter:
     """`model.ts.pt`, by torch.jit.trace and torch.jit.freeze; run by torch.jit."""
 
     name: ClassVar[str] = "torchscript"
-    filename: ClassVar[str] = "model.ts.pt"
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
+    needs: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
-    def export(self, network: FoldedNetwork, facts: Facts, path: Path) -> None:
+    def refusal(self, accepts: Accepts) -> str | None:  # noqa: ARG002
+        """Refuse nothing: profiles do not say which releases of torch their devices have. See `Exporter.refusal`."""
+        return None
+
+    def export(self, network: FoldedNetwork, facts: Facts, folder: Path) -> tuple[str, ...]:
         """Write a network as TorchScript. See `Exporter.export`."""
         zeros_BCHW = trace_input(network)
         buffer = io.BytesIO()
@@ -45,8 +54,9 @@ class TorchScriptExporter:
         records = _anonymise(read_records(buffer.getvalue()))
         for name, content in records.items():
             if name.startswith(_CODE) or name.endswith(".pkl"):
-                refuse_machine_paths(f"{path.name}:{name}", content)
-        files.write_bytes(path, write_records(records))
+                refuse_machine_paths(f"{_FILE}:{name}", content)
+        files.write_bytes(folder / _FILE, write_records(records))
+        return (_FILE,)
 
     def load(self, path: Path) -> Runnable:
         """Return `model.ts.pt` as a function, run by torch.jit. See `Exporter.load`."""

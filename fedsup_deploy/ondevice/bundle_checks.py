@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Dict, Optional
 
 from fedsup_deploy.ondevice.bundle_files import MODEL, PARITY, USAGE, CheckError, check_files
-from fedsup_deploy.ondevice.bundle_outputs import check_outputs, load_vectors, read_manifest
+from fedsup_deploy.ondevice.bundle_outputs import check_outputs, gate_of, load_vectors, read_manifest
 from fedsup_deploy.ondevice.inference import bind, first_line, open_session, runtime_errors
 from fedsup_deploy.ondevice.latency_statistics import NS_PER_MS
 from fedsup_deploy.ondevice.machine import environment
@@ -52,7 +52,7 @@ def check_model(
         load_ms = (now_ns() - start_ns) / NS_PER_MS
         run_once = bind(session, inputs[:1])
         cold_ms = first_run_ms(run_once)
-        report["parity"] = check_outputs(lambda x_BCHW: bind(session, x_BCHW)(), inputs, outputs, manifest["parity"])
+        report["parity"] = check_outputs(lambda x_BCHW: bind(session, x_BCHW)(), inputs, outputs, gate_of(manifest))
     except ImportError as error:
         name = error.name or "onnxruntime"
         raise CheckError(USAGE, f"{name} cannot be imported; run: pip install numpy onnxruntime") from None

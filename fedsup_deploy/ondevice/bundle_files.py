@@ -21,6 +21,8 @@ MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
 MEASURED = "measured.json"
 MODEL = "model.onnx"
+#: The variant that MODEL is, in the manifest.
+VARIANT = "onnx-fp32"
 VECTORS = "vectors.npz"
 #: What desktops, and a `fedsup-deploy measure` that was killed, leave in a folder: no part of a bundle, and never read.
 LITTER = (
@@ -34,6 +36,9 @@ LITTER = (
 )
 #: Of a text that is read before it is known to be unaltered.
 MOST_BYTES = 2**22
+#: Folders within each other, and files in all: more has no bundle.
+MOST_LEVELS = 8
+MOST_FILES = 1000
 
 _LENGTH_BEFORE_NAME = 64 + 2  # of a line of SHA256SUMS: the hash, and two spaces
 
@@ -84,19 +89,29 @@ def read_text_file(folder: Path, name: str) -> bytes:
 
 
 def list_files(folder: Path) -> Dict[str, int]:
-    """Return the size of every file but litter by name, in bytes.
+    """Return the size of every file but litter by name, with `/` between folders, in bytes.
 
     Raises:
-        CheckError: Something is no regular file. A link, device or pipe leads out of the bundle or never ends, and a
-            folder may be one of code: none is opened.
+        CheckError: Something is neither a regular file nor a folder that has one, or there are too many. A link, device
+            or pipe leads out of the bundle or never ends: none is opened.
     """
-    sizes = {}
-    for path in sorted(folder.iterdir()):
-        status = path.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            raise CheckError(ALTERED, f"{shown(path.name)} is no regular file; remove it, or copy the bundle again")
-        if not any(fnmatch.fnmatchcase(path.name, pattern) for pattern in LITTER):
-            sizes[path.name] = status.st_size
+    sizes = {}  # type: Dict[str, int]
+    folders = [""]
+    while folders:
+        above = folders.pop()
+        before = len(sizes) + len(folders)
+        for path in sorted((folder / above).iterdir()):
+            name, mode = above + path.name, path.lstat().st_mode
+            if stat.S_ISDIR(mode) and name.count("/") < MOST_LEVELS:
+                folders.append(name + "/")
+            elif not stat.S_ISREG(mode):
+                raise CheckError(ALTERED, f"{shown(name)} is no regular file; remove it, or copy the bundle again")
+            elif not any(fnmatch.fnmatchcase(path.name, pattern) for pattern in LITTER):
+                sizes[name] = path.lstat().st_size
+        if above and len(sizes) + len(folders) == before:
+            raise CheckError(ALTERED, f"{shown(above)} is no folder of the bundle; remove it")
+        if len(sizes) > MOST_FILES:
+            raise CheckError(ALTERED, f"more than {MOST_FILES} files; copy the bundle again")
     return sizes
 
 

@@ -13,6 +13,7 @@ from fedsup_deploy.ondevice.bundle_files import (
     BATCH_INVARIANCE,
     MANIFEST,
     PARITY,
+    VARIANT,
     VECTORS,
     CheckError,
     read_text_file,
@@ -34,7 +35,7 @@ def read_manifest(folder: Path) -> Dict[str, Any]:
     try:
         manifest = dict(json.loads(read_text_file(folder, MANIFEST)))
         for name in ("tolerance", "batch_tolerance"):
-            allowed = manifest["parity"][name]
+            allowed = gate_of(manifest)[name]
             if not 0 <= float(allowed) <= TOLERANCE:  # written so that NaN fails
                 asked = f"a {name} of {allowed:g}, expected at most {TOLERANCE:g}"
                 raise CheckError(ALTERED, f"{MANIFEST} was altered: {asked}")
@@ -43,6 +44,12 @@ def read_manifest(folder: Path) -> Dict[str, Any]:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise CheckError(ALTERED, f"{MANIFEST} is damaged: {type(error).__name__}: {error}") from None
     return manifest
+
+
+def gate_of(manifest: Dict[str, Any]) -> Dict[str, Any]:
+    """Return what the model that is checked and timed had to pass when the bundle was made."""
+    gate: Dict[str, Any] = manifest["models"][VARIANT]["gate"]
+    return gate
 
 
 def load_vectors(folder: Path, manifest: Dict[str, Any]) -> Tuple[Any, Any]:
@@ -83,14 +90,14 @@ def read_array(path: Path, name: str) -> Any:
     return array
 
 
-def check_outputs(run: Callable[[Any], Any], inputs: Any, outputs: Any, parity: Dict[str, Any]) -> Dict[str, Any]:
+def check_outputs(run: Callable[[Any], Any], inputs: Any, outputs: Any, gate: Dict[str, Any]) -> Dict[str, Any]:
     """Compare what the model computes with the recorded outputs, and images alone with images in a batch.
 
     Args:
         run: Maps images (B, C, S, S) to logits (B, K).
         inputs: The recorded images.
         outputs: The recorded logits (V, K).
-        parity: That of the manifest: `tolerance` is the largest scaled difference from the recorded outputs,
+        gate: As of `gate_of`: `tolerance` is the largest scaled difference from the recorded outputs,
             `batch_tolerance` that of an image alone and inside a batch.
 
     Returns:
@@ -99,8 +106,8 @@ def check_outputs(run: Callable[[Any], Any], inputs: Any, outputs: Any, parity: 
     Raises:
         CheckError: Outputs are wrong, or depend on the batch.
     """
-    tolerance = float(parity["tolerance"])
-    batch_tolerance = float(parity["batch_tolerance"])
+    tolerance = float(gate["tolerance"])
+    batch_tolerance = float(gate["batch_tolerance"])
     computed = {}
     from_recorded = []
     for batch in BATCHES:

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from fedsup_deploy import places
+from fedsup_deploy.device.profile import load_profile
 from fedsup_deploy.events import Listener
+from fedsup_deploy.export.wanted import wanted_variants
 from fedsup_deploy.pipeline.exporting import ExportRequest, export
 from fedsup_deploy.pipeline.searching import RESULT, SearchRequest, search
 from fedsup_deploy.runs.run import newest_run
@@ -25,11 +27,14 @@ def deploy(request: SearchRequest, out: Path, listeners: tuple[Listener, ...] = 
     Raises:
         FedsupError: As of `search` and `export`.
     """
+    for profile in request.profiles:
+        # Before a search that may take long.
+        wanted_variants(load_profile(profile) if isinstance(profile, str) else profile)
     places.check_writable(out, places.CHOOSE_OUT)
     run = newest_run() if request.run is None else request.run
     result = run / RESULT if request.out is None else request.out
     # Until the end, so that what is exported is what was searched here.
     with places.hold(result):
         found = search(dataclasses.replace(request, run=run, out=result), listeners)
-        made = export(ExportRequest(None, None, result, request.profiles, (), ("fp32",), out), listeners)
+        made = export(ExportRequest(None, None, result, request.profiles, (), (), out), listeners)
     return {"search": found["out"], "run": found["run"], "fleet": found["fleet"], **made}

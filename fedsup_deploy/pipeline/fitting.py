@@ -184,7 +184,7 @@ def _read(path: Path, space: SearchSpace) -> tuple[Architecture, float, Mapping[
     """Return network, latency in ms and environment of one measurement."""
     if path.is_dir():
         manifest = load_manifest(path)
-        measured = load_measurement(path) or manifest.latency_measured
+        measured = load_measurement(path) or manifest.main.latency.measured
         if measured is None:
             raise ArtifactError(f"{path}: no measured latency; measure it first: fedsup-deploy measure {path}")
         network = Architecture.from_dict(manifest.arch)

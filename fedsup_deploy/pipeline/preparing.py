@@ -135,7 +135,6 @@ def _ready(run: Run, network: _Network, federation: Federation) -> Prepared:
         "dataset": run.config.data.dataset,
         "split": split,
         "num_samples": recalibrated.num_images,
-        "precision": "fp32",
         "recalibrated": recalibrated.share,
         "not_recalibrated": None if network.inherited is None else accuracy_with(network.inherited).share,
     }

@@ -13,11 +13,12 @@ from fedsup_deploy.device.building.plan import plan_build
 from fedsup_deploy.device.building.times import times_of
 from fedsup_deploy.device.building.workplace import Progress, Workplace
 from fedsup_deploy.device.measure import check_threads
-from fedsup_deploy.device.profile import NAME_PATTERN, DeviceProfile, Precision, load_profile
+from fedsup_deploy.device.profile import NAME_PATTERN, DeviceProfile, load_profile
 from fedsup_deploy.errors import ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.runs.run import open_run
 from fedsup_deploy.space.search_space import SearchSpace
+from fedsup_deploy.variant import Precision
 
 PROFILES = Path("profiles")
 SPACE = "fedsup-mobilenet"

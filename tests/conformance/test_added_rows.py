@@ -3,9 +3,12 @@
 A device is a file; all others are a row and a module. So are those of `test_added_federation.py`.
 """
 
+import dataclasses
 import importlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.device import limits
 from fedsup_deploy.device.profile import list_profiles, load_profile
-from fedsup_deploy.errors import ConfigError, InfeasibleError
+from fedsup_deploy.errors import ArtifactError, ConfigError, DependencyError, InfeasibleError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.pipeline.exporting import ExportRequest, export
 from fedsup_deploy.pipeline.searching import target_for
@@ -156,7 +159,7 @@ def test_a_measured_device_is_one_file(run: Path, tmp_path: Path, monkeypatch: p
     assert listed["added-board"].is_measured
     request = ExportRequest(run, None, tmp_path / "found.json", (), (), (), tmp_path / "exports")
     (bundle,) = export(request)["bundles"]
-    assert bundle["bytes"].keys() == {"onnx"}
+    assert bundle["bytes"].keys() == {"onnx-fp32"}
 
 
 SMOOTH_SPACE = """
@@ -187,10 +190,40 @@ def test_a_kind_of_layer_is_a_row_for_what_it_is_and_one_for_what_it_computes(
     request = ExportRequest(tmp_path / "run", None, tmp_path / "found.json", (), formats, (), tmp_path / "exports")
     made = export(request)
     (bundle,) = made["bundles"]
-    assert bundle["bytes"].keys() == set(formats)
+    assert bundle["bytes"].keys() == {f"{name}-fp32" for name in formats}
     nodes = [node.name for node in onnx.load(Path(bundle["folder"]) / "model.onnx").graph.node]
     assert [name for name in nodes if name.endswith(".smooth")]
     assert verify(Path(bundle["folder"]))["verdict"] == "ok"
+
+
+def test_an_exporter_is_one_row(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of several files in folders, from a profile that names it to a bundle that is verified, and no file less."""
+    document = yaml.safe_load(resources.find("profiles", "jetson-nano").read_text("utf-8"))
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(yaml.safe_dump({**document, "name": "mine", "formats": ["plain", "missing"]}), "utf-8")
+    with pytest.raises(ConfigError, match="unknown format 'plain'"):
+        load_profile(mine)
+    monkeypatch.setitem(registry.TABLES["exporter"], "plain", "added_exporter:PlainExporter")
+    monkeypatch.setitem(registry.TABLES["exporter"], "missing", "added_exporter:MissingExporter")
+    request = ExportRequest(run, "smallest", None, (str(mine),), (), (), tmp_path / "exports")
+    with pytest.raises(DependencyError, match=r"pip install 'fedsup-deploy\[nothing\]'"):
+        export(request)
+    assert not (tmp_path / "exports").exists()
+    (made,) = export(dataclasses.replace(request, formats=("plain",)))["bundles"]
+    folder = Path(made["folder"])
+    assert made["bytes"].keys() == {"onnx-fp32", "plain-fp32"}
+    names = ["model.plain/facts.json", "model.plain/layers.json", "model.plain/tensors/all.npz"]
+    assert verify(folder)["not_executed"] == names
+    assert json.loads((folder / names[0]).read_bytes())["arch_id"] == made["arch_id"]
+    assert subprocess.run([sys.executable, "run.py", "--skip-latency"], cwd=folder, check=False).returncode == 0
+    assert subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=False).returncode == 0
+    moved = (folder / names[2]).rename(folder / "model.plain" / "all.npz")
+    with pytest.raises(ArtifactError, match=r"model\.plain/tensors/ is no folder of the bundle; remove it"):
+        verify(folder)
+    (folder / "model.plain" / "tensors").rmdir()
+    with pytest.raises(ArtifactError, match=r"model\.plain/tensors/all\.npz is missing"):
+        verify(folder)
+    moved.unlink()
 
 
 def test_every_limit_has_its_option_its_page_and_its_price() -> None:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2] / PACKAGE
 #: Device profiles and the limits there are, which searches read; the rest of `device` stands higher.
 PROFILE = ("device.limits", "device.latency", "device.heldout", "device.profile")
 #: What a bundle says of itself, and the program in it; the rest of `artifact` stands higher.
-BUNDLE = tuple(f"artifact.{name}" for name in ("document", "manifest", "measured", "packing", "program"))
+BUNDLE = tuple(f"artifact.{name}" for name in ("document", "manifest", "measured", "packing", "program", "variants"))
 #: From the lowest layer up. A module belongs where the longest matching name stands; what a line lists are groups.
 LAYERS = (
     (
@@ -30,6 +30,7 @@ LAYERS = (
         "resources",
         "libraries",
         "version",
+        "variant",
         "ondevice",
     ),
     ("config.reader", "config.document", "config.section", "config.registered", "config.problems", "config.load"),

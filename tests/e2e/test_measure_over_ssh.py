@@ -21,10 +21,14 @@ from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 
 from fedsup_deploy.artifact.manifest import ManifestDraft
-from fedsup_deploy.artifact.store import ModelWriter, Vectors, load_measurement, write_bundle
+from fedsup_deploy.artifact.store import Files, ModelWriter, Vectors, load_measurement, write_bundle
+from fedsup_deploy.artifact.variants import ParityGate, PredictedLatency
 from fedsup_deploy.device.remote.measure import measure_bundle_there, measure_model_there, session_there
 from fedsup_deploy.device.remote.ssh import Access, SshHost, run_there
 from fedsup_deploy.errors import ArtifactError, DeviceError
+from fedsup_deploy.export.onnx import OnnxExporter
+from fedsup_deploy.export.parity import check_parity
+from fedsup_deploy.variant import MAIN
 
 SERVER = """
 Port {port}
@@ -155,19 +159,18 @@ def small_bundle(tmp_path_factory) -> Path:
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
     graph = helper.make_graph(nodes, "linear", [image], [logits], [numpy_helper.from_array(kernels, "m")])
     model = onnx.helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    parity = dict.fromkeys(("max_abs_diff", "max_scaled_diff", "batch_invariance_max_abs_diff"), 0.0)
-    found = {**parity, "batch_invariance_max_scaled_diff": 0.0, "argmax_agreement": 1.0}
-    report = {
-        "tolerance": 1e-5,
-        "batch_tolerance": 1e-5,
-        "batches": [1, 3, 8],
-        "num_inputs": 16,
-        "formats": {"onnx": found},
-    }
     folder = tmp_path_factory.mktemp("exports") / "afd02a30afb7"
-    writers = {"onnx": ModelWriter("model.onnx", lambda path: path.write_bytes(model.SerializeToString()) and None)}
+
+    def write(partial: Path) -> tuple[str, ...]:
+        (partial / "model.onnx").write_bytes(model.SerializeToString())
+        return ("model.onnx",)
+
+    def gate(partial: Path, written: Files, vectors: Vectors) -> dict[str, ParityGate]:
+        return check_parity(vectors.outputs_VK, {MAIN.name: OnnxExporter().load(partial / "model.onnx")}, images)
+
+    predicted = PredictedLatency(value_ms=1.5, interval_ms=None, kind="roofline", provenance=("published",))
     draft_of = ManifestDraft.model_validate_json(json.dumps(document))
-    write_bundle(folder, draft_of, writers, Vectors(images, outputs_VK), lambda *_: report)
+    write_bundle(folder, draft_of, [ModelWriter(MAIN, write, 0.9, predicted)], Vectors(images, outputs_VK), gate)
     return folder
 
 

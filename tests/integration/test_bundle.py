@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fvcore.nn import FlopCountAnalysis
 from sklearn.datasets import load_digits
 
 from fedsup_deploy import registry, rng
@@ -27,6 +26,7 @@ from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.artifact.model_card import render_model_card
 from fedsup_deploy.artifact.store import (
+    Files,
     ModelWriter,
     Vectors,
     load_manifest,
@@ -34,19 +34,23 @@ from fedsup_deploy.artifact.store import (
     verify_bundle,
     write_bundle,
 )
+from fedsup_deploy.artifact.variants import ParityGate
 from fedsup_deploy.device.building.graph import random_weights
 from fedsup_deploy.device.measure import measure_onnx
 from fedsup_deploy.errors import ArtifactError, FedsupError, GateError
 from fedsup_deploy.export.exporter import exporter_for
 from fedsup_deploy.export.parity import check_parity
+from fedsup_deploy.export.referee import count_macs
 from fedsup_deploy.ondevice import bundle_files, run
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.parts import parts_of
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.deployable import FoldedNetwork
+from fedsup_deploy.variant import MAIN, Variant
 
-Writer = Callable[[Path], None]
+Writer = Callable[[Path], tuple[str, ...]]
 EXPORTERS = {name: exporter_for(name) for name in registry.names("exporter")}
+VARIANTS = {f"{name}-fp32": Variant(name, "fp32") for name in EXPORTERS}
 
 # Rewrites a bundle from the content of another one, and stops where it is told to, to be killed there.
 WRITER = """
@@ -56,11 +60,11 @@ import numpy as np
 from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.store import ModelWriter, Vectors, load_manifest, write_bundle
 from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.variant import MAIN
 
 source, folder, stage = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-document = load_manifest(source).model_dump(mode="json", by_alias=True, exclude={"models", "parity"})
-parity = load_manifest(source).parity.model_dump(mode="json")
-parity["formats"] = {"onnx": parity["formats"]["onnx"]}
+document = load_manifest(source).model_dump(mode="json", by_alias=True, exclude={"models"})
+gates = {MAIN.name: load_manifest(source).main.gate}
 with np.load(source / "vectors.npz") as archive:
     vectors = Vectors(archive["inputs"], archive["outputs"])
 
@@ -71,17 +75,18 @@ def pause(here):
         time.sleep(600)
 
 
-def write_model(path):
-    content = (source / "model.onnx").read_bytes()
+def write_model(partial):
+    content, path = (source / "model.onnx").read_bytes(), partial / "model.onnx"
     path.write_bytes(content[: len(content) // 2])
     pause("half a file")
     path.write_bytes(content)
     pause("one file")
+    return (path.name,)
 
 
-def gate(partial, vectors):
+def gate(partial, written, vectors):
     pause("gate")
-    return parity
+    return gates
 
 
 for kernel_size in itertools.cycle([5, 7]):
@@ -89,7 +94,7 @@ for kernel_size in itertools.cycle([5, 7]):
     arch["stages"][0][0]["kernel_size"] = kernel_size
     new = {"arch": arch, "arch_id": Architecture.from_dict(arch).arch_id}
     draft = ManifestDraft.model_validate_json(json.dumps({**document, **new}))
-    write_bundle(folder, draft, {"onnx": ModelWriter("model.onnx", write_model)}, vectors, gate)
+    write_bundle(folder, draft, [ModelWriter(MAIN, write_model, None, None)], vectors, gate)
     print("written", flush=True)
 """
 
@@ -120,20 +125,19 @@ def digit_vectors(net: FoldedNetwork) -> Vectors:
 def digit_draft() -> ManifestDraft:
     """What is said of the network; fvcore counts what it costs."""
     path = Path(__file__).parents[1] / "unit" / "artifact" / "draft.json"
-    document, net = json.loads(path.read_text(encoding="utf-8")), digit_net(0).module()
+    document, net = json.loads(path.read_text(encoding="utf-8")), digit_net(0)
     document["arch"]["stem_width"] = 8
     document["arch_id"] = Architecture.from_dict(document["arch"]).arch_id
     document["classes"] = [f"digit {k}" for k in range(10)]
     document["outputs"][0]["shape"] = ["batch", 10]
-    counted = FlopCountAnalysis(net, torch.zeros(1, 1, 8, 8)).unsupported_ops_warnings(False).by_operator()
-    document["costs"]["num_macs"] = int(counted["conv"] + counted["linear"])
-    document["costs"]["num_params"] = sum(parameter.numel() for parameter in net.parameters())
+    document["costs"]["num_macs"] = count_macs(net)
+    document["costs"]["num_params"] = sum(parameter.numel() for parameter in net.module().parameters())
     return ManifestDraft.model_validate_json(json.dumps(document))
 
 
-def gate(folder: Path, vectors: Vectors) -> dict[str, Any]:
-    candidates = {name: exporter.load(folder / exporter.filename) for name, exporter in EXPORTERS.items()}
-    return check_parity(vectors.outputs_VK, candidates, vectors.inputs_VCSS).to_dict()
+def gate(folder: Path, written: Files, vectors: Vectors) -> dict[str, ParityGate]:
+    models = {name: EXPORTERS[VARIANTS[name].format].load(folder / names[0]) for name, names in written.items()}
+    return check_parity(vectors.outputs_VK, models, vectors.inputs_VCSS)
 
 
 def exporting(name: str, seed: int) -> Writer:
@@ -141,19 +145,25 @@ def exporting(name: str, seed: int) -> Writer:
     return functools.partial(EXPORTERS[name].export, net, {})
 
 
-def copying(source: Path) -> Writer:
-    return lambda path: path.write_bytes(source.read_bytes())
+def copying(*sources: Path) -> Writer:
+    def write(folder: Path) -> tuple[str, ...]:
+        for source in sources:
+            (folder / source.name).write_bytes(source.read_bytes())
+        return tuple(source.name for source in sources)
+
+    return write
 
 
 def write_digit_bundle(folder: Path, writers: dict[str, Writer]) -> None:
     """Write a bundle with one writer for each format; they are gated against the network of seed 0."""
-    named = {name: ModelWriter(EXPORTERS[name].filename, writer) for name, writer in writers.items()}
+    named = [ModelWriter(Variant(name, "fp32"), writer, 0.9, None) for name, writer in writers.items()]
     write_bundle(folder, digit_draft(), named, digit_vectors(digit_net(0)), gate)
 
 
 def write_again(bundle: Path, folder: Path, changed: dict[str, Writer] | None = None) -> None:
     """Write a bundle whose model files are copies, but for those that are changed."""
-    copies = {name: copying(bundle / exporter.filename) for name, exporter in EXPORTERS.items()}
+    records = load_manifest(bundle).models.values()
+    copies = {record.format: copying(*(bundle / name for name in record.files)) for record in records}
     write_digit_bundle(folder, {**copies, **(changed or {})})
 
 
@@ -164,13 +174,16 @@ def bundle(tmp_path_factory) -> Path:
     return folder
 
 
-def test_every_format_is_in_the_bundle_and_in_the_parity_record(bundle):
+def test_every_variant_is_in_the_bundle_and_has_passed_its_gate(bundle):
     manifest = load_manifest(bundle)
 
-    assert list(manifest.parity.formats) == list(EXPORTERS)
-    assert {name: model.file for name, model in manifest.models.items()} == {
-        name: exporter.filename for name, exporter in EXPORTERS.items()
-    }
+    assert {name: record.variant for name, record in manifest.models.items()} == VARIANTS
+    assert [list(record.files) for record in manifest.models.values()] == [
+        ["model.onnx"],
+        ["model.ts.pt"],
+        ["model.pt2"],
+    ]
+    assert {record.gate.num_inputs for record in manifest.models.values()} == {24}
     assert verify_bundle(bundle)["not_executed"] == ["model.pt2", "model.ts.pt"]
 
 
@@ -182,7 +195,7 @@ def test_runner_in_the_bundle_passes(bundle):
     assert (result.returncode, result.stderr) == (0, "")
     parity = json.loads(result.stdout)["parity"]
     assert parity["num_inputs"] == 24
-    recorded = load_manifest(bundle).parity.formats["onnx"]
+    recorded = load_manifest(bundle).main.gate
     assert parity["max_scaled_diff"] == recorded.max_scaled_diff <= 1e-5
 
 
@@ -228,12 +241,10 @@ def test_measurement_on_this_machine_fits_into_the_manifest(bundle, tmp_path):
         return MeasuredLatency.model_validate(measure_onnx(model))
 
     vectors = digit_vectors(digit_net(0))
-    writers = {"onnx": ModelWriter("model.onnx", copying(bundle / "model.onnx"))}
-    record = load_manifest(bundle).parity.model_dump(mode="json")
-    record["formats"] = {"onnx": record["formats"]["onnx"]}
-    write_bundle(tmp_path / "bundle", digit_draft(), writers, vectors, lambda *_: record, measure)
+    writers = [ModelWriter(MAIN, copying(bundle / "model.onnx"), 0.9, None)]
+    write_bundle(tmp_path / "bundle", digit_draft(), writers, vectors, gate, measure)
 
-    latency = load_manifest(tmp_path / "bundle").latency_measured
+    latency = load_manifest(tmp_path / "bundle").main.latency.measured
     assert latency is not None
     assert 0 < latency.statistics.min_ms <= latency.statistics.p50_ms
     assert latency.environment["threads"] == 1
@@ -241,7 +252,7 @@ def test_measurement_on_this_machine_fits_into_the_manifest(bundle, tmp_path):
 
 @pytest.mark.parametrize("wrong", EXPORTERS)
 def test_format_of_another_network_fails_the_gate_and_leaves_nothing(wrong, bundle, tmp_path):
-    with pytest.raises(GateError, match=rf"^{wrong}, batch 1: max scaled difference .* expected <= 1e-05") as caught:
+    with pytest.raises(GateError, match=rf"^{wrong}-fp32, batch 1: .* expected <= 1e-05") as caught:
         write_again(bundle, tmp_path / "bundle", {wrong: exporting(wrong, 1)})
 
     assert caught.value.exit_code == 6
@@ -392,8 +403,8 @@ ALTERATIONS: dict[str, tuple[Change, str]] = {
     "link to a file outside": (linked("MODEL_CARD.md", "/etc/hostname"), f"MODEL_CARD.md {IRREGULAR}"),
     "link to its own content": (linked("run.py", "run.py.real"), f"run.py {IRREGULAR}"),
     "manifest that never ends": (linked("manifest.json", "/dev/zero"), f"manifest.json {IRREGULAR}"),
-    "empty folder": (lambda folder: (folder / "empty").mkdir(), f"empty {IRREGULAR}"),
-    "cache of bytecode": (lambda folder: (folder / "__pycache__").mkdir(), f"__pycache__ {IRREGULAR}"),
+    "empty folder": (lambda folder: (folder / "empty").mkdir(), "empty/ is no folder of the bundle; remove it"),
+    "cache of bytecode": (lambda folder: (folder / "__pycache__").mkdir(), "__pycache__/ is no folder of the bundle"),
     "manifest of a tebibyte": (huge("manifest.json"), "manifest.json was altered: "),
     "hashes of a tebibyte": (huge("SHA256SUMS"), "SHA256SUMS was altered: "),
     "measurement of a tebibyte": (huge("measured.json"), "measured.json was altered: "),
@@ -457,16 +468,16 @@ def drop_format(folder: Path) -> None:
 
 def drop_format_from_the_list(folder: Path) -> None:
     document = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    del document["models"]["pt2"], document["parity"]["formats"]["pt2"]
+    del document["models"]["pt2-fp32"]
     (folder / "manifest.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def another_network(folder: Path) -> None:
     """Model and vectors of a network with other layers."""
     net = digit_net(0, width=8)
-    EXPORTERS["onnx"].export(net, {}, folder / "model.onnx")
+    EXPORTERS["onnx"].export(net, {}, folder)
     (folder / "vectors.npz").write_bytes(digit_vectors(net).to_bytes())
-    manifest_with("models", "onnx", "bytes", value=(folder / "model.onnx").stat().st_size)(folder)
+    manifest_with("models", MAIN.name, "files", "model.onnx", value=(folder / "model.onnx").stat().st_size)(folder)
 
 
 def other_arch(key: str, value: int) -> Change:
@@ -489,7 +500,7 @@ FORGERIES: dict[str, tuple[Change, str]] = {
     "MACs": (manifest_with("costs", "num_macs", value=1), "costs.num_macs: got 1, expected"),
     "parameters": (manifest_with("costs", "num_params", value=1), "costs.num_params: got 1, expected"),
     "bytes": (
-        manifest_with("models", "torchscript", "bytes", value=1),
+        manifest_with("models", "torchscript-fp32", "files", "model.ts.pt", value=1),
         "models: got 1 bytes for model.ts.pt, expected",
     ),
     "input's name": (manifest_with("inputs", 0, "name", value="x"), "inputs: got {'x': "),
@@ -498,14 +509,14 @@ FORGERIES: dict[str, tuple[Change, str]] = {
     "a class less": (manifest_with("classes", value=["digit"] * 9), "outputs: got 10 logits"),
     "padding": (manifest_with("preprocessing", "padding", "top", value=0), "preprocessing: padding is"),
     "native size": (manifest_with("preprocessing", "native_size", value=8), "preprocessing: padding is"),
-    "tolerance": (manifest_with("parity", "tolerance", value=1e9), "parity.tolerance: got 1000000000.0"),
-    "batches": (manifest_with("parity", "batches", value=[1]), "parity.batches: got [1]"),
+    "tolerance": (manifest_with("models", MAIN.name, "gate", "tolerance", value=1e9), "got a tolerance of 1e+09"),
+    "batches": (manifest_with("models", MAIN.name, "gate", "batches", value=[1]), "got the batches [1]"),
     "profile's hash": (manifest_with("profile", "hash", value="0" * 64), "lineage.profile: differs"),
     "a fact that the card tells otherwise": (
         manifest_with("accuracy", "recalibrated", value=0.99),
         "MODEL_CARD.md: got another text",
     ),
-    "schema": (manifest_with("schema", value=1), "schema: got 1, expected 2; export the bundle again"),
+    "schema": (manifest_with("schema", value=1), "schema: got 1, expected 3; export the bundle again"),
     "card": (edited("MODEL_CARD.md", lambda text: text.replace(b"90.00%", b"99.00%")), "MODEL_CARD.md: got another"),
     "run.py": (edited("run.py", lambda text: text + b"\n"), "run.py: got another text, expected that of fedsup-deploy"),
     "no model.onnx": (lambda folder: (folder / "model.onnx").unlink(), "model.onnx is missing"),
@@ -575,11 +586,10 @@ def test_no_format_but_onnx_is_loaded_by_verify(bundle, tmp_path):
     """Both would be able to run code: what is no archive at all is as good to it as any, once the hashes are right."""
     folder = tmp_path / "bundle"
     shutil.copytree(bundle, folder)
-    for name, path in (("torchscript", "model.ts.pt"), ("pt2", "model.pt2")):
+    for name, path in (("torchscript-fp32", "model.ts.pt"), ("pt2-fp32", "model.pt2")):
         (folder / path).write_bytes(b"none")
-        manifest_with("models", name, "bytes", value=4)(folder)
-    document = load_manifest(folder)
-    (folder / "MODEL_CARD.md").write_text(render_model_card(document, document.parity, tuple(document.model_files)))
+        manifest_with("models", name, "files", path, value=4)(folder)
+    (folder / "MODEL_CARD.md").write_text(render_model_card(load_manifest(folder)))
     (folder / "SHA256SUMS").write_text(
         "".join(bundle_files.sha256sums(folder, {path.name for path in folder.iterdir()} - {"SHA256SUMS"}))
     )

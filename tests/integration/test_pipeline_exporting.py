@@ -32,6 +32,9 @@ from fedsup_deploy.pipeline.searching import SearchRequest, search
 from fedsup_deploy.pipeline.training import train
 from fedsup_deploy.pipeline.verification import verify
 from fedsup_deploy.runs.run import COMMAND, CONFIG, EVENTS, SUPERNET, open_run
+from fedsup_deploy.space.layers.convolution import ConvolutionKind
+from fedsup_deploy.space.layers.kind import Operation
+from fedsup_deploy.space.layers.layer import Layer
 from fedsup_deploy.supernet.deployable import FoldedNetwork
 
 SETTINGS = """
@@ -160,7 +163,7 @@ def test_devices_with_the_same_pick_share_the_model_but_not_the_manifest(run, tm
     assert laptop.arch_id == nano.arch_id
     assert len({Path(bundle["folder"], "model.onnx").read_bytes() for bundle in made}) == 1
     assert (laptop.profile.name, nano.profile.name) == ("x86-laptop", "jetson-nano")
-    assert laptop.latency_predicted.value_ms < nano.latency_predicted.value_ms
+    assert laptop.main.latency.predicted.value_ms < nano.main.latency.predicted.value_ms
     assert laptop.accuracy == nano.accuracy
 
 
@@ -199,18 +202,18 @@ def test_vectors_hold_nobodys_image(run, tmp_path):
 
 def test_every_bundle_has_the_model_its_runner_checks(run, tmp_path):
     [made] = export(named(run, "smallest", tmp_path / "out", formats=("torchscript",)))["bundles"]
-    assert made["bytes"].keys() == {"onnx", "torchscript"}
+    assert made["bytes"].keys() == {"onnx-fp32", "torchscript-fp32"}
 
 
 def test_a_model_that_computes_something_else_is_not_written(run, tmp_path, monkeypatch):
     """The exporter is handed a network whose logits are a thousandth too large."""
     right = OnnxExporter.export
 
-    def export_wrong(self: OnnxExporter, network: FoldedNetwork, facts: Facts, path: Path) -> None:
+    def export_wrong(self: OnnxExporter, network: FoldedNetwork, facts: Facts, folder: Path) -> tuple[str, ...]:
         wrong = {
             name: tensor * 1.001 if name.startswith("head.") else tensor for name, tensor in network.weights.items()
         }
-        right(self, FoldedNetwork(network.plan, wrong), facts, path)
+        return right(self, FoldedNetwork(network.plan, wrong), facts, folder)
 
     monkeypatch.setattr(OnnxExporter, "export", export_wrong)
     with pytest.raises(GateError, match="onnx"):
@@ -247,9 +250,49 @@ def test_a_profile_of_the_users_own_is_given_again(run, mine, tmp_path):
 def test_a_number_format_that_nothing_writes_is_refused(run, mine, tmp_path):
     """The predictions of such a profile are about a model that an export would not give."""
     mine.write_text(mine.read_text(encoding="utf-8").replace("- fp32", "- int8"))
-    with pytest.raises(ConfigError, match="precisions: got int8, but models are exported in fp32 only"):
-        export(named(run, "smallest", tmp_path / "out", profiles=(str(mine),)))
+    refused = "profile mine: precisions: got int8, which cannot be exported yet, expected fp32"
+    with pytest.raises(ConfigError, match=refused):
+        export(named(run, "smallest", tmp_path / "out", profiles=(str(mine),), precisions=()))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["stm32h7", "coral-edge-tpu"])
+def test_a_device_of_int8_can_be_searched_for_and_gets_no_export_in_fp32(run, tmp_path, name):
+    """Asked for or not: what was predicted would not be what it is given."""
+    found = searching(run, name)
+    for precisions, reason in (
+        ((), f"profile {name}: precisions: got int8, which cannot be exported yet"),
+        (("int8",), f"profile {name}: precisions: got int8, which cannot be exported yet"),
+        (("fp32",), f"profile {name}: its latencies are of int8, so an export of fp32 would not be what was searched"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            export(picks(found, tmp_path / "out", precisions=precisions))
+    with pytest.raises(ConfigError, match="which cannot be exported yet"):
+        deploy(SearchRequest((name,), run, method="random", evaluations=EVALUATIONS), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_that_does_not_cost_what_it_is_said_to_gets_no_bundle(run, tmp_path, monkeypatch):
+    """Fvcore counts what is exported."""
+    right = ConvolutionKind.operations
+
+    def one_more(self: ConvolutionKind, layer: Layer) -> list[Operation]:
+        return [each._replace(num_macs=each.num_macs + 1) for each in right(self, layer)]
+
+    monkeypatch.setattr(ConvolutionKind, "operations", one_more)
+    with pytest.raises(GateError, match=r"num_macs: got \d+, expected \d+ as fvcore counts the exported network"):
+        export(named(run, "smallest", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_runtime_that_is_too_old_for_a_format_is_refused_before_any_work(run, mine, tmp_path):
+    document = yaml.safe_load(mine.read_text(encoding="utf-8"))
+    document["accepts"] = {"onnx_opset": 12}
+    document["provenance"]["accepts"] = {"kind": "published", "source": "release notes"}
+    mine.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    with pytest.raises(ConfigError, match="profile mine: format onnx: its runtime accepts ONNX opset 12 at most"):
+        export(named(run, "smallest", tmp_path / "out", profiles=(str(mine),)))
+    assert not (run / "statistics").exists()
 
 
 def test_a_profile_that_changed_since_the_search_is_refused(run, mine, tmp_path):
@@ -336,13 +379,13 @@ def test_whether_the_limit_is_met_is_said_where_the_device_is_this_machine(run, 
     found = searching(run, str(mine), "x86-laptop")
     here, other = export(picks(found, tmp_path / "out", profiles=(str(mine), "x86-laptop")))["bundles"]
     assert (here["latency_limit"], other["latency_limit"]) == ("met", None)
-    measured = load_manifest(Path(here["folder"])).latency_measured
+    measured = load_manifest(Path(here["folder"])).main.latency.measured
     assert measured is not None
     assert measured.limit is not None
     assert measured.limit.limit_ms == 1000.0
     assert measured.limit.measured_ms == measured.statistics.p10_ms
     assert measured.protocol["name"] == "quick"
-    glanced = load_manifest(Path(other["folder"])).latency_measured
+    glanced = load_manifest(Path(other["folder"])).main.latency.measured
     assert glanced is not None
     assert glanced.limit is None
 

@@ -200,7 +200,7 @@ def test_graph_of_an_exported_file_has_the_costs_of_the_folded_net(tmp_path) -> 
     supernet, architecture, statistics = prepared(space, "batch", 0)
     network, x_BCHW = fold(supernet.extract(architecture), statistics), images(space, architecture, 1)
     assert any(layer.op == "squeeze_excite" and layer.is_active for layer in space.plan(architecture).layers())
-    exporter_for("onnx").export(network, {}, tmp_path / "model.onnx")
+    exporter_for("onnx").export(network, {}, tmp_path)
     graph = read_graph(tmp_path / "model.onnx")
     assert (graph.num_macs, graph.num_params) == counted(network.module(), x_BCHW)
     assert graph.inputs == {"input": ("batch", *x_BCHW.shape[1:])}

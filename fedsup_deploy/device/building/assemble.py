@@ -16,16 +16,16 @@ from fedsup_deploy.device.building.calibrate import fit_line, fit_operations, fi
 from fedsup_deploy.device.building.plan import BuildPlan
 from fedsup_deploy.device.building.times import Times
 from fedsup_deploy.device.heldout import HeldOutError, held_out_error
-from fedsup_deploy.device.latency import BYTES_PER_ELEMENT, Dtype, LatencySection, PartTime, TableLatency
+from fedsup_deploy.device.latency import BYTES_PER_ELEMENT, LatencySection, PartTime, TableLatency
 from fedsup_deploy.device.predictor import size_mib
-from fedsup_deploy.device.profile import DeviceFacts, DeviceProfile, Measured, Precision, ProfileLimits, Runtime
+from fedsup_deploy.device.profile import DeviceFacts, DeviceProfile, Measured, ProfileLimits, Runtime
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.cost import Costs, costs_of
 from fedsup_deploy.space.parts import name_of, parts_of
 from fedsup_deploy.space.search_space import SearchSpace
+from fedsup_deploy.variant import DTYPES, MAIN, Dtype, Precision
 
 _DIGITS_OF_TIMES: Final = 4
-_DTYPES: Final[Mapping[str, Dtype]] = {"fp32": "float32", "int8": "int8"}
 _MIB: Final = 2**20
 
 
@@ -52,7 +52,7 @@ def assemble(plan: BuildPlan, times: Times, about: About) -> DeviceProfile:
         times: What came of it.
         about: The rest.
     """
-    dtype = _DTYPES[about.precision]
+    dtype = DTYPES[about.precision]
     calibration = costs_of(plan.space, plan.calibration)
     latency: LatencySection
     if plan.parts:
@@ -74,7 +74,8 @@ def assemble(plan: BuildPlan, times: Times, about: About) -> DeviceProfile:
             power_mode=environment.get("power_mode") or environment["governor"],
         ),
         limits=ProfileLimits.model_validate(about.limits),
-        formats=tuple(registry.names("exporter")) if about.precision == "fp32" else ("onnx",),
+        # What was timed. More can be written for this machine, but only its owner knows what it loads.
+        formats=(MAIN.format,),
         precisions=(about.precision,),
         latency=latency,
         error=_error(plan, times, calibration, latency),

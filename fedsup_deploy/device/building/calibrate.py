@@ -17,13 +17,13 @@ from fedsup_deploy.device.heldout import FloatArray
 from fedsup_deploy.device.latency import (
     BYTES_PER_ELEMENT,
     CacheMisses,
-    Dtype,
     FittedLatency,
     LinearCost,
     TableCalibration,
 )
 from fedsup_deploy.device.predictor import miss_share, size_mib
 from fedsup_deploy.space.cost import LayerCosts, in_blocks
+from fedsup_deploy.variant import Dtype
 
 _DIGITS: Final = 5
 #: Sizes between which a cache may end: as many, evenly on a logarithmic scale.

@@ -168,10 +168,9 @@ def _adapted(donor: DeviceProfile, device: Device, fit: Fit, error: HeldOutError
     calibration = Calibration(
         **fit._asdict(), num_networks=error.num_heldout, donor=donor.name, donor_hash=donor.profile_hash
     )
-    # What is known of the donor alone is left out: the power it takes, and the networks timed on it.
-    provenance = {
-        path: entry for path, entry in donor.provenance.items() if path.split(".")[0] not in {"energy", "calibration"}
-    }
+    # What is known of the donor alone is left out: its power, what its runtime loads, the networks timed on it.
+    of_the_donor = {"energy", "accepts", "calibration"}
+    provenance = {path: entry for path, entry in donor.provenance.items() if path.split(".")[0] not in of_the_donor}
     document = {
         **donor.model_dump(by_alias=True),
         "name": device.name,
@@ -180,6 +179,7 @@ def _adapted(donor: DeviceProfile, device: Device, fit: Fit, error: HeldOutError
         "device": device.facts.model_dump(),
         "runtime": device.runtime.model_dump(),
         "calibration": calibration.model_dump(),
+        "accepts": {},
         "energy": None,
         "measurements": (),
         "error": error.model_dump(),

@@ -18,6 +18,7 @@ from fedsup_deploy.device.building.assemble import device_facts
 from fedsup_deploy.device.profile import DeviceProfile, Measurement, load_profile
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.ondevice import machine
+from fedsup_deploy.variant import MAIN
 
 _KEY = "measurements"
 # Words for processors of one architecture.
@@ -31,10 +32,16 @@ def measurement_of(manifest: Manifest, latency: Mapping[str, Any]) -> Measuremen
     Args:
         manifest: Of the bundle.
         latency: What `measure` found, with its `environment`.
+
+    Raises:
+        ConfigError: The profile's latency model is of another precision than what is measured.
     """
+    predicted = manifest.main.latency.predicted
+    if predicted is None:
+        raise ConfigError(f"bundle {manifest.arch_id}: its profile predicts no latency of {MAIN.name}, expected one")
     return Measurement(
         arch_id=manifest.arch_id,
-        predicted_ms=manifest.latency_predicted.value_ms,
+        predicted_ms=predicted.value_ms,
         measured_ms=latency["statistics"]["p10_ms"],
         verdict=latency["stability"]["verdict"],
         protocol=f"{latency['protocol']['name']}, {latency['statistics']['num_runs']} runs",

@@ -13,7 +13,6 @@ import numpy as np
 
 from fedsup_deploy import rng
 from fedsup_deploy.device.building.graph import write_graph
-from fedsup_deploy.device.profile import Precision
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture, Block
@@ -21,6 +20,7 @@ from fedsup_deploy.space.parts import Part, name_of, parts_of
 from fedsup_deploy.space.plan import IntArray
 from fedsup_deploy.space.sampling import random_genes
 from fedsup_deploy.space.search_space import SearchSpace
+from fedsup_deploy.variant import Precision
 
 #: The model timed between the others: the space's largest network, which leaves nothing of them in the cache.
 FILLER: Final = "filler"

@@ -13,11 +13,11 @@ from typing import Any, Final
 from fedsup_deploy import files
 from fedsup_deploy.device.building.plan import FILLER, BuildPlan, write_graphs
 from fedsup_deploy.device.measure import visits_here
-from fedsup_deploy.device.profile import Precision
 from fedsup_deploy.device.session import Schedule
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, read_events
 from fedsup_deploy.ondevice import machine
+from fedsup_deploy.variant import Precision
 
 _PLAN, _JOURNAL = "plan.json", "journal.jsonl"
 #: Short, so that there are many, and every model meets every speed of the machine equally often.

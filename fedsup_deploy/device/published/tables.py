@@ -9,11 +9,11 @@ from pydantic import Field, field_validator
 
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.section import Positive, Section, Text
-from fedsup_deploy.device.latency import Dtype
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.device.published import networks as reference_networks
 from fedsup_deploy.registry import nearest
 from fedsup_deploy.resources import shipped_folder, shipped_names
+from fedsup_deploy.variant import Dtype
 
 KIND: Final = "profiles/published"
 

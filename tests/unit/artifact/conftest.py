@@ -24,16 +24,28 @@ def draft(draft_document: dict[str, Any]) -> ManifestDraft:
 @pytest.fixture
 def document(draft_document: dict[str, Any]) -> dict[str, Any]:
     """A whole manifest, to be changed by a test."""
-    found = {
+    gate = {
+        "kind": "parity",
+        "tolerance": 1e-5,
+        "batch_tolerance": 1e-5,
+        "batches": [1, 3, 8],
+        "num_inputs": 16,
         "max_abs_diff": 4e-6,
         "max_scaled_diff": 1e-6,
         "argmax_agreement": 1.0,
         "batch_invariance_max_abs_diff": 2e-6,
         "batch_invariance_max_scaled_diff": 5e-7,
     }
-    parity = {"tolerance": 1e-5, "batch_tolerance": 1e-5, "batches": [1, 3, 8], "num_inputs": 16}
-    models = {"onnx": {"file": "model.onnx", "bytes": 1000}}
-    return {**draft_document, "parity": {**parity, "formats": {"onnx": found}}, "models": models}
+    predicted = {"value_ms": 1.5, "interval_ms": None, "kind": "roofline", "provenance": ["datasheet", "published"]}
+    main = {
+        "format": "onnx",
+        "precision": "fp32",
+        "files": {"model.onnx": 1000},
+        "accuracy": 0.9,
+        "gate": gate,
+        "latency": {"predicted": predicted, "measured": None},
+    }
+    return {**draft_document, "models": {"onnx-fp32": main}}
 
 
 @pytest.fixture

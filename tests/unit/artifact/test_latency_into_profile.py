@@ -90,7 +90,15 @@ def test_what_is_kept_of_a_latency(manifest: Manifest, latency: dict[str, Any]) 
     environment = {"cpu": "a board", "onnxruntime": "1.23.0", "threads": 2}
     kept = measurement_of(manifest, {**latency, "environment": environment})
     assert kept.arch_id == manifest.arch_id
-    assert kept.predicted_ms == manifest.latency_predicted.value_ms
+    assert kept.predicted_ms == 1.5
     assert kept.measured_ms == latency["statistics"]["p10_ms"]
     assert (kept.verdict, kept.protocol) == (latency["stability"]["verdict"], "quick, 200 runs")
     assert kept.environment == environment
+
+
+def test_nothing_is_kept_of_a_variant_that_the_profile_does_not_predict(
+    document: dict[str, Any], latency: dict[str, Any]
+) -> None:
+    document["models"]["onnx-fp32"]["latency"]["predicted"] = None
+    with pytest.raises(ConfigError, match="its profile predicts no latency of onnx-fp32, expected one"):
+        measurement_of(Manifest.from_json(json.dumps(document)), {**latency, "environment": {}})

@@ -36,16 +36,21 @@ def test_text_holds_the_document_in_the_order_of_the_schema(manifest, document):
     assert manifest.to_json().endswith("}\n")
 
 
+MAIN = "models.onnx-fp32"
+LAST = "batch_invariance_max_scaled_diff"
+PREDICTED, MEASURED = f"{MAIN}.latency.predicted", f"{MAIN}.latency.measured"
 ERROR = {"acc5": 0.5, "acc10": 0.9, "spearman": 0.9, "mape": 0.06, "num_heldout": 10}
 
 
 def test_interval_needs_a_profile_whose_error_is_known_and_its_lower_end_first(document):
     document["profile"]["error"] = ERROR
-    text = changed(document, "latency_predicted.interval_ms", [1.0, 2.0])
-    assert Manifest.from_json(text).latency_predicted.interval_ms == (1.0, 2.0)
+    text = changed(document, PREDICTED + ".interval_ms", [1.0, 2.0])
+    predicted = Manifest.from_json(text).main.latency.predicted
+    assert predicted is not None
+    assert predicted.interval_ms == (1.0, 2.0)
 
-    text = changed(document, "latency_predicted.interval_ms", [2.0, 1.0])
-    with pytest.raises(ArtifactError, match=r"latency_predicted.interval_ms: .*expected the lower end first"):
+    text = changed(document, PREDICTED + ".interval_ms", [2.0, 1.0])
+    with pytest.raises(ArtifactError, match=r"predicted.interval_ms: .*expected the lower end first"):
         Manifest.from_json(text)
 
 
@@ -55,10 +60,11 @@ def test_manifest_cannot_be_changed(manifest):
 
 
 def test_measured_latency_is_taken_as_the_measurement_returns_it(document, latency):
-    manifest = Manifest.from_json(changed(document, "latency_measured", latency))
+    found = Manifest.from_json(changed(document, MEASURED, latency)).main.latency
 
-    assert manifest.latency_measured == MeasuredLatency.model_validate(latency)
-    assert manifest.latency_predicted.value_ms == 1.5
+    assert found.measured == MeasuredLatency.model_validate(latency)
+    assert found.predicted is not None
+    assert found.predicted.value_ms == 1.5
 
 
 def test_measurement_of_an_older_version_is_read(document, latency):
@@ -67,7 +73,7 @@ def test_measurement_of_an_older_version_is_read(document, latency):
     for name in ("is_min_runs_met", "is_min_duration_met", "ruler", "energy"):
         del latency[name]
 
-    measured = Manifest.from_json(changed(document, "latency_measured", latency)).latency_measured
+    measured = Manifest.from_json(changed(document, MEASURED, latency)).main.latency.measured
 
     assert measured is not None
     assert (measured.statistics.p90_bound_ms, measured.stability.drift, measured.energy) == (None, None, None)
@@ -108,36 +114,29 @@ def test_wrong_refinement_is_refused(document, refinement, path, value, what):
         ("costs.num_macs", True, "costs.num_macs: got true: input should be a valid integer"),
         ("costs.flops", 1, "costs.flops: unknown key"),
         ("accuracy.recalibrated", 90.0, "accuracy.recalibrated: got 90.0: input should be less than or equal to 1"),
-        ("accuracy.precision", "int8", "accuracy.precision: got 'int8': input should be 'fp32'"),
+        (f"{MAIN}.precision", "int4", f"{MAIN}.precision: got 'int4': input should be 'fp32', 'fp16' or 'int8'"),
+        (f"{MAIN}.precision", "int8", f"{MAIN}: got the variant onnx-int8, expected it by its name"),
         ("profile.provenance", ["guessed"], "profile.provenance.0: got 'guessed': input should be"),
         ("lineage.run", "abc", "lineage.run: got 'abc': string should match pattern"),
         ("lineage.profile", "7" * 64, "lineage.profile: differs from profile.hash"),
         ("outputs.0.shape", ["batch", 4], "outputs: got 4 logits, expected one for each of 3 classes"),
-        ("latency_predicted.interval_ms", [1.0, 2.0], "latency_predicted.interval_ms: expected null"),
-        ("parity.formats.onnx", {}, "parity.formats.onnx.max_abs_diff: missing key (and 4 more)"),
-        ("parity.formats.onnx.max_scaled_diff", -1e-6, "parity.formats.onnx.max_scaled_diff: got -1e-06: input should"),
-        ("models.onnx", {"file": "model.onnx"}, "models.onnx.bytes: missing key"),
-        ("models.onnx.bytes", 0, "models.onnx.bytes: got 0: input should be greater than or equal to 1"),
-        ("models.onnx.file", "other.onnx", "models.onnx: expected the file model.onnx, which every bundle has"),
-        ("models", {}, "models: got the formats [] in models and ['onnx'] in parity.formats, expected the same"),
-        ("parity.tolerance", 1e9, "parity.tolerance: got 1000000000.0: input should be less than or equal to 0.00001"),
-        ("parity.batch_tolerance", 2e-5, "parity.batch_tolerance: got 2e-05: input should be less than or equal to"),
-        ("parity.batches", [1, 3], "parity.batches: got [1, 3]: value error, expected 1, 3, 8 among them"),
+        (f"{PREDICTED}.interval_ms", [1.0, 2.0], f"{PREDICTED}.interval_ms: expected null"),
+        (f"{MAIN}.gate", {}, f"{MAIN}.gate.tolerance: missing key (and 8 more)"),
+        (f"{MAIN}.gate.max_scaled_diff", -1e-6, f"{MAIN}.gate.max_scaled_diff: got -1e-06: input should"),
         (
-            "parity.formats.onnx.argmax_agreement",
-            0.99,
-            "parity.formats: got a mapping of 1 keys: value error, onnx would not have passed",
+            f"{MAIN}.gate.tolerance",
+            1e9,
+            f"{MAIN}.gate: got a mapping of 10 keys: value error, got a tolerance of",
         ),
-        (
-            "parity.formats.onnx.max_scaled_diff",
-            2e-5,
-            "parity.formats: got a mapping of 1 keys: value error, onnx would not have passed",
-        ),
-        (
-            "parity.formats.onnx.batch_invariance_max_scaled_diff",
-            2e-5,
-            "parity.formats: got a mapping of 1 keys: value error, onnx would not have passed",
-        ),
+        (f"{MAIN}.gate.batch_tolerance", 2e-5, f"{MAIN}.gate: got a mapping of 10 keys: value error, got a batch_tol"),
+        (f"{MAIN}.gate.batches", [1, 3], f"{MAIN}.gate: got a mapping of 10 keys: value error, got the batches [1, 3]"),
+        (f"{MAIN}.gate.argmax_agreement", 0.99, f"{MAIN}.gate.{LAST}: got 5e-07: value error, this would not have"),
+        (f"{MAIN}.gate.max_scaled_diff", 2e-5, f"{MAIN}.gate.{LAST}: got 5e-07: value error, this would not have"),
+        (f"{MAIN}.gate.{LAST}", 2e-5, f"{MAIN}.gate.{LAST}: got 2e-05: value error, this would not have passed"),
+        (f"{MAIN}.files", {}, f"{MAIN}.files: got {{}}: dictionary should have at least 1 item"),
+        (f"{MAIN}.files", {"model.onnx": 0}, f"{MAIN}.files.model.onnx: got 0: input should be greater than or equal"),
+        (f"{MAIN}.files", {"other.onnx": 9}, f"{MAIN}: expected the file model.onnx, which every bundle has"),
+        ("models", {}, f"{MAIN}: expected the file model.onnx, which every bundle has"),
     ],
 )
 def test_wrong_value_is_named_with_its_key(document, path, value, what):
@@ -147,7 +146,7 @@ def test_wrong_value_is_named_with_its_key(document, path, value, what):
         Manifest.from_json(text, "there/manifest.json")
 
 
-@pytest.mark.parametrize("key", ["arch", "parity", "models", "latency_predicted", "lineage", "versions"])
+@pytest.mark.parametrize("key", ["arch", "models", "accuracy", "lineage", "versions"])
 def test_missing_key_is_named(document, key):
     del document[key]
 
@@ -169,9 +168,9 @@ def test_message_stays_on_one_line_whatever_a_key_holds(document):
         Manifest.from_json(json.dumps(document))
 
 
-@pytest.mark.parametrize("version", [1, 3, 0, "2", None])
+@pytest.mark.parametrize("version", [1, 2, 0, "3", None])
 def test_another_schema_version_is_refused_before_anything_else(version):
-    with pytest.raises(ArtifactError, match=r"^manifest.json: schema: got \S+, expected 2; export the bundle again$"):
+    with pytest.raises(ArtifactError, match=r"^manifest.json: schema: got \S+, expected 3; export the bundle again$"):
         Manifest.from_json(json.dumps({"schema": version}))
 
 
@@ -179,9 +178,9 @@ def test_another_schema_version_is_refused_before_anything_else(version):
     ("text", "what"),
     [
         ("", "damaged: Expecting value"),
-        ('{"schema": 2, ', "damaged: Expecting property name"),
-        ("[]", "schema: got null, expected 2"),
-        ('{"schema": 2, "schema": 2}', "damaged: the key 'schema' stands twice"),
+        ('{"schema": 3, ', "damaged: Expecting property name"),
+        ("[]", "schema: got null, expected 3"),
+        ('{"schema": 3, "schema": 3}', "damaged: the key 'schema' stands twice"),
         ('{"schema": NaN}', "damaged: got NaN, expected a finite number"),
         ("[" * 100_000, "damaged: "),
     ],
@@ -191,10 +190,12 @@ def test_text_that_is_no_manifest_is_refused(text, what):
         Manifest.from_json(text)
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b", "", ".hidden", "a\\b", "model.onnx"])
+@pytest.mark.parametrize(
+    "name", ["../x", "/etc/passwd", "a/../b", "a//b", "a/", "a/.b", "", ".hidden", "a\\b", "model.onnx"]
+)
 def test_model_outside_the_bundle_or_in_the_place_of_another_is_refused(document, name):
-    document["models"]["pt2"] = {"file": name, "bytes": 1}
-    document["parity"]["formats"]["pt2"] = document["parity"]["formats"]["onnx"]
+    main = document["models"]["onnx-fp32"]
+    document["models"]["pt2-fp32"] = {**main, "format": "pt2", "files": {name: 1}}
 
     with pytest.raises(ArtifactError, match=r"^manifest.json: models"):
         Manifest.from_json(json.dumps(document))
@@ -349,6 +350,31 @@ def limit_records():
 
 
 @st.composite
+def variants(draw: st.DrawFn, name: str, files: list[str], interval: list[float] | None) -> dict[str, Any]:
+    """Return any valid record of a variant."""
+    format_name, _, precision = name.rpartition("-")
+    predicted = {"value_ms": draw(times), "interval_ms": interval, "kind": draw(words), "provenance": draw(kinds)}
+    return {
+        "format": format_name,
+        "precision": precision,
+        "files": {file: draw(st.integers(1, 2**53)) for file in files},
+        "accuracy": draw(nullable(shares)),
+        "gate": {
+            "kind": "parity",
+            "tolerance": draw(tolerances),
+            "batch_tolerance": draw(tolerances),
+            "batches": [1, 3, 8, *draw(st.lists(st.integers(1, 1024), max_size=2))],
+            "num_inputs": draw(st.integers(1, 10**6)),
+            **draw(found),
+        },
+        "latency": {
+            "predicted": draw(st.sampled_from([predicted, None])),
+            "measured": draw(nullable(measured)),
+        },
+    }
+
+
+@st.composite
 def documents(draw: st.DrawFn) -> dict[str, Any]:
     """Return any valid manifest."""
     classes = draw(st.lists(words, min_size=1, max_size=5))
@@ -356,9 +382,10 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     error = draw(st.just("none") | predictor_errors)
     interval = sorted(draw(st.tuples(times, times))) if error != "none" and draw(st.booleans()) else None
     sizes = draw(st.lists(st.integers(1, 4096), min_size=1, max_size=3))
-    file_of = {"onnx": "model.onnx", **draw(st.sampled_from([{}, {"ts": "model.ts.pt"}, {"a b": "0", "c": "A_b-1."}]))}
+    more = draw(st.sampled_from([{}, {"ts-int8": ["model.ts.pt"]}, {"a b-fp16": ["0", "d/e"], "c-fp32": ["A_b-1."]}]))
+    files_of = {"onnx-fp32": ["model.onnx"], **more}
     return {
-        "schema": 2,
+        "schema": 3,
         "arch_id": draw(words),
         "arch": draw(objects),
         "profile": {"name": draw(words), "hash": profile_hash, "provenance": draw(kinds), "error": error},
@@ -370,19 +397,10 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             "dataset": draw(words),
             "split": draw(words),
             "num_samples": draw(st.integers(1, 10**9)),
-            "precision": "fp32",
             "recalibrated": draw(shares),
             "not_recalibrated": draw(nullable(shares)),
-            "int8": draw(nullable(shares)),
         },
         "costs": draw(costs),
-        "latency_predicted": {
-            "value_ms": draw(times),
-            "interval_ms": interval,
-            "kind": draw(words),
-            "provenance": draw(kinds),
-        },
-        "latency_measured": draw(nullable(measured)),
         "refinement": draw(nullable(refinements)),
         "limits": draw(st.dictionaries(words, limit_records(), max_size=3)),
         "lineage": {
@@ -391,14 +409,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             "search": draw(nullable(hashes)),
         },
         "versions": draw(st.dictionaries(words, words, max_size=3)),
-        "parity": {
-            "tolerance": draw(tolerances),
-            "batch_tolerance": draw(tolerances),
-            "batches": [1, 3, 8, *draw(st.lists(st.integers(1, 1024), max_size=2))],
-            "num_inputs": draw(st.integers(1, 10**6)),
-            "formats": {name: draw(found) for name in file_of},
-        },
-        "models": {name: {"file": file_of[name], "bytes": draw(st.integers(1, 2**53))} for name in file_of},
+        "models": {name: draw(variants(name, files, interval)) for name, files in files_of.items()},
     }
 
 
@@ -434,7 +445,7 @@ def test_any_manifest_survives_the_round_trip(document):
 
 @given(documents())
 def test_any_draft_of_a_manifest_survives_the_round_trip(document):
-    del document["parity"], document["models"]
+    del document["models"]
 
     draft = ManifestDraft.model_validate_json(json.dumps(document))
 

@@ -7,7 +7,6 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -20,6 +19,7 @@ from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.artifact.program import program
 from fedsup_deploy.artifact.store import (
+    Files,
     ModelWriter,
     Vectors,
     load_manifest,
@@ -29,25 +29,27 @@ from fedsup_deploy.artifact.store import (
     verify_bundle,
     write_bundle,
 )
+from fedsup_deploy.artifact.variants import ParityGate, PredictedLatency, VariantLatency
 from fedsup_deploy.errors import ArtifactError, DependencyError, GateError, OutputError
 from fedsup_deploy.ondevice import bundle_files
+from fedsup_deploy.variant import MAIN, Variant
 
 WEIGHT = (np.arange(64 * 3).reshape(64, 3) % 5 - 2).astype(np.float32)
 INPUTS = (np.arange(16 * 64).reshape(16, 1, 8, 8) % 7).astype(np.float32)
 VECTORS = Vectors(INPUTS, INPUTS.reshape(16, 64) @ WEIGHT)
-FOUND = {
-    "max_abs_diff": 0.0,
-    "max_scaled_diff": 0.0,
-    "argmax_agreement": 1.0,
-    "batch_invariance_max_abs_diff": 0.0,
-    "batch_invariance_max_scaled_diff": 0.0,
-}
-PARITY = {
-    "tolerance": 1e-5,
-    "batch_tolerance": 1e-5,
-    "batches": [1, 3, 8],
-    "num_inputs": 16,
-}
+FOUND = ParityGate(
+    tolerance=1e-5,
+    batch_tolerance=1e-5,
+    batches=(1, 3, 8),
+    num_inputs=16,
+    max_abs_diff=0.0,
+    max_scaled_diff=0.0,
+    argmax_agreement=1.0,
+    batch_invariance_max_abs_diff=0.0,
+    batch_invariance_max_scaled_diff=0.0,
+)
+PREDICTED = PredictedLatency(value_ms=1.5, interval_ms=None, kind="roofline", provenance=("published",))
+PLAIN = ("model.plain/layers.json", "model.plain/weights.bin")
 
 
 def model_bytes(weight: np.ndarray = WEIGHT) -> bytes:
@@ -61,24 +63,33 @@ def model_bytes(weight: np.ndarray = WEIGHT) -> bytes:
     return onnx.helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8).SerializeToString()
 
 
-def writes(content: bytes) -> Callable[[Path], None]:
-    return lambda path: files.write_bytes(path, content)
+def writes(*names: str, content: bytes) -> Callable[[Path], tuple[str, ...]]:
+    def write(folder: Path) -> tuple[str, ...]:
+        for name in names:
+            (folder / name).parent.mkdir(exist_ok=True)
+            files.write_bytes(folder / name, content)
+        return names
+
+    return write
 
 
-def onnx_of(content: bytes) -> dict[str, ModelWriter]:
-    return {"onnx": ModelWriter("model.onnx", writes(content))}
+def onnx_of(content: bytes) -> ModelWriter:
+    return ModelWriter(MAIN, writes("model.onnx", content=content), 0.9, PREDICTED)
 
 
-WRITERS = {**onnx_of(model_bytes()), "pt2": ModelWriter("model.pt2", writes(b"any bytes"))}
+#: One file at one precision, and a folder at another.
+WRITERS = (
+    onnx_of(model_bytes()),
+    ModelWriter(Variant("plain", "int8"), writes(*PLAIN, content=b"any bytes"), None, None),
+)
 
 
-def passes(folder: Path, vectors: Vectors) -> dict[str, Any]:
-    formats = {path.suffix[1:]: FOUND for path in sorted(folder.glob("model.*"))}
-    return {**PARITY, "formats": formats}
+def passes(folder: Path, written: Files, vectors: Vectors) -> dict[str, ParityGate]:
+    return dict.fromkeys(written, FOUND)
 
 
-def fails(folder: Path, vectors: Vectors) -> dict[str, Any]:
-    raise GateError("onnx, batch 3: wrong")
+def fails(folder: Path, written: Files, vectors: Vectors) -> dict[str, ParityGate]:
+    raise GateError("onnx-fp32, batch 3: wrong")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -93,7 +104,7 @@ def bundle(tmp_path, draft) -> Path:
 
 
 def test_bundle_holds_exactly_its_files(bundle):
-    names = ["MODEL_CARD.md", "manifest.json", "model.onnx", "model.pt2", "run.py", "vectors.npz"]
+    names = ["MODEL_CARD.md", "manifest.json", "model.onnx", *PLAIN, "run.py", "vectors.npz"]
     expected = ["MODEL_CARD.md", "SHA256SUMS", *names[1:]]
     assert sorted(contents(bundle)) == expected
     assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
@@ -101,9 +112,9 @@ def test_bundle_holds_exactly_its_files(bundle):
 
 def test_manifest_lists_the_models_and_sha256sums_every_other_file(bundle):
     models = load_manifest(bundle).models
-    assert {name: (model.file, model.bytes) for name, model in models.items()} == {
-        "onnx": ("model.onnx", len(model_bytes())),
-        "pt2": ("model.pt2", 9),
+    assert {name: (record.variant, record.files) for name, record in models.items()} == {
+        "onnx-fp32": (MAIN, {"model.onnx": len(model_bytes())}),
+        "plain-int8": (Variant("plain", "int8"), dict.fromkeys(PLAIN, 9)),
     }
 
     names = sorted(contents(bundle).keys() - {"SHA256SUMS"})
@@ -116,8 +127,11 @@ def test_manifest_lists_the_models_and_sha256sums_every_other_file(bundle):
 def test_manifest_is_the_draft_with_what_was_found(bundle, draft):
     manifest = load_manifest(bundle)
 
-    assert manifest.parity.model_dump(mode="json") == {**PARITY, "formats": {"onnx": FOUND, "pt2": FOUND}}
-    assert ManifestDraft.model_validate(manifest.model_dump(by_alias=True, exclude={"parity", "models"})) == draft
+    main, other = manifest.models.values()
+    assert main.gate == other.gate == FOUND
+    assert (main.accuracy, other.accuracy) == (0.9, None)
+    assert (main.latency.predicted, other.latency.predicted) == (PREDICTED, None)
+    assert ManifestDraft.model_validate(manifest.model_dump(by_alias=True, exclude={"models"})) == draft
 
 
 def test_runner_is_the_one_of_the_package(bundle):
@@ -140,13 +154,13 @@ def test_same_content_gives_the_same_bytes_elsewhere(bundle, draft, tmp_path):
 def test_gate_sees_the_written_files_and_the_vectors(tmp_path, draft):
     seen = []
 
-    def looks(folder: Path, vectors: Vectors) -> dict[str, Any]:
-        seen.append((contents(folder)["model.onnx"], vectors, (tmp_path / "bundle").exists()))
-        return passes(folder, vectors)
+    def looks(folder: Path, written: Files, vectors: Vectors) -> dict[str, ParityGate]:
+        seen.append((contents(folder)["model.onnx"], written["plain-int8"], vectors, (tmp_path / "bundle").exists()))
+        return passes(folder, written, vectors)
 
     write_bundle(tmp_path / "bundle", draft, WRITERS, VECTORS, looks)
 
-    assert seen == [(model_bytes(), VECTORS, False)]
+    assert seen == [(model_bytes(), PLAIN, VECTORS, False)]
 
 
 def test_measurement_goes_into_its_own_field(tmp_path, draft, latency):
@@ -155,8 +169,8 @@ def test_measurement_goes_into_its_own_field(tmp_path, draft, latency):
     written = write_bundle(tmp_path / "bundle", draft, WRITERS, VECTORS, passes, lambda _: measured)
 
     assert load_manifest(tmp_path / "bundle") == written
-    assert written.latency_measured == measured
-    assert written.latency_predicted == draft.latency_predicted
+    assert written.main.latency == VariantLatency(predicted=PREDICTED, measured=measured)
+    assert written.models["plain-int8"].latency.measured is None
     assert "p50 1 ms" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 
@@ -237,7 +251,7 @@ def test_report_of_a_runner_that_passed_is_none():
 
 
 def test_failed_gate_leaves_nothing(tmp_path, draft):
-    with pytest.raises(GateError, match=r"^onnx, batch 3: wrong$"):
+    with pytest.raises(GateError, match=r"^onnx-fp32, batch 3: wrong$"):
         write_bundle(tmp_path / "exports" / "bundle", draft, WRITERS, VECTORS, fails)
 
     assert contents(tmp_path) == {}
@@ -247,7 +261,7 @@ def test_failed_gate_leaves_the_old_bundle(bundle, draft):
     before = contents(bundle.parent)
 
     with pytest.raises(GateError):
-        write_bundle(bundle, draft, onnx_of(b"new"), VECTORS, fails)
+        write_bundle(bundle, draft, [onnx_of(b"new")], VECTORS, fails)
 
     assert contents(bundle.parent) == before
 
@@ -257,24 +271,25 @@ def test_model_that_its_own_runner_refuses_never_appears(tmp_path, draft):
     wrong = onnx_of(model_bytes(WEIGHT * np.float32(1.5)))
 
     with pytest.raises(GateError, match=r"^.*/bundle: outputs at batch 1: scaled difference 0\.5, .* of scale 7$"):
-        write_bundle(tmp_path / "bundle", draft, wrong, VECTORS, passes)
+        write_bundle(tmp_path / "bundle", draft, [wrong], VECTORS, passes)
     assert contents(tmp_path) == {}
 
 
 def test_writer_that_fails_leaves_nothing(tmp_path, draft):
-    def breaks(path: Path) -> None:
-        path.write_bytes(b"half")
+    def breaks(folder: Path) -> tuple[str, ...]:
+        (folder / "model.ts.pt").write_bytes(b"half")
         raise OutputError("the disk is full")
 
+    broken = ModelWriter(Variant("ts", "fp32"), breaks, None, None)
     with pytest.raises(OutputError):
-        write_bundle(tmp_path / "bundle", draft, {**WRITERS, "ts": ModelWriter("model.ts.pt", breaks)}, VECTORS, passes)
+        write_bundle(tmp_path / "bundle", draft, [*WRITERS, broken], VECTORS, passes)
     assert contents(tmp_path) == {}
 
 
 def test_new_bundle_replaces_the_old_one_as_a_whole(bundle, draft):
-    write_bundle(bundle, draft, {"onnx": WRITERS["onnx"]}, VECTORS, passes)
+    write_bundle(bundle, draft, WRITERS[:1], VECTORS, passes)
 
-    assert "model.pt2" not in contents(bundle)
+    assert not contents(bundle).keys() & set(PLAIN)
     assert verify_bundle(bundle)["files"]["num_files"] == 6
 
 
@@ -286,8 +301,9 @@ def test_place_that_cannot_be_written_is_an_output_error(tmp_path, draft):
 
 
 def test_bundle_without_onnx_is_refused(tmp_path, draft):
-    with pytest.raises(AssertionError, match=r"every bundle has model\.onnx"):
-        write_bundle(tmp_path / "bundle", draft, {"onnx": WRITERS["pt2"]}, VECTORS, passes)
+    with pytest.raises(ValueError, match=r"expected the file model\.onnx, which every bundle has"):
+        write_bundle(tmp_path / "bundle", draft, WRITERS[1:], VECTORS, passes)
+    assert contents(tmp_path) == {}
 
 
 def test_verified_bundle_is_reported(bundle):
@@ -295,9 +311,9 @@ def test_verified_bundle_is_reported(bundle):
 
     assert report["arch_id"] == "afd02a30afb7"
     assert report["profile"] == "raspberry-pi-4"
-    assert report["files"]["num_files"] == 7
+    assert report["files"]["num_files"] == 8
     assert (report["parity"]["max_abs_diff"], report["parity"]["max_scaled_diff"]) == (0.0, 0.0)
-    assert (report["measured"], report["not_executed"], report["not_compared"]) == (None, ["model.pt2"], [])
+    assert (report["measured"], report["not_executed"], report["not_compared"]) == (None, list(PLAIN), [])
     assert json.loads(json.dumps(report)) == report
 
 
@@ -308,7 +324,7 @@ def test_file_that_is_not_of_the_bundle_is_refused(bundle):
         verify_bundle(bundle)
 
 
-@pytest.mark.parametrize("name", ["MODEL_CARD.md", "model.onnx", "model.pt2", "run.py", "vectors.npz"])
+@pytest.mark.parametrize("name", ["MODEL_CARD.md", "model.onnx", PLAIN[1], "run.py", "vectors.npz"])
 def test_altered_file_is_named(bundle, name):
     content = bytearray((bundle / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -318,7 +334,7 @@ def test_altered_file_is_named(bundle, name):
         verify_bundle(bundle)
 
 
-@pytest.mark.parametrize("name", ["MODEL_CARD.md", "model.onnx", "model.pt2", "run.py", "vectors.npz", "manifest.json"])
+@pytest.mark.parametrize("name", ["MODEL_CARD.md", "model.onnx", PLAIN[0], "run.py", "vectors.npz", "manifest.json"])
 def test_missing_file_is_named(bundle, name):
     (bundle / name).unlink()
 

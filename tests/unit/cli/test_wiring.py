@@ -213,13 +213,13 @@ FIT = {"evaluations": 300, "measured_by": None, "predictor": "auto", "seed": 0}
         (
             "export --search search.json",
             "export",
-            (ExportRequest(None, None, Path("search.json"), [], [], ["fp32"], Path("exports")), ()),
+            (ExportRequest(None, None, Path("search.json"), [], [], [], Path("exports")), ()),
             {},
         ),
         (
             "export --search search.json --run runs/tiny --over-limit",
             "export",
-            (ExportRequest(RUN, None, Path("search.json"), [], [], ["fp32"], Path("exports"), over_limit=True), ()),
+            (ExportRequest(RUN, None, Path("search.json"), [], [], [], Path("exports"), over_limit=True), ()),
             {},
         ),
         (
@@ -231,7 +231,7 @@ FIT = {"evaluations": 300, "measured_by": None, "predictor": "auto", "seed": 0}
         (
             "export --search search.json --refine",
             "export",
-            (ExportRequest(None, None, Path("search.json"), [], [], ["fp32"], Path("exports"), refine=True), ()),
+            (ExportRequest(None, None, Path("search.json"), [], [], [], Path("exports"), refine=True), ()),
             {},
         ),
         (
@@ -300,7 +300,7 @@ def test_an_interrupted_training_says_how_to_go_on(
         ("export --arch largest --profile a", "RUN, --arch and --profile are needed together"),
         ("export runs/tiny --arch largest --profile a --run runs/tiny", "--run goes with --search"),
         ("measure bundle --profile tiny.yaml", "--profile names what --save-to-profile writes to"),
-        ("export --search search.json --precision int8", "'int8' is not 'fp32'"),
+        ("export --search search.json --precision int3", "'int3' is not one of 'fp32', 'fp16', 'int8'"),
         ("export --search search.json --format tflite", "'tflite' is not one of"),
         ("export --search nope.json", "File 'nope.json' does not exist"),
         ("evaluate nope --arch largest", "Directory 'nope' does not exist"),

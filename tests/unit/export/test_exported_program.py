@@ -15,7 +15,7 @@ from fedsup_deploy.supernet.deployable import FoldedNetwork
 @pytest.fixture(scope="module")
 def exported(network: FoldedNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pt2") / "model.pt2"
-    ExportedProgramExporter().export(network, {}, path)
+    ExportedProgramExporter().export(network, {}, path.parent)
     return path
 
 

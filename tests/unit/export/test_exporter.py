@@ -1,10 +1,15 @@
 """What all exporters share."""
 
+from typing import ClassVar
+
 import pytest
 
-from fedsup_deploy.errors import ConfigError, GateError
+from fedsup_deploy import registry
+from fedsup_deploy.device.profile import Accepts
+from fedsup_deploy.errors import ConfigError, DependencyError, GateError
 from fedsup_deploy.export.exporter import exporter_for, refuse_machine_paths
 from fedsup_deploy.export.onnx import OnnxExporter
+from fedsup_deploy.space.onnx_graph import IR_VERSION, OPSET
 
 
 def test_exporter_is_found_by_name():
@@ -14,6 +19,33 @@ def test_exporter_is_found_by_name():
 def test_unknown_exporter_names_the_nearest():
     with pytest.raises(ConfigError, match="unknown exporter 'onx'; did you mean 'onnx'"):
         exporter_for("onx")
+
+
+class _Needy(OnnxExporter):
+    name = "needy"
+    needs: ClassVar = {"no_such_runtime": "b", "nor_this_one": "a", "json": "c"}
+
+
+def test_exporter_without_its_libraries_says_how_to_install_them(monkeypatch):
+    monkeypatch.setitem(registry.TABLES["exporter"], "needy", f"{__name__}:_Needy")
+    with pytest.raises(DependencyError) as caught:
+        exporter_for("needy")
+    assert caught.value.exit_code == 9
+    expected = "format needy: no_such_runtime, nor_this_one is not installed; run: pip install 'fedsup-deploy[a,b]'"
+    assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize(
+    ("accepts", "reason"),
+    [
+        ({}, None),
+        ({"onnx_opset": OPSET, "onnx_ir": IR_VERSION}, None),
+        ({"onnx_opset": OPSET - 1}, "its runtime accepts ONNX opset 12 at most, and files are written with opset 13"),
+        ({"onnx_ir": IR_VERSION - 1}, "its runtime accepts ONNX IR 6 at most, and files are written with IR 7"),
+    ],
+)
+def test_onnx_is_refused_by_a_runtime_that_is_too_old(accepts, reason):
+    assert OnnxExporter().refusal(Accepts(**accepts)) == reason
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from fedsup_deploy.supernet.deployable import FoldedNetwork
 @pytest.fixture(scope="module")
 def exported(network: FoldedNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
-    OnnxExporter().export(network, {"classes": "[]"}, path)
+    OnnxExporter().export(network, {"classes": "[]"}, path.parent)
     return path
 
 
@@ -77,7 +77,7 @@ def test_no_node_that_some_runtime_computes_wrongly(exported: Path) -> None:
 def test_network_that_lacks_a_tensor_is_refused(network: FoldedNetwork, tmp_path: Path) -> None:
     weights = {name: tensor for name, tensor in network.weights.items() if name != "stem.bias"}
     with pytest.raises(KeyError, match=r"stem\.bias"):
-        OnnxExporter().export(FoldedNetwork(network.plan, weights), {}, tmp_path / "model.onnx")
+        OnnxExporter().export(FoldedNetwork(network.plan, weights), {}, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

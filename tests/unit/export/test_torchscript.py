@@ -18,7 +18,7 @@ from fedsup_deploy.supernet.deployable import FoldedNetwork
 @pytest.fixture(scope="module")
 def exported(network: FoldedNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("torchscript") / "model.ts.pt"
-    TorchScriptExporter().export(network, {}, path)
+    TorchScriptExporter().export(network, {}, path.parent)
     return path
 
 
@@ -50,7 +50,7 @@ def test_plain_libtorch_loader_takes_the_file(network, exported):
 def test_deprecation_of_torchscript_does_not_reach_the_user(network, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        TorchScriptExporter().export(network, {}, tmp_path / "model.ts.pt")
+        TorchScriptExporter().export(network, {}, tmp_path)
         TorchScriptExporter().load(tmp_path / "model.ts.pt")
 
 
@@ -62,7 +62,7 @@ def test_other_warnings_still_get_through(network, tmp_path, monkeypatch):
 
     monkeypatch.setattr(FoldedNetwork, "module", lambda _: Warns().eval())
     with pytest.warns(DeprecationWarning, match="something else"):
-        TorchScriptExporter().export(network, {}, tmp_path / "model.ts.pt")
+        TorchScriptExporter().export(network, {}, tmp_path)
 
 
 def test_archive_of_another_form_is_refused():

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -93,14 +94,19 @@ def test_an_altered_file_is_found(bundle: Any) -> None:
     bundle.check(exit_code=1, reason="model.onnx was altered: its sha256 is not that of SHA256SUMS")
 
 
+def with_tolerance(value: str) -> str:
+    """Return a manifest that allows so much, and says nothing else."""
+    return f'{{"models": {{"onnx-fp32": {{"gate": {{"tolerance": {value}}}}}}}}}'
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         ("{", "manifest.json is damaged"),
         ("[]", "manifest.json is damaged"),
-        ('{"arch_id": 1}', "manifest.json is damaged: KeyError: 'parity'"),
-        ('{"parity": {"tolerance": 1e9}}', "manifest.json was altered: a tolerance of 1e+09, expected at most 1e-05"),
-        ('{"parity": {"tolerance": NaN}}', "manifest.json was altered: a tolerance of nan, expected at most 1e-05"),
+        ('{"arch_id": 1}', "manifest.json is damaged: KeyError: 'models'"),
+        (with_tolerance("1e9"), "manifest.json was altered: a tolerance of 1e+09, expected at most 1e-05"),
+        (with_tolerance("NaN"), "manifest.json was altered: a tolerance of nan, expected at most 1e-05"),
         ("[" * 100_000, "manifest.json is damaged: RecursionError"),
     ],
     ids=str,
@@ -351,7 +357,36 @@ def test_package_and_cached_code_beside_the_program_are_not_imported(bundle: Any
     for folder in ("numpy", "onnxruntime", "__pycache__"):
         (bundle.folder / folder).mkdir()
         (bundle.folder / folder / "__init__.py").write_text(python_that_tells(folder))
-    bundle.check(exit_code=1, reason="__pycache__ is no regular file; remove it, or copy the bundle again")
+    bundle.check(exit_code=1, reason="__pycache__/__init__.py is no file of the bundle; remove it")
+
+
+def test_folders_are_part_of_a_bundle_with_what_is_in_them_and_no_link_leads_out(bundle: Any, tmp_path: Path) -> None:
+    inner = bundle.folder / "model.parts" / "deeper"
+    inner.mkdir(parents=True)
+    (inner / "weights.bin").write_bytes(b"weights")
+    names = bundle_files.list_files(bundle.folder).keys() - {"SHA256SUMS"}
+    assert "model.parts/deeper/weights.bin" in names
+    (bundle.folder / "SHA256SUMS").write_text("".join(bundle_files.sha256sums(bundle.folder, names)))
+    assert bundle.run_here("--skip-latency")[0] == 0
+    (inner / "weights.bin").write_bytes(b"others")
+    bundle.check(exit_code=1, reason="model.parts/deeper/weights.bin was altered")
+    (inner / "weights.bin").rename(tmp_path / "elsewhere")
+    bundle.check(exit_code=1, reason="model.parts/deeper/ is no folder of the bundle; remove it")
+    inner.rmdir()
+    inner.symlink_to(tmp_path, target_is_directory=True)
+    bundle.check(exit_code=1, reason="model.parts/deeper is no regular file")
+
+
+def test_folders_without_end_and_files_without_number_are_refused(bundle: Any, monkeypatch: Any) -> None:
+    deep = bundle.folder.joinpath(*["d"] * (bundle_files.MOST_LEVELS + 2))
+    deep.mkdir(parents=True)
+    (deep / "file").touch()
+    bundle.check(exit_code=1, reason="d/d/d is no regular file")
+    shutil.rmtree(bundle.folder / "d")
+    monkeypatch.setattr(bundle_files, "MOST_FILES", 3)
+    code, output = bundle.run_here("--skip-latency")
+    assert code == 1
+    assert "more than 3 files; copy the bundle again" in output
 
 
 @pytest.mark.parametrize("name", [".DS_Store", "._model.onnx", "Thumbs.db", "desktop.ini", ".measured.json.partial-0a"])

@@ -1,0 +1,125 @@
+"""What a manifest says of each variant of a bundle: its files, how right it is, its gate, its latency.
+
+Owns these fields, their units and what makes them valid. Measured and predicted latency are two fields of two types.
+"""
+
+import math
+import operator
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from fedsup_deploy.artifact.measured import MeasuredLatency
+from fedsup_deploy.config.section import NotNegative, Section, Text
+from fedsup_deploy.ondevice import bundle_outputs
+from fedsup_deploy.variant import Precision, Variant
+
+Share = Annotated[float, Field(ge=0, le=1)]
+#: A name in the bundle, below folders if there are several files.
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=200)]
+
+
+class PredictedLatency(Section):
+    """Latency by the profile's latency model at batch 1. Nobody timed it."""
+
+    value_ms: NotNegative
+    """The prediction, in ms."""
+    interval_ms: tuple[NotNegative, NotNegative] | None
+    """Lower and upper end of the prediction interval, in ms; null where the profile's error is `none`."""
+    kind: Text
+    """Kind of latency model, such as `roofline`."""
+    provenance: tuple[Literal["datasheet", "measured", "published"], ...] = Field(min_length=1)
+    """How the costs behind it are known."""
+
+    @field_validator("interval_ms")
+    @classmethod
+    def _is_ordered(cls, interval_ms: tuple[float, float] | None) -> tuple[float, float] | None:
+        if interval_ms is not None and interval_ms[0] > interval_ms[1]:
+            raise ValueError("expected the lower end first")
+        return interval_ms
+
+
+class VariantLatency(Section):
+    """How long one image takes, in two ways that are never mixed."""
+
+    predicted: PredictedLatency | None
+    """What the profile's latency model says; null where that is of another precision."""
+    measured: MeasuredLatency | None
+    """What a clock said when the bundle was made; null when nobody measured. What it said later: measured.json."""
+
+
+class ParityGate(Section):
+    """The gate of fp32: the files compute what the network computes, for one image and for many.
+
+    The scale of an image is its largest absolute logit in the reference, at least 1. A scaled difference is divided by
+    it: the tolerance is absolute for logits up to 1, and relative to the image's logits above.
+    """
+
+    kind: Literal["parity"] = "parity"
+    """Which gate."""
+    tolerance: NotNegative
+    """Allowed scaled difference of a logit from the reference."""
+    batch_tolerance: NotNegative
+    """Allowed scaled difference of a logit between an input alone and inside a batch."""
+    batches: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    """Batch sizes compared; every input passed in chunks of each."""
+    num_inputs: int = Field(ge=1)
+    """Number of inputs."""
+    max_abs_diff: NotNegative
+    """Largest difference of a logit, over all inputs and batch sizes."""
+    max_scaled_diff: NotNegative
+    """Largest scaled difference of a logit. This is gated."""
+    argmax_agreement: Share
+    """Share of inputs with the reference's class, the lowest over the batch sizes. 1 is what passes."""
+    batch_invariance_max_abs_diff: NotNegative
+    """Largest difference of a logit between an input alone and inside a batch."""
+    batch_invariance_max_scaled_diff: NotNegative
+    """Largest scaled difference of a logit between an input alone and inside a batch. This is gated."""
+
+    @field_validator("batch_invariance_max_scaled_diff")
+    @classmethod
+    def _passed(cls, batch_diff: float, info: ValidationInfo) -> float:
+        tolerances = [info.data.get(name, math.inf) for name in ("tolerance", "batch_tolerance")]
+        diffs = (info.data.get("max_scaled_diff", 0.0), batch_diff)
+        if info.data.get("argmax_agreement", 1.0) < 1 or any(map(operator.gt, diffs, tolerances)):
+            raise ValueError("this would not have passed the gate, expected what did")
+        return batch_diff
+
+
+class VariantRecord(Section):
+    """One variant of a bundle."""
+
+    format: Text
+    """The file format."""
+    precision: Precision
+    """Number format of weights and activations."""
+    files: dict[FileName, Annotated[int, Field(ge=1)]] = Field(min_length=1)
+    """Its files and their bytes; the first is what a runtime is given."""
+    accuracy: Share | None
+    """Share of the images of `accuracy` that it classifies correctly. Of fp32 it is that of the network, which the gate
+    has found to give the same answers; null where nobody looked."""
+    gate: ParityGate
+    """What it had to pass before this bundle was allowed to exist, and what was found."""
+    latency: VariantLatency
+    """How long one image takes."""
+
+    @field_validator("gate")
+    @classmethod
+    def _is_no_kinder(cls, gate: ParityGate) -> ParityGate:
+        for name, allowed in (("tolerance", gate.tolerance), ("batch_tolerance", gate.batch_tolerance)):
+            if allowed > bundle_outputs.TOLERANCE:
+                raise ValueError(f"got a {name} of {allowed:g}, expected at most {bundle_outputs.TOLERANCE:g}")
+        if not set(bundle_outputs.BATCHES) <= set(gate.batches):
+            expected = f"{', '.join(map(str, bundle_outputs.BATCHES))} among them"
+            raise ValueError(f"got the batches {list(gate.batches)}, expected {expected}")
+        return gate
+
+    @property
+    def variant(self) -> Variant:
+        """Which one."""
+        return Variant(self.format, self.precision)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all its files."""
+        return sum(self.files.values())

@@ -1,0 +1,60 @@
+"""Which variants a device gets, and why one cannot be made: all that is known before any work begins."""
+
+from collections.abc import Sequence
+
+from fedsup_deploy import registry
+from fedsup_deploy.device.profile import DeviceProfile
+from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.export.exporter import Exporter, exporter_for
+from fedsup_deploy.export.gate import gated_precisions
+from fedsup_deploy.variant import MAIN, Precision, Variant
+
+
+def wanted_variants(
+    profile: DeviceProfile, formats: Sequence[str] = (), precisions: Sequence[Precision] = ()
+) -> dict[Variant, Exporter]:
+    """Return the variants that a device gets, and what writes each. The one that every bundle has comes first.
+
+    Args:
+        profile: Of the device.
+        formats: Registered exporters; none means those of the profile.
+        precisions: Number formats; none means those of the profile.
+
+    Raises:
+        ConfigError: A format is unknown, a precision cannot be written or is not what the profile's latencies are
+            about, or its runtime does not accept a format.
+        DependencyError: A library that a format needs is not installed.
+    """
+    asked = tuple(precisions) or profile.precisions
+    _check_precisions(profile, asked)
+    names = dict.fromkeys((MAIN.format, *(formats or profile.formats)))
+    exporters = {name: exporter_for(name) for name in names}
+    for name, exporter in exporters.items():
+        refusal = exporter.refusal(profile.accepts)
+        if refusal is not None:
+            raise ConfigError(f"profile {profile.name}: format {name}: {refusal}")
+    return {
+        Variant(name, precision): exporter
+        for precision in asked
+        for name, exporter in exporters.items()
+        if precision in exporter.precisions
+    }
+
+
+def _check_precisions(profile: DeviceProfile, asked: Sequence[Precision]) -> None:
+    can = [name for name in gated_precisions() if any(name in _precisions(each) for each in registry.names("exporter"))]
+    for precision in asked:
+        if precision not in can:
+            what = f"profile {profile.name}: precisions: got {precision}, which cannot be exported yet"
+            raise ConfigError(f"{what}, expected {', '.join(can)}; the profile can be searched all the same")
+    if profile.precision not in asked:
+        asked_for = f"an export of {', '.join(asked)} would not be what was searched"
+        raise ConfigError(
+            f"profile {profile.name}: its latencies are of {profile.precision}, so {asked_for}; "
+            f"use a profile for {asked[0]}"
+        )
+
+
+def _precisions(name: str) -> tuple[Precision, ...]:
+    precisions: tuple[Precision, ...] = registry.resolve("exporter", name).precisions
+    return precisions

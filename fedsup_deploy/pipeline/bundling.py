@@ -1,0 +1,232 @@
+"""One bundle of a device: its variants written and gated, its manifest drafted, its model measured. Imports torch."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from fedsup_deploy import files
+from fedsup_deploy.artifact.manifest import SCHEMA, Manifest, ManifestDraft
+from fedsup_deploy.artifact.measured import MeasuredLatency
+from fedsup_deploy.artifact.store import Files, ModelWriter, Vectors, write_bundle
+from fedsup_deploy.artifact.variants import ParityGate, PredictedLatency
+from fedsup_deploy.device.building.measurements import is_of_this_machine, limit_check
+from fedsup_deploy.device.measure import measure_onnx
+from fedsup_deploy.device.predictor import predict_interval, predictor_for
+from fedsup_deploy.device.profile import DeviceProfile
+from fedsup_deploy.export.exporter import Exporter
+from fedsup_deploy.export.gate import gate_for
+from fedsup_deploy.export.referee import check_macs
+from fedsup_deploy.ondevice import timing
+from fedsup_deploy.pipeline import limits
+from fedsup_deploy.pipeline.preparing import Prepared
+from fedsup_deploy.runs import run as runs
+from fedsup_deploy.runs.run import Run
+from fedsup_deploy.searchers.prices import Prices
+from fedsup_deploy.searchers.pricing import Target, price, price_network
+from fedsup_deploy.searchers.recording import profile_record
+from fedsup_deploy.searchers.result import DeviceResult
+from fedsup_deploy.space import cost
+from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.variant import Variant
+
+_PACKAGES: Final = ("fedsup-deploy", "torch", "onnx", "onnxruntime", "numpy", "fvcore")
+
+#: The variants of a bundle, and what writes each.
+Wanted = Mapping[Variant, Exporter]
+
+
+@dataclasses.dataclass(frozen=True)
+class DevicePick:
+    """What one device gets, within which limits, and the search that says so."""
+
+    target: Target
+    architecture: Architecture
+    search_hash: str | None = None
+    found: DeviceResult | None = None
+
+    @property
+    def profile(self) -> DeviceProfile:
+        """The device."""
+        return self.target.profile
+
+
+@dataclasses.dataclass(frozen=True)
+class BundleOrder:
+    """One bundle to make; `refinement` is None where the network is a subnet of the search space."""
+
+    pick: DevicePick
+    arch_id: str
+    refinement: dict[str, Any] | None = None
+
+    @property
+    def profile(self) -> DeviceProfile:
+        """The device."""
+        return self.pick.profile
+
+
+def bundle_folder(out: Path, profile: DeviceProfile, arch_id: str) -> Path:
+    """Return the place of a bundle below the folder of all."""
+    return out / profile.name / arch_id
+
+
+class BundleMaker:
+    """Makes bundles of one run. Each network is exported to each variant once, however many bundles hold it.
+
+    Args:
+        run: The run.
+        out: Folder of the bundles.
+        prepared: The networks, by arch_id.
+
+    Raises:
+        GateError: What a network is said to cost is not what it costs.
+    """
+
+    def __init__(self, run: Run, out: Path, prepared: Mapping[str, Prepared]) -> None:
+        self._run, self._out, self._prepared = run, out, prepared
+        self._content: dict[tuple[Variant, str], dict[str, bytes]] = {}
+        for arch_id, ready in prepared.items():
+            check_macs(ready.network, int(ready.costs.num_macs[0]), arch_id)
+
+    def make(self, order: BundleOrder, wanted: Wanted) -> dict[str, Any]:
+        """Write a bundle and return what is told of it.
+
+        Args:
+            order: Which.
+            wanted: Its variants.
+
+        Raises:
+            GateError: A variant does not compute what the supernet computes; the bundle is not written.
+            OutputError: The folder cannot be written.
+        """
+        ready, profile = self._prepared[order.arch_id], order.profile
+        folder = bundle_folder(self._out, profile, order.arch_id)
+        predicted = _predicted(profile, ready.costs)
+        writers = [
+            ModelWriter(
+                variant,
+                functools.partial(self._write, variant, exporter, order.arch_id),
+                ready.accuracy["recalibrated"],
+                predicted if variant.precision == profile.precision else None,
+            )
+            for variant, exporter in wanted.items()
+        ]
+
+        def gate(at: Path, written: Files, vectors: Vectors) -> dict[str, ParityGate]:
+            images = np.concatenate([vectors.inputs_VCSS, ready.parity_images])
+            found: dict[str, ParityGate] = {}
+            for variant, exporter in wanted.items():
+                models = {variant.name: exporter.load(at / written[variant.name][0])}
+                found |= gate_for(variant.precision)(ready.reference, models, images)
+            return found
+
+        manifest = write_bundle(
+            folder,
+            self._draft(order, ready),
+            writers,
+            ready.vectors,
+            gate,
+            lambda path: _measured(path, order.pick),
+        )
+        return _told(manifest, folder)
+
+    def _write(self, variant: Variant, exporter: Exporter, arch_id: str, folder: Path) -> tuple[str, ...]:
+        key = (variant, arch_id)
+        if key not in self._content:
+            ready = self._prepared[arch_id]
+            names = exporter.export(ready.network, self._facts(arch_id, ready), folder)
+            self._content[key] = {name: (folder / name).read_bytes() for name in names}
+        else:
+            for name, content in self._content[key].items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                files.write_bytes(folder / name, content)
+        return tuple(self._content[key])
+
+    def _facts(self, arch_id: str, ready: Prepared) -> dict[str, str]:
+        """Return what each model file of a network says of itself: the manifest's words."""
+        preprocessing = self._run.preprocessing.for_size(ready.resolution).to_dict()
+        classes = json.dumps(self._run.image_facts.classes)
+        return {"arch_id": arch_id, "classes": classes, "preprocessing": json.dumps(preprocessing)}
+
+    def _draft(self, order: BundleOrder, ready: Prepared) -> ManifestDraft:
+        run, profile, size = self._run, order.profile, ready.resolution
+        tensor = {"dtype": "float32"}
+        return ManifestDraft.model_validate(
+            {
+                "schema": SCHEMA,
+                "arch_id": order.arch_id,
+                "arch": ready.arch,
+                "profile": profile_record(profile),
+                "classes": run.image_facts.classes,
+                "preprocessing": run.preprocessing.for_size(size).to_dict(),
+                "inputs": ({"name": "input", "shape": ("batch", run.space.in_channels, size, size), **tensor},),
+                "outputs": ({"name": "logits", "shape": ("batch", run.space.num_classes), **tensor},),
+                "accuracy": ready.accuracy,
+                "costs": ready.costs.row(0),
+                "limits": limits.records(self._prices(order, ready), order.pick.target),
+                "refinement": order.refinement,
+                "lineage": {
+                    "run": files.sha256(run.path / runs.CONFIG),
+                    "space": files.sha256_of(run.space.to_dict()),
+                    "statistics": ready.statistics_hash,
+                    "profile": profile.profile_hash,
+                    "search": order.pick.search_hash,
+                },
+                "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+            }
+        )
+
+    def _prices(self, order: BundleOrder, ready: Prepared) -> Prices:
+        """Return what the network of a bundle costs on its device."""
+        space, pick = self._run.space, order.pick
+        if order.refinement is None:
+            return price(space, space.encode(pick.architecture)[None], [pick.target])[0]
+        assert ready.costs.layers.plan is not None, "a trimmed network is a plan"
+        return price_network(ready.costs.layers.plan, pick.target)
+
+
+def _predicted(profile: DeviceProfile, priced: cost.Costs) -> PredictedLatency:
+    latency_ms_N = predictor_for(profile).predict(priced.layers)
+    interval = predict_interval(profile, latency_ms_N)
+    document = {
+        "value_ms": float(latency_ms_N[0]),
+        "interval_ms": None if interval is None else (float(interval[0][0]), float(interval[1][0])),
+        "kind": profile.latency.kind,
+        "provenance": profile.provenance_kinds,
+    }
+    return PredictedLatency.model_validate(document)
+
+
+def _measured(path: Path, pick: DevicePick) -> MeasuredLatency:
+    """Return the latency on this machine: at a glance, or in earnest where it is the device the limit is about."""
+    limit_ms = None if pick.found is None else pick.found.limits.get("latency_ms")
+    if limit_ms is None or not is_of_this_machine(pick.profile):
+        return MeasuredLatency.model_validate(measure_onnx(path, protocol=timing.GLANCE))
+    found = measure_onnx(path, threads=pick.profile.runtime.threads, protocol=timing.QUICK)
+    return MeasuredLatency.model_validate({**found, "limit": limit_check(limit_ms, found)})
+
+
+def _told(manifest: Manifest, folder: Path) -> dict[str, Any]:
+    predicted, measured = manifest.main.latency.predicted, manifest.main.latency.measured
+    assert measured is not None, "every export measures"
+    gates = [record.gate for record in manifest.models.values()]
+    return {
+        "profile": manifest.profile.name,
+        "arch_id": manifest.arch_id,
+        "folder": str(folder),
+        "accuracy": manifest.accuracy.recalibrated,
+        "accuracy_not_recalibrated": manifest.accuracy.not_recalibrated,
+        "latency_ms_predicted": None if predicted is None else predicted.value_ms,
+        "latency_ms_measured_here": measured.statistics.p50_ms,
+        "measurement": measured.stability.verdict,
+        "exceeded_limits": list(manifest.exceeded_limits),
+        "latency_limit": None if measured.limit is None else measured.limit.verdict,
+        "parity_max_abs_diff": max(gate.max_abs_diff for gate in gates),
+        "parity_max_scaled_diff": max(gate.max_scaled_diff for gate in gates),
+        "bytes": {name: record.num_bytes for name, record in manifest.models.items()},
+    }

@@ -1,0 +1,46 @@
+"""Which variants a device gets, and what is refused before any work."""
+
+import re
+
+import pytest
+
+from fedsup_deploy.device.profile import Accepts, load_profile
+from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.export.wanted import wanted_variants
+from fedsup_deploy.variant import MAIN, Variant
+
+PI = load_profile("raspberry-pi-4")
+
+
+def test_a_device_gets_the_formats_and_precisions_of_its_profile_onnx_first():
+    only_torchscript = PI.model_copy(update={"formats": ("torchscript",)})
+    assert list(wanted_variants(PI)) == list(PI.variants) == [MAIN, Variant("torchscript", "fp32")]
+    assert list(wanted_variants(only_torchscript)) == [MAIN, Variant("torchscript", "fp32")]
+
+
+def test_what_is_asked_for_replaces_what_the_profile_says():
+    assert list(wanted_variants(PI, ["pt2", "pt2"], ["fp32"])) == [MAIN, Variant("pt2", "fp32")]
+
+
+@pytest.mark.parametrize(
+    ("profile", "precisions", "reason"),
+    [
+        (PI, ("int8",), "profile raspberry-pi-4: precisions: got int8, which cannot be exported yet, expected fp32;"),
+        (PI, ("fp32", "fp16"), "profile raspberry-pi-4: precisions: got fp16, which cannot be exported yet"),
+        (load_profile("stm32h7"), (), "profile stm32h7: precisions: got int8, which cannot be exported yet"),
+        (
+            load_profile("stm32h7"),
+            ("fp32",),
+            "profile stm32h7: its latencies are of int8, so an export of fp32 would not be what was searched; "
+            "use a profile for fp32",
+        ),
+        (
+            PI.model_copy(update={"accepts": Accepts(onnx_opset=11, onnx_ir=None)}),
+            (),
+            "profile raspberry-pi-4: format onnx: its runtime accepts ONNX opset 11 at most",
+        ),
+    ],
+)
+def test_a_variant_that_cannot_be_made_or_was_not_searched_is_refused(profile, precisions, reason):
+    with pytest.raises(ConfigError, match=f"^{re.escape(reason)}"):
+        wanted_variants(profile, (), precisions)

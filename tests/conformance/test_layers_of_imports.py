@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from fedsup_deploy import registry
+
 PACKAGE = "fedsup_deploy"
 ROOT = Path(__file__).parents[2] / PACKAGE
 
@@ -49,6 +51,7 @@ TORCH_FREE = (
     *("space", "config", "data", "searchers", "device.profile", "device.predictor"),
     *("federation.client", "federation.simulation", "runs.run", "runs.images"),
     *BUNDLE,
+    *sorted({row.partition(":")[0].removeprefix(f"{PACKAGE}.") for row in registry.TABLES["strategy"].values()}),
 )
 
 

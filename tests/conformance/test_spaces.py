@@ -2,10 +2,18 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from fedsup_deploy import resources, rng
 from fedsup_deploy.config.load import dump, load_yaml, validate
+from fedsup_deploy.device.profile import load_profile
+from fedsup_deploy.pipeline.searching import target_for
+from fedsup_deploy.searchers.limits import within
+from fedsup_deploy.searchers.pool import make_pool
+from fedsup_deploy.searchers.pricing import price
+from fedsup_deploy.searchers.scoring.additive import AdditiveAccuracy
+from fedsup_deploy.searchers.stages.front import front_over_stages
 from fedsup_deploy.space import cost, sampling
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet import slices as rule
@@ -41,7 +49,27 @@ def test_the_number_of_architectures_is_what_its_comment_says(space):
     comment = resources.find("configs/spaces", space.name).read_text(encoding="utf-8").partition("schema:")[0]
     told = [int(number.replace(",", "")) for number in re.findall(r"([\d,]+) architectures", comment)]
     assert all(number == space.num_architectures for number in told)
-    assert told or space.name not in {"fedsup-mobilenet", "fedsup-mobilenet-per-block"}
+    assert told or space.name not in {"fedsup-mobilenet", "fedsup-mobilenet-per-block", "large-mobilenet"}
+
+
+def test_a_space_too_large_to_list_is_searched_over_stages(space):
+    """The front of any accuracy that is a sum: no subnet of a sample that fits is better than all of it."""
+    if make_pool(space, 0).is_complete:
+        assert space.name != "large-mobilenet"
+        return
+    draw = rng.generator(0, "accuracy")
+    accuracy = AdditiveAccuracy(0.7, tuple(draw.normal(0, 0.01, count) for count in space.num_choices))
+    target = target_for(load_profile("jetson-nano"), {"latency_ms": 4.0, "params": 600_000})
+    front_KG = front_over_stages(space, target, accuracy)
+    sample_NG = sampling.random_genes(space, rng.generator(0, "sample"), 5_000)
+    (front, sample) = (price(space, genes, [target])[0] for genes in (front_KG, sample_NG))
+    assert within(front.by_limit(), target.limits).all()
+    fits_N = within(sample.by_limit(), target.limits)
+    assert 500 < fits_N.sum() < 5_000
+    best_N = accuracy.of(front_KG)[np.searchsorted(front.latency_ms, sample.latency_ms[fits_N], side="right") - 1]
+    assert (np.diff(accuracy.of(front_KG)) > 0).all()
+    assert front.latency_ms[0] <= sample.latency_ms[fits_N].min()
+    assert (best_N >= accuracy.of(sample_NG[fits_N]) - 1e-11).all()
 
 
 def test_it_takes_images_of_any_number_of_channels_and_classes(space):

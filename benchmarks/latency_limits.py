@@ -1,19 +1,21 @@
 """Do picks keep their limit on this machine? `python benchmarks/latency_limits.py --host FILE`.
 
-FILE is a profile that `fedsup-deploy profile build` made here; a table holds the accuracies. Searches for twenty limits
-and several seeds, each time for the most accurate architecture predicted within the limit, and for the most accurate
-whose upper bound is (`--risk`). The best is seldom as slow as it may be, so it also draws architectures at random among
-those within their limit by 2 % at most. All are then written as graphs and timed in one session, in turns, as the
-profile was; beside them the networks that the profile was checked with, or others drawn like them.
+FILE is a profile that `fedsup-deploy profile build` made here; a table holds the accuracies. A limit means a percentile
+of latency: p50 and p90, or those that --percentile names. For each it searches for twenty limits and several seeds,
+each time for the most accurate architecture predicted within the limit, and for the most accurate whose upper bound is
+(`--risk`). The best is seldom as slow as it may be, so it also draws architectures at random among those within their
+limit by 2 % at most. All are then written as graphs and timed in one session, in turns, as the profile was; beside them
+the networks that the profile was checked with, or others drawn like them.
 
-A pick violates its limit if it takes longer by more than the noise: what even and odd rounds of the session disagree by
-on 95 % of its networks. The machine is faster in some sessions than in others. What the profile's networks take today,
-over what they were predicted to take, and that over the same when the profile was built, is how much slower it is: the
-violations are counted as measured, and with every time divided by that.
+A pick violates its limit if that percentile of its latency is longer by more than the noise: what even and odd rounds
+of the session disagree by in it on 95 % of its networks. The machine is faster in some sessions than in others. What
+the profile's networks take today, over what they were predicted to take, and that over the same when the profile was
+built, is how much slower it is: the violations are counted as measured, and with every time divided by that.
 """
 
 import argparse
 import dataclasses
+import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +29,7 @@ from fedsup_deploy.device.building.plan import BuildPlan, plan_build
 from fedsup_deploy.device.building.times import Times, times_of
 from fedsup_deploy.device.building.workplace import Workplace
 from fedsup_deploy.device.heldout import FloatArray, HeldOutError
+from fedsup_deploy.device.percentiles import PERCENTILES, Percentile
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import InfeasibleError
@@ -58,11 +61,13 @@ class Request:
 
     Args:
         kind: How it was picked.
-        limit_ms: The limit on latency.
+        percentile: Which percentile of latency the limit means.
+        limit_ms: The limit.
         pick: The architecture; None where nothing fits.
     """
 
     kind: str
+    percentile: Percentile
     limit_ms: float
     pick: Architecture | None
 
@@ -77,6 +82,7 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, default=100)
     parser.add_argument("--limits", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--percentile", nargs="+", choices=PERCENTILES, default=["p50", "p90"], help="what limits mean")
     parser.add_argument("--risk", type=float, default=0.95)
     parser.add_argument("--minutes", type=float, default=8.0, help="length of the session")
     parser.add_argument("--build-seed", type=int, default=0, help="seed that the profile was built with")
@@ -87,12 +93,16 @@ def main() -> None:
         parser.error(f"{options.host} does not say how far its predictions are off; build one with profile build")
     pool, accuracy_N = make_pool(space, 0), read_accuracies(options.table, space)
     requests: list[Request] = []
-    for limit_ms in limits_of(profile, pool, options.limits):
-        for target in (target_for(profile, {"latency_ms": limit_ms}, risk) for risk in (None, options.risk)):
+    for percentile, risk in itertools.product(options.percentile, (None, options.risk)):
+        for limit_ms in limits_of(profile, pool, percentile, options.limits):
+            target = target_for(profile, {"latency_ms": limit_ms}, risk, percentile)
             for seed in range(options.seeds):
                 found = best_found(pool, accuracy_N, target, (options.method, options.evaluations, seed))
-                requests.append(Request(f"{options.method}: {held_to(target)}", limit_ms, found))
-                requests.append(Request(f"any near it: {held_to(target)}", limit_ms, any_near(pool, target, seed)))
+                near = any_near(pool, target, seed)
+                requests += [
+                    Request(f"{options.method}: {held_to(target)}", percentile, limit_ms, found),
+                    Request(f"any near it: {held_to(target)}", percentile, limit_ms, near),
+                ]
     measure_and_report(space, profile, requests, options.minutes, options.build_seed)
 
 
@@ -104,12 +114,23 @@ def measure_and_report(
     controls = plan_build(space, seed=build_seed).heldout
     print(f"{len(requests)} limits to keep, {len(picks)} different networks and {len(controls)} to compare", flush=True)
     times = measure(space, (*picks, *controls), profile, minutes)
-    measured_ms = times.of(models(len(picks) + len(controls))) / 1e3
-    slower = how_much_slower(space, profile, controls, measured_ms[len(picks) :])
-    noise = float(np.quantile(list(times.disagreement.values()), NOISE_QUANTILE))
-    print(f"{times.num_rounds} rounds; even and odd ones differ by {noise:.1%} or less on {NOISE_QUANTILE:.0%} of all")
-    print(f"the {len(controls)} networks of the profile take {slower:.3f} times as long as when it was built")
-    report(requests, dict(zip(picks, measured_ms.tolist(), strict=False)), noise, slower)
+    names = models(len(picks) + len(controls))
+    print(f"{times.num_rounds} rounds in {times.seconds:.0f} s", flush=True)
+    for percentile in dict.fromkeys(request.percentile for request in requests):
+        measured_ms, noise = percentile_of(times, percentile, names)
+        slower = how_much_slower(space, profile, percentile, controls, measured_ms[len(picks) :])
+        print(f"\n{percentile}: even and odd rounds differ by {noise:.1%} or less on {NOISE_QUANTILE:.0%} of networks")
+        print(f"the {len(controls)} networks of the profile take {slower:.3f} times as long as when it was built")
+        of_percentile = [request for request in requests if request.percentile == percentile]
+        report(of_percentile, dict(zip(picks, measured_ms.tolist(), strict=False)), noise, slower)
+
+
+def percentile_of(times: Times, percentile: Percentile, names: list[str]) -> tuple[FloatArray, float]:
+    """Return a percentile of the latency of some models in ms, shape (N,), and its noise over all of the session."""
+    if percentile == "p10":
+        return times.of(names) / 1e3, float(np.quantile(list(times.disagreement.values()), NOISE_QUANTILE))
+    noise = np.quantile(list(times.higher_disagreement[percentile].values()), NOISE_QUANTILE)
+    return times.higher_of(names)[percentile] / 1e3, float(noise)
 
 
 def unlimited(profile: DeviceProfile) -> DeviceProfile:
@@ -117,10 +138,10 @@ def unlimited(profile: DeviceProfile) -> DeviceProfile:
     return profile.model_copy(update={"limits": type(profile.limits)()})
 
 
-def limits_of(profile: DeviceProfile, pool: Pool, count: int) -> list[float]:
+def limits_of(profile: DeviceProfile, pool: Pool, percentile: Percentile, count: int) -> list[float]:
     """Return limits on latency that from few to nearly all architectures are predicted within, in ms."""
-    (prices,) = price(pool.space, pool.genes_NG, [target_for(profile, {})])
-    return [float(limit) for limit in np.quantile(prices.latency_ms, np.linspace(*LIMITS_AT, count))]
+    (prices,) = price(pool.space, pool.genes_NG, [target_for(profile, {}, percentile=percentile)])
+    return [float(limit) for limit in np.quantile(prices.latency_held_ms, np.linspace(*LIMITS_AT, count))]
 
 
 def best_found(pool: Pool, accuracy_N: FloatArray, target: Target, search: tuple[str, int, int]) -> Architecture | None:
@@ -160,7 +181,7 @@ def any_near(pool: Pool, target: Target, seed: int) -> Architecture | None:
 
 def held_to(target: Target) -> str:
     """Return what is within the limit, in words."""
-    return "prediction" if target.risk is None else f"bound at {target.risk:g}"
+    return "prediction" if target.held.risk is None else f"bound at {target.held.risk:g}"
 
 
 def measure(space: SearchSpace, networks: tuple[Architecture, ...], profile: DeviceProfile, minutes: float) -> Times:
@@ -180,12 +201,20 @@ def models(count: int) -> list[str]:
 
 
 def how_much_slower(
-    space: SearchSpace, profile: DeviceProfile, controls: Sequence[Architecture], measured_ms: FloatArray
+    space: SearchSpace,
+    profile: DeviceProfile,
+    percentile: Percentile,
+    controls: Sequence[Architecture],
+    measured_ms: FloatArray,
 ) -> float:
     """Return how much slower this machine is than when the profile was built, by networks that no search picked."""
     assert isinstance(profile.error, HeldOutError)
+    known = profile.error.ratios
+    if percentile != "p10":
+        assert profile.percentiles is not None, "a search has asked for it"
+        known = profile.percentiles.of(percentile).ratios
     predicted_ms = predictor_for(profile).predict(costs_of(space, controls).layers)
-    return float(np.median(measured_ms / predicted_ms) / np.median(profile.error.ratios))
+    return float(np.median(measured_ms / predicted_ms) / np.median(known))
 
 
 def report(requests: Sequence[Request], measured_ms: Mapping[Architecture, float], noise: float, slower: float) -> None:

@@ -87,7 +87,7 @@ def search(
         run: A finished run; None is the newest below `runs/`.
         limits: Such as `latency_ms`, `macs`, `params`, `memory_mib`: each replaces that of the profiles.
         listeners: Called with each event.
-        options: `method`, `accuracy`, `evaluations`, `risk`, `max_artifacts`, `seed`, `out`, `resume`.
+        options: `method`, `accuracy`, `evaluations`, `risk`, `percentile`, `max_artifacts`, `seed`, `out`, `resume`.
     """
     from fedsup_deploy.pipeline import searching
 

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from fedsup_deploy.artifact import document
 from fedsup_deploy.artifact.document import JsonObject
+from fedsup_deploy.artifact.measured import PercentileRecord
 from fedsup_deploy.artifact.variants import Share, VariantRecord
 from fedsup_deploy.config.document import dotted, show
 from fedsup_deploy.config.section import NotNegative, Section, Text
@@ -155,6 +156,8 @@ class LimitRecord(Section):
     """What it costs, in the same unit."""
     is_exceeded: bool
     """Whether that is more. Such a bundle is made only if asked for."""
+    percentile: PercentileRecord | None = None
+    """Which percentile a limit on latency means; null of other limits and in older files."""
 
     @field_validator("is_exceeded")
     @classmethod

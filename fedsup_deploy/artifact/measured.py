@@ -11,6 +11,7 @@ from pydantic import Field
 from fedsup_deploy.artifact import document
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.config.section import NotNegative, Section, Text
+from fedsup_deploy.device.percentiles import Percentile
 from fedsup_deploy.ondevice import bundle_files
 
 FILENAME: Final = bundle_files.MEASURED
@@ -55,6 +56,17 @@ class Stability(Section):
     """Whether to trust the statistics."""
 
 
+class Noise(Section):
+    """By what share parts of the session differ in each percentile: even and odd visits, or its halves."""
+
+    p10: NotNegative
+    """In the 10th percentile."""
+    p50: NotNegative
+    """In the median."""
+    p90: NotNegative
+    """In the 90th percentile."""
+
+
 class MeasuredEnergy(Section):
     """Energy of one inference by a sensor of the machine."""
 
@@ -74,15 +86,28 @@ class MeasuredEnergy(Section):
     """Kind of sensor."""
 
 
+class PercentileRecord(Section):
+    """Which percentile of latency a limit means, and how it follows from a prediction."""
+
+    name: Percentile
+    """The percentile."""
+    ratio: float = Field(ge=1)
+    """What predictions are multiplied with to be that percentile: as the profile measured it, or 1 where they are."""
+    is_assumed: bool
+    """Whether published figures only count as that percentile, and nobody measured it."""
+
+
 class LimitCheck(Section):
     """Whether a measured latency keeps the limit that the network was searched for."""
 
     limit_ms: float = Field(gt=0)
     """The limit."""
+    percentile: Percentile = "p10"
+    """Which percentile of latency it means; in older files the 10th was held to every limit."""
     measured_ms: NotNegative
-    """What was held to it, on the device that the limit is about: the 10th percentile, which profiles predict."""
+    """What was held to it, on the device that the limit is about: that percentile of all timed inferences."""
     verdict: Literal["met", "not met", "undecided"]
-    """`undecided`: above the limit, but by less than the measurement's noise, or the measurement is unstable."""
+    """`undecided`: above the limit, but by less than the noise of that percentile, or the measurement is unstable."""
 
 
 class MeasuredLatency(Section):
@@ -93,7 +118,9 @@ class MeasuredLatency(Section):
     statistics: LatencyStatistics
     """What was found."""
     stability: Stability
-    """The noise, with a verdict."""
+    """The noise of the 10th percentile, with a verdict."""
+    noise: Noise | None = None
+    """That of each percentile; null in older files."""
     load_ms: NotNegative
     """Time to load the model, in ms."""
     first_run_ms: NotNegative

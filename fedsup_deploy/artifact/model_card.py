@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from fedsup_deploy.artifact.manifest import Manifest, RefinementRecord
-from fedsup_deploy.artifact.measured import MeasuredLatency
+from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
 from fedsup_deploy.artifact.variants import PredictedLatency, VariantRecord
 from fedsup_deploy.variant import MAIN
 
@@ -162,8 +162,17 @@ def _gates(manifest: Manifest) -> Iterator[str]:
         yield f"| {name} | {reference} | {found.argmax_agreement:.0%} | {alone} |"
 
 
+def _percentile(percentile: PercentileRecord) -> str:
+    if percentile.is_assumed:
+        return f"{percentile.name}; that predictions are of it is assumed, nobody measured percentiles"
+    return f"{percentile.name}, by what the profile measured {percentile.ratio:.4g} times the prediction"
+
+
 def _limits(manifest: Manifest) -> Iterator[str]:
     yield f"- Evaluated on {manifest.accuracy.dataset} only; nothing is known about other images."
     yield "- Images must be preprocessed exactly as above."
+    for record in manifest.limits.values():
+        if record.percentile is not None:
+            yield f"- The limit on latency means {_percentile(record.percentile)}."
     if manifest.profile.error == "none":
         yield f"- Nobody has measured how far predictions for {manifest.profile.name} are off."

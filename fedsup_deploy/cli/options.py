@@ -10,6 +10,7 @@ import click
 
 from fedsup_deploy import registry
 from fedsup_deploy.device import limits
+from fedsup_deploy.ondevice.latency_statistics import PERCENTILES
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -81,6 +82,7 @@ _EVALUATIONS: Final = "Subnets to find the accuracy of, at most, per profile.  [
 # Three of five pairs in the right order.
 _USEFUL_TAU: Final = 0.2
 _RISK: Final = "Probability with which the measured latency is to be within its limit.  [default: the prediction is]"
+_PERCENTILE: Final = "Which percentile of latency a limit on it means.  [default: the profile's, else p50]"
 _ARTIFACTS: Final = "The most different subnets for all profiles together.  [default: one for each profile]"
 
 
@@ -116,6 +118,7 @@ def search_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--accuracy", type=accuracy, default="auto", show_default=True, help=_ACCURACY),
         click.option("--evaluations", type=click.IntRange(min=1), metavar="N", help=_EVALUATIONS),
         click.option("--risk", type=float, callback=probability, metavar="P", help=_RISK),
+        click.option("--percentile", type=click.Choice(list(PERCENTILES)), help=_PERCENTILE),
         click.option("--max-artifacts", type=click.IntRange(min=1), metavar="K", help=_ARTIFACTS),
     )
     for decorator in reversed(decorators):
@@ -148,6 +151,19 @@ def searched_run_line(run: Mapping[str, Any], search: str) -> str:
     return run_line(path, run["rounds"])
 
 
+def percentile_words(percentile: Mapping[str, Any]) -> str:
+    """Return which percentile of latency a limit means, and how it follows from predictions.
+
+    Args:
+        percentile: As search.json and manifests have it.
+    """
+    if percentile["is_assumed"]:
+        return f"{percentile['name']}, assumed"
+    if percentile["ratio"] == 1:
+        return f"{percentile['name']}, as predicted"
+    return f"{percentile['name']}, {percentile['ratio']:.4g} x predicted"
+
+
 def bundle_table(result: Mapping[str, Any]) -> "RenderableType":
     """Return the bundles of a result as a table, with their folders and what to do next below it."""
     from fedsup_deploy.cli import tables
@@ -160,6 +176,7 @@ def bundle_table(result: Mapping[str, Any]) -> "RenderableType":
             "accuracy": made["accuracy"],
             "not recalibrated": made["accuracy_not_recalibrated"],
             "ms predicted": rounded_up(made["latency_ms_predicted"]),
+            "percentile": percentile_words(made["percentile"]),
             "ms measured here": made["latency_ms_measured_here"],
             **({} if made["latency_limit"] is None else {"limit here": made["latency_limit"]}),
             **({"OVER LIMIT": ", ".join(made["exceeded_limits"])} if made["exceeded_limits"] else {}),

@@ -9,6 +9,7 @@ from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Group
 from fedsup_deploy.cli.output import Output, Result
 from fedsup_deploy.cli.profile_build import build_command, fit_command
+from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.errors import GateError
 
 if TYPE_CHECKING:
@@ -115,8 +116,13 @@ def _listing(result: Result) -> "RenderableType":
 
     columns = ("name", "is_measured", "provenance", "error", "limits", "formats")
     lines = [{name: profile[name] for name in columns} for profile in result["profiles"]]
-    for line in lines:
-        line["limits"] = [f"{name} {tables.cell(value)}" for name, value in line["limits"].items()]
+    for line, profile in zip(lines, result["profiles"], strict=True):
+        percentile = profile["percentile"]
+        meaning = f"{percentile['limit']}, assumed" if percentile["is_assumed"] else percentile["limit"]
+        line["limits"] = [
+            f"{name} {tables.cell(value)}" + (f" ({meaning})" if TABLE[name].is_predicted else "")
+            for name, value in profile["limits"].items()
+        ]
         error = line["error"]
         if error != "none":
             line["error"] = f"{error['mape']:.0%} on average ({error['method']}, n = {error['num_heldout']})"

@@ -125,6 +125,9 @@ def _error_table(result: Result, model: str, *lines: str) -> "RenderableType":
     ]
     if error["macs_only"] is not None and error["mape"] > error["macs_only"]["mape"]:
         lines = ("NOTE: a straight line through the MACs predicts better; do not rely on these latencies", *lines)
+    percentiles = result["profile"]["percentile"]["ratios"]
+    if percentiles is not None:
+        lines = (*lines, "latency: " + ", ".join(f"{name} is {ratio:.4g} x p10" for name, ratio in percentiles.items()))
     checked = f"checked on {error['num_heldout']} networks ({error['method']})"
     profile = name if result["out"] == f"profiles/{name}.yaml" else result["out"]
     next_step = f"wrote {result['out']}; next: fedsup-deploy search --profile {profile}"

@@ -58,6 +58,8 @@ def _row(found: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
         "profile": found["profile"]["name"],
         "assigned" if chosen else "pick": arch_id,
         **_worth(got),
+        "ms at percentile": rounded_up(got["latency_percentile_ms"]),
+        "percentile": options.percentile_words(found["percentile"]),
         "ms bound": None if got["latency_upper_ms"] is None else rounded_up(got["latency_upper_ms"]),
         "limits": ", ".join(f"{name} <= {limit:g}" for name, limit in found["limits"].items()) or "none",
         "MMACs": got["num_macs"] / 1e6,

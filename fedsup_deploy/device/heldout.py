@@ -95,14 +95,19 @@ def held_out_error(
         baseline_N: Predictions from the MACs alone, in ms.
     """
     # Rounded before anything is computed from them, so that the figures agree with the file.
-    ratios_N = np.sort(np.round(measured_N / predicted_N, _DIGITS))
+    ratios = rounded_ratios(measured_N, predicted_N)
     return HeldOutError(
-        **(_figures(predicted_N, measured_N) | _shares(ratios_N)),
+        **(_figures(predicted_N, measured_N) | _shares(np.array(ratios))),
         method=method,
         num_heldout=len(measured_N),
         macs_only=None if baseline_N is None else prediction_error(baseline_N, measured_N),
-        ratios=tuple(float(ratio) for ratio in ratios_N),
+        ratios=ratios,
     )
+
+
+def rounded_ratios(measured_N: FloatArray, predicted_N: FloatArray) -> tuple[float, ...]:
+    """Return measured / predicted of each network, ascending, in the digits a profile is written with."""
+    return tuple(float(ratio) for ratio in np.sort(np.round(measured_N / predicted_N, _DIGITS)))
 
 
 def conformal_half_width(error: HeldOutError, level: float) -> float | None:
@@ -127,23 +132,21 @@ def conformal_half_width(error: HeldOutError, level: float) -> float | None:
     return scores[rank - 1] if 1 <= rank <= len(scores) else None
 
 
-def conformal_upper_ratio(error: HeldOutError, level: float) -> float | None:
+def conformal_upper_ratio(ratios: Sequence[float], level: float) -> float | None:
     """Return r such that measured / predicted of a new network is at most r with probability `level`.
 
     One side of `conformal_half_width`, from the ceil((n + 1) level)-th smallest ratio; so where a model predicts too
-    much, the bound is below the prediction.
+    much, the bound is below the prediction. It holds for whichever percentile was measured of all n networks.
 
     Args:
-        error: Of the profile.
+        ratios: Measured / predicted of networks that the model was not made from, ascending.
         level: In (0, 1).
 
     Returns:
-        The ratio, or None: too few networks for this level, or figures of other people's measurements.
+        The ratio, or None: too few networks for this level.
     """
-    if error.method == "published":
-        return None
-    rank = math.ceil((len(error.ratios) + 1) * level)
-    return error.ratios[rank - 1] if 1 <= rank <= len(error.ratios) else None
+    rank = math.ceil((len(ratios) + 1) * level)
+    return ratios[rank - 1] if 1 <= rank <= len(ratios) else None
 
 
 def _figures(predicted_N: FloatArray, measured_N: FloatArray) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from fedsup_deploy import registry
-from fedsup_deploy.device.heldout import FloatArray, HeldOutError, conformal_half_width, conformal_upper_ratio
+from fedsup_deploy.device.heldout import FloatArray, HeldOutError, conformal_half_width
 from fedsup_deploy.device.latency import (
     ComputeCost,
     FittedLatency,
@@ -317,34 +317,6 @@ def predict_interval(
     if half_width is None:
         return None
     return latency_ms_N * max(1 - half_width, 0.0), latency_ms_N * (1 + half_width)
-
-
-def upper_bound(profile: DeviceProfile, level: float) -> float:
-    """Return by what a prediction is to be multiplied so that a measured latency stays below it.
-
-    Args:
-        profile: Whose predictions they are.
-        level: Probability that the measured latency of a new network is below, in (0, 1).
-
-    Raises:
-        ConfigError: The profile has no held-out measurements to say so, or too few for this level.
-    """
-    if not 0 < level < 1:
-        raise ConfigError(f"risk: got {level:g}, expected a probability between 0 and 1, such as 0.95")
-    factor = conformal_upper_ratio(profile.error, level) if isinstance(profile.error, HeldOutError) else None
-    if factor is None:
-        measured = isinstance(profile.error, HeldOutError) and profile.error.method != "published"
-        count = len(profile.error.ratios) if isinstance(profile.error, HeldOutError) and measured else 0
-        ground = (
-            f"checked with {count} networks, which bound predictions with at most {count / (count + 1):.4g}"
-            if count
-            else "not checked with measured networks, so its predictions have no bound"
-        )
-        raise ConfigError(
-            f"risk: got {level:g}, but profile {profile.name} was {ground}; "
-            "build one from measurements: fedsup-deploy profile build"
-        )
-    return factor
 
 
 # What an operation costs per MAC, per element that it reads or writes, and per layer.

@@ -17,6 +17,7 @@ from fedsup_deploy.config.section import NotNegative, Positive, Section, Text
 from fedsup_deploy.device import limits
 from fedsup_deploy.device.heldout import KnownError
 from fedsup_deploy.device.latency import Latency, OpKind
+from fedsup_deploy.device.percentiles import DEFAULT, HIGHER, PREDICTED, Percentile, Percentiles
 from fedsup_deploy.variant import PRECISIONS, Dtype, Precision, Variant
 
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
@@ -65,9 +66,12 @@ class Accepts(Section):
 class DefaultLimits(Section):
     """Default limits of a search for this device. Each is optional; options of a search override them."""
 
+    latency_percentile: Percentile | None = None
+    """Which percentile of latency a limit on it means; null is p50."""
+
     def given(self) -> dict[str, float]:
         """Return the limits there are, by name."""
-        return {name: limit for name, limit in self if limit is not None}
+        return {name: limit for name, limit in self if limit is not None and name in limits.TABLE}
 
 
 if TYPE_CHECKING:
@@ -112,6 +116,10 @@ class Measurement(Section):
     """What this profile predicted, in ms."""
     measured_ms: Positive
     """What a clock said, in ms: the 10th percentile."""
+    p50_ms: Positive | None = None
+    """The 50th percentile of the same inferences, in ms; null in older files."""
+    p90_ms: Positive | None = None
+    """The 90th, in ms; null in older files."""
     verdict: Literal["stable", "unstable"]
     """Whether parts of the measurement agreed."""
     protocol: Text
@@ -186,6 +194,8 @@ class DeviceProfile(Section):
     """What an estimate of energy is made from; null where nobody knows."""
     error: KnownError
     """How far predictions were off on the device; `none` where nobody measured."""
+    percentiles: Percentiles | None = None
+    """Percentiles above the one that is predicted; null where nobody measured them, as in older files."""
     provenance: dict[str, Provenance]
     """Where figures come from, by path. `latency.ops` stands for all figures below it, unless a longer path does."""
 
@@ -218,6 +228,19 @@ class DeviceProfile(Section):
         return self
 
     @model_validator(mode="after")
+    def _has_percentiles_of_what_was_measured(self) -> "DeviceProfile":
+        if self.percentiles is None:
+            return self
+        if not self.is_made_here:
+            raise misfit([(("percentiles",), "percentiles", "null: predictions are of published figures")])
+        expected = 0 if self.error == "none" else self.error.num_heldout
+        for name in HIGHER:
+            count = len(self.percentiles.of(name).ratios)
+            if count != expected:
+                raise misfit([(("percentiles", name, "ratios"), count, f"{expected} of them, as many as error has")])
+        return self
+
+    @model_validator(mode="after")
     def _every_figure_has_provenance(self) -> "DeviceProfile":
         sources = {figure: _source_of(figure, self.provenance) for figure in self._figures()}
         expected = "its provenance: whether it was measured, published or in a datasheet"
@@ -237,6 +260,8 @@ class DeviceProfile(Section):
         yield from self.latency.figures()
         if self.calibration is not None:
             yield "calibration"
+        if self.percentiles is not None:
+            yield "percentiles"
         if self.energy is not None:
             yield "energy.active_power_w"
         for name, newest in self.accepts:
@@ -266,12 +291,37 @@ class DeviceProfile(Section):
         return self.provenance_kinds == ("measured",)
 
     @property
+    def is_made_here(self) -> bool:
+        """Whether it was built or fitted by this package, so that predictions are those of networks timed with it."""
+        return self.is_measured or self.calibration is not None
+
+    @property
+    def predicted_percentile(self) -> Percentile:
+        """The percentile of latency that predictions are about.
+
+        Networks are timed by their 10th percentile. Who publishes one figure seldom says what it is: it is taken for a
+        median, which is assumed and not measured.
+        """
+        return PREDICTED if self.is_made_here else DEFAULT
+
+    @property
+    def limit_percentile(self) -> Percentile:
+        """The percentile that a limit on latency means where a search does not say."""
+        return self.limits.latency_percentile or DEFAULT
+
+    @property
     def profile_hash(self) -> str:
         """SHA-256 of what predictions depend on: all but `measurements`."""
-        return files.sha256_of(self.model_dump(mode="json", by_alias=True, exclude={"measurements"}))
+        document = self.model_dump(mode="json", by_alias=True, exclude={"measurements"})
+        # What says nothing of percentiles is what it was before there were such keys.
+        if self.percentiles is None:
+            del document["percentiles"]
+        if self.limits.latency_percentile is None:
+            del document["limits"]["latency_percentile"]
+        return files.sha256_of(document)
 
     def summary(self) -> dict[str, Any]:
-        """Return name, description, measured or not, provenance, error, limits and formats, in JSON values."""
+        """Return name, description, measured or not, provenance, error, limits, percentiles and formats, as JSON."""
         document = self.model_dump(mode="json", by_alias=True)
         return {
             "name": self.name,
@@ -281,6 +331,12 @@ class DeviceProfile(Section):
             "provenance": list(self.provenance_kinds),
             "error": "none" if self.error == "none" else self.error.model_dump(exclude={"ratios"}),
             "limits": self.limits.given(),
+            "percentile": {
+                "limit": self.limit_percentile,
+                "predicted": self.predicted_percentile,
+                "is_assumed": not self.is_made_here,
+                "ratios": None if self.percentiles is None else self.percentiles.by_name(),
+            },
             "formats": document["formats"],
             "precisions": document["precisions"],
         }

@@ -4,13 +4,16 @@ The arithmetic of a measurement is here and only here. It reads no clock.
 """
 
 import math
-from typing import Any, Callable, Dict, Iterable, List, Optional
+from types import MappingProxyType
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 #: Parts of a session whose statistics differ by more than this share make it unstable.
 STABLE_WITHIN = 0.05
 #: So do visits that differ by more than this share: a machine with two speeds shows others in the next session.
 SPREAD_WITHIN = 0.10
 NS_PER_MS = 1e6
+#: What a limit on latency can be about: names of percentiles, and the share of the runs that stays within each.
+PERCENTILES = MappingProxyType({"p10": 0.1, "p50": 0.5, "p90": 0.9})
 
 _NO_LESS_THAN = 1e-9
 
@@ -29,9 +32,7 @@ def summarize(samples_ns: List[int]) -> Dict[str, Any]:
     return {
         "num_runs": len(samples_ns),
         "min_ms": quantile(samples_ns, 0.0) / NS_PER_MS,
-        "p10_ms": quantile(samples_ns, 0.1) / NS_PER_MS,
-        "p50_ms": quantile(samples_ns, 0.5) / NS_PER_MS,
-        "p90_ms": quantile(samples_ns, 0.9) / NS_PER_MS,
+        **{name + "_ms": quantile(samples_ns, share) / NS_PER_MS for name, share in PERCENTILES.items()},
         "mean_ms": sum(samples_ns) / len(samples_ns) / NS_PER_MS,
     }
 
@@ -61,6 +62,13 @@ def pooled_p10(visits_ns: List[List[int]]) -> float:
     return quantile([ns for visit in visits_ns for ns in visit], 0.1)
 
 
+def noise(visits_ns: List[List[int]]) -> Dict[str, float]:
+    """Return for each percentile by what share parts of a session differ in it: even and odd visits, or its halves."""
+    # Sorted once: a quantile of what is sorted takes no time.
+    parts = [sorted(ns for visit in part for ns in visit) for part in _parts(visits_ns)]
+    return {name: max(_differences([quantile(part, share) for part in parts])) for name, share in PERCENTILES.items()}
+
+
 def stability(
     visits: List[Any], statistic: Callable[[List[Any]], float], name: str, spread_within: float = math.inf
 ) -> Dict[str, Any]:
@@ -77,9 +85,7 @@ def stability(
         second half; `spread`, how far the middle 80 % of the visits lie apart, relative to their median; the bounds;
         `verdict`, `stable` or `unstable`.
     """
-    half = len(visits) // 2
-    disagreement = _relative_difference(statistic(visits[::2]), statistic(visits[1::2]))
-    drift = _relative_difference(statistic(visits[:half]), statistic(visits[half:]))
+    disagreement, drift = _differences([statistic(part) for part in _parts(visits)])
     each = [statistic([visit]) for visit in visits]
     spread = (quantile(each, 0.9) - quantile(each, 0.1)) / max(quantile(each, 0.5), _NO_LESS_THAN)
     is_stable = max(disagreement, drift) <= STABLE_WITHIN and spread <= spread_within
@@ -92,6 +98,18 @@ def stability(
         "spread_within": spread_within if math.isfinite(spread_within) else None,
         "verdict": "stable" if is_stable else "unstable",
     }
+
+
+def _parts(visits: List[Any]) -> List[List[Any]]:
+    """Return the even and the odd visits of a session, and its halves."""
+    half = len(visits) // 2
+    return [visits[::2], visits[1::2], visits[:half], visits[half:]]
+
+
+def _differences(statistics: List[float]) -> Tuple[float, float]:
+    """Return by how much a statistic of these parts differs between even and odd visits, and between the halves."""
+    even, odd, first, second = statistics
+    return _relative_difference(even, odd), _relative_difference(first, second)
 
 
 def _relative_difference(one: float, other: float) -> float:

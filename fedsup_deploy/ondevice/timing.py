@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple
 from fedsup_deploy.ondevice.latency_statistics import (
     NS_PER_MS,
     SPREAD_WITHIN,
+    noise,
     p90_bound_ms,
     pooled_p10,
     stability,
@@ -141,6 +142,7 @@ def measure_latency(run_once: Run, protocol: Protocol = QUICK, clock: Clock = no
         "protocol": {"batch": 1, **protocol._asdict()},
         "statistics": statistics,
         "stability": stability(visits_ns, pooled_p10, "p10", SPREAD_WITHIN),
+        "noise": noise(visits_ns),
         "is_min_runs_met": len(samples_ns) >= protocol.min_runs,
         "is_min_duration_met": sum(samples_ns) >= protocol.min_seconds * _NS_PER_S,
         "peak_rss_mib": peak_mib,

@@ -29,7 +29,7 @@ from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.run import Run
 from fedsup_deploy.searchers.prices import Prices
 from fedsup_deploy.searchers.pricing import Target, price, price_network
-from fedsup_deploy.searchers.recording import profile_record
+from fedsup_deploy.searchers.recording import percentile_record, profile_record
 from fedsup_deploy.searchers.result import DeviceResult
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
@@ -133,7 +133,7 @@ class BundleMaker:
             gate,
             lambda path: _measured(path, order.pick),
         )
-        return _told(manifest, folder)
+        return _told(manifest, folder, order.pick.target)
 
     def _write(self, variant: Variant, exporter: Exporter, arch_id: str, folder: Path) -> tuple[str, ...]:
         key = (variant, arch_id)
@@ -208,10 +208,10 @@ def _measured(path: Path, pick: DevicePick) -> MeasuredLatency:
     if limit_ms is None or not is_of_this_machine(pick.profile):
         return MeasuredLatency.model_validate(measure_onnx(path, protocol=timing.GLANCE))
     found = measure_onnx(path, threads=pick.profile.runtime.threads, protocol=timing.QUICK)
-    return MeasuredLatency.model_validate({**found, "limit": limit_check(limit_ms, found)})
+    return MeasuredLatency.model_validate({**found, "limit": limit_check(limit_ms, pick.target.held.percentile, found)})
 
 
-def _told(manifest: Manifest, folder: Path) -> dict[str, Any]:
+def _told(manifest: Manifest, folder: Path, target: Target) -> dict[str, Any]:
     predicted, measured = manifest.main.latency.predicted, manifest.main.latency.measured
     assert measured is not None, "every export measures"
     gates = [record.gate for record in manifest.models.values()]
@@ -222,6 +222,7 @@ def _told(manifest: Manifest, folder: Path) -> dict[str, Any]:
         "accuracy": manifest.accuracy.recalibrated,
         "accuracy_not_recalibrated": manifest.accuracy.not_recalibrated,
         "latency_ms_predicted": None if predicted is None else predicted.value_ms,
+        "percentile": percentile_record(target.held).model_dump(),
         "latency_ms_measured_here": measured.statistics.p50_ms,
         "measurement": measured.stability.verdict,
         "exceeded_limits": list(manifest.exceeded_limits),

@@ -18,7 +18,7 @@ from fedsup_deploy.pipeline import limits
 from fedsup_deploy.pipeline.bundling import BundleMaker, BundleOrder, DevicePick, Wanted, bundle_folder
 from fedsup_deploy.pipeline.preparing import prepare, prepare_trimmed
 from fedsup_deploy.pipeline.refining import Refinement, check_refinable, refine
-from fedsup_deploy.pipeline.searching import target_for
+from fedsup_deploy.pipeline.searching import target_for, target_of
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.federation import load_supernet, open_run_federation
 from fedsup_deploy.runs.run import Run, open_run
@@ -65,10 +65,10 @@ def export(request: ExportRequest, listeners: tuple[Listener, ...] = ()) -> dict
 
     Returns:
         `bundles`: for each its `folder`, `profile`, `arch_id`, `accuracy` and `accuracy_not_recalibrated`,
-        `latency_ms_predicted` for the device and `latency_ms_measured_here`, `latency_limit`: `met`, `not met` or
-        `undecided` where the profile is about this machine, else None, the `exceeded_limits` by name, and the `bytes`
-        of each variant. With `refine` also `refinements`: for each device what was tried, and as `bundle` its second
-        bundle, or None.
+        `latency_ms_predicted` for the device, the `percentile` that a limit on it means, `latency_ms_measured_here`,
+        `latency_limit`: `met`, `not met` or `undecided` where the profile is about this machine, else None, the
+        `exceeded_limits` by name, and the `bytes` of each variant. With `refine` also `refinements`: for each device
+        what was tried, and as `bundle` its second bundle, or None.
 
     Raises:
         ConfigError: A profile, format or architecture is unknown, a variant cannot be made or is none that a profile is
@@ -150,7 +150,7 @@ def _picks(request: ExportRequest) -> tuple[Run, list[DevicePick]]:
             raise ArtifactError(f"profile {profile.name} has changed since the search; search again")
         chosen = found.chosen_for(result.profile.name)
         _check_costs(request.search, run, profile, chosen)
-        target = target_for(profile, result.limits, result.risk)
+        target = target_of(profile, result)
         picks.append(DevicePick(target, chosen.to_architecture(), files.sha256(request.search), result))
     missing = by_name.keys() - {pick.profile.name for pick in picks}
     if missing:

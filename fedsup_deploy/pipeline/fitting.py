@@ -11,12 +11,12 @@ import numpy as np
 from fedsup_deploy import files, places
 from fedsup_deploy.artifact.store import load_manifest, load_measurement
 from fedsup_deploy.config.load import dump
-from fedsup_deploy.device.building.assemble import device_facts, networks_protocol, provenance
-from fedsup_deploy.device.building.fit import MAX_NETWORKS, Device, fit_donor
+from fedsup_deploy.device.building.assemble import device_facts, networks_protocol, percentiles_protocol, provenance
+from fedsup_deploy.device.building.fit import MAX_NETWORKS, Device, Timed, fit_donor
 from fedsup_deploy.device.building.plan import plan_timing
 from fedsup_deploy.device.building.times import times_of
 from fedsup_deploy.device.building.workplace import Workplace
-from fedsup_deploy.device.heldout import FloatArray
+from fedsup_deploy.device.percentiles import HIGHER
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, Runtime, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError
@@ -64,12 +64,30 @@ class FitRequest:
 
 @dataclasses.dataclass(frozen=True)
 class _TimedNetworks:
-    """Timed networks, and where. Shape: N networks."""
+    """Timed networks, where, and how: by their 10th percentile, and by higher ones."""
 
     networks: Sequence[Architecture]
-    measured_ms_N: FloatArray
+    timed: Timed
     environment: Mapping[str, Any]
     protocol: str
+    higher_protocol: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _One:
+    """A network that was timed by itself.
+
+    Args:
+        place: Where that stands, for messages.
+        network: The network.
+        statistics: Percentiles of its latency: `p10_ms` and, in newer files, `p50_ms` and `p90_ms`.
+        environment: Of the device.
+    """
+
+    place: str
+    network: Architecture
+    statistics: Mapping[str, float | None]
+    environment: Mapping[str, Any]
 
 
 def fit(request: FitRequest, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
@@ -101,7 +119,7 @@ def fit(request: FitRequest, listeners: Sequence[Listener] = ()) -> dict[str, An
             found = _time_here(request, out, donor, space, listeners)
         else:
             found = _saved(donor, space) if request.is_saved else _read_all(request.measurements, space)
-        profile = fit_donor(donor, _device(request, donor, found), costs_of(space, found.networks), found.measured_ms_N)
+        profile = fit_donor(donor, _device(request, donor, found), costs_of(space, found.networks), found.timed)
         files.write_text(out, dump(profile))
     assert profile.calibration is not None, "fitting made one"
     return {
@@ -123,7 +141,13 @@ def _device(request: FitRequest, donor: DeviceProfile, found: _TimedNetworks) ->
         power_mode=found.environment.get("power_mode") or found.environment["governor"],
     )
     protocol = f"{found.protocol}; latency model of {donor.name}"
-    return Device(request.name, facts, runtime, provenance(protocol, found.environment))
+    return Device(
+        request.name,
+        facts,
+        runtime,
+        provenance(protocol, found.environment),
+        provenance(found.higher_protocol, found.environment),
+    )
 
 
 def _time_here(
@@ -139,13 +163,21 @@ def _time_here(
         workplace.begin(progress)
         workplace.time_models(request.minutes, progress)
         times = times_of(workplace.events, plan.heldout_models, "give it more --minutes")
-    measured_ms_N = times.of(plan.heldout_models) / 1e3
-    return _TimedNetworks(plan.heldout, measured_ms_N, times.environment, networks_protocol(times, len(plan.heldout)))
+    return _TimedNetworks(
+        plan.heldout,
+        Timed(
+            times.of(plan.heldout_models) / 1e3,
+            {name: us_N / 1e3 for name, us_N in times.higher_of(plan.heldout_models).items()},
+        ),
+        times.environment,
+        networks_protocol(times, len(plan.heldout)),
+        percentiles_protocol(times, plan.heldout_models),
+    )
 
 
 def _read_all(paths: Sequence[Path], space: SearchSpace) -> _TimedNetworks:
     """Return the measurements in files."""
-    return _together([(str(path), *_read(path, space)) for path in paths])
+    return _together([_read(path, space) for path in paths])
 
 
 def _saved(donor: DeviceProfile, space: SearchSpace) -> _TimedNetworks:
@@ -156,32 +188,47 @@ def _saved(donor: DeviceProfile, space: SearchSpace) -> _TimedNetworks:
         raise ConfigError(f"profile {donor.name}: got {kept}; add some: fedsup-deploy measure BUNDLE --save-to-profile")
     return _together(
         [
-            (f"profile {donor.name}: {arch_id}", space.resolve(arch_id), one.measured_ms, one.environment)
+            _One(
+                f"profile {donor.name}: {arch_id}",
+                space.resolve(arch_id),
+                {"p10_ms": one.measured_ms, "p50_ms": one.p50_ms, "p90_ms": one.p90_ms},
+                one.environment,
+            )
             for arch_id, one in last.items()
         ]
     )
 
 
-def _together(measurements: Sequence[tuple[str, Architecture, float, Mapping[str, Any]]]) -> _TimedNetworks:
-    """Return measurements, each with where it stands, that are of one device.
+def _together(measurements: Sequence[_One]) -> _TimedNetworks:
+    """Return measurements that are of one device.
 
     Raises:
         ConfigError: A network was timed twice, or they are of different devices.
     """
-    places, networks, measured_ms, environments = zip(*measurements, strict=True)
-    for place, environment in zip(places, environments, strict=True):
+    first = measurements[0]
+    for one in measurements:
         for key in _SAME:
-            if environment[key] != environments[0][key]:
-                found = f"{key} {environment[key]}, expected {environments[0][key]} as in {places[0]}"
-                raise ConfigError(f"{place}: got {found}; measurements must be of one device under one setting")
+            if one.environment[key] != first.environment[key]:
+                found = f"{key} {one.environment[key]}, expected {first.environment[key]} as in {first.place}"
+                raise ConfigError(f"{one.place}: got {found}; measurements must be of one device under one setting")
+    networks = [one.network for one in measurements]
     if len(set(networks)) < len(networks):
         raise ConfigError("got several measurements of one network, expected one of each; leave out the others")
-    protocol = f"{len(networks)} networks with `fedsup-deploy measure`, 10th percentile of all runs"
-    return _TimedNetworks(networks, np.array(measured_ms), environments[0], protocol)
+    how = f"{len(networks)} networks with `fedsup-deploy measure`"
+    known = {name: [one.statistics.get(f"{name}_ms") for one in measurements] for name in ("p10", *HIGHER)}
+    of_each = {name: np.array(values, np.float64) for name, values in known.items() if None not in values}
+    higher = {name: of_each[name] for name in HIGHER if name in of_each}
+    return _TimedNetworks(
+        networks,
+        Timed(of_each["p10"], higher if len(higher) == len(HIGHER) else None),
+        first.environment,
+        f"{how}, 10th percentile of all runs",
+        f"{how}, percentiles of all runs",
+    )
 
 
-def _read(path: Path, space: SearchSpace) -> tuple[Architecture, float, Mapping[str, Any]]:
-    """Return network, latency in ms and environment of one measurement."""
+def _read(path: Path, space: SearchSpace) -> _One:
+    """Return one measurement."""
     if path.is_dir():
         manifest = load_manifest(path)
         measured = load_measurement(path) or manifest.main.latency.measured
@@ -195,7 +242,7 @@ def _read(path: Path, space: SearchSpace) -> tuple[Architecture, float, Mapping[
         raise ConfigError(f"{path}: the measurement is unstable; measure again on a quiet device")
     if not space.contains(network):
         raise ConfigError(f"{path}: {network.arch_id} is not in space {space.name}; give its own with --space")
-    return network, float(latency["statistics"]["p10_ms"]), latency["environment"]
+    return _One(str(path), network, latency["statistics"], latency["environment"])
 
 
 def _read_document(path: Path, space: SearchSpace) -> tuple[Mapping[str, Any], Architecture]:

@@ -93,6 +93,7 @@ def _search(path: Path) -> dict[str, Any]:
             "certified": result.certified,
             "num_evaluated": result.num_evaluated,
             "pick": result.pick,
+            "percentile": None if result.percentile is None else result.percentile.model_dump(),
         }
         for result in found.results
     ]

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.errors import InfeasibleError
 from fedsup_deploy.searchers.prices import Prices, rounded_up
 from fedsup_deploy.searchers.pricing import Target, price
+from fedsup_deploy.searchers.recording import percentile_record
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.search_space import SearchSpace
 
@@ -17,7 +19,7 @@ def check(space: SearchSpace, architecture: Architecture, target: Target) -> Non
     """
     (prices,) = price(space, space.encode(architecture)[None], [target])
     exceeded = [
-        f"{name} is {rounded_up(record['cost'], 6):g} (limit {record['limit']:g})"
+        f"{name} is {rounded_up(record['cost'], 6):g} (limit {record['limit']:g}{_meaning(name, target)})"
         for name, record in records(prices, target).items()
         if record["is_exceeded"]
     ]
@@ -32,7 +34,17 @@ def check(space: SearchSpace, architecture: Architecture, target: Target) -> Non
 def records(prices: Prices, target: Target) -> dict[str, dict[str, Any]]:
     """Return the limits of one network that can be checked, as a manifest has them."""
     costs = {name: float(values[0]) for name, values in prices.by_limit().items()}
+    percentile = percentile_record(target.held)
     return {
-        name: {"limit": limit, "cost": costs[name], "is_exceeded": costs[name] > limit}
+        name: {
+            "limit": limit,
+            "cost": costs[name],
+            "is_exceeded": costs[name] > limit,
+            "percentile": percentile if TABLE[name].is_predicted else None,
+        }
         for name, limit in target.limits.checked(costs).items()
     }
+
+
+def _meaning(name: str, target: Target) -> str:
+    return f", {target.held}" if TABLE[name].is_predicted else ""

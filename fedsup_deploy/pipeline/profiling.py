@@ -120,19 +120,16 @@ def check_place(out: Path, name: str) -> None:
     """
     if not re.fullmatch(NAME_PATTERN, name):
         raise ConfigError(f"--name: got {name!r}, expected lower case letters and digits, with single hyphens between")
-    if name in resources.shipped_names("profiles") and not _is_made_here(
-        load_profile(resources.shipped_folder("profiles") / f"{name}.yaml")
+    # What was built or fitted here may be replaced by another build or fit.
+    if (
+        name in resources.shipped_names("profiles")
+        and not load_profile(resources.shipped_folder("profiles") / f"{name}.yaml").is_made_here
     ):
         raise ConfigError(f"--name: {name} is the name of a shipped profile; choose another")
     if out.is_dir():
         raise OutputError(f"cannot write {out}: it is a folder; give --out the name of a file")
     if out.suffix not in {".yaml", ".yml"}:
         raise OutputError(f"cannot write {out}: expected a name that ends in .yaml, by which a profile is found")
-
-
-def _is_made_here(profile: DeviceProfile) -> bool:
-    """Return whether a profile was built or fitted, so that another build or fit may replace it."""
-    return profile.is_measured or profile.calibration is not None
 
 
 def progress_into(log: EventLog) -> Progress:

@@ -19,7 +19,7 @@ from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.simulation import VALIDATION
 from fedsup_deploy.pipeline.recalibration import calibrate
-from fedsup_deploy.pipeline.searching import target_for
+from fedsup_deploy.pipeline.searching import target_of
 from fedsup_deploy.runs.run import Run
 from fedsup_deploy.searchers.limits import violations
 from fedsup_deploy.searchers.pricing import Target, price, price_network
@@ -196,7 +196,7 @@ def refine(
 
     Side effects: Statistics of subnets are kept in the run's folder.
     """
-    target = target_for(profile, found.limits, found.risk)
+    target = target_of(profile, found)
     split = federation.split(VALIDATION)
     subnet = supernet.extract(pick)
     pooled = calibrate(run, pick, subnet, run.config.calibration.schedule, federation, log)

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from fedsup_deploy import files, places, registry
-from fedsup_deploy.device.predictor import predict_interval, predictor_for, upper_bound
+from fedsup_deploy.device.held_latency import held_latency
+from fedsup_deploy.device.limits import TABLE
+from fedsup_deploy.device.percentiles import PERCENTILES, Percentile
+from fedsup_deploy.device.predictor import predict_interval, predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
@@ -27,8 +28,16 @@ from fedsup_deploy.searchers.methods.choice import AUTO, open_search
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.searchers.problem import Problem, pose
-from fedsup_deploy.searchers.recording import check_fleet, record
-from fedsup_deploy.searchers.result import SCHEMA, AccuracyModel, NamedHash, SearchedRun, SearchResult, load_result
+from fedsup_deploy.searchers.recording import check_fleet, percentile_record, record
+from fedsup_deploy.searchers.result import (
+    SCHEMA,
+    AccuracyModel,
+    DeviceResult,
+    NamedHash,
+    SearchedRun,
+    SearchResult,
+    load_result,
+)
 from fedsup_deploy.searchers.scoring.cache import MEASURED
 from fedsup_deploy.searchers.scoring.known import KnownAccuracy
 from fedsup_deploy.searchers.scoring.score import Score, Scores
@@ -57,7 +66,9 @@ class SearchRequest:
         out: Where the result goes; None is `search.json` in the run's folder.
         accuracy: One of `ACCURACIES`.
         risk: Probability with which the measured latency of a new network is to be within the limit, in (0, 1); None
-            holds the prediction itself to it.
+            holds the percentile as predicted to it.
+        percentile: Which percentile of latency a limit means, one of `device.percentiles.PERCENTILES`; None is that of
+            the profile, p50 where it says none.
         max_artifacts: The most different architectures for all profiles together; None lets each have its own.
         resume: Go on with the same search where it was stopped; if it was finished, its result stands.
     """
@@ -73,6 +84,7 @@ class SearchRequest:
     risk: float | None = None
     max_artifacts: int | None = None
     resume: bool = False
+    percentile: Percentile | None = None
 
 
 def search(request: SearchRequest, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
@@ -208,26 +220,56 @@ def _all_measured(problems: Sequence[Problem]) -> bool:
     )
 
 
-def target_for(profile: DeviceProfile, limits: Mapping[str, float], risk: float | None = None) -> Target:
+def target_for(
+    profile: DeviceProfile,
+    limits: Mapping[str, float],
+    risk: float | None = None,
+    percentile: Percentile | None = None,
+) -> Target:
     """Return a device as a search sees it.
 
     Args:
         profile: What is known of it.
         limits: Limits by name; each replaces that of the profile.
         risk: As of `SearchRequest`.
+        percentile: As of `SearchRequest`.
 
     Raises:
-        ConfigError: A limit is unknown, impossible or cannot be checked, or the profile has no ground for a bound.
+        ConfigError: A limit is unknown, impossible or cannot be checked, or the profile has no ground for a bound, or
+            for the percentile that a limit means.
     """
-    upper = None if risk is None else functools.partial(np.multiply, upper_bound(profile, risk))
+    in_force = effective_limits(profile, limits)
+    if percentile is None:
+        # Where nothing is held to a limit on latency, nothing need be known beyond what is predicted.
+        is_limited = any(TABLE[name].is_predicted for name in in_force.given())
+        percentile = profile.limit_percentile if is_limited else profile.predicted_percentile
     return Target(
         profile=profile,
-        limits=effective_limits(profile, limits),
+        limits=in_force,
         predictor=predictor_for(profile),
         interval=functools.partial(predict_interval, profile),
-        risk=risk,
-        upper=upper,
+        held=held_latency(profile, percentile, risk),
     )
+
+
+def target_of(profile: DeviceProfile, found: DeviceResult) -> Target:
+    """Return a device as the search saw it that found something for it.
+
+    Args:
+        profile: The device; it has not changed since.
+        found: The record. An older one that names no percentile held the predictions themselves to the limit.
+
+    Raises:
+        ArtifactError: The record says something else of the percentile than the profile: somebody changed it.
+        ConfigError: As of `target_for`.
+    """
+    percentile = profile.predicted_percentile if found.percentile is None else found.percentile.name
+    target = target_for(profile, found.limits, found.risk, percentile)
+    if found.percentile not in (None, expected := percentile_record(target.held)):
+        raise ArtifactError(
+            f"the search for {profile.name}: got the percentile {found.percentile}, expected {expected}; search again"
+        )
+    return target
 
 
 def _targets(request: SearchRequest) -> list[Target]:
@@ -237,7 +279,7 @@ def _targets(request: SearchRequest) -> list[Target]:
     name, times = Counter(profile.name for profile in profiles).most_common(1)[0]
     if times > 1:
         raise ConfigError(f"got profile {name} {times} times, expected each once; a copy needs a name of its own")
-    return [target_for(profile, request.limits, request.risk) for profile in profiles]
+    return [target_for(profile, request.limits, request.risk, request.percentile) for profile in profiles]
 
 
 def _check_out(out: Path) -> None:
@@ -255,6 +297,9 @@ def _check(request: SearchRequest) -> None:
             raise ConfigError(f"{name}: got {number!r}, expected a whole number of at least {least}")
     if request.risk is not None and not isinstance(request.risk, float):
         raise ConfigError(f"risk: got {request.risk!r}, expected a probability between 0 and 1, such as 0.95")
+    if request.percentile not in (None, *PERCENTILES):
+        known = ", ".join(PERCENTILES)
+        raise ConfigError(f"percentile: got {request.percentile!r}, expected one of {known}")
     limits = request.limits.items() if isinstance(request.limits, dict) else [("limits", request.limits)]
     for name, limit in limits:
         if not isinstance(limit, (int, float)) or isinstance(limit, bool):
@@ -284,6 +329,7 @@ def _digest(request: SearchRequest, targets: Sequence[Target], run: Run, kind: s
             "measured": None if known is None else files.sha256_of(known.to_list()),
             "evaluations": request.evaluations,
             "risk": request.risk,
+            "percentiles": [target.held.percentile for target in targets],
             "max_artifacts": request.max_artifacts,
             "seed": request.seed,
         }

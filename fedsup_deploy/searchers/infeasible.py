@@ -12,7 +12,7 @@ from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.errors import InfeasibleError
 from fedsup_deploy.searchers.limits import violations
 from fedsup_deploy.searchers.pool import Pool
-from fedsup_deploy.searchers.prices import FloatArray, Prices, rounded_up
+from fedsup_deploy.searchers.prices import Prices, rounded_up
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.space.plan import BoolArray
 
@@ -79,18 +79,20 @@ def _lowest(name: str, target: Target, prices: Prices) -> str:
     row = TABLE[name]
     if not row.is_predicted:
         return f"{row.lowest} {text}"
-    if target.upper is not None:
+    if target.held.upper_ratio is not None:
         return f"lowest bound {text}"
-    bounds: tuple[FloatArray, FloatArray] | None = target.interval(np.array([lowest]))
+    # It is about what is predicted, so it says nothing of another percentile.
+    bounds = target.interval(np.array([lowest])) if target.held.ratio == 1 else None
     interval = "" if bounds is None else f" ({float(bounds[0][0]):.4g} to {float(bounds[1][0]):.4g})"
     return f"{row.lowest} {text}{interval}"
 
 
 def _limit(name: str, target: Target) -> str:
     limit = _exact(name, target.limits.given()[name])
-    if TABLE[name].is_predicted and target.risk is not None:
-        return f"{name} <= {limit} with a probability of {target.risk:g}"
-    return f"{name} <= {limit}"
+    if not TABLE[name].is_predicted:
+        return f"{name} <= {limit}"
+    risk = "" if target.held.risk is None else f" with a probability of {target.held.risk:g}"
+    return f"{name} <= {limit} ({target.held}){risk}"
 
 
 def _price(name: str, price: float, limit: float) -> str:

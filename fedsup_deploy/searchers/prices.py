@@ -28,7 +28,7 @@ class Prices:
     Args:
         profile: Of the device.
         latency_ms: Predicted, never measured.
-        latency_upper_ms: What the latency stays within at the target's risk; None without one.
+        latency_held_ms: What a limit on latency is held against: the percentile it means, with a risk its bound.
         num_macs: Multiply-accumulates.
         num_params: Parameters.
         peak_elements: Numbers among the activations that are alive at once, at most.
@@ -38,7 +38,7 @@ class Prices:
 
     profile: DeviceProfile
     latency_ms: FloatArray
-    latency_upper_ms: FloatArray | None
+    latency_held_ms: FloatArray
     num_macs: IntArray
     num_params: IntArray
     peak_elements: IntArray
@@ -60,10 +60,9 @@ class Prices:
 
 
 def each(function: Callable[..., Any], *prices: Prices) -> Prices:
-    """Return prices with a function of the values of every kind that there is, on one device."""
+    """Return prices with a function of the values of every kind, on one device."""
     names = [field.name for field in dataclasses.fields(Prices) if field.name != "profile"]
-    kinds = {name: [getattr(one, name) for one in prices] for name in names}
-    values: dict[str, Any] = {name: None if one[0] is None else function(*one) for name, one in kinds.items()}
+    values: dict[str, Any] = {name: function(*(getattr(one, name) for one in prices)) for name in names}
     return Prices(prices[0].profile, **values)
 
 
@@ -74,8 +73,8 @@ def price_of(row: limits.Limit, prices: Prices) -> FloatArray | None:
 
 
 def latency_ms(prices: Prices) -> FloatArray:
-    """Return what the limit on latency is held against: with a risk the bound."""
-    return prices.latency_ms if prices.latency_upper_ms is None else prices.latency_upper_ms
+    """Return what the limit on latency is held against."""
+    return prices.latency_held_ms
 
 
 def macs(prices: Prices) -> FloatArray:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fedsup_deploy.device.held_latency import HeldLatency
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.searchers.limits import Limits
 from fedsup_deploy.searchers.prices import FloatArray, Prices, each
@@ -55,17 +56,14 @@ class Target:
         limits: What holds in this search.
         predictor: The latency model.
         interval: Predicted latency, shape (N,) -> lower and upper bound, shape (N,) each; None where none is claimed.
-        risk: Share of the networks whose measured latency is to be within the limit; None holds the prediction itself
-            to the limit.
-        upper: Predicted latency, shape (N,) -> what it stays within at that risk, shape (N,); None without one.
+        held: How its predictions become what a limit on latency is held against.
     """
 
     profile: DeviceProfile
     limits: Limits
     predictor: LatencyModel
     interval: Callable[[FloatArray], Interval | None]
-    risk: float | None = None
-    upper: Callable[[FloatArray], FloatArray] | None = None
+    held: HeldLatency
 
 
 def price(
@@ -139,7 +137,7 @@ def _on_target(sizes: _Sizes, terms_NK: FloatArray, is_supported_N: BoolArray, t
     return Prices(
         profile=target.profile,
         latency_ms=latency_ms,
-        latency_upper_ms=None if target.upper is None else target.upper(latency_ms),
+        latency_held_ms=target.held.held(latency_ms),
         is_supported=is_supported_N,
         **dataclasses.asdict(sizes),
     )

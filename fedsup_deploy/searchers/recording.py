@@ -9,6 +9,8 @@ from typing import Any, Final
 import numpy as np
 
 from fedsup_deploy.artifact.manifest import PredictorError, ProfileRecord
+from fedsup_deploy.artifact.measured import PercentileRecord
+from fedsup_deploy.device.held_latency import HeldLatency
 from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.errors import ConfigError
@@ -103,7 +105,8 @@ def _device_result(outcome: Outcome, assigned_KG: IntArray) -> DeviceResult:
         num_evaluated=len(outcome.genes_KG),
         num_measured=num_measured,
         limits=target.limits.given(),
-        risk=target.risk,
+        risk=target.held.risk,
+        percentile=percentile_record(target.held),
         not_checked=target.limits.not_checked(prices.by_limit()),
         candidates=candidates,
         front=front,
@@ -171,6 +174,8 @@ def _candidates(
     space: SearchSpace, genes_KG: IntArray, scores: Scores, prices: Prices, target: Target
 ) -> tuple[Candidate, ...]:
     bounds, is_measured_K = target.interval(prices.latency_ms), scores.is_measured()
+    percentile_ms_K = target.held.predicted(prices.latency_ms)
+    upper_ms_K = None if target.held.upper_ratio is None else prices.latency_held_ms
     costs = _costs(prices, scores)
     candidates = []
     for index, genes in enumerate(genes_KG):
@@ -184,7 +189,8 @@ def _candidates(
                 worst_decile=_at(scores.worst_decile_K, index),
                 latency_ms_predicted=float(prices.latency_ms[index]),
                 latency_interval_ms=None if bounds is None else (float(bounds[0][index]), float(bounds[1][index])),
-                latency_upper_ms=_at(prices.latency_upper_ms, index),
+                latency_percentile_ms=float(percentile_ms_K[index]),
+                latency_upper_ms=_at(upper_ms_K, index),
                 **costs[index],
             )
         )
@@ -211,6 +217,11 @@ def _costs(prices: Prices, scores: Scores) -> list[dict[str, Any]]:
 
 def _at(values_K: FloatArray | None, index: int) -> float | None:
     return None if values_K is None else float(values_K[index])
+
+
+def percentile_record(held: HeldLatency) -> PercentileRecord:
+    """Return what results and bundles say of the percentile that a limit on latency means."""
+    return PercentileRecord(name=held.percentile, ratio=held.ratio, is_assumed=held.is_assumed)
 
 
 def profile_record(profile: DeviceProfile) -> ProfileRecord:

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from fedsup_deploy.artifact.manifest import ProfileRecord
+from fedsup_deploy.artifact.measured import PercentileRecord
 from fedsup_deploy.config.document import dotted, show
 from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.errors import ArtifactError, ConfigError
@@ -82,8 +83,10 @@ class Candidate(_Record):
     """Latency at batch 1 by the profile's latency model, in ms. Nobody timed it."""
     latency_interval_ms: tuple[NotNegative, NotNegative] | None
     """Lower and upper bound of that latency, in ms; null where the profile claims none."""
+    latency_percentile_ms: NotNegative | None = None
+    """The percentile that the limit means: that prediction times `percentile.ratio`, in ms; null in older files."""
     latency_upper_ms: NotNegative | None = None
-    """What that latency stays within with the probability that was asked for, in ms; null where none was."""
+    """What that percentile stays within with the probability that was asked for, in ms; null where none was."""
     num_macs: Count
     """Multiply-accumulates of one inference."""
     num_params: Count
@@ -132,8 +135,9 @@ class Candidate(_Record):
 
     @property
     def latency_ms_held(self) -> float:
-        """What the limit on latency was held against, in ms: with a risk the bound."""
-        return self.latency_ms_predicted if self.latency_upper_ms is None else self.latency_upper_ms
+        """What the limit on latency was held against, in ms: with a risk the bound. In older files the prediction."""
+        known = (self.latency_upper_ms, self.latency_percentile_ms, self.latency_ms_predicted)
+        return next(latency_ms for latency_ms in known if latency_ms is not None)
 
     @property
     def resolution(self) -> int:
@@ -177,7 +181,9 @@ class DeviceResult(_Record):
     """The limits in force, by name."""
     risk: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Probability with which the measured latency of a new network is within the limit on latency; null where the
-    prediction itself was held to it."""
+    percentile as predicted was held to it."""
+    percentile: PercentileRecord | None = None
+    """Which percentile of latency the limit means; null in older files, which held the prediction itself to it."""
     not_checked: tuple[str, ...]
     """Names of limits that could not be checked, as the profile has no model of them."""
     candidates: Annotated[tuple[Candidate, ...], Field(min_length=1)]
@@ -194,6 +200,14 @@ class DeviceResult(_Record):
     def picked(self) -> Candidate:
         """The candidate picked."""
         return next(candidate for candidate in self.candidates if candidate.arch_id == self.pick)
+
+    @model_validator(mode="after")
+    def _has_the_percentile_of_each_candidate(self) -> "DeviceResult":
+        for candidate in self.candidates:
+            expected = None if self.percentile is None else candidate.latency_ms_predicted * self.percentile.ratio
+            if candidate.latency_percentile_ms != expected:
+                raise ValueError(f"{candidate.arch_id}: latency_percentile_ms: expected {expected}, predicted x ratio")
+        return self
 
     @model_validator(mode="after")
     def _limits_hold(self) -> "DeviceResult":

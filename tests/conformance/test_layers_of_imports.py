@@ -16,7 +16,10 @@ PACKAGE = "fedsup_deploy"
 ROOT = Path(__file__).parents[2] / PACKAGE
 
 #: Device profiles and the limits there are, which searches read; the rest of `device` stands higher.
-PROFILE = ("device.limits", "device.latency", "device.heldout", "device.profile")
+PROFILE = (
+    *("device.limits", "device.latency", "device.heldout", "device.percentiles", "device.profile"),
+    "device.held_latency",
+)
 #: What a bundle says of itself, and the program in it; the rest of `artifact` stands higher.
 BUNDLE = tuple(f"artifact.{name}" for name in ("document", "manifest", "measured", "packing", "program", "variants"))
 #: From the lowest layer up. A module belongs where the longest matching name stands; what a line lists are groups.

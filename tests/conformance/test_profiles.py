@@ -12,11 +12,14 @@ import pytest
 
 from fedsup_deploy import registry
 from fedsup_deploy.config.load import load_yaml, validate
+from fedsup_deploy.device.held_latency import held_latency
 from fedsup_deploy.device.heldout import HeldOutError
+from fedsup_deploy.device.percentiles import Percentile
 from fedsup_deploy.device.predictor import predict_interval, predictor_for
 from fedsup_deploy.device.profile import Published, load_profile
 from fedsup_deploy.device.published.check import check_profiles, published_error
 from fedsup_deploy.device.published.tables import KIND, load_published, published_tables
+from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.resources import find, shipped_names
 from fedsup_deploy.space.cost import costs, costs_of
 from fedsup_deploy.space.search_space import SearchSpace
@@ -78,6 +81,18 @@ def test_a_measured_profile_says_how_it_was_measured_and_how_far_off_it_is(name:
     assert interval is not None
     low, high = np.ravel(interval)
     assert 0 < low < high
+
+
+@pytest.mark.parametrize("name", DEDUCED)
+def test_published_figures_count_as_a_median_and_as_nothing_else(name: str) -> None:
+    profile = load_profile(name)
+    assert (profile.predicted_percentile, profile.percentiles) == ("p50", None)
+    held = held_latency(profile, "p50")
+    assert (held.ratio, held.is_assumed, str(held)) == (1.0, True, "p50, assumed")
+    percentiles: tuple[Percentile, ...] = ("p10", "p90")
+    for percentile in percentiles:
+        with pytest.raises(ConfigError, match=f"got {percentile}, but profile {name} is made of published figures"):
+            held_latency(profile, percentile)
 
 
 @pytest.mark.parametrize("name", DEDUCED)

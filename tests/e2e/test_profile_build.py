@@ -43,6 +43,8 @@ def check_built(document: dict[str, Any], folder: Path) -> None:
     assert profile.error != "none"
     assert (profile.error.method, profile.error.num_heldout) == ("held-out", 40)
     assert profile.error.macs_only is not None
+    assert profile.percentiles is not None
+    assert (profile.percentiles.num_networks, len(profile.percentiles.p90.ratios)) == (52, 40)
     assert (document["num_parts"], document["num_networks"]) == (28, 12)
     assert not (folder / WORKPLACE).exists()
 
@@ -98,6 +100,7 @@ def test_people_see_the_error_beside_that_of_macs(shell: Any) -> None:
     words = ("profile", "fit", "x86-laptop", "--here", "--networks", "6", "--space", "digits", "--name", "near")
     ended = until_stable(shell, *words)
     assert "MACs alone" in ended.out
+    assert " x p10, p90 is " in ended.out
     assert "checked on 6 networks (leave-one-out)" in ended.out
     assert ended.out.splitlines()[-1] == "wrote profiles/near.yaml; next: fedsup-deploy search --profile near"
     profile = load_profile(shell.folder / "profiles" / "near.yaml")

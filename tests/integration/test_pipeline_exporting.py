@@ -16,7 +16,7 @@ from fedsup_deploy.artifact.store import load_manifest
 from fedsup_deploy.cli.main import main
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.device.building.assemble import device_facts
-from fedsup_deploy.device.profile import load_profile
+from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, GateError, InfeasibleError, OutputError
 from fedsup_deploy.events import read_events
 from fedsup_deploy.export.exporter import Facts
@@ -307,7 +307,9 @@ def test_a_subnet_beyond_the_limits_is_exported_only_if_asked_for(run, mine, tmp
     document = yaml.safe_load(mine.read_text(encoding="utf-8"))
     mine.write_text(yaml.safe_dump({**document, "limits": {"latency_ms": 0.7, "storage_mib": 5.0}}, sort_keys=False))
     request = named(run, "largest", tmp_path / "out", profiles=(str(mine),))
-    with pytest.raises(InfeasibleError, match=r"exceeds the limits of mine: latency_ms is .* \(limit 0\.7\); search"):
+    with pytest.raises(
+        InfeasibleError, match=r"exceeds the limits of mine: latency_ms is .* \(limit 0\.7, p50, assumed\); search"
+    ):
         export(request)
     assert not (tmp_path / "out").exists()
     (made,) = export(dataclasses.replace(request, over_limit=True))["bundles"]
@@ -383,11 +385,66 @@ def test_whether_the_limit_is_met_is_said_where_the_device_is_this_machine(run, 
     assert measured is not None
     assert measured.limit is not None
     assert measured.limit.limit_ms == 1000.0
-    assert measured.limit.measured_ms == measured.statistics.p10_ms
+    assert (measured.limit.percentile, measured.limit.measured_ms) == ("p50", measured.statistics.p50_ms)
     assert measured.protocol["name"] == "quick"
     glanced = load_manifest(Path(other["folder"])).main.latency.measured
     assert glanced is not None
     assert glanced.limit is None
+
+
+def of_this_machine(measured_profile: Any) -> DeviceProfile:
+    """A profile of this machine whose p90 is 1.5 times what it predicts, and whose limit means that."""
+    device = device_facts(machine.environment(1)).model_dump()
+    profile: DeviceProfile = measured_profile(
+        device=device, limits={"latency_ms": 1000.0, "latency_percentile": "p90"}, formats=("onnx",)
+    )
+    return profile
+
+
+def test_the_percentile_of_a_limit_decides_its_price_and_its_verdict(run, measured_profile, tmp_path):
+    """From the profile over the search to the bundle."""
+    profile = of_this_machine(measured_profile)
+    (found,) = search(SearchRequest([profile], run, method="random", evaluations=EVALUATIONS))["results"]
+    assert found["percentile"] == {"name": "p90", "ratio": 1.5, "is_assumed": False}
+    (made,) = export(picks(run / "search.json", tmp_path / "out", profiles=(profile,)))["bundles"]
+    assert made["percentile"] == found["percentile"]
+    manifest = load_manifest(Path(made["folder"]))
+    record, measured = manifest.limits["latency_ms"], manifest.latency_measured
+    assert record.cost == manifest.latency_predicted.value_ms * 1.5
+    assert record.percentile is not None
+    assert record.percentile.model_dump() == found["percentile"]
+    assert measured is not None
+    assert measured.noise is not None
+    assert measured.limit is not None
+    assert (measured.limit.percentile, measured.limit.measured_ms) == ("p90", measured.statistics.p90_ms)
+
+
+def test_a_search_from_before_there_were_percentiles_held_predictions_to_the_limit(run, measured_profile, tmp_path):
+    profile = of_this_machine(measured_profile)
+    search(SearchRequest([profile], run, method="random", evaluations=EVALUATIONS, percentile="p10"))
+    document = json.loads((run / "search.json").read_text(encoding="utf-8"))
+    (found,) = document["results"]
+    del found["percentile"]
+    for candidate in found["candidates"]:
+        del candidate["latency_percentile_ms"]
+    files.write_json(run / "search.json", document)
+    (made,) = export(picks(run / "search.json", tmp_path / "out", profiles=(profile,)))["bundles"]
+    assert made["percentile"] == {"name": "p10", "ratio": 1.0, "is_assumed": False}
+    manifest = load_manifest(Path(made["folder"]))
+    assert manifest.limits["latency_ms"].cost == manifest.latency_predicted.value_ms
+
+
+def test_a_search_that_claims_another_ratio_than_its_profile_is_refused(run, measured_profile, tmp_path):
+    profile = of_this_machine(measured_profile)
+    search(SearchRequest([profile], run, method="random", evaluations=EVALUATIONS))
+    document = json.loads((run / "search.json").read_text(encoding="utf-8"))
+    (found,) = document["results"]
+    found["percentile"]["ratio"] = 1.25
+    for candidate in found["candidates"]:
+        candidate["latency_percentile_ms"] = candidate["latency_ms_predicted"] * 1.25
+    files.write_json(run / "search.json", document)
+    with pytest.raises(ArtifactError, match=r"got the percentile .*1\.25.*, expected .*1\.5.*; search again"):
+        export(picks(run / "search.json", tmp_path / "out", profiles=(profile,)))
 
 
 def test_an_altered_bundle_is_not_timed(run, tmp_path):

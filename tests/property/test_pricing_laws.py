@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fedsup_deploy import resources, rng
 from fedsup_deploy.config.load import load_yaml, validate
+from fedsup_deploy.device.held_latency import held_latency
 from fedsup_deploy.device.latency import FittedLatency, TableLatency
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import Calibration, DeviceProfile, load_profile
@@ -96,7 +97,13 @@ def target_of(model: str, space: SearchSpace, genes_NG: Any) -> Target:
     make, calibration = MODELS[model]
     update = {"latency": make(space, genes_NG), "calibration": calibration, "error": "none"}
     profile: DeviceProfile = load_profile("raspberry-pi-4").model_copy(update=update)
-    return Target(profile, Limits(), predictor_for(profile), lambda _: None)
+    return device_of(profile)
+
+
+def device_of(profile: DeviceProfile) -> Target:
+    """A device without limits."""
+    held = held_latency(profile, profile.predicted_percentile)
+    return Target(profile, Limits(), predictor_for(profile), lambda _: None, held)
 
 
 def check_bit_for_bit(space: SearchSpace, genes_NG: Any, targets: list[Target]) -> None:
@@ -203,6 +210,6 @@ def test_the_same_work_in_other_layers_takes_the_same_time(data: st.DataObject) 
 def test_no_latencies_of_a_space_differ_by_rounding_alone(profile: str) -> None:
     """What is equal by the profile's costs is equal in every digit, so that ties are ties."""
     space, known = shipped("fedsup-mobilenet"), load_profile(profile)
-    (prices,) = price(space, space.enumerate_genes(), [Target(known, Limits(), predictor_for(known), lambda _: None)])
+    (prices,) = price(space, space.enumerate_genes(), [device_of(known)])
     different = np.unique(prices.latency_ms)
     assert (np.diff(different) > 1e-9 * different[1:]).all()

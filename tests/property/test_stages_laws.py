@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fedsup_deploy import registry, resources
 from fedsup_deploy.config.load import load_yaml, validate
+from fedsup_deploy.device.held_latency import HeldLatency, held_latency
 from fedsup_deploy.device.latency import FittedLatency
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import Calibration, DeviceProfile, Energy, load_profile
@@ -116,8 +117,7 @@ def devices(draw: st.DrawFn) -> Target:
         Limits(),
         predictor_for(profile),
         lambda _: None,
-        risk=None if factor is None else 0.95,
-        upper=None if factor is None else lambda latency_ms_N: latency_ms_N * factor,
+        HeldLatency("p90", 1.3, False, None if factor is None else 0.95, factor),
     )
 
 
@@ -165,7 +165,7 @@ def test_the_front_over_stages_is_that_of_brute_force(
 def test_on_the_shipped_spaces_as_well(name: str) -> None:
     space = validate(load_yaml(resources.find("configs/spaces", name)), SearchSpace)
     profile = load_profile("raspberry-pi-4")
-    device = Target(profile, Limits(), predictor_for(profile), lambda _: None)
+    device = Target(profile, Limits(), predictor_for(profile), lambda _: None, held_latency(profile, "p50"))
     middle = space.enumerate_genes()[:: max(space.num_architectures // 1000, 1)]
     (prices,) = price(space, middle, [device])
     quantiles = {"latency_ms": 0.8, "macs": 0.7, "params": 0.6, "memory_mib": 0.5, "activation_mib": 0.9}

@@ -1,12 +1,13 @@
 """From the times of a session to a profile: the latency model, its error, and where every figure comes from.
 
-Shapes: N networks.
+Shapes: N networks, H of them held out.
 """
 
 import dataclasses
 import datetime
 import os
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -15,8 +16,9 @@ from fedsup_deploy import registry
 from fedsup_deploy.device.building.calibrate import fit_line, fit_operations, fit_table, rounded
 from fedsup_deploy.device.building.plan import BuildPlan
 from fedsup_deploy.device.building.times import Times
-from fedsup_deploy.device.heldout import HeldOutError, held_out_error
+from fedsup_deploy.device.heldout import FloatArray, HeldOutError, held_out_error
 from fedsup_deploy.device.latency import BYTES_PER_ELEMENT, LatencySection, PartTime, TableLatency
+from fedsup_deploy.device.percentiles import Percentiles, percentiles_of
 from fedsup_deploy.device.predictor import size_mib
 from fedsup_deploy.device.profile import DeviceFacts, DeviceProfile, Measured, ProfileLimits, Runtime
 from fedsup_deploy.space.architecture import Architecture
@@ -60,6 +62,8 @@ def assemble(plan: BuildPlan, times: Times, about: About) -> DeviceProfile:
     else:
         latency = fit_operations(calibration.layers, times.of(plan.calibration_models), dtype)
     environment = times.environment
+    heldout = costs_of(plan.space, plan.heldout)
+    predicted_ms_H = registry.resolve("latency", latency.kind)(latency).predict(heldout.layers)
     return DeviceProfile(
         schema=1,
         name=about.name,
@@ -78,9 +82,31 @@ def assemble(plan: BuildPlan, times: Times, about: About) -> DeviceProfile:
         formats=(MAIN.format,),
         precisions=(about.precision,),
         latency=latency,
-        error=_error(plan, times, calibration, latency),
-        provenance={"latency": provenance(_protocol(plan, times), environment)},
+        error=_error(plan, times, calibration, heldout, predicted_ms_H),
+        percentiles=timed_percentiles(
+            times, (*plan.calibration_models, *plan.heldout_models), plan.heldout_models, predicted_ms_H
+        ),
+        provenance={
+            "latency": provenance(_protocol(plan, times), environment),
+            "percentiles": provenance(percentiles_protocol(times, plan.heldout_models), environment),
+        },
     )
+
+
+def timed_percentiles(
+    times: Times, networks: Sequence[str], heldout: Sequence[str], predicted_ms_H: FloatArray
+) -> Percentiles:
+    """Return the percentiles of the latency of networks that were timed in turns.
+
+    Args:
+        times: What came of it.
+        networks: All whole networks.
+        heldout: Those of them that a profile's error is about.
+        predicted_ms_H: What is predicted for these by a model that was not made from them.
+    """
+    in_ms = {name: us_N / 1e3 for name, us_N in times.higher_of(networks).items()}
+    heldout_ms = {name: us_H / 1e3 for name, us_H in times.higher_of(heldout).items()}
+    return percentiles_of(times.of(networks) / 1e3, in_ms, predicted_ms_H, heldout_ms)
 
 
 def device_facts(environment: Mapping[str, Any]) -> DeviceFacts:
@@ -114,6 +140,15 @@ def networks_protocol(times: Times, num_networks: int) -> str:
         f"percentile of each visit, the {times.share:.0%} quantile over visits, on which even and odd rounds "
         f"agree best: they differ by {median:.1%} in the median"
     )
+
+
+def percentiles_protocol(times: Times, networks: Sequence[str]) -> str:
+    """Return how higher percentiles were found in the same session, in words."""
+    apart = ", ".join(
+        f"{name} by {statistics.median(of[model] for model in networks):.1%}"
+        for name, of in times.higher_disagreement.items()
+    )
+    return f"the same session; all runs of a network in all its visits; even and odd rounds differ: {apart} (median)"
 
 
 def _protocol(plan: BuildPlan, times: Times) -> str:
@@ -171,13 +206,13 @@ def _names(space: SearchSpace, network: Architecture) -> list[str]:
     return [name_of(part) for part in parts_of(space.plan(network))]
 
 
-def _error(plan: BuildPlan, times: Times, calibration: Costs, latency: LatencySection) -> HeldOutError:
+def _error(
+    plan: BuildPlan, times: Times, calibration: Costs, heldout: Costs, predicted_ms_H: FloatArray
+) -> HeldOutError:
     """Return how far predictions are off on the held-out networks, beside a line through the MACs."""
-    heldout = costs_of(plan.space, plan.heldout)
-    predicted_ms_N = registry.resolve("latency", latency.kind)(latency).predict(heldout.layers)
     macs_only = fit_line(calibration.num_macs.astype(np.float64), times.of(plan.calibration_models) / 1e3)
     return held_out_error(
-        predicted_ms_N,
+        predicted_ms_H,
         times.of(plan.heldout_models) / 1e3,
         "held-out",
         macs_only.at(heldout.num_macs.astype(np.float64)),

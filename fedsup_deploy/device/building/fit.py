@@ -7,7 +7,7 @@ Shapes: N networks, L layers, K kinds of operations.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from fedsup_deploy import registry
 from fedsup_deploy.device.building.calibrate import fit_line, fit_scale, rounded
 from fedsup_deploy.device.heldout import FloatArray, HeldOutError, held_out_error
 from fedsup_deploy.device.latency import LatencySection
+from fedsup_deploy.device.percentiles import HigherPercentile, Percentiles, percentiles_of
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import Calibration, DeviceFacts, DeviceProfile, Measured, Runtime
 from fedsup_deploy.errors import ConfigError
@@ -42,12 +43,27 @@ class Device:
         facts: The hardware.
         runtime: What ran the networks there.
         provenance: Of the measurements.
+        provenance_of_higher: Of higher percentiles of the same measurements.
     """
 
     name: str
     facts: DeviceFacts
     runtime: Runtime
     provenance: Measured
+    provenance_of_higher: Measured
+
+
+@dataclasses.dataclass(frozen=True)
+class Timed:
+    """What networks took on the device.
+
+    Args:
+        p10_ms_N: The 10th percentile of their latency, which is what a profile predicts.
+        higher_ms_N: Higher percentiles of the same inferences; None where they are not known of every network.
+    """
+
+    p10_ms_N: FloatArray
+    higher_ms_N: Mapping[HigherPercentile, FloatArray] | None = None
 
 
 class Fit(NamedTuple):
@@ -62,7 +78,7 @@ class Fit(NamedTuple):
 Fitter = Callable[[Rows], Fit]
 
 
-def fit_donor(donor: DeviceProfile, device: Device, costs: Costs, measured_ms_N: FloatArray) -> DeviceProfile:
+def fit_donor(donor: DeviceProfile, device: Device, costs: Costs, timed: Timed) -> DeviceProfile:
     """Return a donor's profile with a calibration for another device.
 
     Operations get scales of their own only if each network is then predicted better from the others.
@@ -71,18 +87,19 @@ def fit_donor(donor: DeviceProfile, device: Device, costs: Costs, measured_ms_N:
         donor: Whose latency model is taken. A calibration of its own is left out: the new one stands in its place.
         device: The other device.
         costs: Of the networks timed there.
-        measured_ms_N: Their latency there.
+        timed: What they took there.
 
     Raises:
         ConfigError: There are too few or too many networks, they were timed in another element type than the donor's
             costs are about, or they take no longer for being larger.
     """
+    measured_ms_N = timed.p10_ms_N
     count = len(measured_ms_N)
     if not MIN_NETWORKS <= count <= MAX_NETWORKS:
         raise ConfigError(f"got {count} timed networks, expected {MIN_NETWORKS} to {MAX_NETWORKS}")
     if device.runtime.dtype != donor.latency.dtype:
-        timed = f"the networks were timed in {device.runtime.dtype}, the costs of {donor.name} are for"
-        raise ConfigError(f"{timed} {donor.latency.dtype}; take a donor of the same element type")
+        found = f"the networks were timed in {device.runtime.dtype}, the costs of {donor.name} are for"
+        raise ConfigError(f"{found} {donor.latency.dtype}; take a donor of the same element type")
     fitters = _fitters(donor, costs, measured_ms_N)
     left_out = [_leave_one_out(fitter, donor, costs, count) for fitter in fitters]
     errors = [float(np.mean(np.abs(predicted_N / measured_ms_N - 1))) for predicted_N in left_out]
@@ -90,7 +107,11 @@ def fit_donor(donor: DeviceProfile, device: Device, costs: Costs, measured_ms_N:
     fit = fitters[best](np.arange(count))
     macs_only_N = _leave_one_out_by_macs(costs.num_macs.astype(np.float64), measured_ms_N)
     error = held_out_error(left_out[best], measured_ms_N, "leave-one-out", macs_only_N)
-    return _adapted(donor, device, fit, error)
+    higher_ms_N = timed.higher_ms_N
+    percentiles = (
+        None if higher_ms_N is None else percentiles_of(measured_ms_N, higher_ms_N, left_out[best], higher_ms_N)
+    )
+    return _adapted(donor, device, fit, error, percentiles)
 
 
 def _fitters(donor: DeviceProfile, costs: Costs, measured_ms_N: FloatArray) -> list[Fitter]:
@@ -164,13 +185,18 @@ def _leave_one_out_by_macs(macs_N: FloatArray, measured_N: FloatArray) -> FloatA
     return np.array([line.at(macs_N[row]) for row, line in enumerate(lines)])
 
 
-def _adapted(donor: DeviceProfile, device: Device, fit: Fit, error: HeldOutError) -> DeviceProfile:
+def _adapted(
+    donor: DeviceProfile, device: Device, fit: Fit, error: HeldOutError, percentiles: Percentiles | None
+) -> DeviceProfile:
     calibration = Calibration(
         **fit._asdict(), num_networks=error.num_heldout, donor=donor.name, donor_hash=donor.profile_hash
     )
     # What is known of the donor alone is left out: its power, what its runtime loads, the networks timed on it.
-    of_the_donor = {"energy", "accepts", "calibration"}
-    provenance = {path: entry for path, entry in donor.provenance.items() if path.split(".")[0] not in of_the_donor}
+    own = {"energy", "accepts", "calibration", "percentiles"}
+    provenance = {path: entry for path, entry in donor.provenance.items() if path.split(".")[0] not in own}
+    measured = {"calibration": device.provenance}
+    if percentiles is not None:
+        measured["percentiles"] = device.provenance_of_higher
     document = {
         **donor.model_dump(by_alias=True),
         "name": device.name,
@@ -181,9 +207,9 @@ def _adapted(donor: DeviceProfile, device: Device, fit: Fit, error: HeldOutError
         "calibration": calibration.model_dump(),
         "accepts": {},
         "energy": None,
+        "percentiles": None if percentiles is None else percentiles.model_dump(),
         "measurements": (),
         "error": error.model_dump(),
-        "provenance": {path: entry.model_dump() for path, entry in provenance.items()}
-        | {"calibration": device.provenance.model_dump()},
+        "provenance": {path: entry.model_dump() for path, entry in (provenance | measured).items()},
     }
     return DeviceProfile.model_validate(document)

@@ -15,6 +15,7 @@ from fedsup_deploy import files, resources
 from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.device.building.assemble import device_facts
+from fedsup_deploy.device.percentiles import Percentile
 from fedsup_deploy.device.profile import DeviceProfile, Measurement, load_profile
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.ondevice import machine
@@ -43,6 +44,8 @@ def measurement_of(manifest: Manifest, latency: Mapping[str, Any]) -> Measuremen
         arch_id=manifest.arch_id,
         predicted_ms=predicted.value_ms,
         measured_ms=latency["statistics"]["p10_ms"],
+        p50_ms=latency["statistics"]["p50_ms"],
+        p90_ms=latency["statistics"]["p90_ms"],
         verdict=latency["stability"]["verdict"],
         protocol=f"{latency['protocol']['name']}, {latency['statistics']['num_runs']} runs",
         date=datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat(),
@@ -59,22 +62,22 @@ def is_of_this_machine(profile: DeviceProfile) -> bool:
     return runtime == ("onnxruntime", "float32") and profile.device == here
 
 
-def limit_check(limit_ms: float, latency: Mapping[str, Any]) -> dict[str, Any]:
+def limit_check(limit_ms: float, percentile: Percentile, latency: Mapping[str, Any]) -> dict[str, Any]:
     """Return whether a latency that was measured on the device keeps a limit, as `artifact.measured` has it.
 
     Args:
         limit_ms: The most it may be.
+        percentile: Of which percentile of latency.
         latency: What `measure` found.
     """
-    measured_ms, stability = float(latency["statistics"]["p10_ms"]), latency["stability"]
-    noise = max(stability["disagreement"], stability.get("drift") or 0.0)
+    measured_ms = float(latency["statistics"][f"{percentile}_ms"])
     if measured_ms <= limit_ms:
         verdict = "met"
-    elif stability["verdict"] == "stable" and measured_ms > limit_ms * (1 + noise):
+    elif latency["stability"]["verdict"] == "stable" and measured_ms > limit_ms * (1 + latency["noise"][percentile]):
         verdict = "not met"
     else:
         verdict = "undecided"
-    return {"limit_ms": limit_ms, "measured_ms": measured_ms, "verdict": verdict}
+    return {"limit_ms": limit_ms, "percentile": percentile, "measured_ms": measured_ms, "verdict": verdict}
 
 
 def profile_to_save_to(manifest: Manifest, named: Path | None) -> Path:

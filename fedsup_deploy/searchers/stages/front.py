@@ -236,9 +236,8 @@ def _within(target: Target, grows_with: str, cost_N: FloatArray) -> BoolArray:
     if grows_with in _FIELDS:
         counts[_FIELDS[grows_with]] = cost_N
     latency_ms = _latency_ms(target, cost_N if grows_with == "latency" else np.zeros_like(cost_N))
-    upper_ms = None if target.upper is None else target.upper(latency_ms)
     can_run = np.ones(len(cost_N), np.bool_)
-    prices = Prices(target.profile, latency_ms, upper_ms, is_supported=can_run, **counts)
+    prices = Prices(target.profile, latency_ms, target.held.held(latency_ms), is_supported=can_run, **counts)
     is_within_N = can_run
     for name, limit in target.limits.given().items():
         row = TABLE[name]

@@ -75,6 +75,7 @@ def latency() -> dict[str, Any]:
             "stable_within": 0.05,
             "verdict": "stable",
         },
+        "noise": {"p10": 0.02, "p50": 0.03, "p90": 0.25},
         "load_ms": 10.0,
         "first_run_ms": 3.0,
         "peak_rss_mib": None,

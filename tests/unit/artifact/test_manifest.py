@@ -276,6 +276,7 @@ measured = st.fixed_dictionaries(
                 "verdict": st.sampled_from(["stable", "unstable"]),
             }
         ),
+        "noise": nullable(st.fixed_dictionaries(dict.fromkeys(("p10", "p50", "p90"), times))),
         "load_ms": times,
         "first_run_ms": times,
         "peak_rss_mib": nullable(times),
@@ -297,6 +298,7 @@ measured = st.fixed_dictionaries(
             st.fixed_dictionaries(
                 {
                     "limit_ms": st.floats(1e-3, 1e3),
+                    "percentile": st.sampled_from(["p10", "p50", "p90"]),
                     "measured_ms": times,
                     "verdict": st.sampled_from(["met", "not met", "undecided"]),
                 }
@@ -346,7 +348,17 @@ refinements = st.fixed_dictionaries(
 
 def limit_records():
     costs = st.tuples(st.floats(1e-6, 1e9), st.floats(0, 1e9))
-    return costs.map(lambda pair: {"limit": pair[0], "cost": pair[1], "is_exceeded": pair[1] > pair[0]})
+    percentiles = st.fixed_dictionaries(
+        {"name": st.sampled_from(["p10", "p50", "p90"]), "ratio": st.floats(1, 10), "is_assumed": st.booleans()}
+    )
+    return st.tuples(costs, nullable(percentiles)).map(
+        lambda drawn: {
+            "limit": drawn[0][0],
+            "cost": drawn[0][1],
+            "is_exceeded": drawn[0][1] > drawn[0][0],
+            "percentile": drawn[1],
+        }
+    )
 
 
 @st.composite

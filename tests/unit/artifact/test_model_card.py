@@ -103,3 +103,15 @@ def test_code_in_the_card_has_five_lines(manifest):
     """That it runs is tested in a real bundle."""
     code = render_model_card(manifest).partition("```python\n")[2].partition("\n```")[0]
     assert len(code.splitlines()) == 5
+
+
+@pytest.mark.parametrize(
+    ("is_assumed", "expected"),
+    [
+        (False, "- The limit on latency means p50, by what the profile measured 1.25 times the prediction."),
+        (True, "- The limit on latency means p50; that predictions are of it is assumed, nobody measured percentiles."),
+    ],
+)
+def test_the_percentile_that_a_limit_means_is_named(document, is_assumed, expected):
+    document["limits"]["latency_ms"]["percentile"]["is_assumed"] = is_assumed
+    assert expected in card_of(document).splitlines()

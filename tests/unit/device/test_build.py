@@ -265,6 +265,10 @@ def test_a_profile_says_what_was_measured_and_predicts_it(small_plan: BuildPlan,
     assert profile.error != "none"
     assert (profile.error.method, profile.error.num_heldout, profile.error.acc5) == ("held-out", 3, 1.0)
     assert profile.error.macs_only is not None
+    assert profile.percentiles is not None
+    assert profile.percentiles.by_name() == {"p50": 1.0, "p90": 1.0}, "every run took the same"
+    assert profile.percentiles.p90.ratios == profile.error.ratios
+    assert "even and odd rounds differ: p50 by 0.0%" in profile.provenance["percentiles"].model_dump()["protocol"]
     assert "4 rounds" in profile.provenance["latency"].model_dump()["protocol"]
 
 

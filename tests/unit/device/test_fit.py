@@ -1,5 +1,6 @@
 """A donor's profile adapted to another device, on devices whose truth is known."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from fedsup_deploy import resources
 from fedsup_deploy.config.load import dump, load_yaml, validate
-from fedsup_deploy.device.building.fit import Device, fit_donor
+from fedsup_deploy.device.building.fit import Device, Timed, fit_donor
 from fedsup_deploy.device.building.plan import plan_timing
 from fedsup_deploy.device.heldout import FloatArray, HeldOutError
 from fedsup_deploy.device.latency import RooflineLatency
@@ -22,6 +23,7 @@ DEVICE = Device(
     facts=DeviceFacts(soc="Other", cpu="Other", cores=2, memory_mib=512),
     runtime=Runtime(name="onnxruntime", provider="CPUExecutionProvider", threads=1, dtype="float32"),
     provenance=Measured(kind="measured", protocol="timed", date="2026-01-31", environment="other"),
+    provenance_of_higher=Measured(kind="measured", protocol="all runs", date="2026-01-31", environment="other"),
 )
 
 
@@ -52,7 +54,7 @@ def error_of(profile: DeviceProfile) -> HeldOutError:
 def test_a_device_on_a_line_from_the_donor_is_recovered(donor: DeviceProfile, space: SearchSpace) -> None:
     costs = networks(space)
     measured_ms_N = 0.25 * predictor_for(donor).predict(costs.layers) + 0.5
-    profile = fit_donor(donor, DEVICE, costs, measured_ms_N)
+    profile = fit_donor(donor, DEVICE, costs, Timed(measured_ms_N))
     calibration = calibration_of(profile)
     assert (calibration.scale, calibration.offset_us) == pytest.approx((0.25, 500.0), rel=1e-3)
     assert calibration.op_scales is None, "the line explains everything"
@@ -76,7 +78,7 @@ def with_slow_depthwise(donor: DeviceProfile, costs: Costs) -> FloatArray:
 def test_operations_get_scales_where_that_predicts_better(donor: DeviceProfile, space: SearchSpace) -> None:
     costs = networks(space)
     measured_ms_N = with_slow_depthwise(donor, costs)
-    profile = fit_donor(donor, DEVICE, costs, measured_ms_N)
+    profile = fit_donor(donor, DEVICE, costs, Timed(measured_ms_N))
     scales = calibration_of(profile).op_scales
     assert scales is not None
     assert scales["depthwise"] > 3 * scales["pointwise"]
@@ -86,13 +88,13 @@ def test_operations_get_scales_where_that_predicts_better(donor: DeviceProfile, 
 
 def test_a_handful_of_networks_gets_a_line(donor: DeviceProfile, space: SearchSpace) -> None:
     costs = networks(space, 5)
-    profile = fit_donor(donor, DEVICE, costs, with_slow_depthwise(donor, costs))
+    profile = fit_donor(donor, DEVICE, costs, Timed(with_slow_depthwise(donor, costs)))
     assert calibration_of(profile).op_scales is None
 
 
 def test_figures_of_the_donor_keep_their_provenance(donor: DeviceProfile, space: SearchSpace) -> None:
     costs = networks(space)
-    profile = fit_donor(donor, DEVICE, costs, predictor_for(donor).predict(costs.layers))
+    profile = fit_donor(donor, DEVICE, costs, Timed(predictor_for(donor).predict(costs.layers)))
     assert (profile.name, profile.device.soc, profile.runtime.threads) == ("other", "Other", 1)
     assert profile.latency == donor.latency
     assert calibration_of(profile).donor_hash == donor.profile_hash
@@ -107,28 +109,47 @@ def test_figures_of_the_donor_keep_their_provenance(donor: DeviceProfile, space:
 def test_an_adapted_profile_can_be_adapted_again(donor: DeviceProfile, space: SearchSpace, tmp_path: Any) -> None:
     costs = networks(space)
     donor_ms_N = predictor_for(donor).predict(costs.layers)
-    once = fit_donor(donor, DEVICE, costs, 2.0 * donor_ms_N)
+    once = fit_donor(donor, DEVICE, costs, Timed(2.0 * donor_ms_N))
     path = tmp_path / "other.yaml"
     path.write_text(dump(once))
-    twice = fit_donor(load_profile(path), DEVICE, costs, 3.0 * donor_ms_N)
+    twice = fit_donor(load_profile(path), DEVICE, costs, Timed(3.0 * donor_ms_N))
     assert calibration_of(twice).scale == pytest.approx(3.0, rel=1e-3)
     assert calibration_of(twice).donor == "other"
+
+
+def test_higher_percentiles_are_those_of_the_networks_timed_there(
+    donor: DeviceProfile, space: SearchSpace, tmp_path: Any
+) -> None:
+    """Half of the networks have a median of 1.1 and half of 1.3 times their 10th percentile."""
+    costs = networks(space)
+    p10_ms_N = 0.25 * predictor_for(donor).predict(costs.layers)
+    p50_ms_N = p10_ms_N * np.tile([1.1, 1.3], 6)
+    profile = fit_donor(donor, DEVICE, costs, Timed(p10_ms_N, {"p50": p50_ms_N, "p90": 2 * p10_ms_N}))
+    assert profile.percentiles is not None
+    assert profile.percentiles.by_name() == {"p50": 1.2, "p90": 2.0}
+    assert profile.percentiles.p50.ratios == (1.1,) * 6 + (1.3,) * 6
+    assert profile.provenance["percentiles"] == DEVICE.provenance_of_higher
+    path = tmp_path / "other.yaml"
+    path.write_text(dump(profile))
+    assert load_profile(path) == profile
+    again = fit_donor(profile, DEVICE, costs, Timed(p10_ms_N))
+    assert (again.percentiles, "percentiles" in again.provenance) == (None, False), "those of another device"
 
 
 @pytest.mark.parametrize("count", [2, 13])
 def test_too_few_or_too_many_networks_are_refused(donor: DeviceProfile, space: SearchSpace, count: int) -> None:
     with pytest.raises(ConfigError, match=f"got {count} timed networks, expected 3 to 12"):
-        fit_donor(donor, DEVICE, networks(space, count), np.ones(count))
+        fit_donor(donor, DEVICE, networks(space, count), Timed(np.ones(count)))
 
 
 def test_times_that_fall_with_the_size_are_refused(donor: DeviceProfile, space: SearchSpace) -> None:
     costs = networks(space, 4)
     with pytest.raises(ConfigError, match="take the same time whatever raspberry-pi-4 predicts"):
-        fit_donor(donor, DEVICE, costs, 1 / predictor_for(donor).predict(costs.layers))
+        fit_donor(donor, DEVICE, costs, Timed(1 / predictor_for(donor).predict(costs.layers)))
 
 
 def test_a_donor_of_another_element_type_is_refused(donor: DeviceProfile, space: SearchSpace) -> None:
     runtime = DEVICE.runtime.model_copy(update={"dtype": "int8"})
-    device = Device(DEVICE.name, DEVICE.facts, runtime, DEVICE.provenance)
+    device = dataclasses.replace(DEVICE, runtime=runtime)
     with pytest.raises(ConfigError, match="timed in int8, the costs of raspberry-pi-4 are for float32"):
-        fit_donor(donor, device, networks(space), np.ones(12))
+        fit_donor(donor, device, networks(space), Timed(np.ones(12)))

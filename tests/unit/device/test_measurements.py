@@ -12,6 +12,7 @@ from fedsup_deploy.artifact.measured import LimitCheck
 from fedsup_deploy.config.load import dump
 from fedsup_deploy.device.building.assemble import device_facts
 from fedsup_deploy.device.building.measurements import check_device, is_of_this_machine, limit_check, save_measurement
+from fedsup_deploy.device.percentiles import Percentile
 from fedsup_deploy.device.profile import DeviceProfile, Measurement, load_profile
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.ondevice import machine
@@ -111,10 +112,13 @@ def test_measurements_saved_at_the_same_time_are_all_kept(profile: Path) -> None
     assert len(load_profile(profile).measurements) == 6
 
 
-def latency(p10_ms: float, verdict: str = "stable", disagreement: float = 0.02, **more: Any) -> dict[str, Any]:
-    """What `measure` finds, as far as a limit is concerned."""
-    stability = {"disagreement": disagreement, "drift": 0.01, "verdict": verdict, **more}
-    return {"statistics": {"p10_ms": p10_ms, "p50_ms": 9.0}, "stability": stability}
+def latency(p50_ms: float, verdict: str = "stable", noise: float = 0.02) -> dict[str, Any]:
+    """What `measure` finds, as far as a limit on the median is concerned."""
+    return {
+        "statistics": {"p10_ms": 0.5, "p50_ms": p50_ms, "p90_ms": 9.0},
+        "stability": {"verdict": verdict},
+        "noise": {"p10": 0.5, "p50": noise, "p90": 0.5},
+    }
 
 
 @pytest.mark.parametrize(
@@ -126,19 +130,29 @@ def latency(p10_ms: float, verdict: str = "stable", disagreement: float = 0.02, 
         (latency(2.01), "undecided"),
         (latency(2.04), "undecided"),
         (latency(2.05), "not met"),
-        # The larger of disagreement and drift is the noise; of a short measurement nobody knows the drift.
-        (latency(2.05, drift=0.05), "undecided"),
-        (latency(2.11, drift=0.05), "not met"),
-        (latency(2.05, drift=None), "not met"),
-        # Within the limit at the 10th percentile is within it, however unstable; above it is only above if stable.
+        (latency(2.05, noise=0.05), "undecided"),
+        (latency(2.11, noise=0.05), "not met"),
+        # Within the limit is within it, however unstable; above it is only above if stable.
         (latency(1.5, "unstable"), "met"),
         (latency(9.0, "unstable"), "undecided"),
     ],
 )
 def test_a_limit_is_met_not_met_or_undecided(found: dict[str, Any], expected: str) -> None:
-    document = limit_check(2.0, found)
-    assert document == {"limit_ms": 2.0, "measured_ms": found["statistics"]["p10_ms"], "verdict": expected}
+    document = limit_check(2.0, "p50", found)
+    measured_ms = found["statistics"]["p50_ms"]
+    assert document == {"limit_ms": 2.0, "percentile": "p50", "measured_ms": measured_ms, "verdict": expected}
     assert LimitCheck.model_validate(document).verdict == expected
+
+
+@pytest.mark.parametrize(("percentile", "expected"), [("p10", "met"), ("p50", "undecided"), ("p90", "not met")])
+def test_a_verdict_is_about_the_percentile_that_the_limit_means(percentile: Percentile, expected: str) -> None:
+    """Of one measurement, by the noise of each percentile."""
+    found = latency(2.1, noise=0.1)
+    assert limit_check(2.0, percentile, found)["verdict"] == expected
+
+
+def test_a_check_from_before_there_were_percentiles_was_of_the_tenth() -> None:
+    assert LimitCheck.model_validate({"limit_ms": 2.0, "measured_ms": 1.0, "verdict": "met"}).percentile == "p10"
 
 
 @pytest.fixture

@@ -66,6 +66,7 @@ def test_summary_says_what_is_not_measured(tmp_path: Path) -> None:
         "provenance": ["datasheet", "published"],
         "error": "none",
         "limits": {"latency_ms": 2.0},
+        "percentile": {"limit": "p50", "predicted": "p50", "is_assumed": True, "ratios": None},
         "formats": ["onnx"],
         "precisions": ["fp32"],
     }

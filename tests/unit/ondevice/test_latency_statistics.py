@@ -1,10 +1,12 @@
 """The statistics of a latency, on made samples."""
 
+import random
+
 import numpy as np
 import pytest
 from scipy.stats import binom
 
-from fedsup_deploy.ondevice.latency_statistics import p90_bound_ms, pooled_p10, quantile, stability, summarize
+from fedsup_deploy.ondevice.latency_statistics import noise, p90_bound_ms, pooled_p10, quantile, stability, summarize
 
 
 def test_quantiles_are_numpys() -> None:
@@ -69,3 +71,20 @@ def test_visits_that_lie_apart_make_a_session_unstable_though_its_parts_agree() 
     assert (apart["spread_within"], apart["verdict"]) == (0.10, "unstable")
     assert stability(visits, pooled_p10, "p10", 0.20)["verdict"] == "stable"
     assert stability(visits, pooled_p10, "p10")["verdict"] == "stable"
+
+
+def test_noise_is_that_of_each_percentile() -> None:
+    """Odd visits have a longer tail; then the runs of the second half take longer."""
+    even, odd = [100] * 20 + [200] * 20, [100] * 20 + [200] * 15 + [300] * 5
+    found = noise([even, odd, even, odd])
+    assert found["p10"] == 0.0
+    assert found["p90"] == pytest.approx(0.5)
+    later = [[100] * 30, [100] * 30, [100] * 10 + [125] * 20, [100] * 10 + [125] * 20]
+    assert noise(later) == pytest.approx({"p10": 0.0, "p50": 0.25, "p90": 0.25})
+
+
+def test_the_noise_of_the_tenth_percentile_is_what_decides_stability() -> None:
+    draw = random.Random(0)
+    visits = [[draw.randrange(1_000, 1_500) for _ in range(20)] for _ in range(11)]
+    found = stability(visits, pooled_p10, "p10")
+    assert noise(visits)["p10"] == max(found["disagreement"], found["drift"])

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from fedsup_deploy.config.load import load_yaml, validate
+from fedsup_deploy.device.held_latency import held_latency
 from fedsup_deploy.device.profile import load_profile
 from fedsup_deploy.resources import find
 from fedsup_deploy.searchers.limits import effective_limits
@@ -110,6 +111,7 @@ def make_target() -> Callable[..., Target]:
             effective_limits(profile, {"latency_ms": 1e6, **limits}),
             FromWork(predict),
             interval or no_interval,
+            held_latency(profile, "p50"),
         )
 
     return make

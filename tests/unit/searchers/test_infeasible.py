@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fedsup_deploy.config.load import load_yaml, validate
+from fedsup_deploy.device.held_latency import HeldLatency
 from fedsup_deploy.errors import InfeasibleError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.resources import find
@@ -37,7 +38,7 @@ def rising_us(macs_N: Any, _layers_N: Any) -> Any:
 def test_a_single_limit_is_named_with_the_best_and_the_closest(toy_space: SearchSpace, make_target: MakeTarget) -> None:
     narrow, _ = arch_ids(toy_space)
     assert message(toy_space, make_target(latency_ms=0.5)) == (
-        "no subnet fits raspberry-pi-4: latency_ms <= 0.5, fastest predicted 0.644; "
+        "no subnet fits raspberry-pi-4: latency_ms <= 0.5 (p50, assumed), fastest predicted 0.644; "
         f"closest is {narrow} with latency_ms 0.644; raise the limit or widen the space (all 2 tried)"
     )
 
@@ -46,7 +47,19 @@ def test_the_interval_of_the_prediction_is_given_where_there_is_one(
     toy_space: SearchSpace, make_target: MakeTarget
 ) -> None:
     target = make_target(latency_ms=0.5, interval=lambda latency_ms_N: (latency_ms_N - 0.1, latency_ms_N + 0.2))
-    assert "latency_ms <= 0.5, fastest predicted 0.644 (0.544 to 0.844); " in message(toy_space, target)
+    assert "latency_ms <= 0.5 (p50, assumed), fastest predicted 0.644 (0.544 to 0.844); " in message(toy_space, target)
+
+
+def test_the_interval_of_a_prediction_says_nothing_of_another_percentile(
+    toy_space: SearchSpace, make_target: MakeTarget
+) -> None:
+    """What is held to the limit is 1.5 times what is predicted, with a risk twice."""
+    target = make_target(latency_ms=0.5, interval=lambda latency_ms_N: (latency_ms_N - 0.1, latency_ms_N + 0.2))
+    p90 = dataclasses.replace(target, held=HeldLatency("p90", 1.5, is_assumed=False))
+    assert "latency_ms <= 0.5 (p90), fastest predicted 0.966; closest" in message(toy_space, p90)
+    risky = dataclasses.replace(target, held=HeldLatency("p90", 1.5, False, 0.95, 2.0))
+    expected = "latency_ms <= 0.5 (p90) with a probability of 0.95, lowest bound 1.288; closest"
+    assert expected in message(toy_space, risky)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +119,7 @@ def test_limits_that_can_only_be_met_apart_are_named(toy_space: SearchSpace, mak
     narrow, _ = arch_ids(toy_space)
     target = make_target(predict=rising_us, latency_ms=1.2, macs=700, storage_mib=1)
     assert message(toy_space, target) == (
-        "no subnet fits raspberry-pi-4: latency_ms <= 1.2 and macs <= 700 cannot be met together; "
+        "no subnet fits raspberry-pi-4: latency_ms <= 1.2 (p50, assumed) and macs <= 700 cannot be met together; "
         f"closest is {narrow} with latency_ms 1.356, macs 644, storage_mib 0.0001984; "
         "raise a limit or widen the space (all 2 tried)"
     )
@@ -114,16 +127,16 @@ def test_limits_that_can_only_be_met_apart_are_named(toy_space: SearchSpace, mak
 
 def test_all_smallest_conflicts_are_named(toy_space: SearchSpace, make_target: MakeTarget) -> None:
     target = make_target(predict=rising_us, latency_ms=1.2, macs=700, params=60)
-    assert "latency_ms <= 1.2 and macs <= 700 or latency_ms <= 1.2 and params <= 60 cannot be met together" in message(
-        toy_space, target
-    )
+    limit = "latency_ms <= 1.2 (p50, assumed)"
+    expected = f"{limit} and macs <= 700 or {limit} and params <= 60 cannot be met together"
+    assert expected in message(toy_space, target)
 
 
 def test_a_price_never_looks_like_its_limit(toy_space: SearchSpace, make_target: MakeTarget) -> None:
     target = make_target(latency_ms=0.64399999)
-    assert "latency_ms <= 0.64399999, fastest predicted 0.644;" in message(toy_space, target)
+    assert "latency_ms <= 0.64399999 (p50, assumed), fastest predicted 0.644;" in message(toy_space, target)
     just_above = make_target(latency_ms=0.64401, predict=lambda macs_N, _: macs_N / 1e3 + 2e-5)
-    assert "latency_ms <= 0.64401, fastest predicted 0.6441;" in message(toy_space, just_above)
+    assert "latency_ms <= 0.64401 (p50, assumed), fastest predicted 0.6441;" in message(toy_space, just_above)
 
 
 def test_other_devices_that_nothing_fits_are_named_too(toy_space: SearchSpace, make_target: MakeTarget) -> None:
@@ -134,7 +147,7 @@ def test_other_devices_that_nothing_fits_are_named_too(toy_space: SearchSpace, m
         make_target("raspberry-pi-5", macs=1),
     ]
     text = message(toy_space, *targets)
-    assert text.startswith("no subnet fits jetson-nano: latency_ms <= 0.1, fastest predicted 0.644; ")
+    assert text.startswith("no subnet fits jetson-nano: latency_ms <= 0.1 (p50, assumed), fastest predicted 0.644; ")
     assert text.endswith("(all 2 tried); nor does any fit x86-laptop, raspberry-pi-5")
 
 

@@ -55,7 +55,7 @@ def as_int8(target: Target) -> Target:
     document = target.profile.model_dump(by_alias=True)
     document["runtime"]["dtype"] = document["latency"]["dtype"] = "int8"
     document["latency"]["bytes_per_element"] = 1
-    return Target(DeviceProfile.model_validate(document), target.limits, target.predictor, target.interval)
+    return dataclasses.replace(target, profile=DeviceProfile.model_validate(document))
 
 
 def test_each_device_counts_bytes_in_its_own_number_format(

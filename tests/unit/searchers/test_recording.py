@@ -1,6 +1,7 @@
 """What is kept of a search, what a fleet of it says, and what makes search.json hold together."""
 
 import copy
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from fedsup_deploy import files
+from fedsup_deploy.device.held_latency import HeldLatency
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.searchers.methods.choice import open_search
@@ -171,8 +173,7 @@ def test_a_front_found_stage_by_stage_is_certified_though_little_was_predicted(
     genes_TG = random_genes(huge_space, np.random.default_rng(0), 40)
     predictor = fit(huge_space, genes_TG, 0.5 + genes_TG.sum(axis=1) / 200, "ridge", 0)
     target = make_target(macs=1_500_000)
-    roofline = Target(target.profile, target.limits, target.predictor, target.interval)
-    (predicted,) = outcomes_of(huge_space, [roofline], predictor)
+    (predicted,) = outcomes_of(huge_space, [target], predictor)
     ((result,), _) = record([predicted])
     assert result.certified
     assert result.certified_relative_to == "the accuracy predictor and the profile's latency model"
@@ -181,11 +182,11 @@ def test_a_front_found_stage_by_stage_is_certified_though_little_was_predicted(
     # Measured ones are proposed too. The best is proven as long as the sum predicts none of them to be on the front.
     fitting_FG = predicted.search.problem.genes
     beaten_KG = fitting_FG[~np.isin(row_keys(fitting_FG), row_keys(predicted.genes_KG))][:1]
-    ((mixed,), _) = record(outcomes_of(huge_space, [roofline], predictor, measured_KG=beaten_KG))
+    ((mixed,), _) = record(outcomes_of(huge_space, [target], predictor, measured_KG=beaten_KG))
     assert (mixed.certified, mixed.num_measured, mixed.num_evaluated) == (True, 1, result.num_evaluated + 1)
     assert str(mixed.certified_relative_to).startswith("the accuracy measured on held-out images, of what was not ")
     best = huge_space.encode(result.picked.to_architecture())
-    ((doubtful,), _) = record(outcomes_of(huge_space, [roofline], predictor, measured_KG=best[None]))
+    ((doubtful,), _) = record(outcomes_of(huge_space, [target], predictor, measured_KG=best[None]))
     assert (doubtful.certified, doubtful.certified_relative_to, doubtful.num_measured) == (False, None, 1)
     assert doubtful.pick != result.pick
 
@@ -397,14 +398,33 @@ def test_a_bound_is_what_the_limit_on_latency_is_about(
 ) -> None:
     """`narrow` is predicted to take 0.644 ms, but is within twice that only."""
     plain = make_target(latency_ms=1.5)
-    target = Target(plain.profile, plain.limits, plain.predictor, plain.interval, 0.95, lambda latency: latency * 2)
+    target = dataclasses.replace(plain, held=HeldLatency("p50", 1.5, False, 0.95, 2.0))
     result = result_of(outcomes_of(toy_space, [target]))
     (candidate,) = result.results[0].candidates
     assert (candidate.latency_ms_predicted, candidate.latency_upper_ms) == (0.644, 1.288)
+    assert candidate.latency_percentile_ms == 0.644 * 1.5
     assert candidate.price("latency_ms") == 1.288
     file = written(changed(result.to_dict(), "results", 0, "limits", "latency_ms", to=1.0), tmp_path)
     with pytest.raises(ArtifactError, match=r"latency_ms is 1\.288, expected at most 1\.0"):
         load_result(file)
+
+
+def test_a_percentile_that_does_not_follow_from_the_prediction_is_refused(
+    toy_space: SearchSpace, make_target: MakeTarget, tmp_path: Path
+) -> None:
+    """0.644 ms predicted are 0.966 ms at p90, by a ratio of 1.5."""
+    target = dataclasses.replace(make_target(latency_ms=1.0), held=HeldLatency("p90", 1.5, is_assumed=False))
+    document = result_of(outcomes_of(toy_space, [target])).to_dict()
+    (candidate,) = document["results"][0]["candidates"]
+    assert candidate["latency_percentile_ms"] == 0.644 * 1.5
+    for place, value in (
+        (("percentile", "ratio"), 1.25),
+        (("percentile",), None),
+        (("candidates", 0, "latency_percentile_ms"), 0.7),
+    ):
+        file = written(changed(document, "results", 0, *place, to=value), tmp_path)
+        with pytest.raises(ArtifactError, match=f"{candidate['arch_id']}: latency_percentile_ms: expected"):
+            load_result(file)
 
 
 def test_a_file_from_before_there_were_fleets_is_read(document: dict[str, Any], tmp_path: Path) -> None:

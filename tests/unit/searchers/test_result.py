@@ -1,6 +1,7 @@
 """search.json: what is in it, what is refused, and what a search records."""
 
 import copy
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,7 @@ def test_the_record_of_an_exact_search(toy_space: SearchSpace, make_target: Make
         "num_measured": 2,
         "limits": {"latency_ms": 1e6, "macs": 840},
         "risk": None,
+        "percentile": {"name": "p50", "ratio": 1.0, "is_assumed": True},
         "not_checked": [],
         "candidates": [
             {
@@ -82,6 +84,7 @@ def test_the_record_of_an_exact_search(toy_space: SearchSpace, make_target: Make
                 "worst_decile": None,
                 "latency_ms_predicted": 0.644,
                 "latency_interval_ms": [0.322, 1.288],
+                "latency_percentile_ms": 0.644,
                 "latency_upper_ms": None,
                 "num_macs": 644,
                 "num_params": 52,
@@ -98,6 +101,7 @@ def test_the_record_of_an_exact_search(toy_space: SearchSpace, make_target: Make
                 "worst_decile": None,
                 "latency_ms_predicted": 0.84,
                 "latency_interval_ms": [0.42, 1.68],
+                "latency_percentile_ms": 0.84,
                 "latency_upper_ms": None,
                 "num_macs": 840,
                 "num_params": 74,
@@ -137,7 +141,7 @@ def test_a_limit_that_nobody_can_check_is_in_the_record(toy_space: SearchSpace, 
     document = target.profile.model_dump(by_alias=True)
     profile = type(target.profile).model_validate({**document, "limits": {"energy_mj": 3.0}})
     limits = type(target.limits)(latency_ms=0.7, energy_mj=3.0)
-    result = found(toy_space, Target(profile, limits, target.predictor, target.interval))
+    result = found(toy_space, dataclasses.replace(target, profile=profile, limits=limits))
     assert result.limits == {"latency_ms": 0.7, "energy_mj": 3.0}
     assert result.not_checked == ("energy_mj",)
 

@@ -1,5 +1,6 @@
 """pymoo on the genes of a space: what is found is within the limits, and what is kept of a front has room around it."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_a_layer_that_the_device_cannot_run_is_a_constraint(
     """Nearly no random architecture is without it, and each block with it would raise the second objective."""
     able = make_target()
     profile = able.profile.model_copy(update={"unsupported_ops": ("scale",)})
-    unable = Target(profile, able.limits, able.predictor, able.interval)
+    unable = dataclasses.replace(able, profile=profile)
     drawn = random_genes(attentive_space, rng.generator(0), 1_000)
     assert sum(has_attention(attentive_space, genes) for genes in drawn) > 900
     found = {}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedsup_deploy.device.held_latency import HeldLatency, held_latency
 from fedsup_deploy.device.latency import CacheMisses, FittedLatency
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import Energy, load_profile
@@ -115,13 +116,21 @@ def test_a_risk_and_energy_limit_the_latency(toy_space: SearchSpace, make_target
     accuracy = accuracy_of(toy_space, g3=[0.0, 0.1])
     for limit_ms, expected in ((1.27, 2), (1.25, 1)):
         target = make_target(latency_ms=limit_ms)
-        risky = dataclasses.replace(target, risk=0.95, upper=lambda latency_ms_N: 1.5 * latency_ms_N)
+        risky = dataclasses.replace(target, held=HeldLatency("p50", 1.2, False, 0.95, 1.5))
         assert len(front_over_stages(toy_space, risky, accuracy)) == expected
     for limit_mj, expected in ((4.21, 2), (4.19, 1)):
         target = make_target()
         profile = target.profile.model_copy(update={"energy": Energy(active_power_w=5.0)})
         hungry = dataclasses.replace(target, profile=profile, limits=Limits(energy_mj=limit_mj))
         assert len(front_over_stages(toy_space, hungry, accuracy)) == expected
+
+
+def test_a_limit_on_a_percentile_is_met_by_that_percentile(toy_space: SearchSpace, make_target: MakeTarget) -> None:
+    """0.84 ms predicted are 1.26 ms at p90."""
+    accuracy = accuracy_of(toy_space, g3=[0.0, 0.1])
+    for limit_ms, expected in ((1.27, 2), (1.25, 1)):
+        p90 = dataclasses.replace(make_target(latency_ms=limit_ms), held=HeldLatency("p90", 1.5, is_assumed=False))
+        assert len(front_over_stages(toy_space, p90, accuracy)) == expected
 
 
 def test_what_the_device_cannot_run_is_left_out(make_target: MakeTarget, space_of: Callable[..., SearchSpace]) -> None:
@@ -172,7 +181,7 @@ def random_accuracy(space: SearchSpace) -> AdditiveAccuracy:
 def pi_with_limits(huge_space: SearchSpace) -> Target:
     """A device with four limits that about half of the architectures exceed each."""
     profile = load_profile("raspberry-pi-4")
-    free = Target(profile, Limits(), predictor_for(profile), lambda _: None)
+    free = Target(profile, Limits(), predictor_for(profile), lambda _: None, held_latency(profile, "p50"))
     (prices,) = price(huge_space, sampling.random_genes(huge_space, generator(1), 500), [free])
     names = ("latency_ms", "macs", "params", "memory_mib")
     return dataclasses.replace(

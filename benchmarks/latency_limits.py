@@ -29,11 +29,12 @@ from fedsup_deploy.device.building.plan import BuildPlan, plan_build
 from fedsup_deploy.device.building.times import Times, times_of
 from fedsup_deploy.device.building.workplace import Workplace
 from fedsup_deploy.device.heldout import FloatArray, HeldOutError
-from fedsup_deploy.device.percentiles import PERCENTILES, Percentile
+from fedsup_deploy.device.percentiles import PERCENTILES
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import InfeasibleError
 from fedsup_deploy.events import EventLog
+from fedsup_deploy.ondevice.records import Percentile
 from fedsup_deploy.pipeline.profiling import load_space
 from fedsup_deploy.pipeline.searching import target_for
 from fedsup_deploy.searchers.methods.choice import open_search

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,11 @@ from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.config.schema import TrainConfig, load_train_config
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.events import Listener
+from fedsup_deploy.ondevice.records import Percentile
 
 if TYPE_CHECKING:
-    from fedsup_deploy.pipeline.searching import SearchRequest
+    from fedsup_deploy.pipeline.searching import WrittenSearch
+    from fedsup_deploy.pipeline.training import Trained
 
 Listeners = tuple[Listener, ...]
 
@@ -56,7 +58,7 @@ def train(
     overrides: Sequence[str] = (),
     resume: bool = False,
     listeners: Listeners = (),
-) -> dict[str, Any]:
+) -> "Trained":
     """Train a supernet over simulated clients; see `fedsup_deploy.pipeline.training.train`.
 
     Args:
@@ -72,36 +74,73 @@ def train(
     return training.train(settings, None if out is None else Path(out), resume=resume, listeners=listeners)
 
 
-def search(
+def search(  # noqa: PLR0913  they are the options of a command
     profiles: Sequence[str | DeviceProfile],
     run: Path | str | None = None,
     *,
     limits: Mapping[str, float] | None = None,
+    method: str = "auto",
+    accuracy: str = "auto",
+    evaluations: int | None = None,
+    risk: float | None = None,
+    percentile: Percentile | None = None,
+    max_artifacts: int | None = None,
+    seed: int = 0,
+    out: Path | str | None = None,
+    resume: bool = False,
     listeners: Listeners = (),
-    **options: Any,
-) -> dict[str, Any]:
+) -> "WrittenSearch":
     """Find the most accurate subnet within the limits of each profile; see `fedsup_deploy.pipeline.searching.search`.
 
     Args:
         profiles: Shipped names, files, or profiles.
         run: A finished run; None is the newest below `runs/`.
         limits: Such as `latency_ms`, `macs`, `params`, `memory_mib`: each replaces that of the profiles.
+        method: A registered searcher, or `auto`.
+        accuracy: Where it comes from: `measured`, `clients`, `predicted`, or `auto`.
+        evaluations: Accuracies to find at most, per profile; None leaves it to the method.
+        risk: Probability in (0, 1) with which the measured latency is to be within its limit; None holds the prediction
+            itself to it.
+        percentile: Which percentile of latency a limit on it means; None leaves it to the profiles, else `p50`.
+        max_artifacts: The most different subnets for all profiles together; None lets each have its own.
+        seed: Decides every random choice.
+        out: Where the result goes; None is `search.json` in the run's folder.
+        resume: Go on with the same search where it was stopped.
         listeners: Called with each event.
-        options: `method`, `accuracy`, `evaluations`, `risk`, `percentile`, `max_artifacts`, `seed`, `out`, `resume`.
     """
     from fedsup_deploy.pipeline import searching
 
-    return searching.search(_search_request(profiles, run, limits, options), listeners)
+    request = searching.SearchRequest(
+        profiles=profiles,
+        run=_path(run),
+        limits={} if limits is None else limits,
+        method=method,
+        evaluations=evaluations,
+        seed=seed,
+        out=_path(out),
+        accuracy=accuracy,
+        risk=risk,
+        percentile=percentile,
+        max_artifacts=max_artifacts,
+        resume=resume,
+    )
+    return searching.search(request, listeners)
 
 
-def deploy(
+def deploy(  # noqa: PLR0913  they are the options of a command
     profiles: Sequence[str | DeviceProfile],
     run: Path | str | None = None,
     out: Path | str = "exports",
     *,
     limits: Mapping[str, float] | None = None,
+    method: str = "auto",
+    accuracy: str = "auto",
+    evaluations: int | None = None,
+    risk: float | None = None,
+    percentile: Percentile | None = None,
+    max_artifacts: int | None = None,
+    seed: int = 0,
     listeners: Listeners = (),
-    **options: Any,
 ) -> list[Artifact]:
     """Search, export and check one bundle per profile; see `fedsup_deploy.pipeline.deployment.deploy`.
 
@@ -110,27 +149,31 @@ def deploy(
         run: A finished run; None is the newest below `runs/`.
         out: Folder of the bundles.
         limits: As of `search`.
+        method: As of `search`.
+        accuracy: As of `search`.
+        evaluations: As of `search`.
+        risk: As of `search`.
+        percentile: As of `search`.
+        max_artifacts: As of `search`: the bundles hold at most so many different subnets.
+        seed: As of `search`.
         listeners: Called with each event.
-        options: As of `search`; with `max_artifacts` the bundles hold at most so many different subnets.
     """
     from fedsup_deploy.pipeline import deployment
-
-    request = _search_request(profiles, run, limits, options)
-    return [load_artifact(made["folder"]) for made in deployment.deploy(request, Path(out), listeners)["bundles"]]
-
-
-def _search_request(
-    profiles: Sequence[str | DeviceProfile],
-    run: Path | str | None,
-    limits: Mapping[str, float] | None,
-    options: Mapping[str, Any],
-) -> "SearchRequest":
     from fedsup_deploy.pipeline.searching import SearchRequest
 
-    paths = {name: Path(options[name]) for name in ("out",) if options.get(name) is not None}
-    given: Any = limits if limits is None or not isinstance(limits, Mapping) else dict(limits)
-    run_path = None if run is None else Path(run)
-    return SearchRequest(profiles, run_path, {} if given is None else given, **{**options, **paths})
+    request = SearchRequest(
+        profiles=profiles,
+        run=_path(run),
+        limits={} if limits is None else limits,
+        method=method,
+        evaluations=evaluations,
+        seed=seed,
+        accuracy=accuracy,
+        risk=risk,
+        percentile=percentile,
+        max_artifacts=max_artifacts,
+    )
+    return [load_artifact(made.folder) for made in deployment.deploy(request, Path(out), listeners).bundles]
 
 
 def load_artifact(folder: Path | str) -> Artifact:
@@ -144,3 +187,7 @@ def load_artifact(folder: Path | str) -> Artifact:
 
     store.verify_bundle(Path(folder))
     return Artifact(Path(folder), store.load_manifest(Path(folder)))
+
+
+def _path(path: Path | str | None) -> Path | None:
+    return None if path is None else Path(path)

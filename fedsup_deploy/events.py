@@ -7,11 +7,15 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedsup_deploy import files
 from fedsup_deploy.errors import ArtifactError
 
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+#: Any: an event has the JSON values of its kind.
 Listener = Callable[[dict[str, Any]], None]
 
 
@@ -55,7 +59,7 @@ class EventLog:
         files.write_text(self._path, "".join(kept))
 
 
-def read_events(path: Path) -> list[dict[str, Any]]:
+def read_events(path: Path) -> "list[dict[str, JsonValue]]":
     """Return the events of a run, without a last line cut short by a kill.
 
     Raises:

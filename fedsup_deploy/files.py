@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from fedsup_deploy import places
 from fedsup_deploy.errors import as_output_error
@@ -111,7 +110,7 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
-def write_json(path: Path, document: Any) -> None:
+def write_json(path: Path, document: object) -> None:
     """Write a JSON document atomically: two spaces, a final newline, no NaN."""
     write_text(path, json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
@@ -122,7 +121,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest() if sys.version_info >= (3, 11) else _sha256(file.read())
 
 
-def sha256_of(document: Any) -> str:
+def sha256_of(document: object) -> str:
     """Return the hexadecimal SHA-256 of a JSON document, whatever the order of its keys."""
     return _sha256(json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
 

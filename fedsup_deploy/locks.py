@@ -21,7 +21,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 #: Endings of the names beside a place `x`: `.x.fedsup-lock` is locked by the kernel, `.x.fedsup-holder` is a link.
 LOCK, LINK = "fedsup-lock", "fedsup-holder"
@@ -274,7 +274,7 @@ def _beside(place: Path, ending: str) -> Path:
 
 
 def _machine() -> str:
-    known: list[Any] = [socket.gethostname()]
+    known: list[object] = [socket.gethostname()]
     with contextlib.suppress(OSError):
         known.append(Path("/etc/machine-id").read_text(encoding="ascii", errors="replace").strip())
     with contextlib.suppress(OSError):

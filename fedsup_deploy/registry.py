@@ -96,6 +96,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
 
 
+# Any: each kind of row is another type, which whoever asks for one names.
 def resolve(kind: str, name: str) -> Any:
     """Import and return what `name` stands for.
 

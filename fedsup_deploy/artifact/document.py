@@ -5,7 +5,7 @@ field of any document.
 """
 
 import json
-from typing import Any, TypeVar
+from typing import NoReturn, TypeVar
 
 from pydantic import JsonValue, ValidationError
 
@@ -65,7 +65,7 @@ def _first_problem(error: ValidationError) -> str:
     return text.replace("\n", "\\n") + more
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     document = dict(pairs)
     if len(document) != len(pairs):
         names = [name for name, _ in pairs]
@@ -73,5 +73,5 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return document
 
 
-def _refuse_constant(name: str) -> Any:
+def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"got {name}, expected a finite number")

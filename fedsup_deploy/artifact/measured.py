@@ -11,8 +11,8 @@ from pydantic import Field
 from fedsup_deploy.artifact import document
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.config.section import NotNegative, Section, Text
-from fedsup_deploy.device.percentiles import Percentile
 from fedsup_deploy.ondevice import bundle_files
+from fedsup_deploy.ondevice.records import Percentile
 
 FILENAME: Final = bundle_files.MEASURED
 SCHEMA: Final = 1

@@ -138,13 +138,15 @@ def read_module(name: str, source: str) -> Module:
         raise PackingError(f"{name}:{error.lineno}: {error.msg}, in Python 3.6") from error
     has_docstring = ast.get_docstring(tree) is not None
     head = tree.body[:1] if has_docstring else []
-    at_top = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    for node in ast.walk(tree):
+    for_checkers = [node for node in tree.body if isinstance(node, ast.If) and _is_for_type_checkers(node)]
+    kept = [node for node in tree.body if node not in for_checkers]
+    at_top = [node for node in kept if isinstance(node, (ast.Import, ast.ImportFrom))]
+    for node in (inner for statement in kept for inner in ast.walk(statement)):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             _refuse_import(name, node, is_at_top=node in at_top)
     lines = source.splitlines()
-    rest = [node for node in tree.body if node not in head and node not in at_top]
-    body = _without(lines, [*head, *at_top])
+    rest = [node for node in kept if node not in head and node not in at_top]
+    body = _without(lines, [*head, *at_top, *for_checkers])
     if _same_code(body, rest):
         return Module(
             name,
@@ -154,6 +156,11 @@ def read_module(name: str, source: str) -> Module:
             frozenset(_defined_names(name, source)),
         )
     raise PackingError(f"{name}: an import shares its line with something else")
+
+
+def _is_for_type_checkers(node: ast.If) -> bool:
+    """Return whether a statement is left out: a device has no type checker."""
+    return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" and not node.orelse
 
 
 def is_ours(module: str) -> bool:

@@ -8,13 +8,13 @@ Shape suffixes: V vectors, C channels, S side of the input, K classes.
 """
 
 import contextlib
+import dataclasses
 import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from fedsup_deploy.artifact.model_card import CARD, render_model_card
 from fedsup_deploy.artifact.variants import ParityGate, PredictedLatency, VariantLatency, VariantRecord
 from fedsup_deploy.errors import ArtifactError, DependencyError, FedsupError, GateError
 from fedsup_deploy.ondevice import bundle_checks, bundle_files
+from fedsup_deploy.ondevice.records import Environment, Files, Outputs, Report, Verdict
 from fedsup_deploy.variant import MAIN, Variant
 
 MIN_VECTORS = 16
@@ -43,7 +44,7 @@ _ERRORS: Mapping[int, type[FedsupError]] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Vectors:
     """Inputs and what the reference computes for them: what a bundle is checked with wherever it goes.
 
@@ -82,8 +83,8 @@ class ModelWriter(NamedTuple):
 
 
 #: Files of each variant, by the variant's name; first the one a runtime is given.
-Files = Mapping[str, tuple[str, ...]]
-Gate = Callable[[Path, Files, Vectors], Mapping[str, ParityGate]]
+WrittenFiles = Mapping[str, tuple[str, ...]]
+Gate = Callable[[Path, WrittenFiles, Vectors], Mapping[str, ParityGate]]
 Measure = Callable[[Path], MeasuredLatency]
 
 
@@ -187,33 +188,54 @@ def load_measurement(folder: Path) -> MeasuredLatency | None:
     return measured.from_text(content, str(path))
 
 
-def verify_bundle(folder: Path) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class VerifiedBundle:
+    """A bundle that is whole, unaltered and consistent, and whose ONNX file computes what it did.
+
+    Args:
+        arch_id: The network.
+        profile: The device.
+        files: Their number and bytes.
+        environment: The machine that it was run on here.
+        parity: What was asked of its outputs, and the largest differences.
+        measured: What was measured after the bundle was made; None where nobody did.
+        not_executed: Model files that were hashed only.
+        not_compared: Files that another version of this program wrote, whose text it alone could write again.
+    """
+
+    arch_id: str
+    profile: str
+    files: Files
+    environment: Environment
+    parity: Outputs
+    measured: MeasuredLatency | None
+    not_executed: tuple[str, ...]
+    not_compared: tuple[str, ...]
+
+
+def verify_bundle(folder: Path) -> VerifiedBundle:
     """Check that a bundle is whole, unaltered and consistent, and that its ONNX file still computes what it did.
 
     Other formats can hold code, so they are hashed and never loaded.
-
-    Returns:
-        JSON values: `arch_id`, `profile`, `files` (number and bytes), `environment`, `parity`; `measured`: what
-        was measured after the bundle was made, or None; `not_executed`: model files that were hashed only;
-        `not_compared`: files that another version of this program wrote, whose text it alone could write again.
 
     Raises:
         ArtifactError: A file is missing, altered or not part of the bundle, or the bundle contradicts itself.
         GateError: The outputs differ from the recorded ones, or depend on the batch.
     """
     manifest, report = _check(folder, place=folder)
-    latency = load_measurement(folder)
-    return {
-        "arch_id": manifest.arch_id,
-        "profile": manifest.profile.name,
-        **report,
-        "measured": None if latency is None else latency.model_dump(mode="json"),
-        "not_executed": [name for name in manifest.model_files if name not in manifest.main.files],
-        "not_compared": [] if is_of_this_version(manifest) else [CARD, program.FILENAME],
-    }
+    return VerifiedBundle(
+        arch_id=manifest.arch_id,
+        profile=manifest.profile.name,
+        files=report["files"],
+        environment=report["environment"],
+        parity=report["parity"],
+        measured=load_measurement(folder),
+        not_executed=tuple(name for name in manifest.model_files if name not in manifest.main.files),
+        not_compared=() if is_of_this_version(manifest) else (CARD, program.FILENAME),
+    )
 
 
-def raise_if_failed(report: Mapping[str, Any], where: str) -> None:
+def raise_if_failed(report: Verdict, where: str) -> None:
     """Turn the report of a runner that found something wrong into the error that it is.
 
     Args:
@@ -229,7 +251,7 @@ def raise_if_failed(report: Mapping[str, Any], where: str) -> None:
         raise _ERRORS[report["exit_code"]](f"{where}: {report['reason']}")
 
 
-def _check(folder: Path, place: Path) -> tuple[Manifest, dict[str, Any]]:
+def _check(folder: Path, place: Path) -> tuple[Manifest, Report]:
     """Return the manifest and what the checks found; `place` stands for the folder in messages.
 
     Nothing is executed before everything else was found right.
@@ -238,7 +260,12 @@ def _check(folder: Path, place: Path) -> tuple[Manifest, dict[str, Any]]:
         sizes = bundle_files.check_files(folder)
     manifest = load_manifest(folder)
     check_consistency(folder, manifest, sizes, place)
-    report: dict[str, Any] = {"files": {"num_files": len(sizes), "num_bytes": sum(sizes.values())}}
+    report: Report = {
+        "schema": 1,
+        "exit_code": bundle_files.OK,
+        "reason": None,
+        "files": {"num_files": len(sizes), "num_bytes": sum(sizes.values())},
+    }
     with _failing_as_ours(place):
         bundle_checks.check_model(folder, report, threads=1, seconds=None)
     return manifest, report

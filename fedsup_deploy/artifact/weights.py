@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -20,10 +21,11 @@ from fedsup_deploy.errors import ArtifactError
 _KEY = "fedsup-deploy"
 _SCHEMA = 2
 
+#: By name. Any: of whatever element type the tensor has.
 Arrays = dict[str, NDArray[Any]]
 
 
-def write_arrays(path: Path, kind: str, arrays: Mapping[str, NDArray[Any]], document: Mapping[str, Any]) -> None:
+def write_arrays(path: Path, kind: str, arrays: Mapping[str, NDArray[Any]], document: Mapping[str, JsonValue]) -> None:
     """Write arrays and a JSON document about them, atomically.
 
     Args:
@@ -37,7 +39,7 @@ def write_arrays(path: Path, kind: str, arrays: Mapping[str, NDArray[Any]], docu
     files.write_bytes(path, save(contiguous, metadata={_KEY: text}))
 
 
-def read_document(path: Path, kind: str | None = None) -> dict[str, Any]:
+def read_document(path: Path, kind: str | None = None) -> dict[str, JsonValue]:
     """Return the JSON document of a file without reading its arrays.
 
     Args:
@@ -50,7 +52,7 @@ def read_document(path: Path, kind: str | None = None) -> dict[str, Any]:
     return _read(path, kind, with_arrays=False)[0]
 
 
-def read_arrays(path: Path, kind: str) -> tuple[Arrays, dict[str, Any]]:
+def read_arrays(path: Path, kind: str) -> tuple[Arrays, dict[str, JsonValue]]:
     """Return the arrays and the JSON document of a file.
 
     Raises:
@@ -60,7 +62,7 @@ def read_arrays(path: Path, kind: str) -> tuple[Arrays, dict[str, Any]]:
     return arrays, document
 
 
-def _read(path: Path, kind: str | None, *, with_arrays: bool) -> tuple[dict[str, Any], Arrays]:
+def _read(path: Path, kind: str | None, *, with_arrays: bool) -> tuple[dict[str, JsonValue], Arrays]:
     what = kind or "safetensors file"
     if not path.is_file():
         raise ArtifactError(f"no {what} at {path}")

@@ -7,10 +7,12 @@ import click
 
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
-from fedsup_deploy.cli.output import Output, Result
+from fedsup_deploy.cli.output import Output
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from fedsup_deploy.pipeline.demo import Demonstration
 
 
 @click.command("demo", cls=Command)
@@ -32,39 +34,39 @@ def command(output: Output, out: Path) -> None:
     output.emit(result, _table)
 
 
-def _table(result: Result) -> "RenderableType":
+def _table(result: "Demonstration") -> "RenderableType":
     from fedsup_deploy.cli import tables
     from fedsup_deploy.searchers.prices import rounded_up
 
     rows = [
         {
-            "device class": made["profile"],
-            "arch": made["arch_id"],
-            "accuracy": made["accuracy"],
-            "not recalibrated": made["accuracy_not_recalibrated"],
-            "ms predicted": rounded_up(made["latency_ms_predicted"]),
-            "percentile": options.percentile_words(made["percentile"]),
-            "limit ms": made["latency_ms_limit"],
-            "ms measured here": made["latency_ms_measured_here"],
-            "KiB": ", ".join(f"{name} {size / 1024:.0f}" for name, size in made["bytes"].items()),
+            "device class": made.profile,
+            "arch": made.arch_id,
+            "accuracy": made.accuracy,
+            "not recalibrated": made.accuracy_not_recalibrated,
+            "ms predicted": rounded_up(made.latency_ms_predicted),
+            "percentile": options.percentile_words(made.percentile),
+            "limit ms": made.latency_ms_limit,
+            "ms measured here": made.latency_ms_measured_here,
+            "KiB": ", ".join(f"{name} {size / 1024:.0f}" for name, size in made.bytes.items()),
         }
-        for made in result["devices"]
+        for made in result.devices
     ]
-    training = result["training"]
-    is_one = len({made["arch_id"] for made in result["devices"]}) == 1
+    training = result.training
+    is_one = len({made.arch_id for made in result.devices}) == 1
     same = (
         ["No larger subnet was more accurate on the validation images, so all classes get this one."] if is_one else []
     )
     return tables.titled(
         tables.rows(rows),
-        f"Trained {training['rounds']} rounds in {training['seconds']:.0f} s into {training['run']}; "
-        f"{result['seconds']:.0f} s in all.",
+        f"Trained {training.rounds} rounds in {training.seconds:.0f} s into {training.run}; "
+        f"{result.seconds:.0f} s in all.",
         *same,
         "Accuracy is on test images. Predicted: for the device, from published figures, not measured on it.",
         "Measured here: the same file, on this machine. Every file computes what the supernet computes (parity gate).",
         "",
         "Bundles:",
-        *(f"  {made['folder']}" for made in result["devices"]),
+        *(f"  {made.folder}" for made in result.devices),
         "Next, try:",
-        *(f"  {line}" for line in result["next"]),
+        *(f"  {line}" for line in result.next),
     )

@@ -7,10 +7,12 @@ import click
 
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
-from fedsup_deploy.cli.output import Output, Result
+from fedsup_deploy.cli.output import Output
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from fedsup_deploy.pipeline.deployment import Deployed
 
 
 @click.command("deploy", cls=Command)
@@ -34,9 +36,9 @@ def command(output: Output, /, profiles: tuple[str, ...], out: Path, **given: An
     output.emit(result, _table)
 
 
-def _table(result: Result) -> "RenderableType":
+def _table(result: "Deployed") -> "RenderableType":
     from fedsup_deploy.cli import tables
 
-    fleet = result["fleet"]
-    bundles = tables.titled(options.bundle_table(result), options.searched_run_line(result["run"], result["search"]))
-    return tables.stacked(*([] if fleet is None else [options.fleet_table(fleet)]), bundles)
+    run = options.searched_run_line(result.run, result.search)
+    bundles = tables.titled(options.bundle_table(result.bundles), run)
+    return tables.stacked(*([] if result.fleet is None else [options.fleet_table(result.fleet)]), bundles)

@@ -1,7 +1,6 @@
 """`fedsup-deploy export`."""
 
 import typing
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,8 @@ from fedsup_deploy.variant import Precision
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from fedsup_deploy.pipeline.exporting import Exported, ExportedRefinement
 
 
 @click.command("export", cls=Command)
@@ -93,26 +94,26 @@ def command(context: click.Context, /, **given: Any) -> None:
     output.emit(result, _table)
 
 
-def _table(result: Mapping[str, Any]) -> "RenderableType":
+def _table(result: "Exported") -> "RenderableType":
     """Return the bundles as a table, with what became of each refinement below it."""
     from fedsup_deploy.cli import tables
 
-    bundles = options.bundle_table(result)
-    if "refinements" not in result:
+    bundles = options.bundle_table(result.bundles)
+    if result.refinements is None:
         return bundles
-    return tables.titled(bundles, "Refined:", *(f"  {_outcome(found)}" for found in result["refinements"]))
+    return tables.titled(bundles, "Refined:", *(f"  {_outcome(found)}" for found in result.refinements))
 
 
-def _outcome(found: Mapping[str, Any]) -> str:
+def _outcome(found: "ExportedRefinement") -> str:
     """Return what became of the refinement for one device, in one line."""
-    about = f"{found['profile']}:"
-    if not found["num_tried"]:
+    about = f"{found.profile}:"
+    if not found.num_tried:
         return f"{about} no subnet one choice larger than the pick is just beyond the limits, so nothing was trimmed"
-    if not found["networks"]:
-        return f"{about} none of {found['num_tried']} larger subnets can be trimmed to the limits"
-    best = found["networks"][0]
-    figures = f"accuracy {best['accuracy']:.4f} on {found['num_images']:,} {found['split']} images"
-    pick = f"the pick's is {found['accuracy_of_pick']:.4f}"
-    if found["bundle"] is None:
+    if not found.networks:
+        return f"{about} none of {found.num_tried} larger subnets can be trimmed to the limits"
+    best = found.networks[0]
+    figures = f"accuracy {best.accuracy:.4f} on {found.num_images:,} {found.split} images"
+    pick = f"the pick's is {found.accuracy_of_pick:.4f}"
+    if found.bundle is None:
         return f"{about} no bundle: the best trimmed subnet has {figures}, {pick}"
-    return f"{about} {found['bundle']['folder']}: {figures}, {pick}"
+    return f"{about} {found.bundle.folder}: {figures}, {pick}"

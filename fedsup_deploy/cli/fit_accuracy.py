@@ -10,11 +10,13 @@ import click
 from fedsup_deploy import registry
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
-from fedsup_deploy.cli.output import Output, Result
+from fedsup_deploy.cli.output import Output
 from fedsup_deploy.cli.signals import advising
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from fedsup_deploy.pipeline.predicting import AccuracyFit
 
 _ACCURACY = (
     "measured on the server's validation images, or by the clients on images they hold out. Default: measured, or "
@@ -61,32 +63,32 @@ def command(
     output.emit(result, _table)
 
 
-def _table(result: Result) -> "RenderableType":
+def _table(result: "AccuracyFit") -> "RenderableType":
     from fedsup_deploy.cli import tables
 
     rows = [
         {
             "predictor": kind,
-            "Kendall tau": judged["kendall_tau"],
-            "mean absolute error": judged["mae"],
-            "chosen": kind == result["predictor"],
+            "Kendall tau": judged.kendall_tau,
+            "mean absolute error": judged.mae,
+            "chosen": kind == result.predictor,
         }
-        for kind, judged in result["cross_validation"].items()
+        for kind, judged in result.cross_validation.items()
     ]
-    held_out = result["held_out"]
+    held_out = result.held_out
     return tables.titled(
         tables.rows(rows),
-        f"{result['predictor']} on subnets that took no part in the choice: Kendall tau {held_out['kendall_tau']:.3f}, "
-        f"mean absolute error {held_out['mae']:.4f}; then fitted to all {result['num_measured']:,}",
+        f"{result.predictor} on subnets that took no part in the choice: Kendall tau {held_out.kendall_tau:.3f}, "
+        f"mean absolute error {held_out.mae:.4f}; then fitted to all {result.num_measured:,}",
         *_about_use(result),
-        options.run_line(result["run"], result["rounds"]),
-        f"wrote {result['out']}; next: fedsup-deploy search --run {shlex.quote(result['run'])} --profile NAME",
+        options.run_line(str(result.run), result.rounds),
+        f"wrote {result.out}; next: fedsup-deploy search --run {shlex.quote(str(result.run))} --profile NAME",
     )
 
 
-def _about_use(result: Result) -> Iterator[str]:
+def _about_use(result: "AccuracyFit") -> Iterator[str]:
     """Yield what a search will make of it."""
-    if result["num_measured"] == result["num_architectures"]:
+    if result.num_measured == result.num_architectures:
         yield "every subnet is measured: a search goes by that, and predicts nothing"
     else:
-        yield from options.warning_about(result["held_out"]["kendall_tau"])
+        yield from options.warning_about(result.held_out.kendall_tau)

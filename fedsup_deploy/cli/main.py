@@ -11,7 +11,7 @@ import select
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import click
 
@@ -130,7 +130,7 @@ def _failure(error: BaseException) -> Failure:
     return Failure("InternalError", f"internal error: {what} (run again with --debug)", EXIT_INTERNAL)
 
 
-def _one_line(text: Any) -> str:
+def _one_line(text: object) -> str:
     return " ".join(line.strip() for line in str(text).splitlines() if line.strip())
 
 

@@ -8,12 +8,15 @@ import click
 
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
-from fedsup_deploy.cli.output import Output, Result
+from fedsup_deploy.cli.output import Output
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from fedsup_deploy.device.measure import ComparedLatency
     from fedsup_deploy.device.remote.ssh import Access
+    from fedsup_deploy.ondevice.records import StabilityRecord
+    from fedsup_deploy.pipeline.measuring import MeasuredModel
 
 
 @click.command("measure", cls=Command)
@@ -80,50 +83,57 @@ def _access(
     return Access(SshHost.parse(on), python or "python3", install, ssh_config)
 
 
-def _table(result: Result) -> "RenderableType":
+def _table(result: "MeasuredModel") -> "RenderableType":
     from fedsup_deploy.cli import tables
 
-    found, bound = result["statistics"], result["protocol"]["name"] == "full"
-    names = ("min", "p10", "p50", "p90", *(("p90_bound",) if bound else ()))
-    row = {f"{name.replace('_', ' ')} ms": found[f"{name}_ms"] for name in names}
-    return tables.titled(tables.rows([{**row, "runs": found["num_runs"]}]), *_lines(result))
+    found = result.statistics
+    bound = {"p90 bound ms": found["p90_bound_ms"]} if result.protocol["name"] == "full" else {}
+    row: tables.Row = {
+        "min ms": found["min_ms"],
+        "p10 ms": found["p10_ms"],
+        "p50 ms": found["p50_ms"],
+        "p90 ms": found["p90_ms"],
+        **bound,
+        "runs": found["num_runs"],
+    }
+    return tables.titled(tables.rows([row]), *_lines(result))
 
 
-def _lines(result: Result) -> Iterator[str]:
+def _lines(result: "MeasuredModel") -> Iterator[str]:
     """Yield what stands below the latencies."""
     from fedsup_deploy.cli.tables import cell
 
-    yield f"once: load {cell(result['load_ms'])} ms, first run {cell(result['first_run_ms'])} ms, cold: no latency"
-    yield f"memory: {cell(result['peak_rss_mib'])} MiB, the most this process held"
-    if result["energy"] is not None:
-        energy = result["energy"]
-        net = f"{cell(energy['net_energy_mj'])} mJ above idle"
-        yield f"energy: {cell(energy['energy_mj'])} mJ, {net}; {energy['source']} of the {energy['covers']}"
-    elif result["energy_estimated"] is not None:
-        estimate = result["energy_estimated"]
-        power = f"{cell(estimate['active_power_w'])} W, which the profile states, x the median latency"
-        yield f"energy: {cell(estimate['energy_mj'])} mJ ESTIMATED as {power}; not measured"
-    if result["ruler"] is not None:
-        yield _ruler(result["ruler"])
-    if result["is_recorded"]:
+    yield f"once: load {cell(result.load_ms)} ms, first run {cell(result.first_run_ms)} ms, cold: no latency"
+    yield f"memory: {cell(result.peak_rss_mib)} MiB, the most this process held"
+    if result.energy is not None:
+        energy = result.energy
+        net = f"{cell(energy.net_energy_mj)} mJ above idle"
+        yield f"energy: {cell(energy.energy_mj)} mJ, {net}; {energy.source} of the {energy.covers}"
+    elif result.energy_estimated is not None:
+        estimate = result.energy_estimated
+        power = f"{cell(estimate.active_power_w)} W, which the profile states, x the median latency"
+        yield f"energy: {cell(estimate.energy_mj)} mJ ESTIMATED as {power}; not measured"
+    if result.ruler is not None:
+        yield _ruler(result.ruler)
+    if result.is_recorded:
         yield "recorded in the bundle's measured.json"
-    if result["saved_to"] is not None:
-        is_stable = result["stability"]["verdict"] == "stable"
+    if result.saved_to is not None:
+        is_stable = result.stability["verdict"] == "stable"
         use = "profile fit --saved can learn from it" if is_stable else "as it is unstable, profile fit leaves it out"
-        yield f"saved to {result['saved_to']}; {use}"
-    if not (result["is_min_runs_met"] and result["is_min_duration_met"]):
+        yield f"saved to {result.saved_to}; {use}"
+    if not (result.is_min_runs_met and result.is_min_duration_met):
         yield "too short: fewer runs or less time than the protocol wants"
-    yield _verdict(result["stability"])
+    yield _verdict(result.stability)
 
 
-def _verdict(stability: dict[str, Any]) -> str:
+def _verdict(stability: "StabilityRecord") -> str:
     apart = max(stability["disagreement"], stability["drift"])
     parts = f"differs by {apart:.1%} between parts of the session (stable: {stability['stable_within']:.0%})"
     visits = f"by {stability['spread']:.1%} between visits (stable: {stability['spread_within']:.0%})"
     return f"{stability['verdict']}: {stability['statistic']} {parts}, {visits}"
 
 
-def _ruler(ruler: dict[str, Any]) -> str:
+def _ruler(ruler: "ComparedLatency") -> str:
     from fedsup_deploy.cli.tables import cell
 
     kept = f"{ruler['num_visits_kept']} of {ruler['num_visits']} visits"

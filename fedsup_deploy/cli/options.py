@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +15,14 @@ from fedsup_deploy.ondevice.latency_statistics import PERCENTILES
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+    from fedsup_deploy.artifact.measured import PercentileRecord
+    from fedsup_deploy.cli.tables import Row
+    from fedsup_deploy.pipeline.bundling import ExportedBundle
+    from fedsup_deploy.searchers.result import Fleet, FleetOption, SearchedRun
+
+#: A command, before or after an option was added to it.
+Function = Callable[..., object]
+Decorator = Callable[[Function], Function]
 
 NEW_PATH: Final = click.Path(path_type=Path)
 OLD_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -86,7 +93,7 @@ _PERCENTILE: Final = "Which percentile of latency a limit on it means.  [default
 _ARTIFACTS: Final = "The most different subnets for all profiles together.  [default: one for each profile]"
 
 
-def limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def limit_options(function: Function) -> Function:
     """Add an option for each limit of a search."""
     return amount_options({row.option: (name, row.meaning) for name, row in limits.TABLE.items()})(function)
 
@@ -98,7 +105,7 @@ def amount_options(options: Mapping[str, tuple[str, str]]) -> Decorator:
         options: By option its name in Python and its help, in the order of the help page.
     """
 
-    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+    def add(function: Function) -> Function:
         for option, (name, meaning) in reversed(list(options.items())):
             function = click.option(option, name, type=float, callback=positive, metavar="X", help=meaning)(function)
         return function
@@ -106,7 +113,7 @@ def amount_options(options: Mapping[str, tuple[str, str]]) -> Decorator:
     return add
 
 
-def search_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def search_options(function: Function) -> Function:
     """Add what every search takes: profiles, run, limits, where accuracy comes from, and how hard to try."""
     accuracy = click.Choice(["auto", "measured", "clients", "predicted"])
     method = click.Choice(["auto", *registry.names("searcher")])
@@ -140,61 +147,57 @@ def run_line(path: str, rounds: int | None) -> str:
     return f"run: {path}" + ("" if rounds is None else f" ({rounds} {'round' if rounds == 1 else 'rounds'})")
 
 
-def searched_run_line(run: Mapping[str, Any], search: str) -> str:
-    """Return the same of the run in the document of a search.
+def searched_run_line(run: "SearchedRun", search: Path) -> str:
+    """Return the same of the run of a search.
 
     Args:
-        run: As the document has it.
-        search: The document's file.
+        run: As the search has it.
+        search: The file of the search.
     """
-    path = run["name"] if run["path"] is None else os.path.normpath(Path(search).parent / run["path"])
-    return run_line(path, run["rounds"])
+    path = run.name if run.path is None else os.path.normpath(search.parent / run.path)
+    return run_line(path, run.rounds)
 
 
-def percentile_words(percentile: Mapping[str, Any]) -> str:
-    """Return which percentile of latency a limit means, and how it follows from predictions.
-
-    Args:
-        percentile: As search.json and manifests have it.
-    """
-    if percentile["is_assumed"]:
-        return f"{percentile['name']}, assumed"
-    if percentile["ratio"] == 1:
-        return f"{percentile['name']}, as predicted"
-    return f"{percentile['name']}, {percentile['ratio']:.4g} x predicted"
+def percentile_words(percentile: "PercentileRecord") -> str:
+    """Return which percentile of latency a limit means, and how it follows from predictions."""
+    if percentile.is_assumed:
+        return f"{percentile.name}, assumed"
+    if percentile.ratio == 1:
+        return f"{percentile.name}, as predicted"
+    return f"{percentile.name}, {percentile.ratio:.4g} x predicted"
 
 
-def bundle_table(result: Mapping[str, Any]) -> "RenderableType":
-    """Return the bundles of a result as a table, with their folders and what to do next below it."""
+def bundle_table(bundles: "Sequence[ExportedBundle]") -> "RenderableType":
+    """Return bundles as a table, with their folders and what to do next below it."""
     from fedsup_deploy.cli import tables
     from fedsup_deploy.searchers.prices import rounded_up
 
     rows = [
         {
-            "profile": made["profile"],
-            "arch": made["arch_id"],
-            "accuracy": made["accuracy"],
-            "not recalibrated": made["accuracy_not_recalibrated"],
-            "ms predicted": rounded_up(made["latency_ms_predicted"]),
-            "percentile": percentile_words(made["percentile"]),
-            "ms measured here": made["latency_ms_measured_here"],
-            **({} if made["latency_limit"] is None else {"limit here": made["latency_limit"]}),
-            **({"OVER LIMIT": ", ".join(made["exceeded_limits"])} if made["exceeded_limits"] else {}),
-            "KiB": ", ".join(f"{name} {size / 1024:.0f}" for name, size in made["bytes"].items()),
+            "profile": made.profile,
+            "arch": made.arch_id,
+            "accuracy": made.accuracy,
+            "not recalibrated": made.accuracy_not_recalibrated,
+            "ms predicted": rounded_up(made.latency_ms_predicted),
+            "percentile": percentile_words(made.percentile),
+            "ms measured here": made.latency_ms_measured_here,
+            **({} if made.latency_limit is None else {"limit here": made.latency_limit}),
+            **({"OVER LIMIT": ", ".join(made.exceeded_limits)} if made.exceeded_limits else {}),
+            "KiB": ", ".join(f"{name} {size / 1024:.0f}" for name, size in made.bytes.items()),
         }
-        for made in result["bundles"]
+        for made in bundles
     ]
-    folders = [made["folder"] for made in result["bundles"]]
+    folders = [made.folder for made in bundles]
     return tables.titled(
         tables.rows(rows), "Bundles:", *(f"  {name}" for name in folders), f"next: python {folders[0]}/run.py"
     )
 
 
-def fleet_table(fleet: Mapping[str, Any]) -> "RenderableType":
+def fleet_table(fleet: "Fleet") -> "RenderableType":
     """Return what few subnets for many devices cost, one row for each number of subnets."""
     from fedsup_deploy.cli import tables
 
-    return tables.rows([_option_row(fleet, option) for option in fleet["options"]])
+    return tables.rows([_option_row(fleet, option) for option in fleet.options])
 
 
 def warning_about(kendall_tau: float) -> Iterator[str]:
@@ -203,13 +206,13 @@ def warning_about(kendall_tau: float) -> Iterator[str]:
         yield "warning: that is little better than guessing; measure more: fedsup-deploy fit-accuracy --evaluations N"
 
 
-def _option_row(fleet: Mapping[str, Any], option: Mapping[str, Any]) -> dict[str, Any]:
-    lost = option["lost"]
+def _option_row(fleet: "Fleet", option: "FleetOption") -> "Row":
+    lost = option.lost
     worst = max(lost, key=lambda name: lost[name])
     return {
-        "subnets": option["num_artifacts"],
+        "subnets": option.num_artifacts,
         "accuracy lost on average": sum(lost.values()) / len(lost),
         "at most": lost[worst],
         "by": worst if lost[worst] else "none",
-        "chosen": option["num_artifacts"] == fleet["chosen"],
+        "chosen": option.num_artifacts == fleet.chosen,
     }

@@ -5,16 +5,26 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import click
 
 from fedsup_deploy.events import Listener
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
     from rich.console import RenderableType
 
-Result = Mapping[str, Any]
+
+class Documented(Protocol):
+    """What a command returns."""
+
+    def to_dict(self) -> "dict[str, JsonValue]":
+        """Return the JSON document."""
+
+
+#: The result of one command: typed, or a document that has no type of its own.
+R = TypeVar("R", bound="Documented | Mapping[str, JsonValue]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,19 +54,19 @@ class Output:
         """The whole command line, to be recorded beside what it made."""
         return ["fedsup-deploy", *self.args]
 
-    def emit(self, result: Result, render: "Callable[[Result], str | RenderableType] | None" = None) -> None:
+    def emit(self, result: R, render: "Callable[[R], str | RenderableType] | None" = None) -> None:
         """Print the result of a command. To be called once.
 
         Args:
-            result: A JSON document.
-            render: Makes what a person reads instead; None gives all fields, then a table of each list.
+            result: What the command returned.
+            render: Makes of it what a person reads; None gives all fields, then a table of each list.
         """
         if self.as_json:
-            click.echo(json.dumps(result, indent=2, allow_nan=False))
+            click.echo(json.dumps(_document(result), indent=2, allow_nan=False))
             return
         from fedsup_deploy.cli import tables
 
-        text = (render or tables.overview)(result)
+        text = tables.overview(_document(result)) if render is None else render(result)
         if isinstance(text, str):
             click.echo(text)
         else:
@@ -78,3 +88,7 @@ class Output:
                     yield (listener,)
             else:
                 yield (progress.Lines(lambda line: click.echo(line, err=True)),)
+
+
+def _document(result: "Documented | Mapping[str, JsonValue]") -> "Mapping[str, JsonValue]":
+    return result if isinstance(result, Mapping) else result.to_dict()

@@ -1,32 +1,52 @@
 """`fedsup-deploy profile`: list, show, validate, check, diff."""
 
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Group
-from fedsup_deploy.cli.output import Output, Result
+from fedsup_deploy.cli.output import Output
 from fedsup_deploy.cli.profile_build import build_command, fit_command
 from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.errors import GateError
+from fedsup_deploy.results import Result
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from fedsup_deploy.device.heldout import SummarizedError
+    from fedsup_deploy.device.profile import ProfileList, ProfileSummary
 
 command = Group("profile", help="Build, adapt, check and compare device profiles.")
 command.add_command(build_command)
 command.add_command(fit_command)
 
 
+@dataclasses.dataclass(frozen=True)
+class ValidFile:
+    """A file, and the profile that it holds."""
+
+    file: Path
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ValidFiles(Result):
+    """Files without a mistake."""
+
+    valid: tuple[ValidFile, ...]
+
+
 @command.command("list")
 @click.pass_obj
 def list_command(output: Output) -> None:
     """List the shipped profiles."""
-    from fedsup_deploy.device.profile import list_profiles
+    from fedsup_deploy.device.profile import ProfileList, list_profiles
 
-    output.emit({"profiles": [profile.summary() for profile in list_profiles()]}, _listing)
+    output.emit(ProfileList(tuple(profile.summary() for profile in list_profiles())), _listing)
 
 
 @command.command("show")
@@ -54,10 +74,7 @@ def validate_command(output: Output, files: tuple[Path, ...]) -> None:
     """
     from fedsup_deploy.device.profile import load_profile
 
-    profiles = [load_profile(path) for path in files]
-    output.emit(
-        {"valid": [{"file": str(path), "name": profile.name} for path, profile in zip(files, profiles, strict=True)]}
-    )
+    output.emit(ValidFiles(tuple(ValidFile(path, load_profile(path).name) for path in files)))
 
 
 @command.command("check")
@@ -82,8 +99,8 @@ def check_command(context: click.Context, profiles: tuple[str, ...], factor: flo
 
     result = check_profiles(profiles, factor)
     context.ensure_object(Output).emit(result, profile_tables.checks)
-    if not result["is_inside"]:
-        outside = ", ".join(entry["name"] for entry in result["profiles"] if entry["is_inside"] is False)
+    if not result.is_inside:
+        outside = ", ".join(entry.name for entry in result.profiles if entry.is_inside is False)
         click.echo(f"error: {outside}: a prediction is off by more than a factor of {factor:g}", err=True)
         context.exit(GateError.exit_code)
 
@@ -110,20 +127,33 @@ def diff_command(output: Output, first: str, second: str, space: str) -> None:
     output.emit(compare_profiles(first, second, space), profile_tables.difference)
 
 
-def _listing(result: Result) -> "RenderableType":
+def _listing(result: "ProfileList") -> "RenderableType":
     """Return one line per profile: the descriptions are for `show`."""
     from fedsup_deploy.cli import tables
 
-    columns = ("name", "is_measured", "provenance", "error", "limits", "formats")
-    lines = [{name: profile[name] for name in columns} for profile in result["profiles"]]
-    for line, profile in zip(lines, result["profiles"], strict=True):
-        percentile = profile["percentile"]
-        meaning = f"{percentile['limit']}, assumed" if percentile["is_assumed"] else percentile["limit"]
-        line["limits"] = [
-            f"{name} {tables.cell(value)}" + (f" ({meaning})" if TABLE[name].is_predicted else "")
-            for name, value in profile["limits"].items()
+    return tables.rows(
+        [
+            {
+                "name": profile.name,
+                "is_measured": profile.is_measured,
+                "provenance": list(profile.provenance),
+                "error": _words(profile.error),
+                "limits": [
+                    f"{name} {tables.cell(value)}" + (f" ({_meaning(profile)})" if TABLE[name].is_predicted else "")
+                    for name, value in profile.limits.items()
+                ],
+                "formats": list(profile.formats),
+            }
+            for profile in result.profiles
         ]
-        error = line["error"]
-        if error != "none":
-            line["error"] = f"{error['mape']:.0%} on average ({error['method']}, n = {error['num_heldout']})"
-    return tables.rows(lines)
+    )
+
+
+def _words(error: "SummarizedError | Literal['none']") -> str:
+    return "none" if error == "none" else f"{error.mape:.0%} on average ({error.method}, n = {error.num_heldout})"
+
+
+def _meaning(profile: "ProfileSummary") -> str:
+    """Return which percentile a limit on latency means."""
+    percentile = profile.percentile
+    return f"{percentile.limit}, assumed" if percentile.is_assumed else percentile.limit

@@ -6,12 +6,15 @@ import click
 
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
-from fedsup_deploy.cli.output import Output, Result
+from fedsup_deploy.cli.output import Output
 from fedsup_deploy.cli.signals import advising
 from fedsup_deploy.device.limits import TABLE
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from fedsup_deploy.pipeline.fitting import FittedProfile
+    from fedsup_deploy.pipeline.profiling import BuiltProfile, WrittenProfile
 
 _SPACE = "A search space, or a run: whose networks it is about."
 _THREADS = "Threads of the runtime."
@@ -89,46 +92,43 @@ def fit_command(output: Output, /, **given: Any) -> None:
     output.emit(result, _fitted)
 
 
-def _fitted(result: Result) -> "RenderableType":
-    calibration = result["calibration"]
-    model = f"{calibration['donor']}, calibrated on {result['num_networks']} networks"
-    own = ", operations each with a scale of its own" if calibration["op_scales"] else ""
-    return _error_table(result, model, f"scale {calibration['scale']:g}, offset {calibration['offset_us']:g} us{own}")
+def _fitted(result: "FittedProfile") -> "RenderableType":
+    calibration = result.calibration
+    model = f"{calibration.donor}, calibrated on {result.num_networks} networks"
+    own = ", operations each with a scale of its own" if calibration.op_scales else ""
+    return _error_table(result, model, f"scale {calibration.scale:g}, offset {calibration.offset_us:g} us{own}")
 
 
-def _built(result: Result) -> "RenderableType":
-    model = (
-        f"table of {result['num_parts']} parts"
-        if result["num_parts"]
-        else f"fitted to {result['num_networks']} networks"
-    )
-    rounds = f"{result['num_rounds']} rounds in {result['seconds']:.0f} s"
-    return _error_table(result, model, f"{rounds}; even and odd rounds differ by {result['disagreement']:.1%}")
+def _built(result: "BuiltProfile") -> "RenderableType":
+    model = f"table of {result.num_parts} parts" if result.num_parts else f"fitted to {result.num_networks} networks"
+    rounds = f"{result.num_rounds} rounds in {result.seconds:.0f} s"
+    return _error_table(result, model, f"{rounds}; even and odd rounds differ by {result.disagreement:.1%}")
 
 
-def _error_table(result: Result, model: str, *lines: str) -> "RenderableType":
+def _error_table(result: "WrittenProfile", model: str, *lines: str) -> "RenderableType":
     """Return how far predictions are off beside those of the MACs alone, and what to do next."""
     from fedsup_deploy.cli import tables
 
-    error, name = result["profile"]["error"], result["profile"]["name"]
-    found = {model: error, "MACs alone": error["macs_only"]}
+    error, name = result.profile.error, result.profile.name
+    assert error != "none", "a profile that was made here was checked"
+    found = {model: error, "MACs alone": error.macs_only}
     rows = [
         {
             "latency model": what,
-            "within 5 %": f"{figures['acc5']:.0%}",
-            "within 10 %": f"{figures['acc10']:.0%}",
-            "mean error": f"{figures['mape']:.1%}",
-            "rank correlation": figures["spearman"],
+            "within 5 %": f"{figures.acc5:.0%}",
+            "within 10 %": f"{figures.acc10:.0%}",
+            "mean error": f"{figures.mape:.1%}",
+            "rank correlation": figures.spearman,
         }
         for what, figures in found.items()
         if figures is not None
     ]
-    if error["macs_only"] is not None and error["mape"] > error["macs_only"]["mape"]:
+    if error.macs_only is not None and error.mape > error.macs_only.mape:
         lines = ("NOTE: a straight line through the MACs predicts better; do not rely on these latencies", *lines)
-    percentiles = result["profile"]["percentile"]["ratios"]
+    percentiles = result.profile.percentile.ratios
     if percentiles is not None:
         lines = (*lines, "latency: " + ", ".join(f"{name} is {ratio:.4g} x p10" for name, ratio in percentiles.items()))
-    checked = f"checked on {error['num_heldout']} networks ({error['method']})"
-    profile = name if result["out"] == f"profiles/{name}.yaml" else result["out"]
-    next_step = f"wrote {result['out']}; next: fedsup-deploy search --profile {profile}"
+    checked = f"checked on {error.num_heldout} networks ({error.method})"
+    profile = name if str(result.out) == f"profiles/{name}.yaml" else result.out
+    next_step = f"wrote {result.out}; next: fedsup-deploy search --profile {profile}"
     return tables.titled(tables.rows(rows), checked, *lines, next_step)

@@ -142,5 +142,5 @@ def bars() -> Iterator[Listener]:
         yield listener
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)

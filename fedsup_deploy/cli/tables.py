@@ -1,12 +1,15 @@
 """Results as short tables for people. Numbers are rounded for reading; `--json` gives them in full."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, TextIO
+from typing import Final, TextIO, TypeGuard
 
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+#: One row of a table: what stands in each column. A mapping becomes several columns.
+Row = Mapping[str, object]
 
 _MAX_ROWS: Final = 20
 _WIDTH_OF_PIPES: Final = 240
@@ -17,7 +20,7 @@ def console(file: TextIO) -> Console:
     return Console(file=file, width=None if file.isatty() else _WIDTH_OF_PIPES, highlight=False)
 
 
-def overview(result: Mapping[str, Any]) -> RenderableType:
+def overview(result: Row) -> RenderableType:
     """Return all fields of a result, and below them a table of each list of mappings."""
     fields = Table(box=None, show_header=False, pad_edge=False)
     lists: list[RenderableType] = []
@@ -29,7 +32,7 @@ def overview(result: Mapping[str, Any]) -> RenderableType:
     return Group(*([fields] if fields.row_count else []), *lists)
 
 
-def rows(entries: Sequence[Mapping[str, Any]]) -> RenderableType:
+def rows(entries: Sequence[Row]) -> RenderableType:
     """Return a table with one row per entry and a column for each key that any entry has."""
     flat = [dict(_flat(entry)) for entry in entries]
     columns = list(dict.fromkeys(name for entry in flat for name in entry))
@@ -54,7 +57,7 @@ def titled(table: RenderableType, *lines: str) -> RenderableType:
     return Group(table, *(Text(line, overflow="fold") for line in lines))
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """Return a value as a person reads it: four digits of a fraction, separated thousands, `-` for nothing."""
     if value is None:
         return "-"
@@ -69,7 +72,7 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-def _flat(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(result: Row, prefix: str = "") -> Iterator[tuple[str, object]]:
     """Yield the fields of nested mappings under dotted names."""
     for key, value in result.items():
         if isinstance(value, Mapping) and value:
@@ -78,5 +81,5 @@ def _flat(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", None if value == {} else value
 
 
-def _is_rows(value: Any) -> bool:
+def _is_rows(value: object) -> TypeGuard[list[Row]]:
     return isinstance(value, list) and bool(value) and all(isinstance(entry, Mapping) for entry in value)

@@ -7,10 +7,13 @@ import click
 
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
-from fedsup_deploy.cli.output import Output, Result
+from fedsup_deploy.cli.output import Output
 
 if TYPE_CHECKING:
+    from pydantic import JsonValue
     from rich.console import RenderableType
+
+    from fedsup_deploy.pipeline.verification import Verified
 
 
 @click.command("verify", cls=Command)
@@ -32,13 +35,27 @@ def command(output: Output, bundle: Path) -> None:
     output.emit(result, _table)
 
 
-def _table(result: Result) -> "RenderableType":
+def _table(result: "Verified") -> "RenderableType":
     from fedsup_deploy.cli import tables
 
+    document = result.to_dict()
     kept = ("bundle", "verdict", "arch_id", "profile", "files", "not_executed", "not_compared")
-    parity = {name: result["parity"][name] for name in ("num_inputs", "max_scaled_diff", "tolerance")}
-    short = {**{name: result[name] for name in kept}, "parity": parity, "measured": None}
-    if (latency := result["measured"]) is not None:
-        found = {f"p{percent}_ms": latency["statistics"][f"p{percent}_ms"] for percent in (10, 50, 90)}
-        short["measured"] = {**found, "verdict": latency["stability"]["verdict"]}
+    parity = result.parity
+    short: dict[str, JsonValue] = {
+        **{name: document[name] for name in kept},
+        "parity": {
+            "num_inputs": parity["num_inputs"],
+            "max_scaled_diff": parity["max_scaled_diff"],
+            "tolerance": parity["tolerance"],
+        },
+        "measured": None,
+    }
+    if (latency := result.measured) is not None:
+        found = latency.statistics
+        short["measured"] = {
+            "p10_ms": found.p10_ms,
+            "p50_ms": found.p50_ms,
+            "p90_ms": found.p90_ms,
+            "verdict": latency.stability.verdict,
+        }
     return tables.overview(short)

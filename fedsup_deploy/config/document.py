@@ -4,7 +4,8 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from fedsup_deploy.config.reader import KeyPath
 
@@ -15,7 +16,7 @@ class Document:
 
     path: Path
     """The file, as the user named it."""
-    data: dict[str, Any]
+    data: dict[str, JsonValue]
     """JSON-like content."""
     lines: Mapping[KeyPath, int]
     """Line (from 1) of every key and list entry of the file."""
@@ -34,22 +35,19 @@ class Document:
         """Return whether a value came from the command line."""
         return self.line(path) == 0
 
-    def get(self, path: KeyPath) -> Any:
+    def get(self, path: KeyPath) -> JsonValue:
         """Return the value at a path.
 
         Raises:
             KeyError: The document does not say it.
         """
-        value: Any = self.data
+        value: JsonValue = self.data
         for key in path:
-            is_there = (
-                0 <= key < len(value)
-                if isinstance(value, list) and isinstance(key, int)
-                else isinstance(value, dict) and key in value
-            )
-            if not is_there:
+            inside = enumerate(value) if isinstance(value, list) else value.items() if isinstance(value, dict) else ()
+            known: dict[str | int, JsonValue] = dict(inside)
+            if key not in known:
                 raise KeyError(path)
-            value = value[key]
+            value = known[key]
         return value
 
     def _origin(self, path: KeyPath) -> tuple[int, str]:
@@ -73,11 +71,13 @@ def dotted(path: KeyPath) -> str:
     return ".".join(str(key) for key in path)
 
 
-def show(value: Any) -> str:
+def show(value: object) -> str:
     """Return a value for messages, as YAML would write it, shortened."""
     if isinstance(value, str):
         return repr(value if len(value) <= 60 else f"{value[:57]}...")
     text = json.dumps(value, default=str)
     if len(text) <= 60:
         return text
-    return f"a mapping of {len(value)} keys" if isinstance(value, dict) else f"a list of {len(value)} entries"
+    if isinstance(value, dict):
+        return f"a mapping of {len(value)} keys"
+    return f"a list of {len(value)} entries" if isinstance(value, (list, tuple)) else f"{text[:57]}..."

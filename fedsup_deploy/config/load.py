@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from fedsup_deploy.config import problems, reader
 from fedsup_deploy.config.document import Document, display, dotted, show
@@ -97,7 +97,7 @@ def dump(model: BaseModel) -> str:
     )
 
 
-def _assign(data: dict[str, Any], words: list[str], value: Any, label: str) -> tuple[KeyPath, list[KeyPath]]:
+def _assign(data: dict[str, Any], words: list[str], value: JsonValue, label: str) -> tuple[KeyPath, list[KeyPath]]:
     """Set one value in place. Returns its path, and those of the mappings that had to be made on the way."""
     node: Any = data
     path: KeyPath = ()
@@ -128,14 +128,14 @@ def _step(node: Any, word: str, path: KeyPath, label: str) -> str | int:
 class _Dumper(yaml.SafeDumper):
     """Quotes what our reader or a YAML 1.1 reader would take for something other than text; writes no aliases."""
 
-    def ignore_aliases(self, _data: Any) -> bool:
+    def ignore_aliases(self, _data: object) -> bool:
         return True
 
     def represent_text(self, data: str) -> yaml.ScalarNode:
         style = "'" if not reader.resolves_to_text(data) else None if data.isprintable() else '"'
         return self.represent_scalar("tag:yaml.org,2002:str", data, style)
 
-    def represent_entries(self, data: list[Any]) -> yaml.SequenceNode:
+    def represent_entries(self, data: list[object]) -> yaml.SequenceNode:
         is_short = not any(isinstance(entry, (dict, list)) for entry in data)
         return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=is_short)
 

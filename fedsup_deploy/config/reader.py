@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import yaml
+from pydantic import JsonValue
 
 from fedsup_deploy.errors import ConfigError
 
@@ -25,7 +26,7 @@ _NUMBER: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[
 _NOT_FINITE: Final = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 
 
-def read(text: str, where: Callable[[int], str]) -> tuple[Any, dict[KeyPath, int]]:
+def read(text: str, where: Callable[[int], str]) -> tuple[JsonValue, dict[KeyPath, int]]:
     """Return the JSON-like value a YAML text stands for, and the line of every key and list entry.
 
     Args:
@@ -91,14 +92,14 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def _value(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> Any:
+def _value(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> JsonValue:
     if isinstance(node, yaml.ScalarNode):
         return _scalar(node)
     if isinstance(node, yaml.SequenceNode):
         for index, child in enumerate(node.value):
             lines[(*path, index)] = child.start_mark.line + 1
         return [_value(child, (*path, index), lines) for index, child in enumerate(node.value)]
-    mapping: dict[str, Any] = {}
+    mapping: dict[str, JsonValue] = {}
     for key_node, child in node.value:
         key = _key(key_node)
         if key in mapping:

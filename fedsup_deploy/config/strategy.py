@@ -4,7 +4,7 @@ It knows no strategy: the row of one in the registry is its class of options, in
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from fedsup_deploy.config.reader import KeyPath
 from fedsup_deploy.config.section import Section
@@ -24,7 +24,7 @@ class StrategyConfig(Section):
         """Classes that clients are divided into by capability."""
         return 1
 
-    def misfits(self, num_clients: int) -> Sequence[tuple[KeyPath, Any, str]]:
+    def misfits(self, num_clients: int) -> Sequence[tuple[KeyPath, object, str]]:
         """Return which options do not fit to so many clients: for each its path, its value, and what was expected."""
         del num_clients
         return ()

@@ -10,6 +10,7 @@ from fedsup_deploy.data import source
 from fedsup_deploy.data.dataset import DatasetSplits, ImageDataset
 from fedsup_deploy.errors import DataError
 
+#: Any: files of other people, whose element types are looked at below.
 Arrays = dict[str, npt.NDArray[Any]]
 
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels")

@@ -8,7 +8,7 @@ Shape suffixes: N images, H W pixels, C channels.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -182,7 +182,7 @@ def _read_pickled_names(path: Path, key: str) -> tuple[str, ...]:
     return tuple(name.decode("latin1") if isinstance(name, bytes) else name for name in names)
 
 
-def _entry(content: dict[str, Any], key: str, path: Path) -> Any:
+def _entry(content: dict[str, object], key: str, path: Path) -> object:
     if key not in content:
         raise DataError(f"{path}: no {key!r}, only {', '.join(sorted(content)) or 'nothing'}; not this file")
     return content[key]

@@ -9,7 +9,7 @@ import math
 import pickle
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +25,12 @@ class _Inert:
 
     __slots__ = ("arguments", "state")
 
-    def __init__(self, *arguments: Any) -> None:
+    def __init__(self, *arguments: object) -> None:
         self.arguments = arguments
-        self.state: Any = None
+        self.state: object = None
 
     # Defined so that the unpickler hands over the state whole, rather than setting attributes from it.
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         self.state = state
 
 
@@ -57,7 +57,7 @@ class _Encoded(_Inert):
 
     __slots__ = ()
 
-    def __new__(cls, text: Any, encoding: Any) -> bytes:  # type: ignore[misc]  # the one stand-in that is a value
+    def __new__(cls, text: object, encoding: object) -> bytes:  # type: ignore[misc]  # the one stand-in that is a value
         if not isinstance(text, str) or encoding not in ("latin1", b"latin1"):
             raise ValueError("bytes that are not in latin1")
         return text.encode("latin1")
@@ -88,7 +88,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
         return _STAND_INS[module, name]
 
 
-def read_pickled_dict(path: Path) -> dict[str, Any]:
+def read_pickled_dict(path: Path) -> dict[str, object]:
     """Read a pickled dictionary of plain values, written by Python 2 or 3.
 
     Returns:
@@ -118,7 +118,7 @@ def read_pickled_dict(path: Path) -> dict[str, Any]:
     return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}
 
 
-def uint8_array(value: Any, where: str) -> npt.NDArray[np.uint8]:
+def uint8_array(value: object, where: str) -> npt.NDArray[np.uint8]:
     """Return the uint8 array that a value of `read_pickled_dict` stands for, read-only.
 
     Args:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import JsonValue
 
 from fedsup_deploy.data.dataset import ImageDataset
 from fedsup_deploy.errors import ArtifactError, DataError
@@ -150,7 +151,7 @@ class Preprocessing:
         """Return the same preprocessing for a model whose input has another side, pixels."""
         return replace(self, size=size)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, JsonValue]:
         """Return a JSON document from which a device can do the same without this program."""
         padding = {**self.padding, "value": _PADDING_VALUE}
         return {**asdict(self), "mean": list(self.mean), "std": list(self.std), "padding": padding, **_FIXED}

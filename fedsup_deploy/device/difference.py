@@ -3,10 +3,12 @@
 It compares what stands in the files. Which of the two is right, only a measurement tells.
 """
 
-from collections.abc import Iterator
-from typing import Any, Final
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 import numpy as np
+from pydantic import JsonValue
 
 from fedsup_deploy import resources, rng
 from fedsup_deploy.config.load import load_yaml, validate
@@ -14,6 +16,7 @@ from fedsup_deploy.device.heldout import spearman
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.results import Result
 from fedsup_deploy.space.cost import costs
 from fedsup_deploy.space.sampling import random_genes
 from fedsup_deploy.space.search_space import SearchSpace
@@ -24,17 +27,87 @@ DEFAULT_SPACE: Final = "fedsup-mobilenet"
 _MAX_COMPARED: Final = 12_000
 
 
-def compare_profiles(first: str, second: str, space: str = DEFAULT_SPACE) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class ProfileId:
+    """Which profile."""
+
+    name: str
+    hash: str
+
+
+@dataclasses.dataclass(frozen=True)
+class DifferentFigure:
+    """A figure that two profiles state differently.
+
+    Args:
+        path: Where it stands in both.
+        first: What the first says; None where it says nothing.
+        second: What the second says.
+        change: From the first to the second, relative to the first; None for what is no number.
+    """
+
+    path: str
+    first: JsonValue
+    second: JsonValue
+    change: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparedPredictions:
+    """How the predictions of the second profile relate to those of the first.
+
+    Args:
+        space: The search space.
+        num_architectures: That were compared.
+        median_ratio: Second / first.
+        smallest_ratio: The same.
+        largest_ratio: The same.
+        spearman: Rank correlation; None where one profile predicts the same for all.
+    """
+
+    space: str
+    num_architectures: int
+    median_ratio: float
+    smallest_ratio: float
+    largest_ratio: float
+    spearman: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class NoPredictions:
+    """Why there is nothing to compare: one of the profiles predicts nothing for the space."""
+
+    space: str
+    num_architectures: int
+    problem: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ProfileDifference(Result):
+    """What two profiles say differently.
+
+    Args:
+        first: One.
+        second: The other.
+        figures: Those that differ.
+        provenance: Paths of figures whose source differs.
+        predictions: What that does to latencies.
+    """
+
+    first: ProfileId
+    second: ProfileId
+    figures: tuple[DifferentFigure, ...]
+    provenance: tuple[str, ...]
+    predictions: ComparedPredictions | NoPredictions
+
+
+def compare_profiles(first: str, second: str, space: str = DEFAULT_SPACE) -> ProfileDifference:
     """Compare two profiles.
 
     Args:
         first: Shipped name, or file.
         second: The same, of the other.
         space: Shipped name or file of the search space whose predictions are compared.
-
-    Returns:
-        `first` and `second` (`name` and `hash`); `figures`: for each that differs its `path`, both values, and for
-        numbers the relative `change`; `provenance`: paths whose source differs; `predictions` over the space.
 
     Raises:
         ConfigError: There is no such profile or space, or one is wrong.
@@ -46,30 +119,24 @@ def compare_profiles(first: str, second: str, space: str = DEFAULT_SPACE) -> dic
         # Said by `first` and `second`, and prose.
         del document["name"], document["description"]
     flat_first, flat_second = (dict(_flat(document)) for document in documents)
-    return {
-        "first": _identity(profiles[0]),
-        "second": _identity(profiles[1]),
-        "figures": [
-            _entry(path, flat_first.get(path), flat_second.get(path))
+    return ProfileDifference(
+        first=ProfileId(profiles[0].name, profiles[0].profile_hash),
+        second=ProfileId(profiles[1].name, profiles[1].profile_hash),
+        figures=tuple(
+            _figure(path, flat_first.get(path), flat_second.get(path))
             for path in dict.fromkeys([*flat_first, *flat_second])
             if flat_first.get(path) != flat_second.get(path)
-        ],
-        "provenance": [
+        ),
+        provenance=tuple(
             path
             for path in dict.fromkeys([*provenances[0], *provenances[1]])
             if provenances[0].get(path) != provenances[1].get(path)
-        ],
-        "predictions": _predictions(
-            *profiles, validate(load_yaml(resources.find("configs/spaces", space)), SearchSpace)
         ),
-    }
+        predictions=_predictions(*profiles, validate(load_yaml(resources.find("configs/spaces", space)), SearchSpace)),
+    )
 
 
-def _identity(profile: DeviceProfile) -> dict[str, str]:
-    return {"name": profile.name, "hash": profile.profile_hash}
-
-
-def _flat(document: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(document: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, JsonValue]]:
     for key, value in document.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
@@ -77,29 +144,30 @@ def _flat(document: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{key}", value
 
 
-def _entry(path: str, first: Any, second: Any) -> dict[str, Any]:
-    has_numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in (first, second))
-    change = second / first - 1 if has_numbers and first != 0 else None
-    return {"path": path, "first": first, "second": second, "change": change}
+def _figure(path: str, first: JsonValue, second: JsonValue) -> DifferentFigure:
+    numbers = [value for value in (first, second) if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    change = numbers[1] / numbers[0] - 1 if len(numbers) == 2 and numbers[0] != 0 else None
+    return DifferentFigure(path, first, second, change)
 
 
-def _predictions(first: DeviceProfile, second: DeviceProfile, space: SearchSpace) -> dict[str, Any]:
-    """Return how the second profile's predictions relate to the first's; `problem` where one has none for the space."""
+def _predictions(
+    first: DeviceProfile, second: DeviceProfile, space: SearchSpace
+) -> ComparedPredictions | NoPredictions:
     if space.num_architectures <= _MAX_COMPARED:
         genes_NG = space.enumerate_genes()
     else:
         genes_NG = random_genes(space, rng.generator(0, "profile-diff"), _MAX_COMPARED)
     layers = costs(space, genes_NG).layers
-    described = {"space": space.name, "num_architectures": len(genes_NG)}
     try:
         first_ms_N, second_ms_N = (predictor_for(profile).predict(layers) for profile in (first, second))
     except ConfigError as error:
-        return {**described, "problem": str(error)}
+        return NoPredictions(space.name, len(genes_NG), str(error))
     ratio_N = second_ms_N / first_ms_N
-    return {
-        **described,
-        "median_ratio": float(np.median(ratio_N)),
-        "smallest_ratio": float(ratio_N.min()),
-        "largest_ratio": float(ratio_N.max()),
-        "spearman": spearman(first_ms_N.tolist(), second_ms_N.tolist()),
-    }
+    return ComparedPredictions(
+        space=space.name,
+        num_architectures=len(genes_NG),
+        median_ratio=float(np.median(ratio_N)),
+        smallest_ratio=float(ratio_N.min()),
+        largest_ratio=float(ratio_N.max()),
+        spearman=spearman(first_ms_N.tolist(), second_ms_N.tolist()),
+    )

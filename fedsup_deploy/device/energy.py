@@ -9,7 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
+
+from fedsup_deploy.artifact.measured import MeasuredEnergy
 
 _IDLE_SECONDS = 1.0
 _RUN_SECONDS = 2.0
@@ -121,33 +123,29 @@ def energy_per_inference(
     meter: EnergyMeter,
     idle_seconds: float = _IDLE_SECONDS,
     run_seconds: float = _RUN_SECONDS,
-) -> dict[str, Any] | None:
-    """Return the energy of one run in JSON values; None if the sensor stops answering.
+) -> MeasuredEnergy | None:
+    """Return the energy of one run; None if the sensor stops answering.
 
     Args:
         run_once: Runs the model once; it is warm.
         meter: The sensor.
         idle_seconds: How long the machine is left alone first, to know what it takes anyway.
         run_seconds: How long the model runs, at least.
-
-    Returns:
-        `energy_mj`, all that the sensor saw per run, in mJ; `net_energy_mj`, the same less the idle power, which noise
-        may make negative; `idle_power_w`; `num_runs`; `seconds`; `covers` and `source` of the meter.
     """
     idle, load = _Load(lambda: time.sleep(idle_seconds)), _Load(run_once, run_seconds)
     idle_j, joules = meter.joules_during(idle), meter.joules_during(load)
     if idle_j is None or joules is None:
         return None
     idle_power_w = idle_j / idle.seconds
-    return {
-        "energy_mj": 1e3 * joules / load.num_runs,
-        "net_energy_mj": 1e3 * (joules - idle_power_w * load.seconds) / load.num_runs,
-        "idle_power_w": idle_power_w,
-        "num_runs": load.num_runs,
-        "seconds": load.seconds,
-        "covers": meter.covers,
-        "source": meter.source,
-    }
+    return MeasuredEnergy(
+        energy_mj=1e3 * joules / load.num_runs,
+        net_energy_mj=1e3 * (joules - idle_power_w * load.seconds) / load.num_runs,
+        idle_power_w=idle_power_w,
+        num_runs=load.num_runs,
+        seconds=load.seconds,
+        covers=meter.covers,
+        source=meter.source,
+    )
 
 
 @dataclasses.dataclass

@@ -10,9 +10,9 @@ Shapes: N networks.
 import dataclasses
 
 from fedsup_deploy.device.heldout import FloatArray, HeldOutError, conformal_upper_ratio
-from fedsup_deploy.device.percentiles import Percentile
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.ondevice.records import Percentile
 
 
 @dataclasses.dataclass(frozen=True)

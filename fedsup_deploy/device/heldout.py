@@ -41,8 +41,8 @@ class PredictionError(Section):
         return self
 
 
-class HeldOutError(PredictionError):
-    """How far the latency model was off on networks it was not made from."""
+class SummarizedError(PredictionError):
+    """How far the latency model was off on networks it was not made from, without the single networks."""
 
     method: Literal["held-out", "leave-one-out", "published"]
     """`held-out`: networks timed on the device for this purpose. `leave-one-out`: each timed network predicted from
@@ -51,8 +51,17 @@ class HeldOutError(PredictionError):
     """Number of those networks."""
     macs_only: PredictionError | None = None
     """The same for a straight line through the MACs of the same networks, as a baseline; null where there is none."""
+
+
+class HeldOutError(SummarizedError):
+    """How far the latency model was off on networks it was not made from."""
+
     ratios: tuple[Positive, ...] = Field(min_length=1)
     """Measured / predicted of each of those networks, ascending."""
+
+    def summary(self) -> SummarizedError:
+        """Return the figures over all networks."""
+        return SummarizedError(**{name: getattr(self, name) for name in SummarizedError.model_fields})
 
     @model_validator(mode="after")
     def _agrees_with_ratios(self) -> "HeldOutError":
@@ -64,7 +73,7 @@ class HeldOutError(PredictionError):
         return self
 
 
-def _kind_of_error(value: Any) -> str:
+def _kind_of_error(value: object) -> str:
     return "none" if isinstance(value, str) else HeldOutError.__name__
 
 

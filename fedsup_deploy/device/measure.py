@@ -6,20 +6,74 @@ predicts, and it calls a session whose parts disagree unstable rather than quote
 
 import os
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+from typing_extensions import TypedDict
+
+from fedsup_deploy.artifact.measured import MeasuredEnergy
 from fedsup_deploy.device import session
 from fedsup_deploy.device.energy import EnergyMeter, energy_per_inference
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.ondevice import latency_statistics, timing
+from fedsup_deploy.ondevice.records import LoadEvent, SessionEvent, StabilityRecord, TimedModel, VisitEvent
 
 #: A visit counts only if the ruler took the same time before and after it, within this share.
 RULER_WITHIN = 0.05
 #: Rounds of a model and a ruler in turns, when one model is compared with a ruler.
 _RULER_ROUNDS = 50
-_MEDIANS_OF = ("p10_ms", "p50_ms", "p90_ms", "mean_ms")
+
+
+class UnknownStability(TypedDict):
+    """Of a model with less than two visits to compare."""
+
+    statistic: str
+    disagreement: None
+    drift: None
+    stable_within: float
+    verdict: Literal["unstable"]
+
+
+class ComparedStatistics(TypedDict):
+    """Over the visits of a model, in ms."""
+
+    num_runs: int
+    """In all."""
+    min_ms: float
+    """Over all visits."""
+    median_p10_ms: float
+    median_p50_ms: float
+    median_p90_ms: float
+    median_mean_ms: float
+
+
+class ComparedLatency(TypedDict):
+    """The latency of one of several models that were timed in turns, in ms."""
+
+    latency_ms: float | None
+    """The figure to compare and to quote: `ratio` x `ruler_ms`, without ruler the median of p10."""
+    ratio: float | None
+    """Median over the kept visits of p10 / mean of the ruler's p10 before and after; None without ruler."""
+    ruler_ms: float | None
+    """The ruler's best p10 in the session; None without ruler."""
+    num_visits: int
+    num_visits_kept: int
+    """Those during which the ruler was steady."""
+    stability: StabilityRecord | UnknownStability
+    """Of `latency_ms`."""
+    statistics: ComparedStatistics
+    load_ms: float | None
+    first_run_ms: float | None
+
+
+class ModelLatency(TimedModel):
+    """What a clock and a sensor said of one model."""
+
+    ruler: ComparedLatency | None
+    """The same in turns with a ruler."""
+    energy: MeasuredEnergy | None
+    """Where there is a sensor."""
 
 
 def measure_onnx(
@@ -30,7 +84,7 @@ def measure_onnx(
     protocol: timing.Protocol = timing.QUICK,
     ruler: Path | None = None,
     meter: EnergyMeter | None = None,
-) -> dict[str, Any]:
+) -> ModelLatency:
     """Time one ONNX model on the CPU.
 
     Args:
@@ -40,11 +94,6 @@ def measure_onnx(
         protocol: How long.
         ruler: A fixed model to compare with, in turns.
         meter: Tells the energy as well.
-
-    Returns:
-        JSON values: `protocol`, `statistics` (min, p10, p50, p90, mean, and a bound of p90, in ms), `stability` (with a
-        verdict), `is_min_runs_met`, `is_min_duration_met`, `load_ms`, `first_run_ms`, `peak_rss_mib`, the `environment`
-        before the first run; `ruler`: None, or see `summarize`; `energy`: None, or see `energy_per_inference`.
 
     Raises:
         ArtifactError: The model is missing or cannot be run.
@@ -72,7 +121,7 @@ def measure_many(
     rounds: int = 20,
     visit_seconds: float = 0.02,
     seed: int = 0,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, ComparedLatency]:
     """Time several ONNX models so that they can be compared: in turns, each round in another random order.
 
     Args:
@@ -95,9 +144,15 @@ def measure_many(
 
 
 def visits_here(
-    models: Mapping[str, Path], schedule: session.Schedule, *, threads: int = 1, **options: Any
-) -> Iterator[dict[str, Any]]:
-    """Yield the events of `session.visits` on this machine; its other arguments pass through.
+    models: Mapping[str, Path],
+    schedule: session.Schedule,
+    *,
+    threads: int = 1,
+    ruler: Path | None = None,
+    filler: Path | None = None,
+    uncached: Collection[str] = (),
+) -> Iterator[SessionEvent]:
+    """Yield the events of `session.visits` on this machine, whose arguments these are.
 
     Raises:
         ArtifactError: A model is missing or cannot be run.
@@ -107,27 +162,20 @@ def visits_here(
     if schedule.rounds < 2:
         raise ConfigError(f"rounds: got {schedule.rounds}, expected at least 2, so that they can be compared")
     try:
-        yield from session.visits(models, schedule, threads=threads, **options)
+        yield from session.visits(models, schedule, threads=threads, ruler=ruler, filler=filler, uncached=uncached)
     except session.ModelError as error:
         raise ArtifactError(str(error)) from error
 
 
-def summarize(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def summarize(events: Iterable[SessionEvent]) -> dict[str, ComparedLatency]:
     """Return per model what the events of a session, or of all parts of one that was interrupted, come to.
 
-    Of a visit that was repeated the last one counts. With a ruler, the visits during which it changed are left out of
-    `ratio`, and a model of which less than half the visits remain is unstable.
-
-    Returns:
-        JSON values per model, in the order of the first visits: `latency_ms`, the figure to compare and to quote;
-        `ratio`, median over the kept visits of p10 / mean of the ruler's p10 before and after, by which `latency_ms` is
-        `ratio` x `ruler_ms`, the ruler's best p10 in the session (without ruler both are None, and `latency_ms` is the
-        median of p10); `num_visits` and `num_visits_kept`; `stability` of `latency_ms`, whose figures are None with
-        less than two visits kept; `statistics`: `num_runs` in all, `min_ms` over all visits, and `median_p10_ms`,
-        `median_p50_ms`, `median_p90_ms`, `median_mean_ms` over the visits; `load_ms` and `first_run_ms`.
+    Models stand in the order of their first visits. Of a visit that was repeated the last one counts. With a ruler, the
+    visits during which it changed are left out of `ratio`, and a model of which less than half the visits remain is
+    unstable.
     """
-    loads: dict[str, Mapping[str, Any]] = {}
-    by_model: dict[str, dict[int, Mapping[str, Any]]] = {}
+    loads: dict[str, LoadEvent] = {}
+    by_model: dict[str, dict[int, VisitEvent]] = {}
     for event in events:
         if event["event"] == "load":
             loads[event["model"]] = event
@@ -136,20 +184,13 @@ def summarize(events: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     visits = {model: [of_round[index] for index in sorted(of_round)] for model, of_round in by_model.items()}
     looks = [ms for of_model in visits.values() for visit in of_model for ms in visit["ruler_ms"] or ()]
     ruler_ms = min(looks) if looks else None
-    return {
-        model: {
-            **_comparable(of_model, ruler_ms),
-            "statistics": _statistics(of_model),
-            **{name: loads[model][name] if model in loads else None for name in ("load_ms", "first_run_ms")},
-        }
-        for model, of_model in visits.items()
-    }
+    return {model: _compared(of_model, ruler_ms, loads.get(model)) for model, of_model in visits.items()}
 
 
-def _comparable(visits: Sequence[Mapping[str, Any]], ruler_ms: float | None) -> dict[str, Any]:
+def _compared(visits: Sequence[VisitEvent], ruler_ms: float | None, load: LoadEvent | None) -> ComparedLatency:
     """Return the latency of a model by the visits that can be trusted, and whether it repeats."""
-    kept = [visit for visit in visits if ruler_ms is None or _is_steady(*visit["ruler_ms"])]
-    values = [visit["p10_ms"] / (statistics.mean(visit["ruler_ms"]) if ruler_ms else 1.0) for visit in kept]
+    kept = [visit for visit in visits if ruler_ms is None or _is_steady(*(visit["ruler_ms"] or ()))]
+    values = [visit["p10_ms"] / (statistics.mean(visit["ruler_ms"] or ()) if ruler_ms else 1.0) for visit in kept]
     median = statistics.median(values) if values else None
     return {
         "latency_ms": None if median is None else median * (ruler_ms or 1.0),
@@ -158,27 +199,39 @@ def _comparable(visits: Sequence[Mapping[str, Any]], ruler_ms: float | None) -> 
         "num_visits": len(visits),
         "num_visits_kept": len(kept),
         "stability": _stability(values, len(visits), "median of p10" if ruler_ms is None else "median of p10 / ruler"),
+        "statistics": _statistics(visits),
+        "load_ms": None if load is None else load["load_ms"],
+        "first_run_ms": None if load is None else load["first_run_ms"],
     }
 
 
-def _stability(values: list[float], num_visits: int, name: str) -> dict[str, Any]:
+def _stability(values: list[float], num_visits: int, name: str) -> StabilityRecord | UnknownStability:
     if len(values) < 2:
-        unknown = {"disagreement": None, "drift": None, "stable_within": latency_statistics.STABLE_WITHIN}
-        return {"statistic": name, **unknown, "verdict": "unstable"}
+        return {
+            "statistic": name,
+            "disagreement": None,
+            "drift": None,
+            "stable_within": latency_statistics.STABLE_WITHIN,
+            "verdict": "unstable",
+        }
     found = latency_statistics.stability(values, statistics.median, name)
-    return found if 2 * len(values) >= num_visits else {**found, "verdict": "unstable"}
+    if 2 * len(values) < num_visits:
+        found["verdict"] = "unstable"
+    return found
 
 
 def _is_steady(before: float, after: float) -> bool:
     return abs(after - before) <= RULER_WITHIN * min(after, before)
 
 
-def _statistics(visits: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    medians = {f"median_{name}": statistics.median(visit[name] for visit in visits) for name in _MEDIANS_OF}
+def _statistics(visits: Sequence[VisitEvent]) -> ComparedStatistics:
     return {
         "num_runs": sum(visit["num_runs"] for visit in visits),
         "min_ms": min(visit["min_ms"] for visit in visits),
-        **medians,
+        "median_p10_ms": statistics.median(visit["p10_ms"] for visit in visits),
+        "median_p50_ms": statistics.median(visit["p50_ms"] for visit in visits),
+        "median_p90_ms": statistics.median(visit["p90_ms"] for visit in visits),
+        "median_mean_ms": statistics.median(visit["mean_ms"] for visit in visits),
     }
 
 

@@ -15,9 +15,8 @@ from pydantic import Field, model_validator
 
 from fedsup_deploy.config.section import Positive, Section
 from fedsup_deploy.device.heldout import FloatArray, rounded_ratios
+from fedsup_deploy.ondevice.records import Percentile
 
-#: Of the latency of one network: what 10, 50 or 90 % of its inferences stay within.
-Percentile = Literal["p10", "p50", "p90"]
 #: All that a limit can mean.
 PERCENTILES: Final[tuple[Percentile, ...]] = get_args(Percentile)
 #: The one that measured profiles predict.

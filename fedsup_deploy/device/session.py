@@ -19,7 +19,19 @@ import hashlib
 import json
 import sys
 from pathlib import Path
-from typing import Any, Callable, Collection, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Callable,
+    Collection,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from fedsup_deploy.ondevice.inference import bind, first_line, open_session, runtime_errors
 from fedsup_deploy.ondevice.latency_statistics import NS_PER_MS, summarize
@@ -35,6 +47,19 @@ from fedsup_deploy.ondevice.timing import (
     now_ns,
     time_visit,
 )
+
+if TYPE_CHECKING:
+    from fedsup_deploy.ondevice.records import (
+        EnvironmentEvent,
+        LatencyEvent,
+        LoadEvent,
+        RoundEvent,
+        RunTimes,
+        SessionEvent,
+        TimedModel,
+        Visited,
+        VisitEvent,
+    )
 
 #: Models timed between two looks at the ruler.
 MODELS_PER_RULER = 4
@@ -111,7 +136,7 @@ def load_model(path: Path, threads: int, shape: Optional[Sequence[int]] = None) 
 
 def time_model(
     path: Path, *, threads: int = 1, protocol: Protocol = QUICK, shape: Optional[Sequence[int]] = None
-) -> Dict[str, Any]:
+) -> "TimedModel":
     """Time one model by a protocol; return what `run.py --json` reports under `latency`, and `environment`.
 
     Raises:
@@ -132,7 +157,7 @@ def visits(
     filler: Optional[Path] = None,
     uncached: Collection[str] = (),
     clock: Clock = now_ns,
-) -> Iterator[Dict[str, Any]]:
+) -> "Iterator[SessionEvent]":
     """Time models in turns, and yield what happens as JSON values, one by one.
 
     Args:
@@ -153,11 +178,18 @@ def visits(
     Raises:
         ModelError: A model cannot be run.
     """
-    yield {"event": "environment", **environment(threads)}
+    started: EnvironmentEvent = {"event": "environment", **environment(threads)}
+    yield started
     loaded = {}
     for name, path in models.items():
         model = loaded[name] = load_model(path, threads)
-        yield {"event": "load", "model": name, "load_ms": model.load_ms, "first_run_ms": model.first_run_ms}
+        load: LoadEvent = {
+            "event": "load",
+            "model": name,
+            "load_ms": model.load_ms,
+            "first_run_ms": model.first_run_ms,
+        }
+        yield load
     ruler_model, filler_model = (None if path is None else load_model(path, threads) for path in (ruler, filler))
     for model in (*loaded.values(), *(one for one in (ruler_model, filler_model) if one is not None)):
         time_visit(model.run_once, _RUNS_TO_WARM_UP, schedule.visit_seconds, 1.0, clock)
@@ -168,10 +200,12 @@ def visits(
     start_ns = clock()
     for index in range(schedule.first_round, schedule.rounds):
         tour = [stops[key] for key in order_of_round(list(stops), schedule.seed, index)]
-        for event in _round(tour, ruler_model, visit):
-            yield {"event": "visit", "round": index, **event}
+        for visited in _round(tour, ruler_model, visit):
+            event: VisitEvent = {"event": "visit", "round": index, **visited}
+            yield event
         seconds = round((clock() - start_ns) / 1e9, 3)
-        yield {"event": "round", "done": index + 1, "total": schedule.rounds, "seconds": seconds}
+        end: RoundEvent = {"event": "round", "done": index + 1, "total": schedule.rounds, "seconds": seconds}
+        yield end
 
 
 def order_of_round(names: Sequence[str], seed: int, index: int) -> List[str]:
@@ -179,28 +213,26 @@ def order_of_round(names: Sequence[str], seed: int, index: int) -> List[str]:
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{index}/{name}".encode()).digest())
 
 
-def _round(
-    tour: Sequence[Stop], ruler: Optional[Model], visit: Callable[[Stop], Dict[str, Any]]
-) -> Iterator[Dict[str, Any]]:
+def _round(tour: Sequence[Stop], ruler: Optional[Model], visit: Callable[[Stop], "RunTimes"]) -> "Iterator[Visited]":
     """Make every stop once, and look at the ruler around every few of them."""
     before = _look(ruler, visit)
     for start in range(0, len(tour), MODELS_PER_RULER):
         group = tour[start : start + MODELS_PER_RULER]
         found = [visit(stop) for stop in group]
         after = _look(ruler, visit)
-        looks = None if ruler is None else [before, after]
+        looks = None if before is None or after is None else [before, after]
         for index, stop in enumerate(group):
             yield {"model": stop.model, "state": stop.state, **found[index], "ruler_ms": looks}
         before = after
 
 
-def _look(ruler: Optional[Model], visit: Callable[[Stop], Dict[str, Any]]) -> Optional[float]:
+def _look(ruler: Optional[Model], visit: Callable[[Stop], "RunTimes"]) -> Optional[float]:
     if ruler is None:
         return None
     return float(visit(Stop("ruler", "cached", ruler.run_once))["p10_ms"])
 
 
-def _visit(stop: Stop, filler: Optional[Model], seconds: float, clock: Clock) -> Dict[str, Any]:
+def _visit(stop: Stop, filler: Optional[Model], seconds: float, clock: Clock) -> "RunTimes":
     if stop.state == "uncached" and filler is not None:
         return summarize(_time_uncached(stop.run_once, filler.run_once, seconds, clock))
     time_visit(stop.run_once, _RUNS_TO_REWARM, 0.0, seconds, clock)
@@ -224,12 +256,13 @@ def _time_uncached(run_once: Run, fill: Run, seconds: float, clock: Clock) -> Li
     return samples_ns
 
 
-def _own_shape(path: Path, shape: Sequence[Any]) -> Tuple[int, ...]:
+def _own_shape(path: Path, shape: "Sequence[Union[int, str, None]]") -> Tuple[int, ...]:
     """Return the model's input shape with 1 for an open batch dimension."""
     batch, *rest = shape
-    if not all(isinstance(size, int) for size in rest):
+    sizes = [size for size in rest if isinstance(size, int)]
+    if len(sizes) < len(rest):
         raise ModelError(f"{path}: the input has the open shape {list(shape)}; say which shape to time")
-    return (batch if isinstance(batch, int) else 1, *rest)
+    return (batch if isinstance(batch, int) else 1, *sizes)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -248,7 +281,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     return 0
 
 
-def _events(options: argparse.Namespace) -> Iterator[Dict[str, Any]]:
+def _events(options: argparse.Namespace) -> "Iterator[Union[LatencyEvent, SessionEvent]]":
     """Yield what the command line asks for: every model by a protocol, or all in turns."""
     models = {path.stem: path for path in sorted(options.folder.glob("*.onnx"))}
     if not models:
@@ -257,7 +290,8 @@ def _events(options: argparse.Namespace) -> Iterator[Dict[str, Any]]:
         protocol = PROTOCOLS[options.protocol]
         for name, path in models.items():
             latency = time_model(path, threads=options.threads, protocol=protocol)
-            yield {"event": "latency", "model": name, **latency}
+            event: LatencyEvent = {"event": "latency", "model": name, **latency}
+            yield event
         return
     ruler, filler = (
         None if name is None else options.folder / f"{name}.onnx" for name in (options.ruler, options.filler)
@@ -290,7 +324,7 @@ def _parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     return options
 
 
-def _write(event: Mapping[str, Any]) -> None:
+def _write(event: Mapping[str, object]) -> None:
     sys.stdout.write(json.dumps(event, allow_nan=False) + "\n")
     sys.stdout.flush()
 

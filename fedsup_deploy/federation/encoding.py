@@ -14,6 +14,7 @@ import torch
 from pydantic import (
     AfterValidator,
     Field,
+    JsonValue,
     PlainSerializer,
     PlainValidator,
     SerializationInfo,
@@ -37,7 +38,9 @@ from fedsup_deploy.supernet.statistics import PooledStatistics
 
 R = TypeVar("R")
 
-Arrays = dict[str, np.ndarray[Any, Any]]
+#: Any: of whatever element type and shape a message has.
+Array = np.ndarray[Any, Any]
+Arrays = dict[str, Array]
 
 #: The entry of a message's metadata that holds its JSON.
 _DOCUMENT: Final = "document"
@@ -58,10 +61,10 @@ class _Outgoing:
     """Collects the arrays and blobs of a message while its JSON is written."""
 
     def __init__(self) -> None:
-        self.arrays: list[np.ndarray[Any, Any]] = []
+        self.arrays: list[Array] = []
         self.blobs: dict[str, Blob] = {}
 
-    def put(self, array: np.ndarray[Any, Any]) -> int:
+    def put(self, array: Array) -> int:
         """Take an array; return its number."""
         self.arrays.append(array)
         return len(self.arrays) - 1
@@ -70,9 +73,7 @@ class _Outgoing:
 class _Incoming:
     """Gives the arrays and blobs of a message while its JSON is read."""
 
-    def __init__(
-        self, arrays: Sequence[np.ndarray[Any, Any]], store: BlobStore, brought: Mapping[str, Blob] | None = None
-    ) -> None:
+    def __init__(self, arrays: Sequence[Array], store: BlobStore, brought: Mapping[str, Blob] | None = None) -> None:
         self.arrays, self._store, self._brought = arrays, store, brought or {}
         self.missing: set[str] = set()
 
@@ -99,25 +100,25 @@ def _tensor_out(tensor: Tensor, info: SerializationInfo) -> int:
     return _outgoing(info).put(tensor.detach().contiguous().numpy())
 
 
-def _array_out(array: np.ndarray[Any, Any], info: SerializationInfo) -> int:
+def _array_out(array: Array, info: SerializationInfo) -> int:
     return _outgoing(info).put(np.ascontiguousarray(array))
 
 
-def _array_in(number: Any, info: ValidationInfo) -> np.ndarray[Any, Any]:
+def _array_in(number: object, info: ValidationInfo) -> Array:
     if type(number) is not int or not 0 <= number < len(_incoming(info).arrays):
         raise ValueError(f"no array {number!r}")
-    array: np.ndarray[Any, Any] = _incoming(info).arrays[number]
+    array: Array = _incoming(info).arrays[number]
     return array
 
 
-def _tensor_in(number: Any, info: ValidationInfo) -> Tensor:
+def _tensor_in(number: object, info: ValidationInfo) -> Tensor:
     array = _array_in(number, info)
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{array.dtype}, expected real numbers")
     return torch.from_numpy(array)
 
 
-def _histogram_in(number: Any, info: ValidationInfo) -> np.ndarray[Any, Any]:
+def _histogram_in(number: object, info: ValidationInfo) -> Array:
     array = _array_in(number, info)
     if array.dtype != np.int64:
         raise ValueError(f"{array.dtype}, expected int64")
@@ -144,7 +145,7 @@ def _blob_out(blob: Blob, info: SerializationInfo) -> str:
     return blob.name
 
 
-def _blob_in(name: Any, info: ValidationInfo) -> Blob:
+def _blob_in(name: object, info: ValidationInfo) -> Blob:
     blob: Blob = _incoming(info).blob(str(name))
     return blob
 
@@ -204,7 +205,7 @@ class Missing:
     blobs: tuple[str, ...]
 
 
-def encode_request(jobs: Mapping[ClientId, Job[Any]], held: Collection[str] = ()) -> tuple[bytes, set[str]]:
+def encode_request(jobs: Mapping[ClientId, Job[object]], held: Collection[str] = ()) -> tuple[bytes, set[str]]:
     """Return jobs as one message, and the names of the blobs in it.
 
     Args:
@@ -212,7 +213,7 @@ def encode_request(jobs: Mapping[ClientId, Job[Any]], held: Collection[str] = ()
         held: Blobs that whoever is asked holds, so that they need not travel.
     """
     out = _Outgoing()
-    asked = [
+    asked: list[JsonValue] = [
         [client, job.kind, _adapter(_job_type(job.kind)).dump_python(job, mode="json", context=out, warnings="error")]
         for client, job in jobs.items()
     ]
@@ -223,7 +224,7 @@ def encode_request(jobs: Mapping[ClientId, Job[Any]], held: Collection[str] = ()
     return _bytes({"asked": asked}, arrays), set(sent)
 
 
-def decode_request(message: bytes, store: BlobStore) -> dict[ClientId, Job[Any]] | Missing:
+def decode_request(message: bytes, store: BlobStore) -> dict[ClientId, Job[object]] | Missing:
     """Return the jobs of a message, or which blobs of it are missing.
 
     Args:
@@ -251,7 +252,7 @@ def decode_request(message: bytes, store: BlobStore) -> dict[ClientId, Job[Any]]
     return Missing(tuple(sorted(incoming.missing))) if incoming.missing else jobs
 
 
-def encode_replies(replies: Sequence[Reply[Any]], jobs: Mapping[ClientId, Job[Any]]) -> bytes:
+def encode_replies(replies: Sequence[Reply[R]], jobs: Mapping[ClientId, Job[R]]) -> bytes:
     """Return replies as one message.
 
     Args:
@@ -259,7 +260,7 @@ def encode_replies(replies: Sequence[Reply[Any]], jobs: Mapping[ClientId, Job[An
         jobs: What was asked; it says of which type each answer is.
     """
     out = _Outgoing()
-    said = []
+    said: list[JsonValue] = []
     for reply in replies:
         value = None if reply.value is None else _to_document(reply.value, jobs[reply.client].reply, out)
         said.append([reply.client, value, reply.absent])
@@ -312,14 +313,14 @@ def as_received(reply: Reply[R], job: Job[R]) -> Reply[R]:
     return _read(reply.client, value, None, job, out.arrays)
 
 
-def absence(client: ClientId, error: Exception) -> Reply[Any]:
+def absence(client: ClientId, error: Exception) -> Reply[R]:
     """Return the reply of a client whose job ended with an error."""
     reason = _one_line(error)
     known = isinstance(error, DataError)
     return Reply(client, None, reason if known else f"{type(error).__name__}: {reason}")
 
 
-def _to_document(value: object, kind: type, out: _Outgoing) -> Any:
+def _to_document(value: object, kind: type, out: _Outgoing) -> JsonValue:
     """Return a value as JSON; its arrays go to `out`.
 
     Raises:
@@ -328,10 +329,11 @@ def _to_document(value: object, kind: type, out: _Outgoing) -> Any:
     """
     if not isinstance(value, kind):
         raise TypeError(f"got {type(value).__name__}, expected {kind.__name__}")
-    return _adapter(kind).dump_python(value, mode="json", context=out, warnings="error")
+    document: JsonValue = _adapter(kind).dump_python(value, mode="json", context=out, warnings="error")
+    return document
 
 
-def _read(client: ClientId, value: Any, absent: Any, job: Job[R], arrays: Sequence[np.ndarray[Any, Any]]) -> Reply[R]:
+def _read(client: ClientId, value: object, absent: object, job: Job[R], arrays: Sequence[Array]) -> Reply[R]:
     if value is None:
         return Reply(client, None, None if absent is None else _short(str(absent)))
     try:
@@ -341,12 +343,12 @@ def _read(client: ClientId, value: Any, absent: Any, job: Job[R], arrays: Sequen
     return Reply(client, answer)
 
 
-def _bytes(document: dict[str, Any], arrays: Arrays) -> bytes:
+def _bytes(document: dict[str, JsonValue], arrays: Arrays) -> bytes:
     message: bytes = save(arrays, metadata={_DOCUMENT: json.dumps(document)})
     return message
 
 
-def _parts(message: bytes) -> tuple[dict[str, Any], Arrays]:
+def _parts(message: bytes) -> tuple[dict[str, Any], Arrays]:  # Any: taken apart where `_MALFORMED` is caught
     """Return the JSON and the arrays of a message."""
     try:
         arrays = load(message)
@@ -360,10 +362,10 @@ def _parts(message: bytes) -> tuple[dict[str, Any], Arrays]:
     return document, arrays
 
 
-def _without_blobs(arrays: Arrays) -> tuple[list[np.ndarray[Any, Any]], dict[str, dict[str, Tensor]]]:
+def _without_blobs(arrays: Arrays) -> tuple[list[Array], dict[str, dict[str, Tensor]]]:
     """Return the numbered arrays of a message, and the tensors of each blob in it."""
     blobs: dict[str, dict[str, Tensor]] = {}
-    numbered: dict[int, np.ndarray[Any, Any]] = {}
+    numbered: dict[int, Array] = {}
     # safetensors gives them in no order.
     for key, array in sorted(arrays.items()):
         name, slash, tensor_name = key.partition("/")

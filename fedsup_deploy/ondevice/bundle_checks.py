@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import TYPE_CHECKING, Optional
 
 from fedsup_deploy.ondevice.bundle_files import MODEL, PARITY, USAGE, CheckError, check_files
 from fedsup_deploy.ondevice.bundle_outputs import check_outputs, gate_of, load_vectors, read_manifest
@@ -11,9 +11,12 @@ from fedsup_deploy.ondevice.latency_statistics import NS_PER_MS
 from fedsup_deploy.ondevice.machine import environment
 from fedsup_deploy.ondevice.timing import QUICK, Protocol, first_run_ms, measure_latency, now_ns
 
+if TYPE_CHECKING:
+    from fedsup_deploy.ondevice.records import Report
+
 
 def check_bundle(
-    folder: Path, report: Dict[str, Any], threads: int, seconds: Optional[float], protocol: Protocol = QUICK
+    folder: Path, report: "Report", threads: int, seconds: Optional[float], protocol: Protocol = QUICK
 ) -> None:
     """Add what each check finds to `report` until one fails.
 
@@ -33,7 +36,7 @@ def check_bundle(
 
 
 def check_model(
-    folder: Path, report: Dict[str, Any], threads: int, seconds: Optional[float], protocol: Protocol = QUICK
+    folder: Path, report: "Report", threads: int, seconds: Optional[float], protocol: Protocol = QUICK
 ) -> None:
     """Do the part of `check_bundle` that runs the model; its file is known to be unaltered.
 

@@ -6,7 +6,7 @@ Shapes: V vectors (recorded images), C channels, S height and width, B images of
 import json
 import zipfile
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Tuple
+from typing import TYPE_CHECKING, Callable, List, Tuple, cast
 
 from fedsup_deploy.ondevice.bundle_files import (
     ALTERED,
@@ -20,39 +20,41 @@ from fedsup_deploy.ondevice.bundle_files import (
 )
 from fedsup_deploy.ondevice.inference import first_line
 
+if TYPE_CHECKING:
+    from fedsup_deploy.ondevice.records import Floats, ManifestRecord, Outputs, TensorRecord, Tolerances
+
 #: Numbers of images that are run at once.
 BATCHES = (1, 3, 8)
 #: Largest scaled difference: the parity gate's. A bundle that allows more was altered.
 TOLERANCE = 1e-5
 
 
-def read_manifest(folder: Path) -> Dict[str, Any]:
+def read_manifest(folder: Path) -> "ManifestRecord":
     """Return the manifest's document.
 
     Raises:
         CheckError: It is missing, no JSON, without what the checks need, or kinder than the parity gate.
     """
     try:
-        manifest = dict(json.loads(read_text_file(folder, MANIFEST)))
-        for name in ("tolerance", "batch_tolerance"):
-            allowed = gate_of(manifest)[name]
+        manifest = cast("ManifestRecord", dict(json.loads(read_text_file(folder, MANIFEST))))
+        gate = gate_of(manifest)
+        for name, allowed in (("tolerance", gate["tolerance"]), ("batch_tolerance", gate["batch_tolerance"])):
             if not 0 <= float(allowed) <= TOLERANCE:  # written so that NaN fails
                 asked = f"a {name} of {allowed:g}, expected at most {TOLERANCE:g}"
                 raise CheckError(ALTERED, f"{MANIFEST} was altered: {asked}")
-        for name in ("inputs", "outputs"):
-            _shape_without_batch(manifest, name)
+        for tensors in (manifest["inputs"], manifest["outputs"]):
+            _shape_without_batch(tensors)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise CheckError(ALTERED, f"{MANIFEST} is damaged: {type(error).__name__}: {error}") from None
     return manifest
 
 
-def gate_of(manifest: Dict[str, Any]) -> Dict[str, Any]:
+def gate_of(manifest: "ManifestRecord") -> "Tolerances":
     """Return what the model that is checked and timed had to pass when the bundle was made."""
-    gate: Dict[str, Any] = manifest["models"][VARIANT]["gate"]
-    return gate
+    return manifest["models"][VARIANT]["gate"]
 
 
-def load_vectors(folder: Path, manifest: Dict[str, Any]) -> Tuple[Any, Any]:
+def load_vectors(folder: Path, manifest: "ManifestRecord") -> Tuple["Floats", "Floats"]:
     """Return the recorded inputs (V, C, S, S) and outputs (V, K), float32.
 
     Raises:
@@ -60,8 +62,8 @@ def load_vectors(folder: Path, manifest: Dict[str, Any]) -> Tuple[Any, Any]:
     """
     import numpy
 
-    inputs = _load_float32(folder, manifest, "inputs")
-    outputs = _load_float32(folder, manifest, "outputs")
+    inputs = _load_float32(folder, "inputs", manifest["inputs"])
+    outputs = _load_float32(folder, "outputs", manifest["outputs"])
     if not numpy.isfinite(outputs).all():
         raise CheckError(PARITY, f"{VECTORS} holds NaN or infinite outputs, expected finite ones")
     if len(inputs) != len(outputs) or len(inputs) < max(BATCHES):
@@ -70,7 +72,7 @@ def load_vectors(folder: Path, manifest: Dict[str, Any]) -> Tuple[Any, Any]:
     return inputs, outputs
 
 
-def read_array(path: Path, name: str) -> Any:
+def read_array(path: Path, name: str) -> "Floats":
     """Return an array of an archive that is not compressed, so that it is never larger than its file.
 
     Raises:
@@ -90,7 +92,9 @@ def read_array(path: Path, name: str) -> Any:
     return array
 
 
-def check_outputs(run: Callable[[Any], Any], inputs: Any, outputs: Any, gate: Dict[str, Any]) -> Dict[str, Any]:
+def check_outputs(
+    run: Callable[["Floats"], "Floats"], inputs: "Floats", outputs: "Floats", gate: "Tolerances"
+) -> "Outputs":
     """Compare what the model computes with the recorded outputs, and images alone with images in a batch.
 
     Args:
@@ -134,7 +138,7 @@ def check_outputs(run: Callable[[Any], Any], inputs: Any, outputs: Any, gate: Di
 
 
 def check_scaled(
-    exit_code: int, what: str, difference_VK: Any, recorded_VK: Any, tolerance: float
+    exit_code: int, what: str, difference_VK: "Floats", recorded_VK: "Floats", tolerance: float
 ) -> Tuple[float, float]:
     """Return the largest difference of a logit, plain and scaled.
 
@@ -154,7 +158,9 @@ def check_scaled(
     return float(difference_V.max()), float(scaled_V[worst])
 
 
-def _run_in_batches(run: Callable[[Any], Any], inputs: Any, batch: int, shape: Tuple[int, ...]) -> Any:
+def _run_in_batches(
+    run: Callable[["Floats"], "Floats"], inputs: "Floats", batch: int, shape: Tuple[int, ...]
+) -> "Floats":
     """Return the logits (V, K) of all images, as float64."""
     import numpy
 
@@ -165,21 +171,20 @@ def _run_in_batches(run: Callable[[Any], Any], inputs: Any, batch: int, shape: T
     return result_VK.astype(numpy.float64)
 
 
-def _check_classes(computed_VK: Any, recorded_VK: Any, batch: int) -> None:
+def _check_classes(computed_VK: "Floats", recorded_VK: "Floats", batch: int) -> None:
     num_wrong = int((computed_VK.argmax(axis=1) != recorded_VK.argmax(axis=1)).sum())
     if num_wrong:
         raise CheckError(PARITY, f"{num_wrong} of {len(recorded_VK)} images get another class at batch {batch}")
 
 
-def _load_float32(folder: Path, manifest: Dict[str, Any], name: str) -> Any:
+def _load_float32(folder: Path, name: str, tensors: "List[TensorRecord]") -> "Floats":
     array = read_array(folder / VECTORS, name)
-    shape = _shape_without_batch(manifest, name)
+    shape = _shape_without_batch(tensors)
     if str(array.dtype) != "float32" or list(array.shape[1:]) != shape:
         found = f"{name} of type {array.dtype} and shape {list(array.shape[1:])}, expected float32 {shape}"
         raise CheckError(PARITY, f"{VECTORS} holds {found}")
     return array
 
 
-def _shape_without_batch(manifest: Dict[str, Any], name: str) -> List[int]:
-    shape: List[int] = manifest[name][0]["shape"][1:]
-    return shape
+def _shape_without_batch(tensors: "List[TensorRecord]") -> List[int]:
+    return tensors[0]["shape"][1:]

@@ -4,7 +4,10 @@ Everything used here is in onnxruntime 1.8 and in the newest.
 """
 
 import os
-from typing import Any, Callable, Dict, Tuple, Type
+from typing import TYPE_CHECKING, Callable, Tuple, Type
+
+if TYPE_CHECKING:
+    from fedsup_deploy.ondevice.records import Floats, InferenceSession, Versions
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime looks here when it is imported
 
@@ -13,7 +16,7 @@ PROVIDER = "CPUExecutionProvider"
 _NO_MESSAGES = 4  # of onnxruntime's log: its errors arrive as exceptions
 
 
-def library_versions() -> Dict[str, str]:
+def library_versions() -> "Versions":
     """Return the versions of what runs a model.
 
     Raises:
@@ -25,7 +28,7 @@ def library_versions() -> Dict[str, str]:
     return {"numpy": numpy.__version__, "onnxruntime": onnxruntime.__version__}
 
 
-def open_session(path: str, threads: int) -> Any:
+def open_session(path: str, threads: int) -> "InferenceSession":
     """Return an onnxruntime session: sequential, every graph optimisation on.
 
     Args:
@@ -46,10 +49,11 @@ def open_session(path: str, threads: int) -> Any:
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = _NO_MESSAGES
-    return onnxruntime.InferenceSession(path, sess_options=options, providers=[PROVIDER])
+    session: InferenceSession = onnxruntime.InferenceSession(path, sess_options=options, providers=[PROVIDER])
+    return session
 
 
-def bind(session: Any, x_BCHW: Any) -> Callable[[], Any]:
+def bind(session: "InferenceSession", x_BCHW: "Floats") -> Callable[[], "Floats"]:
     """Return a function of no arguments that runs the session on `x_BCHW` and returns its first output."""
     feed = {session.get_inputs()[0].name: x_BCHW}
     outputs = [session.get_outputs()[0].name]

@@ -5,7 +5,13 @@ The arithmetic of a measurement is here and only here. It reads no clock.
 
 import math
 from types import MappingProxyType
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Iterable, List, Optional, Tuple, TypeVar
+
+if TYPE_CHECKING:
+    from fedsup_deploy.ondevice.records import RunTimes, StabilityRecord
+
+#: What a visit found.
+Visit = TypeVar("Visit")
 
 #: Parts of a session whose statistics differ by more than this share make it unstable.
 STABLE_WITHIN = 0.05
@@ -27,12 +33,14 @@ def quantile(samples: Iterable[float], share: float) -> float:
     return ordered[lower] + (position - lower) * (ordered[upper] - ordered[lower])
 
 
-def summarize(samples_ns: List[int]) -> Dict[str, Any]:
+def summarize(samples_ns: List[int]) -> "RunTimes":
     """Return the number of runs, and minimum, 10th, 50th and 90th percentile and mean of their times, in ms."""
     return {
         "num_runs": len(samples_ns),
         "min_ms": quantile(samples_ns, 0.0) / NS_PER_MS,
-        **{name + "_ms": quantile(samples_ns, share) / NS_PER_MS for name, share in PERCENTILES.items()},
+        "p10_ms": quantile(samples_ns, 0.1) / NS_PER_MS,
+        "p50_ms": quantile(samples_ns, 0.5) / NS_PER_MS,
+        "p90_ms": quantile(samples_ns, 0.9) / NS_PER_MS,
         "mean_ms": sum(samples_ns) / len(samples_ns) / NS_PER_MS,
     }
 
@@ -70,8 +78,8 @@ def noise(visits_ns: List[List[int]]) -> Dict[str, float]:
 
 
 def stability(
-    visits: List[Any], statistic: Callable[[List[Any]], float], name: str, spread_within: float = math.inf
-) -> Dict[str, Any]:
+    visits: List[Visit], statistic: Callable[[List[Visit]], float], name: str, spread_within: float = math.inf
+) -> "StabilityRecord":
     """Return whether the parts of a session agree.
 
     Args:
@@ -100,7 +108,7 @@ def stability(
     }
 
 
-def _parts(visits: List[Any]) -> List[List[Any]]:
+def _parts(visits: List[Visit]) -> List[List[Visit]]:
     """Return the even and the odd visits of a session, and its halves."""
     half = len(visits) // 2
     return [visits[::2], visits[1::2], visits[:half], visits[half:]]

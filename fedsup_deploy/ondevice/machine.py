@@ -4,14 +4,17 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import TYPE_CHECKING, Dict, Optional
 
 from fedsup_deploy.ondevice.inference import PROVIDER, library_versions
+
+if TYPE_CHECKING:
+    from fedsup_deploy.ondevice.records import Environment
 
 _CPU_FREQUENCIES = "sys/devices/system/cpu/cpu[0-9]*/cpufreq/"
 
 
-def environment(threads: int, root: Path = Path("/")) -> Dict[str, Any]:
+def environment(threads: int, root: Path = Path("/")) -> "Environment":
     """Return what a latency depends on besides the model, as JSON values.
 
     Args:

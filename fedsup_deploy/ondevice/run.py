@@ -13,17 +13,20 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import TYPE_CHECKING, Iterator, List, Optional
 
 from fedsup_deploy.ondevice.bundle_checks import check_bundle
 from fedsup_deploy.ondevice.bundle_files import OK, CheckError
 from fedsup_deploy.ondevice.timing import PROTOCOLS
 
+if TYPE_CHECKING:
+    from fedsup_deploy.ondevice.records import Latency, Report
+
 
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run the command line and return its exit code. Side effects: Prints the report on standard output."""
     options = _parse(arguments)
-    report: Dict[str, Any] = {"schema": 1, "exit_code": OK, "reason": None}
+    report: Report = {"schema": 1, "exit_code": OK, "reason": None}
     try:
         check_bundle(options.folder, report, options.threads, options.seconds, PROTOCOLS[options.protocol])
     except CheckError as error:
@@ -37,7 +40,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     return int(report["exit_code"])
 
 
-def lines(report: Dict[str, Any]) -> Iterator[str]:
+def lines(report: "Report") -> Iterator[str]:
     """Yield the report as short lines of text."""
     if "files" in report:
         yield f"files     {report['files']['num_files']} unchanged"
@@ -53,10 +56,11 @@ def lines(report: Dict[str, Any]) -> Iterator[str]:
     yield "PASS" if report["exit_code"] == OK else f"FAIL: {report['reason']}"
 
 
-def _lines_of_latency(latency: Dict[str, Any]) -> Iterator[str]:
+def _lines_of_latency(latency: "Latency") -> Iterator[str]:
     found = latency["statistics"]
-    names = [name for name in ("min", "p10", "p50", "p90", "p90_bound") if found[name + "_ms"] is not None]
-    values = "  ".join(f"{name} {found[name + '_ms']:.4g}" for name in names)
+    times = [("min", found["min_ms"]), ("p10", found["p10_ms"]), ("p50", found["p50_ms"]), ("p90", found["p90_ms"])]
+    times += [] if found["p90_bound_ms"] is None else [("p90_bound", found["p90_bound_ms"])]
+    values = "  ".join(f"{name} {milliseconds:.4g}" for name, milliseconds in times)
     yield f"latency   {values} ms, {found['num_runs']} runs at batch 1"
     stable = latency["stability"]
     difference = max(stable["disagreement"], stable["drift"])

@@ -6,7 +6,7 @@ A visit is a number of runs without a pause. What times come to is `latency_stat
 import gc
 import time
 from types import MappingProxyType
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple
+from typing import TYPE_CHECKING, Callable, List, Mapping, NamedTuple
 
 from fedsup_deploy.ondevice.latency_statistics import (
     NS_PER_MS,
@@ -19,8 +19,11 @@ from fedsup_deploy.ondevice.latency_statistics import (
 )
 from fedsup_deploy.ondevice.machine import peak_rss_mib
 
+if TYPE_CHECKING:
+    from fedsup_deploy.ondevice.records import ProtocolRecord, Session, Statistics
+
 #: Runs a model once.
-Run = Callable[[], Any]
+Run = Callable[[], object]
 #: Tells the time in ns.
 Clock = Callable[[], int]
 
@@ -130,20 +133,32 @@ def first_run_ms(run_once: Run) -> float:
     return time_visit(run_once, 1, 0.0, 0.0)[0] / NS_PER_MS
 
 
-def measure_latency(run_once: Run, protocol: Protocol = QUICK, clock: Clock = now_ns) -> Dict[str, Any]:
+def measure_latency(run_once: Run, protocol: Protocol = QUICK, clock: Clock = now_ns) -> "Session":
     """Warm a model up, time it at batch 1, and return protocol, statistics, stability and memory as JSON values."""
     time_visit(run_once, protocol.warm_up_runs, protocol.warm_up_seconds, protocol.max_seconds / 10, clock)
     peak_mib = peak_rss_mib()  # before there are times to keep
     visits_ns = time_session(run_once, protocol, clock)
     samples_ns = [ns for visit_ns in visits_ns for ns in visit_ns]
-    statistics = summarize(samples_ns)
-    statistics["p90_bound_ms"] = p90_bound_ms(samples_ns)
+    statistics: Statistics = {**summarize(samples_ns), "p90_bound_ms": p90_bound_ms(samples_ns)}
     return {
-        "protocol": {"batch": 1, **protocol._asdict()},
+        "protocol": _record_of(protocol),
         "statistics": statistics,
         "stability": stability(visits_ns, pooled_p10, "p10", SPREAD_WITHIN),
         "noise": noise(visits_ns),
         "is_min_runs_met": len(samples_ns) >= protocol.min_runs,
         "is_min_duration_met": sum(samples_ns) >= protocol.min_seconds * _NS_PER_S,
         "peak_rss_mib": peak_mib,
+    }
+
+
+def _record_of(protocol: Protocol) -> "ProtocolRecord":
+    return {
+        "batch": 1,
+        "name": protocol.name,
+        "min_runs": protocol.min_runs,
+        "min_seconds": protocol.min_seconds,
+        "settle_seconds": protocol.settle_seconds,
+        "max_seconds": protocol.max_seconds,
+        "warm_up_runs": protocol.warm_up_runs,
+        "warm_up_seconds": protocol.warm_up_seconds,
     }

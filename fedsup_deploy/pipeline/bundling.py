@@ -6,14 +6,15 @@ import importlib.metadata
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from fedsup_deploy import files
+from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.artifact.manifest import SCHEMA, Manifest, ManifestDraft
-from fedsup_deploy.artifact.measured import MeasuredLatency
-from fedsup_deploy.artifact.store import Files, ModelWriter, Vectors, write_bundle
+from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
+from fedsup_deploy.artifact.store import ModelWriter, Vectors, WrittenFiles, write_bundle
 from fedsup_deploy.artifact.variants import ParityGate, PredictedLatency
 from fedsup_deploy.device.building.measurements import is_of_this_machine, limit_check
 from fedsup_deploy.device.measure import measure_onnx
@@ -62,12 +63,49 @@ class BundleOrder:
 
     pick: DevicePick
     arch_id: str
-    refinement: dict[str, Any] | None = None
+    refinement: JsonObject | None = None
 
     @property
     def profile(self) -> DeviceProfile:
         """The device."""
         return self.pick.profile
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportedBundle:
+    """One bundle that was made.
+
+    Args:
+        profile: The device.
+        arch_id: The network.
+        folder: Where it is.
+        accuracy: Share of the test images classified correctly.
+        accuracy_not_recalibrated: The same with the supernet's own statistics; None where there are none.
+        latency_ms_predicted: For the device, in ms.
+        percentile: Which percentile of latency a limit on it means.
+        latency_ms_measured_here: Median on this machine, in ms.
+        measurement: Whether parts of that measurement agree: `stable` or `unstable`.
+        exceeded_limits: Names of the limits that it exceeds.
+        latency_limit: `met`, `not met` or `undecided` where the profile is about this machine, else None.
+        parity_max_abs_diff: Largest difference of a logit from the reference, over all variants.
+        parity_max_scaled_diff: The same relative to the image's largest logit.
+        bytes: Size of each variant.
+    """
+
+    profile: str
+    arch_id: str
+    folder: Path
+    accuracy: float
+    accuracy_not_recalibrated: float | None
+    latency_ms_predicted: float
+    percentile: PercentileRecord
+    latency_ms_measured_here: float
+    measurement: str
+    exceeded_limits: tuple[str, ...]
+    latency_limit: str | None
+    parity_max_abs_diff: float
+    parity_max_scaled_diff: float
+    bytes: dict[str, int]
 
 
 def bundle_folder(out: Path, profile: DeviceProfile, arch_id: str) -> Path:
@@ -93,7 +131,7 @@ class BundleMaker:
         for arch_id, ready in prepared.items():
             check_macs(ready.network, int(ready.costs.num_macs[0]), arch_id)
 
-    def make(self, order: BundleOrder, wanted: Wanted) -> dict[str, Any]:
+    def make(self, order: BundleOrder, wanted: Wanted) -> ExportedBundle:
         """Write a bundle and return what is told of it.
 
         Args:
@@ -111,13 +149,13 @@ class BundleMaker:
             ModelWriter(
                 variant,
                 functools.partial(self._write, variant, exporter, order.arch_id),
-                ready.accuracy["recalibrated"],
+                ready.accuracy.recalibrated,
                 predicted if variant.precision == profile.precision else None,
             )
             for variant, exporter in wanted.items()
         ]
 
-        def gate(at: Path, written: Files, vectors: Vectors) -> dict[str, ParityGate]:
+        def gate(at: Path, written: WrittenFiles, vectors: Vectors) -> dict[str, ParityGate]:
             images = np.concatenate([vectors.inputs_VCSS, ready.parity_images])
             found: dict[str, ParityGate] = {}
             for variant, exporter in wanted.items():
@@ -166,7 +204,7 @@ class BundleMaker:
                 "preprocessing": run.preprocessing.for_size(size).to_dict(),
                 "inputs": ({"name": "input", "shape": ("batch", run.space.in_channels, size, size), **tensor},),
                 "outputs": ({"name": "logits", "shape": ("batch", run.space.num_classes), **tensor},),
-                "accuracy": ready.accuracy,
+                "accuracy": ready.accuracy.model_dump(),
                 "costs": ready.costs.row(0),
                 "limits": limits.records(self._prices(order, ready), order.pick.target),
                 "refinement": order.refinement,
@@ -211,23 +249,24 @@ def _measured(path: Path, pick: DevicePick) -> MeasuredLatency:
     return MeasuredLatency.model_validate({**found, "limit": limit_check(limit_ms, pick.target.held.percentile, found)})
 
 
-def _told(manifest: Manifest, folder: Path, target: Target) -> dict[str, Any]:
+def _told(manifest: Manifest, folder: Path, target: Target) -> ExportedBundle:
     predicted, measured = manifest.main.latency.predicted, manifest.main.latency.measured
+    assert predicted is not None, "what a profile does not predict is not exported for it"
     assert measured is not None, "every export measures"
     gates = [record.gate for record in manifest.models.values()]
-    return {
-        "profile": manifest.profile.name,
-        "arch_id": manifest.arch_id,
-        "folder": str(folder),
-        "accuracy": manifest.accuracy.recalibrated,
-        "accuracy_not_recalibrated": manifest.accuracy.not_recalibrated,
-        "latency_ms_predicted": None if predicted is None else predicted.value_ms,
-        "percentile": percentile_record(target.held).model_dump(),
-        "latency_ms_measured_here": measured.statistics.p50_ms,
-        "measurement": measured.stability.verdict,
-        "exceeded_limits": list(manifest.exceeded_limits),
-        "latency_limit": None if measured.limit is None else measured.limit.verdict,
-        "parity_max_abs_diff": max(gate.max_abs_diff for gate in gates),
-        "parity_max_scaled_diff": max(gate.max_scaled_diff for gate in gates),
-        "bytes": {name: record.num_bytes for name, record in manifest.models.items()},
-    }
+    return ExportedBundle(
+        profile=manifest.profile.name,
+        arch_id=manifest.arch_id,
+        folder=folder,
+        accuracy=manifest.accuracy.recalibrated,
+        accuracy_not_recalibrated=manifest.accuracy.not_recalibrated,
+        latency_ms_predicted=predicted.value_ms,
+        percentile=percentile_record(target.held),
+        latency_ms_measured_here=measured.statistics.p50_ms,
+        measurement=measured.stability.verdict,
+        exceeded_limits=manifest.exceeded_limits,
+        latency_limit=None if measured.limit is None else measured.limit.verdict,
+        parity_max_abs_diff=max(gate.max_abs_diff for gate in gates),
+        parity_max_scaled_diff=max(gate.max_scaled_diff for gate in gates),
+        bytes={name: record.num_bytes for name, record in manifest.models.items()},
+    )

@@ -1,17 +1,19 @@
 """`fedsup-deploy demo`: the whole road on bundled images. Imports torch."""
 
+import dataclasses
 import time
 from pathlib import Path
-from typing import Any
 
 from fedsup_deploy import places
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import OutputError
 from fedsup_deploy.events import Listener
+from fedsup_deploy.pipeline.bundling import ExportedBundle
 from fedsup_deploy.pipeline.deployment import deploy
 from fedsup_deploy.pipeline.searching import SearchRequest
-from fedsup_deploy.pipeline.training import train
+from fedsup_deploy.pipeline.training import Trained, train
+from fedsup_deploy.results import Result
 from fedsup_deploy.runs import run as runs
 
 CONFIG = "digits"
@@ -20,16 +22,42 @@ CONFIG = "digits"
 FLEET = {"raspberry-pi-4": 0.65, "jetson-nano": 0.8, "pixel-class-phone": 0.16, "x86-laptop": 0.05}
 
 
-def demo(out: Path, listeners: tuple[Listener, ...] = ()) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class DemonstratedDevice(ExportedBundle):
+    """The bundle of one device class.
+
+    Args:
+        latency_ms_limit: What the search held it to, in ms.
+    """
+
+    latency_ms_limit: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Demonstration(Result):
+    """What the whole road came to.
+
+    Args:
+        training: What training came to.
+        search: The file of the search.
+        devices: The bundle of each device class.
+        next: Commands to try.
+        seconds: Of everything.
+    """
+
+    training: Trained
+    search: Path
+    devices: tuple[DemonstratedDevice, ...]
+    next: tuple[str, ...]
+    seconds: float
+
+
+def demo(out: Path, listeners: tuple[Listener, ...] = ()) -> Demonstration:
     """Train a federated supernet, pick a subnet per device class, export and check it, and time it here.
 
     Args:
         out: Where `runs/demo` and `exports` go. A former demo run there is replaced.
         listeners: Called with all events.
-
-    Returns:
-        `training`, `devices` (one entry per device class: architecture, accuracy before and after recalibration,
-        predicted and here measured latency, file sizes), `seconds`, and `next`: commands to try.
 
     Raises:
         OutputError: Nothing can be written at `out`, something else stands where the run goes, or another process is
@@ -40,26 +68,29 @@ def demo(out: Path, listeners: tuple[Listener, ...] = ()) -> dict[str, Any]:
     places.check_writable(exports, places.CHOOSE_OUT)
     with places.hold(run, inside=True, advice=places.CHOOSE_OUT):
         _clear(run)
-        return {**_demo(run, exports, listeners), "seconds": round(time.perf_counter() - started, 1)}
+        return _demo(run, exports, listeners, started)
 
 
-def _demo(run: Path, exports: Path, listeners: tuple[Listener, ...]) -> dict[str, Any]:
+def _demo(run: Path, exports: Path, listeners: tuple[Listener, ...], started: float) -> Demonstration:
     training = train(load_train_config(CONFIG), run, listeners=listeners, command=("fedsup-deploy", "demo"))
     fleet = [_limited(name, latency_ms) for name, latency_ms in FLEET.items()]
     made = deploy(SearchRequest(fleet, run=run), exports, listeners)
     limits = {profile.name: profile.limits.given()["latency_ms"] for profile in fleet}
-    devices = [{**bundle, "latency_ms_limit": limits[bundle["profile"]]} for bundle in made["bundles"]]
-    return {
-        "training": training,
-        "search": made["search"],
-        "devices": devices,
-        "next": [
-            f"python {devices[0]['folder']}/run.py",
-            f"fedsup-deploy verify {devices[0]['folder']}",
+    devices = tuple(
+        DemonstratedDevice(**vars(bundle), latency_ms_limit=limits[bundle.profile]) for bundle in made.bundles
+    )
+    return Demonstration(
+        training=training,
+        search=made.search,
+        devices=devices,
+        next=(
+            f"python {devices[0].folder}/run.py",
+            f"fedsup-deploy verify {devices[0].folder}",
             f"fedsup-deploy search --run {run} --profile jetson-nano --max-latency-ms 0.7",
             f"fedsup-deploy evaluate {run} --arch largest --per-client",
-        ],
-    }
+        ),
+        seconds=round(time.perf_counter() - started, 1),
+    )
 
 
 def _limited(name: str, latency_ms: float) -> DeviceProfile:

@@ -2,27 +2,43 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from fedsup_deploy import places
 from fedsup_deploy.device.profile import load_profile
 from fedsup_deploy.events import Listener
 from fedsup_deploy.export.wanted import wanted_variants
+from fedsup_deploy.pipeline.bundling import ExportedBundle
 from fedsup_deploy.pipeline.exporting import ExportRequest, export
 from fedsup_deploy.pipeline.searching import RESULT, SearchRequest, search
+from fedsup_deploy.results import Result
 from fedsup_deploy.runs.run import newest_run
+from fedsup_deploy.searchers.result import Fleet, SearchedRun
 
 
-def deploy(request: SearchRequest, out: Path, listeners: tuple[Listener, ...] = ()) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Deployed(Result):
+    """What was picked and made for a fleet.
+
+    Args:
+        search: The file of the search.
+        run: The run that was searched.
+        fleet: What few subnets for many devices cost, where that was asked for.
+        bundles: One for each device.
+    """
+
+    search: Path
+    run: SearchedRun
+    fleet: Fleet | None
+    bundles: tuple[ExportedBundle, ...]
+
+
+def deploy(request: SearchRequest, out: Path, listeners: tuple[Listener, ...] = ()) -> Deployed:
     """Pick a subnet for each device profile and make its bundle, in the formats of the profile.
 
     Args:
         request: What to search, for which profiles.
         out: Folder of the bundles.
         listeners: Called with all events.
-
-    Returns:
-        `search`: the file of the search; `run` and `fleet`: as in it; `bundles`: as of `pipeline.exporting.export`.
 
     Raises:
         FedsupError: As of `search` and `export`.
@@ -37,4 +53,4 @@ def deploy(request: SearchRequest, out: Path, listeners: tuple[Listener, ...] = 
     with places.hold(result):
         found = search(dataclasses.replace(request, run=run, out=result), listeners)
         made = export(ExportRequest(None, None, result, request.profiles, (), (), out), listeners)
-    return {"search": found["out"], "run": found["run"], "fleet": found["fleet"], **made}
+    return Deployed(found.out, found.run, found.fleet, made.bundles)

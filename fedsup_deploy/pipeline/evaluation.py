@@ -1,10 +1,11 @@
 """`fedsup-deploy evaluate`, and how the accuracy of a search's candidates is found. Imports torch."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import EventLog, Listener
@@ -15,6 +16,7 @@ from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.simulation import TEST, VALIDATION
 from fedsup_deploy.pipeline.recalibration import calibrate
 from fedsup_deploy.pipeline.scoring import nothing_held_out
+from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
 from fedsup_deploy.runs.federation import load_supernet, open_run_federation
 from fedsup_deploy.runs.run import Run, open_run
 from fedsup_deploy.searchers.scoring.score import Score
@@ -22,6 +24,50 @@ from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.supernet.model import Subnet, Supernet
 from fedsup_deploy.supernet.statistics import PooledStatistics
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientAccuracy:
+    """Accuracy on the images of each client.
+
+    Args:
+        num_clients: That were asked.
+        images: Which of their images: `held out` or `trained on`.
+        accuracy_mean: Mean over clients.
+        worst_decile: Mean of the tenth of them with the lowest.
+    """
+
+    num_clients: int
+    images: str
+    accuracy_mean: float
+    worst_decile: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated(Result):
+    """The accuracy of one subnet after recalibration.
+
+    Args:
+        run: The run's folder.
+        arch_id: Of the subnet.
+        architecture: Its choices.
+        split: The images: `test`, `validation` or `held-out`.
+        num_images: How many.
+        schedule: How its statistics were taken.
+        costs: By name.
+        accuracy: Share of the images classified correctly.
+        clients: The same by client, where that was asked for.
+    """
+
+    run: Path
+    arch_id: str
+    architecture: dict[str, JsonValue]
+    split: str
+    num_images: int
+    schedule: str
+    costs: dict[str, int]
+    accuracy: float
+    clients: ClientAccuracy | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
 
 
 def evaluate(
@@ -32,7 +78,7 @@ def evaluate(
     per_client: bool = False,
     schedule: str | None = None,
     listeners: tuple[Listener, ...] = (),
-) -> dict[str, Any]:
+) -> Evaluated:
     """Return the accuracy of one subnet after recalibration.
 
     Args:
@@ -45,10 +91,6 @@ def evaluate(
         schedule: How statistics are taken; None as the run's config says.
         listeners: Called with progress events.
 
-    Returns:
-        `run`, `arch_id`, `architecture`, `split`, `num_images`, `accuracy`, `schedule`, `costs`; with `per_client` also
-        `clients`: their number, which of their images, mean and mean of the worst decile.
-
     Raises:
         ConfigError: The server has no images, or no client holds any out.
         FederationError: Too few clients have answered.
@@ -59,25 +101,24 @@ def evaluate(
     architecture = run.architecture(architecture_name)
     schedule = schedule or run.config.calibration.schedule
     subnet = load_supernet(run).extract(architecture)
-    result: dict[str, Any] = {
-        "run": str(run_path),
-        "arch_id": architecture.arch_id,
-        "architecture": architecture.to_dict(),
-        "split": split,
-        "num_images": None,
-        "schedule": schedule,
-        "costs": cost.costs_of(run.space, [architecture]).row(0),
-    }
     log = EventLog(None, listeners)
     with open_run_federation(run, log) as federation:
         if split == HELD_OUT and not federation.judges:
             raise nothing_held_out(run.config)
         pooled = calibrate(run, architecture, subnet, schedule, federation, log)
         found = recalibration.evaluate(federation, standalone(subnet), pooled, split)
-        result |= {"num_images": found.num_images, "accuracy": found.share}
-        if per_client:
-            result["clients"] = _on_clients(federation, subnet, pooled)
-    return result
+        clients = _on_clients(federation, subnet, pooled) if per_client else None
+    return Evaluated(
+        run=run_path,
+        arch_id=architecture.arch_id,
+        architecture=architecture.to_dict(),
+        split=split,
+        num_images=found.num_images,
+        schedule=schedule,
+        costs=cost.costs_of(run.space, [architecture]).row(0),
+        accuracy=found.share,
+        clients=clients,
+    )
 
 
 def _check_split(run: Run, split: str) -> None:
@@ -85,12 +126,12 @@ def _check_split(run: Run, split: str) -> None:
         raise ConfigError(f"{run.path}: the server has no {split} images; evaluate with --split {HELD_OUT}")
 
 
-def _on_clients(federation: Federation, subnet: Subnet, pooled: PooledStatistics) -> dict[str, Any]:
+def _on_clients(federation: Federation, subnet: Subnet, pooled: PooledStatistics) -> ClientAccuracy:
     images = HELD_OUT if federation.judges else TRAINED
     found = recalibration.evaluate_clients(federation, standalone(subnet), pooled, images)
     mean, worst_decile = _spread(list(found.values()))
     words = {HELD_OUT: "held out", TRAINED: "trained on"}[images]
-    return {"num_clients": len(found), "images": words, "accuracy_mean": mean, "worst_decile": worst_decile}
+    return ClientAccuracy(len(found), words, mean, worst_decile)
 
 
 def measure(federation: Federation, supernet: Supernet, architectures: Sequence[Architecture]) -> Iterator[Score]:

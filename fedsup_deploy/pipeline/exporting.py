@@ -5,7 +5,6 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from fedsup_deploy import files, places
 from fedsup_deploy.device.predictor import predictor_for
@@ -15,10 +14,11 @@ from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.export.wanted import wanted_variants
 from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.pipeline import limits
-from fedsup_deploy.pipeline.bundling import BundleMaker, BundleOrder, DevicePick, Wanted, bundle_folder
+from fedsup_deploy.pipeline.bundling import BundleMaker, BundleOrder, DevicePick, ExportedBundle, Wanted, bundle_folder
 from fedsup_deploy.pipeline.preparing import prepare, prepare_trimmed
-from fedsup_deploy.pipeline.refining import Refinement, check_refinable, refine
+from fedsup_deploy.pipeline.refining import Refinement, RefinementFacts, check_refinable, refine
 from fedsup_deploy.pipeline.searching import target_for, target_of
+from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.federation import load_supernet, open_run_federation
 from fedsup_deploy.runs.run import Run, open_run
@@ -56,19 +56,36 @@ class ExportRequest:
     over_limit: bool = False
 
 
-def export(request: ExportRequest, listeners: tuple[Listener, ...] = ()) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class ExportedRefinement(RefinementFacts):
+    """What was tried to refine the pick of one device.
+
+    Args:
+        bundle: Its second bundle; None where no network was more accurate than the pick.
+    """
+
+    bundle: ExportedBundle | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported(Result):
+    """The bundles that were made.
+
+    Args:
+        bundles: One for each device.
+        refinements: For each device what was tried, where that was asked for.
+    """
+
+    bundles: tuple[ExportedBundle, ...]
+    refinements: tuple[ExportedRefinement, ...] | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
+
+
+def export(request: ExportRequest, listeners: tuple[Listener, ...] = ()) -> Exported:
     """Make the bundles.
 
     Args:
         request: What to export.
         listeners: Called with `calibration` and `export` events.
-
-    Returns:
-        `bundles`: for each its `folder`, `profile`, `arch_id`, `accuracy` and `accuracy_not_recalibrated`,
-        `latency_ms_predicted` for the device, the `percentile` that a limit on it means, `latency_ms_measured_here`,
-        `latency_limit`: `met`, `not met` or `undecided` where the profile is about this machine, else None, the
-        `exceeded_limits` by name, and the `bytes` of each variant. With `refine` also `refinements`: for each device
-        what was tried, and as `bundle` its second bundle, or None.
 
     Raises:
         ConfigError: A profile, format or architecture is unknown, a variant cannot be made or is none that a profile is
@@ -95,7 +112,7 @@ def export(request: ExportRequest, listeners: tuple[Listener, ...] = ()) -> dict
 
 def _export(
     request: ExportRequest, run: Run, picks: Sequence[DevicePick], wanted: Mapping[str, Wanted], log: EventLog
-) -> dict[str, Any]:
+) -> Exported:
     """Make the bundles, whose places are held."""
     supernet = load_supernet(run)
     distinct = {pick.architecture.arch_id: pick.architecture for pick in picks}
@@ -114,13 +131,13 @@ def _export(
     for done, order in enumerate(orders, start=1):
         made.append(maker.make(order, wanted[order.profile.name]))
         log.emit("export", done=done, total=len(orders), profile=order.profile.name)
-    result: dict[str, Any] = {"bundles": made[: len(picks)]}
-    if request.refine:
-        second = {document["profile"]: document for document in made[len(picks) :]}
-        result["refinements"] = [
-            {**each.to_dict(), "bundle": second.get(each.target.profile.name)} for each in refinements
-        ]
-    return result
+    if not request.refine:
+        return Exported(tuple(made))
+    second = {bundle.profile: bundle for bundle in made[len(picks) :]}
+    tried = (
+        ExportedRefinement(**vars(each.facts()), bundle=second.get(each.target.profile.name)) for each in refinements
+    )
+    return Exported(tuple(made[: len(picks)]), tuple(tried))
 
 
 def _refine(run: Run, pick: DevicePick, supernet: Supernet, federation: Federation, log: EventLog) -> Refinement:

@@ -18,10 +18,10 @@ from fedsup_deploy.device.building.times import times_of
 from fedsup_deploy.device.building.workplace import Workplace
 from fedsup_deploy.device.percentiles import HIGHER
 from fedsup_deploy.device.predictor import predictor_for
-from fedsup_deploy.device.profile import DeviceProfile, Runtime, load_profile
+from fedsup_deploy.device.profile import Calibration, DeviceProfile, Runtime, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, Listener
-from fedsup_deploy.pipeline.profiling import PROFILES, SPACE, check_place, load_space, progress_into, written
+from fedsup_deploy.pipeline.profiling import PROFILES, SPACE, WrittenProfile, check_place, load_space, progress_into
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.cost import costs_of
 from fedsup_deploy.space.search_space import SearchSpace
@@ -90,11 +90,21 @@ class _One:
     environment: Mapping[str, Any]
 
 
-def fit(request: FitRequest, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
-    """Adapt a profile to another device, and write it.
+@dataclasses.dataclass(frozen=True)
+class FittedProfile(WrittenProfile):
+    """The profile of a device, adapted from another's.
 
-    Returns:
-        JSON values: `out`, the `profile`'s summary, its `calibration` and `num_networks`.
+    Args:
+        calibration: From the one to the other.
+        num_networks: That it was fitted to.
+    """
+
+    calibration: Calibration
+    num_networks: int
+
+
+def fit(request: FitRequest, listeners: Sequence[Listener] = ()) -> FittedProfile:
+    """Adapt a profile to another device, and write it.
 
     Raises:
         ConfigError: There is no such donor or space, measurements are too few or of different devices, or it is not
@@ -122,11 +132,7 @@ def fit(request: FitRequest, listeners: Sequence[Listener] = ()) -> dict[str, An
         profile = fit_donor(donor, _device(request, donor, found), costs_of(space, found.networks), found.timed)
         files.write_text(out, dump(profile))
     assert profile.calibration is not None, "fitting made one"
-    return {
-        **written(out, profile),
-        "calibration": profile.calibration.model_dump(mode="json"),
-        "num_networks": len(found.networks),
-    }
+    return FittedProfile(out, profile.summary(), profile.calibration, len(found.networks))
 
 
 def _device(request: FitRequest, donor: DeviceProfile, found: _TimedNetworks) -> Device:

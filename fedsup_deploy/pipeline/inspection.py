@@ -1,24 +1,156 @@
 """`fedsup-deploy inspect`: what a file or folder of ours is and what made it. Torch-free."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Final
+
+from pydantic import JsonValue
 
 from fedsup_deploy.artifact import manifest as manifests
 from fedsup_deploy.artifact import weights
+from fedsup_deploy.artifact.document import JsonObject
+from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
 from fedsup_deploy.artifact.store import load_manifest, load_measurement
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
-from fedsup_deploy.device.profile import DeviceProfile
+from fedsup_deploy.device.profile import DeviceProfile, ProfileSummary
 from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.results import Result
 from fedsup_deploy.runs import run as runs
-from fedsup_deploy.searchers.result import load_result
+from fedsup_deploy.searchers.result import SearchResult, load_result
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.search_space import SearchSpace
 
+_TOLD: Final = (
+    "arch_id",
+    "profile",
+    "accuracy",
+    "costs",
+    "limits",
+    "models",
+    "refinement",
+    "lineage",
+    "versions",
+)
 
-def inspect(path: Path) -> dict[str, Any]:
+
+@dataclasses.dataclass(frozen=True)
+class Inspected:
+    """What a file or folder of ours is.
+
+    Args:
+        path: The file or folder.
+        kind: What it is, in words.
+        about: What it says of itself; of tensors the document about them.
+    """
+
+    path: Path
+    kind: str
+    about: "BundleFacts | RunFacts | SearchFacts | SpaceFacts | ProfileSummary | TrainConfig | JsonObject"
+
+    def to_dict(self) -> dict[str, JsonValue]:
+        """Return the JSON document: `path` and `kind`, then the keys of what it is about."""
+        if isinstance(self.about, dict):  # which says itself of what kind it is
+            return {"path": str(self.path), **self.about}
+        about = self.about
+        document = about.model_dump(mode="json", by_alias=True) if isinstance(about, TrainConfig) else about.to_dict()
+        return {"path": str(self.path), "kind": self.kind, **document}
+
+
+@dataclasses.dataclass(frozen=True)
+class BundleFacts:
+    """A bundle.
+
+    Args:
+        manifest: What it says of itself.
+        measured: What was measured since it was made; None where nobody did.
+    """
+
+    manifest: manifests.Manifest
+    measured: MeasuredLatency | None
+
+    def to_dict(self) -> dict[str, JsonValue]:
+        """Return the JSON document: what a person asks of the manifest, under its names there, and `measured`."""
+        told = self.manifest.model_dump(mode="json", by_alias=True, include=set(_TOLD))
+        measured = None if self.measured is None else self.measured.model_dump(mode="json")
+        return {**{name: told[name] for name in _TOLD}, "measured": measured}
+
+
+@dataclasses.dataclass(frozen=True)
+class SpaceFacts(Result):
+    """A search space.
+
+    Args:
+        space: Its name.
+        family: Its block family.
+        num_architectures: In it.
+        smallest: Costs of the smallest subnet, by name.
+        largest: Costs of the largest.
+    """
+
+    space: str
+    family: str
+    num_architectures: int
+    smallest: dict[str, int]
+    largest: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFacts(Result):
+    """A finished run, with the facts of its space.
+
+    Args:
+        name: Of its config.
+        dataset: That it was trained on.
+        strategy: That trained it.
+        rounds: That it was trained for.
+        supernet_sha256: Of the supernet's file.
+        command: The words that made it.
+    """
+
+    name: str
+    dataset: str
+    strategy: str
+    rounds: int
+    supernet_sha256: str
+    space: str
+    family: str
+    num_architectures: int
+    smallest: dict[str, int]
+    largest: dict[str, int]
+    command: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceFinding:
+    """What a search found for one device, in short; the fields are those of `searchers.result.DeviceResult`."""
+
+    profile: str
+    method: str
+    certified: bool
+    num_evaluated: int
+    pick: str
+    percentile: PercentileRecord | None
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchFacts(Result):
+    """A search.
+
+    Args:
+        run: Name of the run that was searched.
+        run_hash: SHA-256 of its supernet.
+        results: One per device.
+    """
+
+    run: str
+    run_hash: str
+    results: tuple[DeviceFinding, ...]
+
+
+def inspect(path: Path) -> Inspected:
     """Return what a path is.
 
     Args:
@@ -32,92 +164,70 @@ def inspect(path: Path) -> dict[str, Any]:
     if path.is_dir():
         return _folder(path)
     if path.suffix == ".safetensors":
-        return {"path": str(path), **weights.read_document(path)}
+        document = weights.read_document(path)
+        return Inspected(path, str(document["kind"]), document)
     if path.name == manifests.FILENAME:
-        return {**_folder(path.parent), "path": str(path)}
+        return dataclasses.replace(_folder(path.parent), path=path)
     if path.suffix == ".json":
-        return _search(path)
+        return Inspected(path, "search", _search(load_result(path)))
     if path.suffix in {".yaml", ".yml"}:
         return _yaml(path)
     raise ArtifactError(f"{path}: not a file of fedsup-deploy: expected .safetensors, .json or .yaml")
 
 
-def _folder(path: Path) -> dict[str, Any]:
+def _folder(path: Path) -> Inspected:
     if os.path.lexists(path / manifests.FILENAME):
-        manifest = load_manifest(path)
-        document = json.loads(manifest.to_json())
-        kept = (
-            "arch_id",
-            "profile",
-            "accuracy",
-            "costs",
-            "limits",
-            "models",
-            "refinement",
-            "lineage",
-            "versions",
-        )
-        latency = load_measurement(path)
-        measured = None if latency is None else latency.model_dump(mode="json")
-        return {"path": str(path), "kind": "bundle", **{key: document[key] for key in kept}, "measured": measured}
+        return Inspected(path, "bundle", BundleFacts(load_manifest(path), load_measurement(path)))
     if (path / runs.CONFIG).is_file():
-        run = runs.open_run(path)
-        return {
-            "path": str(path),
-            "kind": "run",
-            "name": run.config.name,
-            "dataset": run.config.data.dataset,
-            "strategy": run.config.strategy.name,
-            "rounds": run.config.training.rounds,
-            "supernet_sha256": run.fingerprint,
-            **_space(run.space),
-            "command": _command(path / runs.COMMAND),
-        }
+        return Inspected(path, "run", _run(path))
     raise ArtifactError(f"{path}: neither a run (no {runs.CONFIG}) nor a bundle (no {manifests.FILENAME})")
 
 
-def _command(path: Path) -> list[str]:
+def _run(path: Path) -> RunFacts:
+    run = runs.open_run(path)
+    return RunFacts(
+        name=run.config.name,
+        dataset=run.config.data.dataset,
+        strategy=run.config.strategy.name,
+        rounds=run.config.training.rounds,
+        supernet_sha256=run.fingerprint,
+        **vars(_space(run.space)),
+        command=_command(path / runs.COMMAND),
+    )
+
+
+def _command(path: Path) -> tuple[str, ...]:
     """Return the words of the command that made a run."""
     try:
-        return [str(word) for word in json.loads(path.read_text(encoding="utf-8"))["command"]]
+        return tuple(str(word) for word in json.loads(path.read_text(encoding="utf-8"))["command"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path}: missing or damaged ({error}); restore the file") from error
 
 
-def _search(path: Path) -> dict[str, Any]:
-    found = load_result(path)
-    results = [
-        {
-            "profile": result.profile.name,
-            "method": result.method,
-            "certified": result.certified,
-            "num_evaluated": result.num_evaluated,
-            "pick": result.pick,
-            "percentile": None if result.percentile is None else result.percentile.model_dump(),
-        }
+def _search(found: SearchResult) -> SearchFacts:
+    results = tuple(
+        DeviceFinding(
+            profile=result.profile.name,
+            method=result.method,
+            certified=result.certified,
+            num_evaluated=result.num_evaluated,
+            pick=result.pick,
+            percentile=result.percentile,
+        )
         for result in found.results
-    ]
-    return {"path": str(path), "kind": "search", "run": found.run.name, "run_hash": found.run.hash, "results": results}
+    )
+    return SearchFacts(found.run.name, found.run.hash, results)
 
 
-def _yaml(path: Path) -> dict[str, Any]:
+def _yaml(path: Path) -> Inspected:
     document = load_yaml(path)
     if "family" in document.data:
-        space = validate(document, SearchSpace)
-        return {"path": str(path), "kind": "search space", **_space(space)}
+        return Inspected(path, "search space", _space(validate(document, SearchSpace)))
     if "partition" in document.data:
-        config = validate(document, TrainConfig)
-        return {"path": str(path), "kind": "training config", **config.model_dump(mode="json", by_alias=True)}
-    profile = validate(document, DeviceProfile)
-    return {"path": str(path), "kind": "device profile", **profile.summary()}
+        return Inspected(path, "training config", validate(document, TrainConfig))
+    return Inspected(path, "device profile", validate(document, DeviceProfile).summary())
 
 
-def _space(space: SearchSpace) -> dict[str, Any]:
+def _space(space: SearchSpace) -> SpaceFacts:
     corners = cost.costs_of(space, [space.smallest, space.largest])
-    return {
-        "space": space.name,
-        "family": space.family,
-        "num_architectures": space.num_architectures,
-        "smallest": corners.row(0),
-        "largest": corners.row(1),
-    }
+    return SpaceFacts(space.name, space.family, space.num_architectures, corners.row(0), corners.row(1))

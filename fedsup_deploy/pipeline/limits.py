@@ -1,7 +1,6 @@
 """Whether a network that is exported keeps the limits of its device."""
 
-from typing import Any
-
+from fedsup_deploy.artifact.manifest import LimitRecord
 from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.errors import InfeasibleError
 from fedsup_deploy.searchers.prices import Prices, rounded_up
@@ -19,9 +18,9 @@ def check(space: SearchSpace, architecture: Architecture, target: Target) -> Non
     """
     (prices,) = price(space, space.encode(architecture)[None], [target])
     exceeded = [
-        f"{name} is {rounded_up(record['cost'], 6):g} (limit {record['limit']:g}{_meaning(name, target)})"
+        f"{name} is {rounded_up(record.cost, 6):g} (limit {record.limit:g}{_meaning(name, target)})"
         for name, record in records(prices, target).items()
-        if record["is_exceeded"]
+        if record.is_exceeded
     ]
     if exceeded:
         device = target.profile.name
@@ -31,17 +30,17 @@ def check(space: SearchSpace, architecture: Architecture, target: Target) -> Non
         )
 
 
-def records(prices: Prices, target: Target) -> dict[str, dict[str, Any]]:
+def records(prices: Prices, target: Target) -> dict[str, LimitRecord]:
     """Return the limits of one network that can be checked, as a manifest has them."""
     costs = {name: float(values[0]) for name, values in prices.by_limit().items()}
     percentile = percentile_record(target.held)
     return {
-        name: {
-            "limit": limit,
-            "cost": costs[name],
-            "is_exceeded": costs[name] > limit,
-            "percentile": percentile if TABLE[name].is_predicted else None,
-        }
+        name: LimitRecord(
+            limit=limit,
+            cost=costs[name],
+            is_exceeded=costs[name] > limit,
+            percentile=percentile if TABLE[name].is_predicted else None,
+        )
         for name, limit in target.limits.checked(costs).items()
     }
 

@@ -2,13 +2,11 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from fedsup_deploy import places, resources
 from fedsup_deploy.artifact.manifest import Manifest
-from fedsup_deploy.artifact.measured import MeasuredLatency
+from fedsup_deploy.artifact.measured import MeasuredEnergy, MeasuredLatency
 from fedsup_deploy.artifact.store import load_manifest, raise_if_failed, record_measurement, verify_bundle
 from fedsup_deploy.device.building.measurements import (
     check_device,
@@ -17,13 +15,71 @@ from fedsup_deploy.device.building.measurements import (
     save_measurement,
 )
 from fedsup_deploy.device.energy import open_meter
-from fedsup_deploy.device.measure import measure_onnx
+from fedsup_deploy.device.measure import ComparedLatency, ModelLatency, measure_onnx
 from fedsup_deploy.device.profile import load_profile
 from fedsup_deploy.device.remote.measure import measure_bundle_there, measure_model_there
 from fedsup_deploy.device.remote.ssh import Access
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.ondevice import bundle_files, machine, timing
+from fedsup_deploy.ondevice.records import Environment, ProtocolRecord, StabilityRecord, Statistics, TimedModel
+from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
+
+
+@dataclasses.dataclass(frozen=True)
+class EstimatedEnergy:
+    """Power x latency: nobody measured it.
+
+    Args:
+        energy_mj: Of one inference, in mJ.
+        active_power_w: What the profile states, in W.
+    """
+
+    energy_mj: float
+    active_power_w: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeasuredModel(Result):
+    """What a clock, and where there is one a sensor, said of a model.
+
+    Args:
+        arch_id: Of a bundle.
+        profile: That a bundle was made for.
+        protocol: How long it was timed.
+        statistics: Times of single inferences, in ms.
+        stability: Whether parts of the measurement agree, with a verdict.
+        noise: By what share they differ in each percentile.
+        is_min_runs_met: Whether there were as many inferences as the protocol wants.
+        is_min_duration_met: Whether they took as long as it wants.
+        peak_rss_mib: Most memory the process held, in MiB; None where the system does not tell.
+        load_ms: Time to load the model, in ms.
+        first_run_ms: Time of the first inference, in ms.
+        environment: The machine before the first run.
+        ruler: The same in turns with a fixed model; None without one.
+        energy: By a sensor; None without one.
+        energy_estimated: Of another machine, where the bundle's profile states a power.
+        is_recorded: Whether a bundle holds it now.
+        saved_to: The profile's file that keeps it.
+    """
+
+    arch_id: str | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
+    profile: str | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
+    protocol: ProtocolRecord
+    statistics: Statistics
+    stability: StabilityRecord
+    noise: dict[str, float]
+    is_min_runs_met: bool
+    is_min_duration_met: bool
+    peak_rss_mib: float | None
+    load_ms: float
+    first_run_ms: float
+    environment: Environment
+    ruler: ComparedLatency | None
+    energy: MeasuredEnergy | None
+    energy_estimated: EstimatedEnergy | None
+    is_recorded: bool
+    saved_to: Path | None
 
 
 def measure(
@@ -35,7 +91,7 @@ def measure(
     ruler: Path | None = None,
     can_save: bool = False,
     profile: Path | None = None,
-) -> dict[str, Any]:
+) -> MeasuredModel:
     """Return the latency, load time, memory and, where there is a sensor, energy of a model on this machine.
 
     A bundle is checked first, and then holds what was measured.
@@ -49,10 +105,6 @@ def measure(
         can_save: Whether the profile that a bundle was exported for keeps the result.
         profile: The file of that profile; None is `profiles/NAME.yaml` in the current folder.
 
-    Returns:
-        What `device.measure.measure_onnx` returns, for a bundle its `arch_id` and `profile`; `is_recorded`: whether a
-        bundle holds it now; and `saved_to`: the profile's file, or None.
-
     Raises:
         ArtifactError: The path is neither, a file of a bundle is missing or altered, or a model cannot be run.
         GateError: A bundle does not compute here what it must.
@@ -62,7 +114,7 @@ def measure(
     Side effects: A bundle's `measured.json` is replaced. Adds to the profile's file, if it may.
     """
     log = EventLog(None, listeners)
-    about, model = _about(path)
+    manifest, model = _about(path)
     save = _saver(path, profile, machine.environment(threads)) if can_save else None
     if path.is_dir():
         _check_can_keep(path)
@@ -72,14 +124,8 @@ def measure(
     log.emit("measurement", done=1, total=1, name=protocol)
     if path.is_dir():
         record_measurement(path, MeasuredLatency.model_validate(result))
-    return {
-        **about,
-        **result,
-        # The power a profile states is that of its device, which need not be this machine.
-        "energy_estimated": None,
-        "is_recorded": path.is_dir(),
-        "saved_to": None if save is None else save(result),
-    }
+    # The power a profile states is that of its device, which need not be this machine: nothing is estimated.
+    return _measured(manifest, result, None, None if save is None else save(result))
 
 
 def measure_on(
@@ -91,7 +137,7 @@ def measure_on(
     *,
     can_save: bool = False,
     profile: Path | None = None,
-) -> dict[str, Any]:
+) -> MeasuredModel:
     """Return the latency, load time and memory of a model on another machine.
 
     A bundle is checked there first, and then holds what was measured.
@@ -105,10 +151,6 @@ def measure_on(
         can_save: Whether the profile that a bundle was exported for keeps the result.
         profile: The file of that profile; None is `profiles/NAME.yaml` in the current folder.
 
-    Returns:
-        As `measure`, without `ruler` and `energy` (None), with `energy_estimated` where the bundle's profile states a
-        power (`energy_mj`, `active_power_w`; else None), and `is_recorded`: whether a bundle holds it now.
-
     Raises:
         ArtifactError: The path is neither, or a file of the bundle is missing or altered.
         GateError: A bundle does not compute there what it must.
@@ -119,28 +161,34 @@ def measure_on(
     Side effects: A bundle's `measured.json` is replaced. Adds to the profile's file, if it may.
     """
     log = EventLog(None, listeners)
-    about, model = _about(path)
+    manifest, model = _about(path)
     save = _saver(path, profile) if can_save else None
     log.emit("measurement", done=0, total=1, name=protocol)
     if path.is_dir():
         _check_can_keep(path)
         report = measure_bundle_there(access, path, threads=threads, protocol=protocol)
         raise_if_failed(report, f"{path} on {access.target}")
-        latency = {**report["latency"], "environment": report["environment"]}
+        latency: TimedModel = {**report["latency"], "environment": report["environment"]}
         record_measurement(path, MeasuredLatency.model_validate_json(json.dumps(latency)))
     else:
         latency = measure_model_there(access, model, threads=threads, protocol=protocol)
     log.emit("measurement", done=1, total=1, name=protocol)
     saved_to = None if save is None else save(latency)
-    return {
-        **about,
+    estimated = None if manifest is None else _energy_estimated(manifest, latency)
+    return _measured(manifest, {**latency, "ruler": None, "energy": None}, estimated, saved_to)
+
+
+def _measured(
+    manifest: Manifest | None, latency: ModelLatency, estimated: EstimatedEnergy | None, saved_to: Path | None
+) -> MeasuredModel:
+    return MeasuredModel(
+        arch_id=None if manifest is None else manifest.arch_id,
+        profile=None if manifest is None else manifest.profile.name,
         **latency,
-        "ruler": None,
-        "energy": None,
-        "energy_estimated": _energy_estimated(about, latency),
-        "is_recorded": path.is_dir(),
-        "saved_to": saved_to,
-    }
+        energy_estimated=estimated,
+        is_recorded=manifest is not None,
+        saved_to=saved_to,
+    )
 
 
 def _check_can_keep(bundle: Path) -> None:
@@ -149,15 +197,14 @@ def _check_can_keep(bundle: Path) -> None:
         pass
 
 
-def _energy_estimated(about: Mapping[str, Any], latency: Mapping[str, Any]) -> dict[str, Any] | None:
+def _energy_estimated(manifest: Manifest, latency: TimedModel) -> EstimatedEnergy | None:
     """Return power x latency, if a bundle's profile is still known and states a power."""
-    if about.get("profile") not in resources.known_names("profiles"):
+    if manifest.profile.name not in resources.known_names("profiles"):
         return None
-    energy = load_profile(about["profile"]).energy
+    energy = load_profile(manifest.profile.name).energy
     if energy is None:
         return None
-    mj = energy.active_power_w * latency["statistics"]["p50_ms"]
-    return {"energy_mj": mj, "active_power_w": energy.active_power_w}
+    return EstimatedEnergy(energy.active_power_w * latency["statistics"]["p50_ms"], energy.active_power_w)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,13 +215,13 @@ class _Saver:
     path: Path
     is_named: bool
 
-    def __call__(self, latency: Mapping[str, Any]) -> str:
+    def __call__(self, latency: TimedModel) -> Path:
         """Keep a latency, if it was measured on the device that the profile is about. Returns the profile's file."""
         check_device(load_profile(self.path), latency["environment"], is_named=self.is_named)
-        return str(save_measurement(self.path, measurement_of(self.manifest, latency)))
+        return save_measurement(self.path, measurement_of(self.manifest, latency))
 
 
-def _saver(path: Path, profile: Path | None, environment: Mapping[str, Any] | None = None) -> _Saver:
+def _saver(path: Path, profile: Path | None, environment: Environment | None = None) -> _Saver:
     """Return what adds a result to the profile of a bundle; found before anything is timed.
 
     Args:
@@ -190,11 +237,10 @@ def _saver(path: Path, profile: Path | None, environment: Mapping[str, Any] | No
     return _Saver(manifest, profile_to_save_to(manifest, profile), is_named=profile is not None)
 
 
-def _about(path: Path) -> tuple[dict[str, Any], Path]:
-    """Return what a result says about what was timed, and the model's file."""
+def _about(path: Path) -> tuple[Manifest | None, Path]:
+    """Return the manifest of a bundle, and the file of what is timed."""
     if path.is_dir():
-        manifest = load_manifest(path)
-        return {"arch_id": manifest.arch_id, "profile": manifest.profile.name}, path / bundle_files.MODEL
+        return load_manifest(path), path / bundle_files.MODEL
     if path.suffix != ".onnx":
         raise ArtifactError(f"{path}: expected a bundle's folder or an .onnx file")
-    return {}, path
+    return None, path

@@ -1,7 +1,8 @@
 """`fedsup-deploy fit-accuracy`: measures random architectures of a run and keeps a predictor of all others."""
 
+import dataclasses
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -11,16 +12,42 @@ from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.pipeline.accuracy_file import Findings, StoredPredictor, save_predictor
 from fedsup_deploy.pipeline.scoring import CLIENTS, subject_of
 from fedsup_deploy.pipeline.searching import open_evaluation
+from fedsup_deploy.results import Result
 from fedsup_deploy.runs.run import ACCURACY, Run, newest_run, open_run
 from fedsup_deploy.searchers.methods.choice import AUTO
 from fedsup_deploy.searchers.scoring.cache import MEASURED
-from fedsup_deploy.searchers.scoring.predictor import MIN_MEASURED, compare_kinds, fit
+from fedsup_deploy.searchers.scoring.predictor import MIN_MEASURED, Judged, compare_kinds, fit
 from fedsup_deploy.space.plan import IntArray
 from fedsup_deploy.space.sampling import random_genes
 from fedsup_deploy.space.search_space import SearchSpace
 
 #: Architectures to measure when nobody says how many.
 DEFAULT_EVALUATIONS: Final = 300
+
+
+@dataclasses.dataclass(frozen=True)
+class AccuracyFit(Result):
+    """The accuracy predictor of a run, and how good it is.
+
+    Args:
+        run: The run's folder.
+        rounds: It was trained for; None in older runs.
+        out: Where the predictor was written.
+        num_measured: Architectures it is fitted to.
+        num_architectures: Of the space.
+        predictor: The kind chosen.
+        cross_validation: Each kind, judged on folds it was not fitted to.
+        held_out: The chosen kind, judged on architectures that took no part in the choice.
+    """
+
+    run: Path
+    rounds: int | None
+    out: Path
+    num_measured: int
+    num_architectures: int
+    predictor: str
+    cross_validation: dict[str, Judged]
+    held_out: Judged
 
 
 def fit_accuracy(
@@ -31,7 +58,7 @@ def fit_accuracy(
     predictor: str = AUTO,
     seed: int = 0,
     listeners: tuple[Listener, ...] = (),
-) -> dict[str, Any]:
+) -> AccuracyFit:
     """Measure random architectures of a run and write the predictor fitted to them into its folder.
 
     What was measured before is not measured again, so an interrupted call goes on where it was.
@@ -43,10 +70,6 @@ def fit_accuracy(
         predictor: A kind registered under `accuracy`; `auto` is the one with the smallest error in cross-validation.
         seed: Decides every random choice.
         listeners: Called with `evaluation` and `predictor` events.
-
-    Returns:
-        `run` and its `rounds`; `out`: where it was written; `num_measured` of `num_architectures`; `predictor`: the
-        kind chosen; `cross_validation` of every kind and `held_out` of the chosen one: `kendall_tau` and `mae` each.
 
     Raises:
         ConfigError: Too few architectures, or all equally accurate.
@@ -65,7 +88,7 @@ def fit_accuracy(
         return _fit(run, evaluations, by, predictor, seed, EventLog(None, listeners))
 
 
-def _fit(run: Run, evaluations: int, measured_by: str, predictor: str, seed: int, log: EventLog) -> dict[str, Any]:
+def _fit(run: Run, evaluations: int, measured_by: str, predictor: str, seed: int, log: EventLog) -> AccuracyFit:
     space, supernet = run.space, run.fingerprint
     genes_TG = _drawn(space, evaluations, seed)
     with open_evaluation(run, measured_by, log) as evaluate:
@@ -95,14 +118,16 @@ def _fit(run: Run, evaluations: int, measured_by: str, predictor: str, seed: int
         fit(space, genes_TG, accuracy_T, kind, seed).predict(space.enumerate_genes()) if space.is_listable else None
     )
     save_predictor(run.path / ACCURACY, StoredPredictor(space, findings, genes_TG, accuracy_T, listed_N))
-    return {
-        "run": str(run.path),
-        "rounds": run.rounds,
-        "out": str(run.path / ACCURACY),
-        "num_measured": len(genes_TG),
-        "num_architectures": space.num_architectures,
-        **findings.model_dump(mode="json", include={"predictor", "cross_validation", "held_out"}),
-    }
+    return AccuracyFit(
+        run=run.path,
+        rounds=run.rounds,
+        out=run.path / ACCURACY,
+        num_measured=findings.num_measured,
+        num_architectures=space.num_architectures,
+        predictor=findings.predictor,
+        cross_validation=findings.cross_validation,
+        held_out=findings.held_out,
+    )
 
 
 def _drawn(space: SearchSpace, count: int, seed: int) -> IntArray:

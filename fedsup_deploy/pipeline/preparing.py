@@ -5,14 +5,15 @@ Nothing here knows a device, a format or a bundle.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from fedsup_deploy import files, rng
 from fedsup_deploy.artifact import weights
+from fedsup_deploy.artifact.manifest import AccuracyRecord
 from fedsup_deploy.artifact.store import Vectors
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.federation.networks import standalone
@@ -52,14 +53,14 @@ class Prepared:
         statistics_hash: SHA-256 of the file of its client statistics.
     """
 
-    arch: dict[str, Any]
+    arch: dict[str, JsonValue]
     resolution: int
     costs: cost.Costs
     network: FoldedNetwork
     reference: Callable[[Images], Images]
     vectors: Vectors
     parity_images: Images
-    accuracy: dict[str, Any]
+    accuracy: AccuracyRecord
     statistics_hash: str
 
 
@@ -71,7 +72,7 @@ class _Network:
     recalibration, None where there are none.
     """
 
-    arch: dict[str, Any]
+    arch: dict[str, JsonValue]
     costs: cost.Costs
     subnet: Subnet
     logits: Callable[[torch.Tensor, Normalizer], torch.Tensor]
@@ -131,13 +132,13 @@ def _ready(run: Run, network: _Network, federation: Federation) -> Prepared:
         return recalibration.evaluate(federation, standalone(subnet), sums, split)
 
     recalibrated = accuracy_with(network.pooled)
-    accuracy = {
-        "dataset": run.config.data.dataset,
-        "split": split,
-        "num_samples": recalibrated.num_images,
-        "recalibrated": recalibrated.share,
-        "not_recalibrated": None if network.inherited is None else accuracy_with(network.inherited).share,
-    }
+    accuracy = AccuracyRecord(
+        dataset=run.config.data.dataset,
+        split=split,
+        num_samples=recalibrated.num_images,
+        recalibrated=recalibrated.share,
+        not_recalibrated=None if network.inherited is None else accuracy_with(network.inherited).share,
+    )
     normalizer = FixedAffine(affines(subnet.weights, subnet.normalization, network.pooled))
 
     def reference(images_BCHW: Images) -> Images:

@@ -4,7 +4,6 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from fedsup_deploy import files, places, resources
 from fedsup_deploy.config.load import dump, load_yaml, validate
@@ -13,9 +12,10 @@ from fedsup_deploy.device.building.plan import plan_build
 from fedsup_deploy.device.building.times import times_of
 from fedsup_deploy.device.building.workplace import Progress, Workplace
 from fedsup_deploy.device.measure import check_threads
-from fedsup_deploy.device.profile import NAME_PATTERN, DeviceProfile, load_profile
+from fedsup_deploy.device.profile import NAME_PATTERN, ProfileSummary, load_profile
 from fedsup_deploy.errors import ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
+from fedsup_deploy.results import Result
 from fedsup_deploy.runs.run import open_run
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.variant import Precision
@@ -61,12 +61,42 @@ class BuildRequest:
         return self.path.with_name(f".{self.path.stem}.build")
 
 
-def build(request: BuildRequest, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
-    """Build the profile of this machine and write it.
+@dataclasses.dataclass(frozen=True)
+class WrittenProfile(Result):
+    """A profile that was made here.
 
-    Returns:
-        JSON values: `out`, the `profile`'s summary, what was timed (`num_parts`, `num_networks`, `num_heldout`,
-        `num_rounds`, `seconds`) and the median `disagreement` of even and odd rounds.
+    Args:
+        out: Its file.
+        profile: What it says.
+    """
+
+    out: Path
+    profile: ProfileSummary
+
+
+@dataclasses.dataclass(frozen=True)
+class BuiltProfile(WrittenProfile):
+    """The profile of this machine.
+
+    Args:
+        num_parts: Parts of networks that were timed; 0 where whole networks were.
+        num_networks: Networks that the latency model was fitted to.
+        num_heldout: Networks that it was checked on.
+        num_rounds: Visits of each model.
+        seconds: Length of the measurement.
+        disagreement: Between even and odd rounds of the median network that it was checked on, as a share.
+    """
+
+    num_parts: int
+    num_networks: int
+    num_heldout: int
+    num_rounds: int
+    seconds: float
+    disagreement: float
+
+
+def build(request: BuildRequest, listeners: Sequence[Listener] = ()) -> BuiltProfile:
+    """Build the profile of this machine and write it.
 
     Raises:
         ConfigError: The space is unknown or too small, or an interrupted build had other settings.
@@ -82,7 +112,7 @@ def build(request: BuildRequest, listeners: Sequence[Listener] = ()) -> dict[str
         return _build(request, EventLog(None, tuple(listeners)))
 
 
-def _build(request: BuildRequest, log: EventLog) -> dict[str, Any]:
+def _build(request: BuildRequest, log: EventLog) -> BuiltProfile:
     plan = plan_build(load_space(request.space), seed=request.seed)
     workplace = Workplace(request.workplace, plan, request.threads, request.precision)
     progress = progress_into(log)
@@ -93,15 +123,16 @@ def _build(request: BuildRequest, log: EventLog) -> dict[str, Any]:
     profile = assemble(plan, times, About(request.name, request.precision, request.limits))
     files.write_text(request.path, dump(profile))
     workplace.remove()
-    return {
-        **written(request.path, profile),
-        "num_parts": len(plan.parts),
-        "num_networks": len(plan.calibration),
-        "num_heldout": len(plan.heldout),
-        "num_rounds": times.num_rounds,
-        "seconds": times.seconds,
-        "disagreement": times.median_disagreement(plan.heldout_models),
-    }
+    return BuiltProfile(
+        out=request.path,
+        profile=profile.summary(),
+        num_parts=len(plan.parts),
+        num_networks=len(plan.calibration),
+        num_heldout=len(plan.heldout),
+        num_rounds=times.num_rounds,
+        seconds=times.seconds,
+        disagreement=times.median_disagreement(plan.heldout_models),
+    )
 
 
 def load_space(name_or_path: str) -> SearchSpace:
@@ -139,8 +170,3 @@ def progress_into(log: EventLog) -> Progress:
         log.emit("profile", stage=stage, done=done, total=total)
 
     return report
-
-
-def written(out: Path, profile: DeviceProfile) -> dict[str, Any]:
-    """Return what a result says about a profile that was written."""
-    return {"out": str(out), "profile": profile.summary()}

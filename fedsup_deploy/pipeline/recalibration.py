@@ -1,8 +1,10 @@
 """`fedsup-deploy recalibrate`: client statistics of a subnet, kept beside the run. Imports torch."""
 
 import contextlib
+import dataclasses
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from fedsup_deploy import places
 from fedsup_deploy.artifact import weights
@@ -10,11 +12,54 @@ from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.federation import Federation
+from fedsup_deploy.results import Result
 from fedsup_deploy.runs.federation import load_supernet, open_run_federation
 from fedsup_deploy.runs.run import STATISTICS, Run, open_run
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.supernet.model import Subnet
 from fedsup_deploy.supernet.statistics import PooledStatistics
+
+
+@dataclasses.dataclass(frozen=True)
+class Recalibrated(Result):
+    """Client statistics of a subnet.
+
+    Args:
+        run: The run's folder.
+        arch_id: Of the subnet.
+        schedule: How they were taken.
+        num_layers: Layers that have some.
+        num_clients: That are part of all layers.
+        uplink_bytes_per_client: What each of them sends.
+        statistics: Their file.
+        out: The calibrated subnet's file, where it was written.
+    """
+
+    run: Path
+    arch_id: str
+    schedule: str
+    num_layers: int
+    num_clients: int
+    uplink_bytes_per_client: int
+    statistics: Path
+    out: Path | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Extracted(Result):
+    """A subnet's own weights, in a file.
+
+    Args:
+        run: The run's folder.
+        arch_id: Of the subnet.
+        num_tensors: In the file.
+        out: The file.
+    """
+
+    run: Path
+    arch_id: str
+    num_tensors: int
+    out: Path
 
 
 def calibrate(
@@ -58,7 +103,7 @@ def statistics_file(run: Run, architecture: Architecture, schedule: str) -> Path
 
 def recalibrate(
     run_path: Path, architecture_name: str, out: Path | None, schedule: str | None, listeners: tuple[Listener, ...] = ()
-) -> dict[str, Any]:
+) -> Recalibrated:
     """Take the statistics of a subnet and write it calibrated: its weights and, per layer, count, sum, sum of squares.
 
     Args:
@@ -67,10 +112,6 @@ def recalibrate(
         out: Where to write the calibrated subnet; None leaves only the statistics in the run's folder.
         schedule: `one-shot` or `layer-wise`; None as the run's config says.
         listeners: Called with progress events.
-
-    Returns:
-        `run`, `arch_id`, `schedule`, `num_layers`, `num_clients` that are part of all layers,
-        `uplink_bytes_per_client`, `statistics` (the file), `out`.
     """
     run = open_run(run_path)
     architecture = run.architecture(architecture_name)
@@ -84,32 +125,27 @@ def recalibrate(
             num_clients = len(federation.calibrating) - len(absent)
         if out is not None:
             write_subnet(out, run, architecture, subnet, pooled)
-    return {
-        "run": str(run_path),
-        "arch_id": architecture.arch_id,
-        "schedule": schedule,
-        "num_layers": len(pooled.layers),
-        "num_clients": num_clients,
+    return Recalibrated(
+        run=run_path,
+        arch_id=architecture.arch_id,
+        schedule=schedule,
+        num_layers=len(pooled.layers),
+        num_clients=num_clients,
         # Per layer a count, and per channel a sum and a sum of squares, in float64.
-        "uplink_bytes_per_client": sum(8 * (1 + 2 * len(sums.total_C)) for sums in pooled.layers.values()),
-        "statistics": str(statistics_file(run, architecture, schedule)),
-        "out": None if out is None else str(out),
-    }
+        uplink_bytes_per_client=sum(8 * (1 + 2 * len(sums.total_C)) for sums in pooled.layers.values()),
+        statistics=statistics_file(run, architecture, schedule),
+        out=out,
+    )
 
 
-def extract(run_path: Path, architecture_name: str, out: Path) -> dict[str, Any]:
-    """Write a subnet's weights, not calibrated, with its architecture.
-
-    Returns:
-        `run`, `arch_id`, `num_tensors`, `out`.
-    """
+def extract(run_path: Path, architecture_name: str, out: Path) -> Extracted:
+    """Write a subnet's weights, not calibrated, with its architecture."""
     run = open_run(run_path)
     architecture = run.architecture(architecture_name)
     with places.hold(out, advice=places.CHOOSE_OUT):
         subnet = load_supernet(run).extract(architecture)
         write_subnet(out, run, architecture, subnet, None)
-    num_tensors = len(subnet.weights)
-    return {"run": str(run_path), "arch_id": architecture.arch_id, "num_tensors": num_tensors, "out": str(out)}
+    return Extracted(run_path, architecture.arch_id, len(subnet.weights), out)
 
 
 def write_subnet(
@@ -119,7 +155,7 @@ def write_subnet(
     arrays: weights.Arrays = {name: tensor.numpy() for name, tensor in subnet.weights.items()}
     if pooled is not None:
         arrays |= {f"statistics.{name}": array for name, array in pooled.to_arrays().items()}
-    document = {
+    document: dict[str, JsonValue] = {
         "arch_id": architecture.arch_id,
         "architecture": architecture.to_dict(),
         "space": run.space.to_dict(),

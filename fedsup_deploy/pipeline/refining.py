@@ -6,9 +6,10 @@ Imports torch.
 
 import dataclasses
 import functools
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
+from pydantic import JsonValue
 
 from fedsup_deploy import registry
 from fedsup_deploy.device.profile import DeviceProfile
@@ -70,7 +71,7 @@ class RefinedNetwork:
         return self.source.refined_id(self.layers)
 
     @property
-    def layers(self) -> dict[str, dict[str, Any]]:
+    def layers(self) -> dict[str, JsonValue]:
         """For each layer that lost channels how many it wrote before, and which of them are gone."""
         return {
             name: {"num_channels": kept.num_channels, "removed": _ranges(kept.removed)}
@@ -78,10 +79,10 @@ class RefinedNetwork:
             if len(kept.removed)
         }
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, JsonValue]:
         """Return what a manifest says in place of an architecture, which this is not."""
         channels = {name: len(kept.outputs) for name, kept in self.trimmed.kept.items()}
-        return {"trimmed_from": self.source.to_dict(), "channels": channels}
+        return {"trimmed_from": self.source.to_dict(), "channels": {**channels}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,34 +112,29 @@ class Refinement:
         is_better = bool(self.networks) and self.networks[0].accuracy > self.pick_accuracy
         return self.networks[0] if is_better else None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return what was tried and what came of it, as a JSON document."""
-        return {
-            "profile": self.target.profile.name,
-            "pick": self.pick.arch_id,
-            "split": self.split,
-            "num_images": self.num_images,
-            "accuracy_of_pick": self.pick_accuracy,
-            "num_tried": self.num_sources,
-            "networks": [
-                {
-                    "arch_id": network.arch_id,
-                    "trimmed_from": network.source.arch_id,
-                    "accuracy": network.accuracy,
-                    "latency_ms_predicted": network.latency_ms,
-                }
+    def facts(self) -> "RefinementFacts":
+        """Return what was tried and what came of it."""
+        return RefinementFacts(
+            profile=self.target.profile.name,
+            pick=self.pick.arch_id,
+            split=self.split,
+            num_images=self.num_images,
+            accuracy_of_pick=self.pick_accuracy,
+            num_tried=self.num_sources,
+            networks=tuple(
+                TrimmedFacts(network.arch_id, network.source.arch_id, network.accuracy, network.latency_ms)
                 for network in self.networks
-            ],
-        }
+            ),
+        )
 
-    def record(self, network: RefinedNetwork) -> dict[str, Any]:
+    def record(self, network: RefinedNetwork) -> dict[str, JsonValue]:
         """Return what the manifest of one of the networks says of its refinement."""
         before = price_network(network.source_plan, self.target)
         return {
             "source_arch_id": network.source.arch_id,
-            "source_costs": cost.costs_of_plan(network.source_plan).row(0),
+            "source_costs": {**cost.costs_of_plan(network.source_plan).row(0)},
             "source_latency_ms_predicted": float(before.latency_ms[0]),
-            "limits": self.target.limits.checked(before.by_limit()),
+            "limits": {**self.target.limits.checked(before.by_limit())},
             "channel_quantum": channel_quantum(self.target.profile),
             "layers": network.layers,
             "pick_arch_id": self.pick.arch_id,
@@ -147,6 +143,46 @@ class Refinement:
             "accuracy": network.accuracy,
             "pick_accuracy": self.pick_accuracy,
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class TrimmedFacts:
+    """One trimmed network.
+
+    Args:
+        arch_id: Its name.
+        trimmed_from: The subnet it was.
+        accuracy: Share of the validation images classified correctly.
+        latency_ms_predicted: For the device, in ms.
+    """
+
+    arch_id: str
+    trimmed_from: str
+    accuracy: float
+    latency_ms_predicted: float
+
+
+@dataclasses.dataclass(frozen=True)
+class RefinementFacts:
+    """What was tried for one device, and what came of it.
+
+    Args:
+        profile: The device.
+        pick: What the search picked.
+        split: The images that networks were compared on.
+        num_images: How many.
+        accuracy_of_pick: The pick's share of these.
+        num_tried: Subnets that were to be trimmed.
+        networks: Those that could be, most accurate first.
+    """
+
+    profile: str
+    pick: str
+    split: str
+    num_images: int
+    accuracy_of_pick: float
+    num_tried: int
+    networks: tuple[TrimmedFacts, ...]
 
 
 def check_refinable(profile: DeviceProfile) -> None:

@@ -9,16 +9,17 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from fedsup_deploy import files, places, registry
 from fedsup_deploy.device.held_latency import held_latency
 from fedsup_deploy.device.limits import TABLE
-from fedsup_deploy.device.percentiles import PERCENTILES, Percentile
+from fedsup_deploy.device.percentiles import PERCENTILES
 from fedsup_deploy.device.predictor import predict_interval, predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
+from fedsup_deploy.ondevice.records import Percentile
 from fedsup_deploy.pipeline.accuracy_file import StoredPredictor, load_predictor
 from fedsup_deploy.pipeline.scoring import CLIENTS, check_has_images, open_scorer
 from fedsup_deploy.registry import nearest
@@ -75,7 +76,7 @@ class SearchRequest:
 
     profiles: Sequence[str | DeviceProfile]
     run: Path | None = None
-    limits: dict[str, float] = dataclasses.field(default_factory=dict)
+    limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
     method: str = AUTO
     evaluations: int | None = None
     seed: int = 0
@@ -87,7 +88,14 @@ class SearchRequest:
     percentile: Percentile | None = None
 
 
-def search(request: SearchRequest, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
+class WrittenSearch(SearchResult):
+    """What a search found, as search.json has it, and where it was written."""
+
+    out: Path
+    """The file."""
+
+
+def search(request: SearchRequest, listeners: Sequence[Listener] = ()) -> WrittenSearch:
     """Find for each device profile the most accurate subnet within its limits, and write search.json.
 
     All that can be wrong with the request is found before the supernet is loaded.
@@ -95,9 +103,6 @@ def search(request: SearchRequest, listeners: Sequence[Listener] = ()) -> dict[s
     Args:
         request: What to search.
         listeners: Called with `pricing` and `evaluation` events.
-
-    Returns:
-        The document of search.json, and `out`: where it was written.
 
     Raises:
         ConfigError: A profile, limit or method is unknown or impossible.
@@ -112,11 +117,13 @@ def search(request: SearchRequest, listeners: Sequence[Listener] = ()) -> dict[s
     run = open_run(newest_run() if request.run is None else request.run)
     out = run.path / RESULT if request.out is None else request.out
     with places.hold(out, advice=places.CHOOSE_OUT):
-        return {**_search(request, targets, run, out, log), "out": str(out)}
+        found = _search(request, targets, run, out, log)
+    fields = {field.alias or name: getattr(found, name) for name, field in SearchResult.model_fields.items()}
+    return WrittenSearch(**fields, out=out)
 
 
-def _search(request: SearchRequest, targets: Sequence[Target], run: Run, out: Path, log: EventLog) -> dict[str, Any]:
-    """Search, and write the result to a place that is held. Returns its document."""
+def _search(request: SearchRequest, targets: Sequence[Target], run: Run, out: Path, log: EventLog) -> SearchResult:
+    """Search, and write the result to a place that is held."""
     started = time.perf_counter()
     kind, stored = accuracy_source(run, request.accuracy)
     known = None if stored is None else stored.known(run.path / EVALUATIONS)
@@ -148,9 +155,8 @@ def _search(request: SearchRequest, targets: Sequence[Target], run: Run, out: Pa
             fleet=fleet,
             seconds=time.perf_counter() - started,
         )
-        document = result.to_dict()
-        files.write_json(out, document)
-    return document
+        files.write_json(out, result.to_dict())
+    return result
 
 
 def accuracy_source(run: Run, accuracy: str) -> tuple[str, StoredPredictor | None]:
@@ -300,7 +306,7 @@ def _check(request: SearchRequest) -> None:
     if request.percentile not in (None, *PERCENTILES):
         known = ", ".join(PERCENTILES)
         raise ConfigError(f"percentile: got {request.percentile!r}, expected one of {known}")
-    limits = request.limits.items() if isinstance(request.limits, dict) else [("limits", request.limits)]
+    limits = request.limits.items() if isinstance(request.limits, Mapping) else [("limits", request.limits)]
     for name, limit in limits:
         if not isinstance(limit, (int, float)) or isinstance(limit, bool):
             raise ConfigError(f"limit {name}: got {limit!r}, expected a finite number above 0")
@@ -348,7 +354,7 @@ def _unfinished(out: Path) -> Path:
     return out.with_name(f"{out.name}.unfinished")
 
 
-def _finished(out: Path, asked: str) -> dict[str, Any] | None:
+def _finished(out: Path, asked: str) -> SearchResult | None:
     """Return the result of the same search if it is there; None where it was stopped or never begun.
 
     What was evaluated until then is kept in the run's folder, and the seed decides the rest.
@@ -370,7 +376,7 @@ def _finished(out: Path, asked: str) -> dict[str, Any] | None:
             f"cannot resume {out}: it is of another search: other profiles, limits, settings or seed, or the run has "
             "changed since; search anew without --resume"
         )
-    return None if unfinished.is_file() else load_result(out).to_dict()
+    return None if unfinished.is_file() else load_result(out)
 
 
 def _accuracy_model(run: Run, kind: str, stored: StoredPredictor | None) -> AccuracyModel:

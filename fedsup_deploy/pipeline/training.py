@@ -7,7 +7,9 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
+from typing_extensions import NotRequired, TypedDict
 
 from fedsup_deploy import files, places, registry
 from fedsup_deploy.config.load import dump, load_yaml, validate
@@ -28,6 +30,7 @@ from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, run
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
 from fedsup_deploy.federation.simulation import CLIENTS, VALIDATION, FederatedData
 from fedsup_deploy.pipeline.scoring import nothing_held_out
+from fedsup_deploy.results import Result
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.federation import (
     absences_into,
@@ -42,6 +45,37 @@ from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import Supernet, check_shapes, initial_weights
 
 
+@dataclasses.dataclass(frozen=True)
+class CornerAccuracy:
+    """Share of the validation images classified correctly by the corners of the space, after recalibration."""
+
+    largest: float
+    smallest: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained(Result):
+    """What training came to.
+
+    Args:
+        run: The run's folder.
+        rounds: That were trained.
+        accuracy: At the last evaluation.
+        seconds: Of training in all.
+        bytes_up: What clients have sent.
+        bytes_down: What clients were sent.
+        client_macs: Multiply-accumulates of clients' forward passes.
+    """
+
+    run: Path
+    rounds: int
+    accuracy: CornerAccuracy
+    seconds: float
+    bytes_up: int
+    bytes_down: int
+    client_macs: int
+
+
 def train(
     config: TrainConfig,
     out: Path | None,
@@ -49,7 +83,7 @@ def train(
     resume: bool = False,
     listeners: tuple[Listener, ...] = (),
     command: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> Trained:
     """Train a supernet and write the run folder.
 
     Args:
@@ -59,10 +93,6 @@ def train(
             stays as it is.
         listeners: Called with each event.
         command: The command line, for the record.
-
-    Returns:
-        `run` (folder), `rounds`, `accuracy` of the largest and smallest subnet on the validation images, `seconds` of
-        training in all, `bytes_up`, `bytes_down`, and `client_macs`: multiply-accumulates of clients' forward passes.
 
     Raises:
         ConfigError: The config is impossible, or not the one the run was started with.
@@ -139,7 +169,21 @@ def _image_facts(
     return runs.ImageFacts(classes=data.train.classes, shape=shape, preprocessing=found.to_dict())
 
 
-def summary(folder: Path) -> dict[str, Any]:
+class _RoundEvent(TypedDict):
+    """What a summary needs of a `round` event; runs of older versions know no `client_macs`."""
+
+    seconds: float
+    bytes_up: int
+    bytes_down: int
+    client_macs: NotRequired[int]
+
+
+class _EvaluationEvent(TypedDict):
+    accuracy_largest: float
+    accuracy_smallest: float
+
+
+def summary(folder: Path) -> Trained:
     """Return what `train` returns, from the events of a run.
 
     Raises:
@@ -147,22 +191,23 @@ def summary(folder: Path) -> dict[str, Any]:
     """
     path = folder / runs.EVENTS
     events = read_events(path)
-    rounds = [event for event in events if event["event"] == "round"]
-    evaluations = [event for event in events if event["event"] == "evaluation"]
+    of_kind = {kind: [event for event in events if event["event"] == kind] for kind in ("round", "evaluation")}
     try:
-        return {
-            "run": str(folder),
-            "rounds": len(rounds),
-            "accuracy": {name: evaluations[-1][f"accuracy_{name}"] for name in ("largest", "smallest")},
-            "seconds": round(sum(event["seconds"] for event in rounds), 2),
-            "bytes_up": sum(event["bytes_up"] for event in rounds),
-            "bytes_down": sum(event["bytes_down"] for event in rounds),
-            "client_macs": sum(event.get("client_macs", 0) for event in rounds),
-        }
-    except (LookupError, TypeError) as error:
+        rounds = TypeAdapter(list[_RoundEvent]).validate_python(of_kind["round"], strict=True)
+        last = TypeAdapter(_EvaluationEvent).validate_python(of_kind["evaluation"][-1], strict=True)
+    except (LookupError, ValidationError) as error:
         raise ArtifactError(
             f"{path}: a round or the last evaluation is missing or damaged; the supernet is not"
         ) from error
+    return Trained(
+        run=folder,
+        rounds=len(rounds),
+        accuracy=CornerAccuracy(last["accuracy_largest"], last["accuracy_smallest"]),
+        seconds=round(sum(event["seconds"] for event in rounds), 2),
+        bytes_up=sum(event["bytes_up"] for event in rounds),
+        bytes_down=sum(event["bytes_down"] for event in rounds),
+        client_macs=sum(event.get("client_macs", 0) for event in rounds),
+    )
 
 
 def make_strategy(config: TrainConfig, space: SearchSpace) -> Strategy:
@@ -232,7 +277,7 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
     return state
 
 
-def _round_fields(result: RoundResult) -> dict[str, Any]:
+def _round_fields(result: RoundResult) -> dict[str, JsonValue]:
     return {
         "round": result.round_index,
         "loss": result.loss,
@@ -296,14 +341,14 @@ def _change_terms(folder: Path, config: TrainConfig) -> None:
             files.write_text(folder / runs.CONFIG, dump(before.model_copy(update={"federation": config.federation})))
 
 
-def _what_matters(config: TrainConfig) -> dict[str, Any]:
+def _what_matters(config: TrainConfig) -> dict[str, JsonValue]:
     """Return the config without the settings that change no weight: a run may be resumed with others."""
     document = config.model_dump(mode="json", exclude={"engine", "federation"})
     del document["training"]["checkpoint_every"], document["training"]["evaluate_every"]
     return document
 
 
-def _flat(document: Any, prefix: str = "") -> dict[str, Any]:
+def _flat(document: JsonValue, prefix: str = "") -> dict[str, JsonValue]:
     if not isinstance(document, dict):
         return {prefix: document}
     items = [_flat(value, f"{prefix}.{key}" if prefix else key) for key, value in document.items()]

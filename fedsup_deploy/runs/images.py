@@ -93,9 +93,9 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-def _state_of(path: Path) -> list[Any]:
+def _state_of(path: Path) -> tuple[str, int, int, int, int, int]:
     status = path.stat()
-    return [str(path), status.st_size, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
+    return str(path), status.st_size, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _version(name: str) -> str | None:

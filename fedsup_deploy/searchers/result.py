@@ -6,7 +6,7 @@ holds a path of a machine.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import numpy as np
 from pydantic import (
@@ -103,7 +103,7 @@ class Candidate(_Record):
     """What limits and objectives that have no field of their own are about, by their names; not there without such."""
 
     @model_serializer(mode="wrap")
-    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
         return {name: value for name, value in handler(self).items() if name != "more" or value}
 
     @model_validator(mode="after")
@@ -132,6 +132,12 @@ class Candidate(_Record):
         if not fields:
             return self.more.get(name)
         return next((value for field in fields if (value := getattr(self, field)) is not None), None)
+
+    def is_predicted(self, name: str) -> bool:
+        """Return whether what `worth` returns was predicted where it could have been measured."""
+        row = objective.TABLE[name]
+        measured = None if row.recorded_as is None else getattr(self, row.recorded_as)
+        return row.predicted_as is not None and measured is None
 
     @property
     def latency_ms_held(self) -> float:
@@ -358,7 +364,7 @@ class SearchResult(_Record):
             raise ConfigError(f"the search has no result for profile {name!r}{nearest(name, by_name)}")
         return by_name[name]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, JsonValue]:
         """Return the file's JSON document."""
         return self.model_dump(mode="json", by_alias=True)
 

@@ -2,7 +2,10 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
+
+from pydantic import JsonValue
 
 from fedsup_deploy import files
 from fedsup_deploy.errors import ConfigError
@@ -48,7 +51,7 @@ class Architecture:
         """A stable name: `a` and the first 11 hexadecimal digits of the SHA-256 of the canonical form."""
         return "a" + files.sha256_of(self.to_dict())[:11]
 
-    def refined_id(self, layers: dict[str, Any]) -> str:
+    def refined_id(self, layers: Mapping[str, JsonValue]) -> str:
         """Return a stable name for this network after channels were removed: its own, and a hash of what was removed.
 
         Args:
@@ -56,7 +59,7 @@ class Architecture:
         """
         return f"{self.arch_id}-refined-{files.sha256_of(layers)[:8]}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, JsonValue]:
         """Return the canonical form as a JSON document."""
         return {
             "resolution": self.resolution,
@@ -76,7 +79,7 @@ class Architecture:
         }
 
     @classmethod
-    def from_dict(cls, document: Any) -> "Architecture":
+    def from_dict(cls, document: object) -> "Architecture":
         """Return the architecture of a JSON document made by `to_dict`.
 
         Raises:
@@ -87,18 +90,18 @@ class Architecture:
         return cls(fields["resolution"], fields["stem_width"], stages)
 
 
-def _block(document: Any) -> Block:
+def _block(document: object) -> Block:
     types: dict[str, type] = {"width": int, "kernel_size": int, "expand_ratio": float, "has_se": bool}
     return Block(**_read(document, types, "block of an architecture"))
 
 
-def _list(document: Any) -> list[Any]:
+def _list(document: object) -> list[object]:
     if not isinstance(document, list):
         raise ConfigError(f"architecture: got {document!r} for a stage, expected a list of blocks")
     return document
 
 
-def _read(document: Any, types: dict[str, type], what: str) -> dict[str, Any]:
+def _read(document: object, types: dict[str, type], what: str) -> dict[str, Any]:
     if not isinstance(document, dict) or set(document) != set(types):
         got = sorted(map(str, document)) if isinstance(document, dict) else document
         raise ConfigError(f"{what}: got {got!r}, expected the keys {', '.join(types)}")

@@ -7,7 +7,7 @@ Shapes: N architectures, G genes.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -65,12 +65,18 @@ def decode(space: "SearchSpace", genes: IntArray) -> Architecture:
     stages = []
     for stage, column in stage_columns(space):
         depth, described = stage.depths[row[column]], []
+        widths, kernel_sizes, expand_ratios, squeeze_excite = stage.block_choices
         for index in range(space.num_described(stage)):
             start = column + 1 + BLOCK_GENES * index
-            width, kernel, expand, has_se = (
-                choices[row[start + offset]] for offset, choices in enumerate(stage.block_choices)
+            width, kernel_size, expand_ratio, has_se = row[start : start + BLOCK_GENES]
+            described.append(
+                Block(
+                    width=widths[width],
+                    kernel_size=kernel_sizes[kernel_size],
+                    expand_ratio=float(expand_ratios[expand_ratio]),
+                    has_se=squeeze_excite[has_se],
+                )
             )
-            described.append(Block(width, kernel, float(expand), has_se))
         stages.append(tuple(described * depth if space.choices == "per-stage" else described[:depth]))
     return Architecture(space.resolutions[row[0]], space.stem.widths[row[1]], tuple(stages))
 
@@ -119,7 +125,7 @@ def _stage_rows(space: "SearchSpace", stage: Stage) -> IntArray:
     return np.concatenate(parts)
 
 
-def _index(choices: Sequence[Any], value: Any, what: str, space: "SearchSpace") -> int:
+def _index(choices: Sequence[object], value: object, what: str, space: "SearchSpace") -> int:
     if value not in choices:
         raise ConfigError(f"{what}: got {value}, expected one of {list(choices)} of space {space.name}")
     return choices.index(value)

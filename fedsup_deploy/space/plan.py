@@ -7,12 +7,12 @@ integers, without what is not active.
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsup_deploy.space.layers.layer import Layer, with_numbers
+from fedsup_deploy.space.layers.layer import Flag, Layer, Number, with_numbers
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -73,13 +73,13 @@ class BlockInput:
 
     name: str
     stride: int
-    is_active: Any
-    in_channels: Any
-    in_size: Any
-    width: Any
-    kernel_size: Any
-    expand_ratio: Any
-    has_se: Any
+    is_active: Flag
+    in_channels: Number
+    in_size: Number
+    width: Number
+    kernel_size: Number
+    expand_ratio: Number
+    has_se: Flag
 
 
 class Family(Protocol):
@@ -106,7 +106,7 @@ def largest_over(block: BlockPlan) -> BlockPlan:
     def widest(layer: Layer) -> Layer:
         active = np.asarray(layer.is_active)
 
-        def largest(values: Any) -> IntArray:
+        def largest(values: Number) -> IntArray:
             return np.asarray(np.max(np.broadcast_to(values, active.shape), where=active, initial=0, keepdims=True))
 
         return with_numbers(layer, largest, is_active=active.any(keepdims=True))

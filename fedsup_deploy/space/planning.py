@@ -9,12 +9,12 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedsup_deploy.space.encoding import BLOCK_GENES, stage_columns
-from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.layers.layer import Flag, Layer, Number
 from fedsup_deploy.space.plan import BlockInput, BlockPlan, IntArray, NetworkPlan, concrete, largest_over
 from fedsup_deploy.space.stage import Stage
 
@@ -36,7 +36,7 @@ class _BlockPlace:
 
     stage: Stage
     index: int
-    in_size: Any
+    in_size: Number
     depth_column: int
     column: int
 
@@ -46,7 +46,7 @@ class _BlockPlace:
         return self.stage.stride if self.index == 0 else 1
 
     @property
-    def out_size(self) -> Any:
+    def out_size(self) -> Number:
         """Side of what it writes."""
         return -(-self.in_size // self.stride)
 
@@ -114,7 +114,7 @@ def full_plan(space: "SearchSpace") -> NetworkPlan:
     return concrete(NetworkPlan(stem, tuple(blocks), _head(space, np.array([max(in_choices)]), size)))
 
 
-def _walk(space: "SearchSpace", resolution: Any) -> Iterator[_BlockPlace]:
+def _walk(space: "SearchSpace", resolution: Number) -> Iterator[_BlockPlace]:
     """Yield where each block stands, for one resolution or an array of them.
 
     A stage has at least one block, so that the side of a block's input follows from the resolution alone.
@@ -129,13 +129,18 @@ def _walk(space: "SearchSpace", resolution: Any) -> Iterator[_BlockPlace]:
 
 
 def _block(
-    space: "SearchSpace", place: _BlockPlace, is_active: Any, in_channels: Any, in_size: Any, own: Sequence[Any]
+    space: "SearchSpace",
+    place: _BlockPlace,
+    is_active: Flag,
+    in_channels: Number,
+    in_size: Number,
+    own: Sequence[Number],
 ) -> BlockPlan:
     name = f"{place.stage.name}.{place.index}"
     return space.block_family.block(BlockInput(name, place.stride, is_active, in_channels, in_size, *own))
 
 
-def _stem(space: "SearchSpace", width: Any, resolution: Any) -> Layer:
+def _stem(space: "SearchSpace", width: Number, resolution: Number) -> Layer:
     return Layer(
         "stem",
         "conv",
@@ -149,7 +154,7 @@ def _stem(space: "SearchSpace", width: Any, resolution: Any) -> Layer:
     )
 
 
-def _head(space: "SearchSpace", in_channels: Any, size: Any) -> tuple[Layer, ...]:
+def _head(space: "SearchSpace", in_channels: Number, size: Number) -> tuple[Layer, ...]:
     pool = Layer("head.pool", "global_pool", in_channels, in_channels, size, size)
     return pool, Layer("head", "linear", in_channels, space.num_classes, np.ones_like(size))
 

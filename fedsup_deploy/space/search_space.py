@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictInt, field_validator
 
 from fedsup_deploy import registry
 from fedsup_deploy.errors import ConfigError
@@ -65,7 +65,7 @@ class SearchSpace(BaseModel):
             raise ValueError(f"got stage names {stage_names}, expected distinct names other than stem and head")
         return stages
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, JsonValue]:
         """Return the space as a JSON document with the keys of its YAML file."""
         return self.model_dump(mode="json", by_alias=True)
 

@@ -1,6 +1,6 @@
 """`Stem` and `Stage`: what may be chosen in one part of a network. They know nothing of encodings or layers."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, field_validator
 
@@ -8,8 +8,10 @@ Positive = Annotated[StrictInt, Field(ge=1)]
 Choices = Annotated[tuple[Positive, ...], Field(min_length=1)]
 FiniteFloat = Annotated[StrictFloat, Field(allow_inf_nan=False)]
 
+Choice = TypeVar("Choice", bound=float)
 
-def ascending(values: tuple[Any, ...]) -> tuple[Any, ...]:
+
+def ascending(values: tuple[Choice, ...]) -> tuple[Choice, ...]:
     """Return the values if each is larger than the one before: the validator of choices.
 
     Raises:
@@ -57,7 +59,7 @@ class Stage(BaseModel):
         return values
 
     @property
-    def block_choices(self) -> tuple[tuple[Any, ...], ...]:
+    def block_choices(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...], tuple[bool, ...]]:
         """Choices of a block in the order of its genes."""
         return self.widths, self.kernel_sizes, self.expand_ratios, self.squeeze_excite
 

@@ -1,7 +1,6 @@
 """`Layout`: what tensors a supernet has and which part of them each architecture uses. No weights."""
 
 import functools
-from typing import Any
 
 from torch import Tensor
 
@@ -37,7 +36,7 @@ class Layout:
         self.slices = functools.lru_cache(_CACHED)(self._slices)
         self.num_macs = functools.lru_cache(_CACHED)(self._num_macs)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """Travel to another process without the caches."""
         return Layout, (self.space, self.normalization)
 

@@ -60,7 +60,7 @@ def test_a_dataset_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert run.config.data.dataset == "turned-digits"
     upright = registry.resolve("dataset", "digits")(None)
     np.testing.assert_array_equal(run.data.test.images_NHWC, upright.test.images_NHWC[:, ::-1, ::-1])
-    assert evaluate(run.path, "largest")["num_images"] == len(upright.test)
+    assert evaluate(run.path, "largest").num_images == len(upright.test)
 
 
 def test_a_strategy_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,5 +115,5 @@ def test_an_engine_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     here, there = (files.sha256(tmp_path / name / "supernet.safetensors") for name in ("local", "threads"))
     assert here == there
     scores = [evaluate(tmp_path / name, "smallest") for name in ("local", "threads")]
-    assert scores[0]["accuracy"] == scores[1]["accuracy"]
-    assert fedsup_deploy.search(["jetson-nano"], tmp_path / "threads", method="random", evaluations=2)["results"]
+    assert scores[0].accuracy == scores[1].accuracy
+    assert fedsup_deploy.search(["jetson-nano"], tmp_path / "threads", method="random", evaluations=2).results

@@ -33,7 +33,7 @@ from fedsup_deploy.pipeline.verification import verify
 from fedsup_deploy.searchers import objective
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.problem import pose
-from fedsup_deploy.searchers.result import Candidate, load_result
+from fedsup_deploy.searchers.result import Candidate, DeviceResult, load_result
 from fedsup_deploy.searchers.stages.front import is_additive
 from fedsup_deploy.space.search_space import SearchSpace
 
@@ -64,13 +64,12 @@ def _added(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent / "added"))
 
 
-def search(run: Path, tmp_path: Path, profile: str = "jetson-nano", **given: Any) -> dict[str, Any]:
+def search(run: Path, tmp_path: Path, profile: str = "jetson-nano", **given: Any) -> DeviceResult:
     """Search by the Python interface, and read the file again: it agrees with itself."""
     options: dict[str, Any] = {"method": "random", "evaluations": 4, **given}
-    document = fedsup_deploy.search([profile], run, out=tmp_path / "found.json", **options)
-    load_result(tmp_path / "found.json")
-    found: dict[str, Any] = document["results"][0]
-    return found
+    found = fedsup_deploy.search([profile], run, out=tmp_path / "found.json", **options)
+    assert load_result(tmp_path / "found.json").results == found.results
+    return found.results[0]
 
 
 def test_a_limit_is_one_row(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,12 +78,12 @@ def test_a_limit_is_one_row(run: Path, tmp_path: Path, monkeypatch: pytest.Monke
     row = importlib.import_module("added_limit").LIMIT
     monkeypatch.setitem(limits.TABLE, row.name, row)
     all_found = search(run, tmp_path, evaluations=12, limits={"macs_per_param": 1e9})
-    middle = float(np.median([each["more"]["macs_per_param"] for each in all_found["candidates"]]))
+    middle = float(np.median([each.more["macs_per_param"] for each in all_found.candidates]))
     found = search(run, tmp_path, limits={"macs_per_param": middle})
-    assert found["limits"]["macs_per_param"] == middle
-    for each in found["candidates"]:
-        assert each["more"] == {"macs_per_param": each["num_macs"] / each["num_params"]}
-        assert each["more"]["macs_per_param"] <= middle
+    assert found.limits["macs_per_param"] == middle
+    for each in found.candidates:
+        assert each.more == {"macs_per_param": each.num_macs / each.num_params}
+        assert each.more["macs_per_param"] <= middle
     with pytest.raises(InfeasibleError, match=r"macs_per_param <= 0\.5, least "):
         search(run, tmp_path, limits={"macs_per_param": 0.5})
     # No sum over layers: exact search over stages does not claim to know it.
@@ -107,15 +106,14 @@ def test_an_objective_is_one_row(run: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(objective.TABLE, row.name, row)
     found = search(run, tmp_path, method="evolution", evaluations=30)
     worth = {
-        each["arch_id"]: (each["latency_ms_predicted"], -each["accuracy"], each["more"]["live_kib"])
-        for each in found["candidates"]
+        each.arch_id: (each.latency_ms_predicted, -each.accuracy, each.more["live_kib"]) for each in found.candidates
     }
 
     def is_beaten(arch_id: str) -> bool:
         own = worth[arch_id]
         return any(other != own and all(np.array(other) <= own) for other in worth.values())
 
-    assert set(found["front"]) == {arch_id for arch_id in worth if not is_beaten(arch_id)}
+    assert set(found.front) == {arch_id for arch_id in worth if not is_beaten(arch_id)}
     assert "KiB alive" in _row(found, {})
     assert not objective.are_summed()
 
@@ -134,8 +132,8 @@ def test_a_latency_model_is_one_row(run: Path, tmp_path: Path, monkeypatch: pyte
         load_profile(mine)
     monkeypatch.setitem(registry.TABLES["latency"], "per-mac", "added_latency:PerMacPredictor")
     found = search(run, tmp_path, str(mine))
-    for each in found["candidates"]:
-        assert each["latency_ms_predicted"] == pytest.approx(each["num_macs"] / 1e6)
+    for each in found.candidates:
+        assert each.latency_ms_predicted == pytest.approx(each.num_macs / 1e6)
     assert is_additive(target_for(load_profile(mine), {}))
     mine.write_text(mine.read_text("utf-8").replace("us_per_mmac", "us_per_mac"), "utf-8")
     with pytest.raises(ConfigError, match="of kind 'per-mac'"):
@@ -150,16 +148,17 @@ def test_a_measured_device_is_one_file(run: Path, tmp_path: Path, monkeypatch: p
     (tmp_path / "profiles").mkdir()
     shutil.copy(Path(__file__).parent / "added" / "added-board.yaml", tmp_path / "profiles")
     found = search(run, tmp_path, "added-board")
-    assert found["profile"]["provenance"] == ["measured"]
-    assert found["limits"]["latency_ms"] == 50.0
-    for each in found["candidates"]:
-        low, high = each["latency_interval_ms"]
-        assert low < each["latency_ms_predicted"] < high
+    assert found.profile.provenance == ("measured",)
+    assert found.limits["latency_ms"] == 50.0
+    for each in found.candidates:
+        assert each.latency_interval_ms is not None
+        low, high = each.latency_interval_ms
+        assert low < each.latency_ms_predicted < high
     listed = {profile.name: profile for profile in list_profiles()}
     assert listed["added-board"].is_measured
     request = ExportRequest(run, None, tmp_path / "found.json", (), (), (), tmp_path / "exports")
-    (bundle,) = export(request)["bundles"]
-    assert bundle["bytes"].keys() == {"onnx-fp32"}
+    (bundle,) = export(request).bundles
+    assert bundle.bytes.keys() == {"onnx-fp32"}
 
 
 SMOOTH_SPACE = """
@@ -189,11 +188,11 @@ def test_a_kind_of_layer_is_a_row_for_what_it_is_and_one_for_what_it_computes(
     formats = registry.names("exporter")
     request = ExportRequest(tmp_path / "run", None, tmp_path / "found.json", (), formats, (), tmp_path / "exports")
     made = export(request)
-    (bundle,) = made["bundles"]
-    assert bundle["bytes"].keys() == {f"{name}-fp32" for name in formats}
-    nodes = [node.name for node in onnx.load(Path(bundle["folder"]) / "model.onnx").graph.node]
+    (bundle,) = made.bundles
+    assert bundle.bytes.keys() == {f"{name}-fp32" for name in formats}
+    nodes = [node.name for node in onnx.load(bundle.folder / "model.onnx").graph.node]
     assert [name for name in nodes if name.endswith(".smooth")]
-    assert verify(Path(bundle["folder"]))["verdict"] == "ok"
+    assert verify(bundle.folder).verdict == "ok"
 
 
 def test_an_exporter_is_one_row(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,12 +208,12 @@ def test_an_exporter_is_one_row(run: Path, tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(DependencyError, match=r"pip install 'fedsup-deploy\[nothing\]'"):
         export(request)
     assert not (tmp_path / "exports").exists()
-    (made,) = export(dataclasses.replace(request, formats=("plain",)))["bundles"]
-    folder = Path(made["folder"])
-    assert made["bytes"].keys() == {"onnx-fp32", "plain-fp32"}
+    (made,) = export(dataclasses.replace(request, formats=("plain",))).bundles
+    folder = made.folder
+    assert made.bytes.keys() == {"onnx-fp32", "plain-fp32"}
     names = ["model.plain/facts.json", "model.plain/layers.json", "model.plain/tensors/all.npz"]
-    assert verify(folder)["not_executed"] == names
-    assert json.loads((folder / names[0]).read_bytes())["arch_id"] == made["arch_id"]
+    assert verify(folder).not_executed == tuple(names)
+    assert json.loads((folder / names[0]).read_bytes())["arch_id"] == made.arch_id
     assert subprocess.run([sys.executable, "run.py", "--skip-latency"], cwd=folder, check=False).returncode == 0
     assert subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=False).returncode == 0
     moved = (folder / names[2]).rename(folder / "model.plain" / "all.npz")

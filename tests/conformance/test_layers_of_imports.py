@@ -33,6 +33,7 @@ LAYERS = (
         "files",
         "events",
         "resources",
+        "results",
         "libraries",
         "version",
         "variant",

@@ -14,12 +14,12 @@ from fedsup_deploy import registry
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.device.held_latency import held_latency
 from fedsup_deploy.device.heldout import HeldOutError
-from fedsup_deploy.device.percentiles import Percentile
 from fedsup_deploy.device.predictor import predict_interval, predictor_for
 from fedsup_deploy.device.profile import Published, load_profile
 from fedsup_deploy.device.published.check import check_profiles, published_error
 from fedsup_deploy.device.published.tables import KIND, load_published, published_tables
 from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.ondevice.records import Percentile
 from fedsup_deploy.resources import find, shipped_names
 from fedsup_deploy.space.cost import costs, costs_of
 from fedsup_deploy.space.search_space import SearchSpace
@@ -57,7 +57,7 @@ def test_a_shipped_profile_is_complete(name: str) -> None:
     assert profile.name == Path(name).stem
     assert set(profile.formats) <= set(registry.names("exporter"))
     assert profile.limits.latency_ms is not None
-    assert json.loads(json.dumps(profile.summary()))["name"] == profile.name
+    assert json.loads(json.dumps(profile.summary().to_dict()))["name"] == profile.name
     assert len(profile.profile_hash) == 64
 
 
@@ -157,14 +157,14 @@ def test_default_limits_of_the_fleet_admit_different_shares_of_the_paper_space(p
 @pytest.mark.parametrize("name", NAMES)
 def test_no_profile_fails_its_check(name: str) -> None:
     """A device that nobody has published anything about passes: nothing is judged."""
-    assert check_profiles([name])["is_inside"]
+    assert check_profiles([name]).is_inside
 
 
 @pytest.mark.parametrize("name", DEDUCED)
 def test_a_profile_gives_back_what_it_was_deduced_from(name: str) -> None:
     result = check_profiles([name])
-    assert result["profiles"][0]["num_judged"] >= 2
-    deduced_from = [row["ratio"] for row in result["profiles"][0]["rows"] if row["role"] == "deduced from"]
+    assert result.profiles[0].num_judged >= 2
+    deduced_from = [row.ratio for row in result.profiles[0].rows if row.role == "deduced from"]
     assert deduced_from
     assert deduced_from == pytest.approx([1] * len(deduced_from), rel=0.01)
 

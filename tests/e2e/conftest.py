@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,8 @@ BRIEF = {
     "calibration.samples_per_client": 32,
     "engine.workers": 1,
 }
+
+check_document = runpy.run_path(str(Path(__file__).parents[1] / "golden" / "documents.py"))["check"]
 
 # No command here takes long, not even where all cores are busy. Whoever is still waiting then waits for ever.
 DEADLINE_S = 600
@@ -135,11 +138,12 @@ class Shell:
             self._children.end(started.process)
 
     def json(self, *words: str | Path) -> Any:
-        """Run a command that must succeed, and without a complaint; return its document."""
+        """Run a command that must succeed, and without a complaint; return its document, which fits the record."""
         ended = self.run(*words, "--json")
         assert ended.exit_code == 0, ended.err
         for complaint in ("Traceback", "Warning", "error"):
             assert complaint not in ended.err
+        check_document(words, ended.document)
         return ended.document
 
     def train(self, config: str | Path = "digits", *words: str | Path, **settings: Any) -> Any:

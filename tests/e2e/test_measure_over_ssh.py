@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 
 from fedsup_deploy.artifact.manifest import ManifestDraft
-from fedsup_deploy.artifact.store import Files, ModelWriter, Vectors, load_measurement, write_bundle
+from fedsup_deploy.artifact.store import ModelWriter, Vectors, WrittenFiles, load_measurement, write_bundle
 from fedsup_deploy.artifact.variants import ParityGate, PredictedLatency
 from fedsup_deploy.device.remote.measure import measure_bundle_there, measure_model_there, session_there
 from fedsup_deploy.device.remote.ssh import Access, SshHost, run_there
@@ -165,7 +165,7 @@ def small_bundle(tmp_path_factory) -> Path:
         (partial / "model.onnx").write_bytes(model.SerializeToString())
         return ("model.onnx",)
 
-    def gate(partial: Path, written: Files, vectors: Vectors) -> dict[str, ParityGate]:
+    def gate(partial: Path, written: WrittenFiles, vectors: Vectors) -> dict[str, ParityGate]:
         return check_parity(vectors.outputs_VK, {MAIN.name: OnnxExporter().load(partial / "model.onnx")}, images)
 
     predicted = PredictedLatency(value_ms=1.5, interval_ms=None, kind="roofline", provenance=("published",))

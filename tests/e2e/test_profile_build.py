@@ -39,7 +39,7 @@ def check_built(document: dict[str, Any], folder: Path) -> None:
     profile = load_profile(folder / PROFILE)
     assert profile.is_measured
     assert document["out"] == str(PROFILE)
-    assert profile.summary() == document["profile"]
+    assert profile.summary().to_dict() == document["profile"]
     assert profile.error != "none"
     assert (profile.error.method, profile.error.num_heldout) == ("held-out", 40)
     assert profile.error.macs_only is not None

@@ -26,9 +26,9 @@ from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.artifact.model_card import render_model_card
 from fedsup_deploy.artifact.store import (
-    Files,
     ModelWriter,
     Vectors,
+    WrittenFiles,
     load_manifest,
     record_measurement,
     verify_bundle,
@@ -135,7 +135,7 @@ def digit_draft() -> ManifestDraft:
     return ManifestDraft.model_validate_json(json.dumps(document))
 
 
-def gate(folder: Path, written: Files, vectors: Vectors) -> dict[str, ParityGate]:
+def gate(folder: Path, written: WrittenFiles, vectors: Vectors) -> dict[str, ParityGate]:
     models = {name: EXPORTERS[VARIANTS[name].format].load(folder / names[0]) for name, names in written.items()}
     return check_parity(vectors.outputs_VK, models, vectors.inputs_VCSS)
 
@@ -184,7 +184,7 @@ def test_every_variant_is_in_the_bundle_and_has_passed_its_gate(bundle):
         ["model.pt2"],
     ]
     assert {record.gate.num_inputs for record in manifest.models.values()} == {24}
-    assert verify_bundle(bundle)["not_executed"] == ["model.pt2", "model.ts.pt"]
+    assert verify_bundle(bundle).not_executed == ("model.pt2", "model.ts.pt")
 
 
 def test_runner_in_the_bundle_passes(bundle):
@@ -287,7 +287,7 @@ def test_killed_writer_leaves_the_old_bundle_or_none(bundle, start_writer, tmp_p
 
     assert folder.exists() == has_old
     if has_old:
-        assert verify_bundle(folder)["arch_id"] == bundle.name
+        assert verify_bundle(folder).arch_id == bundle.name
 
 
 def test_writer_killed_at_any_moment_leaves_a_whole_bundle(bundle, start_writer, tmp_path):
@@ -298,7 +298,7 @@ def test_writer_killed_at_any_moment_leaves_a_whole_bundle(bundle, start_writer,
         time.sleep(moment_s)
         kill(writer)
 
-        assert verify_bundle(folder)["arch_id"] != bundle.name
+        assert verify_bundle(folder).arch_id != bundle.name
 
 
 def test_next_writer_removes_what_a_killed_one_left(bundle, start_writer, tmp_path):
@@ -579,7 +579,7 @@ def test_bundle_of_another_version_is_verified_without_what_only_that_one_could_
         "".join(bundle_files.sha256sums(folder, {path.name for path in folder.iterdir()} - {"SHA256SUMS"}))
     )
 
-    assert verify_bundle(folder)["not_compared"] == ["MODEL_CARD.md", "run.py"]
+    assert verify_bundle(folder).not_compared == ("MODEL_CARD.md", "run.py")
 
 
 def test_no_format_but_onnx_is_loaded_by_verify(bundle, tmp_path):
@@ -594,4 +594,4 @@ def test_no_format_but_onnx_is_loaded_by_verify(bundle, tmp_path):
         "".join(bundle_files.sha256sums(folder, {path.name for path in folder.iterdir()} - {"SHA256SUMS"}))
     )
 
-    assert verify_bundle(folder)["not_executed"] == ["model.pt2", "model.ts.pt"]
+    assert verify_bundle(folder).not_executed == ("model.pt2", "model.ts.pt")

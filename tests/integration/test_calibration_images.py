@@ -32,12 +32,12 @@ def test_images_that_stand_class_by_class_are_recalibrated_as_well_as_any(
     ordered_run: Path, tmp_path: Path, schedule: str
 ) -> None:
     """Sixteen images of each client stand for all of them: the first sixteen would be of one or two classes."""
-    few = evaluate(ordered_run, "largest", schedule=schedule)["accuracy"]
+    few = evaluate(ordered_run, "largest", schedule=schedule).accuracy
     shutil.copytree(ordered_run, tmp_path / "run")
     config = tmp_path / "run" / CONFIG
     all_of_them = config.read_text(encoding="utf-8").replace("samples_per_client: 16", "samples_per_client: 999")
     config.write_text(all_of_them, encoding="utf-8")
-    everything = evaluate(tmp_path / "run", "largest", schedule=schedule)["accuracy"]
+    everything = evaluate(tmp_path / "run", "largest", schedule=schedule).accuracy
     assert everything > 0.7
     assert abs(few - everything) <= 0.02
 
@@ -95,8 +95,8 @@ def test_a_last_batch_of_one_image_is_no_obstacle(
     config = small_clients(f"calibration.schedule={schedule}")
     sizes = [len(indices) for indices in load_data(config).clients]
     assert any(size % 16 == 1 for size in sizes), "else this test says nothing"
-    assert train(config, tmp_path / "run")["rounds"] == 1
-    assert 0 < evaluate(tmp_path / "run", "smallest")["accuracy"] < 1
+    assert train(config, tmp_path / "run").rounds == 1
+    assert 0 < evaluate(tmp_path / "run", "smallest").accuracy < 1
 
 
 def test_clients_of_one_image_are_refused_before_the_first_round(

@@ -77,7 +77,7 @@ def mine(repository: Path, tmp_path: Path) -> Path:
 
 def searching(run: Path, *profiles: str) -> Path:
     request = SearchRequest(profiles, run, method="random", evaluations=EVALUATIONS)
-    return Path(search(request)["out"])
+    return search(request).out
 
 
 def picks(search_file: Path, out: Path, **changes: Any) -> ExportRequest:
@@ -96,17 +96,17 @@ def named(run: Path, architecture: str, out: Path, **changes: Any) -> ExportRequ
 def test_statistics_are_taken_once_and_kept(run):
     events: list[dict[str, Any]] = []
     first = recalibrate(run, "smallest", None, None, (events.append,))
-    taken = Path(first["statistics"]).read_bytes()
-    assert len(events) == first["num_layers"], "layer-wise: one exchange per layer"
+    taken = first.statistics.read_bytes()
+    assert len(events) == first.num_layers, "layer-wise: one exchange per layer"
     again = recalibrate(run, "smallest", None, None, (events.append,))
     assert again == first
-    assert len(events) == first["num_layers"]
-    assert Path(first["statistics"]).read_bytes() == taken
+    assert len(events) == first.num_layers
+    assert first.statistics.read_bytes() == taken
 
 
 def test_statistics_of_images_chosen_another_way_are_not_used(run):
     """As before calibration images were drawn: the file names no draw."""
-    path = Path(recalibrate(run, "smallest", None, None)["statistics"])
+    path = recalibrate(run, "smallest", None, None).statistics
     taken = path.read_bytes()
     arrays, document = weights.read_arrays(path, "statistics")
     assert document.pop("draw") == "random"
@@ -116,27 +116,27 @@ def test_statistics_of_images_chosen_another_way_are_not_used(run):
 
 
 def test_statistics_of_another_supernet_are_not_used(run):
-    before = evaluate(run, "smallest")["accuracy"]
+    before = evaluate(run, "smallest").accuracy
     arrays, document = weights.read_arrays(run / SUPERNET, "supernet")
     generator = np.random.Generator(np.random.PCG64(0))
     stem = next(name for name in arrays if name.startswith("stem") and arrays[name].ndim == 4)
     arrays[stem] = generator.normal(size=arrays[stem].shape).astype(np.float32)
     weights.write_arrays(run / SUPERNET, "supernet", arrays, document)
     events: list[dict[str, Any]] = []
-    assert evaluate(run, "smallest", listeners=(events.append,))["accuracy"] != before
+    assert evaluate(run, "smallest", listeners=(events.append,)).accuracy != before
     assert [event["event"] for event in events] == ["calibration"] * len(events) != []
 
 
 def test_a_calibrated_subnet_holds_the_sums_of_its_clients(run, tmp_path):
     made = recalibrate(run, "largest", tmp_path / "new" / "subnet.safetensors", "one-shot")
     arrays, document = weights.read_arrays(tmp_path / "new" / "subnet.safetensors", "subnet")
-    kept, _ = weights.read_arrays(Path(made["statistics"]), "statistics")
+    kept, _ = weights.read_arrays(made.statistics, "statistics")
     assert document["is_calibrated"]
     for name, sums in kept.items():
         np.testing.assert_array_equal(arrays[f"statistics.{name}"], sums)
     # Each row of channels once for the sums and once for the squares, and one count per layer, of eight bytes each.
     num_channels = sum(sums.shape[1] for sums in kept.values())
-    assert made["uplink_bytes_per_client"] == 8 * (made["num_layers"] + 2 * num_channels)
+    assert made.uplink_bytes_per_client == 8 * (made.num_layers + 2 * num_channels)
 
 
 def test_an_extracted_subnet_is_the_corner_of_the_supernet(run, tmp_path):
@@ -158,10 +158,10 @@ def test_an_extracted_subnet_is_the_corner_of_the_supernet(run, tmp_path):
 
 def test_devices_with_the_same_pick_share_the_model_but_not_the_manifest(run, tmp_path):
     found = searching(run, "x86-laptop", "jetson-nano")
-    made = export(picks(found, tmp_path / "out"))["bundles"]
-    laptop, nano = (load_manifest(Path(bundle["folder"])) for bundle in made)
+    made = export(picks(found, tmp_path / "out")).bundles
+    laptop, nano = (load_manifest(bundle.folder) for bundle in made)
     assert laptop.arch_id == nano.arch_id
-    assert len({Path(bundle["folder"], "model.onnx").read_bytes() for bundle in made}) == 1
+    assert len({(bundle.folder / "model.onnx").read_bytes() for bundle in made}) == 1
     assert (laptop.profile.name, nano.profile.name) == ("x86-laptop", "jetson-nano")
     assert laptop.main.latency.predicted.value_ms < nano.main.latency.predicted.value_ms
     assert laptop.accuracy == nano.accuracy
@@ -169,9 +169,9 @@ def test_devices_with_the_same_pick_share_the_model_but_not_the_manifest(run, tm
 
 def test_the_lineage_is_that_of_the_files(run, tmp_path):
     found = searching(run, "x86-laptop")
-    [made] = export(picks(found, tmp_path / "out"))["bundles"]
-    lineage = load_manifest(Path(made["folder"])).lineage
-    [statistics] = (run / "statistics").glob(f"{made['arch_id']}-layer-wise.*")
+    [made] = export(picks(found, tmp_path / "out")).bundles
+    lineage = load_manifest(made.folder).lineage
+    [statistics] = (run / "statistics").glob(f"{made.arch_id}-layer-wise.*")
     assert lineage.run == files.sha256(run / CONFIG)
     assert lineage.space == files.sha256_of(open_run(run).space.to_dict())
     assert lineage.statistics == files.sha256(statistics)
@@ -180,19 +180,19 @@ def test_the_lineage_is_that_of_the_files(run, tmp_path):
 
 
 def test_an_architecture_file_is_as_good_as_its_name(run, tmp_path):
-    document = evaluate(run, "smallest")
-    (tmp_path / "mine.json").write_text(json.dumps(document["architecture"]), encoding="utf-8")
-    [made] = export(named(run, str(tmp_path / "mine.json"), tmp_path / "out"))["bundles"]
-    assert made["arch_id"] == document["arch_id"]
-    assert made["accuracy"] == document["accuracy"]
-    assert load_manifest(Path(made["folder"])).lineage.search is None
+    found = evaluate(run, "smallest")
+    (tmp_path / "mine.json").write_text(json.dumps(found.architecture), encoding="utf-8")
+    [made] = export(named(run, str(tmp_path / "mine.json"), tmp_path / "out")).bundles
+    assert made.arch_id == found.arch_id
+    assert made.accuracy == found.accuracy
+    assert load_manifest(made.folder).lineage.search is None
 
 
 def test_vectors_hold_nobodys_image(run, tmp_path):
-    [made] = export(named(run, "smallest", tmp_path / "out"))["bundles"]
+    [made] = export(named(run, "smallest", tmp_path / "out")).bundles
     opened = open_run(run)
     data = opened.data
-    with np.load(Path(made["folder"]) / "vectors.npz") as vectors:
+    with np.load(made.folder / "vectors.npz") as vectors:
         inputs = vectors["inputs"]
     held = np.concatenate([part.images_NHWC for part in (data.train, data.validation, data.test)])
     known = {image.tobytes() for image in opened.preprocessing.for_size(inputs.shape[-1]).apply(held)}
@@ -201,8 +201,8 @@ def test_vectors_hold_nobodys_image(run, tmp_path):
 
 
 def test_every_bundle_has_the_model_its_runner_checks(run, tmp_path):
-    [made] = export(named(run, "smallest", tmp_path / "out", formats=("torchscript",)))["bundles"]
-    assert made["bytes"].keys() == {"onnx-fp32", "torchscript-fp32"}
+    [made] = export(named(run, "smallest", tmp_path / "out", formats=("torchscript",))).bundles
+    assert made.bytes.keys() == {"onnx-fp32", "torchscript-fp32"}
 
 
 def test_a_model_that_computes_something_else_is_not_written(run, tmp_path, monkeypatch):
@@ -243,8 +243,8 @@ def test_a_profile_of_the_users_own_is_given_again(run, mine, tmp_path):
     found = searching(run, str(mine))
     with pytest.raises(ConfigError, match="no profile 'mine'"):
         export(picks(found, tmp_path / "out"))
-    [made] = export(picks(found, tmp_path / "out", profiles=(str(mine),)))["bundles"]
-    assert made["profile"] == "mine"
+    [made] = export(picks(found, tmp_path / "out", profiles=(str(mine),))).bundles
+    assert made.profile == "mine"
 
 
 def test_a_number_format_that_nothing_writes_is_refused(run, mine, tmp_path):
@@ -312,24 +312,24 @@ def test_a_subnet_beyond_the_limits_is_exported_only_if_asked_for(run, mine, tmp
     ):
         export(request)
     assert not (tmp_path / "out").exists()
-    (made,) = export(dataclasses.replace(request, over_limit=True))["bundles"]
-    assert made["exceeded_limits"] == ["latency_ms"]
-    folder = Path(made["folder"])
+    (made,) = export(dataclasses.replace(request, over_limit=True)).bundles
+    assert made.exceeded_limits == ("latency_ms",)
+    folder = made.folder
     limits = load_manifest(folder).limits
     assert {name: record.is_exceeded for name, record in limits.items()} == {"latency_ms": True, "storage_mib": False}
-    assert limits["latency_ms"].cost == made["latency_ms_predicted"] > limits["latency_ms"].limit == 0.7
+    assert limits["latency_ms"].cost == made.latency_ms_predicted > limits["latency_ms"].limit == 0.7
     assert "**Over the limits of mine:** latency_ms is" in (folder / "MODEL_CARD.md").read_text("utf-8").splitlines()[2]
-    assert verify(folder)["exceeded_limits"] == ["latency_ms"]
-    assert inspect(folder)["limits"]["latency_ms"]["is_exceeded"] is True
+    assert verify(folder).exceeded_limits == ("latency_ms",)
+    assert inspect(folder).to_dict()["limits"]["latency_ms"]["is_exceeded"] is True
 
 
 def test_the_limits_of_a_bundle_are_those_of_its_search(run, tmp_path):
     search(SearchRequest(["x86-laptop"], run, {"macs": 400_000.0}, method="random", evaluations=EVALUATIONS))
-    (made,) = export(picks(run / "search.json", tmp_path / "out"))["bundles"]
-    limits = load_manifest(Path(made["folder"])).limits
+    (made,) = export(picks(run / "search.json", tmp_path / "out")).bundles
+    limits = load_manifest(made.folder).limits
     assert limits["macs"].limit == 400_000
-    assert (made["exceeded_limits"], "Over the limits" in (Path(made["folder"]) / "MODEL_CARD.md").read_text()) == (
-        [],
+    assert (made.exceeded_limits, "Over the limits" in (made.folder / "MODEL_CARD.md").read_text()) == (
+        (),
         False,
     )
 
@@ -339,11 +339,11 @@ def test_a_search_goes_with_its_run_wherever_that_was_moved(run, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     moved = shutil.move(run, tmp_path / "runs" / "small")
-    assert export(picks(Path(moved) / found.name, tmp_path / "out"))["bundles"]
+    assert export(picks(Path(moved) / found.name, tmp_path / "out")).bundles
     aside = shutil.copy(Path(moved) / found.name, tmp_path / "elsewhere.json")
     with pytest.raises(ArtifactError, match=r"its run 'small' is not at .*; name it with --run RUN"):
         export(picks(Path(aside), tmp_path / "out"))
-    assert export(picks(Path(aside), tmp_path / "out", run=Path(moved)))["bundles"]
+    assert export(picks(Path(aside), tmp_path / "out", run=Path(moved))).bundles
 
 
 def test_a_search_written_elsewhere_finds_its_run(run, tmp_path, monkeypatch):
@@ -354,7 +354,7 @@ def test_a_search_written_elsewhere_finds_its_run(run, tmp_path, monkeypatch):
     assert json.loads(out.read_text(encoding="utf-8"))["run"]["path"] == "../../small"
     (tmp_path / "link.json").symlink_to(out)
     monkeypatch.chdir(tmp_path / "searches")
-    assert export(picks(tmp_path / "link.json", tmp_path / "out"))["bundles"]
+    assert export(picks(tmp_path / "link.json", tmp_path / "out")).bundles
 
 
 def test_a_run_that_is_not_the_one_searched_is_refused(run, trained, tmp_path):
@@ -379,15 +379,15 @@ def test_whether_the_limit_is_met_is_said_where_the_device_is_this_machine(run, 
     document |= {"device": device_facts(machine.environment(1)).model_dump(), "limits": {"latency_ms": 1000.0}}
     mine.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     found = searching(run, str(mine), "x86-laptop")
-    here, other = export(picks(found, tmp_path / "out", profiles=(str(mine), "x86-laptop")))["bundles"]
-    assert (here["latency_limit"], other["latency_limit"]) == ("met", None)
-    measured = load_manifest(Path(here["folder"])).main.latency.measured
+    here, other = export(picks(found, tmp_path / "out", profiles=(str(mine), "x86-laptop"))).bundles
+    assert (here.latency_limit, other.latency_limit) == ("met", None)
+    measured = load_manifest(here.folder).main.latency.measured
     assert measured is not None
     assert measured.limit is not None
     assert measured.limit.limit_ms == 1000.0
     assert (measured.limit.percentile, measured.limit.measured_ms) == ("p50", measured.statistics.p50_ms)
     assert measured.protocol["name"] == "quick"
-    glanced = load_manifest(Path(other["folder"])).main.latency.measured
+    glanced = load_manifest(other.folder).main.latency.measured
     assert glanced is not None
     assert glanced.limit is None
 
@@ -404,15 +404,15 @@ def of_this_machine(measured_profile: Any) -> DeviceProfile:
 def test_the_percentile_of_a_limit_decides_its_price_and_its_verdict(run, measured_profile, tmp_path):
     """From the profile over the search to the bundle."""
     profile = of_this_machine(measured_profile)
-    (found,) = search(SearchRequest([profile], run, method="random", evaluations=EVALUATIONS))["results"]
-    assert found["percentile"] == {"name": "p90", "ratio": 1.5, "is_assumed": False}
-    (made,) = export(picks(run / "search.json", tmp_path / "out", profiles=(profile,)))["bundles"]
-    assert made["percentile"] == found["percentile"]
-    manifest = load_manifest(Path(made["folder"]))
-    record, measured = manifest.limits["latency_ms"], manifest.latency_measured
-    assert record.cost == manifest.latency_predicted.value_ms * 1.5
-    assert record.percentile is not None
-    assert record.percentile.model_dump() == found["percentile"]
+    (found,) = search(SearchRequest([profile], run, method="random", evaluations=EVALUATIONS)).results
+    assert found.percentile is not None
+    assert found.percentile.model_dump() == {"name": "p90", "ratio": 1.5, "is_assumed": False}
+    (made,) = export(picks(run / "search.json", tmp_path / "out", profiles=(profile,))).bundles
+    assert made.percentile == found.percentile
+    manifest = load_manifest(made.folder)
+    record, measured = manifest.limits["latency_ms"], manifest.main.latency.measured
+    assert record.cost == manifest.main.latency.predicted.value_ms * 1.5
+    assert record.percentile == found.percentile
     assert measured is not None
     assert measured.noise is not None
     assert measured.limit is not None
@@ -428,10 +428,10 @@ def test_a_search_from_before_there_were_percentiles_held_predictions_to_the_lim
     for candidate in found["candidates"]:
         del candidate["latency_percentile_ms"]
     files.write_json(run / "search.json", document)
-    (made,) = export(picks(run / "search.json", tmp_path / "out", profiles=(profile,)))["bundles"]
-    assert made["percentile"] == {"name": "p10", "ratio": 1.0, "is_assumed": False}
-    manifest = load_manifest(Path(made["folder"]))
-    assert manifest.limits["latency_ms"].cost == manifest.latency_predicted.value_ms
+    (made,) = export(picks(run / "search.json", tmp_path / "out", profiles=(profile,))).bundles
+    assert made.percentile.model_dump() == {"name": "p10", "ratio": 1.0, "is_assumed": False}
+    manifest = load_manifest(made.folder)
+    assert manifest.limits["latency_ms"].cost == manifest.main.latency.predicted.value_ms
 
 
 def test_a_search_that_claims_another_ratio_than_its_profile_is_refused(run, measured_profile, tmp_path):
@@ -448,30 +448,30 @@ def test_a_search_that_claims_another_ratio_than_its_profile_is_refused(run, mea
 
 
 def test_an_altered_bundle_is_not_timed(run, tmp_path):
-    [made] = export(named(run, "smallest", tmp_path / "out"))["bundles"]
-    with (Path(made["folder"]) / "model.onnx").open("ab") as file:
+    [made] = export(named(run, "smallest", tmp_path / "out")).bundles
+    with (made.folder / "model.onnx").open("ab") as file:
         file.write(b" ")
     with pytest.raises(ArtifactError, match=r"model\.onnx was altered"):
-        measure(Path(made["folder"]), 1, "quick")
+        measure(made.folder, 1, "quick")
 
 
 def test_a_measured_bundle_keeps_what_was_found_and_stays_what_it_is(run, tmp_path):
-    [made] = export(named(run, "smallest", tmp_path / "out"))["bundles"]
-    folder = Path(made["folder"])
+    [made] = export(named(run, "smallest", tmp_path / "out")).bundles
+    folder = made.folder
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     found = measure(folder, 1, "quick")
-    assert found["is_recorded"]
+    assert found.is_recorded
     assert {path.name for path in folder.iterdir()} == {*before, "measured.json"}
     assert before.items() <= {path.name: path.read_bytes() for path in folder.iterdir()}.items()
-    for shown in (inspect(folder), verify(folder)):
-        assert shown["measured"]["statistics"] == found["statistics"]
-        assert shown["measured"]["environment"] == found["environment"]
+    for shown in (inspect(folder).to_dict(), verify(folder).to_dict()):
+        assert shown["measured"]["statistics"] == found.statistics
+        assert shown["measured"]["environment"] == found.environment
 
 
 def test_deploy_is_search_and_export(run, tmp_path, capsys):
     """By its command: a limit that lets few subnets through, so that little has to be evaluated."""
     profiles = ["--profile", "x86-laptop", "--profile", "raspberry-pi-4"]
-    limits = ["--max-params", str(evaluate(run, "smallest")["costs"]["num_params"])]
+    limits = ["--max-params", str(evaluate(run, "smallest").costs["num_params"])]
     assert main(["deploy", *profiles, *limits, "--run", str(run), "--out", str(tmp_path / "out"), "--json"]) == 0
     done = json.loads(capsys.readouterr().out)
     assert done["search"] == str(run / "search.json")
@@ -503,14 +503,14 @@ def test_deploy_finds_out_first_where_it_cannot_write(run, tmp_path):
 
 
 def test_inspect_knows_configs_manifests_and_profiles(run, mine, repository, tmp_path):
-    [made] = export(named(run, "smallest", tmp_path / "out"))["bundles"]
-    folder = Path(made["folder"])
-    expected = {**inspect(folder), "path": str(folder / "manifest.json")}
-    assert inspect(folder / "manifest.json") == expected
-    assert inspect(run / CONFIG)["kind"] == "training config"
-    assert inspect(mine)["kind"] == "device profile"
-    assert inspect(repository / "configs" / "spaces" / "fedsup-mobilenet.yaml")["num_architectures"] == 10368
-    assert inspect(run)["command"] == []
+    [made] = export(named(run, "smallest", tmp_path / "out")).bundles
+    folder = made.folder
+    expected = {**inspect(folder).to_dict(), "path": str(folder / "manifest.json")}
+    assert inspect(folder / "manifest.json").to_dict() == expected
+    assert inspect(run / CONFIG).kind == "training config"
+    assert inspect(mine).kind == "device profile"
+    assert inspect(repository / "configs" / "spaces" / "fedsup-mobilenet.yaml").about.num_architectures == 10368
+    assert inspect(run).about.command == ()
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"command": 3}', b"\xff"])

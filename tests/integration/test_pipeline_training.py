@@ -89,7 +89,7 @@ def test_interrupted_after_any_event_it_resumes_to_the_same_run(number, train_in
 
     assert (tmp_path / "run" / SUPERNET).read_bytes() == (whole / SUPERNET).read_bytes()
     assert lasting(tmp_path / "run") == lasting(whole)
-    assert summary["rounds"] == 4
+    assert summary.rounds == 4
 
 
 def test_an_interruption_saves_the_rounds_that_were_done(train_in, tmp_path):
@@ -258,11 +258,11 @@ def test_the_summary_adds_up_the_log(train_in, tmp_path):
     summary = train_in(tmp_path / "run", listeners=(events.append,))
     rounds = [event for event in events if event["event"] == "round"]
     assert len(events) == NUM_EVENTS
-    assert summary["rounds"] == len(rounds) == 4
-    assert summary["bytes_up"] == sum(event["bytes_up"] for event in rounds)
-    assert summary["bytes_down"] == sum(event["bytes_down"] for event in rounds)
-    assert summary["client_macs"] == sum(event["client_macs"] for event in rounds) > 0
-    assert summary["accuracy"]["largest"] == events[-1]["accuracy_largest"]
+    assert summary.rounds == len(rounds) == 4
+    assert summary.bytes_up == sum(event["bytes_up"] for event in rounds)
+    assert summary.bytes_down == sum(event["bytes_down"] for event in rounds)
+    assert summary.client_macs == sum(event["client_macs"] for event in rounds) > 0
+    assert summary.accuracy.largest == events[-1]["accuracy_largest"]
     assert all(len(event["clients"]) == 3 for event in rounds)
 
 
@@ -298,7 +298,7 @@ def test_every_strategy_makes_another_supernet_of_the_same_shape(strategy, train
     summary = train_in(
         tmp_path / "run", f"strategy={options[strategy]}", "training.rounds=1", "supernet.normalization=parametric"
     )
-    assert summary["bytes_up"] > 0
+    assert summary.bytes_up > 0
     run = open_run(tmp_path / "run")
     assert run.config.strategy.name == strategy
     assert run.space == open_run(whole).space
@@ -311,8 +311,8 @@ def test_a_static_subnet_travels_alone(train_in, tmp_path):
         tmp_path / "small", "strategy={name: e-fedsup, tiers: [{architecture: smallest}]}", "training.rounds=1"
     )
     large = train_in(tmp_path / "large", "strategy={name: fedavg}", "training.rounds=1")
-    assert 0 < 3 * small["bytes_down"] < large["bytes_down"]
-    assert small["bytes_down"] == small["bytes_up"]
+    assert 0 < 3 * small.bytes_down < large.bytes_down
+    assert small.bytes_down == small.bytes_up
 
 
 def test_training_that_diverges_says_so(train_in, tmp_path):

@@ -53,12 +53,12 @@ def change(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
 def test_the_profile_is_about_the_device_that_was_timed(measurements: list[Path]) -> None:
     result = fit(request(measurements))
     profile = load_profile("far")
-    assert result["out"] == "profiles/far.yaml"
-    assert result["calibration"]["scale"] == pytest.approx(1 / 3, rel=1e-3)
+    assert result.out == Path("profiles/far.yaml")
+    assert result.calibration.scale == pytest.approx(1 / 3, rel=1e-3)
     assert (profile.device.soc, profile.device.cpu, profile.device.memory_mib) == ("A board", "Far away", 512)
     assert profile.runtime.threads == 2
     assert profile.provenance["calibration"].kind == "measured"
-    assert result["profile"]["error"]["acc5"] == 1.0
+    assert result.profile.error.acc5 == 1.0
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_a_profile_learns_from_the_measurements_it_keeps(measurements: list[Path
     save_measurement(own, one.model_copy(update={"measured_ms": 99.0, "verdict": "unstable"}))
     result = fit(FitRequest(DONOR, "near", SPACE, is_saved=True))
     profile = load_profile("near")
-    assert result["num_networks"] == 4
-    assert result["calibration"]["scale"] == pytest.approx(1 / 3, rel=1e-3)
+    assert result.num_networks == 4
+    assert result.calibration.scale == pytest.approx(1 / 3, rel=1e-3)
     assert profile.device == load_profile(DONOR).device
     assert profile.measurements == ()
 

@@ -8,6 +8,7 @@ import pytest
 import fedsup_deploy
 from fedsup_deploy.data.dataset import load_dataset
 from fedsup_deploy.errors import DataError
+from fedsup_deploy.searchers.result import load_result
 
 TINY = [
     "training.rounds=2",
@@ -22,10 +23,10 @@ TINY = [
 def test_train_deploy_and_predict(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "tiny"
     summary = fedsup_deploy.train("digits", run, overrides=TINY)
-    assert summary["rounds"] == 2
+    assert summary.rounds == 2
     found = fedsup_deploy.search(["jetson-nano"], run, limits={"params": 9000}, evaluations=3, method="random")
-    pick = next(c for c in found["results"][0]["candidates"] if c["arch_id"] == found["results"][0]["pick"])
-    assert pick["num_params"] <= 9000
+    assert found.results[0].picked.num_params <= 9000
+    assert found.to_dict() == {**load_result(found.out).to_dict(), "out": str(run / "search.json")}
 
     (artifact,) = fedsup_deploy.deploy(["jetson-nano"], run, tmp_path / "exports", limits={"params": 7500})
 

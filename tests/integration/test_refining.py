@@ -74,7 +74,7 @@ def refined(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tup
     made = []
     for max_macs in (230_000, 330_000, 430_000):
         found, out = search_for(trained, max_macs), tmp_path_factory.mktemp("exports")
-        made.append((found, out, export(request_of(found, out))))
+        made.append((found, out, export(request_of(found, out)).to_dict()))
     return made
 
 
@@ -149,7 +149,7 @@ def test_a_limit_on_latency_is_met_whatever_the_model_is(
     trained: Path, tmp_path: Path, profile: DeviceProfile, latency_ms: float
 ) -> None:
     found = search_for(trained, 1e9, profile, latency_ms)
-    [refinement] = export(request_of(found, tmp_path, profiles=[profile]))["refinements"]
+    [refinement] = export(request_of(found, tmp_path, profiles=[profile])).to_dict()["refinements"]
     assert refinement["networks"], "there is something to look at"
     for network in refinement["networks"]:
         assert network["latency_ms_predicted"] <= latency_ms
@@ -163,7 +163,7 @@ def test_a_second_bundle_is_made_where_it_is_more_accurate_and_only_there(refine
         [pick], [refinement] = document["bundles"], document["refinements"]
         found = json.loads(search_file.read_text(encoding="utf-8"))["results"][0]
         assert pick["arch_id"] == refinement["pick"] == found["pick"]
-        expected = evaluate(trained, _file(trained, found), split="validation")["accuracy"]
+        expected = evaluate(trained, _file(trained, found), split="validation").accuracy
         assert refinement["accuracy_of_pick"] == expected
         best = max((network["accuracy"] for network in refinement["networks"]), default=0.0)
         assert (refinement["bundle"] is not None) == (best > refinement["accuracy_of_pick"])
@@ -224,7 +224,7 @@ def numbers(ranges: str) -> list[int]:
 def test_inspect_tells_how_a_bundle_was_refined(refined) -> None:
     """And of the pick's bundle that it was not."""
     [(_, refinement), *_] = second_bundles(refined)
-    told = inspect(Path(refinement["bundle"]["folder"]))
+    told = inspect(Path(refinement["bundle"]["folder"])).to_dict()
     assert (
         told["refinement"]
         == json.loads((Path(refinement["bundle"]["folder"]) / "manifest.json").read_text(encoding="utf-8"))[
@@ -233,12 +233,12 @@ def test_inspect_tells_how_a_bundle_was_refined(refined) -> None:
     )
     assert told["refinement"]["source_arch_id"] == refinement["networks"][0]["trimmed_from"]
     for _, _, document in refined:
-        assert inspect(Path(document["bundles"][0]["folder"]))["refinement"] is None
+        assert inspect(Path(document["bundles"][0]["folder"])).to_dict()["refinement"] is None
 
 
 def test_nothing_of_the_pick_changes(refined, tmp_path: Path) -> None:
     search_file, out, document = refined[0]
-    plain = export(request_of(search_file, tmp_path, refine=False))
+    plain = export(request_of(search_file, tmp_path, refine=False)).to_dict()
     assert plain.keys() == {"bundles"}
     [pick] = document["bundles"]
     before = load_manifest(tmp_path / DEVICE / pick["arch_id"])
@@ -255,7 +255,7 @@ def test_nothing_of_the_pick_changes(refined, tmp_path: Path) -> None:
 
 def test_the_same_search_is_refined_the_same_way_again(refined, tmp_path: Path) -> None:
     search_file, _, first = refined[0]
-    again = export(request_of(search_file, tmp_path))
+    again = export(request_of(search_file, tmp_path)).to_dict()
 
     def told(document: dict[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in document["refinements"][0].items() if key != "bundle"}

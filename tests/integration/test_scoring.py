@@ -114,7 +114,7 @@ def quiet(architecture: Architecture, score: Score) -> None:
 def test_measured_is_what_evaluate_says(run: Run) -> None:
     for architecture, score in zip(some(run), scores_of(measured_scores, run, some(run)), strict=True):
         report = evaluate(run.path, architecture.arch_id, split="validation", schedule="one-shot")
-        assert score == Score(report["accuracy"])
+        assert score == Score(report.accuracy)
 
 
 def test_clients_scores_are_those_of_all_images_in_one_place(run: Run) -> None:
@@ -163,10 +163,10 @@ def test_what_clients_hold_out_has_no_part_in_the_preprocessing(run: Run) -> Non
 
 def test_evaluate_looks_at_what_clients_hold_out(run: Run) -> None:
     (score,) = scores_of(client_scores, run, [run.space.smallest])
-    clients = evaluate(run.path, "smallest", per_client=True)["clients"]
-    assert clients["images"] == "held out"
-    assert clients["num_clients"] == sum(len(indices) > 0 for indices in run.data.held_out)
-    assert Score(clients["accuracy_mean"], clients["worst_decile"]) == score
+    clients = evaluate(run.path, "smallest", per_client=True).clients
+    assert clients.images == "held out"
+    assert clients.num_clients == sum(len(indices) > 0 for indices in run.data.held_out)
+    assert Score(clients.accuracy_mean, clients.worst_decile) == score
 
 
 def with_config(run: Run, **change: Any) -> Run:
@@ -193,8 +193,8 @@ def test_a_run_whose_clients_hold_nothing_out_is_refused(run: Run, fraction: flo
 
 
 def test_without_held_out_images_evaluate_takes_those_clients_train_on(run: Run) -> None:
-    clients = evaluate(with_config(run, client_validation_fraction=0.0).path, "smallest", per_client=True)["clients"]
-    assert (clients["images"], clients["num_clients"]) == ("trained on", NUM_CLIENTS)
+    clients = evaluate(with_config(run, client_validation_fraction=0.0).path, "smallest", per_client=True).clients
+    assert (clients.images, clients.num_clients) == ("trained on", NUM_CLIENTS)
 
 
 def test_number_of_workers_does_not_matter(run: Run) -> None:

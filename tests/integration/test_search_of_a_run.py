@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.device.heldout import held_out_error
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FedsupError, InfeasibleError, OutputError
+from fedsup_deploy.events import Listener
+from fedsup_deploy.pipeline import searching
 from fedsup_deploy.pipeline.accuracy_file import load_predictor
 from fedsup_deploy.pipeline.evaluation import evaluate
 from fedsup_deploy.pipeline.predicting import fit_accuracy
 from fedsup_deploy.pipeline.scoring import client_scores
-from fedsup_deploy.pipeline.searching import SearchRequest, search
+from fedsup_deploy.pipeline.searching import SearchRequest
 from fedsup_deploy.pipeline.training import train
 from fedsup_deploy.runs.run import ACCURACY, EVALUATIONS, SUPERNET, open_run
 from fedsup_deploy.searchers.result import load_result
@@ -50,6 +53,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "brief.yaml").write_text(CONFIG, encoding="utf-8")
     train(load_train_config(folder / "brief.yaml", []), folder / "brief")
     return folder / "brief"
+
+
+def search(request: SearchRequest, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
+    """Return the document that `search --json` prints."""
+    return searching.search(request, listeners).to_dict()
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +117,8 @@ def test_the_accuracy_of_the_pick_is_what_evaluate_says(run: Path, searched: Any
     result = searched[0]["results"][0]
     picked = next(each for each in result["candidates"] if each["arch_id"] == result["pick"])
     report = evaluate(run, result["pick"], split="validation", schedule="one-shot")
-    assert report["accuracy"] == picked["accuracy"] == max(each["accuracy"] for each in result["candidates"])
-    assert report["costs"]["num_macs"] == picked["num_macs"]
+    assert report.accuracy == picked["accuracy"] == max(each["accuracy"] for each in result["candidates"])
+    assert report.costs["num_macs"] == picked["num_macs"]
 
 
 def test_again_it_finds_the_same(request_of: SearchRequest, searched: Any, tmp_path: Path) -> None:
@@ -127,7 +135,7 @@ def test_paths_may_be_text_in_python(run: Path, searched: Any, tmp_path: Path) -
     found = fedsup_deploy.search(
         ["jetson-nano"], str(run), out=str(tmp_path / "found.json"), method="random", evaluations=3
     )
-    assert found["out"] == str(tmp_path / "found.json")
+    assert found.out == tmp_path / "found.json"
     assert load_result(tmp_path / "found.json").results[0].num_evaluated == 3
 
 
@@ -203,7 +211,7 @@ def predicting(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     own = Path(shutil.copytree(run, tmp_path_factory.mktemp("runs") / "brief"))
     (own / "search.json").unlink(missing_ok=True)
     events: list[dict[str, Any]] = []
-    return own, fit_accuracy(own, evaluations=24, seed=5, listeners=(events.append,)), events
+    return own, fit_accuracy(own, evaluations=24, seed=5, listeners=(events.append,)).to_dict(), events
 
 
 def test_fitting_says_how_good_every_kind_is(predicting: Any) -> None:
@@ -234,7 +242,7 @@ def test_a_predictor_is_fitted_to_what_evaluate_measures(predicting: Any) -> Non
     stored = load_predictor(own / ACCURACY, *about(own))
     for genes, accuracy in list(zip(stored.genes_TG, stored.accuracy_T, strict=True))[:3]:
         arch_id = stored.space.decode(genes).arch_id
-        assert evaluate(own, arch_id, split="validation", schedule="one-shot")["accuracy"] == accuracy
+        assert evaluate(own, arch_id, split="validation", schedule="one-shot").accuracy == accuracy
     assert len(np.unique(stored.genes_TG, axis=0)) == 24
     assert stored.findings.model_dump(mode="json")["held_out"] == made["held_out"]
 
@@ -571,6 +579,7 @@ def test_a_damaged_mark_of_a_stopped_search_is_of_another(fresh: SearchRequest) 
 def test_an_infeasible_search_does_not_import_torch(run: Path) -> None:
     program = f"""
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from fedsup_deploy.errors import InfeasibleError
 from fedsup_deploy.pipeline.searching import SearchRequest, search

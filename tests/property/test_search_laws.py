@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.device.heldout import HeldOutError
-from fedsup_deploy.device.percentiles import Percentile
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import InfeasibleError
 from fedsup_deploy.events import EventLog
+from fedsup_deploy.ondevice.records import Percentile
 from fedsup_deploy.pipeline.searching import target_for
 from fedsup_deploy.resources import find
 from fedsup_deploy.searchers.methods.choice import open_search

@@ -1,11 +1,14 @@
 """The ten public names."""
 
+import dataclasses
+import inspect
 import subprocess
 import sys
 
 import pytest
 
 import fedsup_deploy
+from fedsup_deploy.pipeline.searching import SearchRequest
 
 
 def test_public_names_are_those_promised() -> None:
@@ -15,6 +18,23 @@ def test_public_names_are_those_promised() -> None:
     }
     assert set(fedsup_deploy.__all__) - {"__version__"} == expected
     assert all(getattr(fedsup_deploy, name) is not None for name in expected)
+
+
+def test_search_and_deploy_take_what_a_search_can_be_asked() -> None:
+    """With its defaults; `deploy` has another `out`, and makes bundles anew anyway."""
+    asked = {field.name: default_of(field) for field in dataclasses.fields(SearchRequest)}
+    given = {name: found.default for name, found in inspect.signature(fedsup_deploy.search).parameters.items()}
+    assert given.pop("listeners") == ()
+    assert {**given, "limits": {}} == asked
+    assert given["limits"] is None
+    deployed = {name: found.default for name, found in inspect.signature(fedsup_deploy.deploy).parameters.items()}
+    assert {**deployed, "out": None, "resume": False} == {**given, "listeners": ()}
+
+
+def default_of(field: "dataclasses.Field[object]") -> object:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

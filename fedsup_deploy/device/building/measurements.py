@@ -5,20 +5,21 @@ They change no prediction: `fedsup-deploy profile fit` learns from them when it 
 
 import datetime
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Literal, cast
 
 import yaml
 
 from fedsup_deploy import files, resources
+from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.artifact.manifest import Manifest
+from fedsup_deploy.artifact.measured import LimitCheck
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.device.building.assemble import device_facts
-from fedsup_deploy.device.percentiles import Percentile
 from fedsup_deploy.device.profile import DeviceProfile, Measurement, load_profile
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.ondevice import machine
+from fedsup_deploy.ondevice.records import Environment, Percentile, TimedModel
 from fedsup_deploy.variant import MAIN
 
 _KEY = "measurements"
@@ -27,7 +28,7 @@ _ARM = re.compile(r"cortex|neoverse|kryo|\barm", re.IGNORECASE)
 _X86 = re.compile(r"intel|\bamd\b|x86|xeon|ryzen", re.IGNORECASE)
 
 
-def measurement_of(manifest: Manifest, latency: Mapping[str, Any]) -> Measurement:
+def measurement_of(manifest: Manifest, latency: TimedModel) -> Measurement:
     """Return what a profile keeps of a measured bundle.
 
     Args:
@@ -49,7 +50,7 @@ def measurement_of(manifest: Manifest, latency: Mapping[str, Any]) -> Measuremen
         verdict=latency["stability"]["verdict"],
         protocol=f"{latency['protocol']['name']}, {latency['statistics']['num_runs']} runs",
         date=datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat(),
-        environment=latency["environment"],
+        environment=cast("JsonObject", latency["environment"]),
     )
 
 
@@ -62,22 +63,22 @@ def is_of_this_machine(profile: DeviceProfile) -> bool:
     return runtime == ("onnxruntime", "float32") and profile.device == here
 
 
-def limit_check(limit_ms: float, percentile: Percentile, latency: Mapping[str, Any]) -> dict[str, Any]:
-    """Return whether a latency that was measured on the device keeps a limit, as `artifact.measured` has it.
+def limit_check(limit_ms: float, percentile: Percentile, latency: TimedModel) -> LimitCheck:
+    """Return whether a latency that was measured on the device keeps a limit.
 
     Args:
         limit_ms: The most it may be.
         percentile: Of which percentile of latency.
         latency: What `measure` found.
     """
-    measured_ms = float(latency["statistics"][f"{percentile}_ms"])
+    found = latency["statistics"]
+    measured_ms = {"p10": found["p10_ms"], "p50": found["p50_ms"], "p90": found["p90_ms"]}[percentile]
+    verdict: Literal["met", "not met", "undecided"] = "undecided"
     if measured_ms <= limit_ms:
         verdict = "met"
     elif latency["stability"]["verdict"] == "stable" and measured_ms > limit_ms * (1 + latency["noise"][percentile]):
         verdict = "not met"
-    else:
-        verdict = "undecided"
-    return {"limit_ms": limit_ms, "percentile": percentile, "measured_ms": measured_ms, "verdict": verdict}
+    return LimitCheck(limit_ms=limit_ms, percentile=percentile, measured_ms=measured_ms, verdict=verdict)
 
 
 def profile_to_save_to(manifest: Manifest, named: Path | None) -> Path:
@@ -116,7 +117,7 @@ def profile_to_save_to(manifest: Manifest, named: Path | None) -> Path:
     return path
 
 
-def check_device(profile: DeviceProfile, environment: Mapping[str, Any], *, is_named: bool) -> None:
+def check_device(profile: DeviceProfile, environment: Environment, *, is_named: bool) -> None:
     """Fail unless a machine is the device that a profile is about, as far as that can be told.
 
     A profile measured on a device says what that device told of itself, and another is refused. One from published

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from fedsup_deploy.device.heldout import FloatArray
 from fedsup_deploy.device.percentiles import HIGHER, HigherPercentile
 from fedsup_deploy.errors import GateError
 from fedsup_deploy.ondevice.latency_statistics import PERCENTILES, quantile
+from fedsup_deploy.ondevice.records import Environment, SessionEvent, VisitEvent
 
 #: Even and odd rounds may differ by this share in the median network, as far as a prediction may be off.
 STABLE_WITHIN: Final = 0.10
@@ -25,7 +26,7 @@ STABLE_WITHIN: Final = 0.10
 QUANTILES: Final = (0.0, 0.1, 0.25, 0.5)
 
 # The visits of a model in the order of the rounds, as `session.visits` tells them.
-Visits = Sequence[Mapping[str, Any]]
+Visits = Sequence[VisitEvent]
 
 # A visit is told by few of its percentiles; it is taken apart into this many equal shares of its runs.
 _PARTS_OF_A_VISIT: Final = 20
@@ -51,7 +52,7 @@ class Times:
     cached_us: Mapping[str, float]
     uncached_us: Mapping[str, float]
     share: float
-    environment: Mapping[str, Any]
+    environment: Environment
     num_rounds: int
     seconds: float
     disagreement: Mapping[str, float]
@@ -71,7 +72,7 @@ class Times:
         return statistics.median(self.disagreement[model] for model in models)
 
 
-def times_of(events: Sequence[Mapping[str, Any]], networks: Iterable[str], advice: str) -> Times:
+def times_of(events: Sequence[SessionEvent], networks: Iterable[str], advice: str) -> Times:
     """Return what the visits of a session come to.
 
     Args:
@@ -118,9 +119,9 @@ def times_of(events: Sequence[Mapping[str, Any]], networks: Iterable[str], advic
     )
 
 
-def _visits(events: Iterable[Mapping[str, Any]], state: str) -> dict[str, Visits]:
+def _visits(events: Iterable[SessionEvent], state: str) -> dict[str, Visits]:
     """Return the visits of each model in one state. Of a round that was made twice the second counts."""
-    found: dict[str, dict[int, Mapping[str, Any]]] = {}
+    found: dict[str, dict[int, VisitEvent]] = {}
     for event in events:
         if event["event"] == "visit" and event["state"] == state:
             found.setdefault(event["model"], {})[event["round"]] = event
@@ -142,7 +143,7 @@ def _of_all_runs(visits: Visits, percentile: str) -> float:
     shares_S = (np.arange(_PARTS_OF_A_VISIT) + 0.5) / _PARTS_OF_A_VISIT
     times, weights = [], []
     for visit in visits:
-        told = [visit["min_ms"], *(visit[f"{name}_ms"] for name in PERCENTILES)]
+        told = [visit["min_ms"], visit["p10_ms"], visit["p50_ms"], visit["p90_ms"]]
         slope = (told[-1] - told[-2]) / (known[-1] - known[-2])
         times.append(np.interp(shares_S, known, told) + np.maximum(shares_S - known[-1], 0) * slope)
         weights.append(np.full(_PARTS_OF_A_VISIT, visit["num_runs"] / _PARTS_OF_A_VISIT))

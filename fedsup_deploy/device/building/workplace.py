@@ -8,7 +8,9 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Final
+
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from fedsup_deploy import files
 from fedsup_deploy.device.building.plan import FILLER, BuildPlan, write_graphs
@@ -17,6 +19,7 @@ from fedsup_deploy.device.session import Schedule
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, read_events
 from fedsup_deploy.ondevice import machine
+from fedsup_deploy.ondevice.records import SessionEvent
 from fedsup_deploy.variant import Precision
 
 _PLAN, _JOURNAL = "plan.json", "journal.jsonl"
@@ -26,6 +29,8 @@ MIN_ROUNDS: Final = 6
 _MAX_ROUNDS: Final = 100_000
 
 Progress = Callable[[str, int, int], None]
+
+_EVENTS: Final = TypeAdapter(list[Annotated[SessionEvent, Field(discriminator="event")]])
 
 
 class Workplace:
@@ -104,19 +109,18 @@ class Workplace:
             return
         num_loaded, num_models = 0, len(self.plan.graphs()) - 1
         for event in self._visits(first_round):
-            kind, fields = event["event"], {key: value for key, value in event.items() if key != "event"}
-            if kind == "round":
-                fields["seconds"] = round(seconds + event["seconds"], 3)
-            self._journal.emit(kind, **fields)
-            if kind == "load":
+            if event["event"] == "round":
+                event["seconds"] = round(seconds + event["seconds"], 3)
+            self._journal.emit(event["event"], **{key: value for key, value in event.items() if key != "event"})
+            if event["event"] == "load":
                 num_loaded += 1
                 progress("loading", num_loaded, num_models)
-            elif kind == "round":
-                progress("timing, seconds", min(int(fields["seconds"]), total), total)
-                if self._is_over(event["done"], fields["seconds"], total):
+            elif event["event"] == "round":
+                progress("timing, seconds", min(int(event["seconds"]), total), total)
+                if self._is_over(event["done"], event["seconds"], total):
                     return
 
-    def _visits(self, first_round: int) -> Iterator[dict[str, Any]]:
+    def _visits(self, first_round: int) -> Iterator[SessionEvent]:
         return visits_here(
             {name: self._model(name) for name in self.plan.graphs() if name != FILLER},
             Schedule(_MAX_ROUNDS, VISIT_SECONDS, self.plan.seed, first_round),
@@ -126,12 +130,21 @@ class Workplace:
         )
 
     @property
-    def events(self) -> list[dict[str, Any]]:
-        """The events of all whole rounds, and of the starts."""
+    def events(self) -> list[SessionEvent]:
+        """The events of all whole rounds, and of the starts.
+
+        Raises:
+            ArtifactError: The journal is damaged.
+        """
         path = self.folder / _JOURNAL
-        events = read_events(path) if path.is_file() else []
+        try:
+            events = _EVENTS.validate_python(read_events(path) if path.is_file() else [], strict=True)
+        except ValidationError as error:
+            line, _, *key = error.errors(include_url=False)[0]["loc"]
+            where = f"{path}:{int(line) + 1}: damaged: {'.'.join(map(str, key))}"
+            raise ArtifactError(f"{where}; begin anew without --resume") from error
         num_rounds = _rounds(events)
-        return [event for event in events if event.get("round", -1) < num_rounds]
+        return [event for event in events if event["event"] != "visit" or event["round"] < num_rounds]
 
     @property
     def rounds(self) -> int:
@@ -155,7 +168,7 @@ class Workplace:
     def _model(self, name: str) -> Path:
         return self.folder / f"{name}.onnx"
 
-    def _terms(self) -> dict[str, Any]:
+    def _terms(self) -> dict[str, JsonValue]:
         """Return what must be the same for times to be put together."""
         plan, environment = self.plan, machine.environment(self.threads)
         networks = [network.to_dict() for network in (*plan.calibration, *plan.heldout)]
@@ -171,5 +184,5 @@ class Workplace:
         }
 
 
-def _rounds(events: Iterable[dict[str, Any]]) -> int:
+def _rounds(events: Iterable[SessionEvent]) -> int:
     return max((int(event["done"]) for event in events if event["event"] == "round"), default=0)

@@ -3,7 +3,7 @@
 Owns the files. Every figure in them was printed by somebody else, whom the file names; none is ours. Imports no torch.
 """
 
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import Field, field_validator
 
@@ -126,8 +126,3 @@ def load_published(stem: str) -> PublishedLatencies:
         ConfigError: It cannot be read or is wrong; the message names file and line.
     """
     return validate(load_yaml(shipped_folder(KIND) / f"{stem}.yaml"), PublishedLatencies)
-
-
-def conditions(table: PublishedTable) -> dict[str, Any]:
-    """Return what a table's times were taken with, in JSON values."""
-    return {"runtime": table.runtime, "threads": table.threads, "dtype": table.dtype, "device": table.device}

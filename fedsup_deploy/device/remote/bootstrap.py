@@ -48,7 +48,7 @@ def main() -> int:
     return 0
 
 
-def in_new_folder(header: Dict[str, Any]) -> Tuple[str, Any]:
+def in_new_folder(header: Dict[str, Any]) -> Tuple[str, object]:
     """Return the last frame. Side effects: Makes a folder, and removes it."""
     folder = Path(tempfile.mkdtemp(prefix=MARK + "-"))
     try:
@@ -65,7 +65,7 @@ def in_new_folder(header: Dict[str, Any]) -> Tuple[str, Any]:
         shutil.rmtree(str(folder), ignore_errors=True)
 
 
-def unpack(entries: List[List[Any]], folder: Path) -> None:
+def unpack(entries: List[Tuple[str, int]], folder: Path) -> None:
     """Write the files whose content comes from stdin. No name may lead out of the folder."""
     folder.mkdir()
     for name, num_bytes in entries:
@@ -78,7 +78,7 @@ def unpack(entries: List[List[Any]], folder: Path) -> None:
                 file.write(_take(min(_CHUNK_BYTES, num_bytes - start)))
 
 
-def attempt(header: Dict[str, Any], folder: Path, packages: Path) -> Tuple[str, Any]:
+def attempt(header: Dict[str, Any], folder: Path, packages: Path) -> Tuple[str, object]:
     """Install what is missing, if that was asked for, run the program, and return the last frame."""
     # What it writes for the moment goes into the folder as well.
     environ = {**os.environ, "PYTHONUNBUFFERED": "1", "TMPDIR": str(folder.parent)}
@@ -149,7 +149,7 @@ def relay(kinds: Dict[IO[bytes], str]) -> None:
                     say(kinds[key.data], line.decode("utf-8", "replace"))
 
 
-def say(kind: str, value: Any) -> None:
+def say(kind: str, value: object) -> None:
     """Write one frame."""
     sys.stdout.write(json.dumps([MARK, kind, value]) + "\n")
     sys.stdout.flush()
@@ -162,7 +162,7 @@ def _take(num_bytes: int) -> bytes:
     return content
 
 
-def _end(number: int, _: Any) -> None:
+def _end(number: int, _: object) -> None:
     raise SystemExit(128 + number)
 
 

@@ -4,22 +4,30 @@ How they get there is `ssh.py`'s. What runs there is `run.py` and the session of
 packed into one file, so a latency from there and one from here come from the same arithmetic.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Final, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from fedsup_deploy.artifact import packing, program
 from fedsup_deploy.device import session
 from fedsup_deploy.device.remote.ssh import Access, run_there
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.ondevice import bundle_files
+from fedsup_deploy.ondevice.records import ErrorEvent, LatencyEvent, Report, SessionEvent, TimedModel
+
+_REPORT: Final = TypeAdapter(Report)
+_EVENT: Final = TypeAdapter(Annotated[SessionEvent | LatencyEvent | ErrorEvent, Field(discriminator="event")])
 
 _SESSION: Final = "session.py"
+#: A report or an event.
+Document = TypeVar("Document")
+
 _NEEDS: Final = tuple(sorted(packing.LIBRARIES))
 
 
-def measure_bundle_there(access: Access, bundle: Path, *, threads: int, protocol: str) -> dict[str, Any]:
+def measure_bundle_there(access: Access, bundle: Path, *, threads: int, protocol: str) -> Report:
     """Check and time a bundle on another machine.
 
     Only files that were found unaltered here are sent. The program is that of this package, not the copy in the bundle:
@@ -47,10 +55,10 @@ def measure_bundle_there(access: Access, bundle: Path, *, threads: int, protocol
     argv = [program.FILENAME, "bundle", "--json", "--threads", str(threads), "--protocol", protocol]
     exits = range(bundle_files.MISSING + 1)
     lines = run_there(access, files, argv, needs=_NEEDS, good_exits=exits)
-    return _document(access, "\n".join(lines))
+    return _read(access, _REPORT, "\n".join(lines))
 
 
-def measure_model_there(access: Access, model: Path, *, threads: int, protocol: str) -> dict[str, Any]:
+def measure_model_there(access: Access, model: Path, *, threads: int, protocol: str) -> TimedModel:
     """Time an ONNX model on another machine.
 
     Args:
@@ -70,12 +78,24 @@ def measure_model_there(access: Access, model: Path, *, threads: int, protocol: 
     events = [event for event in session_there(access, {"model": model}, options) if event["event"] == "latency"]
     if len(events) != 1:
         raise access.error(f"got {len(events)} latencies, expected one; run this again")
-    return {name: value for name, value in events[0].items() if name not in {"event", "model"}}
+    found = events[0]
+    return {
+        "protocol": found["protocol"],
+        "statistics": found["statistics"],
+        "stability": found["stability"],
+        "noise": found["noise"],
+        "is_min_runs_met": found["is_min_runs_met"],
+        "is_min_duration_met": found["is_min_duration_met"],
+        "peak_rss_mib": found["peak_rss_mib"],
+        "load_ms": found["load_ms"],
+        "first_run_ms": found["first_run_ms"],
+        "environment": found["environment"],
+    }
 
 
 def session_there(
     access: Access, models: Mapping[str, bytes | Path], options: Sequence[str]
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[SessionEvent | LatencyEvent]:
     """Time models on another machine as `fedsup_deploy.device.session` does, and yield its events.
 
     Args:
@@ -92,14 +112,14 @@ def session_there(
     argv = [_SESSION, "models", *options]
     # 2 and 3 come with an event that says why; wrong usage, which is 2 as well, does not occur.
     for line in run_there(access, files, argv, needs=_NEEDS, good_exits=(0, 2, 3)):
-        event = _document(access, line)
-        if event.get("event") == "error":
+        event = _read(access, _EVENT, line)
+        if event["event"] == "error":
             raise access.error(event["reason"])
         yield event
 
 
-def _document(access: Access, text: str) -> dict[str, Any]:
+def _read(access: Access, kind: TypeAdapter[Document], text: str) -> Document:
     try:
-        return dict(json.loads(text))
-    except (ValueError, TypeError) as error:
+        return kind.validate_json(text, strict=True)
+    except ValidationError as error:
         raise access.error(f"got {text[:60]!r}, expected a JSON document from the program there") from error

@@ -1,7 +1,7 @@
 """Options of federated averaging, and of what else trains one subnet."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -29,7 +29,7 @@ class OneSubnetConfig(StrategyConfig):
                 raise misfit([(("clients", index), [first, last], "[first, last]")])
         return self
 
-    def misfits(self, num_clients: int) -> Sequence[tuple[KeyPath, Any, str]]:
+    def misfits(self, num_clients: int) -> Sequence[tuple[KeyPath, object, str]]:
         """Return that runs name clients that there are not."""
         highest = max((last for _, last in self.clients or ()), default=0)
         if highest < num_clients:

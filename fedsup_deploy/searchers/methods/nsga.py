@@ -102,7 +102,7 @@ class _Genes(PymooProblem):  # type: ignore[misc]  # pymoo has no types
             vtype=int,
         )
 
-    def _evaluate(self, genes_NG: IntArray, out: dict[str, FloatArray], *_args: Any, **_kwargs: Any) -> None:
+    def _evaluate(self, genes_NG: IntArray, out: dict[str, FloatArray], *_args: object, **_kwargs: object) -> None:
         prices = self._problem.admits(genes_NG)[1]
         by_limit = prices.by_limit()
         exceeded = [by_limit[name] / limit - 1 for name, limit in self._limits.items()]
@@ -117,7 +117,9 @@ class GeneCrossover(Crossover):  # type: ignore[misc]
         super().__init__(n_parents=2, n_offsprings=2, prob=0.9)
         self._space = space
 
-    def _do(self, _: PymooProblem, parents_2NG: IntArray, *, random_state: np.random.Generator, **__: Any) -> IntArray:
+    def _do(
+        self, _: PymooProblem, parents_2NG: IntArray, *, random_state: np.random.Generator, **__: object
+    ) -> IntArray:
         first_NG, second_NG = parents_2NG.astype(np.int64)
         both = ((first_NG, second_NG), (second_NG, first_NG))
         return np.stack([sampling.crossover(self._space, *pair, random_state) for pair in both])
@@ -132,5 +134,5 @@ class GeneMutation(Mutation):  # type: ignore[misc]
         num_elastic = sum(count > 1 for count in space.num_choices)
         self._probability = min(0.5, _REDRAWN_GENES / max(1, num_elastic))
 
-    def _do(self, _: PymooProblem, genes_NG: IntArray, *, random_state: np.random.Generator, **__: Any) -> IntArray:
+    def _do(self, _: PymooProblem, genes_NG: IntArray, *, random_state: np.random.Generator, **__: object) -> IntArray:
         return sampling.mutate(self._space, genes_NG.astype(np.int64), random_state, self._probability)

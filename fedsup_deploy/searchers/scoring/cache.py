@@ -8,9 +8,10 @@ Shapes: K architectures, G genes.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, TypeGuard
+from typing import Final, TypeGuard
 
 import numpy as np
+from pydantic import JsonValue
 
 from fedsup_deploy import files
 from fedsup_deploy.errors import ArtifactError
@@ -38,7 +39,7 @@ class ScoreCache:
         ArtifactError: The file is damaged; names the line.
     """
 
-    def __init__(self, folder: Path, kind: str, about: Mapping[str, Any], space: SearchSpace) -> None:
+    def __init__(self, folder: Path, kind: str, about: Mapping[str, JsonValue], space: SearchSpace) -> None:
         subject = {"kind": kind, **about}
         self._journal = Journal(folder / f"{kind}-{files.sha256_of(subject)[:12]}.jsonl", subject)
         self._space = space
@@ -86,7 +87,7 @@ class ScoreCache:
         return genes_KG, Scores.of(list(self._scores.values()))
 
 
-def _read(where: str, entry: dict[str, Any], num_choices: tuple[int, ...]) -> tuple[str, list[int], Score]:
+def _read(where: str, entry: dict[str, JsonValue], num_choices: tuple[int, ...]) -> tuple[str, list[int], Score]:
     arch_id, genes, accuracy, worst_decile = (entry.get(key) for key in _KEYS)
     if not (
         isinstance(arch_id, str)
@@ -98,8 +99,8 @@ def _read(where: str, entry: dict[str, Any], num_choices: tuple[int, ...]) -> tu
     if not _is_share(accuracy) or not (worst_decile is None or _is_share(worst_decile)):
         got = f"accuracy {accuracy}, worst_decile {worst_decile}"
         raise ArtifactError(f"{where}: damaged: got {got}, expected shares in [0, 1]; remove the line")
-    return arch_id, genes, Score(accuracy, worst_decile)
+    return arch_id, [gene for gene in genes if isinstance(gene, int)], Score(accuracy, worst_decile)
 
 
-def _is_share(value: Any) -> TypeGuard[float]:
+def _is_share(value: object) -> TypeGuard[float]:
     return isinstance(value, float) and 0.0 <= value <= 1.0

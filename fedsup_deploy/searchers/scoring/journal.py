@@ -7,7 +7,9 @@ a killed process left of one.
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
+
+from pydantic import JsonValue
 
 from fedsup_deploy import places
 from fedsup_deploy.errors import ArtifactError, as_output_error
@@ -25,11 +27,11 @@ class Journal:
         about: The subject, a JSON mapping.
     """
 
-    def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, about: Mapping[str, JsonValue]) -> None:
         self.path = path
         self._header = {"schema": _SCHEMA, "about": dict(about)}
 
-    def read(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def read(self) -> Iterator[tuple[str, dict[str, JsonValue]]]:
         """Yield `file:line` and the entry of every whole line.
 
         Raises:
@@ -55,7 +57,7 @@ class Journal:
             elif entry != self._header:
                 raise ArtifactError(f"{where}: got another subject than its name says; remove the file")
 
-    def append(self, entry: Mapping[str, Any]) -> None:
+    def append(self, entry: Mapping[str, JsonValue]) -> None:
         """Add one entry. At whatever moment the process is killed, only this entry can be lost.
 
         Side effects: Writes the file, and its folder if that is missing. Waits while another process appends.

@@ -8,7 +8,7 @@ Shapes: N architectures, T measured ones, G genes, F features.
 
 import warnings
 from collections.abc import Callable
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Final, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,7 +34,7 @@ _DIGITS: Final = 9
 class Regression(Protocol):
     """What scikit-learn's regressions offer."""
 
-    def fit(self, features_TF: FloatArray, accuracy_T: FloatArray) -> Any:
+    def fit(self, features_TF: FloatArray, accuracy_T: FloatArray) -> object:
         """Fit to measured accuracies."""
         ...
 
@@ -43,31 +43,34 @@ class Regression(Protocol):
         ...
 
 
-def ridge(seed: int) -> Any:
+def ridge(seed: int) -> Regression:
     """Return linear regression with a penalty on large weights: each choice adds so much, whatever the others are."""
     from sklearn.linear_model import Ridge
 
     del seed
-    return Ridge(alpha=1.0)
+    regression: Regression = Ridge(alpha=1.0)
+    return regression
 
 
-def boosting(seed: int) -> Any:
+def boosting(seed: int) -> Regression:
     """Return gradient boosting of shallow trees, which sees choices that only matter together."""
     from sklearn.ensemble import GradientBoostingRegressor
 
-    return GradientBoostingRegressor(
+    regression: Regression = GradientBoostingRegressor(
         n_estimators=300, learning_rate=0.05, max_depth=3, subsample=0.7, random_state=seed
     )
+    return regression
 
 
-def mlp(seed: int) -> Any:
+def mlp(seed: int) -> Regression:
     """Return a small neural network, on standardised accuracies, stopped early."""
     from sklearn.compose import TransformedTargetRegressor
     from sklearn.neural_network import MLPRegressor
     from sklearn.preprocessing import StandardScaler
 
     network = MLPRegressor(hidden_layer_sizes=(64,), solver="lbfgs", alpha=1.0, max_iter=100, random_state=seed)
-    return TransformedTargetRegressor(network, transformer=StandardScaler())
+    regression: Regression = TransformedTargetRegressor(network, transformer=StandardScaler())
+    return regression
 
 
 class AccuracyPredictor(Protocol):

@@ -1,14 +1,12 @@
 """The shortcut around a block, the same in every family."""
 
-from typing import Any
-
 import numpy as np
 
-from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.layers.layer import Layer, Number
 from fedsup_deploy.space.plan import BlockInput
 
 
-def shortcut(inputs: BlockInput, out_size: Any) -> tuple[Layer, ...]:
+def shortcut(inputs: BlockInput, out_size: Number) -> tuple[Layer, ...]:
     """Return the layers of a block's shortcut.
 
     It is the identity where shapes agree, and otherwise a 1x1 convolution with a norm, after 2x2 average pooling where

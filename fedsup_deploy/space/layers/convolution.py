@@ -1,9 +1,7 @@
 """Convolutions: dense, depthwise, and 1x1."""
 
-from typing import Any
-
 from fedsup_deploy.space.layers.kind import LayerKind, Operation, Shape, read_elements, written_elements
-from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.layers.layer import Layer, Number
 from fedsup_deploy.space.layers.nodes import Nodes
 
 
@@ -36,7 +34,7 @@ class ConvolutionKind(LayerKind):
             group=self.groups(layer),
         )
 
-    def _fan_in(self, layer: Layer) -> Any:
+    def _fan_in(self, layer: Layer) -> Number:
         """Return the channels that each output channel sees."""
         return layer.in_channels
 
@@ -51,5 +49,5 @@ class DepthwiseKind(ConvolutionKind):
         channels: int = layer.in_channels
         return channels
 
-    def _fan_in(self, layer: Layer) -> Any:  # noqa: ARG002
+    def _fan_in(self, layer: Layer) -> Number:  # noqa: ARG002
         return 1

@@ -5,10 +5,10 @@ A new kind is a module here and one in `supernet.layers`, which computes it, eac
 
 import abc
 import functools
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from fedsup_deploy import registry
-from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.layers.layer import Layer, Number
 from fedsup_deploy.space.layers.nodes import Nodes
 
 Shape = tuple[int, ...]
@@ -25,9 +25,9 @@ class Operation(NamedTuple):
     """
 
     op: str
-    num_macs: Any
-    num_params: Any
-    moved_elements: Any
+    num_macs: Number
+    num_params: Number
+    moved_elements: Number
 
 
 class LayerKind(abc.ABC):
@@ -52,7 +52,7 @@ class LayerKind(abc.ABC):
         """Return the number of groups of channels that do not see each other."""
         return 1
 
-    def written_channels(self, layer: Layer) -> Any:
+    def written_channels(self, layer: Layer) -> Number:
         """Return how many channels it writes; `out_channels` may be others that nobody outside sees."""
         return layer.out_channels
 
@@ -101,11 +101,11 @@ def _kind(kind: type[LayerKind]) -> LayerKind:
     return kind()
 
 
-def read_elements(layer: Layer) -> Any:
+def read_elements(layer: Layer) -> Number:
     """Return the elements of the feature map that a layer reads."""
     return layer.in_channels * layer.in_size**2
 
 
-def written_elements(layer: Layer) -> Any:
+def written_elements(layer: Layer) -> Number:
     """Return the elements of the feature map that a layer writes."""
     return kind_of(layer).written_channels(layer) * layer.out_size**2

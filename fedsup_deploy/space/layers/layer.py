@@ -6,7 +6,13 @@ them have carries a mask.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
+
+#: An integer, or an array with one for each of N architectures, shape (N,). It is `Any`, for arithmetic means the same
+#: for both, and of a union of them no type checker knows what a sum or a product is.
+Number: TypeAlias = Any
+#: The same of truth values.
+Flag: TypeAlias = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,23 +35,23 @@ class Layer:
 
     name: str
     op: str
-    in_channels: Any
-    out_channels: Any
-    in_size: Any
-    kernel_size: Any = 1
+    in_channels: Number
+    out_channels: Number
+    in_size: Number
+    kernel_size: Number = 1
     stride: int = 1
-    is_active: Any = True
+    is_active: Flag = True
     has_norm: bool = False
     has_activation: bool = False
     ends_residual: bool = False
 
     @property
-    def out_size(self) -> Any:
+    def out_size(self) -> Number:
         """Side of the feature map written, in pixels."""
         return -(-self.in_size // self.stride)
 
 
-def with_numbers(layer: Layer, change: Callable[[Any], Any], is_active: Any) -> Layer:
+def with_numbers(layer: Layer, change: Callable[[Number], Number], is_active: Flag) -> Layer:
     """Return the layer with every number changed, and another mask."""
     return dataclasses.replace(
         layer,

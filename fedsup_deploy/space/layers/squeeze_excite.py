@@ -1,9 +1,7 @@
 """Squeeze-excitation: each channel is scaled by a gate computed from the means of all."""
 
-from typing import Any
-
 from fedsup_deploy.space.layers.kind import LayerKind, Operation, Shape, read_elements
-from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.layers.layer import Layer, Number
 from fedsup_deploy.space.layers.nodes import Nodes
 
 
@@ -23,7 +21,7 @@ class SqueezeExciteKind(LayerKind):
         channels, hidden = layer.in_channels, layer.out_channels
         return {".reduce": (hidden, channels, 1, 1), ".expand": (channels, hidden, 1, 1)}
 
-    def written_channels(self, layer: Layer) -> Any:
+    def written_channels(self, layer: Layer) -> Number:
         """Return as many as it reads."""
         return layer.in_channels
 

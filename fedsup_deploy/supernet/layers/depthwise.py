@@ -46,6 +46,7 @@ def depthwise_conv2d(x_BCSS: Tensor, weight: Tensor, stride: int) -> Tensor:
 
 class _ByPairs(torch.autograd.Function):
     @staticmethod
+    # Any: torch gives the context no type.
     def forward(ctx: Any, x_BCSS: Tensor, weight: Tensor, stride: int) -> Tensor:
         ctx.save_for_backward(x_BCSS, weight)
         ctx.stride = stride

@@ -106,6 +106,16 @@ def test_each_module_stands_after_those_it_imports_and_what_they_import_at_the_t
     assert pack_of(prologue="first") == PACKED.lstrip("\n")
 
 
+def test_what_is_for_type_checkers_only_is_left_out() -> None:
+    block = "\nif TYPE_CHECKING:\n    from typing_extensions import TypedDict\n    import torch\n"
+    packed = pack_of(units=f"from typing import TYPE_CHECKING\n{block}\nINCH, METRE = 0.5, 1.0")
+    assert "TypedDict" not in packed
+    assert "import torch" not in packed
+    names: dict[str, object] = {}
+    exec(compile(packed, "packed.py", "exec"), names)
+    assert names["INCH"] == 0.5
+
+
 def test_packed_file_runs() -> None:
     names: dict[str, object] = {"__name__": "packed"}
     exec(compile(pack_of(), "packed.py", "exec"), names)
@@ -179,6 +189,7 @@ def test_import_of_what_no_device_has_is_refused(statement: str) -> None:
         ("from fedsup_deploy.units import *", "expected an absolute import of names, as they are"),
         ("from fedsup_deploy.units import INCH as ZOLL", "expected an absolute import of names, as they are"),
         ("from .units import INCH", "expected an absolute import of names, as they are"),
+        ("if TYPE_CHECKING:\n    import json\nelse:\n    import yaml", "expected the standard library of Python 3.6"),
         ("import json as text", "expected an absolute import of names, as they are"),
         ("from fedsup_deploy.units import FOOT", "imports FOOT, which is no name that fedsup_deploy.units defines"),
         ("from fedsup_deploy.top import main", "imports itself by way of fedsup_deploy.top and fedsup_deploy.lengths"),

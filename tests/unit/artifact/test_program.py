@@ -22,7 +22,10 @@ from fedsup_deploy.device import session
 from fedsup_deploy.device.remote import bootstrap
 from fedsup_deploy.ondevice import bundle_outputs, latency_statistics, timing
 
-MODULES = sorted(path for path in Path(str(ondevice.__file__)).parent.glob("*.py") if path.stem != "__init__")
+#: `records` names types for whoever reads a report; no device has it.
+MODULES = sorted(
+    path for path in Path(str(ondevice.__file__)).parent.glob("*.py") if path.stem not in {"__init__", "records"}
+)
 FILES: dict[str, Callable[[], str]] = {
     **{f"ondevice/{path.name}": path.read_text for path in MODULES},
     "device/session.py": lambda: Path(session.__file__).read_text(),
@@ -33,7 +36,7 @@ FILES: dict[str, Callable[[], str]] = {
 #: Of `typing`, what Python 3.6 has and these files may use.
 TYPING = {
     *("IO", "Any", "Callable", "Collection", "Dict", "Iterable", "Iterator", "List", "Mapping", "NamedTuple"),
-    *("Optional", "Sequence", "Set", "Tuple", "Type", "Union"),
+    *("Optional", "Sequence", "Set", "Tuple", "Type", "TYPE_CHECKING", "TypeVar", "Union", "cast"),
 }
 #: Of the standard library, what it does not have.
 NEWER = {

@@ -19,9 +19,9 @@ from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.artifact.program import program
 from fedsup_deploy.artifact.store import (
-    Files,
     ModelWriter,
     Vectors,
+    WrittenFiles,
     load_manifest,
     load_measurement,
     raise_if_failed,
@@ -84,11 +84,11 @@ WRITERS = (
 )
 
 
-def passes(folder: Path, written: Files, vectors: Vectors) -> dict[str, ParityGate]:
+def passes(folder: Path, written: WrittenFiles, vectors: Vectors) -> dict[str, ParityGate]:
     return dict.fromkeys(written, FOUND)
 
 
-def fails(folder: Path, written: Files, vectors: Vectors) -> dict[str, ParityGate]:
+def fails(folder: Path, written: WrittenFiles, vectors: Vectors) -> dict[str, ParityGate]:
     raise GateError("onnx-fp32, batch 3: wrong")
 
 
@@ -154,7 +154,7 @@ def test_same_content_gives_the_same_bytes_elsewhere(bundle, draft, tmp_path):
 def test_gate_sees_the_written_files_and_the_vectors(tmp_path, draft):
     seen = []
 
-    def looks(folder: Path, written: Files, vectors: Vectors) -> dict[str, ParityGate]:
+    def looks(folder: Path, written: WrittenFiles, vectors: Vectors) -> dict[str, ParityGate]:
         seen.append((contents(folder)["model.onnx"], written["plain-int8"], vectors, (tmp_path / "bundle").exists()))
         return passes(folder, written, vectors)
 
@@ -184,7 +184,7 @@ def test_measurement_is_recorded_beside_the_bundle(bundle, latency):
     assert before.items() <= contents(bundle).items()
     assert json.loads(contents(bundle)["measured.json"])["latency"] == measured.model_dump(mode="json")
     assert load_measurement(bundle) == measured
-    assert verify_bundle(bundle)["measured"] == measured.model_dump(mode="json")
+    assert verify_bundle(bundle).measured == measured
 
 
 def test_recorded_measurement_replaces_an_older_one(bundle, latency):
@@ -207,7 +207,7 @@ def test_recording_that_was_killed_leaves_what_was_there(bundle, latency):
         partial.write_bytes((bundle / "measured.json").read_bytes())
     left.rename(bundle / name)
 
-    assert verify_bundle(bundle)["measured"] == older.model_dump(mode="json")
+    assert verify_bundle(bundle).measured == older
     record_measurement(bundle, older)
     assert not (bundle / name).exists()
 
@@ -290,7 +290,7 @@ def test_new_bundle_replaces_the_old_one_as_a_whole(bundle, draft):
     write_bundle(bundle, draft, WRITERS[:1], VECTORS, passes)
 
     assert not contents(bundle).keys() & set(PLAIN)
-    assert verify_bundle(bundle)["files"]["num_files"] == 6
+    assert verify_bundle(bundle).files["num_files"] == 6
 
 
 def test_place_that_cannot_be_written_is_an_output_error(tmp_path, draft):
@@ -309,12 +309,11 @@ def test_bundle_without_onnx_is_refused(tmp_path, draft):
 def test_verified_bundle_is_reported(bundle):
     report = verify_bundle(bundle)
 
-    assert report["arch_id"] == "afd02a30afb7"
-    assert report["profile"] == "raspberry-pi-4"
-    assert report["files"]["num_files"] == 8
-    assert (report["parity"]["max_abs_diff"], report["parity"]["max_scaled_diff"]) == (0.0, 0.0)
-    assert (report["measured"], report["not_executed"], report["not_compared"]) == (None, list(PLAIN), [])
-    assert json.loads(json.dumps(report)) == report
+    assert report.arch_id == "afd02a30afb7"
+    assert report.profile == "raspberry-pi-4"
+    assert report.files["num_files"] == 8
+    assert (report.parity["max_abs_diff"], report.parity["max_scaled_diff"]) == (0.0, 0.0)
+    assert (report.measured, report.not_executed, report.not_compared) == (None, PLAIN, ())
 
 
 def test_file_that_is_not_of_the_bundle_is_refused(bundle):

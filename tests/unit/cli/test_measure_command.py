@@ -5,11 +5,17 @@ from typing import Any
 
 import pytest
 
+from fedsup_deploy.artifact.measured import MeasuredEnergy
 from fedsup_deploy.cli.measure import _table
 from fedsup_deploy.cli.tables import console
+from fedsup_deploy.pipeline.measuring import EstimatedEnergy, MeasuredModel
+
+ENERGY = MeasuredEnergy(
+    energy_mj=4.0, net_energy_mj=1.5, idle_power_w=0.5, num_runs=10, seconds=2.0, covers="package", source="RAPL"
+)
 
 
-def result(**changes: Any) -> dict[str, Any]:
+def result(**changes: Any) -> MeasuredModel:
     statistics = {"num_runs": 1500, "min_ms": 0.5, "p10_ms": 0.75, "p50_ms": 1.0, "p90_ms": 2.0, "mean_ms": 1.25}
     stability = {
         "statistic": "p10",
@@ -19,10 +25,11 @@ def result(**changes: Any) -> dict[str, Any]:
         "spread": 0.25,
         "spread_within": 0.1,
     }
-    return {
+    given: dict[str, Any] = {
         "protocol": {"name": "quick"},
         "statistics": {**statistics, "p90_bound_ms": 2.5},
         "stability": {**stability, "verdict": "unstable"},
+        "noise": {"p10": 0.125, "p50": 0.2, "p90": 0.3},
         "is_min_runs_met": True,
         "is_min_duration_met": True,
         "load_ms": 10.0,
@@ -33,11 +40,12 @@ def result(**changes: Any) -> dict[str, Any]:
         "energy_estimated": None,
         "is_recorded": False,
         "saved_to": None,
-        **changes,
+        "environment": {},
     }
+    return MeasuredModel(**{**given, **changes})
 
 
-def printed(shown: dict[str, Any]) -> list[str]:
+def printed(shown: MeasuredModel) -> list[str]:
     """Return the lines of the output, without those of the table's frame."""
     file = io.StringIO()
     console(file).print(_table(shown))
@@ -69,12 +77,12 @@ def test_the_full_protocol_shows_the_bound() -> None:
         ({"is_recorded": True}, "recorded in the bundle's measured.json"),
         ({"saved_to": "profiles/a.yaml"}, "saved to profiles/a.yaml; as it is unstable, profile fit leaves it out"),
         (
-            {"energy_estimated": {"energy_mj": 4.0, "active_power_w": 10.0}},
+            {"energy_estimated": EstimatedEnergy(energy_mj=4.0, active_power_w=10.0)},
             "energy: 4 mJ ESTIMATED as 10 W, which the profile states, x the median latency; not measured",
         ),
         ({"is_min_runs_met": False}, "too short: fewer runs or less time than the protocol wants"),
         (
-            {"energy": {"energy_mj": 4.0, "net_energy_mj": 1.5, "source": "RAPL", "covers": "package"}},
+            {"energy": ENERGY},
             "energy: 4 mJ, 1.5 mJ above idle; RAPL of the package",
         ),
         (

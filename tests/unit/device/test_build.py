@@ -213,6 +213,16 @@ def test_an_altered_model_is_not_timed(begun: Workplace) -> None:
         again(begun).resume()
 
 
+def test_a_damaged_visit_is_refused(begun: Workplace) -> None:
+    journal = begun.folder / "journal.jsonl"
+    lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
+    number = next(index for index, line in enumerate(lines) if json.loads(line)["event"] == "visit")
+    lines[number] = json.dumps({**json.loads(lines[number]), "p10_ms": "soon"}) + "\n"
+    journal.write_text("".join(lines), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=rf"journal\.jsonl:{number + 1}: damaged: p10_ms; begin anew"):
+        begun.resume()
+
+
 def test_a_damaged_plan_is_refused(begun: Workplace) -> None:
     (begun.folder / "plan.json").write_text("[]")
     with pytest.raises(ArtifactError, match=r"plan\.json: damaged"):

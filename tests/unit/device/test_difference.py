@@ -1,5 +1,6 @@
 """`profile diff`: which figures differ, and what that does to predictions."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -23,19 +24,19 @@ def changed(tmp_path: Path, *changes: tuple[str, str]) -> str:
 
 def test_a_profile_does_not_differ_from_itself() -> None:
     result = compare_profiles("jetson-nano", "jetson-nano")
-    assert result["figures"] == result["provenance"] == []
-    assert result["first"] == result["second"]
+    assert result.figures == result.provenance == ()
+    assert result.first == result.second
     expected = {"median_ratio": 1.0, "smallest_ratio": 1.0, "largest_ratio": 1.0, "spearman": 1.0}
-    assert {name: result["predictions"][name] for name in expected} == pytest.approx(expected)
+    assert {name: getattr(result.predictions, name) for name in expected} == pytest.approx(expected)
 
 
 def test_figures_are_named_by_path_with_their_relative_change(tmp_path: Path) -> None:
     path = changed(tmp_path, ("conv: {gmacs_per_s: 8.38", "conv: {gmacs_per_s: 4.19"), ("cores: 4", "cores: 6"))
     expected = [
-        {"path": "device.cores", "first": 4, "second": 6, "change": pytest.approx(0.5)},
-        {"path": "latency.ops.conv.gmacs_per_s", "first": 8.38, "second": 4.19, "change": pytest.approx(-0.5)},
+        ("device.cores", 4, 6, pytest.approx(0.5)),
+        ("latency.ops.conv.gmacs_per_s", 8.38, 4.19, pytest.approx(-0.5)),
     ]
-    assert compare_profiles("jetson-nano", path)["figures"] == expected
+    assert [dataclasses.astuple(figure) for figure in compare_profiles("jetson-nano", path).figures] == expected
 
 
 def test_what_is_no_number_has_no_change(tmp_path: Path) -> None:
@@ -47,12 +48,12 @@ def test_what_is_no_number_has_no_change(tmp_path: Path) -> None:
         ("source: 0 by definition", "source: a guess, not 0 by definition"),
     )
     result = compare_profiles("jetson-nano", path)
-    assert {entry["path"]: entry["change"] for entry in result["figures"]} == {
+    assert {entry.path: entry.change for entry in result.figures} == {
         "formats": None,
         "unsupported_ops": None,
         "latency.network_overhead_us": None,  # from 0
     }
-    assert result["provenance"] == ["latency.network_overhead_us"]
+    assert result.provenance == ("latency.network_overhead_us",)
 
 
 def test_predictions_follow_the_costs(tmp_path: Path) -> None:
@@ -65,17 +66,17 @@ def test_predictions_follow_the_costs(tmp_path: Path) -> None:
         ("gmacs_per_s: 0.634", "gmacs_per_s: 0.317"),
         ("overhead_us: 47.2", "overhead_us: 94.4"),
     )
-    found = compare_profiles("jetson-nano", path, "digits")["predictions"]
-    assert found["space"] == "digits"
+    found = compare_profiles("jetson-nano", path, "digits").predictions
+    assert found.space == "digits"
     for name in ("median_ratio", "smallest_ratio", "largest_ratio"):
-        assert found[name] == pytest.approx(2)
-    assert found["spearman"] == 1
+        assert getattr(found, name) == pytest.approx(2)
+    assert found.spearman == 1
 
 
 def test_a_space_too_large_to_list_is_sampled() -> None:
-    found = compare_profiles("jetson-nano", "raspberry-pi-5", "fedsup-mobilenet-per-block")["predictions"]
-    assert found["num_architectures"] == 12_000
-    assert found["smallest_ratio"] < found["median_ratio"] < found["largest_ratio"] < 1
+    found = compare_profiles("jetson-nano", "raspberry-pi-5", "fedsup-mobilenet-per-block").predictions
+    assert found.num_architectures == 12_000
+    assert found.smallest_ratio < found.median_ratio < found.largest_ratio < 1
 
 
 def test_the_command_is_a_table_or_one_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,6 +87,6 @@ def test_the_command_is_a_table_or_one_document(tmp_path: Path, capsys: pytest.C
     assert "+50.0%" in out
     assert "rank correlation 1" in out
     assert main(["profile", "diff", "jetson-nano", path, "--space", "digits", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == compare_profiles("jetson-nano", path, "digits")
+    assert json.loads(capsys.readouterr().out) == compare_profiles("jetson-nano", path, "digits").to_dict()
     assert main(["profile", "diff", "jetson-nano", "jetson-nano", "--space", "digits"]) == 0
     assert "no figure differs" in capsys.readouterr().out

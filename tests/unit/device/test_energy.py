@@ -158,10 +158,10 @@ def test_gross_is_all_that_was_taken_per_run(tmp_path: Path, clock: Clock) -> No
 
     found = energy_per_inference(run_once, opened(tmp_path), idle_seconds=1 / 64, run_seconds=1 / 8)
     assert found is not None
-    assert (found["num_runs"], found["seconds"]) == (128, 1 / 8)
-    assert found["energy_mj"] == pytest.approx(0.005)
-    assert found["net_energy_mj"] == pytest.approx(0.005)
-    assert (found["idle_power_w"], found["covers"], found["source"]) == (0.0, "package", "RAPL")
+    assert (found.num_runs, found.seconds) == (128, 1 / 8)
+    assert found.energy_mj == pytest.approx(0.005)
+    assert found.net_energy_mj == pytest.approx(0.005)
+    assert (found.idle_power_w, found.covers, found.source) == (0.0, "package", "RAPL")
 
 
 class Script:
@@ -186,5 +186,5 @@ def test_net_leaves_out_what_the_machine_takes_anyway(
     run_once, meter = functools.partial(clock.sleep, 1 / 64), Script(0.5, joules)
     found = energy_per_inference(run_once, meter, idle_seconds=1 / 16, run_seconds=1 / 8)
     assert found is not None
-    assert (found["num_runs"], found["idle_power_w"]) == (8, 8.0)
-    assert (found["energy_mj"], found["net_energy_mj"]) == (expected_mj, expected_net_mj)
+    assert (found.num_runs, found.idle_power_w) == (8, 8.0)
+    assert (found.energy_mj, found.net_energy_mj) == (expected_mj, expected_net_mj)

@@ -1,5 +1,6 @@
 """What a limit on a percentile of latency is held against, by profiles whose ratios are known."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ import pytest
 from fedsup_deploy.config.load import dump
 from fedsup_deploy.device.held_latency import HeldLatency, held_latency
 from fedsup_deploy.device.heldout import held_out_error
-from fedsup_deploy.device.percentiles import HIGHER, Percentile, Percentiles, percentiles_of
+from fedsup_deploy.device.percentiles import HIGHER, Percentiles, percentiles_of
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.ondevice.records import Percentile
 
 MEASURED = {"kind": "measured", "protocol": "timed", "date": "2026-01-31", "environment": "a board"}
 #: Makes a profile of a device whose p50 is 1.25 and whose p90 is 1.5 times its p10, by 19 networks.
@@ -90,7 +92,7 @@ def test_a_profile_with_percentiles_and_their_limit_is_read_back(measured_profil
     assert load_profile(path) == profile
     assert profile.limit_percentile == "p90"
     assert profile.limits.given() == {"latency_ms": 2.0}, "a percentile is no limit"
-    assert profile.summary()["percentile"] == {
+    assert dataclasses.asdict(profile.summary().percentile) == {
         "limit": "p90",
         "predicted": "p10",
         "is_assumed": False,

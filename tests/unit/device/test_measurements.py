@@ -12,10 +12,10 @@ from fedsup_deploy.artifact.measured import LimitCheck
 from fedsup_deploy.config.load import dump
 from fedsup_deploy.device.building.assemble import device_facts
 from fedsup_deploy.device.building.measurements import check_device, is_of_this_machine, limit_check, save_measurement
-from fedsup_deploy.device.percentiles import Percentile
 from fedsup_deploy.device.profile import DeviceProfile, Measurement, load_profile
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.ondevice import machine
+from fedsup_deploy.ondevice.records import Percentile
 
 ONE = Measurement(
     arch_id="a0123456789a",
@@ -138,17 +138,16 @@ def latency(p50_ms: float, verdict: str = "stable", noise: float = 0.02) -> dict
     ],
 )
 def test_a_limit_is_met_not_met_or_undecided(found: dict[str, Any], expected: str) -> None:
-    document = limit_check(2.0, "p50", found)
     measured_ms = found["statistics"]["p50_ms"]
-    assert document == {"limit_ms": 2.0, "percentile": "p50", "measured_ms": measured_ms, "verdict": expected}
-    assert LimitCheck.model_validate(document).verdict == expected
+    expected_check = LimitCheck(limit_ms=2.0, percentile="p50", measured_ms=measured_ms, verdict=expected)
+    assert limit_check(2.0, "p50", found) == expected_check
 
 
 @pytest.mark.parametrize(("percentile", "expected"), [("p10", "met"), ("p50", "undecided"), ("p90", "not met")])
 def test_a_verdict_is_about_the_percentile_that_the_limit_means(percentile: Percentile, expected: str) -> None:
     """Of one measurement, by the noise of each percentile."""
     found = latency(2.1, noise=0.1)
-    assert limit_check(2.0, percentile, found)["verdict"] == expected
+    assert limit_check(2.0, percentile, found).verdict == expected
 
 
 def test_a_check_from_before_there_were_percentiles_was_of_the_tenth() -> None:

@@ -96,7 +96,7 @@ def test_an_altered_file_is_found(bundle: Any) -> None:
 
 def with_tolerance(value: str) -> str:
     """Return a manifest that allows so much, and says nothing else."""
-    return f'{{"models": {{"onnx-fp32": {{"gate": {{"tolerance": {value}}}}}}}}}'
+    return f'{{"models": {{"onnx-fp32": {{"gate": {{"tolerance": {value}, "batch_tolerance": 1e-5}}}}}}}}'
 
 
 @pytest.mark.parametrize(

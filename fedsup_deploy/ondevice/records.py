@@ -1,0 +1,263 @@
+"""What programs on a device report, as types of JSON objects: for whoever reads a report.
+
+No device has this module: what runs there names the types in annotations only. The keys are those of the documents.
+"""
+
+from typing import Any, Dict, List, Literal, Optional, Protocol, Sequence, Union
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import TypedDict
+
+#: What goes into a model, comes out of it, or was recorded of it.
+Floats = NDArray[np.floating[Any]]
+
+
+#: Of the latency of one network: what 10, 50 or 90 % of its inferences stay within.
+Percentile = Literal["p10", "p50", "p90"]
+
+
+class Tensor(Protocol):
+    """An input or output of a session."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def shape(self) -> Sequence[Union[int, str, None]]:
+        """Its sizes; an open one is a name or None."""
+
+
+class InferenceSession(Protocol):
+    """What is used of a session of onnxruntime, which has no types."""
+
+    def get_inputs(self) -> Sequence[Tensor]:
+        """Return the inputs."""
+
+    def get_outputs(self) -> Sequence[Tensor]:
+        """Return the outputs."""
+
+    def run(self, output_names: Optional[Sequence[str]], input_feed: Dict[str, Floats]) -> Sequence[Floats]:
+        """Return the outputs of that name, or all."""
+
+
+class Versions(TypedDict):
+    """Of the libraries that run a model."""
+
+    numpy: str
+    onnxruntime: str
+
+
+class Environment(TypedDict):
+    """What a machine says of itself; None for what it does not tell."""
+
+    device: Optional[str]
+    cpu: str
+    cores: Optional[int]
+    cores_allowed: Optional[int]
+    governor: Optional[str]
+    frequency_mhz: Optional[float]
+    frequency_max_mhz: Optional[float]
+    power_mode: Optional[str]
+    throttled: Optional[str]
+    temperature_c: Optional[float]
+    load_average_1m: Optional[float]
+    system: str
+    machine: str
+    python: str
+    numpy: str
+    onnxruntime: str
+    provider: str
+    threads: int
+
+
+class RunTimes(TypedDict):
+    """What the times of some runs come to, in ms."""
+
+    num_runs: int
+    min_ms: float
+    p10_ms: float
+    p50_ms: float
+    p90_ms: float
+    mean_ms: float
+
+
+class Statistics(RunTimes):
+    """The same of a whole session."""
+
+    p90_bound_ms: Optional[float]
+
+
+class StabilityRecord(TypedDict):
+    """Whether the parts of a session agree."""
+
+    statistic: str
+    disagreement: float
+    drift: float
+    spread: float
+    stable_within: float
+    spread_within: Optional[float]
+    verdict: Literal["stable", "unstable"]
+
+
+class ProtocolRecord(TypedDict):
+    """How long a model was timed; the fields are those of `timing.Protocol`."""
+
+    batch: int
+    name: str
+    min_runs: int
+    min_seconds: float
+    settle_seconds: float
+    max_seconds: float
+    warm_up_runs: int
+    warm_up_seconds: float
+
+
+class Session(TypedDict):
+    """What a timed session of one model came to."""
+
+    protocol: ProtocolRecord
+    statistics: Statistics
+    stability: StabilityRecord
+    noise: Dict[str, float]
+    is_min_runs_met: bool
+    is_min_duration_met: bool
+    peak_rss_mib: Optional[float]
+
+
+class Latency(Session):
+    """The same, with what came before: `latency` in the report of a bundle's `run.py`."""
+
+    load_ms: float
+    first_run_ms: float
+
+
+class TimedModel(Latency):
+    """The same, with the machine."""
+
+    environment: Environment
+
+
+class Outputs(TypedDict):
+    """What was asked of a bundle's outputs, and the largest differences, plain and scaled."""
+
+    num_inputs: int
+    batches: List[int]
+    tolerance: float
+    batch_tolerance: float
+    max_abs_diff: float
+    max_scaled_diff: float
+    argmax_agreement: float
+    batch_invariance_max_abs_diff: float
+    batch_invariance_max_scaled_diff: float
+
+
+class Files(TypedDict):
+    """The files of a bundle."""
+
+    num_files: int
+    num_bytes: int
+
+
+class Verdict(TypedDict):
+    """How the check of a bundle ended."""
+
+    schema: int
+    exit_code: int
+    reason: Optional[str]
+
+
+class Report(Verdict, total=False):
+    """What `run.py --json` prints: what was found until a check failed."""
+
+    files: Files
+    arch_id: str
+    environment: Environment
+    parity: Outputs
+    latency: Latency
+
+
+class Tolerances(TypedDict):
+    """What a manifest allows a difference to be."""
+
+    tolerance: float
+    batch_tolerance: float
+
+
+class VariantGate(TypedDict):
+    """What the checks need of a variant in a manifest."""
+
+    gate: Tolerances
+
+
+class TensorRecord(TypedDict):
+    """An input or output in a manifest; the first size is the batch."""
+
+    shape: List[int]
+
+
+class ManifestRecord(TypedDict):
+    """What the checks on a device need of a manifest."""
+
+    arch_id: str
+    models: Dict[str, VariantGate]
+    inputs: List[TensorRecord]
+    outputs: List[TensorRecord]
+
+
+class Visited(RunTimes):
+    """A visit of a model: its `state` is `cached` or `uncached`."""
+
+    model: str
+    state: str
+    ruler_ms: Optional[List[float]]
+
+
+class LatencyEvent(TimedModel):
+    """A model was timed by itself."""
+
+    event: Literal["latency"]
+    model: str
+
+
+class EnvironmentEvent(Environment):
+    """The start of a session."""
+
+    event: Literal["environment"]
+
+
+class LoadEvent(TypedDict):
+    """A model was loaded and run once."""
+
+    event: Literal["load"]
+    model: str
+    load_ms: float
+    first_run_ms: float
+
+
+class VisitEvent(Visited):
+    """A model was visited."""
+
+    event: Literal["visit"]
+    round: int
+
+
+class RoundEvent(TypedDict):
+    """All models were visited once more; `seconds` since the first."""
+
+    event: Literal["round"]
+    done: int
+    total: int
+    seconds: float
+
+
+class ErrorEvent(TypedDict):
+    """A model cannot be run."""
+
+    event: Literal["error"]
+    reason: str
+
+
+#: What a session of many models tells, one line each.
+SessionEvent = Union[EnvironmentEvent, LoadEvent, VisitEvent, RoundEvent]

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fedsup_deploy.commands.train import make_strategy
 from fedsup_deploy.federation.client import TRAINED
 from fedsup_deploy.federation.jobs.train import log_shares
 from fedsup_deploy.federation.simulation import CLIENTS
-from fedsup_deploy.pipeline.training import make_strategy
 from fedsup_deploy.runs.federation import load_supernet
 from fedsup_deploy.runs.run import Run, open_run
 from fedsup_deploy.space.architecture import Architecture

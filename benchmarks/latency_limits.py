@@ -25,6 +25,8 @@ from search_quality import SPACE, TABLE, read_accuracies
 from threadpoolctl import threadpool_limits
 
 from fedsup_deploy import rng
+from fedsup_deploy.commands.profile_build import load_space
+from fedsup_deploy.commands.search import target_for
 from fedsup_deploy.device.building.plan import BuildPlan, plan_build
 from fedsup_deploy.device.building.times import Times, times_of
 from fedsup_deploy.device.building.workplace import Workplace
@@ -35,8 +37,6 @@ from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import InfeasibleError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.ondevice.records import Percentile
-from fedsup_deploy.pipeline.profiling import load_space
-from fedsup_deploy.pipeline.searching import target_for
 from fedsup_deploy.searchers.methods.choice import open_search
 from fedsup_deploy.searchers.pool import Pool, make_pool
 from fedsup_deploy.searchers.pricing import Target, price

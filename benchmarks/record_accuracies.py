@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from fedsup_deploy import files
+from fedsup_deploy.commands.profile_build import load_space
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.federation.server.recalibration import evaluate_candidates
 from fedsup_deploy.federation.simulation import VALIDATION
-from fedsup_deploy.pipeline.profiling import load_space
 from fedsup_deploy.runs.federation import federation_of, load_supernet, open_engines
 from fedsup_deploy.runs.run import open_run
 from fedsup_deploy.space import cost

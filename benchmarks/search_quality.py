@@ -32,10 +32,10 @@ from scipy.stats import kendalltau
 from threadpoolctl import threadpool_limits
 
 from fedsup_deploy import rng
+from fedsup_deploy.commands.search import target_for
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.device.profile import load_profile
 from fedsup_deploy.events import EventLog
-from fedsup_deploy.pipeline.searching import target_for
 from fedsup_deploy.resources import find
 from fedsup_deploy.searchers.methods import nsga
 from fedsup_deploy.searchers.methods.choice import open_search

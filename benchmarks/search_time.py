@@ -17,11 +17,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from fedsup_deploy.commands.search import target_for
 from fedsup_deploy.config.load import dump
 from fedsup_deploy.device.building.plan import plan_build
 from fedsup_deploy.device.latency import FittedLatency, Latency, TableLatency
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
-from fedsup_deploy.pipeline.searching import target_for
 from fedsup_deploy.resources import shipped_names
 from fedsup_deploy.runs.run import open_run
 from fedsup_deploy.searchers.pool import make_pool

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from interleaved import ratio_of_medians, time_in_turn
 
+from fedsup_deploy.commands.train import make_strategy, round_params
 from fedsup_deploy.config.schema import TrainConfig, load_train_config
 from fedsup_deploy.data.dataset import load_dataset
 from fedsup_deploy.engines.inprocess import InProcess, perform
@@ -40,7 +41,6 @@ from fedsup_deploy.federation.server.federation import Federation, pixel_preproc
 from fedsup_deploy.federation.server.rounds import run_rounds
 from fedsup_deploy.federation.server.strategy import ServerState
 from fedsup_deploy.federation.simulation import CLIENTS, FederatedData, Population
-from fedsup_deploy.pipeline.training import make_strategy, round_params
 from fedsup_deploy.runs.federation import absences_into, federation_of, terms_of
 from fedsup_deploy.runs.run import load_data, load_space
 from fedsup_deploy.supernet.layout import Layout

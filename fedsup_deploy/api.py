@@ -15,8 +15,8 @@ from fedsup_deploy.events import Listener
 from fedsup_deploy.ondevice.records import Percentile
 
 if TYPE_CHECKING:
-    from fedsup_deploy.pipeline.searching import WrittenSearch
-    from fedsup_deploy.pipeline.training import Trained
+    from fedsup_deploy.commands.search import WrittenSearch
+    from fedsup_deploy.commands.train import Trained
 
 Listeners = tuple[Listener, ...]
 
@@ -59,7 +59,7 @@ def train(
     resume: bool = False,
     listeners: Listeners = (),
 ) -> "Trained":
-    """Train a supernet over simulated clients; see `fedsup_deploy.pipeline.training.train`.
+    """Train a supernet over simulated clients; see `fedsup_deploy.commands.train.train`.
 
     Args:
         config: A config, a shipped name, or the path of a YAML file.
@@ -68,10 +68,10 @@ def train(
         resume: Continue from the last checkpoint in the folder.
         listeners: Called with each event.
     """
-    from fedsup_deploy.pipeline import training
+    from fedsup_deploy.commands.train import train as run_command
 
     settings = config if isinstance(config, TrainConfig) else load_train_config(config, list(overrides))
-    return training.train(settings, None if out is None else Path(out), resume=resume, listeners=listeners)
+    return run_command(settings, None if out is None else Path(out), resume=resume, listeners=listeners)
 
 
 def search(  # noqa: PLR0913  they are the options of a command
@@ -90,7 +90,7 @@ def search(  # noqa: PLR0913  they are the options of a command
     resume: bool = False,
     listeners: Listeners = (),
 ) -> "WrittenSearch":
-    """Find the most accurate subnet within the limits of each profile; see `fedsup_deploy.pipeline.searching.search`.
+    """Find the most accurate subnet within the limits of each profile; see `fedsup_deploy.commands.search.search`.
 
     Args:
         profiles: Shipped names, files, or profiles.
@@ -108,9 +108,10 @@ def search(  # noqa: PLR0913  they are the options of a command
         resume: Go on with the same search where it was stopped.
         listeners: Called with each event.
     """
-    from fedsup_deploy.pipeline import searching
+    from fedsup_deploy.commands.search import SearchRequest
+    from fedsup_deploy.commands.search import search as run_command
 
-    request = searching.SearchRequest(
+    request = SearchRequest(
         profiles=profiles,
         run=_path(run),
         limits={} if limits is None else limits,
@@ -124,7 +125,7 @@ def search(  # noqa: PLR0913  they are the options of a command
         max_artifacts=max_artifacts,
         resume=resume,
     )
-    return searching.search(request, listeners)
+    return run_command(request, listeners)
 
 
 def deploy(  # noqa: PLR0913  they are the options of a command
@@ -142,7 +143,7 @@ def deploy(  # noqa: PLR0913  they are the options of a command
     seed: int = 0,
     listeners: Listeners = (),
 ) -> list[Artifact]:
-    """Search, export and check one bundle per profile; see `fedsup_deploy.pipeline.deployment.deploy`.
+    """Search, export and check one bundle per profile; see `fedsup_deploy.commands.deploy.deploy`.
 
     Args:
         profiles: Shipped names, files, or profiles.
@@ -158,8 +159,8 @@ def deploy(  # noqa: PLR0913  they are the options of a command
         seed: As of `search`.
         listeners: Called with each event.
     """
-    from fedsup_deploy.pipeline import deployment
-    from fedsup_deploy.pipeline.searching import SearchRequest
+    from fedsup_deploy.commands.deploy import deploy as run_command
+    from fedsup_deploy.commands.search import SearchRequest
 
     request = SearchRequest(
         profiles=profiles,
@@ -173,7 +174,7 @@ def deploy(  # noqa: PLR0913  they are the options of a command
         percentile=percentile,
         max_artifacts=max_artifacts,
     )
-    return [load_artifact(made.folder) for made in deployment.deploy(request, Path(out), listeners).bundles]
+    return [load_artifact(made.folder) for made in run_command(request, Path(out), listeners).bundles]
 
 
 def load_artifact(folder: Path | str) -> Artifact:

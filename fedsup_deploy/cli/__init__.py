@@ -1,1 +1,1 @@
-"""The command line: reads arguments, calls the pipeline, prints. The only package that prints, and it does no work."""
+"""The command line: reads arguments, calls `commands`, prints. The only package that prints, and it does no work."""

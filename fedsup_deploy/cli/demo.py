@@ -12,7 +12,7 @@ from fedsup_deploy.cli.output import Output
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from fedsup_deploy.pipeline.demo import Demonstration
+    from fedsup_deploy.commands.demo import Demonstration
 
 
 @click.command("demo", cls=Command)
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def command(output: Output, out: Path) -> None:
     """Run the whole way on bundled images: train, search, export, measure."""
-    from fedsup_deploy.pipeline.demo import demo
+    from fedsup_deploy.commands.demo import demo
 
     with output.progress() as listeners:
         result = demo(out, listeners)

@@ -12,7 +12,7 @@ from fedsup_deploy.cli.output import Output
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from fedsup_deploy.pipeline.deployment import Deployed
+    from fedsup_deploy.commands.deploy import Deployed
 
 
 @click.command("deploy", cls=Command)
@@ -27,8 +27,8 @@ def command(output: Output, /, profiles: tuple[str, ...], out: Path, **given: An
 
     A limit given here replaces that of the profiles.
     """
-    from fedsup_deploy.pipeline.deployment import deploy
-    from fedsup_deploy.pipeline.searching import SearchRequest
+    from fedsup_deploy.commands.deploy import deploy
+    from fedsup_deploy.commands.search import SearchRequest
 
     request = SearchRequest(profiles=list(profiles), limits=options.take_limits(given), **given)
     with output.progress() as listeners:

@@ -29,7 +29,7 @@ def command(
     output: Output, run: Path, architecture: str, split: str | None, per_client: bool, schedule: str | None
 ) -> None:
     """Measure the accuracy of one subnet after recalibration."""
-    from fedsup_deploy.pipeline.evaluation import evaluate
+    from fedsup_deploy.commands.evaluate import evaluate
 
     with output.progress() as listeners:
         result = evaluate(run, architecture, split=split, per_client=per_client, schedule=schedule, listeners=listeners)

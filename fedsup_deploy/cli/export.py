@@ -15,7 +15,7 @@ from fedsup_deploy.variant import Precision
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from fedsup_deploy.pipeline.exporting import Exported, ExportedRefinement
+    from fedsup_deploy.commands.export import Exported, ExportedRefinement
 
 
 @click.command("export", cls=Command)
@@ -84,7 +84,7 @@ def command(context: click.Context, /, **given: Any) -> None:
         context.fail("--refine goes with --search, whose limits are to be met")
     if moved_to is not None and names_subnet:
         context.fail("--run goes with --search; without it, RUN is the first argument")
-    from fedsup_deploy.pipeline.exporting import ExportRequest, export
+    from fedsup_deploy.commands.export import ExportRequest, export
 
     output = context.ensure_object(Output)
     given |= {name: list(given[name]) for name in ("profiles", "formats", "precisions")}

@@ -16,7 +16,7 @@ from fedsup_deploy.cli.output import Output
 @click.pass_obj
 def command(output: Output, run: Path, architecture: str, out: Path) -> None:
     """Write one subnet's own weights and its architecture."""
-    from fedsup_deploy.pipeline.recalibration import extract
+    from fedsup_deploy.commands.extract import extract
 
     with output.progress():
         result = extract(run, architecture, out)

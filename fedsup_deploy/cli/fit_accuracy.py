@@ -16,7 +16,7 @@ from fedsup_deploy.cli.signals import advising
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from fedsup_deploy.pipeline.predicting import AccuracyFit
+    from fedsup_deploy.commands.fit_accuracy import AccuracyFit
 
 _ACCURACY = (
     "measured on the server's validation images, or by the clients on images they hold out. Default: measured, or "
@@ -49,7 +49,7 @@ def command(
     Without RUN, of the newest run below runs/. The predictor stays in the run's folder; from then on a search takes
     seconds. What was measured before is not measured again.
     """
-    from fedsup_deploy.pipeline.predicting import fit_accuracy
+    from fedsup_deploy.commands.fit_accuracy import fit_accuracy
 
     with advising("the same command goes on where it was stopped"), output.progress() as listeners:
         result = fit_accuracy(

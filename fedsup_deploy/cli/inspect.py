@@ -14,7 +14,7 @@ from fedsup_deploy.cli.output import Output
 @click.pass_obj
 def command(output: Output, path: Path) -> None:
     """Say what a file or folder of ours is and what made it."""
-    from fedsup_deploy.pipeline.inspection import inspect
+    from fedsup_deploy.commands.inspect import inspect
 
     with output.progress():
         result = inspect(path)

@@ -13,10 +13,10 @@ from fedsup_deploy.cli.output import Output
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from fedsup_deploy.commands.measure import MeasuredModel
     from fedsup_deploy.device.measure import ComparedLatency
     from fedsup_deploy.device.remote.ssh import Access
     from fedsup_deploy.ondevice.records import StabilityRecord
-    from fedsup_deploy.pipeline.measuring import MeasuredModel
 
 
 @click.command("measure", cls=Command)
@@ -49,7 +49,7 @@ def command(output: Output, /, path: Path, threads: int, protocol: str, **more: 
 
     A bundle is checked first, and keeps the result in measured.json.
     """
-    from fedsup_deploy.pipeline.measuring import measure, measure_on
+    from fedsup_deploy.commands.measure import measure, measure_on
 
     saving = {name: more.pop(name) for name in ("can_save", "profile")}
     if saving["profile"] is not None and not saving["can_save"]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from fedsup_deploy.artifact.measured import PercentileRecord
     from fedsup_deploy.cli.tables import Row
-    from fedsup_deploy.pipeline.bundling import ExportedBundle
+    from fedsup_deploy.commands.bundling import ExportedBundle
     from fedsup_deploy.searchers.result import Fleet, FleetOption, SearchedRun
 
 #: A command, before or after an option was added to it.

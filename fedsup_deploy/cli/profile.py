@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from fedsup_deploy.device.heldout import SummarizedError
-    from fedsup_deploy.device.profile import ProfileList, ProfileSummary
+    from fedsup_deploy.device.summary import ProfileList, ProfileSummary
 
 command = Group("profile", help="Build, adapt, check and compare device profiles.")
 command.add_command(build_command)
@@ -44,9 +44,10 @@ class ValidFiles(Result):
 @click.pass_obj
 def list_command(output: Output) -> None:
     """List the shipped profiles."""
-    from fedsup_deploy.device.profile import ProfileList, list_profiles
+    from fedsup_deploy.device.profile import list_profiles
+    from fedsup_deploy.device.summary import ProfileList, summary_of
 
-    output.emit(ProfileList(tuple(profile.summary() for profile in list_profiles())), _listing)
+    output.emit(ProfileList(tuple(map(summary_of, list_profiles()))), _listing)
 
 
 @command.command("show")

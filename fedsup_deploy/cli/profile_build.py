@@ -13,8 +13,8 @@ from fedsup_deploy.device.limits import TABLE
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from fedsup_deploy.pipeline.fitting import FittedProfile
-    from fedsup_deploy.pipeline.profiling import BuiltProfile, WrittenProfile
+    from fedsup_deploy.commands.profile_build import BuiltProfile, WrittenProfile
+    from fedsup_deploy.commands.profile_fit import FittedProfile
 
 _SPACE = "A search space, or a run: whose networks it is about."
 _THREADS = "Threads of the runtime."
@@ -46,7 +46,7 @@ def build_command(output: Output, /, **given: Any) -> None:
     Times the blocks of a search space, or whole networks where it has too many blocks, fits a latency model, and checks
     it on networks it was not made from.
     """
-    from fedsup_deploy.pipeline.profiling import BuildRequest, build
+    from fedsup_deploy.commands.profile_build import BuildRequest, build
 
     request = BuildRequest(limits=options.take_limits(given), **given)
     if request.resume and not request.workplace.exists():
@@ -81,7 +81,7 @@ def fit_command(output: Output, /, **given: Any) -> None:
     From at most 12 networks timed there, or here: DONOR's latency model is scaled, and its error is that of predicting
     each network from the others.
     """
-    from fedsup_deploy.pipeline.fitting import FitRequest, fit
+    from fedsup_deploy.commands.profile_fit import FitRequest, fit
 
     if [bool(given["measurements"]), given["is_here"], given["is_saved"]].count(True) != 1:
         raise click.UsageError("give one of --here, --saved and --measurements")

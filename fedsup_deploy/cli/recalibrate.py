@@ -20,7 +20,7 @@ def command(output: Output, run: Path, architecture: str, out: Path | None, sche
 
     They are kept in the run's folder.
     """
-    from fedsup_deploy.pipeline.recalibration import recalibrate
+    from fedsup_deploy.commands.recalibrate import recalibrate
 
     with output.progress() as listeners:
         result = recalibrate(run, architecture, out, schedule, listeners)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from fedsup_deploy.cli.tables import Row
-    from fedsup_deploy.pipeline.searching import WrittenSearch
+    from fedsup_deploy.commands.search import WrittenSearch
     from fedsup_deploy.searchers.result import Candidate, DeviceResult
 
 
@@ -32,7 +32,7 @@ def command(output: Output, /, profiles: tuple[str, ...], **given: Any) -> None:
 
     A limit given here replaces that of the profiles.
     """
-    from fedsup_deploy.pipeline.searching import SearchRequest, search
+    from fedsup_deploy.commands.search import SearchRequest, search
 
     request = SearchRequest(profiles=list(profiles), limits=options.take_limits(given), **given)
     with advising("the same command with --resume goes on where it was stopped"), output.progress() as listeners:

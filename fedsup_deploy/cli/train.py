@@ -36,7 +36,7 @@ def command(
     settings = load_train_config(config, assignments)
     with advising("the same command with --resume goes on from the last checkpoint"):
         # Only now: loading torch takes longer than finding a mistake in the config.
-        from fedsup_deploy.pipeline.training import train
+        from fedsup_deploy.commands.train import train
         from fedsup_deploy.runs import run as runs
 
         if resume and not (out or runs.RUNS / settings.name).exists():

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
     from rich.console import RenderableType
 
-    from fedsup_deploy.pipeline.verification import Verified
+    from fedsup_deploy.commands.verify import Verified
 
 
 @click.command("verify", cls=Command)
@@ -28,7 +28,7 @@ def command(output: Output, bundle: Path) -> None:
     Exit code 4: a file is missing, altered or not of the bundle, or the bundle contradicts itself. 6: the model
     computes something else.
     """
-    from fedsup_deploy.pipeline.verification import verify
+    from fedsup_deploy.commands.verify import verify
 
     with output.progress():
         result = verify(bundle)

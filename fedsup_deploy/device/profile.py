@@ -4,7 +4,6 @@ Owns the schema of `profiles/*.yaml` and reads it. It never invents a figure: a 
 a profile none of whose costs was measured on the device says so in every summary. Pure data; imports no torch.
 """
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -16,11 +15,10 @@ from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.problems import misfit
 from fedsup_deploy.config.section import NotNegative, Positive, Section, Text
 from fedsup_deploy.device import limits
-from fedsup_deploy.device.heldout import KnownError, SummarizedError
+from fedsup_deploy.device.heldout import KnownError
 from fedsup_deploy.device.latency import Latency, OpKind
 from fedsup_deploy.device.percentiles import DEFAULT, HIGHER, PREDICTED, Percentiles
 from fedsup_deploy.ondevice.records import Percentile
-from fedsup_deploy.results import Result
 from fedsup_deploy.variant import PRECISIONS, Dtype, Precision, Variant
 
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
@@ -324,79 +322,6 @@ class DeviceProfile(Section):
         if self.limits.latency_percentile is None:
             del document["limits"]["latency_percentile"]
         return files.sha256_of(document)
-
-    def summary(self) -> "ProfileSummary":
-        """Return what a list of profiles says of this one."""
-        return ProfileSummary(
-            name=self.name,
-            description=self.description,
-            latency_kind=self.latency.kind,
-            is_measured=self.is_measured,
-            provenance=self.provenance_kinds,
-            error="none" if self.error == "none" else self.error.summary(),
-            limits=self.limits.given(),
-            percentile=PercentileSummary(
-                limit=self.limit_percentile,
-                predicted=self.predicted_percentile,
-                is_assumed=not self.is_made_here,
-                ratios=None if self.percentiles is None else self.percentiles.by_name(),
-            ),
-            formats=self.formats,
-            precisions=self.precisions,
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class PercentileSummary:
-    """Which percentiles of latency a profile is about.
-
-    Args:
-        limit: What a limit on latency means.
-        predicted: What predictions are.
-        is_assumed: Whether that is assumed, as figures were published.
-        ratios: Of the higher percentiles to what is predicted, where they were measured.
-    """
-
-    limit: Percentile
-    predicted: Percentile
-    is_assumed: bool
-    ratios: dict[str, float] | None
-
-
-@dataclasses.dataclass(frozen=True)
-class ProfileSummary(Result):
-    """What a list of profiles says of one.
-
-    Args:
-        name: Its name.
-        description: In a sentence.
-        latency_kind: Kind of its latency model.
-        is_measured: Whether every cost was measured.
-        provenance: How the costs in time are known.
-        error: How far predictions were off, where that is known.
-        limits: Default limits of a search, by name.
-        percentile: Which percentiles of latency its limit and its predictions are.
-        formats: File formats of a bundle.
-        precisions: Of its weights.
-    """
-
-    name: str
-    description: str
-    latency_kind: str
-    is_measured: bool
-    provenance: tuple[str, ...]
-    error: SummarizedError | Literal["none"]
-    limits: dict[str, float]
-    percentile: PercentileSummary
-    formats: tuple[str, ...]
-    precisions: tuple[Precision, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class ProfileList(Result):
-    """Summaries of profiles."""
-
-    profiles: tuple[ProfileSummary, ...]
 
 
 def load_profile(name_or_path: str | Path) -> DeviceProfile:

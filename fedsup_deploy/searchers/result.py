@@ -10,8 +10,6 @@ from typing import Annotated, Final, Literal
 
 import numpy as np
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     SerializerFunctionWrapHandler,
@@ -23,6 +21,7 @@ from pydantic import (
 from fedsup_deploy.artifact.manifest import ProfileRecord
 from fedsup_deploy.artifact.measured import PercentileRecord
 from fedsup_deploy.config.document import dotted, show
+from fedsup_deploy.config.section import Count, NotNegative, Positive, Section, Text
 from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.registry import nearest
@@ -32,22 +31,12 @@ from fedsup_deploy.space.architecture import Architecture
 
 SCHEMA: Final = 1
 
-Text = Annotated[str, Field(min_length=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
 ArchId = Annotated[str, Field(pattern=r"^a[0-9a-f]{11}$")]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-
-class NamedHash(_Record):
+class NamedHash(Section):
     """Something a search was made from."""
 
     name: Text
@@ -65,7 +54,7 @@ class SearchedRun(NamedHash):
     """Its folder, relative to that of this file; null in older files."""
 
 
-class Candidate(_Record):
+class Candidate(Section):
     """An evaluated architecture."""
 
     arch_id: ArchId
@@ -162,7 +151,7 @@ class Candidate(_Record):
         return architecture
 
 
-class DeviceResult(_Record):
+class DeviceResult(Section):
     """What was found for one device profile."""
 
     profile: ProfileRecord
@@ -254,7 +243,7 @@ class DeviceResult(_Record):
         return self
 
 
-class AccuracyModel(_Record):
+class AccuracyModel(Section):
     """Where the accuracies of a search come from."""
 
     kind: Literal["measured", "clients", "predicted"]
@@ -274,7 +263,7 @@ class AccuracyModel(_Record):
     """Mean absolute error on these; null without one."""
 
 
-class FleetOption(_Record):
+class FleetOption(Section):
     """What a fleet can do with at most so many different architectures."""
 
     num_artifacts: Count
@@ -285,7 +274,7 @@ class FleetOption(_Record):
     """For each device profile the accuracy it loses against its own pick."""
 
 
-class Fleet(_Record):
+class Fleet(Section):
     """Few architectures for many devices, with the least accuracy lost in all."""
 
     max_artifacts: Count
@@ -301,7 +290,7 @@ class Fleet(_Record):
         return next(option for option in self.options if option.num_artifacts == self.chosen)
 
 
-class SearchResult(_Record):
+class SearchResult(Section):
     """What one call found, for each of its device profiles."""
 
     schema_version: Literal[1] = Field(SCHEMA, alias="schema")

@@ -8,11 +8,11 @@ import pytest
 
 import fedsup_deploy
 from fedsup_deploy import files, registry
+from fedsup_deploy.commands.evaluate import evaluate
+from fedsup_deploy.commands.train import train
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig, load_train_config
 from fedsup_deploy.errors import ConfigError
-from fedsup_deploy.pipeline.evaluation import evaluate
-from fedsup_deploy.pipeline.training import train
 from fedsup_deploy.runs.federation import read_checkpoint, run_layout
 from fedsup_deploy.runs.run import open_run
 

@@ -21,15 +21,15 @@ from click.testing import CliRunner
 import fedsup_deploy
 from fedsup_deploy import registry, resources
 from fedsup_deploy.cli.search import _row, command
+from fedsup_deploy.commands.export import ExportRequest, export
+from fedsup_deploy.commands.search import target_for
+from fedsup_deploy.commands.verify import verify
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.device import limits
 from fedsup_deploy.device.profile import list_profiles, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, DependencyError, InfeasibleError
 from fedsup_deploy.events import EventLog
-from fedsup_deploy.pipeline.exporting import ExportRequest, export
-from fedsup_deploy.pipeline.searching import target_for
-from fedsup_deploy.pipeline.verification import verify
 from fedsup_deploy.searchers import objective
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.problem import pose

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from fedsup_deploy import registry, resources
+from fedsup_deploy.commands.train import make_strategy
 from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig, load_train_config
 from fedsup_deploy.federation.client import ClientInfo
 from fedsup_deploy.federation.simulation import tiers_by_index
-from fedsup_deploy.pipeline.training import make_strategy
 from fedsup_deploy.runs.run import load_space
 
 CONFIGS = resources.shipped_names("configs")

@@ -44,7 +44,7 @@ LAYERS = (
     ("supernet",),
     ("federation", "searchers", "device", "export", "artifact"),
     ("engines", "report", "runs"),
-    ("pipeline",),
+    ("commands",),
     ("api",),
     ("cli", ""),
 )

@@ -18,6 +18,7 @@ from fedsup_deploy.device.predictor import predict_interval, predictor_for
 from fedsup_deploy.device.profile import Published, load_profile
 from fedsup_deploy.device.published.check import check_profiles, published_error
 from fedsup_deploy.device.published.tables import KIND, load_published, published_tables
+from fedsup_deploy.device.summary import summary_of
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.ondevice.records import Percentile
 from fedsup_deploy.resources import find, shipped_names
@@ -57,7 +58,7 @@ def test_a_shipped_profile_is_complete(name: str) -> None:
     assert profile.name == Path(name).stem
     assert set(profile.formats) <= set(registry.names("exporter"))
     assert profile.limits.latency_ms is not None
-    assert json.loads(json.dumps(profile.summary().to_dict()))["name"] == profile.name
+    assert json.loads(json.dumps(summary_of(profile).to_dict()))["name"] == profile.name
     assert len(profile.profile_hash) == 64
 
 

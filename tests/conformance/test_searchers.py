@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from fedsup_deploy import registry
+from fedsup_deploy.commands.search import target_for
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.device.profile import load_profile
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import EventLog
-from fedsup_deploy.pipeline.searching import target_for
 from fedsup_deploy.resources import find
 from fedsup_deploy.searchers.limits import within
 from fedsup_deploy.searchers.pool import make_pool

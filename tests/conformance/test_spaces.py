@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from fedsup_deploy import resources, rng
+from fedsup_deploy.commands.search import target_for
 from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.device.profile import load_profile
-from fedsup_deploy.pipeline.searching import target_for
 from fedsup_deploy.searchers.limits import within
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import price

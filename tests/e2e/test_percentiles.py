@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from fedsup_deploy.commands.profile_build import load_space
 from fedsup_deploy.config.load import dump
 from fedsup_deploy.device.predictor import predictor_for
-from fedsup_deploy.pipeline.profiling import load_space
 from fedsup_deploy.space.cost import costs
 
 QUICK = ("--run", "runs/digits", "--accuracy", "measured", "--method", "random", "--evaluations", "2")

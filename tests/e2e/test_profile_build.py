@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fedsup_deploy.device.profile import load_profile
+from fedsup_deploy.device.summary import summary_of
 from fedsup_deploy.errors import GateError
 
 BUILD = ("profile", "build", "--space", "digits")
@@ -39,7 +40,7 @@ def check_built(document: dict[str, Any], folder: Path) -> None:
     profile = load_profile(folder / PROFILE)
     assert profile.is_measured
     assert document["out"] == str(PROFILE)
-    assert profile.summary().to_dict() == document["profile"]
+    assert summary_of(profile).to_dict() == document["profile"]
     assert profile.error != "none"
     assert (profile.error.method, profile.error.num_heldout) == ("held-out", 40)
     assert profile.error.macs_only is not None

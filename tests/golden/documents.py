@@ -17,30 +17,30 @@ from typing import Any
 RECORD = Path(__file__).parent / "documents.json"
 #: What each command returns.
 RESULTS = {
-    "demo": "pipeline.demo:Demonstration",
-    "train": "pipeline.training:Trained",
-    "evaluate": "pipeline.evaluation:Evaluated",
-    "fit-accuracy": "pipeline.predicting:AccuracyFit",
-    "search": "pipeline.searching:WrittenSearch",
-    "extract": "pipeline.recalibration:Extracted",
-    "recalibrate": "pipeline.recalibration:Recalibrated",
-    "export": "pipeline.exporting:Exported",
-    "deploy": "pipeline.deployment:Deployed",
-    "measure": "pipeline.measuring:MeasuredModel",
-    "verify": "pipeline.verification:Verified",
-    "profile list": "device.profile:ProfileList",
+    "demo": "commands.demo:Demonstration",
+    "train": "commands.train:Trained",
+    "evaluate": "commands.evaluate:Evaluated",
+    "fit-accuracy": "commands.fit_accuracy:AccuracyFit",
+    "search": "commands.search:WrittenSearch",
+    "extract": "commands.extract:Extracted",
+    "recalibrate": "commands.recalibrate:Recalibrated",
+    "export": "commands.export:Exported",
+    "deploy": "commands.deploy:Deployed",
+    "measure": "commands.measure:MeasuredModel",
+    "verify": "commands.verify:Verified",
+    "profile list": "device.summary:ProfileList",
     "profile validate": "cli.profile:ValidFiles",
     "profile check": "device.published.check:ProfileCheck",
     "profile diff": "device.difference:ProfileDifference",
-    "profile build": "pipeline.profiling:BuiltProfile",
-    "profile fit": "pipeline.fitting:FittedProfile",
+    "profile build": "commands.profile_build:BuiltProfile",
+    "profile fit": "commands.profile_fit:FittedProfile",
 }
 #: What `inspect` says of each kind of thing, below `path` and `kind`.
 INSPECTED = {
-    "run": "pipeline.inspection:RunFacts",
-    "search": "pipeline.inspection:SearchFacts",
-    "search space": "pipeline.inspection:SpaceFacts",
-    "device profile": "device.profile:ProfileSummary",
+    "run": "commands.inspect:RunFacts",
+    "search": "commands.inspect:SearchFacts",
+    "search space": "commands.inspect:SpaceFacts",
+    "device profile": "device.summary:ProfileSummary",
 }
 TYPES: dict[str, type | tuple[type, ...]] = {
     "string": str,

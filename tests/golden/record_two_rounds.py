@@ -16,9 +16,9 @@ import numpy as np
 
 from fedsup_deploy import files
 from fedsup_deploy.artifact import weights
+from fedsup_deploy.commands.train import train
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.events import read_events
-from fedsup_deploy.pipeline.training import train
 from fedsup_deploy.runs.run import EVENTS, SUPERNET
 
 HERE = Path(__file__).parent

@@ -24,11 +24,11 @@ def test_the_types_of_results_are_those_on_record() -> None:
 
 def test_every_result_of_a_command_is_on_record() -> None:
     for module in pkgutil.walk_packages(fedsup_deploy.__path__, "fedsup_deploy."):
-        if module.name.startswith(("fedsup_deploy.pipeline.", "fedsup_deploy.device.", "fedsup_deploy.cli.")):
+        if module.name.startswith(("fedsup_deploy.commands.", "fedsup_deploy.device.", "fedsup_deploy.cli.")):
             importlib.import_module(module.name)
     known = {f"{kind.__module__.removeprefix('fedsup_deploy.')}:{kind.__name__}" for kind in with_subclasses(Result)}
     ours = {name for name in known if not name.startswith("test")}
-    assert ours - {"results:Result", "pipeline.profiling:WrittenProfile"} <= RECORDED
+    assert ours - {"results:Result", "commands.profile_build:WrittenProfile"} <= RECORDED
 
 
 def with_subclasses(kind: type) -> Iterator[type]:

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedsup_deploy.commands.evaluate import evaluate
+from fedsup_deploy.commands.train import train
 from fedsup_deploy.config.schema import TrainConfig, load_train_config
 from fedsup_deploy.data.dataset import load_dataset
 from fedsup_deploy.errors import ConfigError
-from fedsup_deploy.pipeline.evaluation import evaluate
-from fedsup_deploy.pipeline.training import train
 from fedsup_deploy.runs.run import CONFIG, load_data
 
 ORDERED = """

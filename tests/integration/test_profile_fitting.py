@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
+from fedsup_deploy.commands.profile_build import load_space
+from fedsup_deploy.commands.profile_fit import FitRequest, fit
 from fedsup_deploy.device.building.measurements import save_measurement
 from fedsup_deploy.device.building.plan import plan_timing
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import Measurement, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, FedsupError
 from fedsup_deploy.ondevice import machine
-from fedsup_deploy.pipeline.fitting import FitRequest, fit
-from fedsup_deploy.pipeline.profiling import load_space
 from fedsup_deploy.resources import find
 from fedsup_deploy.space.cost import costs_of
 

@@ -11,16 +11,16 @@ import onnx
 import pytest
 
 from fedsup_deploy.artifact.store import load_manifest
+from fedsup_deploy.commands.evaluate import evaluate
+from fedsup_deploy.commands.export import ExportRequest, export
+from fedsup_deploy.commands.inspect import inspect
+from fedsup_deploy.commands.refining import DEFAULT_QUANTUM, MOST_OVER, NUM_SOURCES, channel_quantum, sources_near
+from fedsup_deploy.commands.search import SearchRequest, search, target_for
+from fedsup_deploy.commands.train import train
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.device.latency import FittedLatency, TableLatency
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ConfigError
-from fedsup_deploy.pipeline.evaluation import evaluate
-from fedsup_deploy.pipeline.exporting import ExportRequest, export
-from fedsup_deploy.pipeline.inspection import inspect
-from fedsup_deploy.pipeline.refining import DEFAULT_QUANTUM, MOST_OVER, NUM_SOURCES, channel_quantum, sources_near
-from fedsup_deploy.pipeline.searching import SearchRequest, search, target_for
-from fedsup_deploy.pipeline.training import train
 from fedsup_deploy.runs.run import open_run
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture

@@ -15,6 +15,10 @@ import pytest
 import torch
 
 from fedsup_deploy import rng
+from fedsup_deploy.commands import evaluate as evaluation
+from fedsup_deploy.commands.evaluate import evaluate
+from fedsup_deploy.commands.scoring import client_scores, measured_scores, open_cache, open_scorer
+from fedsup_deploy.commands.train import train
 from fedsup_deploy.config.load import dump
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.data.dataset import load_dataset
@@ -24,10 +28,6 @@ from fedsup_deploy.events import EventLog
 from fedsup_deploy.federation import batches
 from fedsup_deploy.federation.client import Client
 from fedsup_deploy.federation.jobs.counts import CountCorrect, Counts
-from fedsup_deploy.pipeline import evaluation
-from fedsup_deploy.pipeline.evaluation import evaluate
-from fedsup_deploy.pipeline.scoring import client_scores, measured_scores, open_cache, open_scorer
-from fedsup_deploy.pipeline.training import train
 from fedsup_deploy.runs.federation import load_supernet
 from fedsup_deploy.runs.run import CONFIG, EVALUATIONS, SUPERNET, Run, open_run
 from fedsup_deploy.searchers.scoring.score import Score
@@ -246,7 +246,7 @@ def test_only_what_is_new_is_found_and_each_once(run: Run, monkeypatch: pytest.M
         asked.append(architectures)
         return measure(run, engine, architectures)
 
-    monkeypatch.setattr("fedsup_deploy.pipeline.evaluation.measure", watched)
+    monkeypatch.setattr("fedsup_deploy.commands.evaluate.measure", watched)
     scores = scores_of(measured_scores, run, [first, second, first, third, second])
     assert asked == [[first, third]]
     assert (scores[0], scores[1]) == (scores[2], scores[4])
@@ -276,7 +276,7 @@ def test_killed_and_asked_again_it_finds_the_same(run: Run, kind: str) -> None:
 import os, signal, sys
 from pathlib import Path
 from fedsup_deploy.runs.run import open_run
-from fedsup_deploy.pipeline.scoring import open_cache, {FINDS[kind].__name__}
+from fedsup_deploy.commands.scoring import open_cache, {FINDS[kind].__name__}
 run = open_run(Path(sys.argv[1]))
 names = sys.argv[2:]
 def told(architecture, score):
@@ -303,7 +303,7 @@ def test_where_all_is_known_neither_torch_nor_an_image_is_loaded(run: Run) -> No
 import sys
 from pathlib import Path
 from fedsup_deploy.runs.run import open_run
-from fedsup_deploy.pipeline.scoring import measured_scores
+from fedsup_deploy.commands.scoring import measured_scores
 run = open_run(Path(sys.argv[1]))
 (score,) = measured_scores(run, [run.space.largest], lambda index, score: None)
 print(score.accuracy, *sorted({"torch", "sklearn"} & set(sys.modules)))

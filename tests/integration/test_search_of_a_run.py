@@ -15,18 +15,18 @@ import pytest
 import fedsup_deploy
 from fedsup_deploy import files, registry
 from fedsup_deploy.artifact import weights
+from fedsup_deploy.commands import search as searching
+from fedsup_deploy.commands.accuracy_file import load_predictor
+from fedsup_deploy.commands.evaluate import evaluate
+from fedsup_deploy.commands.fit_accuracy import fit_accuracy
+from fedsup_deploy.commands.scoring import client_scores
+from fedsup_deploy.commands.search import SearchRequest
+from fedsup_deploy.commands.train import train
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.device.heldout import held_out_error
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FedsupError, InfeasibleError, OutputError
 from fedsup_deploy.events import Listener
-from fedsup_deploy.pipeline import searching
-from fedsup_deploy.pipeline.accuracy_file import load_predictor
-from fedsup_deploy.pipeline.evaluation import evaluate
-from fedsup_deploy.pipeline.predicting import fit_accuracy
-from fedsup_deploy.pipeline.scoring import client_scores
-from fedsup_deploy.pipeline.searching import SearchRequest
-from fedsup_deploy.pipeline.training import train
 from fedsup_deploy.runs.run import ACCURACY, EVALUATIONS, SUPERNET, open_run
 from fedsup_deploy.searchers.result import load_result
 from fedsup_deploy.space.architecture import Architecture
@@ -582,7 +582,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from fedsup_deploy.errors import InfeasibleError
-from fedsup_deploy.pipeline.searching import SearchRequest, search
+from fedsup_deploy.commands.search import SearchRequest, search
 try:
     search(SearchRequest(["raspberry-pi-4"], Path({str(run)!r}), {{"macs": 10.0}}))
 except InfeasibleError:

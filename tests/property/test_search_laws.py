@@ -9,6 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from fedsup_deploy.commands.search import target_for
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.device.heldout import HeldOutError
 from fedsup_deploy.device.predictor import predictor_for
@@ -16,7 +17,6 @@ from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import InfeasibleError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.ondevice.records import Percentile
-from fedsup_deploy.pipeline.searching import target_for
 from fedsup_deploy.resources import find
 from fedsup_deploy.searchers.methods.choice import open_search
 from fedsup_deploy.searchers.objective import front

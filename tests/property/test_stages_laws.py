@@ -161,8 +161,10 @@ def test_the_front_over_stages_is_that_of_brute_force(
     check(space, target, accuracy_in_steps(space, seed, num_steps))
 
 
-@pytest.mark.parametrize("name", resources.shipped_names("configs/spaces"))
-def test_on_the_shipped_spaces_as_well(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", [name for name in resources.shipped_names("configs/spaces") if name != "large-mobilenet"]
+)
+def test_on_the_shipped_spaces_that_can_be_listed_as_well(name: str) -> None:
     space = validate(load_yaml(resources.find("configs/spaces", name)), SearchSpace)
     profile = load_profile("raspberry-pi-4")
     device = Target(profile, Limits(), predictor_for(profile), lambda _: None, held_latency(profile, "p50"))

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import fedsup_deploy
-from fedsup_deploy.pipeline.searching import SearchRequest
+from fedsup_deploy.commands.search import SearchRequest
 
 
 def test_public_names_are_those_promised() -> None:

@@ -1,4 +1,4 @@
-"""What `measure` prints for people, from made results; the pipeline is not asked."""
+"""What `measure` prints for people, from made results; nothing is measured."""
 
 import io
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from fedsup_deploy.artifact.measured import MeasuredEnergy
 from fedsup_deploy.cli.measure import _table
 from fedsup_deploy.cli.tables import console
-from fedsup_deploy.pipeline.measuring import EstimatedEnergy, MeasuredModel
+from fedsup_deploy.commands.measure import EstimatedEnergy, MeasuredModel
 
 ENERGY = MeasuredEnergy(
     energy_mj=4.0, net_energy_mj=1.5, idle_power_w=0.5, num_runs=10, seconds=2.0, covers="package", source="RAPL"

@@ -1,4 +1,4 @@
-"""What each command hands to the pipeline: here its functions are replaced by ones that record how they were called."""
+"""What each command hands to the commands: here its functions are replaced by ones that record how they were called."""
 
 import dataclasses
 import json
@@ -54,8 +54,8 @@ class ExportRequest:
     over_limit: bool = False
 
 
-class Pipeline:
-    """Stands for the pipeline's functions and remembers the last call."""
+class Commands:
+    """Stands for the commands's functions and remembers the last call."""
 
     def __init__(self) -> None:
         self.called = ""
@@ -71,25 +71,26 @@ class Pipeline:
 
 
 @pytest.fixture
-def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
-    recorder = Pipeline()
+def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
+    recorder = Commands()
     contents = {
-        "training": ["train"],
-        "evaluation": ["evaluate"],
-        "searching": ["search"],
-        "predicting": ["fit_accuracy"],
-        "recalibration": ["extract", "recalibrate"],
-        "exporting": ["export"],
+        "train": ["train"],
+        "evaluate": ["evaluate"],
+        "search": ["search"],
+        "fit_accuracy": ["fit_accuracy"],
+        "extract": ["extract"],
+        "recalibrate": ["recalibrate"],
+        "export": ["export"],
         "demo": ["demo"],
-        "measuring": ["measure", "measure_on"],
-        "verification": ["verify"],
-        "inspection": ["inspect"],
+        "measure": ["measure", "measure_on"],
+        "verify": ["verify"],
+        "inspect": ["inspect"],
     }
-    package = types.ModuleType("fedsup_deploy.pipeline")
+    package = types.ModuleType("fedsup_deploy.commands")
     vars(package)["runs"] = runs  # only where runs stand is asked of it
-    monkeypatch.setitem(sys.modules, "fedsup_deploy.pipeline", package)
+    monkeypatch.setitem(sys.modules, "fedsup_deploy.commands", package)
     for module_name, functions in contents.items():
-        module = types.ModuleType(f"fedsup_deploy.pipeline.{module_name}")
+        module = types.ModuleType(f"fedsup_deploy.commands.{module_name}")
         vars(module).update({name: recorder.function(name) for name in functions})
         vars(module).update(SearchRequest=SearchRequest, ExportRequest=ExportRequest)
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -252,42 +253,42 @@ def test_a_command_hands_over_what_was_typed(
     called: str,
     args: tuple[Any, ...],
     options: dict[str, Any],
-    pipeline: Pipeline,
+    commands: Commands,
     capsys: pytest.CaptureFixture[str],
 ):
     assert main([*command.split(), "--json", "--quiet"]) == 0
-    pipeline.options.pop("listeners", None)
-    assert (pipeline.called, pipeline.args, pipeline.options) == (called, args, options)
+    commands.options.pop("listeners", None)
+    assert (commands.called, commands.args, commands.options) == (called, args, options)
     assert json.loads(capsys.readouterr().out) == {"made by": called}
 
 
 @pytest.mark.usefixtures("folder")
-def test_train_hands_over_the_resolved_config(pipeline: Pipeline):
+def test_train_hands_over_the_resolved_config(commands: Commands):
     line = "train --config tiny.yaml --set training.rounds=4 --seed 5 --engine local --out r --resume --quiet"
     words = line.split()
     assert main(words) == 0
-    config, out = pipeline.args
+    config, out = commands.args
     assert isinstance(config, TrainConfig)
     assert (config.training.rounds, config.seed, config.engine.name, out) == (4, 5, "local", Path("r"))
-    assert pipeline.options == {"resume": True, "listeners": (), "command": ["fedsup-deploy", *words]}
+    assert commands.options == {"resume": True, "listeners": (), "command": ["fedsup-deploy", *words]}
 
 
 @pytest.mark.usefixtures("folder")
-def test_train_leaves_to_the_config_what_was_not_typed(pipeline: Pipeline):
+def test_train_leaves_to_the_config_what_was_not_typed(commands: Commands):
     assert main(["train", "--config", "tiny.yaml"]) == 0
-    config, out = pipeline.args
-    assert (config.seed, config.training.rounds, out, pipeline.options["resume"]) == (0, 3, None, False)
-    assert len(pipeline.options["listeners"]) == 1, "progress is shown"
+    config, out = commands.args
+    assert (config.seed, config.training.rounds, out, commands.options["resume"]) == (0, 3, None, False)
+    assert len(commands.options["listeners"]) == 1, "progress is shown"
 
 
 @pytest.mark.usefixtures("folder")
 def test_an_interrupted_training_says_how_to_go_on(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    commands: Commands, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     def interrupted(*_args: Any, **_options: Any) -> dict[str, Any]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["fedsup_deploy.pipeline.training"], "train", interrupted)
+    monkeypatch.setattr(sys.modules["fedsup_deploy.commands.train"], "train", interrupted)
     assert main(["train", "--config", "tiny.yaml"]) == 130
     assert "--resume" in capsys.readouterr().err
 
@@ -327,11 +328,11 @@ def test_an_interrupted_training_says_how_to_go_on(
 )
 @pytest.mark.usefixtures("folder")
 def test_impossible_requests_do_not_reach_the_pipeline(
-    command: str, expected: str, pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+    command: str, expected: str, commands: Commands, capsys: pytest.CaptureFixture[str]
 ):
     assert main([*command.split(), "--json"]) == 2
     out, err = capsys.readouterr()
-    assert pipeline.called == ""
+    assert commands.called == ""
     assert expected in err
     assert err.count("\n") == 1
     assert expected in json.loads(out)["error"]["message"]

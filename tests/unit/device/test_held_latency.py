@@ -13,6 +13,7 @@ from fedsup_deploy.device.held_latency import HeldLatency, held_latency
 from fedsup_deploy.device.heldout import held_out_error
 from fedsup_deploy.device.percentiles import HIGHER, Percentiles, percentiles_of
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
+from fedsup_deploy.device.summary import summary_of
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.ondevice.records import Percentile
 
@@ -92,7 +93,7 @@ def test_a_profile_with_percentiles_and_their_limit_is_read_back(measured_profil
     assert load_profile(path) == profile
     assert profile.limit_percentile == "p90"
     assert profile.limits.given() == {"latency_ms": 2.0}, "a percentile is no limit"
-    assert dataclasses.asdict(profile.summary().percentile) == {
+    assert dataclasses.asdict(summary_of(profile).percentile) == {
         "limit": "p90",
         "predicted": "p10",
         "is_assumed": False,

@@ -45,23 +45,6 @@ class Recalibrated(Result):
     out: Path | None
 
 
-@dataclasses.dataclass(frozen=True)
-class Extracted(Result):
-    """A subnet's own weights, in a file.
-
-    Args:
-        run: The run's folder.
-        arch_id: Of the subnet.
-        num_tensors: In the file.
-        out: The file.
-    """
-
-    run: Path
-    arch_id: str
-    num_tensors: int
-    out: Path
-
-
 def calibrate(
     run: Run, architecture: Architecture, subnet: Subnet, schedule: str, federation: Federation, log: EventLog
 ) -> PooledStatistics:
@@ -136,16 +119,6 @@ def recalibrate(
         statistics=statistics_file(run, architecture, schedule),
         out=out,
     )
-
-
-def extract(run_path: Path, architecture_name: str, out: Path) -> Extracted:
-    """Write a subnet's weights, not calibrated, with its architecture."""
-    run = open_run(run_path)
-    architecture = run.architecture(architecture_name)
-    with places.hold(out, advice=places.CHOOSE_OUT):
-        subnet = load_supernet(run).extract(architecture)
-        write_subnet(out, run, architecture, subnet, None)
-    return Extracted(run_path, architecture.arch_id, len(subnet.weights), out)
 
 
 def write_subnet(

@@ -15,7 +15,8 @@ from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
 from fedsup_deploy.artifact.store import load_manifest, load_measurement
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
-from fedsup_deploy.device.profile import DeviceProfile, ProfileSummary
+from fedsup_deploy.device.profile import DeviceProfile
+from fedsup_deploy.device.summary import ProfileSummary, summary_of
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.results import Result
 from fedsup_deploy.runs import run as runs
@@ -225,7 +226,7 @@ def _yaml(path: Path) -> Inspected:
         return Inspected(path, "search space", _space(validate(document, SearchSpace)))
     if "partition" in document.data:
         return Inspected(path, "training config", validate(document, TrainConfig))
-    return Inspected(path, "device profile", validate(document, DeviceProfile).summary())
+    return Inspected(path, "device profile", summary_of(validate(document, DeviceProfile)))
 
 
 def _space(space: SearchSpace) -> SpaceFacts:

@@ -12,7 +12,8 @@ from fedsup_deploy.device.building.plan import plan_build
 from fedsup_deploy.device.building.times import times_of
 from fedsup_deploy.device.building.workplace import Progress, Workplace
 from fedsup_deploy.device.measure import check_threads
-from fedsup_deploy.device.profile import NAME_PATTERN, ProfileSummary, load_profile
+from fedsup_deploy.device.profile import NAME_PATTERN, load_profile
+from fedsup_deploy.device.summary import ProfileSummary, summary_of
 from fedsup_deploy.errors import ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.results import Result
@@ -125,7 +126,7 @@ def _build(request: BuildRequest, log: EventLog) -> BuiltProfile:
     workplace.remove()
     return BuiltProfile(
         out=request.path,
-        profile=profile.summary(),
+        profile=summary_of(profile),
         num_parts=len(plan.parts),
         num_networks=len(plan.calibration),
         num_heldout=len(plan.heldout),

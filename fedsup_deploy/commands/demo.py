@@ -5,14 +5,14 @@ import time
 from pathlib import Path
 
 from fedsup_deploy import places
+from fedsup_deploy.commands.bundling import ExportedBundle
+from fedsup_deploy.commands.deploy import deploy
+from fedsup_deploy.commands.search import SearchRequest
+from fedsup_deploy.commands.train import Trained, train
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import OutputError
 from fedsup_deploy.events import Listener
-from fedsup_deploy.pipeline.bundling import ExportedBundle
-from fedsup_deploy.pipeline.deployment import deploy
-from fedsup_deploy.pipeline.searching import SearchRequest
-from fedsup_deploy.pipeline.training import Trained, train
 from fedsup_deploy.results import Result
 from fedsup_deploy.runs import run as runs
 

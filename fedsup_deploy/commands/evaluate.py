@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from pydantic import JsonValue
 
+from fedsup_deploy.commands.recalibrate import calibrate
+from fedsup_deploy.commands.scoring import nothing_held_out
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.federation.client import HELD_OUT, TRAINED
@@ -14,8 +16,6 @@ from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.simulation import TEST, VALIDATION
-from fedsup_deploy.pipeline.recalibration import calibrate
-from fedsup_deploy.pipeline.scoring import nothing_held_out
 from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
 from fedsup_deploy.runs.federation import load_supernet, open_run_federation
 from fedsup_deploy.runs.run import Run, open_run

@@ -12,6 +12,8 @@ import numpy as np
 from pydantic import JsonValue
 
 from fedsup_deploy import registry
+from fedsup_deploy.commands.recalibrate import calibrate
+from fedsup_deploy.commands.search import target_of
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import EventLog
@@ -19,8 +21,6 @@ from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.simulation import VALIDATION
-from fedsup_deploy.pipeline.recalibration import calibrate
-from fedsup_deploy.pipeline.searching import target_of
 from fedsup_deploy.runs.run import Run
 from fedsup_deploy.searchers.limits import violations
 from fedsup_deploy.searchers.pricing import Target, price, price_network

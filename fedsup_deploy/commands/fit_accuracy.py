@@ -7,11 +7,11 @@ from typing import Final
 import numpy as np
 
 from fedsup_deploy import files, places, registry, rng
+from fedsup_deploy.commands.accuracy_file import Findings, StoredPredictor, save_predictor
+from fedsup_deploy.commands.scoring import CLIENTS, subject_of
+from fedsup_deploy.commands.search import open_evaluation
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import EventLog, Listener
-from fedsup_deploy.pipeline.accuracy_file import Findings, StoredPredictor, save_predictor
-from fedsup_deploy.pipeline.scoring import CLIENTS, subject_of
-from fedsup_deploy.pipeline.searching import open_evaluation
 from fedsup_deploy.results import Result
 from fedsup_deploy.runs.run import ACCURACY, Run, newest_run, open_run
 from fedsup_deploy.searchers.methods.choice import AUTO

@@ -1,6 +1,6 @@
 """The accuracy of a run's architectures, each found once: what was found before is read from the run's folder.
 
-Owns which scores may be mixed. Never computes one: `pipeline.evaluation` does, and with it torch is imported only when
+Owns which scores may be mixed. Never computes one: `commands.evaluate` does, and with it torch is imported only when
 something new is asked for.
 """
 
@@ -146,7 +146,7 @@ class _Evaluation:
 
     @functools.cached_property
     def _evaluate(self) -> Callable[[Sequence[Architecture]], Iterator[Score]]:
-        from fedsup_deploy.pipeline import evaluation
+        from fedsup_deploy.commands import evaluate as evaluation
         from fedsup_deploy.runs.federation import load_supernet, open_run_federation
 
         run = self._run

@@ -10,13 +10,13 @@ import torch
 
 from fedsup_deploy import registry
 from fedsup_deploy.artifact import weights
+from fedsup_deploy.commands.train import train
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FederationError
 from fedsup_deploy.events import read_events
 from fedsup_deploy.federation.client import Client
 from fedsup_deploy.federation.jobs.statistics import Observed, TakeStatistics
 from fedsup_deploy.federation.messages import Blob
-from fedsup_deploy.pipeline.training import train
 from fedsup_deploy.runs.run import CHECKPOINT, EVENTS, SPACE, SUPERNET, newest_run, open_run
 
 CONFIG = """

@@ -16,6 +16,8 @@ from fedsup_deploy.artifact.manifest import SCHEMA, Manifest, ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
 from fedsup_deploy.artifact.store import ModelWriter, Vectors, WrittenFiles, write_bundle
 from fedsup_deploy.artifact.variants import ParityGate, PredictedLatency
+from fedsup_deploy.commands import limits
+from fedsup_deploy.commands.preparing import Prepared
 from fedsup_deploy.device.building.measurements import is_of_this_machine, limit_check
 from fedsup_deploy.device.measure import measure_onnx
 from fedsup_deploy.device.predictor import predict_interval, predictor_for
@@ -24,8 +26,6 @@ from fedsup_deploy.export.exporter import Exporter
 from fedsup_deploy.export.gate import gate_for
 from fedsup_deploy.export.referee import check_macs
 from fedsup_deploy.ondevice import timing
-from fedsup_deploy.pipeline import limits
-from fedsup_deploy.pipeline.preparing import Prepared
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.run import Run
 from fedsup_deploy.searchers.prices import Prices

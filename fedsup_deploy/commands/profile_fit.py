@@ -10,6 +10,7 @@ import numpy as np
 
 from fedsup_deploy import files, places
 from fedsup_deploy.artifact.store import load_manifest, load_measurement
+from fedsup_deploy.commands.profile_build import PROFILES, SPACE, WrittenProfile, check_place, load_space, progress_into
 from fedsup_deploy.config.load import dump
 from fedsup_deploy.device.building.assemble import device_facts, networks_protocol, percentiles_protocol, provenance
 from fedsup_deploy.device.building.fit import MAX_NETWORKS, Device, Timed, fit_donor
@@ -19,9 +20,9 @@ from fedsup_deploy.device.building.workplace import Workplace
 from fedsup_deploy.device.percentiles import HIGHER
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import Calibration, DeviceProfile, Runtime, load_profile
+from fedsup_deploy.device.summary import summary_of
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, Listener
-from fedsup_deploy.pipeline.profiling import PROFILES, SPACE, WrittenProfile, check_place, load_space, progress_into
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.cost import costs_of
 from fedsup_deploy.space.search_space import SearchSpace
@@ -132,7 +133,7 @@ def fit(request: FitRequest, listeners: Sequence[Listener] = ()) -> FittedProfil
         profile = fit_donor(donor, _device(request, donor, found), costs_of(space, found.networks), found.timed)
         files.write_text(out, dump(profile))
     assert profile.calibration is not None, "fitting made one"
-    return FittedProfile(out, profile.summary(), profile.calibration, len(found.networks))
+    return FittedProfile(out, summary_of(profile), profile.calibration, len(found.networks))
 
 
 def _device(request: FitRequest, donor: DeviceProfile, found: _TimedNetworks) -> Device:

@@ -4,12 +4,12 @@ import dataclasses
 from pathlib import Path
 
 from fedsup_deploy import places
+from fedsup_deploy.commands.bundling import ExportedBundle
+from fedsup_deploy.commands.export import ExportRequest, export
+from fedsup_deploy.commands.search import RESULT, SearchRequest, search
 from fedsup_deploy.device.profile import load_profile
 from fedsup_deploy.events import Listener
 from fedsup_deploy.export.wanted import wanted_variants
-from fedsup_deploy.pipeline.bundling import ExportedBundle
-from fedsup_deploy.pipeline.exporting import ExportRequest, export
-from fedsup_deploy.pipeline.searching import RESULT, SearchRequest, search
 from fedsup_deploy.results import Result
 from fedsup_deploy.runs.run import newest_run
 from fedsup_deploy.searchers.result import Fleet, SearchedRun

@@ -14,6 +14,16 @@ from fedsup_deploy import files
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.artifact.store import load_manifest
 from fedsup_deploy.cli.main import main
+from fedsup_deploy.commands.deploy import deploy
+from fedsup_deploy.commands.evaluate import evaluate
+from fedsup_deploy.commands.export import ExportRequest, export
+from fedsup_deploy.commands.extract import extract
+from fedsup_deploy.commands.inspect import inspect
+from fedsup_deploy.commands.measure import measure
+from fedsup_deploy.commands.recalibrate import recalibrate
+from fedsup_deploy.commands.search import SearchRequest, search
+from fedsup_deploy.commands.train import train
+from fedsup_deploy.commands.verify import verify
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.device.building.assemble import device_facts
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
@@ -22,15 +32,6 @@ from fedsup_deploy.events import read_events
 from fedsup_deploy.export.exporter import Facts
 from fedsup_deploy.export.onnx import OnnxExporter
 from fedsup_deploy.ondevice import machine
-from fedsup_deploy.pipeline.deployment import deploy
-from fedsup_deploy.pipeline.evaluation import evaluate
-from fedsup_deploy.pipeline.exporting import ExportRequest, export
-from fedsup_deploy.pipeline.inspection import inspect
-from fedsup_deploy.pipeline.measuring import measure
-from fedsup_deploy.pipeline.recalibration import extract, recalibrate
-from fedsup_deploy.pipeline.searching import SearchRequest, search
-from fedsup_deploy.pipeline.training import train
-from fedsup_deploy.pipeline.verification import verify
 from fedsup_deploy.runs.run import COMMAND, CONFIG, EVENTS, SUPERNET, open_run
 from fedsup_deploy.space.layers.convolution import ConvolutionKind
 from fedsup_deploy.space.layers.kind import Operation

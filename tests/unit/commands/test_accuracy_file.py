@@ -10,8 +10,8 @@ import pytest
 
 from fedsup_deploy import files, rng
 from fedsup_deploy.artifact import weights
+from fedsup_deploy.commands.accuracy_file import Findings, StoredPredictor, load_predictor, save_predictor
 from fedsup_deploy.errors import ArtifactError
-from fedsup_deploy.pipeline.accuracy_file import Findings, StoredPredictor, load_predictor, save_predictor
 from fedsup_deploy.searchers.scoring.predictor import FittedAccuracy, ListedAccuracy, fit
 from fedsup_deploy.space.sampling import random_genes
 from fedsup_deploy.space.search_space import SearchSpace

@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedsup_deploy import files, places
+from fedsup_deploy.commands import limits
+from fedsup_deploy.commands.bundling import BundleMaker, BundleOrder, DevicePick, ExportedBundle, Wanted, bundle_folder
+from fedsup_deploy.commands.preparing import prepare, prepare_trimmed
+from fedsup_deploy.commands.refining import Refinement, RefinementFacts, check_refinable, refine
+from fedsup_deploy.commands.search import target_for, target_of
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.export.wanted import wanted_variants
 from fedsup_deploy.federation.server.federation import Federation
-from fedsup_deploy.pipeline import limits
-from fedsup_deploy.pipeline.bundling import BundleMaker, BundleOrder, DevicePick, ExportedBundle, Wanted, bundle_folder
-from fedsup_deploy.pipeline.preparing import prepare, prepare_trimmed
-from fedsup_deploy.pipeline.refining import Refinement, RefinementFacts, check_refinable, refine
-from fedsup_deploy.pipeline.searching import target_for, target_of
 from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.federation import load_supernet, open_run_federation

@@ -12,6 +12,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from typing_extensions import NotRequired, TypedDict
 
 from fedsup_deploy import files, places, registry
+from fedsup_deploy.commands.scoring import nothing_held_out
 from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.data.augment import Augmentation
@@ -29,7 +30,6 @@ from fedsup_deploy.federation.server.federation import Federation, pixel_preproc
 from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, run_rounds
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
 from fedsup_deploy.federation.simulation import CLIENTS, VALIDATION, FederatedData
-from fedsup_deploy.pipeline.scoring import nothing_held_out
 from fedsup_deploy.results import Result
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.federation import (

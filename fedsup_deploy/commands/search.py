@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from fedsup_deploy import files, places, registry
+from fedsup_deploy.commands.accuracy_file import StoredPredictor, load_predictor
+from fedsup_deploy.commands.scoring import CLIENTS, check_has_images, open_scorer
 from fedsup_deploy.device.held_latency import held_latency
 from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.device.percentiles import PERCENTILES
@@ -20,8 +22,6 @@ from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.ondevice.records import Percentile
-from fedsup_deploy.pipeline.accuracy_file import StoredPredictor, load_predictor
-from fedsup_deploy.pipeline.scoring import CLIENTS, check_has_images, open_scorer
 from fedsup_deploy.registry import nearest
 from fedsup_deploy.runs.run import ACCURACY, EVALUATIONS, Run, newest_run, open_run
 from fedsup_deploy.searchers.limits import effective_limits

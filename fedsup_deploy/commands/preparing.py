@@ -15,13 +15,13 @@ from fedsup_deploy import files, rng
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.artifact.manifest import AccuracyRecord
 from fedsup_deploy.artifact.store import Vectors
+from fedsup_deploy.commands.recalibrate import calibrate, statistics_file
+from fedsup_deploy.commands.refining import RefinedNetwork
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.simulation import TEST
-from fedsup_deploy.pipeline.recalibration import calibrate, statistics_file
-from fedsup_deploy.pipeline.refining import RefinedNetwork
 from fedsup_deploy.runs.run import STATISTICS, Run
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture

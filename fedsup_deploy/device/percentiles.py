@@ -59,6 +59,9 @@ class Percentiles(Section):
     def _is_ordered(self) -> "Percentiles":
         if self.p50.ratio > self.p90.ratio:
             raise ValueError(f"got the ratio {self.p50.ratio} of p50, expected at most that of p90, {self.p90.ratio}")
+        pairs = zip(self.p50.ratios, self.p90.ratios, strict=False)
+        if len(self.p50.ratios) != len(self.p90.ratios) or any(low > high for low, high in pairs):
+            raise ValueError("ratios: expected those of p90 to be of the same networks as those of p50, and none lower")
         return self
 
     def of(self, percentile: HigherPercentile) -> PercentileRatios:

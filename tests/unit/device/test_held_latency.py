@@ -11,7 +11,7 @@ import pytest
 from fedsup_deploy.config.load import dump
 from fedsup_deploy.device.held_latency import HeldLatency, held_latency
 from fedsup_deploy.device.heldout import held_out_error
-from fedsup_deploy.device.percentiles import HIGHER, Percentiles, percentiles_of
+from fedsup_deploy.device.percentiles import HIGHER, PercentileRatios, Percentiles, percentiles_of
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.device.summary import summary_of
 from fedsup_deploy.errors import ConfigError
@@ -144,3 +144,11 @@ def test_percentiles_are_ordered(measured_profile: Measured) -> None:
     for name in HIGHER:
         with pytest.raises(ValueError, match="greater than or equal to 1"):
             Percentiles.model_validate({**known, name: {**known[name], "ratio": 0.9}})
+
+
+@pytest.mark.parametrize("higher", [(1.0, 1.1), (1.0,)])
+def test_no_network_takes_less_at_a_higher_percentile(higher: tuple[float, ...]) -> None:
+    """Else a bound at p90 could be below one at p50."""
+    p50 = PercentileRatios(ratio=1.0, ratios=(1.0, 1.2))
+    with pytest.raises(ValueError, match="expected those of p90 to be of the same networks as those of p50, and none"):
+        Percentiles(num_networks=2, p50=p50, p90=PercentileRatios(ratio=1.5, ratios=higher))

@@ -38,7 +38,7 @@ _KIND: Final = "accuracy"
 class Findings(BaseModel):
     """What `accuracy.safetensors` says of its predictor."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     supernet: str
     """SHA-256 of the supernet's file."""

@@ -13,6 +13,4 @@ NotNegative = Annotated[float, Field(ge=0)]
 class Section(BaseModel):
     """Part of a file: cannot be changed, refuses unknown keys, converts no value; every number is finite."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

@@ -27,7 +27,7 @@ class SearchSpace(BaseModel):
     Source: the elastic dimensions are those of Once-for-All (arXiv 1908.09791) and FedSup (arXiv 2206.01366).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[1] = Field(alias="schema")
     """Version of this file's layout."""

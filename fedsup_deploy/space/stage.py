@@ -25,7 +25,7 @@ def ascending(values: tuple[Choice, ...]) -> tuple[Choice, ...]:
 class Stage(BaseModel):
     """Choices of one stage: a run of blocks at one feature map size."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     """Prefix of the names of its weights."""
@@ -67,7 +67,7 @@ class Stage(BaseModel):
 class Stem(BaseModel):
     """The first convolution."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     widths: Choices
     """Output channels."""

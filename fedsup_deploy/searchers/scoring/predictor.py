@@ -145,7 +145,7 @@ class ListedAccuracy:
 class Judged(BaseModel):
     """How well predictions agree with measurements they were not fitted to."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kendall_tau: float
     """Rank correlation; 0 where all predictions are equal."""

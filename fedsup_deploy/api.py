@@ -13,6 +13,7 @@ from fedsup_deploy.config.schema import TrainConfig, load_train_config
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.events import Listener
 from fedsup_deploy.ondevice.records import Percentile
+from fedsup_deploy.variant import Precision
 
 if TYPE_CHECKING:
     from fedsup_deploy.commands.search import WrittenSearch
@@ -133,6 +134,8 @@ def deploy(  # noqa: PLR0913  they are the options of a command
     run: Path | str | None = None,
     out: Path | str = "exports",
     *,
+    formats: Sequence[str] = (),
+    precisions: Sequence[Precision] = (),
     limits: Mapping[str, float] | None = None,
     method: str = "auto",
     accuracy: str = "auto",
@@ -149,6 +152,8 @@ def deploy(  # noqa: PLR0913  they are the options of a command
         profiles: Shipped names, files, or profiles.
         run: A finished run; None is the newest below `runs/`.
         out: Folder of the bundles.
+        formats: Such as `onnx`; none means those of each profile.
+        precisions: Such as `fp32`; none means those of each profile.
         limits: As of `search`.
         method: As of `search`.
         accuracy: As of `search`.
@@ -174,7 +179,8 @@ def deploy(  # noqa: PLR0913  they are the options of a command
         percentile=percentile,
         max_artifacts=max_artifacts,
     )
-    return [load_artifact(made.folder) for made in run_command(request, Path(out), listeners).bundles]
+    made = run_command(request, Path(out), formats, precisions, listeners)
+    return [load_artifact(bundle.folder) for bundle in made.bundles]
 
 
 def load_artifact(folder: Path | str) -> Artifact:

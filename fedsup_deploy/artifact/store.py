@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from fedsup_deploy.artifact.variants import ParityGate, PredictedLatency, Varian
 from fedsup_deploy.errors import ArtifactError, DependencyError, FedsupError, GateError
 from fedsup_deploy.ondevice import bundle_checks, bundle_files
 from fedsup_deploy.ondevice.records import Environment, Files, Outputs, Report, Verdict
+from fedsup_deploy.results import Result
 from fedsup_deploy.variant import MAIN, Variant
 
 MIN_VECTORS = 16
@@ -189,10 +190,13 @@ def load_measurement(folder: Path) -> MeasuredLatency | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class VerifiedBundle:
+class VerifiedBundle(Result):
     """A bundle that is whole, unaltered and consistent, and whose ONNX file computes what it did.
 
     Args:
+        bundle: Its folder.
+        verdict: `ok`: nothing else is returned.
+        exceeded_limits: Names of the limits of its device that it exceeds.
         arch_id: The network.
         profile: The device.
         files: Their number and bytes.
@@ -203,6 +207,9 @@ class VerifiedBundle:
         not_compared: Files that another version of this program wrote, whose text it alone could write again.
     """
 
+    bundle: Path
+    verdict: Literal["ok"]
+    exceeded_limits: tuple[str, ...]
     arch_id: str
     profile: str
     files: Files
@@ -224,6 +231,9 @@ def verify_bundle(folder: Path) -> VerifiedBundle:
     """
     manifest, report = _check(folder, place=folder)
     return VerifiedBundle(
+        bundle=folder,
+        verdict="ok",
+        exceeded_limits=manifest.exceeded_limits,
         arch_id=manifest.arch_id,
         profile=manifest.profile.name,
         files=report["files"],

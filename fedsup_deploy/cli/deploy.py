@@ -13,16 +13,26 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from fedsup_deploy.commands.deploy import Deployed
+    from fedsup_deploy.variant import Precision
 
 
 @click.command("deploy", cls=Command)
 @options.search_options
+@options.variant_options
 @options.seed_option(0, "Decides every random choice of the search.")
 @click.option(
     "--out", type=options.NEW_PATH, metavar="DIR", default=Path("exports"), show_default=True, help="Folder of bundles."
 )
 @click.pass_obj
-def command(output: Output, /, profiles: tuple[str, ...], out: Path, **given: Any) -> None:
+def command(
+    output: Output,
+    /,
+    profiles: tuple[str, ...],
+    out: Path,
+    formats: tuple[str, ...],
+    precisions: tuple["Precision", ...],
+    **given: Any,
+) -> None:
     """Search and export for a whole fleet in one call.
 
     A limit given here replaces that of the profiles.
@@ -32,7 +42,7 @@ def command(output: Output, /, profiles: tuple[str, ...], out: Path, **given: An
 
     request = SearchRequest(profiles=list(profiles), limits=options.take_limits(given), **given)
     with output.progress() as listeners:
-        result = deploy(request, out, listeners)
+        result = deploy(request, out, formats, precisions, listeners)
     output.emit(result, _table)
 
 

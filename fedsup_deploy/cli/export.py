@@ -1,16 +1,13 @@
 """`fedsup-deploy export`."""
 
-import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedsup_deploy import registry
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
-from fedsup_deploy.variant import Precision
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -38,20 +35,7 @@ if TYPE_CHECKING:
     metavar="NAME|FILE",
     help="A device; may be repeated.  [default with --search: all it holds]",
 )
-@click.option(
-    "--format",
-    "formats",
-    multiple=True,
-    type=click.Choice(registry.names("exporter")),
-    help="A file format; may be repeated.  [default: the profile's]",
-)
-@click.option(
-    "--precision",
-    "precisions",
-    multiple=True,
-    type=click.Choice(typing.get_args(Precision)),
-    help="A number format; may be repeated.  [default: the profile's]",
-)
+@options.variant_options
 @click.option(
     "--out",
     type=options.NEW_PATH,

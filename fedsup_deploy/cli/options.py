@@ -90,6 +90,8 @@ _EVALUATIONS: Final = "Subnets to find the accuracy of, at most, per profile.  [
 _USEFUL_TAU: Final = 0.2
 _RISK: Final = "Probability with which the measured latency is to be within its limit.  [default: the prediction is]"
 _PERCENTILE: Final = "Which percentile of latency a limit on it means.  [default: the profile's, else p50]"
+_FORMAT: Final = "A file format; may be repeated.  [default: the profile's]"
+_PRECISION: Final = "A number format; may be repeated.  [default: the profile's]"
 _ARTIFACTS: Final = "The most different subnets for all profiles together.  [default: one for each profile]"
 
 
@@ -128,6 +130,21 @@ def search_options(function: Function) -> Function:
         click.option("--percentile", type=click.Choice(list(PERCENTILES)), help=_PERCENTILE),
         click.option("--max-artifacts", type=click.IntRange(min=1), metavar="K", help=_ARTIFACTS),
     )
+    return _decorated(function, decorators)
+
+
+def variant_options(function: Function) -> Function:
+    """Add --format and --precision, which replace what profiles say. Only a precision with a gate can be exported."""
+    formats, precisions = (click.Choice(registry.names(kind)) for kind in ("exporter", "gate"))
+    decorators = (
+        click.option("--format", "formats", multiple=True, type=formats, help=_FORMAT),
+        click.option("--precision", "precisions", multiple=True, type=precisions, help=_PRECISION),
+    )
+    return _decorated(function, decorators)
+
+
+def _decorated(function: Function, decorators: Sequence[Decorator]) -> Function:
+    """Return a command with options in the order of the help page."""
     for decorator in reversed(decorators):
         function = decorator(function)
     return function

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
     from rich.console import RenderableType
 
-    from fedsup_deploy.commands.verify import Verified
+    from fedsup_deploy.artifact.store import VerifiedBundle
 
 
 @click.command("verify", cls=Command)
@@ -35,7 +35,7 @@ def command(output: Output, bundle: Path) -> None:
     output.emit(result, _table)
 
 
-def _table(result: "Verified") -> "RenderableType":
+def _table(result: "VerifiedBundle") -> "RenderableType":
     from fedsup_deploy.cli import tables
 
     document = result.to_dict()

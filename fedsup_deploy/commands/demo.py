@@ -74,7 +74,7 @@ def demo(out: Path, listeners: tuple[Listener, ...] = ()) -> Demonstration:
 def _demo(run: Path, exports: Path, listeners: tuple[Listener, ...], started: float) -> Demonstration:
     training = train(load_train_config(CONFIG), run, listeners=listeners, command=("fedsup-deploy", "demo"))
     fleet = [_limited(name, latency_ms) for name, latency_ms in FLEET.items()]
-    made = deploy(SearchRequest(fleet, run=run), exports, listeners)
+    made = deploy(SearchRequest(fleet, run=run), exports, listeners=listeners)
     limits = {profile.name: profile.limits.given()["latency_ms"] for profile in fleet}
     devices = tuple(
         DemonstratedDevice(**vars(bundle), latency_ms_limit=limits[bundle.profile]) for bundle in made.bundles

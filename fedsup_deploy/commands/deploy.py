@@ -1,18 +1,21 @@
 """`fedsup-deploy deploy`: search and export for a whole fleet in one call. Imports torch."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedsup_deploy import places
 from fedsup_deploy.commands.bundling import ExportedBundle
 from fedsup_deploy.commands.export import ExportRequest, export
 from fedsup_deploy.commands.search import RESULT, SearchRequest, search
-from fedsup_deploy.device.profile import load_profile
+from fedsup_deploy.device.profile import DeviceProfile, load_profile
+from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import Listener
 from fedsup_deploy.export.wanted import wanted_variants
 from fedsup_deploy.results import Result
 from fedsup_deploy.runs.run import newest_run
 from fedsup_deploy.searchers.result import Fleet, SearchedRun
+from fedsup_deploy.variant import Precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,25 +35,51 @@ class Deployed(Result):
     bundles: tuple[ExportedBundle, ...]
 
 
-def deploy(request: SearchRequest, out: Path, listeners: tuple[Listener, ...] = ()) -> Deployed:
-    """Pick a subnet for each device profile and make its bundle, in the formats of the profile.
+def deploy(
+    request: SearchRequest,
+    out: Path,
+    formats: Sequence[str] = (),
+    precisions: Sequence[Precision] = (),
+    listeners: tuple[Listener, ...] = (),
+) -> Deployed:
+    """Pick a subnet for each device profile and make its bundle.
 
     Args:
         request: What to search, for which profiles.
         out: Folder of the bundles.
+        formats: As of `ExportRequest`.
+        precisions: As of `ExportRequest`.
         listeners: Called with all events.
 
     Raises:
+        ConfigError: For one of the devices nothing can be exported; nothing was searched. Else as of `search`.
         FedsupError: As of `search` and `export`.
     """
-    for profile in request.profiles:
-        # Before a search that may take long.
-        wanted_variants(load_profile(profile) if isinstance(profile, str) else profile)
+    _check_can_be_exported(request.profiles, formats, precisions)
     places.check_writable(out, places.CHOOSE_OUT)
     run = newest_run() if request.run is None else request.run
     result = run / RESULT if request.out is None else request.out
     # Until the end, so that what is exported is what was searched here.
     with places.hold(result):
         found = search(dataclasses.replace(request, run=run, out=result), listeners)
-        made = export(ExportRequest(None, None, result, request.profiles, (), (), out), listeners)
+        made = export(ExportRequest(None, None, result, request.profiles, formats, precisions, out), listeners)
     return Deployed(found.out, found.run, found.fleet, made.bundles)
+
+
+def _check_can_be_exported(
+    profiles: Sequence[str | DeviceProfile], formats: Sequence[str], precisions: Sequence[Precision]
+) -> None:
+    """Fail if one of the devices cannot have what is asked for: before a search, which may take long."""
+    refusals = {}
+    for item in profiles:
+        profile = load_profile(item) if isinstance(item, str) else item
+        try:
+            wanted_variants(profile, formats, precisions)
+        except ConfigError as error:
+            refusals[profile.name] = error
+    if not refusals:
+        return
+    reason, others = next(iter(refusals.values())), len(profiles) - len(refusals)
+    more = f" (as for {', '.join(list(refusals)[1:])})" if len(refusals) > 1 else ""
+    advice = f"; without {', '.join(refusals)} the other {others} can be deployed" if others else ""
+    raise ConfigError(f"{reason}{more}{advice}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from fedsup_deploy import files, places, registry
+from fedsup_deploy.artifact.measured import PercentileRecord
 from fedsup_deploy.commands.accuracy_file import StoredPredictor, load_predictor
 from fedsup_deploy.commands.scoring import CLIENTS, check_has_images, open_scorer
 from fedsup_deploy.device.held_latency import held_latency
@@ -271,11 +272,17 @@ def target_of(profile: DeviceProfile, found: DeviceResult) -> Target:
     """
     percentile = profile.predicted_percentile if found.percentile is None else found.percentile.name
     target = target_for(profile, found.limits, found.risk, percentile)
-    if found.percentile not in (None, expected := percentile_record(target.held)):
+    expected = percentile_record(target.held)
+    if found.percentile is not None and found.percentile != expected:
         raise ArtifactError(
-            f"the search for {profile.name}: got the percentile {found.percentile}, expected {expected}; search again"
+            f"the search for {profile.name}: percentile: got {_said(found.percentile)}, expected {_said(expected)}; "
+            "search again"
         )
     return target
+
+
+def _said(record: PercentileRecord) -> str:
+    return f"{record.name} (ratio {record.ratio:g}{', assumed' if record.is_assumed else ''})"
 
 
 def _targets(request: SearchRequest) -> list[Target]:

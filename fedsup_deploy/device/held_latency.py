@@ -63,9 +63,9 @@ def held_latency(profile: DeviceProfile, percentile: Percentile, risk: float | N
     if percentile == profile.predicted_percentile:
         upper_ratio = None if risk is None else _upper_ratio(profile, _error_ratios(profile), risk)
         return HeldLatency(percentile, 1.0, is_assumed, risk, upper_ratio)
-    if profile.percentiles is None or percentile == "p10":
+    known = profile.higher_percentiles.get(percentile)
+    if known is None:
         raise ConfigError(f"percentile: got {percentile}, but {_what_it_predicts(profile)}")
-    known = profile.percentiles.of(percentile)
     upper_ratio = None if risk is None else _upper_ratio(profile, known.ratios, risk)
     return HeldLatency(percentile, known.ratio, is_assumed, risk, upper_ratio)
 

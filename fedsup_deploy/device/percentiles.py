@@ -8,12 +8,12 @@ Shapes: N timed networks, H of them held out: those that the profile's error is 
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from fedsup_deploy.config.section import Positive, Section
+from fedsup_deploy.config.section import Section
 from fedsup_deploy.device.heldout import FloatArray, rounded_ratios
 from fedsup_deploy.ondevice.records import Percentile
 
@@ -28,14 +28,17 @@ HigherPercentile = Literal["p50", "p90"]
 HIGHER: Final[tuple[HigherPercentile, ...]] = get_args(HigherPercentile)
 
 _DIGITS: Final = 4
+#: A device whose slow inferences take longer than this many of its fast ones was not measured but disturbed.
+_LARGEST: Final = 1000
+_Ratio = Annotated[float, Field(gt=0, le=_LARGEST)]
 
 
 class PercentileRatios(Section):
     """One percentile of the latency of the timed networks."""
 
-    ratio: float = Field(ge=1, allow_inf_nan=False)
+    ratio: float = Field(ge=1, le=_LARGEST)
     """This percentile / the 10th, of the median network: what a prediction is multiplied with."""
-    ratios: tuple[Positive, ...] = Field(min_length=1)
+    ratios: tuple[_Ratio, ...] = Field(min_length=1)
     """This percentile / predicted latency of each network that `error` is about, ascending: what bounds new ones."""
 
     @model_validator(mode="after")
@@ -62,6 +65,9 @@ class Percentiles(Section):
         pairs = zip(self.p50.ratios, self.p90.ratios, strict=False)
         if len(self.p50.ratios) != len(self.p90.ratios) or any(low > high for low, high in pairs):
             raise ValueError("ratios: expected those of p90 to be of the same networks as those of p50, and none lower")
+        if self.num_networks < len(self.p50.ratios):
+            expected = f"at least {len(self.p50.ratios)}, as many as there are ratios"
+            raise ValueError(f"num_networks: got {self.num_networks}, expected {expected}")
         return self
 
     def of(self, percentile: HigherPercentile) -> PercentileRatios:

@@ -4,7 +4,7 @@ Owns the schema of `profiles/*.yaml` and reads it. It never invents a figure: a 
 a profile none of whose costs was measured on the device says so in every summary. Pure data; imports no torch.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -17,7 +17,7 @@ from fedsup_deploy.config.section import NotNegative, Positive, Section, Text
 from fedsup_deploy.device import limits
 from fedsup_deploy.device.heldout import KnownError
 from fedsup_deploy.device.latency import Latency, OpKind
-from fedsup_deploy.device.percentiles import DEFAULT, HIGHER, PREDICTED, Percentiles
+from fedsup_deploy.device.percentiles import DEFAULT, HIGHER, PREDICTED, PercentileRatios, Percentiles
 from fedsup_deploy.ondevice.records import Percentile
 from fedsup_deploy.variant import PRECISIONS, Dtype, Precision, Variant
 
@@ -210,7 +210,16 @@ class DeviceProfile(Section):
         for name in formats:
             if name not in known:
                 raise ValueError(f"unknown format {name!r}{registry.nearest(name, known)}")
+        if len(set(formats)) != len(formats):
+            raise ValueError(f"got {', '.join(formats)}, expected each once")
         return formats
+
+    @field_validator("precisions")
+    @classmethod
+    def _are_different(cls, precisions: tuple[Precision, ...]) -> tuple[Precision, ...]:
+        if len(set(precisions)) != len(precisions):
+            raise ValueError(f"got {', '.join(precisions)}, expected each once")
+        return precisions
 
     @field_validator("latency")
     @classmethod
@@ -239,6 +248,14 @@ class DeviceProfile(Section):
             count = len(self.percentiles.of(name).ratios)
             if count != expected:
                 raise misfit([(("percentiles", name, "ratios"), count, f"{expected} of them, as many as error has")])
+        return self
+
+    @model_validator(mode="after")
+    def _knows_the_percentile_that_its_limits_mean(self) -> "DeviceProfile":
+        meant, known = self.limits.latency_percentile, (self.predicted_percentile, *self.higher_percentiles)
+        if meant is not None and meant not in known:
+            expected = f"one that is known of this device: {', '.join(known)}"
+            raise misfit([(("limits", "latency_percentile"), meant, expected)])
         return self
 
     @model_validator(mode="after")
@@ -304,6 +321,11 @@ class DeviceProfile(Section):
         median, which is assumed and not measured.
         """
         return PREDICTED if self.is_made_here else DEFAULT
+
+    @property
+    def higher_percentiles(self) -> Mapping[Percentile, PercentileRatios]:
+        """What is known of the percentiles above the predicted one; empty where nothing is."""
+        return {} if self.percentiles is None else {name: self.percentiles.of(name) for name in HIGHER}
 
     @property
     def limit_percentile(self) -> Percentile:

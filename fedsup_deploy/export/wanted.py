@@ -1,6 +1,7 @@
 """Which variants a device gets, and why one cannot be made: all that is known before any work begins."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from fedsup_deploy import registry
 from fedsup_deploy.device.profile import DeviceProfile
@@ -8,6 +9,8 @@ from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.export.exporter import Exporter, exporter_for
 from fedsup_deploy.export.gate import gated_precisions
 from fedsup_deploy.variant import MAIN, Precision, Variant
+
+_SEARCH_ONLY: Final = "; subnets for it can be searched all the same"
 
 
 def wanted_variants(
@@ -25,8 +28,7 @@ def wanted_variants(
             about, or its runtime does not accept a format.
         DependencyError: A library that a format needs is not installed.
     """
-    asked = tuple(precisions) or profile.precisions
-    _check_precisions(profile, asked)
+    _check_precisions(profile, precisions)
     names = dict.fromkeys((MAIN.format, *(formats or profile.formats)))
     exporters = {name: exporter_for(name) for name in names}
     for name, exporter in exporters.items():
@@ -35,7 +37,7 @@ def wanted_variants(
             raise ConfigError(f"profile {profile.name}: format {name}: {refusal}")
     return {
         Variant(name, precision): exporter
-        for precision in asked
+        for precision in dict.fromkeys(precisions or profile.precisions)
         for name, exporter in exporters.items()
         if precision in exporter.precisions
     }
@@ -43,15 +45,17 @@ def wanted_variants(
 
 def _check_precisions(profile: DeviceProfile, asked: Sequence[Precision]) -> None:
     can = [name for name in gated_precisions() if any(name in _precisions(each) for each in registry.names("exporter"))]
-    for precision in asked:
+    wanted = asked or profile.precisions
+    source, advice = ("precision", "") if asked else (f"profile {profile.name}: precisions", _SEARCH_ONLY)
+    for precision in wanted:
         if precision not in can:
-            what = f"profile {profile.name}: precisions: got {precision}, which cannot be exported yet"
-            raise ConfigError(f"{what}, expected {', '.join(can)}; the profile can be searched all the same")
-    if profile.precision not in asked:
-        asked_for = f"an export of {', '.join(asked)} would not be what was searched"
+            raise ConfigError(
+                f"{source}: got {precision}, which cannot be exported yet, expected {', '.join(can)}{advice}"
+            )
+    if profile.precision not in wanted:
         raise ConfigError(
-            f"profile {profile.name}: its latencies are of {profile.precision}, so {asked_for}; "
-            f"use a profile for {asked[0]}"
+            f"profile {profile.name}: its latencies are of {profile.precision}, so an export of {', '.join(wanted)} "
+            f"would not be what was searched; use a profile for {wanted[0]}"
         )
 
 

@@ -48,7 +48,7 @@ def build_model(parts: tuple[Part, ...], weights: Weights, metadata: Mapping[str
     nodes.nodes[-1].output[0] = OUTPUT_NAME
     first, last = layers_of(parts[0])[0], layers_of(parts[-1])[-1]
     read = ["batch", first.in_channels, *[first.in_size] * 2]
-    written = ["batch", last.out_channels, *([] if last.op == "linear" else [last.out_size] * 2)]
+    written = ["batch", last.out_channels, *([] if kind_of(last).writes_vectors else [last.out_size] * 2)]
     model = helper.make_model(
         helper.make_graph(
             nodes.nodes,

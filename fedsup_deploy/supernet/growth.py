@@ -18,6 +18,8 @@ from torch import Tensor
 
 from fedsup_deploy import rng
 from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.space.layers.kind import kind_of
+from fedsup_deploy.space.layers.layer import Layer
 from fedsup_deploy.supernet.layout import Layout
 
 #: Standard deviation of the factor between the weights of a copied channel and those it is copied from, which is around
@@ -71,8 +73,13 @@ def _identities(layout: Layout, architecture: Architecture) -> Iterator[str]:
     blocks, layers = {block.name for block in plan.blocks}, {layer.name for layer in plan.layers()}
     for block in layout.space.full_plan.blocks:
         for layer in (*block.main, *block.shortcut):
-            if block.name in blocks and layer.name not in layers and layer.op == "pointwise":
+            if block.name in blocks and layer.name not in layers and _mixes_channels(layer):
                 yield f"{layer.name}.weight"
+
+
+def _mixes_channels(layer: Layer) -> bool:
+    """Return whether a layer is a matrix over the channels of each pixel, which can be an identity."""
+    return kind_of(layer).weights(layer).get("", ())[1:] == (layer.in_channels, 1, 1)
 
 
 def _last_norms(layout: Layout, architecture: Architecture) -> Iterator[str]:

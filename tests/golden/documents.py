@@ -27,7 +27,7 @@ RESULTS = {
     "export": "commands.export:Exported",
     "deploy": "commands.deploy:Deployed",
     "measure": "commands.measure:MeasuredModel",
-    "verify": "commands.verify:Verified",
+    "verify": "artifact.store:VerifiedBundle",
     "profile list": "device.summary:ProfileList",
     "profile validate": "cli.profile:ValidFiles",
     "profile check": "device.published.check:ProfileCheck",

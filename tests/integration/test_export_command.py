@@ -263,14 +263,20 @@ def test_a_device_of_int8_can_be_searched_for_and_gets_no_export_in_fp32(run, tm
     found = searching(run, name)
     for precisions, reason in (
         ((), f"profile {name}: precisions: got int8, which cannot be exported yet"),
-        (("int8",), f"profile {name}: precisions: got int8, which cannot be exported yet"),
+        (("int8",), "precision: got int8, which cannot be exported yet"),
         (("fp32",), f"profile {name}: its latencies are of int8, so an export of fp32 would not be what was searched"),
     ):
         with pytest.raises(ConfigError, match=reason):
             export(picks(found, tmp_path / "out", precisions=precisions))
-    with pytest.raises(ConfigError, match="which cannot be exported yet"):
-        deploy(SearchRequest((name,), run, method="random", evaluations=EVALUATIONS), tmp_path / "out")
+    before = found.read_bytes()
+    for fleet, formats, advice in (
+        ((name,), (), "searched all the same$"),
+        (("jetson-nano", name), ("onnx",), f"searched all the same; without {name} the other 1 can be deployed$"),
+    ):
+        with pytest.raises(ConfigError, match=f"profile {name}: precisions: got int8, which cannot .*{advice}"):
+            deploy(SearchRequest(fleet, run), tmp_path / "out", formats)
     assert not (tmp_path / "out").exists()
+    assert found.read_bytes() == before
 
 
 def test_a_network_that_does_not_cost_what_it_is_said_to_gets_no_bundle(run, tmp_path, monkeypatch):
@@ -444,7 +450,9 @@ def test_a_search_that_claims_another_ratio_than_its_profile_is_refused(run, mea
     for candidate in found["candidates"]:
         candidate["latency_percentile_ms"] = candidate["latency_ms_predicted"] * 1.25
     files.write_json(run / "search.json", document)
-    with pytest.raises(ArtifactError, match=r"got the percentile .*1\.25.*, expected .*1\.5.*; search again"):
+    with pytest.raises(
+        ArtifactError, match=r"percentile: got p50 \(ratio 1\.25\), expected p50 \(ratio 1\.5\); search again"
+    ):
         export(picks(run / "search.json", tmp_path / "out", profiles=(profile,)))
 
 

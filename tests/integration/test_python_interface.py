@@ -28,7 +28,10 @@ def test_train_deploy_and_predict(tmp_path: Path) -> None:
     assert found.results[0].picked.num_params <= 9000
     assert found.to_dict() == {**load_result(found.out).to_dict(), "out": str(run / "search.json")}
 
-    (artifact,) = fedsup_deploy.deploy(["jetson-nano"], run, tmp_path / "exports", limits={"params": 7500})
+    (artifact,) = fedsup_deploy.deploy(
+        ["jetson-nano"], run, tmp_path / "exports", limits={"params": 7500}, formats=["pt2"]
+    )
+    assert list(artifact.manifest.models) == ["onnx-fp32", "pt2-fp32"]
 
     test = load_dataset("digits", None).test
     correct = artifact.predict(test.images_NHWC).argmax(axis=1) == test.labels_N

@@ -35,10 +35,12 @@ class LayerKind(abc.ABC):
 
     Attributes:
         has_bias: Whether its weights have biases in the supernet; in a folded network all have.
+        writes_vectors: Whether it writes a vector for each image, and no feature map.
         is_named_by_outputs: Whether `out_channels` say more of a layer than `in_channels` do.
     """
 
     has_bias: ClassVar[bool] = False
+    writes_vectors: ClassVar[bool] = False
     is_named_by_outputs: ClassVar[bool] = False
 
     def weights(self, layer: Layer) -> dict[str, Shape]:  # noqa: ARG002

@@ -49,6 +49,7 @@ class LinearKind(LayerKind):
     """`linear`: the classifier."""
 
     has_bias = True
+    writes_vectors = True
     is_named_by_outputs = True
 
     def weights(self, layer: Layer) -> dict[str, Shape]:

@@ -144,6 +144,21 @@ def test_percentiles_are_ordered(measured_profile: Measured) -> None:
     for name in HIGHER:
         with pytest.raises(ValueError, match="greater than or equal to 1"):
             Percentiles.model_validate({**known, name: {**known[name], "ratio": 0.9}})
+        for absurd in ({"ratio": 1e300}, {"ratios": (*known[name]["ratios"], 1e300)}):
+            with pytest.raises(ValueError, match="less than or equal to 1000"):
+                Percentiles.model_validate({**known, name: {**known[name], **absurd}})
+    with pytest.raises(ValueError, match="num_networks: got 18, expected at least 19, as many as there are ratios"):
+        Percentiles.model_validate({**known, "num_networks": 18})
+
+
+@pytest.mark.parametrize("meant", ["p50", "p90"])
+def test_a_profile_whose_limits_mean_a_percentile_that_nobody_measured_is_refused(
+    measured_profile: Measured, meant: Percentile
+) -> None:
+    """Every search with its limits would be."""
+    with pytest.raises(ValueError, match="expected one that is known of this device: p10"):
+        measured_profile(has_percentiles=False, limits={"latency_percentile": meant})
+    assert measured_profile(limits={"latency_percentile": meant}).limit_percentile == meant
 
 
 @pytest.mark.parametrize("higher", [(1.0, 1.1), (1.0,)])

@@ -105,6 +105,8 @@ def test_the_hash_changes_with_a_figure(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
+        ("formats: [onnx]", "formats: [onnx, onnx]", 7, "got onnx, onnx, expected each once"),
+        ("precisions: [fp32]", "precisions: [fp32, fp32]", 8, "got fp32, fp32, expected each once"),
         ("gmacs_per_s: 2,", "gflops: 2,", 16, "missing key 'gmacs_per_s' in latency.ops.conv (and 1 more)"),
         ("gmacs_per_s: 2,", "gmacs_per_s: -2,", 16, "got -2, expected > 0"),
         ("gmacs_per_s: 2,", "gmacs_per_s: 0,", 16, "got 0, expected > 0"),

@@ -25,9 +25,14 @@ def test_what_is_asked_for_replaces_what_the_profile_says():
 @pytest.mark.parametrize(
     ("profile", "precisions", "reason"),
     [
-        (PI, ("int8",), "profile raspberry-pi-4: precisions: got int8, which cannot be exported yet, expected fp32;"),
-        (PI, ("fp32", "fp16"), "profile raspberry-pi-4: precisions: got fp16, which cannot be exported yet"),
-        (load_profile("stm32h7"), (), "profile stm32h7: precisions: got int8, which cannot be exported yet"),
+        (PI, ("int8",), "precision: got int8, which cannot be exported yet, expected fp32"),
+        (PI, ("fp32", "fp16"), "precision: got fp16, which cannot be exported yet, expected fp32"),
+        (
+            load_profile("stm32h7"),
+            (),
+            "profile stm32h7: precisions: got int8, which cannot be exported yet, expected fp32; subnets for it can be "
+            "searched all the same",
+        ),
         (
             load_profile("stm32h7"),
             ("fp32",),
@@ -42,5 +47,5 @@ def test_what_is_asked_for_replaces_what_the_profile_says():
     ],
 )
 def test_a_variant_that_cannot_be_made_or_was_not_searched_is_refused(profile, precisions, reason):
-    with pytest.raises(ConfigError, match=f"^{re.escape(reason)}"):
+    with pytest.raises(ConfigError, match=f"^{re.escape(reason)}($|,)"):
         wanted_variants(profile, (), precisions)

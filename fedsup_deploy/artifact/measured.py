@@ -96,6 +96,12 @@ class PercentileRecord(Section):
     is_assumed: bool
     """Whether published figures only count as that percentile, and nobody measured it."""
 
+    def __str__(self) -> str:
+        """Return which percentile it is, and how it follows from predictions."""
+        if self.is_assumed:
+            return f"{self.name}, assumed"
+        return f"{self.name}, as predicted" if self.ratio == 1 else f"{self.name}, {self.ratio:.4g} x predicted"
+
 
 class LimitCheck(Section):
     """Whether a measured latency keeps the limit that the network was searched for."""

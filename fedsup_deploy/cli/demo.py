@@ -45,7 +45,7 @@ def _table(result: "Demonstration") -> "RenderableType":
             "accuracy": made.accuracy,
             "not recalibrated": made.accuracy_not_recalibrated,
             "ms predicted": rounded_up(made.latency_ms_predicted),
-            "percentile": options.percentile_words(made.percentile),
+            "percentile": str(made.percentile),
             "limit ms": made.latency_ms_limit,
             "ms measured here": made.latency_ms_measured_here,
             "KiB": ", ".join(f"{name} {size / 1024:.0f}" for name, size in made.bytes.items()),

@@ -15,7 +15,6 @@ from fedsup_deploy.ondevice.latency_statistics import PERCENTILES
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from fedsup_deploy.artifact.measured import PercentileRecord
     from fedsup_deploy.cli.tables import Row
     from fedsup_deploy.commands.bundling import ExportedBundle
     from fedsup_deploy.searchers.result import Fleet, FleetOption, SearchedRun
@@ -175,15 +174,6 @@ def searched_run_line(run: "SearchedRun", search: Path) -> str:
     return run_line(path, run.rounds)
 
 
-def percentile_words(percentile: "PercentileRecord") -> str:
-    """Return which percentile of latency a limit means, and how it follows from predictions."""
-    if percentile.is_assumed:
-        return f"{percentile.name}, assumed"
-    if percentile.ratio == 1:
-        return f"{percentile.name}, as predicted"
-    return f"{percentile.name}, {percentile.ratio:.4g} x predicted"
-
-
 def bundle_table(bundles: "Sequence[ExportedBundle]") -> "RenderableType":
     """Return bundles as a table, with their folders and what to do next below it."""
     from fedsup_deploy.cli import tables
@@ -196,7 +186,7 @@ def bundle_table(bundles: "Sequence[ExportedBundle]") -> "RenderableType":
             "accuracy": made.accuracy,
             "not recalibrated": made.accuracy_not_recalibrated,
             "ms predicted": rounded_up(made.latency_ms_predicted),
-            "percentile": percentile_words(made.percentile),
+            "percentile": str(made.percentile),
             "ms measured here": made.latency_ms_measured_here,
             **({} if made.latency_limit is None else {"limit here": made.latency_limit}),
             **({"OVER LIMIT": ", ".join(made.exceeded_limits)} if made.exceeded_limits else {}),

@@ -63,7 +63,7 @@ def _row(found: "DeviceResult", chosen: Mapping[str, str]) -> "Row":
         "assigned" if chosen else "pick": arch_id,
         **_worth(got),
         "ms at percentile": None if got.latency_percentile_ms is None else rounded_up(got.latency_percentile_ms),
-        "percentile": None if found.percentile is None else options.percentile_words(found.percentile),
+        "percentile": None if found.percentile is None else str(found.percentile),
         "ms bound": None if got.latency_upper_ms is None else rounded_up(got.latency_upper_ms),
         "limits": ", ".join(f"{name} <= {limit:g}" for name, limit in found.limits.items()) or "none",
         "MMACs": got.num_macs / 1e6,

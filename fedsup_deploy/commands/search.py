@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final
 
 from fedsup_deploy import files, places, registry
-from fedsup_deploy.artifact.measured import PercentileRecord
 from fedsup_deploy.commands.accuracy_file import StoredPredictor, load_predictor
 from fedsup_deploy.commands.scoring import CLIENTS, check_has_images, open_scorer
 from fedsup_deploy.device.held_latency import held_latency
@@ -275,14 +274,9 @@ def target_of(profile: DeviceProfile, found: DeviceResult) -> Target:
     expected = percentile_record(target.held)
     if found.percentile is not None and found.percentile != expected:
         raise ArtifactError(
-            f"the search for {profile.name}: percentile: got {_said(found.percentile)}, expected {_said(expected)}; "
-            "search again"
+            f"the search for {profile.name}: percentile: got {found.percentile}, expected {expected}; search again"
         )
     return target
-
-
-def _said(record: PercentileRecord) -> str:
-    return f"{record.name} (ratio {record.ratio:g}{', assumed' if record.is_assumed else ''})"
 
 
 def _targets(request: SearchRequest) -> list[Target]:

@@ -451,7 +451,7 @@ def test_a_search_that_claims_another_ratio_than_its_profile_is_refused(run, mea
         candidate["latency_percentile_ms"] = candidate["latency_ms_predicted"] * 1.25
     files.write_json(run / "search.json", document)
     with pytest.raises(
-        ArtifactError, match=r"percentile: got p50 \(ratio 1\.25\), expected p50 \(ratio 1\.5\); search again"
+        ArtifactError, match=r"percentile: got p90, 1\.25 x predicted, expected p90, 1\.5 x predicted; search again"
     ):
         export(picks(run / "search.json", tmp_path / "out", profiles=(profile,)))
 

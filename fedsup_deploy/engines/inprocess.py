@@ -23,7 +23,7 @@ class InProcess:
     """
 
     def __init__(self, population: Population, clock: Callable[[], float] = time.monotonic) -> None:
-        self._population, self._clock = population, clock
+        self._population, self.clock = population, clock
 
     def clients(self) -> Sequence[ClientInfo]:
         """Return who can be asked, ascending."""
@@ -36,7 +36,7 @@ class InProcess:
 
         Side effects: While a job is done, torch uses one thread.
         """
-        end = float("inf") if deadline_s is None else self._clock() + deadline_s
+        end = float("inf") if deadline_s is None else self.clock() + deadline_s
         for client, job in jobs.items():
             threads = torch.get_num_threads()
             torch.set_num_threads(1)
@@ -44,7 +44,7 @@ class InProcess:
                 reply = perform(self._population, client, job)
             finally:
                 torch.set_num_threads(threads)
-            if self._clock() > end:
+            if self.clock() > end:
                 return
             yield reply
 

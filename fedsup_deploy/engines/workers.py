@@ -74,7 +74,7 @@ class WorkerEngine:
         infos: Sequence[ClientInfo],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._pool, self._population, self._infos, self._clock = pool, population, infos, clock
+        self._pool, self._population, self._infos, self.clock = pool, population, infos, clock
 
     def clients(self) -> Sequence[ClientInfo]:
         """Return who can be asked, ascending."""
@@ -86,7 +86,7 @@ class WorkerEngine:
         Raises:
             FederationError: A worker process died.
         """
-        end = float("inf") if deadline_s is None else self._clock() + deadline_s
+        end = float("inf") if deadline_s is None else self.clock() + deadline_s
         done: queue.SimpleQueue[Future[list[Reply[R]]]] = queue.SimpleQueue()
         futures = [
             self._pool.submit(functools.partial(_exchange, population=self._population, jobs=some))
@@ -106,7 +106,7 @@ class WorkerEngine:
 
     def _next(self, done: "queue.SimpleQueue[Future[list[Reply[R]]]]", end: float) -> Future[list[Reply[R]]] | None:
         """Return the next message that is answered; None where the deadline comes first."""
-        while self._clock() <= end:
+        while self.clock() <= end:
             with contextlib.suppress(queue.Empty):
                 return done.get(timeout=None if end == float("inf") else _TICK_S)
         return None

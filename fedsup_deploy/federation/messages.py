@@ -118,7 +118,8 @@ class Engine(Protocol):
     def ask(self, jobs: Mapping[ClientId, Job[R]], deadline_s: float | None = None) -> Iterator[Reply[R]]:
         """Yield the replies as they come, in any order; a client may be missing.
 
-        Values have been checked, by `encoding.decode_replies` or `encoding.as_received`.
+        Jobs are begun in their order, so that who comes first is not kept from answering by who is late. Values have
+        been checked, by `encoding.decode_replies` or `encoding.as_received`.
 
         Args:
             jobs: For each client its job.

@@ -82,7 +82,7 @@ def test_a_limit_is_one_row(run: Path, tmp_path: Path, monkeypatch: pytest.Monke
     found = search(run, tmp_path, limits={"macs_per_param": middle})
     assert found.limits["macs_per_param"] == middle
     for each in found.candidates:
-        assert each.more == {"macs_per_param": each.num_macs / each.num_params}
+        assert each.more["macs_per_param"] == each.num_macs / each.num_params
         assert each.more["macs_per_param"] <= middle
     with pytest.raises(InfeasibleError, match=r"macs_per_param <= 0\.5, least "):
         search(run, tmp_path, limits={"macs_per_param": 0.5})
@@ -240,7 +240,7 @@ def test_every_limit_has_its_option_its_page_and_its_price() -> None:
 def test_every_objective_is_recorded_in_a_field() -> None:
     for row in objective.TABLE.values():
         assert (row.price is None) != (row.score is None)
-        assert row.recorded_as in Candidate.model_fields
+        assert row.recorded_as is None or row.recorded_as in Candidate.model_fields
 
 
 def test_limits_that_shipped_prices_answer_are_those_of_the_table() -> None:

@@ -585,7 +585,7 @@ class Impatient:
     """
 
     def __init__(self, engine: Any, gate: Gate, *, before: bool = False, after: bool = False) -> None:
-        engine._clock = lambda: 1e9 if self._heard == self._awaited and gate.has_begun() else 0.0
+        engine.clock = lambda: 1e9 if self._heard == self._awaited and gate.has_begun() else 0.0
         self._engine, self._gate, self._before, self._after = engine, gate, before, after
         self._heard, self._awaited = 0, -1
 

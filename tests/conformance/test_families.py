@@ -22,7 +22,7 @@ from fedsup_deploy.supernet.statistics import ChannelSums, PooledStatistics
 FAMILIES = registry.names("family")
 SPACES = resources.shipped_names("configs/spaces")
 every_pair = pytest.mark.parametrize(("family", "name"), [(family, name) for family in FAMILIES for name in SPACES])
-OPS = ("conv", "depthwise", "pointwise", "squeeze_excite", "pool", "add", "global_pool", "linear")
+OPS = registry.names("layer")
 
 
 def space_of(family: str, name: str) -> SearchSpace:

@@ -53,13 +53,21 @@ def _front(problem: Problem) -> tuple[IntArray, bool]:
     if known is None or additive is None:
         raise ConfigError(
             f"method exact: space {space.name} has {space.num_architectures:,} architectures, too many to list, and "
-            "the accuracy is not predicted by ridge regression (fit-accuracy --predictor ridge) or the latency is no "
-            "sum over layers; use --method evolution"
+            f"{_what_is_no_sum(problem)}; use --method evolution"
         )
     front_KG = front_over_stages(space, problem.target, additive, problem.on_step)
     measured_KG = known.genes_TG[problem.admits(known.genes_TG)[0]]
     is_proven = not known.is_measured(front_KG).any()
     return np.concatenate([front_KG, measured_KG[~np.isin(row_keys(measured_KG), row_keys(front_KG))]]), is_proven
+
+
+def _what_is_no_sum(problem: Problem) -> str:
+    """Return why stages cannot be searched one by one."""
+    if not is_additive(problem.target):
+        return f"the latency on {problem.target.profile.name} or a limit is no sum over layers"
+    if not are_summed():
+        return "an objective is no sum over layers"
+    return "the accuracy is not predicted by ridge regression (fit-accuracy --predictor ridge)"
 
 
 def _additive(problem: Problem) -> AdditiveAccuracy | None:

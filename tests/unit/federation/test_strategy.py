@@ -120,18 +120,12 @@ def test_assignment_depends_on_seed_round_and_client_but_not_on_the_cohort(tiny_
 
 @pytest.mark.parametrize("name", registry.names("strategy"))
 def test_registered_strategies_plan_for_every_client_of_the_cohort(tiny_space: SearchSpace, name: str) -> None:
-    options = {
-        "fedavg": {"architecture": "largest"},
-        "fedavgm": {"architecture": "largest", "momentum": 0.5},
-        "fedsup": {"num_subnets": 3, "smallest_first": None, "paper": False},
-        "e-fedsup": {
-            "tiers": (SMALLEST, Tier(params=(1, 10**9))),
-            "smallest_first": 0,
-            "paper": False,
-        },
-    }[name]
-    make = registry.load(registry.resolve("strategy", name).strategy)
-    plan = make(tiny_space, 2, **options).plan(1, infos_of([4, 0, 5]), 0)
+    """With the options that it has by itself, where they suit every space."""
+    tiers = (SMALLEST, Tier(params=(1, 10**9)))
+    options = {"e-fedsup": {"tiers": tiers, "smallest_first": 0}}.get(name, {})
+    config = registry.resolve("strategy", name).model_validate({"name": name, **options})
+    make = registry.load(config.strategy)
+    plan = make(tiny_space, 2, **{key: value for key, value in config if key != "name"}).plan(1, infos_of([4, 0, 5]), 0)
     assert plan.keys() == {0, 4, 5}
     for assignment in plan.values():
         assert assignment.architecture is None or tiny_space.contains(assignment.architecture)

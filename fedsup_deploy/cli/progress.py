@@ -2,7 +2,7 @@
 
 An event advances a bar if it has `done` and `total` (counts), and optionally `stage` (the bar's name, by default the
 kind of the event). Rounds are told by what their events have anyway: `round`, from 0, in each of them, and `rounds` in
-`train_started`. Absent clients are told of in a line of their own.
+`train_started`. Absent clients are told of in a line of their own, and so is each of the `notes` of an event.
 """
 
 import contextlib
@@ -62,21 +62,21 @@ class Steps:
         )
 
 
-class Absences:
+class Remarks:
     """Reads events one after another."""
 
     def __init__(self) -> None:
         self._last = ""
 
-    def read(self, event: dict[str, Any]) -> str | None:
-        """Return a line about the clients that an event says are absent; None where it says what the last one did."""
+    def read(self, event: dict[str, Any]) -> list[str]:
+        """Return lines to be read beside the progress: notes, and who is absent unless the last event said the same."""
         if event["event"] != "absences":
-            return None
+            return [f"note: {note}" for note in event.get("notes", ())]
         client, reason = next(iter(event["absent"].items()))
         line = f"{event['what']}: {len(event['absent'])} of {event['num_asked']} clients absent"
         line, before = f"{line} (client {client}: {reason})", self._last
         self._last = line
-        return None if line == before else line
+        return [] if line == before else [line]
 
 
 class Lines:
@@ -89,14 +89,14 @@ class Lines:
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write, self._clock = write, clock
-        self._steps, self._absences = Steps(), Absences()
+        self._steps, self._remarks = Steps(), Remarks()
         self._starts: dict[str, tuple[int, float]] = {}
         self._tenths: dict[str, int] = {}
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Write a line if the event completes another tenth of its stage, or says who is absent."""
-        if (absent := self._absences.read(event)) is not None:
-            self._write(absent)
+        """Write a line if the event completes another tenth of its stage, and its remarks."""
+        for remark in self._remarks.read(event):
+            self._write(remark)
         step = self._steps.read(event)
         if step is None:
             return
@@ -125,13 +125,13 @@ def bars() -> Iterator[Listener]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[detail]}", markup=False),
     )
-    steps, absences = Steps(), Absences()
+    steps, remarks = Steps(), Remarks()
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=Console(file=sys.stderr)) as progress:
 
         def listener(event: dict[str, Any]) -> None:
-            if (absent := absences.read(event)) is not None:
-                progress.console.print(absent, markup=False, highlight=False)
+            for remark in remarks.read(event):
+                progress.console.print(remark, markup=False, highlight=False)
             step = steps.read(event)
             if step is None:
                 return

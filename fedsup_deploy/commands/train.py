@@ -150,6 +150,7 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
             num_clients=data.num_clients,
             num_images=len(data.train),
             num_architectures=space.num_architectures,
+            notes=list(data.notes),
         )
         federation = federation_of(config, engines, Preprocessing.from_dict(facts.preprocessing), log)
         for absence in absences:

@@ -55,7 +55,8 @@ class DataConfig(Section):
     """Folder (or file) of the images. A relative path starts at the config file's folder, or, given by `--set`, at the
     working folder. null for datasets that bring their own."""
     validation_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.15
-    """Share of the training images held out, before they are divided among clients, to compare subnets in search."""
+    """Share of the training images held out, before they are divided among clients, to compare subnets in search. Not
+    used where the data set has validation images of its own."""
     server_images: bool = True
     """Whether the server has images of its own: validation images, split off those for training, and the data set's
     test images. false: all training images are the clients'; subnets are compared on what these hold out."""

@@ -8,18 +8,19 @@ import numpy.typing as npt
 
 from fedsup_deploy.data import source
 from fedsup_deploy.data.dataset import DatasetSplits, ImageDataset
+from fedsup_deploy.data.names import escaped
+from fedsup_deploy.data.npz import Archive, Arrays, read_npz
 from fedsup_deploy.errors import DataError
 
-#: Any: files of other people, whose element types are looked at below.
-Arrays = dict[str, npt.NDArray[Any]]
-
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels")
+_VALIDATION_KEYS = ("val_images", "val_labels")
+_CLASSES = "classes"
 # Far above any data set of labelled images, and low enough to make names up for.
 _MAX_UNNAMED_CLASSES = 100_000
 
 
 def load_medmnist(root: Path | None) -> DatasetSplits:
-    """Load a 2-D single-label MedMNIST set (`pathmnist.npz`, ...); its validation part is left out.
+    """Load a 2-D single-label MedMNIST set (`pathmnist.npz`, ...) with its validation part.
 
     Args:
         root: The `.npz` file, or a folder with exactly one. Classes are named by their number: the file has no names.
@@ -31,7 +32,7 @@ def load_medmnist(root: Path | None) -> DatasetSplits:
     Source: J. Yang et al., MedMNIST v2, arXiv:2110.14795.
     """
     path = _find("medmnist", root)
-    return _splits("medmnist", path, _read(path, _KEYS))
+    return _splits("medmnist", path, _read(path, (*_KEYS, *_VALIDATION_KEYS)))
 
 
 def load_npz(root: Path | None) -> DatasetSplits:
@@ -39,22 +40,23 @@ def load_npz(root: Path | None) -> DatasetSplits:
 
     Args:
         root: The `.npz` file, or a folder with exactly one. It holds `train_images` and `test_images`, uint8,
-            (N, H, W) or (N, H, W, C); `train_labels` and `test_labels`, integers from 0; and, if wanted, `classes`,
-            their names. Without it, classes are named by their number.
+            (N, H, W) or (N, H, W, C); `train_labels` and `test_labels`, integers from 0; if wanted, `val_images` and
+            `val_labels`; and, if wanted, `classes`, their names. Without it, classes are named by their number. Any
+            other array is passed over, and the notes of the data set say so.
 
     Raises:
         ConfigError: `root` is None.
         DataError: The file is missing, damaged, or holds other arrays.
     """
     path = _find("npz", root)
-    return _splits("npz", path, _read(path, (*_KEYS, "classes")))
+    return _splits("npz", path, _read(path, (*_KEYS, *_VALIDATION_KEYS, _CLASSES)))
 
 
 def _find(name: str, root: Path | None) -> Path:
     place = source.required_root(name, root, "an .npz file")
     if place.is_file():
         return place
-    found = sorted(place.glob("*.npz")) if place.is_dir() else []
+    found = sorted(path for path in place.glob("*.npz") if path.is_file()) if place.is_dir() else []
     if len(found) == 1:
         return found[0]
     got = f"found {', '.join(path.name for path in found)}" if found else "found no *.npz file"
@@ -62,29 +64,29 @@ def _find(name: str, root: Path | None) -> Path:
     raise DataError(f"{name}: {got}, expected exactly one - looked {where} - set data.root to the file")
 
 
-def _read(path: Path, keys: tuple[str, ...]) -> Arrays:
-    """Return those of the arrays `keys` that are there; all of `_KEYS` must be."""
+def _read(path: Path, keys: tuple[str, ...]) -> Archive:
+    """Return those of the arrays `keys` that are there; all of `_KEYS` must be, and both or none of validation's."""
     try:
-        # Opened here, for NumPy leaves a file open that it cannot read.
-        with source.reading(path), path.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
+        with source.opened(path) as file:
+            if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
                 raise DataError(f"{path}: got a single array, expected an .npz archive; save it with numpy.savez")
-            missing = [key for key in _KEYS if key not in archive]
-            if missing:
-                present = ", ".join(sorted(archive.files)) or "nothing"
-                raise DataError(f"{path}: no {', '.join(missing)}, only {present}; name the arrays {', '.join(_KEYS)}")
-            return {key: archive[key] for key in keys if key in archive}
-    # NumPy raises ValueError for pickled objects, garbled headers and what is no NPZ at all.
-    except (ValueError, MemoryError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: not an .npz of plain arrays ({reason}); save it without objects") from error
+            archive = read_npz(file, keys, source.max_image_bytes())
+    except ValueError as error:
+        reason = source.reason_of(error)
+        raise DataError(f"{escaped(path)}: not an .npz of plain arrays ({reason}); save it without objects") from error
+    needed = (*_KEYS, *(_VALIDATION_KEYS if archive.arrays.keys() & set(_VALIDATION_KEYS) else ()))
+    if missing := [key for key in needed if key not in archive.arrays]:
+        present = source.counted(sorted((*archive.arrays, *archive.unread)))
+        raise DataError(f"{path}: no {', '.join(missing)}, only {present}; name the arrays {', '.join(needed)}")
+    return archive
 
 
-def _splits(name: str, path: Path, arrays: Arrays) -> DatasetSplits:
-    labels = {split: _labels(path, f"{split}_labels", arrays) for split in ("train", "test")}
-    if "classes" in arrays:
-        classes = _class_names(path, arrays["classes"])
+def _splits(name: str, path: Path, archive: Archive) -> DatasetSplits:
+    arrays = archive.arrays
+    kinds = [kind for kind in ("train", "test", "val") if f"{kind}_images" in arrays]
+    labels = {kind: _labels(path, f"{kind}_labels", arrays) for kind in kinds}
+    if _CLASSES in arrays:
+        classes = _class_names(path, arrays[_CLASSES])
     else:
         highest = max(int(labels_N.max(initial=-1)) for labels_N in labels.values())
         if highest >= _MAX_UNNAMED_CLASSES:
@@ -92,10 +94,10 @@ def _splits(name: str, path: Path, arrays: Arrays) -> DatasetSplits:
                 f"{path}: labels go up to {highest:,}, expected 0 to {_MAX_UNNAMED_CLASSES - 1:,}; renumber"
             )
         classes = tuple(str(label) for label in range(highest + 1))
-    train, test = (
-        ImageDataset(name, _images(arrays[f"{split}_images"]), labels[split], classes) for split in ("train", "test")
-    )
-    return DatasetSplits(train, test)
+    parts = {kind: ImageDataset(name, _images(arrays[f"{kind}_images"]), labels[kind], classes) for kind in kinds}
+    unread = source.counted(archive.unread)
+    notes = (f"passed over in {escaped(path.name)}, arrays: {unread}",) if archive.unread else ()
+    return DatasetSplits(parts["train"], parts["test"], parts.get("val"), notes)
 
 
 def _images(images: npt.NDArray[Any]) -> npt.NDArray[Any]:

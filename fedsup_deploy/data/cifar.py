@@ -16,6 +16,7 @@ import numpy.typing as npt
 from fedsup_deploy.data import source
 from fedsup_deploy.data.cifar_classes import CIFAR10_CLASSES, CIFAR100_FINE_CLASSES
 from fedsup_deploy.data.dataset import DatasetSplits, ImageDataset
+from fedsup_deploy.data.names import decoded
 from fedsup_deploy.data.numpy_pickle import read_pickled_dict, uint8_array
 from fedsup_deploy.errors import DataError
 
@@ -141,8 +142,7 @@ def _missing(layout: _Layout, folder: Path) -> list[str]:
 
 def _read_binary(path: Path, num_label_bytes: int) -> _Batch:
     """Read records of label bytes (the last is the class) and 3,072 pixels, channel by channel."""
-    with source.reading(path):
-        content = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+    content = np.frombuffer(source.read_whole(path), dtype=np.uint8)
     record_bytes = num_label_bytes + _PIXEL_BYTES
     if content.size == 0 or content.size % record_bytes:
         raise DataError(f"{path}: got {content.size:,} bytes, expected records of {record_bytes:,}; get the file again")
@@ -170,8 +170,7 @@ def _to_NHWC(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:  # noqa: N
 
 
 def _read_text_lines(path: Path) -> tuple[str, ...]:
-    with source.reading(path):
-        lines = path.read_bytes().decode("latin1").splitlines()
+    lines = decoded(source.read_whole(path), path).splitlines()
     return tuple(line.strip() for line in lines if line.strip())
 
 
@@ -179,10 +178,10 @@ def _read_pickled_names(path: Path, key: str) -> tuple[str, ...]:
     names = _entry(read_pickled_dict(path), key, path)
     if not isinstance(names, list) or not all(isinstance(name, str | bytes) for name in names):
         raise DataError(f"{path}: {key!r} is no list of names; get the file again")
-    return tuple(name.decode("latin1") if isinstance(name, bytes) else name for name in names)
+    return tuple(decoded(name, path) if isinstance(name, bytes) else name for name in names)
 
 
 def _entry(content: dict[str, object], key: str, path: Path) -> object:
     if key not in content:
-        raise DataError(f"{path}: no {key!r}, only {', '.join(sorted(content)) or 'nothing'}; not this file")
+        raise DataError(f"{path}: no {key!r}, only {source.counted(sorted(content))}; not this file")
     return content[key]

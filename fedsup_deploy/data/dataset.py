@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedsup_deploy import registry, rng
+from fedsup_deploy.data.names import class_names
 from fedsup_deploy.errors import ConfigError, DataError
 
 _MAX_CHANNELS = 4
@@ -29,10 +30,11 @@ class ImageDataset:
         name: The registered name of the data set.
         images_NHWC: Pixels, uint8, 0 is black; 1 to 4 channels last.
         labels_N: Class of each image, int64, in [0, number of classes).
-        classes: Names of the classes, in the order of the labels.
+        classes: Names of the classes, in the order of the labels; kept in NFC.
 
     Raises:
-        DataError: An array has the wrong type, shape or length, a label has no class, or there is no image.
+        DataError: An array has the wrong type, shape or length, a label has no class, there is no image, or a class has
+            no usable name of its own (see `names`).
     """
 
     name: str
@@ -41,6 +43,7 @@ class ImageDataset:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", class_names(self.classes, self.name))
         self._check_images()
         self._check_labels()
         for field in ("images_NHWC", "labels_N"):
@@ -95,21 +98,35 @@ class ImageDataset:
 
 @dataclass(frozen=True, eq=False)
 class DatasetSplits:
-    """The two official parts of a data set, with the same classes and image shape.
+    """The official parts of a data set, with the same classes and image shape.
+
+    Args:
+        train: Images to train on.
+        test: Images for final figures.
+        validation: Images to compare subnets on, where the data set has a part for that; None: they are to be split
+            off those for training.
+        notes: What of the files was passed over, or is not as it should be; a line each, for the user to read.
 
     Raises:
-        DataError: The two parts do not go together.
+        DataError: The parts do not go together.
     """
 
     train: ImageDataset
     test: ImageDataset
+    validation: ImageDataset | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        train, test = self.train, self.test
-        if train.classes != test.classes:
-            raise DataError(f"{train.name}: training and test images name different classes")
-        if train.images_NHWC.shape[1:] != test.images_NHWC.shape[1:]:
-            shapes = f"training images have {train.images_NHWC.shape[1:]}, test images {test.images_NHWC.shape[1:]}"
+        for kind, other in (("test", self.test), ("validation", self.validation)):
+            if other is not None:
+                self._check_same(kind, other)
+
+    def _check_same(self, kind: str, other: ImageDataset) -> None:
+        train = self.train
+        if train.classes != other.classes:
+            raise DataError(f"{train.name}: training and {kind} images name different classes")
+        if train.images_NHWC.shape[1:] != other.images_NHWC.shape[1:]:
+            shapes = f"training images have {train.images_NHWC.shape[1:]}, {kind} images {other.images_NHWC.shape[1:]}"
             raise DataError(f"{train.name}: {shapes} (height, width, channels), expected the same")
 
 

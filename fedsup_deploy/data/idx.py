@@ -61,9 +61,10 @@ def read_idx(path: Path, num_dimensions: int) -> npt.NDArray[np.uint8]:
         num_dimensions: 1 for labels, 3 for grey images.
 
     Raises:
-        DataError: Wrong magic number, more or fewer bytes than the header says, or a damaged compression.
+        DataError: Wrong magic number, a header that promises more than `source.MAX_FILE_BYTES`, more or fewer bytes
+            than it says, or a damaged compression.
     """
-    with source.reading(path), gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+    with source.opened(path) as stored, gzip.open(stored, "rb") if path.suffix == ".gz" else stored as file:
         header = file.read(4 + 4 * num_dimensions)
         if len(header) < 4 + 4 * num_dimensions:
             raise DataError(f"{path}: got {len(header)} bytes, expected an IDX header; get the file again")
@@ -72,7 +73,10 @@ def read_idx(path: Path, num_dimensions: int) -> npt.NDArray[np.uint8]:
         if magic != expected_magic:
             raise DataError(f"{path}: got magic number {magic:#010x}, expected {expected_magic:#010x}; not this file")
         num_bytes = math.prod(shape)
-        # Piece by piece, so that a damaged header cannot make us allocate what it promises, nor read on for ever.
+        if num_bytes > source.MAX_FILE_BYTES:
+            got = f"promises {num_bytes:,} bytes for {tuple(shape)}"
+            raise DataError(f"{path}: {got}, expected at most {source.MAX_FILE_BYTES:,}; get the file again")
+        # Piece by piece, so that a damaged header cannot make us allocate what it promises, nor read on beyond it.
         content = bytearray()
         while len(content) <= num_bytes and (piece := file.read(_PIECE_BYTES)):
             content += piece

@@ -1,28 +1,25 @@
 """Folders of image files, one folder per class: `root/train/<class>/*.png`, `root/test/<class>/*.png`.
 
-Needs Pillow (extra `images`). Never resizes: all images must have one size.
+What of a folder is read, what is passed over, and how much memory the images take. What an image looks like is decided
+in `image_file`. Needs Pillow (extra `images`). Never resizes: all images must have one size.
 """
 
-import contextlib
-import warnings
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fedsup_deploy.data import source
 from fedsup_deploy.data.dataset import DatasetSplits, ImageDataset
+from fedsup_deploy.data.image_file import SUFFIXES, read_header, read_image
+from fedsup_deploy.data.names import escaped, name_of
 from fedsup_deploy.errors import DataError, DependencyError
 
-if TYPE_CHECKING:
-    import PIL.Image
-
-_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-_GREY = "L"
-# Modes whose conversion to 8 bits a channel keeps what is seen; 16-bit and float pixels would be clipped.
-_CONVERTIBLE = ("1", "CMYK", "L", "LA", "P", "PA", "RGB", "RGBA", "YCbCr")
+_NAME = "image-folder"
+_REQUIRED = ("train", "test")
+_VALIDATION = ("val", "valid", "validation")
 
 
 class _Labelled(NamedTuple):
@@ -30,38 +27,50 @@ class _Labelled(NamedTuple):
     label: int
 
 
+class _Found(NamedTuple):
+    """The files of one split, and what was passed over beside them."""
+
+    images: list[_Labelled]
+    notes: list[str]
+
+
 def load_image_folder(root: Path | None) -> DatasetSplits:
-    """Load images from folders; grey if every file of both splits is grey, RGB otherwise. Transparency is dropped.
+    """Load images from folders; grey if every file of all splits is stored as grey alone, RGB otherwise.
 
     Args:
-        root: The folder of `train` and `test`. Each holds one folder per class; classes are those of `train`, in
-            alphabetical order. PNG, JPEG, WebP and BMP files are read; hidden files and others are passed over.
+        root: The folder of `train`, `test` and maybe `val` (or `valid`, or `validation`). Each holds one folder per
+            class; classes are those of `train`, in alphabetical order. PNG, JPEG, WebP, BMP, GIF, TIFF and PPM files
+            are read, as `image_file` says. Hidden files are passed over; other files, folders within those of classes
+            and what lies beside the splits are passed over, too, and the notes of the data set say so.
 
     Raises:
         ConfigError: `root` is None.
-        DataError: A folder is missing or empty, a file is damaged, the images differ in size, or a test class has
-            no training images.
+        DataError: A folder is missing or empty, a file is damaged or cannot be shown in 8 bits a channel, a name is
+            not UTF-8, the images differ in size or need too much memory, or a class has no training images.
         DependencyError: Pillow is not installed.
     """
-    folder = source.required_root("image-folder", root, "train/<class>/ and test/<class>/ folders of images")
+    folder = source.required_root(_NAME, root, "train/<class>/ and test/<class>/ folders of images")
     _require_pillow()
-    missing = [name for name in ("train", "test") if not (folder / name).is_dir()]
-    if missing:
-        place = str(folder) if folder.is_dir() else f"{folder} (no such folder)"
-        raise DataError(f"image-folder: missing {' and '.join(missing)} - looked in {place} - set data.root")
-    classes = tuple(path.name for path in _subfolders(folder / "train"))
-    found = [_find_images(folder / name, classes) for name in ("train", "test")]
-    first = found[0][0].path
-    size = _size(first)
-    pixels = [[_decode(path, first, size) for path, _ in split] for split in found]
-    is_grey = all(image.ndim == 2 for split in pixels for image in split)
-    train, test = (
-        ImageDataset(
-            "image-folder", _stack(images, is_grey), np.array([label for _, label in split], dtype=np.int64), classes
-        )
-        for split, images in zip(found, pixels, strict=True)
-    )
-    return DatasetSplits(train, test)
+    places, notes = _splits_of(folder)
+    classes = tuple(_class_folders(places["train"]))
+    found = {split: _find_images(place, classes) for split, place in places.items()}
+    is_grey = _check_headers([path for split in found.values() for path, _ in split.images])
+    first = found["train"].images[0].path
+    height, width = read_image(first).pixels.shape[:2]
+    complaints: dict[Path, str] = {}
+    made: dict[str, ImageDataset] = {}
+    for split, (images, split_notes) in found.items():
+        images_NHWC = np.empty((len(images), height, width, 1 if is_grey else 3), dtype=np.uint8)
+        for place, (path, _) in zip(images_NHWC, images, strict=True):
+            complaints |= _read_into(place, path, first)
+        labels_N = np.array([label for _, label in images], dtype=np.int64)
+        made[split] = ImageDataset(_NAME, images_NHWC, labels_N, classes)
+        notes += split_notes
+    if complaints:
+        path, complaint = next(iter(complaints.items()))
+        where = escaped(path.relative_to(folder))
+        notes.append(f"images that are damaged beside their pixels: {len(complaints)} ({where}: {complaint})")
+    return DatasetSplits(made["train"], made["test"], made.get("validation"), tuple(notes))
 
 
 def _require_pillow() -> None:
@@ -72,61 +81,109 @@ def _require_pillow() -> None:
         raise DependencyError(message) from error
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _splits_of(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """Return the folder of each split, and what lies beside them."""
+    missing = [name for name in _REQUIRED if not (folder / name).is_dir()]
+    if missing:
+        place = str(folder) if folder.is_dir() else f"{folder} (no such folder)"
+        raise DataError(f"{_NAME}: missing {' and '.join(missing)} - looked in {place} - set data.root")
+    validation = [folder / name for name in _VALIDATION if (folder / name).is_dir()]
+    if len(validation) > 1:
+        got = " and ".join(path.name for path in validation)
+        raise DataError(f"{escaped(folder)}: got {got}, expected one folder of validation images; remove the others")
+    places = {name: folder / name for name in _REQUIRED}
+    if validation:
+        places["validation"] = validation[0]
+    beside = [path for path in _entries(folder) if path not in places.values()]
+    return places, [f"passed over beside train and test: {_counted(beside, folder)}"] if beside else []
 
 
-def _find_images(folder: Path, classes: tuple[str, ...]) -> list[_Labelled]:
-    unknown = [path.name for path in _subfolders(folder) if path.name not in classes]
-    if unknown:
-        raise DataError(f"{folder}: class {unknown[0]!r} has no folder in train; add it there or remove it here")
-    found = [
-        _Labelled(path, label)
-        for label, name in enumerate(classes)
-        if (folder / name).is_dir()
-        for path in sorted((folder / name).iterdir())
-        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
-    ]
-    if not found:
-        raise DataError(f"{folder}: no images, expected <class>/*{' or *'.join(_SUFFIXES)}; set data.root")
-    return found
+def _class_folders(split: Path) -> dict[str, Path]:
+    """Return the folders of classes by their names, in the order of these."""
+    folders: dict[str, Path] = {}
+    for path in _entries(split):
+        if path.is_dir():
+            if (name := name_of(path)) in folders:
+                raise DataError(f"{escaped(split)}: two folders of class {name!r}; put their images into one")
+            folders[name] = path
+    return dict(sorted(folders.items()))
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator["PIL.Image.Image"]:
-    import PIL.Image
+def _find_images(split: Path, classes: tuple[str, ...]) -> _Found:
+    folders = _class_folders(split)
+    if unknown := [name for name in folders if name not in classes]:
+        raise DataError(
+            f"{escaped(split)}: class {unknown[0]!r} has no folder in train; add it there or remove it here"
+        )
+    images: list[_Labelled] = []
+    others = [path for path in _entries(split) if not path.is_dir()]
+    inner: list[Path] = []
+    for label, name in enumerate(classes):
+        for path in _entries(folders[name]) if name in folders else ():
+            if path.is_dir():
+                inner.append(path)
+            elif path.suffix.lower() in SUFFIXES:
+                images.append(_Labelled(path, label))
+            else:
+                others.append(path)
+    if not images:
+        raise DataError(f"{escaped(split)}: no images, expected <class>/*{' or *'.join(SUFFIXES)}; set data.root")
+    images.sort(key=lambda image: (image.label, name_of(image.path)))
+    notes = []
+    if inner:
+        num_files = sum(not path.is_dir() for folder in inner for path in folder.rglob("*"))
+        what = f"folders within those of classes: {_counted(inner, split)}, files in them: {num_files}"
+        notes.append(f"passed over in {split.name}, {what}")
+    if others:
+        notes.append(f"passed over in {split.name}, files that are no images: {_counted(others, split)}")
+    return _Found(images, notes)
 
+
+def _entries(folder: Path) -> list[Path]:
+    """Return what lies in a folder and is not hidden, in a fixed order."""
     try:
-        with source.reading(path), warnings.catch_warnings():
-            # A file that claims more than 90 million pixels: Pillow only warns, and would then decode it.
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            with PIL.Image.open(path) as image:
-                yield image
-    # Pillow's decoders let the last two through for some damaged files.
-    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning, SyntaxError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}; get the file again") from error
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"cannot read {escaped(folder)}: {error.strerror}; make it readable") from error
 
 
-def _size(path: Path) -> tuple[int, int]:
-    with _opened(path) as image:
-        return image.size
+def _counted(paths: Sequence[Path], folder: Path) -> str:
+    """Return how many there are, and where a few of them lie below a folder."""
+    return source.counted([str(path.relative_to(folder)) for path in paths])
 
 
-def _decode(path: Path, first: Path, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Return (H, W) of a grey file and (H, W, 3) of any other. The size is checked before anything is decoded."""
-    with _opened(path) as image:
-        if image.size != size:
-            got, expected = (f"{width}x{height}" for width, height in (image.size, size))
-            raise DataError(f"{path}: is {got} pixels, expected {expected} as {first.name}; make all images one size")
-        if image.mode not in _CONVERTIBLE:
-            raise DataError(f"{path}: has pixels of mode {image.mode}, expected 8 bits a channel; convert it")
-        if image.mode == _GREY:
-            return np.asarray(image)
-        # By way of RGBA, as Pillow warns about a transparent palette otherwise.
-        return np.asarray((image.convert("RGBA") if image.mode == "P" else image).convert("RGB"))
+def _check_headers(paths: Sequence[Path]) -> bool:
+    """Return whether all images are grey, before any pixel is decoded.
+
+    Raises:
+        DataError: An image cannot be shown, differs in size from the first, or all need too much memory.
+    """
+    first = read_header(paths[0])
+    is_grey = first.is_grey
+    for path in paths[1:]:
+        header = read_header(path)
+        is_grey = is_grey and header.is_grey
+        # One that lies on its side is turned when it is decoded.
+        if sorted((header.width, header.height)) != sorted((first.width, first.height)):
+            raise _other_size(path, (header.width, header.height), paths[0], (first.width, first.height))
+    num_bytes, max_bytes = len(paths) * first.width * first.height * (1 if is_grey else 3), source.max_image_bytes()
+    if num_bytes > max_bytes:
+        got, limit = f"{num_bytes / 2**30:,.1f} GiB", f"{max_bytes / 2**30:,.1f} GiB, half of this machine's memory"
+        raise DataError(f"{_NAME}: the images take {got}, expected at most {limit}; make them fewer or smaller")
+    return is_grey
 
 
-def _stack(images: list[npt.NDArray[np.uint8]], is_grey: bool) -> npt.NDArray[np.uint8]:
-    if is_grey:
-        return np.stack(images)[..., np.newaxis]
-    return np.stack([np.repeat(image[..., np.newaxis], 3, axis=2) if image.ndim == 2 else image for image in images])
+def _read_into(place: npt.NDArray[np.uint8], path: Path, first: Path) -> dict[Path, str]:
+    """Decode an image into its place, (H, W, C). Returns what is wrong with it beside its pixels, if anything."""
+    pixels, complaint = read_image(path)
+    if pixels.shape[:2] != place.shape[:2]:
+        raise _other_size(path, pixels.shape[1::-1], first, place.shape[1::-1])
+    place[...] = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
+    return {path: complaint} if complaint else {}
+
+
+def _other_size(path: Path, size: tuple[int, ...], first: Path, expected: tuple[int, ...]) -> DataError:
+    got, wanted = (f"{width}x{height}" for width, height in (size, expected))
+    return DataError(
+        f"{escaped(path)}: is {got} pixels, expected {wanted} as {escaped(first.name)}; make all images one size"
+    )

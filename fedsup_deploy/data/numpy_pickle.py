@@ -5,16 +5,19 @@ of this module, every other name is refused, and the array is then built from th
 not even NumPy's `__setstate__`, which trusts what it is given, sees the content of the file.
 """
 
+import io
 import math
 import pickle
+import warnings
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from fedsup_deploy.data import source
+from fedsup_deploy.data.pickle_program import check_pickle
+from fedsup_deploy.data.source import MAX_FILE_BYTES
 from fedsup_deploy.errors import DataError
 
 _MAX_DIMENSIONS = 4
@@ -77,14 +80,15 @@ _STAND_INS = MappingProxyType(
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
-    def __init__(self, file: BinaryIO, path: Path) -> None:
+    def __init__(self, file: io.BytesIO, path: Path) -> None:
         super().__init__(file, encoding="bytes")
         self._path = path
 
     def find_class(self, module: str, name: str) -> type[_Inert]:
         """Return the stand-in for a name, or refuse it. Nothing is ever imported."""
         if (module, name) not in _STAND_INS:
-            raise DataError(f"{self._path}: names {f'{module}.{name}'!r}, expected only data; do not trust this file")
+            got = f"{module}.{name}"[:80]
+            raise DataError(f"{self._path}: names {got!r}, expected only data; do not trust this file")
         return _STAND_INS[module, name]
 
 
@@ -95,14 +99,20 @@ def read_pickled_dict(path: Path) -> dict[str, object]:
         The dictionary. Keys are text; text that Python 2 wrote is `bytes`; arrays are as yet unread: see `uint8_array`.
 
     Raises:
-        DataError: The file is unreadable, no pickle, holds no dictionary, or names anything that is not data.
+        DataError: The file is unreadable, too large, no pickle, holds no dictionary, names anything that is not data,
+            or is a program that data does not need (see `pickle_program`).
     """
     try:
-        with source.reading(path), path.open("rb") as file:
-            content = _RestrictedUnpickler(file, path).load()
+        stored = source.read_whole(path)
+        with warnings.catch_warnings():
+            # Of odd escapes in text: a word to the author of a program, which a file has not.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            check_pickle(stored)
+            content = _RestrictedUnpickler(io.BytesIO(stored), path).load()
     except (
         pickle.UnpicklingError,
         AttributeError,
+        EOFError,
         ImportError,
         IndexError,
         KeyError,
@@ -111,11 +121,14 @@ def read_pickled_dict(path: Path) -> dict[str, object]:
         TypeError,
         ValueError,
     ) as error:
-        reason = " ".join(str(error).split())
+        reason = source.reason_of(error)
         raise DataError(f"{path}: not a readable pickle ({reason}); get the file again") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: got a pickled {type(content).__name__}, expected a dictionary; not this file")
-    return {key.decode("latin1") if isinstance(key, bytes) else str(key): value for key, value in content.items()}
+    keys = [key.decode("latin1") if isinstance(key, bytes) else key for key in content]
+    if not all(isinstance(key, str) for key in keys):
+        raise DataError(f"{path}: got a pickled dictionary whose keys are no text; not this file")
+    return dict(zip(keys, content.values(), strict=True))
 
 
 def uint8_array(value: object, where: str) -> npt.NDArray[np.uint8]:
@@ -136,8 +149,11 @@ def uint8_array(value: object, where: str) -> npt.NDArray[np.uint8]:
         case _:
             raise DataError(f"{where}: got {type(value).__name__}, expected an array; not this file")
     if code not in ("u1", b"u1") or not isinstance(stored, bytes | bytearray):
-        raise DataError(f"{where}: got an array of type {code!r}, expected uint8 ('u1'); not this file")
-    is_shape = len(shape) <= _MAX_DIMENSIONS and all(type(side) is int and side > 0 for side in shape)
-    if not is_shape or math.prod(shape) != len(stored):
+        # Whatever else a file has in this place may be too deep to print.
+        got = repr(code) if isinstance(code, str | bytes) else type(code).__name__
+        raise DataError(f"{where}: got an array of type {got}, expected uint8 ('u1'); not this file")
+    if len(shape) > _MAX_DIMENSIONS or not all(type(side) is int and 0 < side <= MAX_FILE_BYTES for side in shape):
+        raise DataError(f"{where}: got no shape of up to {_MAX_DIMENSIONS} positive sides; get the file again")
+    if math.prod(shape) != len(stored):
         raise DataError(f"{where}: {len(stored):,} bytes do not fill shape {shape}; get the file again")
     return np.frombuffer(bytes(stored), dtype=np.uint8).reshape(shape, order="F" if order == "F" else "C")

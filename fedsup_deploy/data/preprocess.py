@@ -42,6 +42,10 @@ class Preprocessing:
     3. Resize from `padded_size` to `size`: bilinear, half-pixel centres, no antialiasing, edges repeated.
     4. Per channel, subtract `mean` and divide by `std`.
 
+    A program that gets images from files or a camera decodes them first, as the training images were decoded if they
+    came from an `image-folder` (see `image_file`): turned upright by their EXIF orientation, transparent pixels blended
+    with white, 8 bits a channel, grey or RGB, no colour profile applied.
+
     Args:
         mean: Per channel, of pixels divided by 255.
         std: Per channel, of pixels divided by 255; positive.

@@ -1,15 +1,25 @@
-"""Where a loader finds its files, and how it says that they are missing or damaged.
+"""Where a loader finds its files, how it opens them, and how it says that they are missing, damaged or too large.
 
-Owns the wording of those messages. Never reads an image.
+Owns the wording of those messages, and the limits that hold for files of any format. Never reads an image.
 """
 
 import contextlib
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO, Final
 
+from fedsup_deploy.data.names import escaped
 from fedsup_deploy.errors import ConfigError, DataError
+
+#: Of a file that may have to be held whole, and of what a compressed one unfolds to, bytes. The largest official file
+#: of CIFAR has 0.15 GiB, and the largest set of the family of MNIST (EMNIST) 0.6 GiB.
+MAX_FILE_BYTES: Final = 1 << 30
+#: Of many names in a message these many are told.
+_MAX_NAMED: Final = 5
+_MAX_REASON_CHARACTERS: Final = 200
 
 
 def required_root(name: str, root: Path | None, holds: str) -> Path:
@@ -48,10 +58,57 @@ def locate(name: str, folder: Path, alternatives: Sequence[tuple[str, ...]]) -> 
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn what the standard library raises for an unreadable, cut or garbled file into a DataError naming it."""
+def opened(path: Path, max_bytes: int | None = None) -> Iterator[BinaryIO]:
+    """Open a regular file for reading, or what a link to one leads to.
+
+    Args:
+        path: The file.
+        max_bytes: Its largest size; None where its reader has limits of its own.
+
+    Raises:
+        DataError: It is another thing (a pipe or a device may never end), too large, or unreadable, cut or garbled:
+            what the standard library raises for that, here or in the block.
+    """
     try:
-        yield
+        if path.exists() and not path.is_file():
+            raise DataError(f"cannot read {escaped(path)}: it is no regular file; remove it")
+        with path.open("rb") as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            if max_bytes is not None and size_bytes > max_bytes:
+                raise DataError(
+                    f"{escaped(path)}: has {size_bytes:,} bytes, expected at most {max_bytes:,}; not this file"
+                )
+            yield file
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"cannot read {path}: {reason}; get the file again") from error
+        reason = getattr(error, "strerror", None) or reason_of(error)
+        raise DataError(f"cannot read {escaped(path)}: {reason}; get the file again") from error
+
+
+def read_whole(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        DataError: It is unreadable, or larger than `MAX_FILE_BYTES`.
+    """
+    with opened(path, MAX_FILE_BYTES) as file:
+        return file.read(MAX_FILE_BYTES)
+
+
+def reason_of(error: Warning | Exception | str) -> str:
+    """Return what an exception says, for a message: in one line, escaped, and not all of what it may quote."""
+    text = escaped(" ".join(str(error).split()))
+    return text if len(text) <= _MAX_REASON_CHARACTERS else f"{text[:_MAX_REASON_CHARACTERS]} ..."
+
+
+def counted(names: Sequence[str]) -> str:
+    """Return how many names there are, and the first of them, escaped."""
+    told = ", ".join(escaped(name) for name in names[:_MAX_NAMED])
+    return f"{len(names)} ({told}{', ...' if len(names) > _MAX_NAMED else ''})" if names else "nothing"
+
+
+def max_image_bytes() -> int:
+    """Return how much memory the images of a data set may take, bytes: half of this machine's.
+
+    All of them are held, and there are two copies while they are divided among clients.
+    """
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -44,11 +44,12 @@ class FederatedData:
     Args:
         train: The images the clients share among them.
         clients: For each client the indices in `train` of the images it trains on and takes statistics of.
-        validation: Held out from training; search and progress reports are scored on it. None: the server has no image.
+        validation: Not trained on; search and progress reports are scored on it. None: the server has no image.
         test: The dataset's own test images; only final figures are taken on it. None: the server has no image.
         held_out: For each client the indices in `train` of the images it holds out to evaluate subnets on, maybe none;
             empty where no client holds anything out.
         tiers: For each client its class of capability; empty where there is one.
+        notes: What the user is to know of how the images were read; a line each.
     """
 
     train: ImageDataset
@@ -57,6 +58,7 @@ class FederatedData:
     test: ImageDataset | None
     held_out: tuple[Indices, ...] = ()
     tiers: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def num_clients(self) -> int:

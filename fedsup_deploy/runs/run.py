@@ -232,12 +232,17 @@ def load_data(config: TrainConfig) -> FederatedData:
     if empty:
         names = ", ".join(splits.train.classes[label] for label in sorted(empty))
         raise DataError(f"{config.data.dataset}: no training image of class {names}; remove the class or add images")
-    train, validation = splits.train, None
-    if config.data.server_images:
+    train, validation, notes = splits.train, None, splits.notes
+    if config.data.server_images and splits.validation is not None:
+        validation = splits.validation
+        if "validation_fraction" in config.data.model_fields_set:
+            own = f"{config.data.dataset} brings validation images of its own ({len(validation):,})"
+            notes = (*notes, f"data.validation_fraction is not used: {own}")
+    elif config.data.server_images:
         train, validation = split_off(splits.train, config.data.validation_fraction, config.seed)
     options = config.partition.model_dump(exclude={"kind", "num_clients"})
     parts = partition(train.labels_N, config.partition.kind, config.partition.num_clients, config.seed, **options)
     clients, held_out = hold_out(parts, config.data.client_validation_fraction, config.seed)
     test = splits.test if config.data.server_images else None
     tiers = tiers_by_index(config.partition.num_clients, config.strategy.num_tiers)
-    return FederatedData(train, clients, validation, test, held_out, tiers)
+    return FederatedData(train, clients, validation, test, held_out, tiers, notes)

@@ -103,3 +103,17 @@ def test_who_is_absent_is_told_in_a_line_and_once_for_passes_that_are_alike() ->
         "statistics: 2 of 20 clients absent (client 3: no answer within 5 s)",
         "statistics: 1 of 20 clients absent (client 7: battery)",
     ]
+
+
+def test_notes_are_told_in_lines_of_their_own() -> None:
+    event = {"event": "train_started", "round": 0, "rounds": 30, "notes": ["passed over: 2", "[bold]"]}
+    assert lines_of([event]) == ["note: passed over: 2", "note: [bold]", "rounds 0/30"]
+
+
+def test_a_terminal_gets_notes_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with bars() as listener:
+        listener({"event": "train_started", "round": 0, "rounds": 3, "notes": ["passed over: [bold]"]})
+    assert "note: passed over: [bold]" in terminal.getvalue()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedsup_deploy.data import arrays as arrays_module
 from fedsup_deploy.data.arrays import load_medmnist, load_npz
 from fedsup_deploy.errors import DataError
 
@@ -54,18 +55,51 @@ def test_a_folder_with_one_file_will_do_and_with_two_will_not(tmp_path: Path) ->
         load_npz(tmp_path)
 
 
-def test_medmnist_labels_are_a_column_and_validation_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("load", [load_medmnist, load_npz])
+def test_labels_may_be_a_column_and_validation_is_a_part_of_its_own(tmp_path: Path, load: Any) -> None:
     path = write(
         tmp_path,
         train_labels=np.array([[1], [2]], np.uint8),
         test_labels=np.array([[0]], np.uint8),
-        val_images=GREY,
-        val_labels=np.array([[7], [7]], np.uint8),
+        val_images=GREY[1:],
+        val_labels=np.array([[3]], np.uint8),
     )
-    splits = load_medmnist(path)
+    splits = load(path)
     assert splits.train.labels_N.tolist() == [1, 2]
     assert splits.test.labels_N.tolist() == [0]
-    assert splits.train.classes == ("0", "1", "2")
+    assert splits.validation is not None
+    assert splits.validation.labels_N.tolist() == [3]
+    np.testing.assert_array_equal(splits.validation.images_NHWC, GREY[1:, ..., None])
+    assert splits.train.classes == ("0", "1", "2", "3")
+    assert splits.notes == ()
+
+
+def test_arrays_that_nothing_reads_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path, train_clients=[0, 1], weights=[1.0, 2.0])
+    assert load_npz(path).notes == ("passed over in set.npz, arrays: 2 (train_clients, weights)",)
+    path = write(tmp_path, classes=["a", "b"])
+    assert load_npz(path).notes == ()
+    assert load_medmnist(path).notes == ("passed over in set.npz, arrays: 1 (classes)",)
+
+
+def test_class_names_are_kept_in_nfc(tmp_path: Path) -> None:
+    assert load_npz(write(tmp_path, classes=["cafe\u0301", "b"])).train.classes == ("caf\u00e9", "b")
+
+
+def test_arrays_share_what_images_may_take_of_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two and one image of 16 bytes, and three labels of 8."""
+    path = write(tmp_path)
+    monkeypatch.setattr(arrays_module.source, "max_image_bytes", lambda: 72)
+    load_npz(path)
+    monkeypatch.setattr(arrays_module.source, "max_image_bytes", lambda: 71)
+    with pytest.raises(DataError, match=r"set\.npz: .*its arrays take 72 bytes, more than 71"):
+        load_npz(path)
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "set.npz")
+    with pytest.raises(DataError, match=r"found no \*\.npz file"):
+        load_npz(tmp_path)
 
 
 class Hostile:
@@ -93,7 +127,15 @@ def test_object_arrays_are_refused_and_not_unpickled(tmp_path: Path, key: str) -
 @pytest.mark.parametrize(
     ("replaced", "complaint"),
     [
-        ({"test_labels": None}, "no test_labels, only test_images, train_images, train_labels"),
+        ({"test_labels": None}, r"no test_labels, only 3 \(test_images, train_images, train_labels\)"),
+        (
+            {"val_images": GREY},
+            r"no val_labels, only 5 \(test_images, test_labels, train_images, train_labels, val_images\)",
+        ),
+        ({"val_labels": [0]}, "no val_images"),
+        ({"val_images": COLOUR, "val_labels": [0, 1, 1]}, r"validation images \(4, 4, 3\)"),
+        ({"classes": ["a", "a"]}, "two classes are called 'a'"),
+        ({"classes": ["a", "b\n"]}, r"name of class 1, 'b\\n', holds"),
         ({"train_images": GREY / 255.0}, "pixels are float64, expected uint8"),
         ({"train_images": GREY[0]}, r"images have shape \(4, 4\)"),
         ({"train_images": np.zeros((2, 3, 8, 8), np.uint8)}, "channels last"),

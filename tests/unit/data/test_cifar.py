@@ -111,7 +111,7 @@ def test_malformed_python_batches_are_named(tmp_path: Path, replaced: dict[str, 
 def test_a_python_batch_of_another_set_is_refused(tmp_path: Path) -> None:
     for name in ("train", "test"):
         (tmp_path / name).write_bytes(pickle.dumps({"data": rows(0), "labels": [0, 1]}))
-    with pytest.raises(DataError, match="no 'fine_labels', only data, labels"):
+    with pytest.raises(DataError, match=r"no 'fine_labels', only 2 \(data, labels\)"):
         load_cifar100(tmp_path)
 
 

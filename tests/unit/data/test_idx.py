@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,9 @@ def test_fewer_labels_than_images_is_refused(tmp_path: Path) -> None:
         (struct.pack(">4I", 0x0D03, 3, 2, 2) + IMAGES, "got magic number 0x00000d03"),
         (HEADER + IMAGES[:-1], "got 11 bytes of data, expected 12"),
         (HEADER + IMAGES + b"x", "got more bytes of data, expected 12"),
-        (struct.pack(">4I", 0x0803, *[0xFFFFFFFF] * 3) + IMAGES, "got 12 bytes of data"),
+        (struct.pack(">4I", 0x0803, 1 << 10, 1 << 10, 1 << 10) + IMAGES, "got 12 bytes of data"),
+        (struct.pack(">4I", 0x0803, 1 << 10, 1 << 10, 1025) + IMAGES, "promises 1,074,790,400 bytes .* 1,073,741,824"),
+        (struct.pack(">4I", 0x0803, *[0xFFFFFFFF] * 3) + IMAGES, "promises 79,228,162,458,924,105,385,300,197,375"),
         (struct.pack(">4I", 0x0803, 0, 2, 2), "got 0 bytes of data"),
     ],
 )
@@ -71,6 +74,18 @@ def test_a_wrong_file_is_named_with_its_fault(tmp_path: Path, content: bytes, co
         with pytest.raises(DataError, match=complaint) as caught:
             read_idx(path, 3)
         assert str(path) in str(caught.value)
+
+
+def test_a_compressed_file_is_read_no_further_than_its_header_says(tmp_path: Path) -> None:
+    """64 MiB of zeros follow 12 bytes; reading stops within the first."""
+    path = tmp_path / "x.gz"
+    path.write_bytes(gzip.compress(HEADER + bytes(64 << 20), compresslevel=1))
+    tracemalloc.start()
+    with pytest.raises(DataError, match="got more bytes of data, expected 12"):
+        read_idx(path, 3)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 8 << 20
 
 
 @pytest.mark.parametrize("kept_bytes", [0, 5, 20, 40, -1])

@@ -1,12 +1,15 @@
 """Folders of image files."""
 
+import os
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fedsup_deploy.data import image_folder
 from fedsup_deploy.data.image_folder import load_image_folder
 from fedsup_deploy.errors import DataError, DependencyError
 
@@ -17,7 +20,7 @@ RGB = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
 def save(path: Path, pixels: np.ndarray, mode: str | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(pixels)
-    (image.convert(mode) if mode else image).save(path)
+    (image.convert(mode) if mode else image).save(path, "JPEG" if path.suffix == ".jfif" else None)
 
 
 def make_grey(root: Path) -> None:
@@ -45,7 +48,10 @@ def test_one_colour_image_makes_all_rgb(tmp_path: Path) -> None:
     np.testing.assert_array_equal(splits.test.images_NHWC[0], RGB)
 
 
-@pytest.mark.parametrize("name", ["a.webp", "a.PNG", "a.bmp", "a.jpeg"])
+@pytest.mark.parametrize(
+    "name",
+    ["a.webp", "a.PNG", "a.bmp", "a.jpeg", "a.jfif", "a.jpe", "a.tif", "a.tiff", "a.ppm", "a.gif"],
+)
 def test_formats(tmp_path: Path, name: str) -> None:
     """A plain colour survives even JPEG, to a few levels."""
     plain = np.full((8, 8, 3), (200, 100, 50), dtype=np.uint8)
@@ -70,15 +76,156 @@ def test_a_transparent_palette_is_read_without_a_warning(tmp_path: Path) -> None
         (tmp_path / split / "only").mkdir(parents=True)
         image.save(tmp_path / split / "only" / "a.png", transparency=b"\x00\xff\xff\xff")
     images_NHWC = load_image_folder(tmp_path).train.images_NHWC
-    np.testing.assert_array_equal(images_NHWC[0], np.asarray(image.convert("RGB")))
+    expected = np.where((np.asarray(image) == 0)[..., None], 255, np.asarray(image.convert("RGB")))
+    np.testing.assert_array_equal(images_NHWC[0], expected)
 
 
-def test_hidden_and_other_files_are_passed_over(tmp_path: Path) -> None:
+def test_hidden_files_are_passed_over_without_a_word(tmp_path: Path) -> None:
     make_grey(tmp_path)
-    (tmp_path / "train" / "cat" / "notes.txt").write_text("no image")
     (tmp_path / "train" / "cat" / "._1.png").write_text("no image")
     (tmp_path / "train" / ".cache").mkdir()
-    assert len(load_image_folder(tmp_path).train) == 3
+    (tmp_path / ".DS_Store").write_text("no image")
+    splits = load_image_folder(tmp_path)
+    assert len(splits.train) == 3
+    assert splits.notes == ()
+
+
+def test_whatever_else_is_passed_over_is_counted(tmp_path: Path) -> None:
+    make_grey(tmp_path)
+    for name in ("cat/a.txt", "cat/b.svg", "dog/c.txt", "d.png"):
+        (tmp_path / "train" / name).write_text("no image")
+    for name in ("train/cat/2021/a.png", "train/cat/2021/may/b.png", "test/dog/old/c.png"):
+        save(tmp_path / name, GREY)
+    for name in ("README.md", "extra", "masks", "more", "\n", "z"):
+        (tmp_path / name).mkdir()
+    splits = load_image_folder(tmp_path)
+    assert (len(splits.train), len(splits.test)) == (3, 1)
+    assert splits.notes == (
+        "passed over beside train and test: 6 (\\n, README.md, extra, masks, more, ...)",
+        "passed over in train, folders within those of classes: 1 (cat/2021), files in them: 2",
+        "passed over in train, files that are no images: 4 (d.png, cat/a.txt, cat/b.svg, dog/c.txt)",
+        "passed over in test, folders within those of classes: 1 (dog/old), files in them: 1",
+    )
+
+
+def test_images_with_damaged_metadata_are_read_and_counted(tmp_path: Path) -> None:
+    make_grey(tmp_path)
+    exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x01\x00\x00\x00"
+    for name in ("a.jpg", "b.jpg"):
+        Image.fromarray(GREY).save(tmp_path / "train" / "cat" / name, exif=exif)
+    splits = load_image_folder(tmp_path)
+    assert len(splits.train) == 5
+    (note,) = splits.notes
+    assert note.startswith("images that are damaged beside their pixels: 2 (train/cat/a.jpg: Corrupt EXIF data.")
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_a_folder_of_validation_images_is_a_part_of_its_own(tmp_path: Path, name: str) -> None:
+    make_grey(tmp_path)
+    save(tmp_path / name / "dog" / "1.png", GREY + 9)
+    splits = load_image_folder(tmp_path)
+    assert splits.validation is not None
+    assert splits.validation.images_NHWC[0, ..., 0].tolist() == (GREY + 9).tolist()
+    assert splits.validation.labels_N.tolist() == [1]
+    assert len(splits.train) == 3
+    assert splits.notes == ()
+
+
+def test_two_folders_of_validation_images_are_refused(tmp_path: Path) -> None:
+    make_grey(tmp_path)
+    for name in ("val", "validation"):
+        save(tmp_path / name / "dog" / "1.png", GREY)
+    with pytest.raises(DataError, match="got val and validation, expected one folder of validation images"):
+        load_image_folder(tmp_path)
+
+
+def test_a_validation_class_without_training_images_is_refused(tmp_path: Path) -> None:
+    make_grey(tmp_path)
+    save(tmp_path / "val" / "owl" / "1.png", GREY)
+    with pytest.raises(DataError, match="val: class 'owl' has no folder in train"):
+        load_image_folder(tmp_path)
+
+
+def test_the_normal_form_of_names_does_not_matter(tmp_path: Path) -> None:
+    """Folders and files from macOS on one side, from Linux on the other."""
+    for root, train, test in (("a", "caf\u00e9", "cafe\u0301"), ("b", "cafe\u0301", "caf\u00e9")):
+        for number, name in enumerate((f"{train}.png", "cafz.png", "cafe.png")):
+            save(tmp_path / root / "train" / train / name, GREY + number)
+        save(tmp_path / root / "test" / test / "1.png", GREY)
+    first, second = (load_image_folder(tmp_path / root) for root in ("a", "b"))
+    assert first.train.classes == ("caf\u00e9",)
+    assert (len(first.train), len(first.test)) == (3, 1)
+    assert first.train.fingerprint() == second.train.fingerprint()
+
+
+def test_one_class_in_two_folders_is_refused(tmp_path: Path) -> None:
+    make_grey(tmp_path)
+    for name in ("caf\u00e9", "cafe\u0301"):
+        save(tmp_path / "train" / name / "1.png", GREY)
+    with pytest.raises(DataError, match="train: two folders of class 'café'"):
+        load_image_folder(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["train/caf\udce9/1.png", "train/cat/caf\udce9.png"])
+def test_names_that_are_not_utf_8_are_refused_with_their_bytes(tmp_path: Path, place: str) -> None:
+    """As an archive made on Windows leaves them."""
+    make_grey(tmp_path)
+    save(tmp_path / place, GREY)
+    with pytest.raises(DataError, match=r"caf\\xe9.*: the name is not UTF-8; rename it") as caught:
+        load_image_folder(tmp_path)
+    assert str(caught.value).isprintable()
+
+
+def test_what_a_pipe_or_a_device_would_say_is_not_waited_for(tmp_path: Path) -> None:
+    make_grey(tmp_path)
+    os.mkfifo(tmp_path / "train" / "cat" / "z.png")
+    with pytest.raises(DataError, match=r"cannot read .*z\.png: it is no regular file"):
+        load_image_folder(tmp_path)
+
+
+@pytest.mark.parametrize(("pixel", "num_bytes"), [(np.uint8(0), 12), (np.zeros(3, np.uint8), 36)])
+def test_too_many_pixels_are_refused_before_any_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pixel: np.ndarray, num_bytes: int
+) -> None:
+    """Twelve images of a pixel; the last is cut short, which only decoding would notice."""
+    for number in range(11):
+        save(tmp_path / "train" / "a" / f"{number:02}.png", np.full((1, 1, *pixel.shape), pixel))
+    save(tmp_path / "test" / "a" / "1.png", np.full((1, 1, *pixel.shape), pixel))
+    monkeypatch.setattr(image_folder.source, "max_image_bytes", lambda: num_bytes)
+    assert len(load_image_folder(tmp_path).train) == 11
+    monkeypatch.setattr(image_folder.source, "max_image_bytes", lambda: num_bytes - 1)
+    path = tmp_path / "test" / "a" / "1.png"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"the images take 0\.0 GiB, expected at most .* half of this machine's memory"):
+        load_image_folder(tmp_path)
+
+
+def test_images_take_memory_once_while_they_are_read(tmp_path: Path) -> None:
+    """They are decoded into their place. A list of images, made one array, would take twice as much."""
+    for number in range(20):
+        save(tmp_path / "train" / "a" / f"{number:02}.png", np.zeros((256, 256, 3), np.uint8))
+    save(tmp_path / "test" / "a" / "1.png", np.zeros((256, 256, 3), np.uint8))
+    load_image_folder(tmp_path)
+    tracemalloc.start()
+    load_image_folder(tmp_path)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 1.5 * 21 * 256 * 256 * 3
+
+
+def test_upright_images_and_those_on_their_side_have_one_size(tmp_path: Path) -> None:
+    """A camera stores both alike, and says how it was held."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright, lying = np.arange(6, dtype=np.uint8).reshape(3, 2), np.arange(6, dtype=np.uint8).reshape(2, 3)
+    for split in ("train", "test"):
+        save(tmp_path / split / "a" / "1.png", upright)
+        Image.fromarray(lying).save(tmp_path / split / "a" / "2.png", exif=exif)
+    images_NHWC = load_image_folder(tmp_path).train.images_NHWC
+    np.testing.assert_array_equal(images_NHWC[1, ..., 0], np.rot90(lying, -1))
+    save(tmp_path / "train" / "a" / "3.png", lying)
+    with pytest.raises(DataError, match=r"3\.png: is 3x2 pixels, expected 2x3 as 1\.png"):
+        load_image_folder(tmp_path)
 
 
 def test_the_first_odd_size_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The restricted unpickler: what it reads, and that nothing in a file is ever run."""
 
+import itertools
 import os
 import pickle
 import runpy
@@ -16,6 +17,10 @@ from fedsup_deploy.data.numpy_pickle import read_pickled_dict, uint8_array
 from fedsup_deploy.errors import DataError
 
 ROWS = np.arange(12, dtype=np.uint8).reshape(3, 4)
+_INDICES = [number.to_bytes(4, "little") for number in range(256, 5256)]
+# Operations that leave a list on the stack: 5,000 lists, each within the one before it, and all within the first. It
+# is too deep to print, and what follows depths does not see that.
+DEEP = b"]r" + _INDICES[0] + b"".join(b"j" + a + b"]r" + b + b"aa" for a, b in itertools.pairwise(_INDICES))
 
 
 class Calls:
@@ -133,13 +138,59 @@ def test_only_uint8_arrays_are_built(tmp_path: Path, value: Any, complaint: str)
         uint8_array(content["data"], "here")
 
 
-@pytest.mark.parametrize("shape", [b"K\x05", b"K\x00", b"J\xff\xff\xff\xff", b"N", b"]"])
-def test_a_shape_that_does_not_fit_the_bytes_is_refused(tmp_path: Path, shape: bytes) -> None:
-    """The first side of (3, 4) is overwritten in the pickle: by 5, 0, -1, None and a list."""
+@pytest.mark.parametrize(
+    ("shape", "complaint"),
+    [
+        (b"K\x05", r"12 bytes do not fill shape \(5, 4\)"),
+        (b"K\x00", "no shape of up to 4 positive sides"),
+        (b"J\xff\xff\xff\xff", "no shape of"),
+        (b"N", "no shape of"),
+        (b"]", "no shape of"),
+        (DEEP, "no shape of"),
+    ],
+)
+def test_a_shape_that_does_not_fit_the_bytes_is_refused(tmp_path: Path, shape: bytes, complaint: str) -> None:
+    """The first side of (3, 4) is overwritten in the pickle: by 5, 0, -1, None, a list, and one too deep to print."""
     made = pickle.dumps({"data": ROWS}, 3)
     assert made.count(b"K\x03K\x04\x86") == 1
     content = read_pickled_dict(write(tmp_path, made.replace(b"K\x03K\x04\x86", shape + b"K\x04\x86")))
-    with pytest.raises(DataError, match="do not fill shape"):
+    with pytest.raises(DataError, match=complaint):
+        uint8_array(content["data"], "here")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"\x80\x02Nr\x00\x00\x00\x08.", "memo index"),
+        (b"\x80\x02})" + b"\x85" * 2_000_000 + b"Ns.", "nested deeper"),
+        (b"\x80\x02}NNs.", "keys are no text"),
+        (b"\x80\x04\x95" + (1 << 62).to_bytes(8, "little") + b"}.", "not a readable pickle"),
+        (b"\x80\x04\x96" + (1 << 62).to_bytes(8, "little") + b"}.", "not a readable pickle"),
+    ],
+)
+def test_programs_that_ask_for_too_much_are_not_run(tmp_path: Path, content: bytes, complaint: str) -> None:
+    """The first would take 2 GiB, and the second end the process."""
+    with pytest.raises(DataError, match=complaint):
+        read_pickled_dict(write(tmp_path, content))
+
+
+def test_an_odd_escape_in_text_is_no_warning(tmp_path: Path) -> None:
+    """In protocol 0, which writes text with escapes."""
+    assert read_pickled_dict(write(tmp_path, b"(dS'\\q'\nI1\ns.")) == {r"\q": 1}
+
+
+def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
+    path = write(tmp_path, b"")
+    os.truncate(path, (1 << 30) + 1)
+    with pytest.raises(DataError, match="batch: has 1,073,741,825 bytes, expected at most 1,073,741,824"):
+        read_pickled_dict(path)
+
+
+def test_what_stands_for_the_type_of_an_array_may_be_too_deep_to_print(tmp_path: Path) -> None:
+    made = pickle.dumps({"data": ROWS}, 2)
+    assert made.count(b"X\x02\x00\x00\x00u1") == 1
+    content = read_pickled_dict(write(tmp_path, made.replace(b"X\x02\x00\x00\x00u1", DEEP)))
+    with pytest.raises(DataError, match="got an array of type list, expected uint8"):
         uint8_array(content["data"], "here")
 
 

@@ -1,0 +1,79 @@
+"""Names of classes and files as text that every file and terminal can hold, decided once: when data is loaded.
+
+A name is NFC-normalised: macOS writes `é` as two characters and Linux as one, and both mean the same class.
+"""
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedsup_deploy.errors import DataError
+
+# Control characters, halves of characters, and separators of lines and paragraphs.
+_UNFIT_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
+
+
+def name_of(path: Path) -> str:
+    """Return the name of a file or folder in NFC, whatever the locale.
+
+    Raises:
+        DataError: It is not UTF-8, as of an archive made on another system, or holds control characters.
+    """
+    try:
+        return _fit(os.fsencode(path.name).decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{escaped(path)}: the name is not UTF-8; rename it") from error
+    except ValueError as error:
+        raise DataError(f"{escaped(path)}: the name {error}; rename it") from error
+
+
+def class_names(classes: Sequence[str], name: str) -> tuple[str, ...]:
+    """Return names of classes in NFC.
+
+    Args:
+        classes: The names.
+        name: The data set, for the message.
+
+    Raises:
+        DataError: A name is empty, cannot be encoded or holds control characters, or two classes have one name.
+    """
+    made: list[str] = []
+    for label, text in enumerate(classes):
+        try:
+            made.append(_fit(text))
+        except ValueError as error:
+            raise DataError(f"{name}: the name of class {label}, {text[:40]!a}, {error}; rename it") from error
+    if len(set(made)) < len(made):
+        doubled = next(text for place, text in enumerate(made) if text in made[:place])
+        raise DataError(f"{name}: two classes are called {doubled!r}; rename one, or make them one class")
+    return tuple(made)
+
+
+def decoded(content: bytes, where: object) -> str:
+    """Return text that a file holds as UTF-8.
+
+    Raises:
+        DataError: It is not UTF-8.
+    """
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: {content[:40]!r} is not UTF-8; write it anew") from error
+
+
+def escaped(path: Path | str) -> str:
+    """Return a path or name for a message: what is not UTF-8 or no letter to be seen is escaped."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else f"{letter!a}"[1:-1] for letter in text)
+
+
+def _fit(text: str) -> str:
+    """Return text in NFC; ValueError says what is wrong with it."""
+    if text.isascii() and text.isprintable() and text.strip():
+        return text
+    if not text.strip():
+        raise ValueError("is empty")
+    if unfit := next((letter for letter in text if unicodedata.category(letter) in _UNFIT_CATEGORIES), None):
+        raise ValueError(f"holds {unfit!a}")
+    return unicodedata.normalize("NFC", text)

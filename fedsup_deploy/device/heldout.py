@@ -7,6 +7,7 @@ Shapes: N networks.
 
 import math
 from collections.abc import Sequence
+from decimal import ROUND_CEILING, Decimal
 from typing import Annotated, Any, Final, Literal
 
 import numpy as np
@@ -115,15 +116,20 @@ def held_out_error(
 
 
 def rounded_ratios(measured_N: FloatArray, predicted_N: FloatArray) -> tuple[float, ...]:
-    """Return measured / predicted of each network, ascending, in the digits a profile is written with."""
-    return tuple(float(ratio) for ratio in np.sort(np.round(measured_N / predicted_N, _DIGITS)))
+    """Return measured / predicted of each network, ascending, in the digits a profile is written with.
+
+    They are rounded up, because they become bounds: of a ratio rounded to the nearest, a new network might exceed what it
+    is promised to stay within.
+    """
+    return tuple(_rounded_up(ratio) for ratio in np.sort(measured_N / predicted_N).tolist())
 
 
 def conformal_half_width(error: HeldOutError, level: float) -> float | None:
     """Return w such that measured / predicted of a new network is within 1 - w and 1 + w with probability `level`.
 
     That holds if the network is drawn like the held-out ones, whatever the latency model. With n of them, w is the
-    ceil((n + 1) level)-th smallest |ratio - 1|.
+    ceil((n + 1) level)-th smallest |ratio - 1|, never below what it is without rounding: a written ratio may have been
+    lower by almost one unit of its last digit.
 
     Args:
         error: Of the profile.
@@ -136,7 +142,8 @@ def conformal_half_width(error: HeldOutError, level: float) -> float | None:
     """
     if error.method == "published":
         return None
-    scores = sorted(abs(ratio - 1) for ratio in error.ratios)
+    unit = 10.0**-_DIGITS
+    scores = sorted(max(ratio - 1, 1 - (ratio - unit)) for ratio in error.ratios)
     rank = math.ceil((len(scores) + 1) * level)
     return scores[rank - 1] if 1 <= rank <= len(scores) else None
 
@@ -156,6 +163,11 @@ def conformal_upper_ratio(ratios: Sequence[float], level: float) -> float | None
     """
     rank = math.ceil((len(ratios) + 1) * level)
     return ratios[rank - 1] if 1 <= rank <= len(ratios) else None
+
+
+def _rounded_up(ratio: float) -> float:
+    # By decimals: scaled and divided again, a ratio can come out below itself. Those of `repr` end where the number does.
+    return float(Decimal(repr(ratio)).quantize(Decimal(1).scaleb(-_DIGITS), ROUND_CEILING))
 
 
 def _figures(predicted_N: FloatArray, measured_N: FloatArray) -> dict[str, Any]:

@@ -1,10 +1,23 @@
 """How far predictions are off, on numbers that can be checked by hand."""
 
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedsup_deploy import rng
-from fedsup_deploy.device.heldout import conformal_half_width, held_out_error, prediction_error, spearman
+from fedsup_deploy.device.heldout import (
+    conformal_half_width,
+    conformal_upper_ratio,
+    held_out_error,
+    prediction_error,
+    rounded_ratios,
+    spearman,
+)
+
+TIMES_MS = st.floats(0.01, 100)
 
 
 def test_shares_and_means_are_relative_to_what_was_measured() -> None:
@@ -34,7 +47,31 @@ def test_the_half_width_is_an_order_statistic(level: float, expected: float | No
     """Nine networks, off by 1 to 9 %: the ceil(10 level)-th smallest."""
     ratios_N = 1 + np.array([1, -2, 3, -4, 5, -6, 7, -8, 9]) / 100
     found = conformal_half_width(held_out_error(np.ones(9), ratios_N, "leave-one-out"), level)
-    assert found == (None if expected is None else pytest.approx(expected))
+    assert found == (None if expected is None else pytest.approx(expected, abs=1.01e-4))
+
+
+@given(st.lists(st.tuples(TIMES_MS, TIMES_MS), min_size=1, max_size=40), st.floats(0.01, 0.99))
+def test_no_written_bound_is_below_the_exact_one(times_ms: list[tuple[float, float]], level: float) -> None:
+    """And none is more than one unit of the last digit above it."""
+    measured_N, predicted_N = np.array(times_ms).T
+    exact = sorted((measured_N / predicted_N).tolist())
+    rank = math.ceil((len(exact) + 1) * level)
+    written = rounded_ratios(measured_N, predicted_N)
+    upper = conformal_upper_ratio(written, level)
+    error = held_out_error(predicted_N, measured_N, "held-out")
+    half_width = conformal_half_width(error, level)
+    if rank > len(exact):
+        assert (upper, half_width) == (None, None)
+        return
+    assert upper is not None
+    assert half_width is not None
+    assert exact[rank - 1] <= upper < exact[rank - 1] + 1.01e-4
+    width = sorted(abs(ratio - 1) for ratio in exact)[rank - 1]
+    assert width <= half_width < width + 1.01e-4
+
+
+def test_a_ratio_is_rounded_up_to_the_digits_of_a_profile() -> None:
+    assert rounded_ratios(np.array([1.00001, 1.2345, 0.99994]), np.ones(3)) == (1.0, 1.0001, 1.2345)
 
 
 def test_new_networks_are_inside_as_often_as_promised() -> None:

@@ -18,6 +18,7 @@ from fedsup_deploy.variant import Precision
 if TYPE_CHECKING:
     from fedsup_deploy.commands.search import WrittenSearch
     from fedsup_deploy.commands.train import Trained
+    from fedsup_deploy.searchers.result import Preference
 
 Listeners = tuple[Listener, ...]
 
@@ -86,6 +87,7 @@ def search(  # noqa: PLR0913  they are the options of a command
     risk: float | None = None,
     percentile: Percentile | None = None,
     max_artifacts: int | None = None,
+    prefer: "Preference" = "accurate",
     seed: int = 0,
     out: Path | str | None = None,
     resume: bool = False,
@@ -104,6 +106,8 @@ def search(  # noqa: PLR0913  they are the options of a command
             itself to it.
         percentile: Which percentile of latency a limit on it means; None leaves it to the profiles, else `p50`.
         max_artifacts: The most different subnets for all profiles together; None lets each have its own.
+        prefer: What is picked: `accurate` is the most accurate subnet, `cheaper` the one with the fewest MACs that
+            is as accurate within noise and no slower.
         seed: Decides every random choice.
         out: Where the result goes; None is `search.json` in the run's folder.
         resume: Go on with the same search where it was stopped.
@@ -124,6 +128,7 @@ def search(  # noqa: PLR0913  they are the options of a command
         risk=risk,
         percentile=percentile,
         max_artifacts=max_artifacts,
+        prefer=prefer,
         resume=resume,
     )
     return run_command(request, listeners)
@@ -143,6 +148,7 @@ def deploy(  # noqa: PLR0913  they are the options of a command
     risk: float | None = None,
     percentile: Percentile | None = None,
     max_artifacts: int | None = None,
+    prefer: "Preference" = "accurate",
     seed: int = 0,
     listeners: Listeners = (),
 ) -> list[Artifact]:
@@ -161,6 +167,7 @@ def deploy(  # noqa: PLR0913  they are the options of a command
         risk: As of `search`.
         percentile: As of `search`.
         max_artifacts: As of `search`: the bundles hold at most so many different subnets.
+        prefer: As of `search`.
         seed: As of `search`.
         listeners: Called with each event.
     """
@@ -178,6 +185,7 @@ def deploy(  # noqa: PLR0913  they are the options of a command
         risk=risk,
         percentile=percentile,
         max_artifacts=max_artifacts,
+        prefer=prefer,
     )
     made = run_command(request, Path(out), formats, precisions, listeners)
     return [load_artifact(bundle.folder) for bundle in made.bundles]

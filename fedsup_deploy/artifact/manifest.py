@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from fedsup_deploy.accuracy import CountedAccuracy
 from fedsup_deploy.artifact import document
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.artifact.measured import PercentileRecord
@@ -33,6 +34,25 @@ _MACHINE_PATH = re.compile(
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 ChannelRanges = Annotated[str, Field(pattern=r"^\d+(-\d+)?(, \d+(-\d+)?)*$")]
+
+
+#: The 95 % interval of a share of images: lower and upper bound.
+Interval = tuple[Share, Share]
+
+
+def check_interval(name: str, share: float | None, num_images: int, interval: Interval | None) -> None:
+    """Fail if an interval is not that of the share it stands beside; None is what older files have.
+
+    Raises:
+        ValueError: It is another one, or no number of right answers among so many images is that share.
+    """
+    if interval is None:
+        return
+    expected = None if share is None else CountedAccuracy.of_share(share, num_images).interval
+    if interval != expected:
+        raise ValueError(
+            f"{name}_interval: got {interval}, expected {expected}, that of {share} of {num_images} images"
+        )
 
 
 class PredictorError(Section):
@@ -77,7 +97,7 @@ class TensorSpec(Section):
 
 
 class AccuracyRecord(Section):
-    """Share of images classified correctly, in [0, 1]."""
+    """Share of images classified correctly, in [0, 1], and of each share its 95 % interval."""
 
     dataset: Text
     """Name of the data set."""
@@ -87,8 +107,18 @@ class AccuracyRecord(Section):
     """Number of images."""
     recalibrated: Share
     """Of the network in this bundle in fp32: norms folded with client statistics."""
+    recalibrated_interval: Interval | None = None
+    """Of that; null in older files."""
     not_recalibrated: Share | None
     """Of the same subnet with the supernet's own statistics; null where there are none."""
+    not_recalibrated_interval: Interval | None = None
+    """Of that; null in older files, too."""
+
+    @model_validator(mode="after")
+    def _has_the_intervals_of_its_shares(self) -> "AccuracyRecord":
+        check_interval("recalibrated", self.recalibrated, self.num_samples, self.recalibrated_interval)
+        check_interval("not_recalibrated", self.not_recalibrated, self.num_samples, self.not_recalibrated_interval)
+        return self
 
 
 class CostsRecord(Section):
@@ -136,8 +166,18 @@ class RefinementRecord(Section):
     """Number of these."""
     accuracy: Share
     """Share of these images that this network classifies correctly."""
+    accuracy_interval: Interval | None = None
+    """Its 95 % interval; null in older files."""
     pick_accuracy: Share
     """Share of the same images that the pick classifies correctly."""
+    pick_accuracy_interval: Interval | None = None
+    """Its 95 % interval; null in older files."""
+
+    @model_validator(mode="after")
+    def _has_the_intervals_of_its_shares(self) -> "RefinementRecord":
+        check_interval("accuracy", self.accuracy, self.num_samples, self.accuracy_interval)
+        check_interval("pick_accuracy", self.pick_accuracy, self.num_samples, self.pick_accuracy_interval)
+        return self
 
     @field_validator("pick_accuracy")
     @classmethod
@@ -213,6 +253,9 @@ class ManifestDraft(Section):
     """What it was made from."""
     versions: dict[str, str]
     """Versions of the packages that made it."""
+    processor: Text | None = None
+    """Kind of the processor that made it, such as `x86_64 AVX2`: on another one the last digits of weights may differ.
+    Null in older files."""
 
     @property
     def exceeded_limits(self) -> tuple[str, ...]:

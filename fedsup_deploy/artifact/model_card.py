@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
-from fedsup_deploy.artifact.manifest import Manifest, RefinementRecord
+from fedsup_deploy.artifact.manifest import Interval, Manifest, RefinementRecord
 from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
 from fedsup_deploy.artifact.variants import PredictedLatency, VariantRecord
 from fedsup_deploy.variant import MAIN
@@ -99,8 +99,9 @@ def _refinement(manifest: Manifest, how: RefinementRecord) -> Iterator[str]:
     yield f"{len(how.layers)} layers, down to multiples of {how.channel_quantum}, until it was within {limits}. The"
     yield f"manifest lists them. MACs went from {before.num_macs:,} to {after.num_macs:,}, parameters from"
     yield f"{before.num_params:,} to {after.num_params:,}{latency}. On the same"
-    yield f"{how.num_samples:,} {how.split} images it classifies {how.accuracy:.2%} correctly, and the pick of the"
-    yield f"search, {how.pick_arch_id}, {how.pick_accuracy:.2%}; it was kept because that is more."
+    yield f"{how.num_samples:,} {how.split} images it classifies {_share(how.accuracy, how.accuracy_interval)}"
+    yield f"correctly, and the pick of the search, {how.pick_arch_id},"
+    yield f"{_share(how.pick_accuracy, how.pick_accuracy_interval)}; it was kept because that is more."
     yield ""
 
 
@@ -109,15 +110,22 @@ def _figures(manifest: Manifest) -> Iterator[str]:
     tested = f"{accuracy.dataset} {accuracy.split}, {accuracy.num_samples:,} images, fp32"
     yield "| figure | value | how it is known |"
     yield "| --- | --- | --- |"
-    yield f"| accuracy | {accuracy.recalibrated:.2%} | {tested} |"
+    yield f"| accuracy | {_share(accuracy.recalibrated, accuracy.recalibrated_interval)} | {tested} |"
     if accuracy.not_recalibrated is not None:
-        yield f"| accuracy before recalibration | {accuracy.not_recalibrated:.2%} | the same images |"
+        before = _share(accuracy.not_recalibrated, accuracy.not_recalibrated_interval)
+        yield f"| accuracy before recalibration | {before} | the same images |"
     yield f"| MACs | {costs.num_macs:,} | counted, one image |"
     yield f"| parameters | {costs.num_params:,} | counted |"
     yield f"| peak activation memory | {costs.peak_activation_bytes:,} bytes | counted, one image |"
     yield f"| memory traffic | {costs.moved_bytes:,} bytes | counted, one image |"
     for name, record in manifest.models.items():
         yield from _latency(name, record, manifest.profile.name)
+
+
+def _share(share: float, interval: Interval | None) -> str:
+    if interval is None:
+        return f"{share:.2%}"
+    return f"{share:.2%}, 95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f} %"
 
 
 def _latency(variant: str, record: VariantRecord, profile: str) -> Iterator[str]:

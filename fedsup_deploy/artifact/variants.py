@@ -96,8 +96,8 @@ class VariantRecord(Section):
     files: dict[FileName, Annotated[int, Field(ge=1)]] = Field(min_length=1)
     """Its files and their bytes; the first is what a runtime is given."""
     accuracy: Share | None
-    """Share of the images of `accuracy` that it classifies correctly. Of fp32 it is that of the network, which the gate
-    has found to give the same answers; null where nobody looked."""
+    """Share of the images of `accuracy`, where it stands how many, that it classifies correctly. Of fp32 it is that of
+    the network, which the gate has found to give the same answers; null where nobody looked."""
     gate: ParityGate
     """What it had to pass before this bundle was allowed to exist, and what was found."""
     latency: VariantLatency

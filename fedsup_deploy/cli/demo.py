@@ -42,8 +42,8 @@ def _table(result: "Demonstration") -> "RenderableType":
         {
             "device class": made.profile,
             "arch": made.arch_id,
-            "accuracy": made.accuracy,
-            "not recalibrated": made.accuracy_not_recalibrated,
+            "accuracy": options.share(made.accuracy, made.accuracy_interval),
+            **options.not_recalibrated(made),
             "ms predicted": rounded_up(made.latency_ms_predicted),
             "percentile": str(made.percentile),
             "limit ms": made.latency_ms_limit,
@@ -62,7 +62,8 @@ def _table(result: "Demonstration") -> "RenderableType":
         f"Trained {training.rounds} rounds in {training.seconds:.0f} s into {training.run}; "
         f"{result.seconds:.0f} s in all.",
         *same,
-        "Accuracy is on test images. Predicted: for the device, from published figures, not measured on it.",
+        options.about_shares(result.devices),
+        "Predicted: for the device, from published figures, not measured on it.",
         "Measured here: the same file, on this machine. Every file computes what the supernet computes (parity gate).",
         "",
         "Bundles:",

@@ -96,8 +96,10 @@ def _outcome(found: "ExportedRefinement") -> str:
     if not found.networks:
         return f"{about} none of {found.num_tried} larger subnets can be trimmed to the limits"
     best = found.networks[0]
-    figures = f"accuracy {best.accuracy:.4f} on {found.num_images:,} {found.split} images"
-    pick = f"the pick's is {found.accuracy_of_pick:.4f}"
+    figures = (
+        f"accuracy {options.share(best.accuracy, best.accuracy_interval)} on {found.num_images:,} {found.split} images"
+    )
+    pick = f"the pick's is {options.share(found.accuracy_of_pick, found.accuracy_of_pick_interval)}"
     if found.bundle is None:
         return f"{about} no bundle: the best trimmed subnet has {figures}, {pick}"
     return f"{about} {found.bundle.folder}: {figures}, {pick}"

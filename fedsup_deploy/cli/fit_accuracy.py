@@ -71,6 +71,7 @@ def _table(result: "AccuracyFit") -> "RenderableType":
             "predictor": kind,
             "Kendall tau": judged.kendall_tau,
             "mean absolute error": judged.mae,
+            "on subnets": judged.num_architectures,
             "chosen": kind == result.predictor,
         }
         for kind, judged in result.cross_validation.items()
@@ -78,8 +79,8 @@ def _table(result: "AccuracyFit") -> "RenderableType":
     held_out = result.held_out
     return tables.titled(
         tables.rows(rows),
-        f"{result.predictor} on subnets that took no part in the choice: Kendall tau {held_out.kendall_tau:.3f}, "
-        f"mean absolute error {held_out.mae:.4f}; then fitted to all {result.num_measured:,}",
+        f"{result.predictor} {options.held_out_words(held_out.kendall_tau, held_out.mae, held_out.num_architectures)}; "
+        f"then fitted to all {result.num_measured:,}, each measured on {result.num_images:,} images",
         *_about_use(result),
         options.run_line(str(result.run), result.rounds),
         f"wrote {result.out}; next: fedsup-deploy search --run {shlex.quote(str(result.run))} --profile NAME",
@@ -91,4 +92,4 @@ def _about_use(result: "AccuracyFit") -> Iterator[str]:
     if result.num_measured == result.num_architectures:
         yield "every subnet is measured: a search goes by that, and predicts nothing"
     else:
-        yield from options.warning_about(result.held_out.kendall_tau)
+        yield from options.warning_about(result.held_out.kendall_tau, result.held_out.num_architectures)

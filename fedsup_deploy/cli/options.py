@@ -84,6 +84,10 @@ _ACCURACY: Final = (
     "predicted takes what was measured before as it is; auto is that where the run has a predictor (fit-accuracy), "
     "else measured, or by the clients where the server has no images."
 )
+_PREFER: Final = (
+    "What is picked: accurate is the most accurate subnet within the limits, cheaper the one with the fewest MACs that "
+    "is as accurate within noise, and no slower."
+)
 _EVALUATIONS: Final = "Subnets to find the accuracy of, at most, per profile.  [default: 200; exact: all that fit]"
 # Three of five pairs in the right order.
 _USEFUL_TAU: Final = 0.2
@@ -118,6 +122,7 @@ def search_options(function: Function) -> Function:
     """Add what every search takes: profiles, run, limits, where accuracy comes from, and how hard to try."""
     accuracy = click.Choice(["auto", "measured", "clients", "predicted"])
     method = click.Choice(["auto", *registry.names("searcher")])
+    preference = click.Choice(["accurate", "cheaper"])
     decorators = (
         click.option("--profile", "profiles", multiple=True, required=True, metavar="NAME|FILE", help=_PROFILES),
         click.option("--run", type=OLD_FOLDER, metavar="RUN", help="A trained run.  [default: the newest below runs/]"),
@@ -127,6 +132,7 @@ def search_options(function: Function) -> Function:
         click.option("--evaluations", type=click.IntRange(min=1), metavar="N", help=_EVALUATIONS),
         click.option("--risk", type=float, callback=probability, metavar="P", help=_RISK),
         click.option("--percentile", type=click.Choice(list(PERCENTILES)), help=_PERCENTILE),
+        click.option("--prefer", type=preference, default="accurate", show_default=True, help=_PREFER),
         click.option("--max-artifacts", type=click.IntRange(min=1), metavar="K", help=_ARTIFACTS),
     )
     return _decorated(function, decorators)
@@ -174,6 +180,13 @@ def searched_run_line(run: "SearchedRun", search: Path) -> str:
     return run_line(path, run.rounds)
 
 
+def share(accuracy: float, interval: tuple[float, float] | None) -> str:
+    """Return an accuracy with its 95 % interval, where it has one: `95.8 % (93.2-97.5)`."""
+    return f"{accuracy:.1%}".replace("%", " %") + (
+        "" if interval is None else f" ({100 * interval[0]:.1f}-{100 * interval[1]:.1f})"
+    )
+
+
 def bundle_table(bundles: "Sequence[ExportedBundle]") -> "RenderableType":
     """Return bundles as a table, with their folders and what to do next below it."""
     from fedsup_deploy.cli import tables
@@ -183,8 +196,8 @@ def bundle_table(bundles: "Sequence[ExportedBundle]") -> "RenderableType":
         {
             "profile": made.profile,
             "arch": made.arch_id,
-            "accuracy": made.accuracy,
-            "not recalibrated": made.accuracy_not_recalibrated,
+            "accuracy": share(made.accuracy, made.accuracy_interval),
+            **not_recalibrated(made),
             "ms predicted": rounded_up(made.latency_ms_predicted),
             "percentile": str(made.percentile),
             "ms measured here": made.latency_ms_measured_here,
@@ -196,8 +209,23 @@ def bundle_table(bundles: "Sequence[ExportedBundle]") -> "RenderableType":
     ]
     folders = [made.folder for made in bundles]
     return tables.titled(
-        tables.rows(rows), "Bundles:", *(f"  {name}" for name in folders), f"next: python {folders[0]}/run.py"
+        tables.rows(rows),
+        about_shares(bundles),
+        "Bundles:",
+        *(f"  {name}" for name in folders),
+        f"next: python {folders[0]}/run.py",
     )
+
+
+def not_recalibrated(made: "ExportedBundle") -> "Row":
+    """Return the column of the accuracy before recalibration; an empty cell where there is none."""
+    before = made.accuracy_not_recalibrated
+    return {"not recalibrated": None if before is None else share(before, made.accuracy_not_recalibrated_interval)}
+
+
+def about_shares(bundles: "Sequence[ExportedBundle]") -> str:
+    """Return what accuracies of bundles of one run are shares of."""
+    return f"Accuracy: of {bundles[0].num_images:,} test images, with its 95 % interval."
 
 
 def fleet_table(fleet: "Fleet") -> "RenderableType":
@@ -207,10 +235,21 @@ def fleet_table(fleet: "Fleet") -> "RenderableType":
     return tables.rows([_option_row(fleet, option) for option in fleet.options])
 
 
-def warning_about(kendall_tau: float) -> Iterator[str]:
-    """Yield a warning if predictions with this rank correlation are of little use."""
+def held_out_words(kendall_tau: float, mae: float, num_held_out: int | None) -> str:
+    """Return how good predictions are, and on how many subnets they were found to be so; None where nobody counted."""
+    on = "subnets" if num_held_out is None else f"{num_held_out:,} subnets"
+    return f"on {on} that took no part in it: Kendall tau {kendall_tau:.3f}, mean absolute error {mae:.4f}"
+
+
+def warning_about(kendall_tau: float, num_held_out: int | None) -> Iterator[str]:
+    """Yield a warning if predictions with this rank correlation on so many subnets are of little use."""
+    from fedsup_deploy.searchers.scoring.predictor import guessed_tau
+
+    advice = "measure more: fedsup-deploy fit-accuracy --evaluations N"
     if kendall_tau < _USEFUL_TAU:
-        yield "warning: that is little better than guessing; measure more: fedsup-deploy fit-accuracy --evaluations N"
+        yield f"warning: that is little better than guessing; {advice}"
+    elif num_held_out is not None and kendall_tau < (guessed := guessed_tau(max(num_held_out, 2))):
+        yield f"warning: on {num_held_out} subnets guesses come to a tau of up to {guessed:.2f}; {advice}"
 
 
 def _option_row(fleet: "Fleet", option: "FleetOption") -> "Row":

@@ -48,7 +48,7 @@ class Steps:
         stage, done, total = event.get("stage", kind), event.get("done"), event.get("total")
         # Of a round's absent clients, with the reasons, it is shown how many there are, if any.
         values = {**event, "absent": len(event.get("absent", ())) or None}
-        details = {key: values[key] for key in _DETAILS if values.get(key) is not None}
+        details = {key: _with_sample(values, key) for key in _DETAILS if values.get(key) is not None}
         if done is None and "round" in event:
             # Rounds keep showing the accuracies of their last evaluation.
             self._details.pop("absent", None)
@@ -140,6 +140,15 @@ def bars() -> Iterator[Listener]:
             progress.update(tasks[step.stage], completed=step.done, total=step.total, detail=step.detail)
 
         yield listener
+
+
+def _with_sample(event: dict[str, Any], key: str) -> object:
+    """Return a value of an event; of an accuracy with the images it was found on, and its interval where it has one."""
+    value, interval = event[key], event.get(f"{key}_interval")
+    if not key.startswith("accuracy") or "num_images" not in event:
+        return value
+    bounds = "" if interval is None else f"{interval[0]:.2f}-{interval[1]:.2f}, "
+    return f"{value:.3f} ({bounds}{event['num_images']:,} images)"
 
 
 def _short(value: object) -> str:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from fedsup_deploy.cli.tables import Row
     from fedsup_deploy.commands.search import WrittenSearch
-    from fedsup_deploy.searchers.result import Candidate, DeviceResult
+    from fedsup_deploy.searchers.candidate import Candidate
+    from fedsup_deploy.searchers.result import DeviceResult
 
 
 @click.command("search", cls=Command)
@@ -49,7 +50,8 @@ def _table(result: "WrittenSearch") -> "RenderableType":
     choices = [] if fleet is None else [options.fleet_table(fleet)]
     end = f"wrote {result.out}; next: fedsup-deploy export --search {shlex.quote(str(result.out))}"
     run = options.searched_run_line(result.run, result.out)
-    return tables.titled(tables.stacked(picks, *choices), run, *_about_accuracy(result), end)
+    noise = [line for found in result.results for line in _about_noise(found, chosen)]
+    return tables.titled(tables.stacked(picks, *choices), *noise, run, *_about_accuracy(result), end)
 
 
 def _row(found: "DeviceResult", chosen: Mapping[str, str]) -> "Row":
@@ -57,7 +59,7 @@ def _row(found: "DeviceResult", chosen: Mapping[str, str]) -> "Row":
     from fedsup_deploy.searchers.prices import rounded_up
 
     arch_id = chosen.get(found.profile.name, found.pick)
-    got = next(candidate for candidate in found.candidates if candidate.arch_id == arch_id)
+    got = found.candidate(arch_id)
     row = {
         "profile": found.profile.name,
         "assigned" if chosen else "pick": arch_id,
@@ -69,7 +71,7 @@ def _row(found: "DeviceResult", chosen: Mapping[str, str]) -> "Row":
         "MMACs": got.num_macs / 1e6,
         "accuracy known of": _share_known(found),
         "measured": found.num_measured,
-        "certified best": found.certified,
+        "certified best": _certified(found),
         "costs are": "measured" if found.profile.provenance == ("measured",) else "not measured",
     }
     return {name: value for name, value in row.items() if value is not None}
@@ -80,14 +82,41 @@ def _worth(got: "Candidate") -> "Row":
     from fedsup_deploy.searchers.objective import TABLE
     from fedsup_deploy.searchers.prices import rounded_up
 
-    worth: dict[str, float | None] = {}
+    worth: dict[str, float | str | None] = {}
     for row in sorted(TABLE.values(), key=lambda row: row.score is None):
         value = got.worth(row.name)
         if row.predicted_as is not None and got.is_predicted(row.name):
             worth[f"{row.column} predicted"] = value
+        elif row.recorded_as == "accuracy" and value is not None and got.accuracy_interval is not None:
+            worth[row.column] = options.share(value, got.accuracy_interval)
         else:
             worth[row.column] = value if value is None or row.is_maximised else rounded_up(value)
     return worth
+
+
+def _certified(found: "DeviceResult") -> str:
+    """Return whether the best is certified, and on how many images it was found, where it was."""
+    images = [candidate.num_images for candidate in found.candidates if candidate.num_images is not None]
+    if not found.certified:
+        return "no"
+    if not images:
+        return "yes"
+    return f"yes, on {max(images):,} images"
+
+
+def _about_noise(found: "DeviceResult", chosen: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is as accurate as the best, and cheaper, as far as anybody can tell."""
+    noise, best = found.within_noise, found.most_accurate
+    if noise is None or noise.cheapest is None or best is None or chosen:
+        return
+    fewer = 1 - found.candidate(noise.cheapest).num_macs / found.candidate(best).num_macs
+    if found.prefer == "cheaper":
+        yield f"{found.profile.name}: picked as accurate within noise as {best}, with {fewer:.0%} fewer MACs"
+    else:
+        yield (
+            f"{found.profile.name}: as accurate within noise: {noise.cheapest}, {fewer:.0%} fewer MACs; "
+            "--prefer cheaper picks it"
+        )
 
 
 def _share_known(found: "DeviceResult") -> str:
@@ -103,9 +132,11 @@ def _about_accuracy(result: "WrittenSearch") -> Iterator[str]:
         mixed = any(found.num_measured for found in result.results)
         yield (
             f"accuracy {'of what was not measured ' if mixed else ''}is predicted ({model.predictor}, from "
-            f"{model.num_measured:,} measured subnets; on others: mean absolute error {model.mae:.4f}, "
-            f"Kendall tau {model.kendall_tau:.2f}); export measures it"
+            f"{model.num_measured:,} measured subnets; "
+            f"{options.held_out_words(model.kendall_tau, model.mae, model.num_held_out)}); export measures it"
         )
         if mixed:
             yield "the best of many measured ones owes some of its lead to noise; predictions are drawn to the mean"
-        yield from options.warning_about(model.kendall_tau)
+        yield from options.warning_about(model.kendall_tau, model.num_held_out)
+    if any(candidate.accuracy_interval for found in result.results for candidate in found.candidates):
+        yield "in brackets: the 95 % interval, of the images that subnets were chosen by; export measures on others"

@@ -70,6 +70,7 @@ class StoredPredictor:
         findings: Which kind, and how good.
         genes_TG: The measured architectures, in the order they were drawn.
         accuracy_T: Of each.
+        num_images_T: On how many images each was measured; None in older files.
         listed_N: Predictions for all architectures of a space that can be listed, in the order of its enumeration;
             None in a larger space.
     """
@@ -78,6 +79,7 @@ class StoredPredictor:
     findings: Findings
     genes_TG: IntArray
     accuracy_T: FloatArray
+    num_images_T: IntArray | None
     listed_N: FloatArray | None
 
     def predictor(self) -> RunPredictor:
@@ -100,7 +102,9 @@ class StoredPredictor:
         lost = np.flatnonzero(~np.isin(row_keys(self.genes_TG), row_keys(genes_KG)))
         if len(lost):
             # The folder of scores was removed, and with it the worst deciles.
-            scores = Scores(scores.accuracy_K).with_more(Scores(self.accuracy_T[lost]))
+            images_K = None if self.num_images_T is None else self.num_images_T[lost]
+            scores = dataclasses.replace(scores, worst_decile_K=None)
+            scores = scores.with_more(Scores(self.accuracy_T[lost], num_images_K=images_K))
         return KnownAccuracy(self.predictor(), np.concatenate([genes_KG, self.genes_TG[lost]]), scores)
 
     def fitted(self) -> FittedAccuracy:
@@ -114,8 +118,9 @@ def save_predictor(path: Path, stored: StoredPredictor) -> None:
     Side effects: Writes the file.
     """
     arrays = {"genes": stored.genes_TG, "accuracy": stored.accuracy_T}
-    listed = {} if stored.listed_N is None else {"listed": stored.listed_N}
-    write_arrays(path, _KIND, {**arrays, **listed}, {"findings": stored.findings.model_dump(mode="json")})
+    more = {"num_images": stored.num_images_T, "listed": stored.listed_N}
+    arrays |= {name: values for name, values in more.items() if values is not None}
+    write_arrays(path, _KIND, arrays, {"findings": stored.findings.model_dump(mode="json")})
 
 
 def load_predictor(
@@ -135,7 +140,8 @@ def load_predictor(
     arrays, document = read_arrays(path, _KIND)
     try:
         findings = Findings.model_validate(document.get("findings"))
-        stored = StoredPredictor(space, findings, arrays["genes"], arrays["accuracy"], arrays.get("listed"))
+        optional = (arrays.get(name) for name in ("num_images", "listed"))
+        stored = StoredPredictor(space, findings, arrays["genes"], arrays["accuracy"], *optional)
         space_hash = files.sha256_of(space.to_dict())
         if (findings.supernet, findings.space) != (supernet, space_hash):
             raise ArtifactError(f"{path}: fitted to another supernet; fit it again: fedsup-deploy fit-accuracy")
@@ -160,6 +166,11 @@ def _check_arrays(stored: StoredPredictor) -> None:
         raise ValueError(f"genes of shape {genes_TG.shape} and type {genes_TG.dtype}")
     if ((genes_TG < 0) | (genes_TG >= space.num_choices)).any():
         raise ValueError("genes outside the space")
+    images_T = stored.num_images_T
+    if images_T is not None and (
+        images_T.shape != (findings.num_measured,) or images_T.dtype != np.int64 or (images_T < 1).any()
+    ):
+        raise ValueError(f"num_images: expected {findings.num_measured} numbers of images")
     expected = {"accuracy": findings.num_measured, "listed": space.num_architectures}
     for name, values in (("accuracy", stored.accuracy_T), ("listed", stored.listed_N)):
         if values is not None and (values.shape != (expected[name],) or not ((values >= 0) & (values <= 1)).all()):

@@ -11,8 +11,7 @@ from typing import Final
 import numpy as np
 
 from fedsup_deploy import files
-from fedsup_deploy.artifact.document import JsonObject
-from fedsup_deploy.artifact.manifest import SCHEMA, Manifest, ManifestDraft
+from fedsup_deploy.artifact.manifest import SCHEMA, Manifest, ManifestDraft, RefinementRecord
 from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
 from fedsup_deploy.artifact.store import ModelWriter, Vectors, WrittenFiles, write_bundle
 from fedsup_deploy.artifact.variants import ParityGate, PredictedLatency
@@ -26,6 +25,7 @@ from fedsup_deploy.export.exporter import Exporter
 from fedsup_deploy.export.gate import gate_for
 from fedsup_deploy.export.referee import check_macs
 from fedsup_deploy.ondevice import timing
+from fedsup_deploy.processor import processor
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.run import Run
 from fedsup_deploy.searchers.prices import Prices
@@ -63,7 +63,7 @@ class BundleOrder:
 
     pick: DevicePick
     arch_id: str
-    refinement: JsonObject | None = None
+    refinement: RefinementRecord | None = None
 
     @property
     def profile(self) -> DeviceProfile:
@@ -79,8 +79,11 @@ class ExportedBundle:
         profile: The device.
         arch_id: The network.
         folder: Where it is.
-        accuracy: Share of the test images classified correctly.
+        num_images: Images that accuracies are shares of: of the test set, or what clients hold out.
+        accuracy: Share of them classified correctly.
+        accuracy_interval: Its 95 % interval.
         accuracy_not_recalibrated: The same with the supernet's own statistics; None where there are none.
+        accuracy_not_recalibrated_interval: Its 95 % interval.
         latency_ms_predicted: For the device, in ms.
         percentile: Which percentile of latency a limit on it means.
         latency_ms_measured_here: Median on this machine, in ms.
@@ -95,8 +98,11 @@ class ExportedBundle:
     profile: str
     arch_id: str
     folder: Path
+    num_images: int
     accuracy: float
+    accuracy_interval: tuple[float, float]
     accuracy_not_recalibrated: float | None
+    accuracy_not_recalibrated_interval: tuple[float, float] | None
     latency_ms_predicted: float
     percentile: PercentileRecord
     latency_ms_measured_here: float
@@ -216,6 +222,7 @@ class BundleMaker:
                     "search": order.pick.search_hash,
                 },
                 "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+                "processor": processor(),
             }
         )
 
@@ -253,13 +260,18 @@ def _told(manifest: Manifest, folder: Path, target: Target) -> ExportedBundle:
     predicted, measured = manifest.main.latency.predicted, manifest.main.latency.measured
     assert predicted is not None, "what a profile does not predict is not exported for it"
     assert measured is not None, "every export measures"
+    accuracy = manifest.accuracy
+    assert accuracy.recalibrated_interval is not None, "every export counts"
     gates = [record.gate for record in manifest.models.values()]
     return ExportedBundle(
         profile=manifest.profile.name,
         arch_id=manifest.arch_id,
         folder=folder,
-        accuracy=manifest.accuracy.recalibrated,
-        accuracy_not_recalibrated=manifest.accuracy.not_recalibrated,
+        num_images=accuracy.num_samples,
+        accuracy=accuracy.recalibrated,
+        accuracy_interval=accuracy.recalibrated_interval,
+        accuracy_not_recalibrated=accuracy.not_recalibrated,
+        accuracy_not_recalibrated_interval=accuracy.not_recalibrated_interval,
         latency_ms_predicted=predicted.value_ms,
         percentile=percentile_record(target.held),
         latency_ms_measured_here=measured.statistics.p50_ms,

@@ -30,14 +30,19 @@ from fedsup_deploy.supernet.statistics import PooledStatistics
 class ClientAccuracy:
     """Accuracy on the images of each client.
 
+    These are means over clients, each of which counts the same: no share of images, so no interval of one is stated.
+    How far such a mean may be off depends on how clients differ, of which few images of each say too little.
+
     Args:
         num_clients: That were asked.
+        num_images: Of all of them.
         images: Which of their images: `held out` or `trained on`.
         accuracy_mean: Mean over clients.
         worst_decile: Mean of the tenth of them with the lowest.
     """
 
     num_clients: int
+    num_images: int
     images: str
     accuracy_mean: float
     worst_decile: float
@@ -56,6 +61,7 @@ class Evaluated(Result):
         schedule: How its statistics were taken.
         costs: By name.
         accuracy: Share of the images classified correctly.
+        accuracy_interval: Its 95 % interval.
         clients: The same by client, where that was asked for.
     """
 
@@ -67,6 +73,7 @@ class Evaluated(Result):
     schedule: str
     costs: dict[str, int]
     accuracy: float
+    accuracy_interval: tuple[float, float]
     clients: ClientAccuracy | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
 
 
@@ -117,6 +124,7 @@ def evaluate(
         schedule=schedule,
         costs=cost.costs_of(run.space, [architecture]).row(0),
         accuracy=found.share,
+        accuracy_interval=found.interval,
         clients=clients,
     )
 
@@ -129,9 +137,10 @@ def _check_split(run: Run, split: str) -> None:
 def _on_clients(federation: Federation, subnet: Subnet, pooled: PooledStatistics) -> ClientAccuracy:
     images = HELD_OUT if federation.judges else TRAINED
     found = recalibration.evaluate_clients(federation, standalone(subnet), pooled, images)
-    mean, worst_decile = _spread(list(found.values()))
+    mean, worst_decile = _spread([accuracy.share for accuracy in found.values()])
+    num_images = sum(accuracy.num_images for accuracy in found.values())
     words = {HELD_OUT: "held out", TRAINED: "trained on"}[images]
-    return ClientAccuracy(len(found), words, mean, worst_decile)
+    return ClientAccuracy(len(found), num_images, words, mean, worst_decile)
 
 
 def measure(federation: Federation, supernet: Supernet, architectures: Sequence[Architecture]) -> Iterator[Score]:
@@ -143,7 +152,7 @@ def measure(federation: Federation, supernet: Supernet, architectures: Sequence[
         architectures: The subnets.
     """
     for found in recalibration.evaluate_candidates(federation, supernet, architectures, VALIDATION):
-        yield Score(found.accuracy.share, is_complete=found.is_complete)
+        yield Score(found.accuracy.share, found.accuracy.num_images, is_complete=found.is_complete)
 
 
 def ask_clients(federation: Federation, supernet: Supernet, architectures: Sequence[Architecture]) -> Iterator[Score]:
@@ -156,7 +165,7 @@ def ask_clients(federation: Federation, supernet: Supernet, architectures: Seque
     """
     for found in recalibration.evaluate_candidates_on_clients(federation, supernet, architectures):
         mean, worst_decile = _spread([accuracy.share for accuracy in found.by_client])
-        yield Score(mean, worst_decile, is_complete=found.is_complete)
+        yield Score(mean, found.accuracy.num_images, worst_decile, is_complete=found.is_complete)
 
 
 def _spread(accuracies: Sequence[float]) -> tuple[float, float]:

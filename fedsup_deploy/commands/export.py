@@ -22,7 +22,8 @@ from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.federation import load_supernet, open_run_federation
 from fedsup_deploy.runs.run import Run, open_run
-from fedsup_deploy.searchers.result import Candidate, SearchedRun, load_result
+from fedsup_deploy.searchers.candidate import Candidate
+from fedsup_deploy.searchers.result import SearchedRun, load_result
 from fedsup_deploy.space import cost
 from fedsup_deploy.supernet.model import Supernet
 from fedsup_deploy.variant import Precision

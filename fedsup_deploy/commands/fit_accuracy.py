@@ -8,8 +8,8 @@ import numpy as np
 
 from fedsup_deploy import files, places, registry, rng
 from fedsup_deploy.commands.accuracy_file import Findings, StoredPredictor, save_predictor
+from fedsup_deploy.commands.accuracy_source import open_evaluation
 from fedsup_deploy.commands.scoring import CLIENTS, subject_of
-from fedsup_deploy.commands.search import open_evaluation
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.results import Result
@@ -17,6 +17,7 @@ from fedsup_deploy.runs.run import ACCURACY, Run, newest_run, open_run
 from fedsup_deploy.searchers.methods.choice import AUTO
 from fedsup_deploy.searchers.scoring.cache import MEASURED
 from fedsup_deploy.searchers.scoring.predictor import MIN_MEASURED, Judged, compare_kinds, fit
+from fedsup_deploy.searchers.scoring.score import Scores
 from fedsup_deploy.space.plan import IntArray
 from fedsup_deploy.space.sampling import random_genes
 from fedsup_deploy.space.search_space import SearchSpace
@@ -34,6 +35,7 @@ class AccuracyFit(Result):
         rounds: It was trained for; None in older runs.
         out: Where the predictor was written.
         num_measured: Architectures it is fitted to.
+        num_images: Images that each was measured on, of clients all together; fewer where some did not answer.
         num_architectures: Of the space.
         predictor: The kind chosen.
         cross_validation: Each kind, judged on folds it was not fitted to.
@@ -44,6 +46,7 @@ class AccuracyFit(Result):
     rounds: int | None
     out: Path
     num_measured: int
+    num_images: int
     num_architectures: int
     predictor: str
     cross_validation: dict[str, Judged]
@@ -92,7 +95,8 @@ def _fit(run: Run, evaluations: int, measured_by: str, predictor: str, seed: int
     space, supernet = run.space, run.fingerprint
     genes_TG = _drawn(space, evaluations, seed)
     with open_evaluation(run, measured_by, log) as evaluate:
-        accuracy_T = evaluate(genes_TG, 0).accuracy_K
+        scores = evaluate(genes_TG, 0)
+    accuracy_T = scores.accuracy_K
     kind, cross_validation, held_out = compare_kinds(
         space,
         genes_TG,
@@ -117,17 +121,24 @@ def _fit(run: Run, evaluations: int, measured_by: str, predictor: str, seed: int
     listed_N = (
         fit(space, genes_TG, accuracy_T, kind, seed).predict(space.enumerate_genes()) if space.is_listable else None
     )
-    save_predictor(run.path / ACCURACY, StoredPredictor(space, findings, genes_TG, accuracy_T, listed_N))
+    stored = StoredPredictor(space, findings, genes_TG, accuracy_T, scores.num_images_K, listed_N)
+    save_predictor(run.path / ACCURACY, stored)
     return AccuracyFit(
         run=run.path,
         rounds=run.rounds,
         out=run.path / ACCURACY,
         num_measured=findings.num_measured,
+        num_images=_most(scores),
         num_architectures=space.num_architectures,
         predictor=findings.predictor,
         cross_validation=findings.cross_validation,
         held_out=findings.held_out,
     )
+
+
+def _most(scores: Scores) -> int:
+    assert scores.num_images_K is not None, "whoever measures counts"
+    return int(scores.num_images_K.max())
 
 
 def _drawn(space: SearchSpace, count: int, seed: int) -> IntArray:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from fedsup_deploy import files, rng
+from fedsup_deploy.accuracy import CountedAccuracy
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.artifact.manifest import AccuracyRecord
 from fedsup_deploy.artifact.store import Vectors
@@ -128,16 +129,19 @@ def _ready(run: Run, network: _Network, federation: Federation) -> Prepared:
     subnet = network.subnet
     split = federation.split(TEST)
 
-    def accuracy_with(sums: PooledStatistics) -> recalibration.CountedAccuracy:
+    def accuracy_with(sums: PooledStatistics) -> CountedAccuracy:
         return recalibration.evaluate(federation, standalone(subnet), sums, split)
 
     recalibrated = accuracy_with(network.pooled)
+    before = None if network.inherited is None else accuracy_with(network.inherited)
     accuracy = AccuracyRecord(
         dataset=run.config.data.dataset,
         split=split,
         num_samples=recalibrated.num_images,
         recalibrated=recalibrated.share,
-        not_recalibrated=None if network.inherited is None else accuracy_with(network.inherited).share,
+        recalibrated_interval=recalibrated.interval,
+        not_recalibrated=None if before is None else before.share,
+        not_recalibrated_interval=None if before is None else before.interval,
     )
     normalizer = FixedAffine(affines(subnet.weights, subnet.normalization, network.pooled))
 

@@ -12,6 +12,8 @@ import numpy as np
 from pydantic import JsonValue
 
 from fedsup_deploy import registry
+from fedsup_deploy.accuracy import CountedAccuracy
+from fedsup_deploy.artifact.manifest import RefinementRecord
 from fedsup_deploy.commands.recalibrate import calibrate
 from fedsup_deploy.commands.search import target_of
 from fedsup_deploy.device.profile import DeviceProfile
@@ -54,7 +56,7 @@ class RefinedNetwork:
         subnet: What is left, with weights of its own, not folded.
         statistics: Client statistics of what is left.
         latency_ms: Predicted.
-        accuracy: Share of the validation images classified correctly.
+        accuracy: On the validation images.
     """
 
     source: Architecture
@@ -63,7 +65,7 @@ class RefinedNetwork:
     subnet: Subnet
     statistics: PooledStatistics
     latency_ms: float
-    accuracy: float
+    accuracy: CountedAccuracy
 
     @functools.cached_property
     def arch_id(self) -> str:
@@ -79,6 +81,11 @@ class RefinedNetwork:
             if len(kept.removed)
         }
 
+    def facts(self) -> "TrimmedFacts":
+        """Return what is told of it."""
+        accuracy = self.accuracy
+        return TrimmedFacts(self.arch_id, self.source.arch_id, accuracy.share, accuracy.interval, self.latency_ms)
+
     def to_dict(self) -> dict[str, JsonValue]:
         """Return what a manifest says in place of an architecture, which this is not."""
         channels = {name: len(kept.outputs) for name, kept in self.trimmed.kept.items()}
@@ -92,24 +99,23 @@ class Refinement:
     Args:
         target: The device, with the limits of the search.
         pick: What the search picked.
-        pick_accuracy: Its share of the validation images, with the statistics it is exported with.
-        num_images: Validation images.
+        pick_accuracy: Its own on the validation images, with the statistics it is exported with.
+        split: These images.
         num_sources: Subnets that were to be trimmed.
         networks: What came of those that could be, most accurate first; of equals the fastest, then the first by name.
     """
 
     target: Target
     pick: Architecture
-    pick_accuracy: float
+    pick_accuracy: CountedAccuracy
     split: str
-    num_images: int
     num_sources: int
     networks: tuple[RefinedNetwork, ...]
 
     @property
     def better(self) -> RefinedNetwork | None:
         """The most accurate network, if it is more accurate than the pick."""
-        is_better = bool(self.networks) and self.networks[0].accuracy > self.pick_accuracy
+        is_better = bool(self.networks) and self.networks[0].accuracy.share > self.pick_accuracy.share
         return self.networks[0] if is_better else None
 
     def facts(self) -> "RefinementFacts":
@@ -118,19 +124,17 @@ class Refinement:
             profile=self.target.profile.name,
             pick=self.pick.arch_id,
             split=self.split,
-            num_images=self.num_images,
-            accuracy_of_pick=self.pick_accuracy,
+            num_images=self.pick_accuracy.num_images,
+            accuracy_of_pick=self.pick_accuracy.share,
+            accuracy_of_pick_interval=self.pick_accuracy.interval,
             num_tried=self.num_sources,
-            networks=tuple(
-                TrimmedFacts(network.arch_id, network.source.arch_id, network.accuracy, network.latency_ms)
-                for network in self.networks
-            ),
+            networks=tuple(network.facts() for network in self.networks),
         )
 
-    def record(self, network: RefinedNetwork) -> dict[str, JsonValue]:
+    def record(self, network: RefinedNetwork) -> RefinementRecord:
         """Return what the manifest of one of the networks says of its refinement."""
         before = price_network(network.source_plan, self.target)
-        return {
+        document = {
             "source_arch_id": network.source.arch_id,
             "source_costs": {**cost.costs_of_plan(network.source_plan).row(0)},
             "source_latency_ms_predicted": float(before.latency_ms[0]),
@@ -139,10 +143,13 @@ class Refinement:
             "layers": network.layers,
             "pick_arch_id": self.pick.arch_id,
             "split": self.split,
-            "num_samples": self.num_images,
-            "accuracy": network.accuracy,
-            "pick_accuracy": self.pick_accuracy,
+            "num_samples": self.pick_accuracy.num_images,
+            "accuracy": network.accuracy.share,
+            "accuracy_interval": network.accuracy.interval,
+            "pick_accuracy": self.pick_accuracy.share,
+            "pick_accuracy_interval": self.pick_accuracy.interval,
         }
+        return RefinementRecord.model_validate(document)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,12 +160,14 @@ class TrimmedFacts:
         arch_id: Its name.
         trimmed_from: The subnet it was.
         accuracy: Share of the validation images classified correctly.
+        accuracy_interval: Its 95 % interval.
         latency_ms_predicted: For the device, in ms.
     """
 
     arch_id: str
     trimmed_from: str
     accuracy: float
+    accuracy_interval: tuple[float, float]
     latency_ms_predicted: float
 
 
@@ -172,6 +181,7 @@ class RefinementFacts:
         split: The images that networks were compared on.
         num_images: How many.
         accuracy_of_pick: The pick's share of these.
+        accuracy_of_pick_interval: Its 95 % interval.
         num_tried: Subnets that were to be trimmed.
         networks: Those that could be, most accurate first.
     """
@@ -181,6 +191,7 @@ class RefinementFacts:
     split: str
     num_images: int
     accuracy_of_pick: float
+    accuracy_of_pick_interval: tuple[float, float]
     num_tried: int
     networks: tuple[TrimmedFacts, ...]
 
@@ -243,8 +254,8 @@ def refine(
         network = _refined(run, source, target, supernet, federation, log)
         networks += [] if network is None else [network]
         log.emit("refinement", done=done, total=len(sources), profile=profile.name)
-    networks.sort(key=lambda network: (-network.accuracy, network.latency_ms, network.arch_id))
-    return Refinement(target, pick, accuracy.share, split, accuracy.num_images, len(sources), tuple(networks))
+    networks.sort(key=lambda network: (-network.accuracy.share, network.latency_ms, network.arch_id))
+    return Refinement(target, pick, accuracy, split, len(sources), tuple(networks))
 
 
 def sources_near(space: SearchSpace, pick: Architecture, target: Target) -> list[Architecture]:
@@ -281,7 +292,7 @@ def _refined(
     pooled = recalibration.collect(federation, network, run.config.calibration.schedule)
     accuracy = recalibration.evaluate(federation, network, pooled, federation.split(VALIDATION))
     latency_ms = float(price_network(left.plan, target).latency_ms[0])
-    return RefinedNetwork(source, subnet.plan, trimmed, left, pooled, latency_ms, accuracy.share)
+    return RefinedNetwork(source, subnet.plan, trimmed, left, pooled, latency_ms, accuracy)
 
 
 def _excess(plan: NetworkPlan, target: Target) -> float:

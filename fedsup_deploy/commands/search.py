@@ -1,19 +1,24 @@
 """`fedsup-deploy search`: a run and device profiles in, search.json out. Imports torch only when evaluations begin."""
 
-import contextlib
 import dataclasses
 import functools
-import itertools
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import get_args
 
 from fedsup_deploy import files, places, registry
-from fedsup_deploy.commands.accuracy_file import StoredPredictor, load_predictor
-from fedsup_deploy.commands.scoring import CLIENTS, check_has_images, open_scorer
+from fedsup_deploy.commands.accuracy_source import (
+    ACCURACIES,
+    accuracy_model,
+    accuracy_source,
+    no_noise,
+    noise_of,
+    open_evaluation,
+    open_known,
+)
 from fedsup_deploy.device.held_latency import held_latency
 from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.device.percentiles import PERCENTILES
@@ -22,6 +27,7 @@ from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.ondevice.records import Percentile
+from fedsup_deploy.processor import processor
 from fedsup_deploy.registry import nearest
 from fedsup_deploy.runs.run import ACCURACY, EVALUATIONS, Run, newest_run, open_run
 from fedsup_deploy.searchers.limits import effective_limits
@@ -29,28 +35,20 @@ from fedsup_deploy.searchers.methods.choice import AUTO, open_search
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.searchers.problem import Problem, pose
-from fedsup_deploy.searchers.recording import check_fleet, percentile_record, record
+from fedsup_deploy.searchers.recording import ACCURATE, CHEAPER, check_fleet, percentile_record, record
 from fedsup_deploy.searchers.result import (
     SCHEMA,
-    AccuracyModel,
     DeviceResult,
     NamedHash,
+    Preference,
     SearchedRun,
     SearchResult,
     load_result,
 )
-from fedsup_deploy.searchers.scoring.cache import MEASURED
 from fedsup_deploy.searchers.scoring.known import KnownAccuracy
-from fedsup_deploy.searchers.scoring.score import Score, Scores
-from fedsup_deploy.searchers.searcher import Evaluate, run_searches
-from fedsup_deploy.space.architecture import Architecture
-from fedsup_deploy.space.plan import IntArray
+from fedsup_deploy.searchers.searcher import run_searches
 
 RESULT = "search.json"
-PREDICTED = "predicted"
-#: Where the accuracies of a search can come from. `predicted` is measured where the run holds a score; `auto` is that
-#: where the run has a predictor, else measured, or by the clients where the server has no images.
-ACCURACIES: Final = (AUTO, MEASURED, CLIENTS, PREDICTED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +69,8 @@ class SearchRequest:
         percentile: Which percentile of latency a limit means, one of `device.percentiles.PERCENTILES`; None is that of
             the profile, p50 where it says none.
         max_artifacts: The most different architectures for all profiles together; None lets each have its own.
+        prefer: `accurate` picks the most accurate subnet, `cheaper` the one with the fewest MACs that is as accurate
+            within noise and no slower.
         resume: Go on with the same search where it was stopped; if it was finished, its result stands.
     """
 
@@ -86,6 +86,7 @@ class SearchRequest:
     max_artifacts: int | None = None
     resume: bool = False
     percentile: Percentile | None = None
+    prefer: Preference = ACCURATE
 
 
 class WrittenSearch(SearchResult):
@@ -130,6 +131,9 @@ def _search(request: SearchRequest, targets: Sequence[Target], run: Run, out: Pa
     asked = _digest(request, targets, run, kind, known)
     if request.resume and (finished := _finished(out, asked)) is not None:
         return finished
+    noise = noise_of(kind, stored, known)
+    if noise is None and request.prefer == CHEAPER:
+        raise no_noise(run, kind, stored)
     problems = pose(make_pool(run.space, request.seed), targets, log, known)
     if stored is not None and _all_measured(problems):
         # Nothing is predicted, so it is a search like any other for which the run holds all scores.
@@ -139,83 +143,25 @@ def _search(request: SearchRequest, targets: Sequence[Target], run: Run, out: Pa
     _check_out(out)
     # Taken now: what is evaluated is what the file holds at the start.
     searched = _searched(run, out)
-    evaluation = open_evaluation(run, kind, log) if known is None else _open_known(known, is_measured=stored is None)
+    evaluation = open_evaluation(run, kind, log) if known is None else open_known(known, is_measured=stored is None)
     with files.marked(_unfinished(out), asked):
         with evaluation as evaluate:
             outcomes = run_searches(searches, evaluate)
-        results, fleet = record(outcomes, request.max_artifacts)
+        results, fleet = record(outcomes, request.max_artifacts, noise, request.prefer)
         result = SearchResult(
             schema=SCHEMA,
             run=searched,
             space=NamedHash(name=run.space.name, hash=files.sha256_of(run.space.to_dict())),
             request=asked,
             seed=request.seed,
-            accuracy_model=_accuracy_model(run, kind, stored),
+            accuracy_model=accuracy_model(run, kind, stored),
             results=results,
             fleet=fleet,
+            processor=processor(),
             seconds=time.perf_counter() - started,
         )
         files.write_json(out, result.to_dict())
     return result
-
-
-def accuracy_source(run: Run, accuracy: str) -> tuple[str, StoredPredictor | None]:
-    """Return where the accuracies of a search come from, and the run's predictor where that is it.
-
-    Args:
-        run: The run.
-        accuracy: One of `ACCURACIES`.
-
-    Raises:
-        ArtifactError: The run has no accuracy predictor, or it is damaged or about another supernet.
-    """
-    path = run.path / ACCURACY
-    if accuracy == AUTO:
-        own = MEASURED if run.config.data.server_images else CLIENTS
-        accuracy = PREDICTED if path.exists() else own
-    if accuracy != PREDICTED:
-        check_has_images(run, accuracy)
-        return accuracy, None
-    if not path.exists():
-        raise ArtifactError(f"no accuracy predictor in {run.path}; make it: fedsup-deploy fit-accuracy {run.path}")
-    return accuracy, load_predictor(path, run.space, run.fingerprint, run.calibration)
-
-
-@contextlib.contextmanager
-def open_evaluation(run: Run, kind: str, log: EventLog) -> Iterator[Evaluate]:
-    """Yield what finds scores by evaluating subnets.
-
-    Args:
-        run: Whose supernet and data.
-        kind: `measured` or `clients`.
-        log: Gets an `evaluation` event with each accuracy.
-
-    Side effects: Starts processes for what was not evaluated before; they end with the context.
-    """
-    with open_scorer(run, kind, log) as score_all:
-
-        def evaluate(genes_KG: IntArray, num_known: int) -> Scores:
-            architectures = [run.space.decode(genes) for genes in genes_KG]
-            done = itertools.count(num_known + 1)
-
-            def on_score(architecture: Architecture, score: Score) -> None:
-                log.emit(
-                    "evaluation",
-                    done=next(done),
-                    total=num_known + len(architectures),
-                    arch_id=architecture.arch_id,
-                    accuracy=score.accuracy,
-                )
-
-            return Scores.of(score_all(architectures, on_score))
-
-        yield evaluate
-
-
-@contextlib.contextmanager
-def _open_known(known: KnownAccuracy, *, is_measured: bool) -> Iterator[Evaluate]:
-    """Yield what finds scores without evaluating anything; `is_measured` where nothing needs a prediction."""
-    yield lambda genes_KG, _: known.measured(genes_KG) if is_measured else known.scores(genes_KG)
 
 
 def _all_measured(problems: Sequence[Problem]) -> bool:
@@ -304,9 +250,6 @@ def _check(request: SearchRequest) -> None:
             raise ConfigError(f"{name}: got {number!r}, expected a whole number of at least {least}")
     if request.risk is not None and not isinstance(request.risk, float):
         raise ConfigError(f"risk: got {request.risk!r}, expected a probability between 0 and 1, such as 0.95")
-    if request.percentile not in (None, *PERCENTILES):
-        known = ", ".join(PERCENTILES)
-        raise ConfigError(f"percentile: got {request.percentile!r}, expected one of {known}")
     limits = request.limits.items() if isinstance(request.limits, Mapping) else [("limits", request.limits)]
     for name, limit in limits:
         if not isinstance(limit, (int, float)) or isinstance(limit, bool):
@@ -315,6 +258,15 @@ def _check(request: SearchRequest) -> None:
         isinstance(item, (str, DeviceProfile)) for item in request.profiles
     ):
         raise ConfigError(f"profiles: got {request.profiles!r}, expected a list of names, files or profiles")
+    _check_names(request)
+
+
+def _check_names(request: SearchRequest) -> None:
+    if request.prefer not in get_args(Preference):
+        raise ConfigError(f"prefer: got {request.prefer!r}, expected {ACCURATE} or {CHEAPER}")
+    if request.percentile not in (None, *PERCENTILES):
+        known = ", ".join(PERCENTILES)
+        raise ConfigError(f"percentile: got {request.percentile!r}, expected one of {known}")
     if request.method not in (AUTO, *registry.names("searcher")):
         raise ConfigError(
             f"unknown searcher {request.method!r}{nearest(str(request.method), registry.names('searcher'))}"
@@ -338,6 +290,7 @@ def _digest(request: SearchRequest, targets: Sequence[Target], run: Run, kind: s
             "risk": request.risk,
             "percentiles": [target.held.percentile for target in targets],
             "max_artifacts": request.max_artifacts,
+            "prefer": request.prefer,
             "seed": request.seed,
         }
     )
@@ -378,20 +331,3 @@ def _finished(out: Path, asked: str) -> SearchResult | None:
             "changed since; search anew without --resume"
         )
     return None if unfinished.is_file() else load_result(out)
-
-
-def _accuracy_model(run: Run, kind: str, stored: StoredPredictor | None) -> AccuracyModel:
-    if stored is None:
-        return AccuracyModel.model_validate({"kind": kind})
-    findings = stored.findings
-    return AccuracyModel.model_validate(
-        {
-            "kind": kind,
-            "fitted_on": findings.measured_by,
-            "predictor": findings.predictor,
-            "hash": files.sha256(run.path / ACCURACY),
-            "num_measured": findings.num_measured,
-            "kendall_tau": findings.held_out.kendall_tau,
-            "mae": findings.held_out.mae,
-        }
-    )

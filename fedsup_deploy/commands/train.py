@@ -12,6 +12,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from typing_extensions import NotRequired, TypedDict
 
 from fedsup_deploy import files, places, registry
+from fedsup_deploy.accuracy import CountedAccuracy
 from fedsup_deploy.commands.scoring import nothing_held_out
 from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
@@ -47,10 +48,21 @@ from fedsup_deploy.supernet.model import Supernet, check_shapes, initial_weights
 
 @dataclasses.dataclass(frozen=True)
 class CornerAccuracy:
-    """Share of the validation images classified correctly by the corners of the space, after recalibration."""
+    """Share of the validation images classified correctly by the corners of the space, after recalibration.
+
+    Args:
+        largest: Of the largest subnet.
+        smallest: Of the smallest.
+        num_images: How many; None where an older version trained the run, and then no intervals either.
+        largest_interval: The 95 % interval of `largest`.
+        smallest_interval: That of `smallest`.
+    """
 
     largest: float
     smallest: float
+    num_images: int | None
+    largest_interval: tuple[float, float] | None
+    smallest_interval: tuple[float, float] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,8 +192,11 @@ class _RoundEvent(TypedDict):
 
 
 class _EvaluationEvent(TypedDict):
+    """The same of an evaluation; runs of older versions know no `num_images`."""
+
     accuracy_largest: float
     accuracy_smallest: float
+    num_images: NotRequired[int]
 
 
 def summary(folder: Path) -> Trained:
@@ -203,12 +218,23 @@ def summary(folder: Path) -> Trained:
     return Trained(
         run=folder,
         rounds=len(rounds),
-        accuracy=CornerAccuracy(last["accuracy_largest"], last["accuracy_smallest"]),
+        accuracy=_corners(last),
         seconds=round(sum(event["seconds"] for event in rounds), 2),
         bytes_up=sum(event["bytes_up"] for event in rounds),
         bytes_down=sum(event["bytes_down"] for event in rounds),
         client_macs=sum(event.get("client_macs", 0) for event in rounds),
     )
+
+
+def _corners(event: _EvaluationEvent) -> CornerAccuracy:
+    shares, num_images = (event["accuracy_largest"], event["accuracy_smallest"]), event.get("num_images")
+    if num_images is None:
+        return CornerAccuracy(*shares, None, None, None)
+    return CornerAccuracy(*shares, num_images, *(_interval(share, num_images) for share in shares))
+
+
+def _interval(share: float, num_images: int) -> tuple[float, float]:
+    return CountedAccuracy.of_share(share, num_images).interval
 
 
 def make_strategy(config: TrainConfig, space: SearchSpace) -> Strategy:
@@ -292,14 +318,16 @@ def _round_fields(result: RoundResult) -> dict[str, JsonValue]:
     }
 
 
-def _evaluate_corners(supernet: Supernet, federation: Federation) -> dict[str, float]:
+def _evaluate_corners(supernet: Supernet, federation: Federation) -> dict[str, JsonValue]:
     """Return the accuracy of the corners of the space after one-shot recalibration, for the record."""
-    started, fields = time.perf_counter(), {}
+    started = time.perf_counter()
+    fields: dict[str, JsonValue] = {}
     for name in ("largest", "smallest"):
         network = standalone(supernet.extract(supernet.layout.space.resolve(name)))
         pooled = recalibration.collect(federation, network, "one-shot")
         accuracy = recalibration.evaluate(federation, network, pooled, federation.split(VALIDATION))
-        fields[f"accuracy_{name}"] = accuracy.share
+        fields |= {f"accuracy_{name}": accuracy.share, f"accuracy_{name}_interval": list(accuracy.interval)}
+        fields["num_images"] = accuracy.num_images
     return {**fields, "seconds": time.perf_counter() - started}
 
 

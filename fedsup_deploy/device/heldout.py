@@ -118,8 +118,8 @@ def held_out_error(
 def rounded_ratios(measured_N: FloatArray, predicted_N: FloatArray) -> tuple[float, ...]:
     """Return measured / predicted of each network, ascending, in the digits a profile is written with.
 
-    They are rounded up, because they become bounds: of a ratio rounded to the nearest, a new network might exceed what it
-    is promised to stay within.
+    They are rounded up, because they become bounds: those of ratios rounded to the nearest would be exceeded more often
+    than promised.
     """
     return tuple(_rounded_up(ratio) for ratio in np.sort(measured_N / predicted_N).tolist())
 
@@ -166,7 +166,7 @@ def conformal_upper_ratio(ratios: Sequence[float], level: float) -> float | None
 
 
 def _rounded_up(ratio: float) -> float:
-    # By decimals: scaled and divided again, a ratio can come out below itself. Those of `repr` end where the number does.
+    # By decimals, those of `repr`: scaled and divided again, a ratio can come out below itself.
     return float(Decimal(repr(ratio)).quantize(Decimal(1).scaleb(-_DIGITS), ROUND_CEILING))
 
 

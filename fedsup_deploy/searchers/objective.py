@@ -1,4 +1,4 @@
-"""What a search wants: ONE row for each objective. And the front and the pick that follow from them.
+"""What a search wants: ONE row for each objective. And the front and the best that follow from them.
 
 It prices nothing and proposes nothing.
 
@@ -115,7 +115,7 @@ def front(objectives_KM: FloatArray) -> IntArray:
     return front_F
 
 
-def pick(arch_id: Callable[[int], str], accuracy_K: FloatArray, latency_ms_K: FloatArray) -> int:
+def most_accurate(arch_id: Callable[[int], str], accuracy_K: FloatArray, latency_ms_K: FloatArray) -> int:
     """Return the index of the most accurate candidate; of equals the fastest, then the first by arch_id.
 
     Args:

@@ -3,11 +3,14 @@
 Shapes: K candidates, A architectures known to any search, P devices, G genes.
 """
 
+import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 
+from fedsup_deploy.accuracy import CountedAccuracy
 from fedsup_deploy.artifact.manifest import PredictorError, ProfileRecord
 from fedsup_deploy.artifact.measured import PercentileRecord
 from fedsup_deploy.device.held_latency import HeldLatency
@@ -15,25 +18,29 @@ from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.searchers import objective
+from fedsup_deploy.searchers.candidate import Candidate
 from fedsup_deploy.searchers.fleet import FleetChoice, choose_artifacts
+from fedsup_deploy.searchers.noise import Noise, cheapest
 from fedsup_deploy.searchers.prices import FloatArray, Prices
 from fedsup_deploy.searchers.pricing import Target, price
 from fedsup_deploy.searchers.problem import Problem
-from fedsup_deploy.searchers.result import Candidate, DeviceResult, Fleet, FleetOption, front_and_pick
+from fedsup_deploy.searchers.result import DeviceResult, Fleet, FleetOption, Preference, WithinNoise, front_and_best
 from fedsup_deploy.searchers.scoring.score import Scores
 from fedsup_deploy.searchers.searcher import Outcome
-from fedsup_deploy.space.plan import IntArray
+from fedsup_deploy.space.plan import BoolArray, IntArray
 from fedsup_deploy.space.sampling import row_keys
 from fedsup_deploy.space.search_space import SearchSpace
 
 _ERROR_FIELDS: Final = set(PredictorError.model_fields)
-_MEASURED: Final = "the accuracy measured on held-out images"
-_PREDICTED: Final = "the accuracy predictor"
-_MIXED: Final = "the accuracy measured on held-out images, of what was not measured the accuracy predictor,"
+ACCURATE: Final = "accurate"
+CHEAPER: Final = "cheaper"
 
 
 def record(
-    outcomes: Sequence[Outcome], max_artifacts: int | None = None
+    outcomes: Sequence[Outcome],
+    max_artifacts: int | None = None,
+    noise: Noise | None = None,
+    prefer: Preference = ACCURATE,
 ) -> tuple[tuple[DeviceResult, ...], Fleet | None]:
     """Return the record of each search of a call, and of the fleet if it is to have few architectures.
 
@@ -42,19 +49,24 @@ def record(
     Args:
         outcomes: One per device.
         max_artifacts: The most different architectures for all of them; None asks for no fleet.
+        noise: Of the accuracies; None where nobody knows it.
+        prefer: What a pick is, and what a fleet gets: the most accurate, or the cheapest within noise of it.
 
     Raises:
         ConfigError: So few architectures cannot serve all devices.
     """
-    choices, genes_AG = ([], None) if max_artifacts is None else _fleet_choices(outcomes)
+    assert noise is not None or prefer == ACCURATE, "what is within noise is known"
+    if max_artifacts is None:
+        return tuple(_device_result(outcome, outcome.genes_KG[:0], noise, prefer) for outcome in outcomes), None
+    offers = _Offers.of(outcomes)
+    choices = choose_artifacts(offers.scores.accuracy_K, offers.fits_PA, offers.latency_PA, None)
+    if noise is not None and prefer == CHEAPER:
+        choices = [offers.cheapened(choice, noise) for choice in choices]
     results = []
     for index, outcome in enumerate(outcomes):
         rows = [choice.rows_P[index] for choice in choices]
-        assigned_KG = outcome.genes_KG[:0] if genes_AG is None else genes_AG[rows]
-        results.append(_device_result(outcome, assigned_KG))
-    if max_artifacts is None or genes_AG is None:
-        return tuple(results), None
-    return tuple(results), _fleet(outcomes, choices, genes_AG, max_artifacts)
+        results.append(_device_result(outcome, offers.genes_AG[rows], noise, prefer))
+    return tuple(results), _fleet(outcomes, choices, offers.genes_AG, max_artifacts)
 
 
 def check_fleet(problems: Sequence[Problem], max_artifacts: int | None) -> None:
@@ -82,64 +94,131 @@ def check_fleet(problems: Sequence[Problem], max_artifacts: int | None) -> None:
         raise _too_few(max_artifacts, f"of space {pool.space.name}", names, fewest)
 
 
-def _device_result(outcome: Outcome, assigned_KG: IntArray) -> DeviceResult:
+def _device_result(outcome: Outcome, assigned_KG: IntArray, noise: Noise | None, prefer: Preference) -> DeviceResult:
     problem = outcome.search.problem
     pool, target = problem.pool, problem.target
-    kept_K = _kept(outcome, assigned_KG)
+    kept_K, within_noise = _kept(outcome, assigned_KG, noise)
     genes_KG = outcome.genes_KG[kept_K]
     (prices,) = price(pool.space, genes_KG, [target])
-    candidates = _candidates(pool.space, genes_KG, outcome.scores.take(kept_K), prices, target)
-    front, pick = front_and_pick(candidates)
+    candidates = _candidates(pool.space, genes_KG, outcome.scores.take(kept_K), prices, target, noise)
+    front, best = front_and_best(candidates)
+    cheaper = None if within_noise is None or prefer == ACCURATE else within_noise.cheapest
     has_all = pool.is_complete and len(outcome.genes_KG) == problem.num_feasible
     is_certified = has_all or outcome.search.searcher.proves_optimum
-    num_measured = int(outcome.scores.is_measured().sum())
-    accuracy = {len(outcome.genes_KG): _MEASURED, 0: _PREDICTED}.get(num_measured, _MIXED)
+    about = f"{_accuracy_in_words(outcome.scores)} and the profile's latency model"
+    if cheaper is not None:
+        about += f"; certified is the accuracy of {best}, and the pick is the cheapest within noise of it"
     return DeviceResult(
         profile=profile_record(target.profile),
         method=outcome.search.method,
         certified=is_certified,
-        certified_relative_to=f"{accuracy} and the profile's latency model" if is_certified else None,
+        certified_relative_to=about if is_certified else None,
         num_architectures=pool.space.num_architectures,
         num_priced=len(pool.genes_NG),
         num_feasible=problem.num_feasible,
         num_evaluated=len(outcome.genes_KG),
-        num_measured=num_measured,
+        num_measured=int(outcome.scores.is_measured().sum()),
         limits=target.limits.given(),
         risk=target.held.risk,
         percentile=percentile_record(target.held),
         not_checked=target.limits.not_checked(prices.by_limit()),
         candidates=candidates,
         front=front,
-        pick=pick,
+        most_accurate=best,
+        within_noise=within_noise,
+        prefer=prefer,
+        pick=cheaper or best,
         seconds=outcome.seconds,
     )
 
 
-def _kept(outcome: Outcome, assigned_KG: IntArray) -> IntArray:
-    """Return the rows of an outcome that its record keeps: measured ones all, of predicted ones the best."""
+def _accuracy_in_words(scores: Scores) -> str:
+    """Return where the accuracies of a search are from, and on how many images they were measured."""
+    is_measured_K = scores.is_measured()
+    if not is_measured_K.any():
+        return "the accuracy predictor"
+    images = ""
+    if scores.num_images_K is not None:
+        counts = sorted({int(scores.num_images_K[is_measured_K].min()), int(scores.num_images_K.max())})
+        images = " to ".join(f"{count:,}" for count in counts) + " "
+    mixed = "" if is_measured_K.all() else ", of what was not measured the accuracy predictor,"
+    return f"the accuracy measured on {images}held-out images{mixed}"
+
+
+def _kept(outcome: Outcome, assigned_KG: IntArray, noise: Noise | None) -> tuple[IntArray, WithinNoise | None]:
+    """Return the rows of an outcome that its record keeps, and what is as accurate as the best.
+
+    Measured ones are all kept, of predicted ones the best.
+    """
     problem, is_measured_K = outcome.search.problem, outcome.scores.is_measured()
     (prices,) = price(problem.pool.space, outcome.genes_KG, [problem.target])
     front_F = objective.front(objective.minimised(objective.priced(prices) | objective.scored(outcome.scores)))
-    best = objective.pick(
-        lambda index: problem.pool.space.decode(outcome.genes_KG[index]).arch_id,
-        outcome.scores.accuracy_K,
-        prices.latency_ms,
-    )
-    assigned = np.flatnonzero(np.isin(row_keys(outcome.genes_KG), row_keys(assigned_KG)))
-    return np.unique(np.concatenate([np.flatnonzero(is_measured_K), front_F, [best], assigned])).astype(np.int64)
+
+    def arch_id(index: int) -> str:
+        return problem.pool.space.decode(outcome.genes_KG[index]).arch_id
+
+    best = objective.most_accurate(arch_id, outcome.scores.accuracy_K, prices.latency_ms)
+    kept = [np.flatnonzero(is_measured_K), front_F, np.array([best])]
+    kept += [np.flatnonzero(np.isin(row_keys(outcome.genes_KG), row_keys(assigned_KG)))]
+    within_noise = None
+    if noise is not None:
+        as_accurate_K = noise.as_accurate(outcome.scores, best)
+        cheaper = cheapest(arch_id, as_accurate_K, prices.latency_ms, prices.num_macs, best)
+        kept += [] if cheaper is None else [np.array([cheaper])]
+        within_noise = WithinNoise(
+            rule=noise.rule,
+            mae=noise.mae,
+            num_candidates=int(as_accurate_K.sum()) - 1,
+            cheapest=None if cheaper is None else arch_id(cheaper),
+        )
+    return np.unique(np.concatenate(kept)).astype(np.int64), within_noise
 
 
-def _fleet_choices(outcomes: Sequence[Outcome]) -> tuple[list[FleetChoice], IntArray]:
-    """Return the best choices, and the genes of the architectures that their rows are about."""
-    keys_by_device = [row_keys(outcome.genes_KG) for outcome in outcomes]
-    keys_A, first_A = np.unique(np.concatenate(keys_by_device), return_index=True)
-    genes_AG = np.concatenate([outcome.genes_KG for outcome in outcomes])[first_A]
-    accuracy_A = np.concatenate([outcome.scores.accuracy_K for outcome in outcomes])[first_A]
-    fits_PA = np.stack([np.isin(keys_A, keys) for keys in keys_by_device])
-    space = outcomes[0].search.problem.pool.space
-    prices = price(space, genes_AG, [outcome.search.problem.target for outcome in outcomes])
-    latency_PA = np.stack([one.latency_ms for one in prices])
-    return choose_artifacts(accuracy_A, fits_PA, latency_PA, None), genes_AG
+@dataclasses.dataclass(frozen=True)
+class _Offers:
+    """What a fleet can be given: all architectures whose accuracy a call knows."""
+
+    space: SearchSpace
+    genes_AG: IntArray
+    scores: Scores
+    macs_A: IntArray
+    fits_PA: BoolArray
+    latency_PA: FloatArray
+
+    @classmethod
+    def of(cls, outcomes: Sequence[Outcome]) -> "_Offers":
+        """Return what the outcomes of a call have evaluated."""
+        keys_by_device = [row_keys(outcome.genes_KG) for outcome in outcomes]
+        keys_A, first_A = np.unique(np.concatenate(keys_by_device), return_index=True)
+        genes_AG = np.concatenate([outcome.genes_KG for outcome in outcomes])[first_A]
+        scores = functools.reduce(Scores.with_more, (outcome.scores for outcome in outcomes)).take(first_A)
+        fits_PA = np.stack([np.isin(keys_A, keys) for keys in keys_by_device])
+        space = outcomes[0].search.problem.pool.space
+        prices = price(space, genes_AG, [outcome.search.problem.target for outcome in outcomes])
+        latency_PA = np.stack([one.latency_ms for one in prices])
+        return cls(space, genes_AG, scores, prices[0].num_macs, fits_PA, latency_PA)
+
+    def cheapened(self, choice: FleetChoice, noise: Noise) -> FleetChoice:
+        """Return a choice in which each architecture is the cheapest that is as accurate within noise.
+
+        It takes the place of that for all profiles, so it fits them all and is slower on none. No two become one.
+        """
+        rows_P = np.array(choice.rows_P)
+        for row in sorted(set(choice.rows_P)):
+            served_P = np.flatnonzero(rows_P == row)
+            may_A = noise.as_accurate(self.scores, row) & self.fits_PA[served_P].all(axis=0)
+            may_A &= (self.latency_PA[served_P] <= self.latency_PA[served_P][:, [row]]).all(axis=0)
+            may_A[rows_P] = False
+            latency_A = self.latency_PA[served_P].sum(axis=0)
+            found = cheapest(self._arch_id, may_A, latency_A, self.macs_A, row)
+            rows_P[served_P] = row if found is None else found
+        accuracy_A = self.scores.accuracy_K
+        best_P = np.where(self.fits_PA, accuracy_A, -1.0).max(axis=1)
+        loss_P = tuple((best_P - accuracy_A[rows_P]).tolist())
+        return FleetChoice(choice.num_artifacts, tuple(rows_P.tolist()), loss_P)
+
+    def _arch_id(self, row: int) -> str:
+        return self.space.decode(self.genes_AG[row]).arch_id
 
 
 def _fleet(
@@ -171,7 +250,7 @@ def _too_few(max_artifacts: int, where: str, names: Sequence[str], fewest: int) 
 
 
 def _candidates(
-    space: SearchSpace, genes_KG: IntArray, scores: Scores, prices: Prices, target: Target
+    space: SearchSpace, genes_KG: IntArray, scores: Scores, prices: Prices, target: Target, noise: Noise | None
 ) -> tuple[Candidate, ...]:
     bounds, is_measured_K = target.interval(prices.latency_ms), scores.is_measured()
     percentile_ms_K = target.held.predicted(prices.latency_ms)
@@ -185,6 +264,7 @@ def _candidates(
                 arch_id=architecture.arch_id,
                 architecture=architecture.to_dict(),
                 accuracy=accuracy if is_measured_K[index] else None,
+                **_sample(scores, index, accuracy, noise),
                 accuracy_predicted=None if is_measured_K[index] else accuracy,
                 worst_decile=_at(scores.worst_decile_K, index),
                 latency_ms_predicted=float(prices.latency_ms[index]),
@@ -195,6 +275,15 @@ def _candidates(
             )
         )
     return tuple(candidates)
+
+
+def _sample(scores: Scores, index: int, accuracy: float, noise: Noise | None) -> dict[str, Any]:
+    """Return what a candidate's record says of the images it was measured on."""
+    if scores.num_images_K is None or not scores.is_measured()[index]:
+        return {}
+    num_images = int(scores.num_images_K[index])
+    interval = None if noise is None else CountedAccuracy.of_share(accuracy, num_images).interval
+    return {"num_images": num_images, "accuracy_interval": interval}
 
 
 def _costs(prices: Prices, scores: Scores) -> list[dict[str, Any]]:

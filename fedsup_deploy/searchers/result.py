@@ -9,14 +9,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import numpy as np
-from pydantic import (
-    Field,
-    JsonValue,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from fedsup_deploy.artifact.manifest import ProfileRecord
 from fedsup_deploy.artifact.measured import PercentileRecord
@@ -26,14 +19,16 @@ from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.registry import nearest
 from fedsup_deploy.searchers import objective
+from fedsup_deploy.searchers.candidate import ArchId, Candidate
 from fedsup_deploy.searchers.limits import Limits
-from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.searchers.noise import Noise, cheapest
+from fedsup_deploy.searchers.scoring.score import Scores
 
 SCHEMA: Final = 1
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Share = Annotated[float, Field(ge=0, le=1)]
-ArchId = Annotated[str, Field(pattern=r"^a[0-9a-f]{11}$")]
+#: What a pick is: the most accurate candidate, or the cheapest within noise of it.
+Preference = Literal["accurate", "cheaper"]
 
 
 class NamedHash(Section):
@@ -54,101 +49,18 @@ class SearchedRun(NamedHash):
     """Its folder, relative to that of this file; null in older files."""
 
 
-class Candidate(Section):
-    """An evaluated architecture."""
+class WithinNoise(Section):
+    """Which candidates are as accurate as the most accurate one, as far as images or predictions tell."""
 
-    arch_id: ArchId
-    """Its name, from its content alone."""
-    architecture: dict[str, JsonValue]
-    """Its choices."""
-    accuracy: Share | None
-    """Share of held-out images classified correctly, of clients the mean of their shares; null where nobody measured
-    it."""
-    accuracy_predicted: Share | None = None
-    """The same as predicted from other architectures; null where it was measured."""
-    worst_decile: Share | None = None
-    """Mean share of the tenth of the clients that have the lowest; null where clients were not asked."""
-    latency_ms_predicted: NotNegative
-    """Latency at batch 1 by the profile's latency model, in ms. Nobody timed it."""
-    latency_interval_ms: tuple[NotNegative, NotNegative] | None
-    """Lower and upper bound of that latency, in ms; null where the profile claims none."""
-    latency_percentile_ms: NotNegative | None = None
-    """The percentile that the limit means: that prediction times `percentile.ratio`, in ms; null in older files."""
-    latency_upper_ms: NotNegative | None = None
-    """What that percentile stays within with the probability that was asked for, in ms; null where none was."""
-    num_macs: Count
-    """Multiply-accumulates of one inference."""
-    num_params: Count
-    """Parameters of the exported model."""
-    memory_mib: Positive
-    """Parameters and peak activations, in MiB."""
-    storage_mib: Positive
-    """Parameters, in MiB."""
-    activation_mib: Positive | None = None
-    """Peak activations, in MiB; null in older files."""
-    energy_mj_estimated: NotNegative | None = None
-    """Predicted latency times the power the profile states, in mJ; null where it states none. Nobody measured it."""
-    more: dict[Text, float] = Field(default_factory=dict)
-    """What limits and objectives that have no field of their own are about, by their names; not there without such."""
-
-    @model_serializer(mode="wrap")
-    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
-        return {name: value for name, value in handler(self).items() if name != "more" or value}
-
-    @model_validator(mode="after")
-    def _has_one_accuracy(self) -> "Candidate":
-        if (self.accuracy is None) == (self.accuracy_predicted is None):
-            raise ValueError(f"{self.arch_id}: expected either accuracy or accuracy_predicted")
-        return self
-
-    @property
-    def best_known_accuracy(self) -> float:
-        """The accuracy that the search went by: measured or predicted."""
-        known = self.accuracy if self.accuracy_predicted is None else self.accuracy_predicted
-        assert known is not None
-        return known
-
-    def price(self, limit: str) -> float | None:
-        """Return what a limit is about, by the limit's name; None where it has no price."""
-        name = TABLE[limit].recorded_as
-        value: float | None = self.more.get(limit) if name is None else getattr(self, name)
-        return value
-
-    def worth(self, name: str) -> float | None:
-        """Return what an objective is about, by its name, measured or predicted; None where nobody knows."""
-        row = objective.TABLE[name]
-        fields = [field for field in (row.recorded_as, row.predicted_as) if field is not None]
-        if not fields:
-            return self.more.get(name)
-        return next((value for field in fields if (value := getattr(self, field)) is not None), None)
-
-    def is_predicted(self, name: str) -> bool:
-        """Return whether what `worth` returns was predicted where it could have been measured."""
-        row = objective.TABLE[name]
-        measured = None if row.recorded_as is None else getattr(self, row.recorded_as)
-        return row.predicted_as is not None and measured is None
-
-    @property
-    def latency_ms_held(self) -> float:
-        """What the limit on latency was held against, in ms: with a risk the bound. In older files the prediction."""
-        known = (self.latency_upper_ms, self.latency_percentile_ms, self.latency_ms_predicted)
-        return next(latency_ms for latency_ms in known if latency_ms is not None)
-
-    @property
-    def resolution(self) -> int:
-        """Side of the input image in pixels."""
-        return self.to_architecture().resolution
-
-    def to_architecture(self) -> Architecture:
-        """Return the architecture as a value.
-
-        Raises:
-            ConfigError: `architecture` does not describe one, or not the one that `arch_id` names.
-        """
-        architecture = Architecture.from_dict(self.architecture)
-        if architecture.arch_id != self.arch_id:
-            raise ConfigError(f"architecture: got that of {architecture.arch_id}, expected that of {self.arch_id}")
-        return architecture
+    rule: Text
+    """What counts as noise."""
+    mae: NotNegative | None
+    """The error of predictions that this goes by: their mean absolute one; null where nothing was predicted."""
+    num_candidates: Annotated[int, Field(ge=0)]
+    """Candidates as accurate within noise, without the most accurate one itself; of all that were evaluated."""
+    cheapest: ArchId | None
+    """The one with the fewest MACs of those that have fewer than the most accurate and are not slower; null where there
+    is none."""
 
 
 class DeviceResult(Section):
@@ -186,15 +98,22 @@ class DeviceResult(Section):
     fleet was assigned."""
     front: tuple[ArchId, ...]
     """The candidates that none beats in accuracy, worst decile if known, and predicted latency, fastest first."""
+    most_accurate: ArchId | None = None
+    """The most accurate candidate; of equals the fastest, then the first by name. In older files null: it is the
+    pick."""
+    within_noise: WithinNoise | None = None
+    """What is as accurate as that; null where nobody knows the noise: of means over clients, and in older files."""
+    prefer: Preference = "accurate"
+    """What the pick is: `accurate`: the most accurate candidate. `cheaper`: the cheapest within noise of it."""
     pick: ArchId
-    """The most accurate candidate; of equals the fastest, then the first by name."""
+    """The candidate picked."""
     seconds: NotNegative
     """From the start of the evaluations until this device had its last one."""
 
     @property
     def picked(self) -> Candidate:
         """The candidate picked."""
-        return next(candidate for candidate in self.candidates if candidate.arch_id == self.pick)
+        return self.candidate(self.pick)
 
     @model_validator(mode="after")
     def _has_the_percentile_of_each_candidate(self) -> "DeviceResult":
@@ -236,11 +155,27 @@ class DeviceResult(Section):
         is_listed = self.num_priced == self.num_architectures
         if self.certified and is_listed and self.num_evaluated != self.num_feasible:
             raise ValueError("certified: expected everything feasible evaluated")
-        front, pick = front_and_pick(self.candidates)
-        if (self.front, self.pick) != (front, pick):
+        front, best = front_and_best(self.candidates)
+        pick = best
+        if self.within_noise is not None:
+            is_known = [
+                (self.within_noise.mae if each.accuracy is None else each.num_images) is not None
+                for each in self.candidates
+            ]
+            if not all(is_known):
+                raise ValueError("within_noise: expected null, as the noise of some candidates is not known")
+            cheaper = cheapest_as_accurate(self.candidates, Noise(self.within_noise.mae), best)
+            if self.within_noise.cheapest != cheaper:
+                raise ValueError(f"within_noise.cheapest: got {self.within_noise.cheapest}, expected {cheaper}")
+            pick = best if self.prefer == "accurate" or cheaper is None else cheaper
+        if (self.front, self.pick) != (front, pick) or self.most_accurate not in (None, best):
             got = f"pick {self.pick} and {len(self.front)} on the front"
             raise ValueError(f"front and pick: got {got}, expected those of the candidates: {pick} and {len(front)}")
         return self
+
+    def candidate(self, arch_id: str) -> Candidate:
+        """Return the candidate of a name; there is one."""
+        return next(candidate for candidate in self.candidates if candidate.arch_id == arch_id)
 
 
 class AccuracyModel(Section):
@@ -261,6 +196,8 @@ class AccuracyModel(Section):
     """Rank correlation with measured accuracy on architectures it was not fitted on; null without one."""
     mae: NotNegative | None = None
     """Mean absolute error on these; null without one."""
+    num_held_out: Count | None = None
+    """How many these are; null without a predictor, and in older files."""
 
 
 class FleetOption(Section):
@@ -271,7 +208,7 @@ class FleetOption(Section):
     assigned: dict[str, ArchId]
     """For each device profile its architecture."""
     lost: dict[str, NotNegative]
-    """For each device profile the accuracy it loses against its own pick."""
+    """For each device profile the accuracy it loses against the most accurate candidate of its own."""
 
 
 class Fleet(Section):
@@ -309,6 +246,9 @@ class SearchResult(Section):
     """One per device profile."""
     fleet: Fleet | None = None
     """How few architectures serve all device profiles; null where that was not asked."""
+    processor: Text | None = None
+    """Kind of the processor that found it, such as `x86_64 AVX2`, on which the last digits of what is measured depend;
+    null in older files."""
     seconds: NotNegative
     """Of the whole call."""
 
@@ -340,7 +280,7 @@ class SearchResult(Section):
         """
         result = self.for_profile(name)
         arch_id = result.pick if self.fleet is None else self.fleet.option.assigned[name]
-        return next(candidate for candidate in result.candidates if candidate.arch_id == arch_id)
+        return result.candidate(arch_id)
 
     def for_profile(self, name: str) -> DeviceResult:
         """Return what was found for one device profile.
@@ -377,13 +317,39 @@ def load_result(path: Path) -> SearchResult:
     return result
 
 
-def front_and_pick(candidates: Sequence[Candidate]) -> tuple[tuple[str, ...], str]:
-    """Return the arch_ids of the front, fastest first, and that of the pick."""
+def front_and_best(candidates: Sequence[Candidate]) -> tuple[tuple[str, ...], str]:
+    """Return the arch_ids of the front, fastest first, and that of the most accurate candidate."""
     known = {name: [candidate.worth(name) for candidate in candidates] for name in objective.TABLE}
     values = {name: np.array(worth) for name, worth in known.items() if None not in worth}
-    best = objective.pick(lambda index: candidates[index].arch_id, values["accuracy"], values["latency_ms"])
+    best = objective.most_accurate(lambda index: candidates[index].arch_id, values["accuracy"], values["latency_ms"])
     front_F = objective.front(objective.minimised(values))
     return tuple(candidates[index].arch_id for index in front_F), candidates[best].arch_id
+
+
+def cheapest_as_accurate(candidates: Sequence[Candidate], noise: Noise, best: str) -> str | None:
+    """Return the arch_id of the cheapest candidate that is as accurate as the best one within noise, or None.
+
+    Args:
+        candidates: All that counts; of more that were evaluated it would be the same.
+        noise: Of their accuracies.
+        best: The arch_id of the most accurate.
+    """
+    is_predicted_K = np.array([candidate.accuracy is None for candidate in candidates])
+    scores = Scores(
+        np.array([candidate.best_known_accuracy for candidate in candidates]),
+        is_predicted_K=is_predicted_K,
+        num_images_K=np.array([candidate.num_images or 0 for candidate in candidates]),
+    )
+    arch_ids = [candidate.arch_id for candidate in candidates]
+    at = arch_ids.index(best)
+    found = cheapest(
+        arch_ids.__getitem__,
+        noise.as_accurate(scores, at),
+        np.array([candidate.latency_ms_predicted for candidate in candidates]),
+        np.array([candidate.num_macs for candidate in candidates]),
+        at,
+    )
+    return None if found is None else arch_ids[found]
 
 
 def _first_problem(error: ValidationError) -> str:

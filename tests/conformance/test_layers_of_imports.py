@@ -25,6 +25,8 @@ BUNDLE = tuple(f"artifact.{name}" for name in ("document", "manifest", "measured
 #: From the lowest layer up. A module belongs where the longest matching name stands; what a line lists are groups.
 LAYERS = (
     (
+        "accuracy",
+        "processor",
         "errors",
         "rng",
         "registry",

@@ -114,7 +114,7 @@ def quiet(architecture: Architecture, score: Score) -> None:
 def test_measured_is_what_evaluate_says(run: Run) -> None:
     for architecture, score in zip(some(run), scores_of(measured_scores, run, some(run)), strict=True):
         report = evaluate(run.path, architecture.arch_id, split="validation", schedule="one-shot")
-        assert score == Score(report.accuracy)
+        assert score == Score(report.accuracy, report.num_images)
 
 
 def test_clients_scores_are_those_of_all_images_in_one_place(run: Run) -> None:
@@ -139,7 +139,8 @@ def test_clients_scores_are_those_of_all_images_in_one_place(run: Run) -> None:
     shares = sorted(part.mean() for part in np.split(is_correct_N, cuts) if len(part))
     assert len(shares) == 21, "three clients of two images hold none out and do not count"
     (score,) = scores_of(client_scores, run, [architecture])
-    assert score == Score(pytest.approx(np.mean(shares)), pytest.approx(np.mean(shares[:2])))
+    num_images = len(is_correct_N)
+    assert score == Score(pytest.approx(np.mean(shares)), num_images, pytest.approx(np.mean(shares[:2])))
 
 
 def test_no_image_of_the_server_takes_part_when_clients_are_asked(run: Run) -> None:
@@ -166,7 +167,7 @@ def test_evaluate_looks_at_what_clients_hold_out(run: Run) -> None:
     clients = evaluate(run.path, "smallest", per_client=True).clients
     assert clients.images == "held out"
     assert clients.num_clients == sum(len(indices) > 0 for indices in run.data.held_out)
-    assert Score(clients.accuracy_mean, clients.worst_decile) == score
+    assert Score(clients.accuracy_mean, clients.num_images, clients.worst_decile) == score
 
 
 def with_config(run: Run, **change: Any) -> Run:

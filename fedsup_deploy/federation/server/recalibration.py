@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from fedsup_deploy import rng
+from fedsup_deploy.accuracy import CountedAccuracy
 from fedsup_deploy.errors import DataError
 from fedsup_deploy.federation.client import HELD_OUT, ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.counts import CountCorrect, Counts
@@ -62,24 +63,6 @@ def is_complete(federation: Federation, plan: NetworkPlan, statistics: PooledSta
 
 
 @dataclasses.dataclass(frozen=True)
-class CountedAccuracy:
-    """The share of right answers.
-
-    Args:
-        correct: Right answers.
-        num_images: Images looked at, at least one.
-    """
-
-    correct: int
-    num_images: int
-
-    @property
-    def share(self) -> float:
-        """In [0, 1]."""
-        return self.correct / self.num_images
-
-
-@dataclasses.dataclass(frozen=True)
 class CandidateAccuracy:
     """What an evaluation of a candidate has found.
 
@@ -123,8 +106,8 @@ def evaluate(federation: Federation, network: Network, statistics: PooledStatist
 
 def evaluate_clients(
     federation: Federation, network: Network, statistics: PooledStatistics, images: str
-) -> dict[ClientId, float]:
-    """Return the share of right answers on each client's own images, in [0, 1], ascending by client.
+) -> dict[ClientId, CountedAccuracy]:
+    """Return the share of right answers on each client's own images, ascending by client.
 
     Args:
         federation: Whom to ask: its judges for what they hold out, those that calibrate for what they train on.
@@ -137,7 +120,7 @@ def evaluate_clients(
     """
     asked = federation.judges if images == HELD_OUT else federation.calibrating
     counts = _count(federation, federation.clients, asked, (network,), (statistics,), images, "evaluation by clients")
-    return {client: count.correct[0] / count.counted for client, count in sorted(counts.items())}
+    return {client: CountedAccuracy(count.correct[0], count.counted) for client, count in sorted(counts.items())}
 
 
 def evaluate_candidates(

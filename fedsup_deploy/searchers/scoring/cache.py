@@ -23,7 +23,7 @@ from fedsup_deploy.space.search_space import SearchSpace
 
 #: The kind of scores that clients have no part in.
 MEASURED: Final = "measured"
-_KEYS: Final = ("arch_id", "genes", "accuracy", "worst_decile")
+_KEYS: Final = ("arch_id", "genes", "accuracy", "num_images", "worst_decile")
 
 
 class ScoreCache:
@@ -46,6 +46,8 @@ class ScoreCache:
         self._scores: dict[str, Score] = {}
         self._genes: dict[str, list[int]] = {}
         for where, entry in self._journal.read():
+            if "num_images" not in entry:
+                continue  # Of an older version, which kept no count of images: it is found anew.
             arch_id, genes, score = _read(where, entry, space.num_choices)
             if (score.worst_decile is None) != (kind == MEASURED):
                 raise ArtifactError(f"{where}: damaged: got worst_decile {score.worst_decile} there; remove the line")
@@ -74,7 +76,8 @@ class ScoreCache:
             OutputError: The file cannot be written.
         """
         arch_id, genes = architecture.arch_id, self._space.encode(architecture).tolist()
-        self._journal.append(dict(zip(_KEYS, (arch_id, genes, score.accuracy, score.worst_decile), strict=True)))
+        values = (arch_id, genes, score.accuracy, score.num_images, score.worst_decile)
+        self._journal.append(dict(zip(_KEYS, values, strict=True)))
         self._scores[arch_id], self._genes[arch_id] = score, genes
 
     def all_scores(self) -> dict[str, Score]:
@@ -88,7 +91,7 @@ class ScoreCache:
 
 
 def _read(where: str, entry: dict[str, JsonValue], num_choices: tuple[int, ...]) -> tuple[str, list[int], Score]:
-    arch_id, genes, accuracy, worst_decile = (entry.get(key) for key in _KEYS)
+    arch_id, genes, accuracy, num_images, worst_decile = (entry.get(key) for key in _KEYS)
     if not (
         isinstance(arch_id, str)
         and isinstance(genes, list)
@@ -99,7 +102,9 @@ def _read(where: str, entry: dict[str, JsonValue], num_choices: tuple[int, ...])
     if not _is_share(accuracy) or not (worst_decile is None or _is_share(worst_decile)):
         got = f"accuracy {accuracy}, worst_decile {worst_decile}"
         raise ArtifactError(f"{where}: damaged: got {got}, expected shares in [0, 1]; remove the line")
-    return arch_id, [gene for gene in genes if isinstance(gene, int)], Score(accuracy, worst_decile)
+    if type(num_images) is not int or num_images < 1:
+        raise ArtifactError(f"{where}: damaged: got num_images {num_images}, expected at least 1; remove the line")
+    return arch_id, [gene for gene in genes if isinstance(gene, int)], Score(accuracy, num_images, worst_decile)
 
 
 def _is_share(value: object) -> TypeGuard[float]:

@@ -37,6 +37,11 @@ class KnownAccuracy:
         rows = zip(self.genes_TG.tolist(), self._scores.accuracy_K.tolist(), strict=True)
         return [[*genes, accuracy] for genes, accuracy in rows]
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether it is known on how many images the measured ones were measured."""
+        return self._scores.num_images_K is not None
+
     def predict(self, genes_NG: IntArray) -> FloatArray:
         """Return the accuracy of N architectures, measured or predicted, in [0, 1], shape (N,)."""
         return self.scores(genes_NG).accuracy_K
@@ -50,5 +55,10 @@ class KnownAccuracy:
         is_predicted_N = ~self.is_measured(genes_NG)
         accuracy_N = np.empty(len(genes_NG))
         accuracy_N[is_predicted_N] = self.predictor.predict(genes_NG[is_predicted_N])
-        accuracy_N[~is_predicted_N] = self.measured(genes_NG[~is_predicted_N]).accuracy_K
-        return Scores(accuracy_N, is_predicted_K=is_predicted_N)
+        measured = self.measured(genes_NG[~is_predicted_N])
+        accuracy_N[~is_predicted_N] = measured.accuracy_K
+        num_images_N = None
+        if measured.num_images_K is not None:
+            num_images_N = np.zeros(len(genes_NG), np.int64)
+            num_images_N[~is_predicted_N] = measured.num_images_K
+        return Scores(accuracy_N, is_predicted_K=is_predicted_N, num_images_K=num_images_N)

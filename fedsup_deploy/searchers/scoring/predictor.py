@@ -6,6 +6,7 @@ smallest error is taken, and judged on architectures that none of them has seen.
 Shapes: N architectures, T measured ones, G genes, F features.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Annotated, Final, Protocol
@@ -14,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedsup_deploy import registry, rng
+from fedsup_deploy.accuracy import DEVIATIONS
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.searchers.scoring.additive import AdditiveAccuracy
 from fedsup_deploy.searchers.scoring.score import FloatArray
@@ -151,6 +153,19 @@ class Judged(BaseModel):
     """Rank correlation; 0 where all predictions are equal."""
     mae: Annotated[float, Field(ge=0)]
     """Mean absolute error, a share of the images."""
+    num_architectures: Annotated[int, Field(ge=1)] | None = None
+    """How many they were judged on; None in older files."""
+
+
+def guessed_tau(num_architectures: int) -> float:
+    """Return the rank correlation that guesses seldom exceed: 1.96 of its standard deviations, of at least two.
+
+    The variance is 2 (2n + 5) / 9n (n - 1).
+
+    Source: Kendall, Biometrika 30, 1938.
+    """
+    count = num_architectures
+    return DEVIATIONS * math.sqrt(2 * (2 * count + 5) / (9 * count * (count - 1)))
 
 
 def fit(space: SearchSpace, genes_TG: IntArray, accuracy_T: FloatArray, kind: str, seed: int) -> FittedAccuracy:
@@ -227,7 +242,8 @@ def judge(predicted_N: FloatArray, measured_N: FloatArray) -> Judged:
     from scipy.stats import kendalltau
 
     tau = kendalltau(predicted_N, measured_N).statistic if np.ptp(predicted_N) and np.ptp(measured_N) else 0.0
-    return Judged(kendall_tau=round(float(tau), 4), mae=round(float(np.mean(np.abs(predicted_N - measured_N))), 6))
+    mae = float(np.mean(np.abs(predicted_N - measured_N)))
+    return Judged(kendall_tau=round(float(tau), 4), mae=round(mae, 6), num_architectures=len(measured_N))
 
 
 def _cross_validated(space: SearchSpace, genes_TG: IntArray, accuracy_T: FloatArray, kind: str, seed: int) -> Judged:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 
@@ -20,54 +21,65 @@ class Score:
     Args:
         accuracy: Share of held-out images classified correctly, in [0, 1]; with federated evaluation the mean of the
             clients' shares.
+        num_images: How many, of all clients together.
         worst_decile: Mean share of the tenth of the clients that have the lowest, in [0, 1]; None where clients were
             not asked.
         is_complete: Whether all that were asked have answered; only then it is kept for later.
     """
 
     accuracy: float
+    num_images: int
     worst_decile: float | None = None
     is_complete: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """The scores of K architectures.
+    """The scores of K architectures, which were all measured on the same images.
 
     Args:
         accuracy_K: As of `Score`.
         worst_decile_K: As of `Score`; None where clients were not asked.
         is_predicted_K: Which were predicted from other architectures; None where all were measured.
+        num_images_K: On how many images each was measured, 0 where it was predicted; None where nobody knows.
     """
 
     accuracy_K: FloatArray
     worst_decile_K: FloatArray | None = None
     is_predicted_K: BoolArray | None = None
+    num_images_K: IntArray | None = None
 
     @classmethod
     def of(cls, scores: Sequence[Score]) -> "Scores":
         """Return single scores, all of the same kind, as one value."""
         worst = [score.worst_decile for score in scores if score.worst_decile is not None]
         assert len(worst) in (0, len(scores)), "either all clients are asked or none"
-        return cls(np.array([score.accuracy for score in scores]), np.array(worst) if worst else None)
+        return cls(
+            np.array([score.accuracy for score in scores]),
+            np.array(worst) if worst else None,
+            num_images_K=np.array([score.num_images for score in scores], np.int64),
+        )
 
     def take(self, index_F: NDArray[np.int64]) -> "Scores":
         """Return the scores of some of the architectures."""
-        worst_K, predicted_K = self.worst_decile_K, self.is_predicted_K
+        worst_K, predicted_K, images_K = self.worst_decile_K, self.is_predicted_K, self.num_images_K
         return Scores(
             self.accuracy_K[index_F],
             None if worst_K is None else worst_K[index_F],
             None if predicted_K is None else predicted_K[index_F],
+            None if images_K is None else images_K[index_F],
         )
 
     def with_more(self, others: "Scores") -> "Scores":
         """Return these scores and then the others, which are of the same kind."""
         worst = [scores.worst_decile_K for scores in (self, others) if scores.worst_decile_K is not None]
         predicted = [scores.is_predicted_K for scores in (self, others) if scores.is_predicted_K is not None]
+        images = [scores.num_images_K for scores in (self, others) if scores.num_images_K is not None]
         return Scores(
             np.concatenate([self.accuracy_K, others.accuracy_K]),
             np.concatenate(worst) if worst else None,
             np.concatenate(predicted) if predicted else None,
+            np.concatenate(images) if len(images) == 2 else None,
         )
 
     def is_measured(self) -> BoolArray:

@@ -107,7 +107,9 @@ def refinement() -> dict[str, Any]:
         "layers": {"stem": {"num_channels": 24, "removed": "3, 8-14"}},
         "pick_arch_id": "afd02a30afb7",
         "split": "validation",
-        "num_samples": 202,
+        "num_samples": 200,
         "accuracy": 0.875,
+        "accuracy_interval": [0.821986, 0.91388],
         "pick_accuracy": 0.75,
+        "pick_accuracy_interval": [0.685659, 0.804918],
     }

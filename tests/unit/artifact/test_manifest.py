@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from fedsup_deploy.accuracy import CountedAccuracy
 from fedsup_deploy.artifact.manifest import Manifest, ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.errors import ArtifactError
@@ -144,6 +145,24 @@ def test_wrong_value_is_named_with_its_key(document, path, value, what):
 
     with pytest.raises(ArtifactError, match=f"^there/manifest.json: {re.escape(what)}"):
         Manifest.from_json(text, "there/manifest.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        (
+            "recalibrated_interval",
+            [0.8, 0.95],
+            "recalibrated_interval: got .*, expected .0.868807, 0.924422.",
+        ),
+        ("recalibrated", 0.91, "got 0.91, which is no share of 450 images"),
+        ("not_recalibrated", None, "not_recalibrated_interval: got .*, expected None"),
+    ],
+)
+def test_an_interval_is_that_of_the_share_it_stands_beside(document, key, value, expected):
+    document["accuracy"][key] = value
+    with pytest.raises(ArtifactError, match=expected):
+        Manifest.from_json(json.dumps(document))
 
 
 @pytest.mark.parametrize("key", ["arch", "models", "accuracy", "lineage", "versions"])
@@ -341,9 +360,26 @@ refinements = st.fixed_dictionaries(
         "layers": st.dictionaries(words, trimmed_layers, min_size=1, max_size=3),
         "num_samples": st.integers(1, 10**6),
         "accuracy": st.floats(0.5, 1),
+        "accuracy_interval": st.none(),
         "pick_accuracy": st.floats(0, 0.49),
+        "pick_accuracy_interval": st.none(),
     }
 )
+
+
+@st.composite
+def accuracies(draw: st.DrawFn) -> dict[str, Any]:
+    """Return accuracies with their images and intervals; those of older files have none."""
+    num_samples = draw(st.integers(1, 10**6))
+    after, before = (CountedAccuracy(draw(st.integers(0, num_samples)), num_samples) for _ in range(2))
+    is_old, has_before = draw(st.booleans()), draw(st.booleans())
+    return {
+        "num_samples": num_samples,
+        "recalibrated": after.share,
+        "recalibrated_interval": None if is_old else list(after.interval),
+        "not_recalibrated": before.share if has_before else None,
+        "not_recalibrated_interval": list(before.interval) if has_before and not is_old else None,
+    }
 
 
 def limit_records():
@@ -408,9 +444,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         "accuracy": {
             "dataset": draw(words),
             "split": draw(words),
-            "num_samples": draw(st.integers(1, 10**9)),
-            "recalibrated": draw(shares),
-            "not_recalibrated": draw(nullable(shares)),
+            **draw(accuracies()),
         },
         "costs": draw(costs),
         "refinement": draw(nullable(refinements)),
@@ -421,6 +455,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             "search": draw(nullable(hashes)),
         },
         "versions": draw(st.dictionaries(words, words, max_size=3)),
+        "processor": draw(nullable(words)),
         "models": {name: draw(variants(name, files, interval)) for name, files in files_of.items()},
     }
 

@@ -35,8 +35,8 @@ def test_card_holds_the_figures_of_the_manifest(with_two):
         "- Files: `model.onnx`, `model.plain/layers.json`, `model.plain/weights.bin`",
         "- Input: `input`, float32, batch x 1 x 8 x 8",
         "- Classes: T-shirt/top, Trouser, Pullover",
-        "| accuracy | 90.00% | digits test, 450 images, fp32 |",
-        "| accuracy before recalibration | 50.00% | the same images |",
+        "| accuracy | 90.00%, 95 % interval 86.9 to 92.4 % | digits test, 450 images, fp32 |",
+        "| accuracy before recalibration | 50.00%, 95 % interval 45.4 to 54.6 % | the same images |",
         "| MACs | 192 | counted, one image |",
         "Allowed, scaled: 1e-05; alone against inside a batch: 1e-05.",
         "| variant | max difference | scaled | same class | alone against in a batch | scaled |",
@@ -58,10 +58,16 @@ def test_card_of_a_refined_subnet_says_what_it_was_and_against_what(document, re
         "no subnet of the search space: it is subnet aba987654321 with channels taken from 1 layers",
         "multiples of 8, until it was within latency_ms <= 1.5.",
         "MACs went from 23,456 to 192, parameters from 789 to 195, latency, PREDICTED, from 1.75 to 1.5 ms",
-        "On the same 202 validation images it classifies 87.50% correctly",
-        "and the pick of the search, afd02a30afb7, 75.00%",
+        "On the same 200 validation images it classifies 87.50%, 95 % interval 82.2 to 91.4 % correctly",
+        "and the pick of the search, afd02a30afb7, 75.00%, 95 % interval 68.6 to 80.5 %;",
     ):
         assert words in text
+
+
+def test_card_of_an_older_bundle_has_no_interval(document):
+    for name in ("recalibrated_interval", "not_recalibrated_interval"):
+        del document["accuracy"][name]
+    assert "| accuracy | 90.00% | digits test, 450 images, fp32 |" in card_of(document).splitlines()
 
 
 def test_card_of_a_subnet_knows_no_refinement(manifest):

@@ -32,6 +32,20 @@ def test_rounds_show_the_accuracy_of_the_last_evaluation():
     assert steps.read({"event": "round", "round": 11, "loss": 1.0}) == expected
 
 
+def test_an_accuracy_is_shown_with_its_images_and_its_interval():
+    """A mean over clients has images and no interval; what counts other images says nothing of them."""
+    steps, of_all = Steps(), {"event": "evaluation", "done": 1, "total": 2, "num_images": 1202}
+    found = steps.read({**of_all, "accuracy": 0.9, "accuracy_interval": [0.88169, 0.91577]})
+    assert found is not None
+    assert found.detail == "accuracy 0.900 (0.88-0.92, 1,202 images)"
+    found = steps.read({**of_all, "accuracy": 0.9})
+    assert found is not None
+    assert found.detail == "accuracy 0.900 (1,202 images)"
+    assert steps.read({"event": "train_started", "round": 0, "rounds": 3, "num_images": 9}) == StageProgress(
+        "rounds", 0, 3, ""
+    )
+
+
 def test_rounds_of_unknown_number_show_no_progress():
     assert Steps().read({"event": "round", "round": 0}) is None
 

@@ -38,7 +38,7 @@ def stored_for(space: SearchSpace, genes_TG: Any, kind: str) -> StoredPredictor:
         }
     )
     listed_N = fit(space, genes_TG, accuracy_T, kind, 3).predict(space.enumerate_genes()) if space.is_listable else None
-    return StoredPredictor(space, findings, genes_TG, accuracy_T, listed_N)
+    return StoredPredictor(space, findings, genes_TG, accuracy_T, np.full(len(genes_TG), 100), listed_N)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def path(stored: StoredPredictor, tmp_path: Path) -> Path:
 def test_what_is_written_is_read_back(stored: StoredPredictor, path: Path, tiny_space: SearchSpace) -> None:
     again = load_predictor(path, tiny_space, SUPERNET, CALIBRATION)
     assert again.findings == stored.findings
-    for name in ("genes_TG", "accuracy_T", "listed_N"):
+    for name in ("genes_TG", "accuracy_T", "num_images_T", "listed_N"):
         before, after = getattr(stored, name), getattr(again, name)
         assert (before.dtype, before.tolist()) == (after.dtype, after.tolist())
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fedsup_deploy import rng
+from fedsup_deploy.accuracy import CountedAccuracy
 from fedsup_deploy.errors import DataError, FederationError
 from fedsup_deploy.federation.client import HELD_OUT, TRAINED, ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.counts import CountCorrect, Counts
@@ -18,7 +19,6 @@ from fedsup_deploy.federation.networks import Network, Standalone, standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.cohort import Terms
 from fedsup_deploy.federation.server.federation import Federation
-from fedsup_deploy.federation.server.recalibration import CountedAccuracy
 from fedsup_deploy.federation.simulation import FederatedData, hold_out
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.layout import Layout
@@ -301,9 +301,10 @@ def test_networks_are_evaluated_on_what_clients_hold_out(tiny_space: SearchSpace
 def test_clients_are_evaluated_each_on_its_own_images(tiny_space: SearchSpace, federation_with) -> None:
     federation, network = federation_with([1, 4, 9]), network_of(tiny_space)
     held_out = recalibration.evaluate_clients(federation, network, NOTHING, HELD_OUT)
-    assert list(held_out.items()) == [(1, 7 / 101), (4, 10 / 104), (9, 15 / 109)]
+    assert list(held_out) == [1, 4, 9]
+    assert list(held_out.values()) == [CountedAccuracy(7, 101), CountedAccuracy(10, 104), CountedAccuracy(15, 109)]
     trained = recalibration.evaluate_clients(federation, network, NOTHING, TRAINED)
-    assert list(trained.items()) == [(1, 0.1), (4, 0.4), (9, 0.9)]
+    assert {client: accuracy.share for client, accuracy in trained.items()} == {1: 0.1, 4: 0.4, 9: 0.9}
     assert [{job.images for job in jobs.values()} for jobs in asked(federation)] == [{HELD_OUT}, {TRAINED}]
 
 
@@ -468,10 +469,10 @@ def test_candidate_is_scored_as_the_subnet_extracted_after_one_shot_statistics(
         assert expected.num_images == {"validation": 60, "test": 449}[split]
         (candidate,) = recalibration.evaluate_candidates(federation, trained, [architecture], split)
         assert (candidate.accuracy, candidate.is_complete) == (expected, True)
-    shares = recalibration.evaluate_clients(federation, network, statistics, HELD_OUT)
+    by_client = recalibration.evaluate_clients(federation, network, statistics, HELD_OUT)
     (found,) = recalibration.evaluate_candidates_on_clients(federation, trained, [architecture])
-    assert list(shares) == [0, 2, 3]
-    assert [accuracy.share for accuracy in found.by_client] == list(shares.values())
+    assert list(by_client) == [0, 2, 3]
+    assert list(found.by_client) == list(by_client.values())
     assert [accuracy.num_images for accuracy in found.by_client] == [8, 8, 8]
     assert found.is_complete
     assert recalibration.evaluate(federation, network, statistics, HELD_OUT) == found.accuracy

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedsup_deploy.searchers.objective import front, pick
+from fedsup_deploy.searchers.objective import front, most_accurate
 
 
 @pytest.mark.parametrize(
@@ -41,4 +41,4 @@ def test_the_pick_is_the_most_accurate_then_the_fastest_then_the_first_by_name(
     accuracy: list[float], latency_ms: list[float], expected: int
 ) -> None:
     arch_ids = ["ac", "ab", "aa"]
-    assert pick(arch_ids.__getitem__, np.array(accuracy), np.array(latency_ms)) == expected
+    assert most_accurate(arch_ids.__getitem__, np.array(accuracy), np.array(latency_ms)) == expected

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from fedsup_deploy.device.held_latency import HeldLatency
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.searchers.methods.choice import open_search
+from fedsup_deploy.searchers.noise import Noise
 from fedsup_deploy.searchers.objective import front
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.searchers.problem import pose
-from fedsup_deploy.searchers.recording import check_fleet, record
+from fedsup_deploy.searchers.recording import ACCURATE, CHEAPER, check_fleet, record
 from fedsup_deploy.searchers.result import SCHEMA, AccuracyModel, NamedHash, SearchedRun, SearchResult, load_result
 from fedsup_deploy.searchers.scoring.known import KnownAccuracy
 from fedsup_deploy.searchers.scoring.predictor import fit
@@ -53,13 +55,25 @@ def outcomes_of(
     return run_searches(searches, lambda genes_KG, _: Scores(BySum().predict(genes_KG), worst(genes_KG)))
 
 
+def sampled(outcome: Outcome, num_images: int = 100) -> Outcome:
+    """The same outcome, of which it is known on how many images it was measured."""
+    images_K = np.where(outcome.scores.is_measured(), num_images, 0)
+    return dataclasses.replace(outcome, scores=dataclasses.replace(outcome.scores, num_images_K=images_K))
+
+
 def measured(genes_NG: Any) -> Any:
     """Accuracies far below what `BySum` predicts."""
     return BySum().predict(genes_NG) / 10
 
 
-def result_of(outcomes: Sequence[Outcome], max_artifacts: int | None = None, **fields: Any) -> SearchResult:
-    results, fleet = record(outcomes, max_artifacts)
+def result_of(
+    outcomes: Sequence[Outcome],
+    max_artifacts: int | None = None,
+    noise: Noise | None = None,
+    prefer: Any = ACCURATE,
+    **fields: Any,
+) -> SearchResult:
+    results, fleet = record(outcomes, max_artifacts, noise, prefer)
     hashed = NamedHash(name="made-up", hash="0" * 64)
     run = SearchedRun(name="made-up", hash="0" * 64)
     document = {"run": run, "space": hashed, "seed": 0, "results": results, "fleet": fleet, "seconds": 1.5}
@@ -206,6 +220,94 @@ def test_what_was_measured_is_ranked_by_that_and_recorded_as_that(
     assert (result.num_measured, result.num_evaluated) == (3, 128)
     assert result.certified
     assert "of what was not measured the accuracy predictor" in str(result.certified_relative_to)
+
+
+# What is as accurate within noise
+
+
+def test_the_cheapest_within_noise_is_named_and_picked_where_it_is_preferred(
+    digits_space: SearchSpace, make_target: MakeTarget
+) -> None:
+    """Shares of 100 images: against a brute force over all 128, by the rule of `Noise`."""
+    (outcome,) = (sampled(each) for each in outcomes_of(digits_space, [make_target()]))
+    ((plain,), _), ((cheap,), _) = (record([outcome], None, Noise(), prefer) for prefer in (ACCURATE, CHEAPER))
+    best = plain.picked
+    right = round(best.accuracy * 100)
+    as_accurate = []
+    for each in plain.candidates:
+        shares = [(count + 1) / 102 for count in (right, round(each.accuracy * 100))]
+        error = math.sqrt(sum(share * (1 - share) / 102 for share in shares))
+        if shares[0] - shares[1] <= 1.959963984540054 * error:
+            as_accurate.append(each)
+    noise = plain.within_noise
+    assert noise is not None
+    assert noise.num_candidates == len(as_accurate) - 1 > 0
+    expected = min(as_accurate, key=lambda each: (each.num_macs, each.latency_ms_predicted, each.arch_id))
+    assert noise.cheapest == expected.arch_id != best.arch_id
+    assert (plain.pick, plain.most_accurate, plain.prefer) == (best.arch_id, best.arch_id, ACCURATE)
+    assert (cheap.pick, cheap.most_accurate, cheap.prefer) == (expected.arch_id, best.arch_id, CHEAPER)
+    assert (cheap.front, cheap.within_noise) == (plain.front, noise)
+    about = "the accuracy measured on 100 held-out images and the profile's latency model"
+    assert plain.certified_relative_to == about
+    assert cheap.certified_relative_to == (
+        f"{about}; certified is the accuracy of {best.arch_id}, and the pick is the cheapest within noise of it"
+    )
+
+
+def test_of_predictions_the_cheapest_within_the_error_is_kept(
+    digits_space: SearchSpace, make_target: MakeTarget
+) -> None:
+    """It need not be on the front; with an error of nothing there is no noise."""
+    (outcome,) = (sampled(each) for each in outcomes_of(digits_space, [make_target()], BySum()))
+    ((result,), _) = record([outcome], None, Noise(0.02), CHEAPER)
+    noise = result.within_noise
+    assert noise is not None
+    assert noise.cheapest == result.pick in {each.arch_id for each in result.candidates}
+    assert noise.num_candidates > len(result.candidates)
+    ((exact,), _) = record([outcome], None, Noise(0.0), CHEAPER)
+    assert exact.within_noise is not None
+    assert exact.pick == exact.most_accurate == result.most_accurate
+    assert exact.within_noise.cheapest is None
+
+
+def test_a_fleet_gets_the_cheapest_within_noise_of_what_it_would_get(
+    digits_space: SearchSpace, make_target: MakeTarget
+) -> None:
+    limits = {CAMERA: 300_000, PHONE: 500_000, LAPTOP: 900_000}
+    targets = [make_target(name, macs=macs) for name, macs in limits.items()]
+    outcomes = [sampled(each) for each in outcomes_of(digits_space, targets)]
+    plain, cheap = (result_of(outcomes, 2, noise=Noise(), prefer=prefer) for prefer in (ACCURATE, CHEAPER))
+    assert plain.fleet is not None
+    assert cheap.fleet is not None
+    for before, after in zip(plain.fleet.options, cheap.fleet.options, strict=True):
+        assert len(set(after.assigned.values())) == after.num_artifacts == before.num_artifacts
+        for name in limits:
+            found = cheap.for_profile(name)
+            old, new = (found.candidate(option.assigned[name]) for option in (before, after))
+            assert new.num_macs <= old.num_macs
+            assert new.latency_ms_predicted <= old.latency_ms_predicted
+            accuracies = np.array([old.accuracy, new.accuracy])
+            assert Noise().as_accurate(Scores(accuracies, num_images_K=np.array([100, 100])), 0).all()
+            best = found.candidate(found.most_accurate)
+            assert after.lost[name] == pytest.approx(best.accuracy - new.accuracy, abs=1e-12)
+    one = cheap.fleet.options[0]
+    assert any(one.assigned[name] != plain.fleet.options[0].assigned[name] for name in limits)
+
+
+def test_what_is_within_noise_is_checked_when_a_file_is_read(
+    digits_space: SearchSpace, make_target: MakeTarget, tmp_path: Path
+) -> None:
+    (outcome,) = (sampled(each) for each in outcomes_of(digits_space, [make_target()]))
+    document = result_of([outcome], noise=Noise(), prefer=CHEAPER).to_dict()
+    assert load_result(written(document, tmp_path)).to_dict() == document
+    file = written(changed(document, "results", 0, "prefer", to=ACCURATE), tmp_path)
+    with pytest.raises(ArtifactError, match="front and pick: got pick"):
+        load_result(file)
+    document["results"][0]["candidates"][3] |= {"num_images": None, "accuracy_interval": None}
+    with pytest.raises(
+        ArtifactError, match="within_noise: expected null, as the noise of some candidates is not known"
+    ):
+        load_result(written(document, tmp_path))
 
 
 # Fleets

@@ -14,6 +14,7 @@ from fedsup_deploy import files
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.searchers.methods.choice import open_search
+from fedsup_deploy.searchers.noise import RULE, Noise
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.searchers.problem import pose
@@ -28,14 +29,14 @@ MakeTarget = Callable[..., Target]
 
 
 def accuracies(genes_KG: Any, _num_known: int) -> Scores:
-    """The width is the fourth gene: 0.25 for `narrow`, 0.5 for `wide`."""
-    return Scores(0.25 + 0.25 * genes_KG[:, 3])
+    """The width is the fourth gene: 0.25 of 100 images for `narrow`, 0.5 for `wide`."""
+    return Scores(0.25 + 0.25 * genes_KG[:, 3], num_images_K=np.full(len(genes_KG), 100))
 
 
 def found(space: SearchSpace, target: Target, **options: Any) -> DeviceResult:
     options = {"method": "exact", "evaluations": None, "seed": 0, **options}
     searches = [open_search(problem, **options) for problem in pose(make_pool(space, 0), [target], EventLog())]
-    return record(run_searches(searches, accuracies))[0][0]
+    return record(run_searches(searches, accuracies), noise=Noise())[0][0]
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_the_record_of_an_exact_search(toy_space: SearchSpace, make_target: Make
         },
         "method": "exact",
         "certified": True,
-        "certified_relative_to": "the accuracy measured on held-out images and the profile's latency model",
+        "certified_relative_to": "the accuracy measured on 100 held-out images and the profile's latency model",
         "num_architectures": 2,
         "num_priced": 2,
         "num_feasible": 2,
@@ -80,6 +81,8 @@ def test_the_record_of_an_exact_search(toy_space: SearchSpace, make_target: Make
                 "arch_id": narrow.arch_id,
                 "architecture": narrow.to_dict(),
                 "accuracy": 0.25,
+                "num_images": 100,
+                "accuracy_interval": [0.175452, 0.343045],
                 "accuracy_predicted": None,
                 "worst_decile": None,
                 "latency_ms_predicted": 0.644,
@@ -97,6 +100,8 @@ def test_the_record_of_an_exact_search(toy_space: SearchSpace, make_target: Make
                 "arch_id": wide.arch_id,
                 "architecture": wide.to_dict(),
                 "accuracy": 0.5,
+                "num_images": 100,
+                "accuracy_interval": [0.403832, 0.596168],
                 "accuracy_predicted": None,
                 "worst_decile": None,
                 "latency_ms_predicted": 0.84,
@@ -112,6 +117,9 @@ def test_the_record_of_an_exact_search(toy_space: SearchSpace, make_target: Make
             },
         ],
         "front": [narrow.arch_id, wide.arch_id],
+        "most_accurate": wide.arch_id,
+        "within_noise": {"rule": RULE, "mae": None, "num_candidates": 0, "cheapest": None},
+        "prefer": "accurate",
         "pick": wide.arch_id,
     }
 
@@ -198,7 +206,16 @@ FIRST = ("results", 0, "candidates", 0)
         (("results", 0, "front"), [], "front and pick: got"),
         (("results", 0, "pick"), "a00000000000", "front and pick: got pick a00000000000 and 2 on the front, expected"),
         ((*FIRST, "accuracy"), 1.5, "accuracy: got 1.5, input should be less than or equal to 1"),
-        ((*FIRST, "accuracy"), 0.75, "front and pick"),
+        ((*FIRST, "accuracy"), 0.75, "accuracy_interval: got .* expected .* that of 0.75 of 100 images"),
+        ((*FIRST, "accuracy"), 0.755, "got 0.755, which is no share of 100 images"),
+        ((*FIRST, "num_images"), None, "num_images: got none, expected those of accuracy_interval"),
+        (("results", 0, "most_accurate"), "a00000000000", "front and pick"),
+        (
+            ("results", 0, "within_noise", "cheapest"),
+            "a00000000000",
+            "within_noise.cheapest: got a0.*, expected None",
+        ),
+        (("results", 0, "prefer"), "fastest", "results.0.prefer: got 'fastest'"),
         ((*FIRST, "latency_ms_predicted"), float("nan"), "latency_ms_predicted"),
         ((*FIRST, "architecture", "stem_width"), 4, "architecture: got that of a.*, expected that of a"),
         ((*FIRST, "architecture", "stem_width"), "2", "stem_width is '2', expected int"),

@@ -21,7 +21,7 @@ def open_in(folder: Path, space: SearchSpace, kind: str = "measured", **change: 
 
 def test_scores_are_there_when_it_is_opened_again(tmp_path: Path, toy_space: SearchSpace) -> None:
     """To the last digit."""
-    cache, expected = open_in(tmp_path, toy_space, "clients"), Score(1 / 3, 0.1)
+    cache, expected = open_in(tmp_path, toy_space, "clients"), Score(1 / 3, 12, 0.1)
     assert cache.get(toy_space.largest) is None
     cache.add(toy_space.largest, expected)
     for opened in (cache, open_in(tmp_path, toy_space, "clients")):
@@ -34,8 +34,8 @@ def test_scores_are_there_when_it_is_opened_again(tmp_path: Path, toy_space: Sea
 def test_a_table_to_fit_a_predictor_to(tmp_path: Path, toy_space: SearchSpace) -> None:
     """In the order of the file: `wide` is gene 1 of width, `narrow` gene 0."""
     cache = open_in(tmp_path, toy_space)
-    cache.add(toy_space.largest, Score(0.75))
-    cache.add(toy_space.smallest, Score(0.5))
+    cache.add(toy_space.largest, Score(0.75, 12))
+    cache.add(toy_space.smallest, Score(0.5, 12))
     genes_KG, scores = open_in(tmp_path, toy_space).table()
     expected = np.stack([toy_space.encode(toy_space.largest), toy_space.encode(toy_space.smallest)])
     assert np.array_equal(genes_KG, expected)
@@ -55,21 +55,21 @@ def test_what_decides_a_score_keeps_scores_apart(
     tmp_path: Path, toy_space: SearchSpace, change: dict[str, Any]
 ) -> None:
     cache = open_in(tmp_path, toy_space)
-    cache.add(toy_space.largest, Score(0.5))
+    cache.add(toy_space.largest, Score(0.5, 12))
     other = open_in(tmp_path, toy_space, **change)
     assert other.path != cache.path
     assert len(other) == 0
-    other.add(toy_space.largest, Score(0.25))
-    assert open_in(tmp_path, toy_space).get(toy_space.largest) == Score(0.5)
+    other.add(toy_space.largest, Score(0.25, 12))
+    assert open_in(tmp_path, toy_space).get(toy_space.largest) == Score(0.5, 12)
 
 
 def test_two_that_are_open_at_once_both_keep_what_they_find(tmp_path: Path, toy_space: SearchSpace) -> None:
     """Also the same one: both found the same."""
     first, second = open_in(tmp_path, toy_space), open_in(tmp_path, toy_space)
-    first.add(toy_space.largest, Score(0.5))
-    second.add(toy_space.smallest, Score(0.25))
-    second.add(toy_space.largest, Score(0.5))
-    expected = {toy_space.largest.arch_id: Score(0.5), toy_space.smallest.arch_id: Score(0.25)}
+    first.add(toy_space.largest, Score(0.5, 12))
+    second.add(toy_space.smallest, Score(0.25, 12))
+    second.add(toy_space.largest, Score(0.5, 12))
+    expected = {toy_space.largest.arch_id: Score(0.5, 12), toy_space.smallest.arch_id: Score(0.25, 12)}
     assert open_in(tmp_path, toy_space).all_scores() == expected
 
 
@@ -83,6 +83,8 @@ def test_two_that_are_open_at_once_both_keep_what_they_find(tmp_path: Path, toy_
         ({"genes": [0, 0, 0, -1, 0, 0, 0]}, "got no arch_id with its genes"),
         ({"genes": [0, 0, 0, 0.0, 0, 0, 0]}, "got no arch_id with its genes"),
         ({"accuracy": 1.5}, r"got accuracy 1.5, worst_decile None, expected shares in \[0, 1\]"),
+        ({"num_images": 0}, "got num_images 0, expected at least 1"),
+        ({"num_images": True}, "got num_images True, expected at least 1"),
         ({"accuracy": "1"}, "got accuracy 1, worst_decile None"),
         ({"worst_decile": -0.5}, "got accuracy 0.25, worst_decile -0.5"),
     ],
@@ -92,9 +94,20 @@ def test_a_damaged_score_is_named_with_its_line(
 ) -> None:
     cache = open_in(tmp_path, toy_space)
     for architecture in (toy_space.largest, toy_space.smallest):
-        cache.add(architecture, Score(0.25))
+        cache.add(architecture, Score(0.25, 12))
     header, first, second = cache.path.read_text(encoding="utf-8").splitlines()
     changed = json.dumps({**json.loads(first), **change})
     cache.path.write_text(f"{header}\n{changed}\n{second}\n", encoding="utf-8")
     with pytest.raises(ArtifactError, match=rf"^{cache.path}:2: damaged: {expected}.*; remove the line$"):
         open_in(tmp_path, toy_space)
+
+
+def test_what_an_older_version_kept_without_its_images_is_found_anew(tmp_path: Path, toy_space: SearchSpace) -> None:
+    cache = open_in(tmp_path, toy_space)
+    cache.add(toy_space.largest, Score(0.5, 12))
+    cache.add(toy_space.smallest, Score(0.25, 12))
+    header, old, new = cache.path.read_text(encoding="utf-8").splitlines()
+    entry = json.loads(old)
+    del entry["num_images"]
+    cache.path.write_text("\n".join([header, json.dumps(entry), new, ""]), encoding="utf-8")
+    assert open_in(tmp_path, toy_space).all_scores() == {toy_space.smallest.arch_id: Score(0.25, 12)}

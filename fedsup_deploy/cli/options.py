@@ -225,7 +225,7 @@ def not_recalibrated(made: "ExportedBundle") -> "Row":
 
 def about_shares(bundles: "Sequence[ExportedBundle]") -> str:
     """Return what accuracies of bundles of one run are shares of."""
-    return f"Accuracy: of {bundles[0].num_images:,} test images, with its 95 % interval."
+    return f"Accuracy: of {bundles[0].num_images:,} {bundles[0].split} images, with its 95 % interval."
 
 
 def fleet_table(fleet: "Fleet") -> "RenderableType":

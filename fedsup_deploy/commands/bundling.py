@@ -79,7 +79,8 @@ class ExportedBundle:
         profile: The device.
         arch_id: The network.
         folder: Where it is.
-        num_images: Images that accuracies are shares of: of the test set, or what clients hold out.
+        split: Images that accuracies are shares of: `test`, or `held-out` by clients.
+        num_images: How many.
         accuracy: Share of them classified correctly.
         accuracy_interval: Its 95 % interval.
         accuracy_not_recalibrated: The same with the supernet's own statistics; None where there are none.
@@ -98,6 +99,7 @@ class ExportedBundle:
     profile: str
     arch_id: str
     folder: Path
+    split: str
     num_images: int
     accuracy: float
     accuracy_interval: tuple[float, float]
@@ -267,6 +269,7 @@ def _told(manifest: Manifest, folder: Path, target: Target) -> ExportedBundle:
         profile=manifest.profile.name,
         arch_id=manifest.arch_id,
         folder=folder,
+        split=accuracy.split,
         num_images=accuracy.num_samples,
         accuracy=accuracy.recalibrated,
         accuracy_interval=accuracy.recalibrated_interval,

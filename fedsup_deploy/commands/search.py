@@ -131,13 +131,13 @@ def _search(request: SearchRequest, targets: Sequence[Target], run: Run, out: Pa
     asked = _digest(request, targets, run, kind, known)
     if request.resume and (finished := _finished(out, asked)) is not None:
         return finished
-    noise = noise_of(kind, stored, known)
-    if noise is None and request.prefer == CHEAPER:
-        raise no_noise(run, kind, stored)
     problems = pose(make_pool(run.space, request.seed), targets, log, known)
     if stored is not None and _all_measured(problems):
         # Nothing is predicted, so it is a search like any other for which the run holds all scores.
         kind, stored = stored.findings.measured_by, None
+    noise = noise_of(kind, stored, known)
+    if noise is None and request.prefer == CHEAPER:
+        raise no_noise(run, kind, stored)
     check_fleet(problems, request.max_artifacts)
     searches = [open_search(problem, request.method, request.evaluations, request.seed) for problem in problems]
     _check_out(out)

@@ -15,8 +15,9 @@ import pytest
 import fedsup_deploy
 from fedsup_deploy import files, registry
 from fedsup_deploy.artifact import weights
+from fedsup_deploy.cli.main import main
 from fedsup_deploy.commands import search as searching
-from fedsup_deploy.commands.accuracy_file import load_predictor
+from fedsup_deploy.commands.accuracy_file import load_predictor, save_predictor
 from fedsup_deploy.commands.evaluate import evaluate
 from fedsup_deploy.commands.fit_accuracy import fit_accuracy
 from fedsup_deploy.commands.scoring import client_scores
@@ -27,6 +28,7 @@ from fedsup_deploy.device.heldout import held_out_error
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FedsupError, InfeasibleError, OutputError
 from fedsup_deploy.events import Listener
+from fedsup_deploy.processor import processor
 from fedsup_deploy.runs.run import ACCURACY, EVALUATIONS, SUPERNET, open_run
 from fedsup_deploy.searchers.result import load_result
 from fedsup_deploy.space.architecture import Architecture
@@ -119,6 +121,51 @@ def test_the_accuracy_of_the_pick_is_what_evaluate_says(run: Path, searched: Any
     report = evaluate(run, result["pick"], split="validation", schedule="one-shot")
     assert report.accuracy == picked["accuracy"] == max(each["accuracy"] for each in result["candidates"])
     assert report.costs["num_macs"] == picked["num_macs"]
+
+
+def test_every_accuracy_has_its_images_and_its_interval(run: Path, searched: Any) -> None:
+    document, events = searched
+    for result in document["results"]:
+        for each in result["candidates"]:
+            low, high = each["accuracy_interval"]
+            assert (each["num_images"], 0 <= low < each["accuracy"] < high <= 1) == (202, True)
+        report = evaluate(run, result["pick"], split="validation", schedule="one-shot")
+        picked = next(each for each in result["candidates"] if each["arch_id"] == result["pick"])
+        assert (report.num_images, list(report.accuracy_interval)) == (202, picked["accuracy_interval"])
+    for event in (event for event in events if event["event"] == "evaluation"):
+        assert event["num_images"] == 202
+        assert event["accuracy_interval"][0] < event["accuracy"] < event["accuracy_interval"][1]
+    assert document["processor"] == processor()
+
+
+def test_the_cheapest_within_noise_is_named_and_taken_if_preferred(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the command line, with the same accuracies: the other pick, and what was certified."""
+    line = ["search", "--run", str(run), "--profile", "raspberry-pi-4", "--max-macs", "250000", "--quiet"]
+    found, told = {}, {}
+    for prefer in ("accurate", "cheaper"):
+        out = tmp_path / f"{prefer}.json"
+        assert main([*line, "--prefer", prefer, "--out", str(out)]) == 0
+        (found[prefer],), told[prefer] = load_result(out).results, capsys.readouterr().out
+    plain, cheap = found["accurate"], found["cheaper"]
+    assert plain.certified
+    assert cheap.certified
+    assert "yes, on 202 images" in told["accurate"]
+    assert plain.within_noise == cheap.within_noise
+    noise = plain.within_noise
+    assert noise is not None
+    assert noise.cheapest is not None, "an hour of training would tell subnets apart, one round does not"
+    assert (plain.pick, cheap.pick) == (plain.most_accurate, noise.cheapest)
+    fewer = 1 - cheap.picked.num_macs / plain.picked.num_macs
+    assert (
+        f"raspberry-pi-4: as accurate within noise: {cheap.pick}, {fewer:.0%} fewer MACs; --prefer cheaper picks it"
+        in told["accurate"]
+    )
+    assert f"picked as accurate within noise as {plain.pick}, with {fewer:.0%} fewer MACs" in told["cheaper"]
+    assert str(cheap.certified_relative_to).endswith(
+        f"; certified is the accuracy of {plain.pick}, and the pick is the cheapest within noise of it"
+    )
 
 
 def test_again_it_finds_the_same(request_of: SearchRequest, searched: Any, tmp_path: Path) -> None:
@@ -224,7 +271,11 @@ def test_fitting_says_how_good_every_kind_is(predicting: Any) -> None:
     assert made["cross_validation"][made["predictor"]]["mae"] == min(
         judged["mae"] for judged in made["cross_validation"].values()
     )
-    assert made["held_out"].keys() == {"kendall_tau", "mae"}
+    assert made["held_out"].keys() == {"kendall_tau", "mae", "num_architectures"}
+    # A fifth of 24 takes no part in the choice, which is made on the others.
+    assert made["held_out"]["num_architectures"] == 4
+    assert {judged["num_architectures"] for judged in made["cross_validation"].values()} == {20}
+    assert made["num_images"] == 202
     progress = {
         kind: [event["done"] for event in events if event["event"] == kind] for kind in ("evaluation", "predictor")
     }
@@ -245,6 +296,37 @@ def test_a_predictor_is_fitted_to_what_evaluate_measures(predicting: Any) -> Non
         assert evaluate(own, arch_id, split="validation", schedule="one-shot").accuracy == accuracy
     assert len(np.unique(stored.genes_TG, axis=0)) == 24
     assert stored.findings.model_dump(mode="json")["held_out"] == made["held_out"]
+
+
+def test_what_is_predicted_is_within_noise_by_the_error_of_the_predictor(predicting: Any, tmp_path: Path) -> None:
+    own, made, _ = predicting
+    request = SearchRequest(
+        ["raspberry-pi-4"], own, {}, accuracy="predicted", prefer="cheaper", out=tmp_path / "a.json"
+    )
+    document = search(request)
+    (result,) = document["results"]
+    assert result["within_noise"]["mae"] == made["held_out"]["mae"] == document["accuracy_model"]["mae"]
+    assert document["accuracy_model"]["num_held_out"] == 4
+    assert result["pick"] == (result["within_noise"]["cheapest"] or result["most_accurate"])
+    for each in result["candidates"]:
+        is_measured = each["accuracy"] is not None
+        assert (each["num_images"], each["accuracy_interval"] is not None) == (
+            202 if is_measured else None,
+            is_measured,
+        )
+
+
+def test_a_predictor_of_an_older_version_knows_no_images_and_so_no_noise(predicting: Any, tmp_path: Path) -> None:
+    """It is read, where the scores are gone as well; what needs the images is refused with what to do."""
+    own = Path(shutil.copytree(predicting[0], tmp_path / "brief"))
+    shutil.rmtree(own / EVALUATIONS)
+    stored = load_predictor(own / ACCURACY, *about(own))
+    save_predictor(own / ACCURACY, dataclasses.replace(stored, num_images_T=None))
+    request = SearchRequest(["raspberry-pi-4"], own, {}, accuracy="predicted", out=tmp_path / "a.json")
+    (result,) = search(request)["results"]
+    assert result["within_noise"] is None
+    with pytest.raises(ConfigError, match="says not on how many images it was measured; fit it again: "):
+        search(dataclasses.replace(request, prefer="cheaper"))
 
 
 def test_fitted_again_it_is_the_same_file_and_nothing_is_measured_twice(predicting: Any) -> None:
@@ -272,7 +354,7 @@ def test_predicted_search_finds_the_best_prediction(predicting: Any, tmp_path: P
     )
     assert result["method"] == "exact"
     assert result["certified_relative_to"] == (
-        "the accuracy measured on held-out images, of what was not measured the accuracy predictor, "
+        "the accuracy measured on 202 held-out images, of what was not measured the accuracy predictor, "
         "and the profile's latency model"
     )
     assert result["num_evaluated"] == result["num_feasible"] > len(result["candidates"])
@@ -285,7 +367,11 @@ def test_predicted_search_finds_the_best_prediction(predicting: Any, tmp_path: P
     model = found["accuracy_model"]
     assert (model["kind"], model["fitted_on"], model["predictor"]) == ("predicted", "measured", made["predictor"])
     assert (model["num_measured"], model["hash"]) == (24, files.sha256(own / ACCURACY))
-    assert {name: model[name] for name in ("kendall_tau", "mae")} == made["held_out"]
+    assert made["held_out"] == {
+        "kendall_tau": model["kendall_tau"],
+        "mae": model["mae"],
+        "num_architectures": model["num_held_out"],
+    }
 
 
 def test_where_all_that_fits_is_measured_nothing_is_predicted(predicting: Any, tmp_path: Path) -> None:
@@ -300,7 +386,7 @@ def test_where_all_that_fits_is_measured_nothing_is_predicted(predicting: Any, t
     after = search(request)
     assert after["accuracy_model"] == measured["accuracy_model"]
     assert without_seconds(after["results"]) == without_seconds(measured["results"])
-    assert after["results"][0]["certified_relative_to"].startswith("the accuracy measured on held-out images and")
+    assert after["results"][0]["certified_relative_to"].startswith("the accuracy measured on 202 held-out images and")
     with pytest.raises(ConfigError, match="it is of another search"):
         search(dataclasses.replace(request, resume=True, seed=1))
 
@@ -377,6 +463,12 @@ def test_clients_find_accuracies_and_their_worst_decile(tmp_path: Path) -> None:
     for candidate in result["candidates"]:
         assert 0 <= candidate["worst_decile"] <= candidate["accuracy"] <= 1
     assert any(each["worst_decile"] < each["accuracy"] for each in result["candidates"])
+    # A mean over clients is no share of images: it has no interval, and nobody knows what is noise.
+    held_out = sum(len(indices) for indices in open_run(tmp_path / "asked").data.held_out)
+    assert {(each["num_images"], each["accuracy_interval"]) for each in result["candidates"]} == {(held_out, None)}
+    assert result["within_noise"] is None
+    with pytest.raises(ConfigError, match="prefer cheaper: accuracy is a mean over clients"):
+        search(dataclasses.replace(request, prefer="cheaper"))
     run = open_run(tmp_path / "asked")
     architectures = [Architecture.from_dict(each["architecture"]) for each in result["candidates"]]
     scores = client_scores(run, architectures, lambda _index, _score: None)

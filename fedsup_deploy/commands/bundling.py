@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -11,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from fedsup_deploy import files
-from fedsup_deploy.artifact.manifest import SCHEMA, Manifest, ManifestDraft, RefinementRecord
+from fedsup_deploy.artifact.manifest import SCHEMA, LimitRecord, Manifest, ManifestDraft, RefinementRecord
 from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
 from fedsup_deploy.artifact.store import ModelWriter, Vectors, WrittenFiles, write_bundle
 from fedsup_deploy.artifact.variants import ParityGate, PredictedLatency
@@ -21,6 +22,7 @@ from fedsup_deploy.device.building.measurements import is_of_this_machine, limit
 from fedsup_deploy.device.measure import measure_onnx
 from fedsup_deploy.device.predictor import predict_interval, predictor_for
 from fedsup_deploy.device.profile import DeviceProfile
+from fedsup_deploy.errors import InfeasibleError
 from fedsup_deploy.export.exporter import Exporter
 from fedsup_deploy.export.gate import gate_for
 from fedsup_deploy.export.referee import check_macs
@@ -34,7 +36,7 @@ from fedsup_deploy.searchers.recording import percentile_record, profile_record
 from fedsup_deploy.searchers.result import DeviceResult
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
-from fedsup_deploy.variant import Variant
+from fedsup_deploy.variant import MAIN, Variant
 
 _PACKAGES: Final = ("fedsup-deploy", "torch", "onnx", "onnxruntime", "numpy", "fvcore")
 
@@ -128,13 +130,14 @@ class BundleMaker:
         run: The run.
         out: Folder of the bundles.
         prepared: The networks, by arch_id.
+        over_limit: Whether a bundle is made whatever limit its file exceeds.
 
     Raises:
         GateError: What a network is said to cost is not what it costs.
     """
 
-    def __init__(self, run: Run, out: Path, prepared: Mapping[str, Prepared]) -> None:
-        self._run, self._out, self._prepared = run, out, prepared
+    def __init__(self, run: Run, out: Path, prepared: Mapping[str, Prepared], *, over_limit: bool = False) -> None:
+        self._run, self._out, self._prepared, self._over_limit = run, out, prepared, over_limit
         self._content: dict[tuple[Variant, str], dict[str, bytes]] = {}
         for arch_id, ready in prepared.items():
             check_macs(ready.network, int(ready.costs.num_macs[0]), arch_id)
@@ -147,6 +150,7 @@ class BundleMaker:
             wanted: Its variants.
 
         Raises:
+            InfeasibleError: Its file exceeds a limit on storage, by what the search could not count.
             GateError: A variant does not compute what the supernet computes; the bundle is not written.
             OutputError: The folder cannot be written.
         """
@@ -173,7 +177,7 @@ class BundleMaker:
 
         manifest = write_bundle(
             folder,
-            self._draft(order, ready),
+            self._draft(order, ready, wanted),
             writers,
             ready.vectors,
             gate,
@@ -199,7 +203,7 @@ class BundleMaker:
         classes = json.dumps(self._run.image_facts.classes)
         return {"arch_id": arch_id, "classes": classes, "preprocessing": json.dumps(preprocessing)}
 
-    def _draft(self, order: BundleOrder, ready: Prepared) -> ManifestDraft:
+    def _draft(self, order: BundleOrder, ready: Prepared, wanted: Wanted) -> ManifestDraft:
         run, profile, size = self._run, order.profile, ready.resolution
         tensor = {"dtype": "float32"}
         return ManifestDraft.model_validate(
@@ -214,7 +218,7 @@ class BundleMaker:
                 "outputs": ({"name": "logits", "shape": ("batch", run.space.num_classes), **tensor},),
                 "accuracy": ready.accuracy.model_dump(),
                 "costs": ready.costs.row(0),
-                "limits": limits.records(self._prices(order, ready), order.pick.target),
+                "limits": self._limits(order, ready, wanted),
                 "refinement": order.refinement,
                 "lineage": {
                     "run": files.sha256(run.path / runs.CONFIG),
@@ -227,6 +231,29 @@ class BundleMaker:
                 "processor": processor(),
             }
         )
+
+    def _limits(self, order: BundleOrder, ready: Prepared, wanted: Wanted) -> dict[str, LimitRecord]:
+        """Return the limits of a bundle: of what is priced beforehand, and of the size of the file as it is.
+
+        Raises:
+            InfeasibleError: The file exceeds a limit that it was priced to be within.
+        """
+        target, prices = order.pick.target, self._prices(order, ready)
+        priced = limits.records(prices, target)
+        if order.profile.precision != MAIN.precision:
+            return priced
+        with tempfile.TemporaryDirectory() as folder:
+            self._write(MAIN, wanted[MAIN], order.arch_id, Path(folder))
+        num_bytes = sum(map(len, self._content[MAIN, order.arch_id].values()))
+        found = limits.records(prices.with_file(num_bytes), target)
+        exceeded = [name for name, record in found.items() if record.is_exceeded and not priced[name].is_exceeded]
+        if exceeded and not self._over_limit:
+            costs = ", ".join(f"{name} is {found[name].cost:.6g} (limit {found[name].limit:g})" for name in exceeded)
+            raise InfeasibleError(
+                f"{order.arch_id}: its file exceeds limits of {order.profile.name}: {costs}: it holds names of classes "
+                "and more, which no search counts; search with a lower limit, or export it --over-limit"
+            )
+        return found
 
     def _prices(self, order: BundleOrder, ready: Prepared) -> Prices:
         """Return what the network of a bundle costs on its device."""

@@ -127,7 +127,7 @@ def _export(
             if (network := refinement.better) is not None:
                 prepared[network.arch_id] = prepare_trimmed(run, network, federation)
                 orders.append(BundleOrder(pick, network.arch_id, refinement.record(network)))
-    maker = BundleMaker(run, request.out, prepared)
+    maker = BundleMaker(run, request.out, prepared, over_limit=request.over_limit)
     made = []
     for done, order in enumerate(orders, start=1):
         made.append(maker.make(order, wanted[order.profile.name]))

@@ -35,8 +35,8 @@ class Limit:
         is_count: Whether the price is a whole number.
         is_predicted: Whether it is the prediction itself, which an interval and a risk are about.
         grows_with: What the price depends on alone, and grows with: `latency`, `macs`, `params`, `activations`,
-            `memory` (the latter two together) or `resolution`; None for anything else, which exact search over stages
-            cannot hold partial networks to.
+            `memory` (the latter two together), `storage` (bytes of parameters and graph) or `resolution`; None for
+            anything else, which exact search over stages cannot hold partial networks to.
         recorded_as: What a candidate in search.json calls the price; None puts it under `more`.
         in_profile: Whether a profile may have a default.
         default: The help of the default's option in `profile build`; None where there is none.
@@ -125,12 +125,12 @@ _ROWS: Final = (
         "storage_mib",
         unit="MiB",
         price="fedsup_deploy.searchers.prices:storage_mib",
-        meaning="Size of the weights.",
+        meaning="Size of the ONNX file.",
         lowest="least",
-        grows_with="params",
+        grows_with="storage",
         recorded_as="storage_mib",
         in_profile=True,
-        default="Default limit of a search: size of the weights.",
+        default="Default limit of a search: size of the file.",
     ),
     Limit(
         "energy_mj",

@@ -49,7 +49,7 @@ class Candidate(Section):
     memory_mib: Positive
     """Parameters and peak activations, in MiB."""
     storage_mib: Positive
-    """Parameters, in MiB."""
+    """The ONNX file: parameters and the graph around them, at most, in MiB; older files count parameters only."""
     activation_mib: Positive | None = None
     """Peak activations, in MiB; null in older files."""
     energy_mj_estimated: NotNegative | None = None

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fedsup_deploy import registry
 from fedsup_deploy.device import limits
 from fedsup_deploy.device.profile import DeviceProfile
+from fedsup_deploy.space.graph_size import FRAME_BYTES
 from fedsup_deploy.space.plan import BoolArray, IntArray
 
 FloatArray = NDArray[np.float64]
@@ -32,6 +33,7 @@ class Prices:
         num_macs: Multiply-accumulates.
         num_params: Parameters.
         peak_elements: Numbers among the activations that are alive at once, at most.
+        graph_bytes: What an ONNX file of it has besides its numbers and a frame that all have, at most.
         resolution: Side of the input image in pixels.
         is_supported: Whether the device's runtime can run every layer.
     """
@@ -42,6 +44,7 @@ class Prices:
     num_macs: IntArray
     num_params: IntArray
     peak_elements: IntArray
+    graph_bytes: IntArray
     resolution: IntArray
     is_supported: BoolArray
 
@@ -53,6 +56,11 @@ class Prices:
     def take(self, index_F: IntArray) -> "Prices":
         """Return the costs of some of the architectures."""
         return each(lambda values: values[index_F], self)
+
+    def with_file(self, num_bytes: int) -> "Prices":
+        """Return the prices of one network whose ONNX file was written: with its size as it is."""
+        numbers = self.num_params * self.profile.latency.bytes_per_element
+        return dataclasses.replace(self, graph_bytes=num_bytes - numbers - FRAME_BYTES)
 
     def mib(self, elements_N: IntArray) -> FloatArray:
         """Return the size of so many numbers in the profile's number format, in MiB."""
@@ -98,8 +106,8 @@ def activation_mib(prices: Prices) -> FloatArray:
 
 
 def storage_mib(prices: Prices) -> FloatArray:
-    """Return the size of parameters."""
-    return prices.mib(prices.num_params)
+    """Return the size of an ONNX file: parameters, and the graph around them, at most."""
+    return prices.mib(prices.num_params) + (prices.graph_bytes + FRAME_BYTES) / _MIB
 
 
 def energy_mj(prices: Prices) -> FloatArray | None:

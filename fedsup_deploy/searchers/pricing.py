@@ -97,6 +97,7 @@ def price(
             num_macs=_total([elements.num_macs[index_N] for elements, index_N in pieces]),
             num_params=_total([elements.num_params[index_N] for elements, index_N in pieces]),
             peak_elements=_largest([elements.peak_activation_bytes[index_N] for elements, index_N in pieces]),
+            graph_bytes=_total([elements.graph_bytes[index_N] for elements, index_N in pieces]),
             resolution=np.asarray(space.resolutions)[rows[:, 0]],
         )
         for target, prices in zip(targets, parts, strict=True):
@@ -117,7 +118,9 @@ def price_network(plan: NetworkPlan, target: Target) -> Prices:
     """
     elements = cost.costs_of_plan(plan, bytes_per_element=1)
     resolution = np.array([plan.stem.in_size])
-    sizes = _Sizes(elements.num_macs, elements.num_params, elements.peak_activation_bytes, resolution)
+    sizes = _Sizes(
+        elements.num_macs, elements.num_params, elements.peak_activation_bytes, elements.graph_bytes, resolution
+    )
     terms_NK, is_supported_N = target.predictor.terms(elements.layers), _supported(elements.layers, target)
     return _on_target(sizes, terms_NK, is_supported_N, target)
 
@@ -129,6 +132,7 @@ class _Sizes:
     num_macs: IntArray
     num_params: IntArray
     peak_elements: IntArray
+    graph_bytes: IntArray
     resolution: IntArray
 
 

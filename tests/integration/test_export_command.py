@@ -309,6 +309,25 @@ def test_a_profile_that_changed_since_the_search_is_refused(run, mine, tmp_path)
         export(picks(found, tmp_path / "out", profiles=(str(mine),)))
 
 
+def test_a_limit_on_storage_is_about_the_file_as_it_is(run, mine, tmp_path):
+    """The names of classes are in the file and in no search: a limit just below it holds before, and not after."""
+    document = yaml.safe_load(mine.read_text(encoding="utf-8"))
+    document["limits"] = {"latency_ms": 100.0, "storage_mib": 5.0}
+    mine.write_text(yaml.safe_dump(document, sort_keys=False))
+    request = named(run, "smallest", tmp_path / "out", profiles=(str(mine),))
+    (made,) = export(request).bundles
+    size = (made.folder / "model.onnx").stat().st_size
+    assert load_manifest(made.folder).limits["storage_mib"].cost == size / 2**20 == made.bytes["onnx-fp32"] / 2**20
+    document["limits"]["storage_mib"] = (size - 1) / 2**20
+    mine.write_text(yaml.safe_dump(document, sort_keys=False))
+    tight = dataclasses.replace(request, out=tmp_path / "tight")
+    with pytest.raises(InfeasibleError, match=r"its file exceeds limits of mine: storage_mib is .*names of classes"):
+        export(tight)
+    assert not list((tmp_path / "tight").rglob("manifest.json"))
+    (over,) = export(dataclasses.replace(tight, over_limit=True)).bundles
+    assert over.exceeded_limits == ("storage_mib",)
+
+
 def test_a_subnet_beyond_the_limits_is_exported_only_if_asked_for(run, mine, tmp_path):
     """By a limit on latency and one on memory; its bundle says so wherever one looks."""
     document = yaml.safe_load(mine.read_text(encoding="utf-8"))

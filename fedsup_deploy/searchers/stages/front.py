@@ -21,7 +21,7 @@ from fedsup_deploy.searchers.prices import FloatArray, Prices, price_of
 from fedsup_deploy.searchers.pricing import Target, price
 from fedsup_deploy.searchers.scoring.additive import AdditiveAccuracy
 from fedsup_deploy.searchers.stages import labels
-from fedsup_deploy.searchers.stages.labels import ACTIVATIONS, LATENCY, LOSS, MACS, PARAMS, Most, Step
+from fedsup_deploy.searchers.stages.labels import ACTIVATIONS, LATENCY, LOSS, MACS, PARAMS, STORAGE, Most, Step
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.encoding import BLOCK_GENES
 from fedsup_deploy.space.layers.layer import Layer
@@ -31,11 +31,18 @@ from fedsup_deploy.space.search_space import SearchSpace
 # The largest accuracy has about 2**44 quanta: sums of them are exact, and one is far below what a model means.
 _QUANTA_BITS: Final = 44
 # The cost that a limit grows with: its column, and what prices call it.
-_COLUMNS: Final = {"latency": LATENCY, "macs": MACS, "params": PARAMS, "activations": ACTIVATIONS}
+_COLUMNS: Final = {
+    "latency": LATENCY,
+    "macs": MACS,
+    "params": PARAMS,
+    "storage": STORAGE,
+    "activations": ACTIVATIONS,
+}
 _FIELDS: Final = {
     "macs": "num_macs",
     "params": "num_params",
     "activations": "peak_elements",
+    "storage": "graph_bytes",
     "memory": "num_params",
     "resolution": "resolution",
 }
@@ -183,6 +190,7 @@ def _costs(decision: _Decision, plan: NetworkPlan, target: Target, count: int) -
     costs_NC = np.zeros((count, labels.NUM_COSTS))
     costs_NC[:, LATENCY] = target.predictor.terms(elements.layers)[:, 0]
     costs_NC[:, MACS], costs_NC[:, PARAMS] = elements.num_macs, elements.num_params
+    costs_NC[:, STORAGE] = elements.num_params * target.profile.latency.bytes_per_element + elements.graph_bytes
     costs_NC[:, ACTIVATIONS] = elements.peak_activation_bytes
     is_unsupported_L = np.isin(elements.layers.ops, target.profile.unsupported_ops)
     return costs_NC, np.asarray(~elements.layers.is_active_NL[:, is_unsupported_L].any(axis=1))
@@ -231,7 +239,7 @@ def _within(target: Target, grows_with: str, cost_N: FloatArray) -> BoolArray:
         cost_N: The amounts, in the units of the steps.
     """
     counts: dict[str, Any] = {
-        name: np.zeros_like(cost_N) for name in ("num_macs", "num_params", "peak_elements", "resolution")
+        name: np.zeros_like(cost_N) for name in ("num_macs", "num_params", "peak_elements", "graph_bytes", "resolution")
     }
     if grows_with in _FIELDS:
         counts[_FIELDS[grows_with]] = cost_N

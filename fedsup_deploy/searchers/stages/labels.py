@@ -23,8 +23,8 @@ from fedsup_deploy.searchers.stages.dominance import undominated
 from fedsup_deploy.space.plan import BoolArray, IntArray
 
 #: Columns of costs: all are sums over the steps but the last, which is the maximum.
-LATENCY, LOSS, MACS, PARAMS, ACTIVATIONS = range(5)
-NUM_COSTS: Final = 5
+LATENCY, LOSS, MACS, PARAMS, STORAGE, ACTIVATIONS = range(6)
+NUM_COSTS: Final = 6
 
 #: More labels than this after one step, and the search is given up.
 MAX_LABELS: Final = 250_000
@@ -188,7 +188,7 @@ def _futures(steps: Sequence[Step], most: Most) -> list[list[_Future]]:
     safe_C = most.costs_C.copy()
     safe_C[PARAMS] = min(safe_C[PARAMS], most.memory - total_C[ACTIVATIONS])
     safe_C[ACTIVATIONS] = min(safe_C[ACTIVATIONS], most.memory - total_C[PARAMS])
-    held = tuple(column for column in (MACS, PARAMS, ACTIVATIONS) if safe_C[column] < total_C[column])
+    held = tuple(column for column in (MACS, PARAMS, STORAGE, ACTIVATIONS) if safe_C[column] < total_C[column])
 
     def future(least_C: FloatArray, largest_C: FloatArray, rest_R2: FloatArray) -> _Future:
         # A cost that stays safe whatever follows is small enough, as are activations below the largest to come.

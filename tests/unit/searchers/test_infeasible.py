@@ -69,7 +69,7 @@ def test_the_interval_of_a_prediction_says_nothing_of_another_percentile(
         ({"params": 50.5}, "params <= 50.5, fewest 52; closest"),
         ({"memory_mib": 1e-4}, "memory_mib <= 0.0001, least 0.0005646; closest"),
         ({"activation_mib": 1e-4}, "activation_mib <= 0.0001, least 0.0003663; closest"),
-        ({"storage_mib": 1e-4}, "storage_mib <= 0.0001, least 0.0001984; closest"),
+        ({"storage_mib": 1e-4}, "storage_mib <= 0.0001, least 0.001434; closest"),
     ],
 )
 def test_every_limit_is_named_in_its_own_words(
@@ -120,7 +120,7 @@ def test_limits_that_can_only_be_met_apart_are_named(toy_space: SearchSpace, mak
     target = make_target(predict=rising_us, latency_ms=1.2, macs=700, storage_mib=1)
     assert message(toy_space, target) == (
         "no subnet fits raspberry-pi-4: latency_ms <= 1.2 (p50, assumed) and macs <= 700 cannot be met together; "
-        f"closest is {narrow} with latency_ms 1.356, macs 644, storage_mib 0.0001984; "
+        f"closest is {narrow} with latency_ms 1.356, macs 644, storage_mib 0.001434; "
         "raise a limit or widen the space (all 2 tried)"
     )
 

@@ -248,7 +248,7 @@ def warning_about(kendall_tau: float, num_held_out: int | None) -> Iterator[str]
     advice = "measure more: fedsup-deploy fit-accuracy --evaluations N"
     if kendall_tau < _USEFUL_TAU:
         yield f"warning: that is little better than guessing; {advice}"
-    elif num_held_out is not None and kendall_tau < (guessed := guessed_tau(max(num_held_out, 2))):
+    elif num_held_out is not None and kendall_tau <= (guessed := guessed_tau(num_held_out)):
         yield f"warning: on {num_held_out} subnets guesses come to a tau of up to {guessed:.2f}; {advice}"
 
 

@@ -1,5 +1,6 @@
 """`train`: interrupted anywhere, resumed to the same bytes; what may change between, and what its log adds up to."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 from fedsup_deploy import registry
 from fedsup_deploy.artifact import weights
+from fedsup_deploy.commands.train import summary as summary_of
 from fedsup_deploy.commands.train import train
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FederationError
@@ -262,8 +264,25 @@ def test_the_summary_adds_up_the_log(train_in, tmp_path):
     assert summary.bytes_up == sum(event["bytes_up"] for event in rounds)
     assert summary.bytes_down == sum(event["bytes_down"] for event in rounds)
     assert summary.client_macs == sum(event["client_macs"] for event in rounds) > 0
-    assert summary.accuracy.largest == events[-1]["accuracy_largest"]
+    last = events[-1]
+    assert summary.accuracy.largest == last["accuracy_largest"]
+    assert summary.accuracy.num_images == last["num_images"] == len(open_run(tmp_path / "run").data.validation)
+    for name in ("largest", "smallest"):
+        low, high = interval = getattr(summary.accuracy, f"{name}_interval")
+        assert (list(interval), low < last[f"accuracy_{name}"] < high) == (last[f"accuracy_{name}_interval"], True)
     assert all(len(event["clients"]) == 3 for event in rounds)
+
+
+def test_the_summary_of_a_run_from_before_images_were_counted_has_no_intervals(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "old")
+    path = tmp_path / "old" / "events.jsonl"
+    events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    later = {"num_images", "accuracy_largest_interval", "accuracy_smallest_interval"}
+    old = [{key: value for key, value in event.items() if key not in later} for event in events]
+    path.write_text("".join(json.dumps(event) + "\n" for event in old), encoding="utf-8")
+    accuracy = summary_of(tmp_path / "old").accuracy
+    assert (accuracy.num_images, accuracy.largest_interval, accuracy.smallest_interval) == (None, None, None)
+    assert accuracy.largest == summary_of(whole).accuracy.largest
 
 
 @pytest.mark.parametrize("number", range(NUM_EVENTS))

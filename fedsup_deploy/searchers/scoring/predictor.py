@@ -31,6 +31,8 @@ _HELD_OUT_SHARE: Final = 5
 # Rows encoded at once.
 _ROWS: Final = 20_000
 _DIGITS: Final = 9
+# One in 24 guesses puts four in the right order, and one in 120 five.
+_FEWEST_RANKED: Final = 5
 
 
 class Regression(Protocol):
@@ -158,13 +160,15 @@ class Judged(BaseModel):
 
 
 def guessed_tau(num_architectures: int) -> float:
-    """Return the rank correlation that guesses seldom exceed: 1.96 of its standard deviations, of at least two.
+    """Return the rank correlation that guesses seldom exceed: 1.96 of its standard deviations.
 
-    The variance is 2 (2n + 5) / 9n (n - 1).
+    The variance is 2 (2n + 5) / 9n (n - 1). Fewer than five are put in the right order by chance more often than that.
 
     Source: Kendall, Biometrika 30, 1938.
     """
     count = num_architectures
+    if count < _FEWEST_RANKED:
+        return 1.0
     return DEVIATIONS * math.sqrt(2 * (2 * count + 5) / (9 * count * (count - 1)))
 
 

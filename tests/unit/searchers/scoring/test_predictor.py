@@ -8,9 +8,10 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from fedsup_deploy import registry, rng
+from fedsup_deploy.cli.options import warning_about
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.searchers.scoring import predictor as accuracy
-from fedsup_deploy.searchers.scoring.predictor import ListedAccuracy, compare_kinds, fit, judge, one_hot
+from fedsup_deploy.searchers.scoring.predictor import ListedAccuracy, compare_kinds, fit, guessed_tau, judge, one_hot
 from fedsup_deploy.space.search_space import SearchSpace
 
 KINDS = registry.names("accuracy")
@@ -241,3 +242,34 @@ def test_too_few_or_equal_ones_are_refused(
     with pytest.raises(ConfigError, match=expected) as caught:
         compare_kinds(digits_space, genes_TG, accuracy_T, 0)
     assert str(caught.value).endswith("; measure more with --evaluations")
+
+
+@pytest.mark.parametrize("count", [4, 12, 60])
+def test_guesses_seldom_reach_the_tau_that_is_warned_of(count: int) -> None:
+    """Of 2,000 rankings by chance about one in forty; of four subnets no order says anything, 1 in 24 is right."""
+    random = rng.generator(0, "guesses")
+    reached = [judge(random.random(count), random.random(count)).kendall_tau > guessed_tau(count) for _ in range(2000)]
+    assert np.mean(reached) < 0.045
+    assert (guessed_tau(4), guessed_tau(60)) == (1.0, pytest.approx(0.174, abs=1e-3))
+
+
+@pytest.mark.parametrize(
+    ("kendall_tau", "num_held_out", "expected"),
+    [
+        (0.1, 60, "warning: that is little better than guessing; measure more"),
+        (0.1, None, "warning: that is little better than guessing; measure more"),
+        (1.0, 4, "warning: on 4 subnets guesses come to a tau of up to 1.00; measure more"),
+        (0.4, 12, "warning: on 12 subnets guesses come to a tau of up to 0.43; measure more"),
+        (0.6, 60, None),
+        (0.6, None, None),
+    ],
+)
+def test_predictions_that_say_little_are_warned_of(
+    kendall_tau: float, num_held_out: int | None, expected: str | None
+) -> None:
+    lines = list(warning_about(kendall_tau, num_held_out))
+    assert [line[: len(expected or "")] for line in lines] == ([] if expected is None else [expected])
+
+
+def test_a_judgement_says_on_how_many_it_was_made() -> None:
+    assert judge(np.array([0.1, 0.2, 0.3]), np.array([0.2, 0.1, 0.3])).num_architectures == 3

@@ -111,7 +111,8 @@ def _about_noise(found: "DeviceResult", chosen: Mapping[str, str]) -> Iterator[s
         return
     fewer = 1 - found.candidate(noise.cheapest).num_macs / found.candidate(best).num_macs
     if found.prefer == "cheaper":
-        yield f"{found.profile.name}: picked as accurate within noise as {best}, with {fewer:.0%} fewer MACs"
+        certified = f"; certified is the accuracy of {best}" if found.certified else ""
+        yield f"{found.profile.name}: picked as accurate within noise as {best}, with {fewer:.0%} fewer MACs{certified}"
     else:
         yield (
             f"{found.profile.name}: as accurate within noise: {noise.cheapest}, {fewer:.0%} fewer MACs; "

@@ -15,7 +15,7 @@ from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.runs.run import ACCURACY, Run
 from fedsup_deploy.searchers.methods.choice import AUTO
-from fedsup_deploy.searchers.noise import Noise
+from fedsup_deploy.searchers.noise import AccuracyNoise
 from fedsup_deploy.searchers.result import AccuracyModel
 from fedsup_deploy.searchers.scoring.cache import MEASURED
 from fedsup_deploy.searchers.scoring.known import KnownAccuracy
@@ -97,12 +97,12 @@ def open_known(known: KnownAccuracy, *, is_measured: bool) -> Iterator[Evaluate]
     yield lambda genes_KG, _: known.measured(genes_KG) if is_measured else known.scores(genes_KG)
 
 
-def noise_of(kind: str, stored: StoredPredictor | None, known: KnownAccuracy | None) -> Noise | None:
+def noise_of(kind: str, stored: StoredPredictor | None, known: KnownAccuracy | None) -> AccuracyNoise | None:
     """Return how far the accuracies of a search are off by chance; None where nobody knows."""
     measured_by = kind if stored is None else stored.findings.measured_by
     if measured_by == CLIENTS or (known is not None and not known.is_counted):
         return None
-    return Noise(None if stored is None else stored.findings.held_out.mae)
+    return AccuracyNoise(None if stored is None else stored.findings.held_out.mae)
 
 
 def no_noise(run: Run, kind: str, stored: StoredPredictor | None) -> ConfigError:

@@ -27,7 +27,7 @@ _DEVIATION_PER_MAE: Final = math.sqrt(math.pi / 2)
 
 
 @dataclasses.dataclass(frozen=True)
-class Noise:
+class AccuracyNoise:
     """How far the accuracies of a search are off by chance.
 
     Args:

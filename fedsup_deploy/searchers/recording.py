@@ -20,7 +20,7 @@ from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.searchers import objective
 from fedsup_deploy.searchers.candidate import Candidate
 from fedsup_deploy.searchers.fleet import FleetChoice, choose_artifacts
-from fedsup_deploy.searchers.noise import Noise, cheapest
+from fedsup_deploy.searchers.noise import AccuracyNoise, cheapest
 from fedsup_deploy.searchers.prices import FloatArray, Prices
 from fedsup_deploy.searchers.pricing import Target, price
 from fedsup_deploy.searchers.problem import Problem
@@ -39,7 +39,7 @@ CHEAPER: Final = "cheaper"
 def record(
     outcomes: Sequence[Outcome],
     max_artifacts: int | None = None,
-    noise: Noise | None = None,
+    noise: AccuracyNoise | None = None,
     prefer: Preference = ACCURATE,
 ) -> tuple[tuple[DeviceResult, ...], Fleet | None]:
     """Return the record of each search of a call, and of the fleet if it is to have few architectures.
@@ -94,7 +94,9 @@ def check_fleet(problems: Sequence[Problem], max_artifacts: int | None) -> None:
         raise _too_few(max_artifacts, f"of space {pool.space.name}", names, fewest)
 
 
-def _device_result(outcome: Outcome, assigned_KG: IntArray, noise: Noise | None, prefer: Preference) -> DeviceResult:
+def _device_result(
+    outcome: Outcome, assigned_KG: IntArray, noise: AccuracyNoise | None, prefer: Preference
+) -> DeviceResult:
     problem = outcome.search.problem
     pool, target = problem.pool, problem.target
     kept_K, within_noise = _kept(outcome, assigned_KG, noise)
@@ -145,7 +147,7 @@ def _accuracy_in_words(scores: Scores) -> str:
     return f"the accuracy measured on {images}held-out images{mixed}"
 
 
-def _kept(outcome: Outcome, assigned_KG: IntArray, noise: Noise | None) -> tuple[IntArray, WithinNoise | None]:
+def _kept(outcome: Outcome, assigned_KG: IntArray, noise: AccuracyNoise | None) -> tuple[IntArray, WithinNoise | None]:
     """Return the rows of an outcome that its record keeps, and what is as accurate as the best.
 
     Measured ones are all kept, of predicted ones the best.
@@ -198,7 +200,7 @@ class _Offers:
         latency_PA = np.stack([one.latency_ms for one in prices])
         return cls(space, genes_AG, scores, prices[0].num_macs, fits_PA, latency_PA)
 
-    def cheapened(self, choice: FleetChoice, noise: Noise) -> FleetChoice:
+    def cheapened(self, choice: FleetChoice, noise: AccuracyNoise) -> FleetChoice:
         """Return a choice in which each architecture is the cheapest that is as accurate within noise.
 
         It takes the place of that for all profiles, so it fits them all and is slower on none. No two become one.
@@ -250,7 +252,7 @@ def _too_few(max_artifacts: int, where: str, names: Sequence[str], fewest: int) 
 
 
 def _candidates(
-    space: SearchSpace, genes_KG: IntArray, scores: Scores, prices: Prices, target: Target, noise: Noise | None
+    space: SearchSpace, genes_KG: IntArray, scores: Scores, prices: Prices, target: Target, noise: AccuracyNoise | None
 ) -> tuple[Candidate, ...]:
     bounds, is_measured_K = target.interval(prices.latency_ms), scores.is_measured()
     percentile_ms_K = target.held.predicted(prices.latency_ms)
@@ -277,7 +279,7 @@ def _candidates(
     return tuple(candidates)
 
 
-def _sample(scores: Scores, index: int, accuracy: float, noise: Noise | None) -> dict[str, Any]:
+def _sample(scores: Scores, index: int, accuracy: float, noise: AccuracyNoise | None) -> dict[str, Any]:
     """Return what a candidate's record says of the images it was measured on."""
     if scores.num_images_K is None or not scores.is_measured()[index]:
         return {}

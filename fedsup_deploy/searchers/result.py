@@ -21,7 +21,7 @@ from fedsup_deploy.registry import nearest
 from fedsup_deploy.searchers import objective
 from fedsup_deploy.searchers.candidate import ArchId, Candidate
 from fedsup_deploy.searchers.limits import Limits
-from fedsup_deploy.searchers.noise import Noise, cheapest
+from fedsup_deploy.searchers.noise import AccuracyNoise, cheapest
 from fedsup_deploy.searchers.scoring.score import Scores
 
 SCHEMA: Final = 1
@@ -164,7 +164,7 @@ class DeviceResult(Section):
             ]
             if not all(is_known):
                 raise ValueError("within_noise: expected null, as the noise of some candidates is not known")
-            cheaper = cheapest_as_accurate(self.candidates, Noise(self.within_noise.mae), best)
+            cheaper = cheapest_as_accurate(self.candidates, AccuracyNoise(self.within_noise.mae), best)
             if self.within_noise.cheapest != cheaper:
                 raise ValueError(f"within_noise.cheapest: got {self.within_noise.cheapest}, expected {cheaper}")
             pick = best if self.prefer == "accurate" or cheaper is None else cheaper
@@ -326,7 +326,7 @@ def front_and_best(candidates: Sequence[Candidate]) -> tuple[tuple[str, ...], st
     return tuple(candidates[index].arch_id for index in front_F), candidates[best].arch_id
 
 
-def cheapest_as_accurate(candidates: Sequence[Candidate], noise: Noise, best: str) -> str | None:
+def cheapest_as_accurate(candidates: Sequence[Candidate], noise: AccuracyNoise, best: str) -> str | None:
     """Return the arch_id of the cheapest candidate that is as accurate as the best one within noise, or None.
 
     Args:

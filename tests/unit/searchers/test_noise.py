@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsup_deploy import rng
-from fedsup_deploy.searchers.noise import RULE, RULE_OF_PREDICTIONS, Noise, cheapest
+from fedsup_deploy.searchers.noise import RULE, RULE_OF_PREDICTIONS, AccuracyNoise, cheapest
 from fedsup_deploy.searchers.scoring.score import Scores
 
 
@@ -32,14 +32,16 @@ def measured(correct: list[int], num_images: int) -> Scores:
 def test_a_difference_is_noise_up_to_1_96_of_its_standard_errors(
     correct: tuple[int, int], num_images: int, expected: bool
 ) -> None:
-    found = Noise().as_accurate(measured(list(correct), num_images), 0)
+    found = AccuracyNoise().as_accurate(measured(list(correct), num_images), 0)
     assert found.tolist() == [True, expected]
 
 
 def test_equal_networks_are_seldom_told_apart() -> None:
     """Two networks that are right on nine of ten images each: at most about 5 % of 2,000 pairs are called different."""
     random = rng.generator(0, "noise")
-    called = [Noise().as_accurate(measured(random.binomial(200, 0.9, 2).tolist(), 200), 0).all() for _ in range(2000)]
+    called = [
+        AccuracyNoise().as_accurate(measured(random.binomial(200, 0.9, 2).tolist(), 200), 0).all() for _ in range(2000)
+    ]
     # 2,000 draws of a share of 0.95 have a standard deviation of 0.005.
     assert np.mean(called) > 0.935
 
@@ -49,22 +51,22 @@ def test_of_predictions_the_noise_is_the_error_of_the_predictor() -> None:
     bound = 1.96 * 0.01 * math.sqrt(math.pi / 2) * math.sqrt(2)
     accuracy_K = np.array([0.9, 0.9 - bound + 1e-4, 0.9 - bound - 1e-4])
     scores = Scores(accuracy_K, is_predicted_K=np.ones(3, np.bool_), num_images_K=np.zeros(3, np.int64))
-    noise = Noise(0.01)
+    noise = AccuracyNoise(0.01)
     assert noise.as_accurate(scores, 0).tolist() == [True, True, False]
-    assert (noise.rule, Noise().rule) == (RULE_OF_PREDICTIONS, RULE)
+    assert (noise.rule, AccuracyNoise().rule) == (RULE_OF_PREDICTIONS, RULE)
 
 
 def test_measured_and_predicted_are_compared_by_the_errors_of_both() -> None:
     """900 of 1,000 measured: 901/1002 with an error of 0.0095; predicted with one of 0.0125: 1.96 * 0.0157 = 0.0308."""
     is_predicted_K = np.array([False, True, True])
     scores = Scores(np.array([0.9, 0.869, 0.868]), is_predicted_K=is_predicted_K, num_images_K=np.array([1000, 0, 0]))
-    assert Noise(0.01).as_accurate(scores, 0).tolist() == [True, True, False]
+    assert AccuracyNoise(0.01).as_accurate(scores, 0).tolist() == [True, True, False]
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=20), st.data())
 def test_the_one_itself_and_its_equals_are_as_accurate(correct: list[int], data: st.DataObject) -> None:
     best = data.draw(st.integers(0, len(correct) - 1))
-    found = Noise().as_accurate(measured(correct, 50), best)
+    found = AccuracyNoise().as_accurate(measured(correct, 50), best)
     assert all(found[index] for index, count in enumerate(correct) if count == correct[best])
 
 

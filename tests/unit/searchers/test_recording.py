@@ -16,7 +16,7 @@ from fedsup_deploy.device.held_latency import HeldLatency
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.searchers.methods.choice import open_search
-from fedsup_deploy.searchers.noise import Noise
+from fedsup_deploy.searchers.noise import AccuracyNoise
 from fedsup_deploy.searchers.objective import front
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
@@ -69,7 +69,7 @@ def measured(genes_NG: Any) -> Any:
 def result_of(
     outcomes: Sequence[Outcome],
     max_artifacts: int | None = None,
-    noise: Noise | None = None,
+    noise: AccuracyNoise | None = None,
     prefer: Any = ACCURATE,
     **fields: Any,
 ) -> SearchResult:
@@ -228,9 +228,9 @@ def test_what_was_measured_is_ranked_by_that_and_recorded_as_that(
 def test_the_cheapest_within_noise_is_named_and_picked_where_it_is_preferred(
     digits_space: SearchSpace, make_target: MakeTarget
 ) -> None:
-    """Shares of 100 images: against a brute force over all 128, by the rule of `Noise`."""
+    """Shares of 100 images: against a brute force over all 128, by the rule of `AccuracyNoise`."""
     (outcome,) = (sampled(each) for each in outcomes_of(digits_space, [make_target()]))
-    ((plain,), _), ((cheap,), _) = (record([outcome], None, Noise(), prefer) for prefer in (ACCURATE, CHEAPER))
+    ((plain,), _), ((cheap,), _) = (record([outcome], None, AccuracyNoise(), prefer) for prefer in (ACCURATE, CHEAPER))
     best = plain.picked
     right = round(best.accuracy * 100)
     as_accurate = []
@@ -259,12 +259,12 @@ def test_of_predictions_the_cheapest_within_the_error_is_kept(
 ) -> None:
     """It need not be on the front; with an error of nothing there is no noise."""
     (outcome,) = (sampled(each) for each in outcomes_of(digits_space, [make_target()], BySum()))
-    ((result,), _) = record([outcome], None, Noise(0.02), CHEAPER)
+    ((result,), _) = record([outcome], None, AccuracyNoise(0.02), CHEAPER)
     noise = result.within_noise
     assert noise is not None
     assert noise.cheapest == result.pick in {each.arch_id for each in result.candidates}
     assert noise.num_candidates > len(result.candidates)
-    ((exact,), _) = record([outcome], None, Noise(0.0), CHEAPER)
+    ((exact,), _) = record([outcome], None, AccuracyNoise(0.0), CHEAPER)
     assert exact.within_noise is not None
     assert exact.pick == exact.most_accurate == result.most_accurate
     assert exact.within_noise.cheapest is None
@@ -276,7 +276,7 @@ def test_a_fleet_gets_the_cheapest_within_noise_of_what_it_would_get(
     limits = {CAMERA: 300_000, PHONE: 500_000, LAPTOP: 900_000}
     targets = [make_target(name, macs=macs) for name, macs in limits.items()]
     outcomes = [sampled(each) for each in outcomes_of(digits_space, targets)]
-    plain, cheap = (result_of(outcomes, 2, noise=Noise(), prefer=prefer) for prefer in (ACCURATE, CHEAPER))
+    plain, cheap = (result_of(outcomes, 2, noise=AccuracyNoise(), prefer=prefer) for prefer in (ACCURATE, CHEAPER))
     assert plain.fleet is not None
     assert cheap.fleet is not None
     for before, after in zip(plain.fleet.options, cheap.fleet.options, strict=True):
@@ -287,7 +287,7 @@ def test_a_fleet_gets_the_cheapest_within_noise_of_what_it_would_get(
             assert new.num_macs <= old.num_macs
             assert new.latency_ms_predicted <= old.latency_ms_predicted
             accuracies = np.array([old.accuracy, new.accuracy])
-            assert Noise().as_accurate(Scores(accuracies, num_images_K=np.array([100, 100])), 0).all()
+            assert AccuracyNoise().as_accurate(Scores(accuracies, num_images_K=np.array([100, 100])), 0).all()
             best = found.candidate(found.most_accurate)
             assert after.lost[name] == pytest.approx(best.accuracy - new.accuracy, abs=1e-12)
     one = cheap.fleet.options[0]
@@ -298,7 +298,7 @@ def test_what_is_within_noise_is_checked_when_a_file_is_read(
     digits_space: SearchSpace, make_target: MakeTarget, tmp_path: Path
 ) -> None:
     (outcome,) = (sampled(each) for each in outcomes_of(digits_space, [make_target()]))
-    document = result_of([outcome], noise=Noise(), prefer=CHEAPER).to_dict()
+    document = result_of([outcome], noise=AccuracyNoise(), prefer=CHEAPER).to_dict()
     assert load_result(written(document, tmp_path)).to_dict() == document
     file = written(changed(document, "results", 0, "prefer", to=ACCURATE), tmp_path)
     with pytest.raises(ArtifactError, match="front and pick: got pick"):

@@ -14,7 +14,7 @@ from fedsup_deploy import files
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.searchers.methods.choice import open_search
-from fedsup_deploy.searchers.noise import RULE, Noise
+from fedsup_deploy.searchers.noise import RULE, AccuracyNoise
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.searchers.problem import pose
@@ -36,7 +36,7 @@ def accuracies(genes_KG: Any, _num_known: int) -> Scores:
 def found(space: SearchSpace, target: Target, **options: Any) -> DeviceResult:
     options = {"method": "exact", "evaluations": None, "seed": 0, **options}
     searches = [open_search(problem, **options) for problem in pose(make_pool(space, 0), [target], EventLog())]
-    return record(run_searches(searches, accuracies), noise=Noise())[0][0]
+    return record(run_searches(searches, accuracies), noise=AccuracyNoise())[0][0]
 
 
 @pytest.fixture

@@ -21,14 +21,14 @@ def test_public_names_are_those_promised() -> None:
 
 
 def test_search_and_deploy_take_what_a_search_can_be_asked() -> None:
-    """With its defaults; `deploy` has another `out`, and makes bundles anew anyway."""
+    """With its defaults; `deploy` has another `out`, makes bundles anew anyway, and is told which variants."""
     asked = {field.name: default_of(field) for field in dataclasses.fields(SearchRequest)}
     given = {name: found.default for name, found in inspect.signature(fedsup_deploy.search).parameters.items()}
     assert given.pop("listeners") == ()
     assert {**given, "limits": {}} == asked
     assert given["limits"] is None
     deployed = {name: found.default for name, found in inspect.signature(fedsup_deploy.deploy).parameters.items()}
-    assert {**deployed, "out": None, "resume": False} == {**given, "listeners": ()}
+    assert {**deployed, "out": None, "resume": False} == {**given, "listeners": (), "formats": (), "precisions": ()}
 
 
 def default_of(field: "dataclasses.Field[object]") -> object:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedsup_deploy import files
 from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JOURNAL, parse_json, read_bytes
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -71,20 +72,20 @@ def read_events(path: Path) -> "list[dict[str, JsonValue]]":
 def _whole_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield each line that was written to its end, and the event it holds."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = read_bytes(path, MOST_BYTES_OF_JOURNAL).decode("utf-8").split("\n")
     except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing: what happened in the run is not known") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot be read: {error}; remove it to train on without it") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.endswith("\n"):
-            return
+    # What follows the last line end was cut short by a kill.
+    for number, line in enumerate(lines[:-1], start=1):
         try:
-            event = json.loads(line)
+            event = parse_json(line)
         except ValueError as error:
             raise ArtifactError(f"{path}:{number}: damaged: {error}; remove the line") from error
         if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-            raise ArtifactError(f"{path}:{number}: got {line.strip()[:40]}, expected an event; remove the line")
+            raise ArtifactError(f"{path}:{number}: got {line[:40]}, expected an event; remove the line")
         if type(event.get("round", 0)) is not int:
-            raise ArtifactError(f"{path}:{number}: got round {event['round']!r}, expected a number; remove the line")
-        yield line, event
+            got = str(event["round"])[:40]
+            raise ArtifactError(f"{path}:{number}: got round {got}, expected a number; remove the line")
+        yield line + "\n", event

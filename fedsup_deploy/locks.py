@@ -23,6 +23,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from fedsup_deploy.ondevice.reading import parse_json
+
 #: Endings of the names beside a place `x`: `.x.fedsup-lock` is locked by the kernel, `.x.fedsup-holder` is a link.
 LOCK, LINK = "fedsup-lock", "fedsup-holder"
 _MAX_COMMAND: Final = 100
@@ -62,9 +64,9 @@ class Holder:
     def parse(cls, text: str) -> "Holder | None":
         """Return the holder that a lock's file names; None if it names none."""
         try:
-            document = json.loads(text)
+            document = parse_json(text)
             holder = cls(**{field.name: document[field.name] for field in dataclasses.fields(cls)})
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError):
             return None
         texts = (holder.host, holder.machine, holder.started, holder.command, holder.token)
         is_whole = all(isinstance(text, str) for text in texts) and type(holder.pid) is int

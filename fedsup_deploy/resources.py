@@ -1,13 +1,19 @@
 """Where the shipped profiles and configs are: at the repository's top level, or inside an installed package."""
 
+import warnings
 from pathlib import Path
 
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.registry import nearest
 
 _PACKAGE = Path(__file__).parent
+_WORDS = {"profiles": "profile", "configs": "config", "configs/spaces": "search space"}
 #: What a user makes more of: files of these kinds are also found, by name, below the current folder.
 _OWN = ("profiles",)
+
+
+class InPlaceOfShipped(UserWarning):
+    """A name of a shipped file means one in the current folder, which may be anybody's."""
 
 
 def shipped_folder(kind: str) -> Path:
@@ -44,8 +50,10 @@ def find(kind: str, name_or_path: str | Path, *, beside: Path | None = None) -> 
 
     Raises:
         ConfigError: Neither a file nor a shipped name; the message names the nearest.
+
+    Side effects: Warns (`InPlaceOfShipped`) where a file of the user's own stands in for a shipped one.
     """
-    text = str(name_or_path)
+    text, word = str(name_or_path), _WORDS[kind]
     candidates = [Path(text)]
     if not text.endswith((".yaml", ".yml")):
         folders = [*([_own_folder(kind)] if kind in _OWN else []), shipped_folder(kind)]
@@ -54,8 +62,12 @@ def find(kind: str, name_or_path: str | Path, *, beside: Path | None = None) -> 
         candidates.insert(0, beside / candidates[0])
     for candidate in candidates:
         if candidate.is_file():
+            shipped = shipped_folder(kind) / f"{text}.yaml"
+            if kind in _OWN and candidate != shipped and shipped.is_file() and not candidate.samefile(shipped):
+                warnings.warn(
+                    f"{word} {text}: {candidate} is used, not the shipped one", InPlaceOfShipped, stacklevel=2
+                )
             return candidate
-    word = {"profiles": "profile", "configs": "config", "configs/spaces": "search space"}[kind]
     raise ConfigError(f"no {word} {text!r}: no such file or shipped name{nearest(text, known_names(kind))}")
 
 

@@ -5,13 +5,14 @@ field of any document.
 """
 
 import json
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from pydantic import JsonValue, ValidationError
 
 from fedsup_deploy.config.document import dotted, show
 from fedsup_deploy.config.section import Section
 from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.ondevice.reading import parse_json
 
 JsonObject = dict[str, JsonValue]
 
@@ -41,8 +42,8 @@ def from_text(kind: type[Document], text: str | bytes, schema: int, where: str, 
         ArtifactError: It is no JSON object, of another schema version, or a key is missing, unknown or wrong.
     """
     try:
-        found = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(text)
+    except ValueError as error:
         raise ArtifactError(f"{where}: damaged: {error}; copy or {again}") from error
     version = found.get("schema") if isinstance(found, dict) else None
     if version != schema:
@@ -50,10 +51,13 @@ def from_text(kind: type[Document], text: str | bytes, schema: int, where: str, 
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
-        raise ArtifactError(f"{where}: {_first_problem(error)}; copy or {again}") from error
+        raise ArtifactError(f"{where}: {first_problem(error)}; copy or {again}") from error
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValueError) -> str:
+    """Return what is wrong with a document, on one line: the first problem, and how many more there are."""
+    if not isinstance(error, ValidationError):
+        return str(error)
     details = error.errors(include_url=False)
     first, more = details[0], f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     if first["type"] == "value_error" and not first["loc"]:
@@ -63,15 +67,3 @@ def _first_problem(error: ValidationError) -> str:
         what = {"missing": "missing key", "extra_forbidden": "unknown key"}.get(first["type"], said)
         text = f"{dotted(first['loc'])}: {what}"
     return text.replace("\n", "\\n") + more
-
-
-def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
-    return document
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"got {name}, expected a finite number")

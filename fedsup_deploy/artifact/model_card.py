@@ -7,10 +7,12 @@ from typing import Final
 from fedsup_deploy.artifact.manifest import Interval, Manifest, RefinementRecord
 from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
 from fedsup_deploy.artifact.variants import PredictedLatency, VariantRecord
+from fedsup_deploy.ondevice.printable import printable
 from fedsup_deploy.variant import MAIN
 
 CARD: Final = "MODEL_CARD.md"
 
+_MARKDOWN: Final = str.maketrans({letter: f"&#{ord(letter)};" for letter in "<[|`"})
 _USE = """\
 ```python
 import json, numpy as np, onnxruntime
@@ -30,7 +32,7 @@ def render_model_card(manifest: Manifest) -> str:
     kind = "Subnet" if manifest.refinement is None else "Refined subnet"
     return "\n".join(
         [
-            f"# {kind} {manifest.arch_id} for {manifest.profile.name}",
+            f"# {kind} {manifest.arch_id} for {_text(manifest.profile.name)}",
             "",
             *_over_limits(manifest),
             *_summary(manifest),
@@ -68,23 +70,29 @@ def render_model_card(manifest: Manifest) -> str:
     )
 
 
+def _text(value: str) -> str:
+    """Return a text that others chose as Markdown that shows it, with no HTML, link, code or table cell of its own."""
+    return printable(value, most=None).translate(_MARKDOWN)
+
+
 def _over_limits(manifest: Manifest) -> Iterator[str]:
     if manifest.exceeded_limits:
         records = ((name, manifest.limits[name]) for name in manifest.exceeded_limits)
         costs = ", ".join(f"{name} is {record.cost:.4g}, limit {record.limit:g}" for name, record in records)
-        yield f"**Over the limits of {manifest.profile.name}:** {costs}. It was exported all the same, as asked for."
+        over = f"**Over the limits of {_text(manifest.profile.name)}:** {costs}."
+        yield f"{over} It was exported all the same, as asked for."
         yield ""
 
 
 def _summary(manifest: Manifest) -> Iterator[str]:
     shape = " x ".join(str(size) for size in manifest.inputs[0].shape)
     yield f"An image classifier with {len(manifest.classes)} classes, cut from a supernet that was trained by federated"
-    yield f"learning on {manifest.accuracy.dataset}. Norms are folded into the convolutions."
+    yield f"learning on {_text(manifest.accuracy.dataset)}. Norms are folded into the convolutions."
     yield ""
-    yield f"- Files: {', '.join(f'`{name}`' for name in manifest.model_files)}"
-    yield f"- Input: `{manifest.inputs[0].name}`, {manifest.inputs[0].dtype}, {shape}"
-    yield f"- Output: `{manifest.outputs[0].name}`, {manifest.outputs[0].dtype}, one logit per class"
-    yield f"- Classes: {', '.join(manifest.classes)}"
+    yield f"- Files: {', '.join(f'`{_text(name)}`' for name in manifest.model_files)}"
+    yield f"- Input: `{_text(manifest.inputs[0].name)}`, {manifest.inputs[0].dtype}, {shape}"
+    yield f"- Output: `{_text(manifest.outputs[0].name)}`, {manifest.outputs[0].dtype}, one logit per class"
+    yield f"- Classes: {', '.join(map(_text, manifest.classes))}"
 
 
 def _refinement(manifest: Manifest, how: RefinementRecord) -> Iterator[str]:
@@ -107,7 +115,7 @@ def _refinement(manifest: Manifest, how: RefinementRecord) -> Iterator[str]:
 
 def _figures(manifest: Manifest) -> Iterator[str]:
     accuracy, costs = manifest.accuracy, manifest.costs
-    tested = f"{accuracy.dataset} {accuracy.split}, {accuracy.num_samples:,} images, fp32"
+    tested = f"{_text(accuracy.dataset)} {_text(accuracy.split)}, {accuracy.num_samples:,} images, fp32"
     yield "| figure | value | how it is known |"
     yield "| --- | --- | --- |"
     yield f"| accuracy | {_share(accuracy.recalibrated, accuracy.recalibrated_interval)} | {tested} |"
@@ -119,7 +127,7 @@ def _figures(manifest: Manifest) -> Iterator[str]:
     yield f"| peak activation memory | {costs.peak_activation_bytes:,} bytes | counted, one image |"
     yield f"| memory traffic | {costs.moved_bytes:,} bytes | counted, one image |"
     for name, record in manifest.models.items():
-        yield from _latency(name, record, manifest.profile.name)
+        yield from _latency(name, record, _text(manifest.profile.name))
 
 
 def _share(share: float, interval: Interval | None) -> str:
@@ -149,7 +157,7 @@ def _measured(variant: str, latency: MeasuredLatency | None) -> str:
         return f"| latency of {variant}, MEASURED | not measured | |"
     statistics, where = latency.statistics, latency.environment
     value = f"p10 {statistics.p10_ms:.3g} ms, p50 {statistics.p50_ms:.3g} ms, p90 {statistics.p90_ms:.3g} ms"
-    known = f"{where.get('cpu', 'processor unknown')}, threads {where.get('threads', 'unknown')}"
+    known = _text(f"{where.get('cpu', 'processor unknown')}, threads {where.get('threads', 'unknown')}")
     noise = f"{statistics.num_runs} runs, {latency.stability.verdict}"
     return f"| latency of {variant}, MEASURED | {value} | {known}; {noise} |"
 
@@ -177,10 +185,10 @@ def _percentile(percentile: PercentileRecord) -> str:
 
 
 def _limits(manifest: Manifest) -> Iterator[str]:
-    yield f"- Evaluated on {manifest.accuracy.dataset} only; nothing is known about other images."
+    yield f"- Evaluated on {_text(manifest.accuracy.dataset)} only; nothing is known about other images."
     yield "- Images must be preprocessed exactly as above."
     for record in manifest.limits.values():
         if record.percentile is not None:
             yield f"- The limit on latency means {_percentile(record.percentile)}."
     if manifest.profile.error == "none":
-        yield f"- Nobody has measured how far predictions for {manifest.profile.name} are off."
+        yield f"- Nobody has measured how far predictions for {_text(manifest.profile.name)} are off."

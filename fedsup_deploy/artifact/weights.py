@@ -7,22 +7,57 @@ content must give equal bytes.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import JsonValue
+from pydantic import Field, JsonValue, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from fedsup_deploy import files
+from fedsup_deploy import files, memory
+from fedsup_deploy.artifact.document import JsonObject, first_problem
+from fedsup_deploy.config.section import Section
 from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.ondevice.reading import parse_json
 
 _KEY = "fedsup-deploy"
 _SCHEMA = 2
+#: Of names, types, shapes and the document of a file: a supernet of ten thousand tensors has less.
+_MOST_BYTES_OF_HEADER: Final = 2**24
+_BYTES_BEFORE_HEADER: Final = 8
+
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 #: By name. Any: of whatever element type the tensor has.
 Arrays = dict[str, NDArray[Any]]
+
+
+class SupernetRecord(Section):
+    """What a supernet's file says of itself."""
+
+    schema_version: Literal[2] = Field(alias="schema")
+    """Version of the files of tensors."""
+    kind: Literal["supernet", "checkpoint"]
+    """What it is."""
+    space_hash: _Sha256
+    """SHA-256 of its search space."""
+    normalization: Literal["batch", "parametric"]
+    """As of `config.schema.SupernetConfig`."""
+
+
+class CheckpointRecord(SupernetRecord):
+    """What a checkpoint says of itself."""
+
+    rounds: Annotated[int, Field(ge=0)]
+    """Rounds that are done."""
+    config_hash: _Sha256
+    """SHA-256 of the settings that decide the weights."""
+    tensors: str
+    """Name of its tensors as a blob: their hash."""
+
+
+Record = TypeVar("Record", bound=Section)
 
 
 def write_arrays(path: Path, kind: str, arrays: Mapping[str, NDArray[Any]], document: Mapping[str, JsonValue]) -> None:
@@ -39,7 +74,7 @@ def write_arrays(path: Path, kind: str, arrays: Mapping[str, NDArray[Any]], docu
     files.write_bytes(path, save(contiguous, metadata={_KEY: text}))
 
 
-def read_document(path: Path, kind: str | None = None) -> dict[str, JsonValue]:
+def read_document(path: Path, kind: str | None = None) -> JsonObject:
     """Return the JSON document of a file without reading its arrays.
 
     Args:
@@ -52,7 +87,19 @@ def read_document(path: Path, kind: str | None = None) -> dict[str, JsonValue]:
     return _read(path, kind, with_arrays=False)[0]
 
 
-def read_arrays(path: Path, kind: str) -> tuple[Arrays, dict[str, JsonValue]]:
+def checked(path: Path, document: JsonObject, record: type[Record]) -> Record:
+    """Return the document of a file as what it must be.
+
+    Raises:
+        ArtifactError: A key is missing, unknown or wrong.
+    """
+    try:
+        return record.model_validate(document)
+    except ValidationError as error:
+        raise ArtifactError(f"{path}: {first_problem(error)}; make it again") from error
+
+
+def read_arrays(path: Path, kind: str) -> tuple[Arrays, JsonObject]:
     """Return the arrays and the JSON document of a file.
 
     Raises:
@@ -62,18 +109,28 @@ def read_arrays(path: Path, kind: str) -> tuple[Arrays, dict[str, JsonValue]]:
     return arrays, document
 
 
-def _read(path: Path, kind: str | None, *, with_arrays: bool) -> tuple[dict[str, JsonValue], Arrays]:
+def _read(path: Path, kind: str | None, *, with_arrays: bool) -> tuple[JsonObject, Arrays]:
     what = kind or "safetensors file"
     if not path.is_file():
         raise ArtifactError(f"no {what} at {path}")
     try:
+        _check_size(path, with_arrays=with_arrays)
         with safe_open(path, framework="numpy") as file:
-            document = json.loads((file.metadata() or {}).get(_KEY, "null"))
+            document = parse_json((file.metadata() or {}).get(_KEY, "null"))
             arrays = {name: file.get_tensor(name) for name in file.keys()} if with_arrays else {}  # noqa: SIM118
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, ValueError, TypeError, OSError) as error:
         raise ArtifactError(f"{path}: not a whole safetensors file ({error}); make it again") from error
     if not isinstance(document, dict) or document.get("schema") != _SCHEMA:
         raise ArtifactError(f"{path}: not written by this version of fedsup-deploy")
     if kind is not None and document.get("kind") != kind:
         raise ArtifactError(f"{path}: is a {document.get('kind')}, expected a {kind}")
     return document, arrays
+
+
+def _check_size(path: Path, *, with_arrays: bool) -> None:
+    with path.open("rb") as file:
+        num_bytes = int.from_bytes(file.read(_BYTES_BEFORE_HEADER), "little")
+    if num_bytes > _MOST_BYTES_OF_HEADER:
+        raise ValueError(f"its header has more than {_MOST_BYTES_OF_HEADER:,} bytes")
+    if with_arrays and path.stat().st_size > memory.machine_bytes():
+        raise ValueError("it has more bytes than there is memory")

@@ -10,8 +10,9 @@ import os
 import select
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -20,6 +21,8 @@ from fedsup_deploy.cli.commands import LazyGroup
 from fedsup_deploy.cli.output import Output
 from fedsup_deploy.errors import FedsupError
 from fedsup_deploy.libraries import ENVIRONMENT
+from fedsup_deploy.ondevice.printable import printable
+from fedsup_deploy.resources import InPlaceOfShipped
 
 EXIT_USAGE: Final = 2
 EXIT_INTERNAL: Final = 70
@@ -87,7 +90,7 @@ def run(group: click.Group, args: Sequence[str]) -> int:
     """
     output = Output.from_args(args)
     try:
-        with group.make_context(group.name, list(args), obj=output) as context:
+        with _notes(), group.make_context(group.name, list(args), obj=output) as context:
             group.invoke(context)
         sys.stdout.flush()
     except click.exceptions.Exit as end:
@@ -101,6 +104,24 @@ def run(group: click.Group, args: Sequence[str]) -> int:
             raise
         return _report(error, output)
     return 0
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """Say each warning about a file that stands in for a shipped one, once, on a line of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", InPlaceOfShipped)
+        show_others, said = warnings.showwarning, set()
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if not issubclass(category, InPlaceOfShipped):
+                show_others(message, category, *where, **more)
+            elif (line := _one_line(message)) not in said:
+                said.add(line)
+                click.echo(f"note: {line}", err=True)
+
+        warnings.showwarning = show
+        yield
 
 
 def _report(error: BaseException, output: Output) -> int:
@@ -131,7 +152,7 @@ def _failure(error: BaseException) -> Failure:
 
 
 def _one_line(text: object) -> str:
-    return " ".join(line.strip() for line in str(text).splitlines() if line.strip())
+    return printable(" ".join(line.strip() for line in str(text).splitlines() if line.strip()))
 
 
 def _is_stdout_closed() -> bool:

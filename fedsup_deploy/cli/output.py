@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import click
 
 from fedsup_deploy.events import Listener
+from fedsup_deploy.ondevice.printable import printable
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -87,7 +88,7 @@ class Output:
                 with progress.bars() as listener:
                     yield (listener,)
             else:
-                yield (progress.Lines(lambda line: click.echo(line, err=True)),)
+                yield (progress.Lines(lambda line: click.echo(printable(line), err=True)),)
 
 
 def _document(result: "Documented | Mapping[str, JsonValue]") -> "Mapping[str, JsonValue]":

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from fedsup_deploy.events import Listener
+from fedsup_deploy.ondevice.printable import printable
 
 _DETAILS: Final = (
     "loss",
@@ -131,7 +132,7 @@ def bars() -> Iterator[Listener]:
 
         def listener(event: dict[str, Any]) -> None:
             for remark in remarks.read(event):
-                progress.console.print(remark, markup=False, highlight=False)
+                progress.console.print(printable(remark), markup=False, highlight=False)
             step = steps.read(event)
             if step is None:
                 return
@@ -152,4 +153,4 @@ def _with_sample(event: dict[str, Any], key: str) -> object:
 
 
 def _short(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else printable(str(value))

@@ -8,6 +8,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fedsup_deploy.ondevice.printable import printable
+
 #: One row of a table: what stands in each column. A mapping becomes several columns.
 Row = Mapping[str, object]
 
@@ -26,9 +28,9 @@ def overview(result: Row) -> RenderableType:
     lists: list[RenderableType] = []
     for name, value in _flat(result):
         if _is_rows(value):
-            lists += [Text(f"\n{name}"), rows(value)]
+            lists += [Text(f"\n{printable(name)}"), rows(value)]
         else:
-            fields.add_row(Text(name), Text(cell(value), overflow="fold"))
+            fields.add_row(Text(printable(name)), Text(cell(value), overflow="fold"))
     return Group(*([fields] if fields.row_count else []), *lists)
 
 
@@ -39,7 +41,9 @@ def rows(entries: Sequence[Row]) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(columns):
         is_number = all(isinstance(entry.get(name), (int, float, type(None))) for entry in flat)
-        table.add_column(Text(name), justify="right" if is_number else "left", overflow="fold", no_wrap=index == 0)
+        table.add_column(
+            Text(printable(name)), justify="right" if is_number else "left", overflow="fold", no_wrap=index == 0
+        )
     for entry in flat[:_MAX_ROWS]:
         table.add_row(*(Text(cell(entry.get(name))) for name in columns))
     if len(flat) <= _MAX_ROWS:
@@ -54,11 +58,14 @@ def stacked(*tables: RenderableType) -> RenderableType:
 
 def titled(table: RenderableType, *lines: str) -> RenderableType:
     """Return a table with lines of text below it."""
-    return Group(table, *(Text(line, overflow="fold") for line in lines))
+    return Group(table, *(Text(printable(line), overflow="fold") for line in lines))
 
 
 def cell(value: object) -> str:
-    """Return a value as a person reads it: four digits of a fraction, separated thousands, `-` for nothing."""
+    """Return a value as a person reads it: four digits of a fraction, separated thousands, `-` for nothing.
+
+    Text may be of files that others wrote: it is made printable.
+    """
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -69,7 +76,7 @@ def cell(value: object) -> str:
         return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
     if isinstance(value, list):
         return f"{len(value)} entries" if _is_rows(value) else ", ".join(map(cell, value))
-    return str(value)
+    return printable(str(value))
 
 
 def _flat(result: Row, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -1,16 +1,15 @@
 """`fedsup-deploy inspect`: what a file or folder of ours is and what made it. Torch-free."""
 
 import dataclasses
-import json
 import os
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter
 
 from fedsup_deploy.artifact import manifest as manifests
 from fedsup_deploy.artifact import weights
-from fedsup_deploy.artifact.document import JsonObject
+from fedsup_deploy.artifact.document import JsonObject, first_problem
 from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
 from fedsup_deploy.artifact.store import load_manifest, load_measurement
 from fedsup_deploy.config.load import load_yaml, validate
@@ -18,6 +17,7 @@ from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.device.summary import ProfileSummary, summary_of
 from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JSON, parse_json, read_bytes
 from fedsup_deploy.results import Result
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.searchers.result import SearchResult, load_result
@@ -35,6 +35,7 @@ _TOLD: Final = (
     "lineage",
     "versions",
 )
+_COMMAND: Final = TypeAdapter(dict[Literal["command"], list[str]])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,9 +201,12 @@ def _run(path: Path) -> RunFacts:
 def _command(path: Path) -> tuple[str, ...]:
     """Return the words of the command that made a run."""
     try:
-        return tuple(str(word) for word in json.loads(path.read_text(encoding="utf-8"))["command"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: missing or damaged ({error}); restore the file") from error
+        document = parse_json(read_bytes(path, MOST_BYTES_OF_JSON))
+        return tuple(_COMMAND.validate_python(document, strict=True)["command"])
+    except OSError as error:
+        raise ArtifactError(f"{path}: missing or damaged ({error.strerror}); restore the file") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path}: missing or damaged ({first_problem(error)}); restore the file") from error
 
 
 def _search(found: SearchResult) -> SearchFacts:

@@ -1,7 +1,6 @@
 """`fedsup-deploy profile fit`: the profile of a device from a donor's and a few measurements. Torch-free."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +22,7 @@ from fedsup_deploy.device.profile import Calibration, DeviceProfile, Runtime, lo
 from fedsup_deploy.device.summary import summary_of
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, Listener
+from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JSON, parse_json, read_bytes
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.cost import costs_of
 from fedsup_deploy.space.search_space import SearchSpace
@@ -254,7 +254,7 @@ def _read(path: Path, space: SearchSpace) -> _One:
 
 def _read_document(path: Path, space: SearchSpace) -> tuple[Mapping[str, Any], Architecture]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse_json(read_bytes(path, MOST_BYTES_OF_JSON))
         for section, keys in (
             ("stability", ("verdict",)),
             ("statistics", ("p10_ms",)),

@@ -343,12 +343,12 @@ def _start(
         _check_same(validate(load_yaml(folder / runs.CONFIG), TrainConfig), config, folder)
     if not checkpoint.exists():
         return ServerState(Supernet(layout, initial_weights(layout, config.seed)), strategy.initial(layout)), 0
-    state, document = read_checkpoint(checkpoint, layout)
-    if document["config_hash"] != _config_hash(config):
+    state, record = read_checkpoint(checkpoint, layout)
+    if record.config_hash != _config_hash(config):
         raise ArtifactError(f"{checkpoint}: belongs to another config; choose another --out")
     expected = {name: tuple(tensor.shape) for name, tensor in strategy.initial(layout).items()}
     check_shapes(state.kept, expected, f"{checkpoint}: what the strategy keeps")
-    return state, int(str(document["rounds"]))
+    return state, record.rounds
 
 
 def _check_same(before: TrainConfig, now: TrainConfig, folder: Path) -> None:

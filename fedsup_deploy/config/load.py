@@ -8,7 +8,7 @@ import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import yaml
 from pydantic import BaseModel, JsonValue, ValidationError
@@ -17,10 +17,14 @@ from fedsup_deploy.config import problems, reader
 from fedsup_deploy.config.document import Document, display, dotted, show
 from fedsup_deploy.config.reader import KeyPath
 from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.ondevice.reading import read_bytes
 
 __all__ = ["Document", "apply_overrides", "dump", "load_yaml", "validate"]
 
 Model = TypeVar("Model", bound=BaseModel)
+
+#: Of a YAML file: a hundred times the largest of ours, and read in seconds.
+MOST_BYTES: Final = 2**20
 
 
 def load_yaml(path: Path) -> Document:
@@ -31,9 +35,11 @@ def load_yaml(path: Path) -> Document:
     """
     name = display(path)
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, MOST_BYTES)
     except OSError as error:
         raise ConfigError(f"cannot read {name}: {(error.strerror or str(error)).lower()}") from error
+    except ValueError as error:
+        raise ConfigError(f"cannot read {name}: {error}; expected a config, space, profile or architecture") from error
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -16,6 +16,8 @@ from fedsup_deploy.errors import ConfigError
 KeyPath = tuple[str | int, ...]
 
 _MAX_DEPTH: Final = 32
+#: Keys, values and entries of one document: a profile with hundreds of measurements has fewer, and each takes time.
+_MAX_NODES: Final = 50_000
 _CONSTANTS: Final = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -74,7 +76,7 @@ class _Loader(yaml.SafeLoader):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self._depth = 0
+        self._depth = self._nodes = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -86,6 +88,9 @@ class _Loader(yaml.SafeLoader):
             raise _Refused(f"tag {event.tag!r} is not allowed; write plain YAML, or quote the text", event)
         if self._depth == _MAX_DEPTH:
             raise _Refused(f"nested deeper than {_MAX_DEPTH} levels", event)
+        if self._nodes == _MAX_NODES:
+            raise _Refused(f"more than {_MAX_NODES:,} keys and values", event)
+        self._nodes += 1
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1

@@ -9,6 +9,9 @@ import stat
 from pathlib import Path
 from typing import Dict, Iterable, List, Set
 
+from fedsup_deploy.ondevice.printable import printable
+from fedsup_deploy.ondevice.reading import read_bytes
+
 # Exit codes of run.py.
 OK = 0
 ALTERED = 1
@@ -75,17 +78,14 @@ def read_text_file(folder: Path, name: str) -> bytes:
         CheckError: It is missing, too large, or no regular file.
     """
     try:
-        status = (folder / name).lstat()
-        if not stat.S_ISREG(status.st_mode):
-            raise CheckError(ALTERED, f"{name} is no regular file; copy the bundle again")
-        if status.st_size > MOST_BYTES:
-            raise CheckError(ALTERED, f"{name} was altered: {status.st_size} bytes, expected at most {MOST_BYTES}")
-        return (folder / name).read_bytes()
+        return read_bytes(folder / name, MOST_BYTES, has_links=False)
     except (FileNotFoundError, NotADirectoryError):
         what = "export the bundle again" if name == SUMS else "expected the folder of a bundle"
         raise CheckError(MISSING, f"{name} is missing; {what}") from None
     except OSError as error:
         raise CheckError(ALTERED, f"{name} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise CheckError(ALTERED, f"{name} was altered: {error}; copy the bundle again") from None
 
 
 def list_files(folder: Path) -> Dict[str, int]:
@@ -105,11 +105,11 @@ def list_files(folder: Path) -> Dict[str, int]:
             if stat.S_ISDIR(mode) and name.count("/") < MOST_LEVELS:
                 folders.append(name + "/")
             elif not stat.S_ISREG(mode):
-                raise CheckError(ALTERED, f"{shown(name)} is no regular file; remove it, or copy the bundle again")
+                raise CheckError(ALTERED, f"{printable(name)} is no regular file; remove it, or copy the bundle again")
             elif not any(fnmatch.fnmatchcase(path.name, pattern) for pattern in LITTER):
                 sizes[name] = path.lstat().st_size
         if above and len(sizes) + len(folders) == before:
-            raise CheckError(ALTERED, f"{shown(above)} is no folder of the bundle; remove it")
+            raise CheckError(ALTERED, f"{printable(above)} is no folder of the bundle; remove it")
         if len(sizes) > MOST_FILES:
             raise CheckError(ALTERED, f"more than {MOST_FILES} files; copy the bundle again")
     return sizes
@@ -125,10 +125,10 @@ def check_sums(folder: Path, sums: bytes, present: Set[str]) -> None:
     names = {line[_LENGTH_BEFORE_NAME:] for line in recorded if line}
     missing = sorted({MANIFEST, MODEL, VECTORS, *names} - present)
     if missing:
-        raise CheckError(MISSING, f"{shown(missing[0])} is missing; copy the bundle again")
+        raise CheckError(MISSING, f"{printable(missing[0])} is missing; copy the bundle again")
     strangers = sorted(present - names)
     if strangers:
-        raise CheckError(ALTERED, f"{shown(strangers[0])} is no file of the bundle; remove it")
+        raise CheckError(ALTERED, f"{printable(strangers[0])} is no file of the bundle; remove it")
     computed = sha256sums(folder, present)
     for line in computed:
         if line[:-1] not in recorded:
@@ -189,8 +189,3 @@ def sealed(body: bytes, sums: bytes) -> bytes:
 def without_seal(content: bytes) -> bytes:
     """Return what `sealed` was made from."""
     return content[: -len(sealed(b"", b""))]
-
-
-def shown(name: str) -> str:
-    """Return a name that others chose as it can be printed anywhere."""
-    return ascii(name)[1:-1]

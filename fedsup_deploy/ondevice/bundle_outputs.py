@@ -3,7 +3,6 @@
 Shapes: V vectors (recorded images), C channels, S height and width, B images of a batch, K classes.
 """
 
-import json
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, List, Tuple, cast
@@ -19,12 +18,15 @@ from fedsup_deploy.ondevice.bundle_files import (
     read_text_file,
 )
 from fedsup_deploy.ondevice.inference import first_line
+from fedsup_deploy.ondevice.reading import parse_json
 
 if TYPE_CHECKING:
     from fedsup_deploy.ondevice.records import Floats, ManifestRecord, Outputs, TensorRecord, Tolerances
 
 #: Numbers of images that are run at once.
 BATCHES = (1, 3, 8)
+#: Of vectors.npz: more than 16 images of the largest resolution of any space, and what such a file may take in memory.
+MOST_BYTES_OF_VECTORS = 2**30
 #: Largest scaled difference: the parity gate's. A bundle that allows more was altered.
 TOLERANCE = 1e-5
 
@@ -36,7 +38,7 @@ def read_manifest(folder: Path) -> "ManifestRecord":
         CheckError: It is missing, no JSON, without what the checks need, or kinder than the parity gate.
     """
     try:
-        manifest = cast("ManifestRecord", dict(json.loads(read_text_file(folder, MANIFEST))))
+        manifest = cast("ManifestRecord", dict(parse_json(read_text_file(folder, MANIFEST))))
         gate = gate_of(manifest)
         for name, allowed in (("tolerance", gate["tolerance"]), ("batch_tolerance", gate["batch_tolerance"])):
             if not 0 <= float(allowed) <= TOLERANCE:  # written so that NaN fails
@@ -44,7 +46,7 @@ def read_manifest(folder: Path) -> "ManifestRecord":
                 raise CheckError(ALTERED, f"{MANIFEST} was altered: {asked}")
         for tensors in (manifest["inputs"], manifest["outputs"]):
             _shape_without_batch(tensors)
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckError(ALTERED, f"{MANIFEST} is damaged: {type(error).__name__}: {error}") from None
     return manifest
 
@@ -62,6 +64,8 @@ def load_vectors(folder: Path, manifest: "ManifestRecord") -> Tuple["Floats", "F
     """
     import numpy
 
+    if (folder / VECTORS).stat().st_size > MOST_BYTES_OF_VECTORS:
+        raise CheckError(PARITY, f"{VECTORS} has more than {MOST_BYTES_OF_VECTORS:,} bytes; copy the bundle again")
     inputs = _load_float32(folder, "inputs", manifest["inputs"])
     outputs = _load_float32(folder, "outputs", manifest["outputs"])
     if not numpy.isfinite(outputs).all():
@@ -81,8 +85,9 @@ def read_array(path: Path, name: str) -> "Floats":
     import numpy
 
     try:
+        size = path.stat().st_size
         with zipfile.ZipFile(str(path)) as archive:
-            is_compressed = archive.getinfo(f"{name}.npy").file_size > path.stat().st_size
+            is_compressed = archive.getinfo(f"{name}.npy").file_size > size
         with numpy.load(str(path), allow_pickle=False) as arrays:
             array = None if is_compressed else numpy.atleast_1d(arrays[name])
     except Exception as error:  # NumPy and zipfile raise nearly anything for an archive that is none

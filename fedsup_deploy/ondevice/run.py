@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Iterator, List, Optional
 
 from fedsup_deploy.ondevice.bundle_checks import check_bundle
 from fedsup_deploy.ondevice.bundle_files import OK, CheckError
+from fedsup_deploy.ondevice.printable import printable
 from fedsup_deploy.ondevice.timing import PROTOCOLS
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         check_bundle(options.folder, report, options.threads, options.seconds, PROTOCOLS[options.protocol])
     except CheckError as error:
         report["exit_code"] = error.exit_code
-        report["reason"] = str(error)
+        report["reason"] = printable(str(error))
     text = json.dumps(report, indent=2, allow_nan=False) if options.json else "\n".join(lines(report))
     try:
         print(text, flush=True)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from pydantic import JsonValue
 
 from fedsup_deploy import files, registry
 from fedsup_deploy.artifact import weights
@@ -96,19 +95,20 @@ def load_supernet(run: Run) -> Supernet:
     return _read_supernet(run.path / SUPERNET, run_layout(run), run.fingerprint)
 
 
-def read_checkpoint(path: Path, layout: Layout) -> tuple[ServerState, dict[str, JsonValue]]:
+def read_checkpoint(path: Path, layout: Layout) -> tuple[ServerState, weights.CheckpointRecord]:
     """Return what a checkpoint holds, and what it says of itself.
 
     Raises:
         ArtifactError: The file is damaged, has been changed, or is of another space.
     """
     arrays, document = weights.read_arrays(path, "checkpoint")
+    record = weights.checked(path, document, weights.CheckpointRecord)
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    if document.get("tensors") != Blob(tensors).name:
+    if record.tensors != Blob(tensors).name:
         raise ArtifactError(f"{path}: its tensors are not those it was written with; remove it to train from the start")
     kept = {name.removeprefix(_KEPT): tensor for name, tensor in tensors.items() if name.startswith(_KEPT)}
     supernet = Supernet(layout, {name: tensor for name, tensor in tensors.items() if not name.startswith(_KEPT)})
-    return ServerState(supernet, kept), document
+    return ServerState(supernet, kept), record
 
 
 def _read_supernet(path: Path, layout: Layout, fingerprint: str) -> Supernet:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, JsonValue, PositiveInt, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, JsonValue, PositiveInt, field_validator
 
 from fedsup_deploy import files, places, resources
 from fedsup_deploy.artifact import weights
@@ -15,6 +15,7 @@ from fedsup_deploy.federation.simulation import FederatedData, hold_out, tiers_b
 from fedsup_deploy.data.partition import partition
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FedsupError
+from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JSON, parse_json, read_bytes
 from fedsup_deploy.runs.images import remembered_fingerprint
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.search_space import SearchSpace
@@ -177,7 +178,7 @@ def open_run(path: Path) -> Run:
     config = validate(load_yaml(path / CONFIG), TrainConfig)
     space = validate(load_yaml(path / SPACE), SearchSpace)
     document = weights.read_document(path / SUPERNET, "supernet")
-    if document["space_hash"] != files.sha256_of(space.to_dict()):
+    if weights.checked(path / SUPERNET, document, weights.SupernetRecord).space_hash != files.sha256_of(space.to_dict()):
         raise ArtifactError(f"{path}: {SPACE} is not the space {SUPERNET} was trained with")
     return Run(path, config, space)
 
@@ -209,9 +210,12 @@ def read_image_facts(folder: Path) -> ImageFacts | None:
     if not path.exists():
         return None
     try:
-        return ImageFacts.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+        content = read_bytes(path, MOST_BYTES_OF_JSON)
+        facts = ImageFacts.model_validate_json(content)
+        parse_json(content)
+    except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot be read: {type(error).__name__}; train again") from error
+    return facts
 
 
 def write_image_facts(folder: Path, facts: ImageFacts) -> None:

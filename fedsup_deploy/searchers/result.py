@@ -17,6 +17,7 @@ from fedsup_deploy.config.document import dotted, show
 from fedsup_deploy.config.section import Count, NotNegative, Positive, Section, Text
 from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.errors import ArtifactError, ConfigError
+from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JSON, parse_json, read_bytes
 from fedsup_deploy.registry import nearest
 from fedsup_deploy.searchers import objective
 from fedsup_deploy.searchers.candidate import ArchId, Candidate
@@ -305,13 +306,15 @@ def load_result(path: Path) -> SearchResult:
         ArtifactError: It cannot be read, is damaged or altered, or of another schema version.
     """
     try:
-        result = SearchResult.model_validate_json(path.read_bytes())
+        content = read_bytes(path, MOST_BYTES_OF_JSON)
+        result = SearchResult.model_validate_json(content)
+        parse_json(content)
         for found in result.results:
             for candidate in found.candidates:
                 candidate.to_architecture()
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
-    except (ValidationError, ConfigError) as error:
+    except (ValueError, ConfigError) as error:
         problem = _first_problem(error) if isinstance(error, ValidationError) else error
         raise ArtifactError(f"{path}: {problem}; search again") from error
     return result

@@ -77,8 +77,8 @@ def test_a_strategy_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(KeyboardInterrupt):
         train(config, tmp_path / "resumed", listeners=(stop,))
     run = open_run(tmp_path / "whole")
-    state, document = read_checkpoint(tmp_path / "resumed" / "checkpoint" / "state.safetensors", run_layout(run))
-    assert document["rounds"] == 2
+    state, record = read_checkpoint(tmp_path / "resumed" / "checkpoint" / "state.safetensors", run_layout(run))
+    assert record.rounds == 2
     assert state.kept.keys() == state.supernet.weights.keys()
     # What is kept decides the next round: it is what the second one ended with, and the third one ends with neither.
     assert all(tensor.equal(state.kept[name]) for name, tensor in state.supernet.weights.items())

@@ -37,6 +37,7 @@ LAYERS = (
         "resources",
         "results",
         "libraries",
+        "memory",
         "version",
         "variant",
         "ondevice",

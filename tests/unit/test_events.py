@@ -1,11 +1,13 @@
 """The event log: lines on disk, listeners, what a resumed run forgets."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.events import EventLog, read_events
 
 
@@ -85,3 +87,27 @@ def test_a_line_cut_short_by_a_kill_is_neither_read_nor_kept(tmp_path: Path, cut
 def test_drop_after_without_a_file_makes_none(tmp_path: Path) -> None:
     EventLog(tmp_path / "events.jsonl").drop_after(0)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("[" * 200_000, "nested deeper"),
+        ('{"event": "a", "round": 1e999}', "expected a finite number"),
+        ('{"event": "a", "event": "b"}', "stands twice"),
+        ('{"event": "a", "round": [[]]}', "expected a number"),
+        ("\x1b", "damaged"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_damaged_line_is_named(tmp_path: Path, line: str, problem: str) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text(f'{{"event": "a"}}\n{line}\n', encoding="utf-8")
+    with pytest.raises(ArtifactError, match=rf"events\.jsonl:2: .*{problem}.*; remove the line$"):
+        read_events(path)
+
+
+def test_a_pipe_is_no_log(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "events.jsonl")
+    with pytest.raises(ArtifactError, match="it is no regular file"):
+        read_events(tmp_path / "events.jsonl")

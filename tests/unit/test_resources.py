@@ -84,3 +84,22 @@ def test_profiles_of_ones_own_are_found_by_name(tmp_path: Path, monkeypatch: pyt
         resources.find("configs", "host")
     with pytest.raises(ConfigError, match="did you mean 'host'"):
         resources.find("profiles", "hosst")
+
+
+def test_a_profile_that_stands_in_for_a_shipped_one_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current folder may be anybody's."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "profiles").mkdir()
+    for name in ("mine", "jetson-nano"):
+        (tmp_path / "profiles" / f"{name}.yaml").touch()
+    assert resources.find("profiles", "mine") == Path("profiles/mine.yaml")
+    said = "profile jetson-nano: profiles/jetson-nano.yaml is used, not the shipped one"
+    with pytest.warns(resources.InPlaceOfShipped, match=f"^{said}$"):
+        resources.find("profiles", "jetson-nano")
+
+
+def test_in_a_checkout_the_shipped_profiles_stand_in_for_nothing(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository)
+    assert resources.find("profiles", "jetson-nano") == Path("profiles/jetson-nano.yaml")

@@ -4,21 +4,23 @@
 whole rounds: what came after the last one is forgotten.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from fedsup_deploy import files
+from fedsup_deploy.artifact.document import first_problem
 from fedsup_deploy.device.building.plan import FILLER, BuildPlan, write_graphs
 from fedsup_deploy.device.measure import visits_here
 from fedsup_deploy.device.session import Schedule
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, read_events
 from fedsup_deploy.ondevice import machine
+from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JSON, parse_json, read_bytes
 from fedsup_deploy.ondevice.records import SessionEvent
 from fedsup_deploy.variant import Precision
 
@@ -30,6 +32,16 @@ _MAX_ROUNDS: Final = 100_000
 
 Progress = Callable[[str, int, int], None]
 
+
+class _PlanFile(TypedDict):
+    """What `plan.json` holds."""
+
+    schema: Literal[1]
+    terms: dict[str, JsonValue]
+    models: dict[str, str]
+
+
+_PLAN_FILE: Final = TypeAdapter(_PlanFile)
 _EVENTS: Final = TypeAdapter(list[Annotated[SessionEvent, Field(discriminator="event")]])
 
 
@@ -76,10 +88,12 @@ class Workplace:
         if not path.is_file():
             return False
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            old, hashes = dict(document["terms"]), dict(document["models"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ArtifactError(f"{path}: damaged: {error}; begin anew without --resume") from error
+            begun = _PLAN_FILE.validate_python(parse_json(read_bytes(path, MOST_BYTES_OF_JSON)), strict=True)
+        except OSError as error:
+            raise ArtifactError(f"{path}: cannot be read: {error.strerror}; begin anew without --resume") from error
+        except ValueError as error:
+            raise ArtifactError(f"{path}: damaged: {first_problem(error)}; begin anew without --resume") from error
+        old, hashes = begun["terms"], begun["models"]
         for key, value in self._terms().items():
             if old.get(key) != value:
                 found = f"{key} is {value}, the build was begun with {old.get(key)}"

@@ -21,6 +21,7 @@ from typing import IO, Any, Final
 
 from fedsup_deploy.device.remote import bootstrap
 from fedsup_deploy.errors import ArtifactError, ConfigError, DeviceError
+from fedsup_deploy.ondevice.reading import parse_json
 
 _URL = re.compile(
     r"ssh://(?:(?P<user>\w[\w.+-]*)@)?(?P<host>\w[\w.-]*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?", re.ASCII
@@ -269,8 +270,8 @@ def _frames(from_there: IO[bytes]) -> Iterator[tuple[str, Any]]:
     """Yield kind and value of every frame. Anything else is what the login shell there has to say."""
     for line in from_there:
         with contextlib.suppress(ValueError):  # the last line, cut short
-            frame = json.loads(line) if line.startswith(_FRAME_START) else None
-            if frame is not None:
+            frame = parse_json(line) if line.startswith(_FRAME_START) else None
+            if frame is not None and len(frame) == 3:
                 yield frame[1], frame[2]
 
 

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from fedsup_deploy import places
 from fedsup_deploy.errors import ArtifactError, as_output_error
+from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JOURNAL, parse_json, read_bytes
 
 _SCHEMA: Final = 1
 _NEWLINE: Final = b"\n"
@@ -38,20 +39,23 @@ class Journal:
             ArtifactError: The file cannot be read or is about something else, or a line of it is damaged.
         """
         try:
-            content = self.path.read_bytes()
+            content = read_bytes(self.path, MOST_BYTES_OF_JOURNAL)
         except FileNotFoundError:
             return
         except OSError as error:
             raise ArtifactError(f"{self.path}: cannot be read: {error.strerror}; make it readable") from error
+        except ValueError as error:
+            raise ArtifactError(f"{self.path}: cannot be read: {error}; remove it") from error
         # What follows the last line end was cut short by a kill, or is being written now.
         for number, line in enumerate(content.split(_NEWLINE)[:-1], start=1):
             where = f"{self.path}:{number}"
             try:
-                entry = json.loads(line)
+                entry = parse_json(line)
             except ValueError as error:
                 raise ArtifactError(f"{where}: damaged: {error}; remove the line") from error
             if not isinstance(entry, dict):
-                raise ArtifactError(f"{where}: got {line[:40].decode()}, expected a JSON mapping; remove the line")
+                got = line[:40].decode(errors="replace")
+                raise ArtifactError(f"{where}: got {got}, expected a JSON mapping; remove the line")
             if number > 1:
                 yield where, entry
             elif entry != self._header:

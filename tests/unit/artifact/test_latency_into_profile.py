@@ -13,6 +13,9 @@ from fedsup_deploy.device.building.measurements import measurement_of, profile_t
 from fedsup_deploy.device.profile import load_profile
 from fedsup_deploy.errors import ConfigError
 
+#: The user's own profiles have the names of shipped ones here.
+pytestmark = pytest.mark.filterwarnings("ignore::fedsup_deploy.resources.InPlaceOfShipped")
+
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -121,3 +121,20 @@ def test_code_in_the_card_has_five_lines(manifest):
 def test_the_percentile_that_a_limit_means_is_named(document, is_assumed, expected):
     document["limits"]["latency_ms"]["percentile"]["is_assumed"] = is_assumed
     assert expected in card_of(document).splitlines()
+
+
+def test_texts_of_others_are_shown_and_not_obeyed(with_two):
+    """Names of classes come from the folders of a data set."""
+    with_two["classes"] = ["<img onerror=1>", "a\n# b", "[c](javascript:\x1b]0;d)"]
+    with_two["accuracy"]["dataset"] = "x | y"
+
+    card = card_of(with_two)
+
+    assert "- Classes: &#60;img onerror=1>, a\\n# b, &#91;c](javascript:\\x1b]0;d)\n" in card
+    assert "| accuracy | 90.00% | x &#124; y test, 450 images, fp32 |" in card
+
+
+def test_no_class_is_left_out(with_two):
+    with_two["classes"] = [letter * 1000 for letter in "abc"]
+
+    assert "- Classes: " + ", ".join(with_two["classes"]) + "\n" in card_of(with_two)

@@ -5,11 +5,12 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import click
 import pytest
 
-from fedsup_deploy import errors
+from fedsup_deploy import errors, resources
 from fedsup_deploy.cli.commands import Group
 from fedsup_deploy.cli.main import main, run
 from fedsup_deploy.cli.output import Output
@@ -216,3 +217,35 @@ def test_a_terminal_that_knows_only_ascii_gets_escapes():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert "caf\\xe9" in done.stdout
+
+
+@pytest.mark.parametrize("option", ["--\x1b]0;title\a", "\u202e", "x" * 100_000, "\ud800", "a\x85b"])
+def test_what_others_wrote_is_said_in_one_line_that_no_terminal_obeys(option: str, capsys: pytest.CaptureFixture[str]):
+    failures.append(errors.ArtifactError(f"{option}: damaged; copy it again"))
+    try:
+        assert run(group, ["fail", str(len(failures) - 1)]) == 4
+    finally:
+        failures.pop()
+    line = capsys.readouterr().err.removesuffix("\n")
+    assert line.isprintable()
+    assert len(line) <= 2000
+    assert line.endswith("damaged; copy it again")
+
+
+@group.command("use-profile")
+def use_profile() -> None:
+    """Look for a profile twice."""
+    for _ in range(2):
+        resources.find("profiles", "jetson-nano")
+
+
+def test_a_profile_that_stands_in_for_a_shipped_one_is_said_once_in_each_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "jetson-nano.yaml").touch()
+    for _ in range(2):
+        assert run(group, ["use-profile"]) == 0
+        said = "note: profile jetson-nano: profiles/jetson-nano.yaml is used, not the shipped one\n"
+        assert capsys.readouterr() == ("", said)

@@ -106,10 +106,10 @@ def with_tolerance(value: str) -> str:
         ("[]", "manifest.json is damaged"),
         ('{"arch_id": 1}', "manifest.json is damaged: KeyError: 'models'"),
         (with_tolerance("1e9"), "manifest.json was altered: a tolerance of 1e+09, expected at most 1e-05"),
-        (with_tolerance("NaN"), "manifest.json was altered: a tolerance of nan, expected at most 1e-05"),
-        ("[" * 100_000, "manifest.json is damaged: RecursionError"),
+        (with_tolerance("NaN"), "manifest.json is damaged: ValueError: got NaN, expected a finite number"),
+        ("[" * 100_000, "manifest.json is damaged: ValueError: nested deeper than 32 levels"),
     ],
-    ids=str,
+    ids=lambda text: text[:60],
 )
 def test_a_damaged_manifest_is_refused_though_its_hash_is_right(bundle: Any, content: str, reason: str) -> None:
     bundle.write_sums(content)

@@ -1,6 +1,7 @@
 """Lines that processes append to one file: killed, damaged, at the same time."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -148,3 +149,19 @@ def test_a_line_that_another_process_is_writing_is_waited_for(path: Path) -> Non
         other.write(b": 1}\n")
     appending.join()
     assert numbers(path) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("line", [b"[" * 200_000, b'{"number": NaN}', b"[1, \xc3", b'"\xc3\xa9' * 20 + b'"'])
+def test_what_is_more_than_json_is_named(path: Path, line: bytes) -> None:
+    filled(path, 1)
+    with path.open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(ArtifactError, match=r"\.jsonl:3: .*; remove the line$"):
+        numbers(path)
+
+
+def test_a_pipe_is_no_journal(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    os.mkfifo(path)
+    with pytest.raises(ArtifactError, match="it is no regular file; remove it"):
+        numbers(path)

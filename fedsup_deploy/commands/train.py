@@ -13,6 +13,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from fedsup_deploy import files, places, registry
 from fedsup_deploy.accuracy import CountedAccuracy
+from fedsup_deploy.commands.footprint import check_memory
 from fedsup_deploy.commands.scoring import nothing_held_out
 from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
@@ -127,6 +128,7 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
     space = runs.load_space(config)
     data = runs.load_data(config)
     space = space.with_data(data.train.images_NHWC.shape[-1], len(data.train.classes))
+    check_memory(config, space)
     layout = Layout(space, config.supernet.normalization)
     settings = {
         "training.batch_size": config.training.batch_size,

@@ -1,9 +1,11 @@
 """What the options of any partition have in common; the row of one in the registry is its class of options."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from fedsup_deploy.config.section import Count, Section
+from pydantic import Field
+
+from fedsup_deploy.config.section import Section
 
 
 class PartitionConfig(Section):
@@ -14,7 +16,8 @@ class PartitionConfig(Section):
 
     kind: str
     """Which partition: a name registered under `partition`."""
-    num_clients: Count
-    """How many clients hold the training images."""
-    min_samples: Count = 2
-    """Fewest images of a client. Images move from the largest clients until every client has them."""
+    num_clients: Annotated[int, Field(ge=1, le=1_000_000)]
+    """How many clients hold the training images; at most a million."""
+    min_samples: Annotated[int, Field(ge=1, le=1_000_000)] = 2
+    """Fewest images of a client; at most a million. Images move from the largest clients until every client has
+    them."""

@@ -20,6 +20,8 @@ from fedsup_deploy.config.section import Count, Section, Text
 from fedsup_deploy.config.strategy import StrategyConfig
 from fedsup_deploy.errors import ConfigError
 
+BatchSize = Annotated[int, Field(ge=1, le=65_536)]
+
 
 def _version_one(version: int) -> int:
     if version != 1:
@@ -39,9 +41,9 @@ def _known(kind: str) -> AfterValidator:
 class AugmentationConfig(Section):
     """Random changes of training images."""
 
-    crop_padding: Annotated[int, Field(ge=0)] = 0
-    """Pixels of black border before a random crop back to the image's size, before any resizing. 0: no crop; 4 is usual
-    for 32x32."""
+    crop_padding: Annotated[int, Field(ge=0, le=256)] = 0
+    """Pixels of black border, at most 256, before a random crop back to the image's size, before any resizing. 0: no
+    crop; 4 is usual for 32x32."""
     flip: bool = False
     """Mirror half of the images left to right. Wrong for digits and text."""
 
@@ -85,26 +87,26 @@ class SupernetConfig(Section):
 class TrainingConfig(Section):
     """Rounds, local training and its optimiser."""
 
-    rounds: Count
-    """Rounds of plan, train, aggregate."""
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Rounds of plan, train, aggregate; at most a million."""
     clients_per_round: Count = 10
     """Clients sampled in each round; at most `partition.num_clients`."""
-    local_epochs: Count = 1
-    """Passes of a sampled client over its images."""
-    batch_size: Count = 32
-    """Images per optimiser step."""
-    learning_rate: Annotated[float, Field(gt=0)] = 0.1
-    """Highest step size of SGD, reached after the warm-up."""
+    local_epochs: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Passes of a sampled client over its images; at most 10,000."""
+    batch_size: BatchSize = 32
+    """Images per optimiser step; at most 65,536."""
+    learning_rate: Annotated[float, Field(gt=0, le=1000)] = 0.1
+    """Highest step size of SGD, at most 1000, reached after the warm-up."""
     warmup_rounds: Annotated[int, Field(ge=0)] = 3
     """Rounds in which the step size rises linearly; at most `rounds`. 0: none."""
-    final_learning_rate: Annotated[float, Field(ge=0)] = 0.0
-    """Step size at the end of the cosine decay."""
+    final_learning_rate: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    """Step size at the end of the cosine decay; at most 1000."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD; starts at rest in each client and round. 0: none."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """L2 coefficient of SGD. 0: none."""
-    clip_value: Annotated[float, Field(gt=0)] | None = 1.0
-    """Each entry of a gradient is clipped to plus or minus this. null: no clipping."""
+    weight_decay: Annotated[float, Field(ge=0, le=1000)] = 1e-4
+    """L2 coefficient of SGD, at most 1000. 0: none."""
+    clip_value: Annotated[float, Field(gt=0, le=1e6)] | None = 1.0
+    """Each entry of a gradient is clipped to plus or minus this, at most a million. null: no clipping."""
     logit_adjustment: bool = True
     """Add the logarithm of a client's own class shares to the logits in its loss, so that skewed labels pull the
     classifier apart less. false: the plain loss of the FedSup paper."""
@@ -128,8 +130,9 @@ class FederationConfig(Section):
 
     quorum: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of those asked that must answer; with fewer the command ends. At least one must."""
-    deadline_s: Annotated[float, Field(gt=0)] | None = None
-    """Seconds they have; what comes later is not used, so the result depends on clients' speed. null: no limit."""
+    deadline_s: Annotated[float, Field(gt=0, le=31_536_000)] | None = None
+    """Seconds they have, at most a year; what comes later is not used, so the result depends on clients' speed. null:
+    no limit."""
 
 
 class CalibrationConfig(Section):
@@ -138,10 +141,10 @@ class CalibrationConfig(Section):
     clients: Count | None = None
     """Clients that take part, and in evaluations by clients: the same sample throughout a run. null: up to 100."""
 
-    samples_per_client: Count = 64
-    """Images each client uses at most."""
-    batch_size: Count = 64
-    """Images per forward pass."""
+    samples_per_client: Annotated[int, Field(ge=1, le=1_000_000)] = 64
+    """Images each client uses at most; not more than a million."""
+    batch_size: BatchSize = 64
+    """Images per forward pass; at most 65,536."""
     schedule: Literal["one-shot", "layer-wise"] = "layer-wise"
     """`one-shot`: all layers in one exchange. `layer-wise`: exact, one exchange per layer."""
 
@@ -151,9 +154,9 @@ class TrainConfig(Section):
 
     schema_version: Annotated[int, AfterValidator(_version_one)] = Field(alias="schema")
     """Version of this file's layout: 1."""
-    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
-    """Short name of lower-case letters, digits and hyphens; the run's folder is called so."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$", max_length=64)]
+    """Short name of at most 64 lower-case letters, digits and hyphens; the run's folder is called so."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Decides every random choice of the run."""
     space: Text
     """A shipped search space (`digits`), or the path of a YAML file; a relative path starts where `data.root` does."""

@@ -5,20 +5,28 @@ What an architecture of it is as a row of integers stands in `fedsup_deploy.spac
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictInt, field_validator, model_validator
 
 from fedsup_deploy import registry
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.space import encoding, planning
 from fedsup_deploy.space.architecture import Architecture, Block
+from fedsup_deploy.space.layers.kind import kind_of
 from fedsup_deploy.space.plan import BoolArray, Family, IntArray, NetworkPlan, concrete
-from fedsup_deploy.space.stage import Choices, Positive, Stage, Stem, ascending
+from fedsup_deploy.space.stage import MOST_CHOICES, Stage, Stem, ascending
 
 _MAX_ENUMERATED = 2_000_000
+# More than any network has, and few enough for counts of MACs to be exact in 64 bits.
+_MAX_PARAMS = 2**34
+_MAX_BLOCKS = 256
+_MAX_COMBINATIONS = 1_000
+
+_Side = Annotated[StrictInt, Field(ge=1, le=2048)]
 
 
 class SearchSpace(BaseModel):
@@ -31,22 +39,22 @@ class SearchSpace(BaseModel):
 
     schema_version: Literal[1] = Field(alias="schema")
     """Version of this file's layout."""
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
-    """Short name."""
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=64)]
+    """Short name of at most 64 characters."""
     family: str
     """Block family: a name registered under `family`."""
-    in_channels: Positive = 3
-    """Channels of the input image; set from the data when a run starts."""
-    num_classes: Annotated[StrictInt, Field(ge=2)] = 10
-    """Classes; set from the data when a run starts."""
-    resolutions: Choices
-    """Sides of the square input image in pixels."""
+    in_channels: Annotated[StrictInt, Field(ge=1, le=1024)] = 3
+    """Channels of the input image, at most 1024; set from the data when a run starts."""
+    num_classes: Annotated[StrictInt, Field(ge=2, le=1_000_000)] = 10
+    """Classes, at most a million; set from the data when a run starts."""
+    resolutions: Annotated[tuple[_Side, ...], Field(min_length=1, max_length=MOST_CHOICES)]
+    """Sides of the square input image in pixels, each at most 2048; at most 32 choices."""
     choices: Literal["per-stage", "per-block"] = "per-stage"
     """Whether the blocks of a stage share their choices."""
     stem: Stem
     """The first convolution."""
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
-    """The stages, from input to output."""
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=32)]
+    """The stages, from input to output: at most 32, of 256 blocks in all and 1,000 combinations of choices each."""
 
     _sorted = field_validator("resolutions")(ascending)
 
@@ -64,6 +72,23 @@ class SearchSpace(BaseModel):
         if len(set(stage_names)) != len(stage_names) or {"stem", "head"} & set(stage_names):
             raise ValueError(f"got stage names {stage_names}, expected distinct names other than stem and head")
         return stages
+
+    @field_validator("stages")
+    @classmethod
+    def _few(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        num_blocks = sum(stage.depths[-1] for stage in stages)
+        if num_blocks > _MAX_BLOCKS:
+            raise ValueError(f"got {num_blocks} blocks in all, expected at most {_MAX_BLOCKS}")
+        most = max(math.prod(map(len, stage.block_choices)) for stage in stages)
+        if most > _MAX_COMBINATIONS:
+            raise ValueError(f"got {most:,} combinations of a block's choices, expected at most {_MAX_COMBINATIONS:,}")
+        return stages
+
+    @model_validator(mode="after")
+    def _is_of_this_world(self) -> "SearchSpace":
+        if self.num_params > _MAX_PARAMS:
+            raise ValueError(f"got a supernet of {self.num_params:,} parameters, expected at most {_MAX_PARAMS:,}")
+        return self
 
     def to_dict(self) -> dict[str, JsonValue]:
         """Return the space as a JSON document with the keys of its YAML file."""
@@ -198,6 +223,12 @@ class SearchSpace(BaseModel):
         convolution of a shortcut between two widths.
         """
         return planning.full_plan(self)
+
+    @functools.cached_property
+    def num_params(self) -> int:
+        """How many parameters the supernet has, its normalisations folded; exact, of any size."""
+        layers = self.full_plan.layers()
+        return sum(int(operation.num_params) for layer in layers for operation in kind_of(layer).operations(layer))
 
     @functools.cached_property
     def block_family(self) -> Family:

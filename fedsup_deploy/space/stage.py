@@ -1,12 +1,18 @@
 """`Stem` and `Stage`: what may be chosen in one part of a network. They know nothing of encodings or layers."""
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, field_validator
 
-Positive = Annotated[StrictInt, Field(ge=1)]
-Choices = Annotated[tuple[Positive, ...], Field(min_length=1)]
-FiniteFloat = Annotated[StrictFloat, Field(allow_inf_nan=False)]
+#: Entries of one list of choices.
+MOST_CHOICES: Final = 32
+
+Width = Annotated[StrictInt, Field(ge=1, le=16_384)]
+KernelSize = Annotated[StrictInt, Field(ge=1, le=31)]
+Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=MOST_CHOICES)]
+Depths = Annotated[tuple[Annotated[StrictInt, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=MOST_CHOICES)]
+KernelSizes = Annotated[tuple[KernelSize, ...], Field(min_length=1)]
+_Ratio = Annotated[StrictFloat, Field(le=32, allow_inf_nan=False)] | Annotated[StrictInt, Field(le=32)]
 
 Choice = TypeVar("Choice", bound=float)
 
@@ -27,16 +33,16 @@ class Stage(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    """Prefix of the names of its weights."""
-    widths: Choices
-    """Output channels."""
-    depths: Choices
-    """Numbers of active blocks; blocks with a lower index are always kept."""
-    kernel_sizes: Choices = (3,)
-    """Sides of the spatial kernel, odd."""
-    expand_ratios: Annotated[tuple[FiniteFloat | StrictInt, ...], Field(min_length=1)] = (1,)
-    """Inner channels over the family's reference width."""
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+    """Prefix of the names of its weights; at most 64 characters."""
+    widths: Widths
+    """Output channels, each at most 16,384; at most 32 choices."""
+    depths: Depths
+    """Numbers of active blocks, each at most 64; blocks with a lower index are always kept."""
+    kernel_sizes: KernelSizes = (3,)
+    """Sides of the spatial kernel, odd, each at most 31."""
+    expand_ratios: Annotated[tuple[_Ratio, ...], Field(min_length=1, max_length=MOST_CHOICES)] = (1,)
+    """Inner channels over the family's reference width, each at most 32; at most 32 choices."""
     squeeze_excite: Annotated[tuple[StrictBool, ...], Field(min_length=1)] = (False,)
     """Whether a squeeze-excitation follows the spatial convolution."""
     stride: Literal[1, 2] = 1
@@ -69,10 +75,10 @@ class Stem(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    widths: Choices
-    """Output channels."""
-    kernel_size: Positive = 3
-    """Side of the kernel, odd."""
+    widths: Widths
+    """Output channels, each at most 16,384; at most 32 choices."""
+    kernel_size: KernelSize = 3
+    """Side of the kernel, odd, at most 31."""
     stride: Literal[1, 2] = 1
     """Step of the kernel."""
 

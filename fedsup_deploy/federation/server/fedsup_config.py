@@ -33,7 +33,7 @@ class FedSupConfig(SmallestFirstConfig):
 
     name: Literal["fedsup"]
     """Which strategy."""
-    num_subnets: Annotated[int, Field(ge=2)] = 4
+    num_subnets: Annotated[int, Field(ge=2, le=1000)] = 4
     """Subnets per batch: the largest, the smallest and random ones. 2: no random ones; each costs time."""
     paper: bool = False
     """true: as in the FedSup paper, the smallest and random subnets learn from the answers of the largest. false: all

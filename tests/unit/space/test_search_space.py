@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.space.architecture import Architecture, Block
+from fedsup_deploy.space.cost import costs_of
 from fedsup_deploy.space.search_space import SearchSpace
 
 #: resolution, stem width; s1: depth, width, kernel, expand, SE; s2: the same.
@@ -174,3 +175,54 @@ def test_impossible_space_is_refused(space_of, stage: dict[str, Any], fields: di
     space_of(STAGE)
     with pytest.raises(ValidationError, match=message):
         space_of({**STAGE, **stage}, **fields)
+
+
+@pytest.mark.parametrize(
+    ("stages", "fields", "problem"),
+    [
+        ([{"widths": [16_385]}], {}, "less than or equal to 16384"),
+        ([{"widths": [2**63 - 1]}], {}, "less than or equal to 16384"),
+        ([{"widths": list(range(1, 34))}], {}, "at most 32 items"),
+        ([{"kernel_sizes": [33]}], {}, "less than or equal to 31"),
+        ([{"depths": [65]}], {}, "less than or equal to 64"),
+        ([{"depths": [10**11]}], {}, "less than or equal to 64"),
+        ([{"expand_ratios": [32.5]}], {}, "less than or equal to 32"),
+        ([{"expand_ratios": [10**300]}], {}, "less than or equal to 32"),
+        ([{}], {"resolutions": [2049]}, "less than or equal to 2048"),
+        ([{}], {"stem": {"widths": [4], "kernel_size": 33}}, "less than or equal to 31"),
+        ([{}], {"in_channels": 1025}, "less than or equal to 1024"),
+        ([{}], {"num_classes": 1_000_001}, "less than or equal to 1000000"),
+        ([{}], {"name": "a" * 65}, "at most 64 characters"),
+        ([{}] * 33, {}, "at most 32 items"),
+        ([{"depths": [64]}] * 5, {}, "got 320 blocks in all, expected at most 256"),
+        (
+            [
+                {
+                    "widths": list(range(1, 33)),
+                    "expand_ratios": list(range(1, 33)),
+                    "kernel_sizes": list(range(1, 32, 2)),
+                }
+            ],
+            {},
+            "got 16,384 combinations of a block's choices, expected at most 1,000",
+        ),
+        (
+            [{"widths": [16_384], "kernel_sizes": [31], "expand_ratios": [32]}] * 2,
+            {"family": "resnet"},
+            r"got a supernet of [\d,]{15,} parameters, expected at most 17,179,869,184",
+        ),
+    ],
+)
+def test_what_no_machine_could_hold_is_refused(
+    space_of, stages: list[dict[str, Any]], fields: dict[str, Any], problem: str
+) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        space_of(*({"widths": [4], "depths": [1], **stage} for stage in stages), **fields)
+
+
+def test_parameters_are_those_of_the_supernet(space_of) -> None:
+    """In a space of one architecture these are the network's; else as many as any needs."""
+    one = space_of({"widths": [8], "depths": [2], "kernel_sizes": [5]})
+    assert one.num_params == costs_of(one, [one.largest]).row(0)["num_params"]
+    detour = space_of({"widths": [8, 16], "depths": [1]}, stem={"widths": [16]})
+    assert detour.num_params > costs_of(detour, [detour.largest]).row(0)["num_params"]

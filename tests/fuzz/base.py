@@ -1,0 +1,79 @@
+"""Whole inputs of every kind, made by the program itself: what the fuzzer damages."""
+
+import contextlib
+import io
+import json
+import os
+from pathlib import Path
+
+import yaml
+
+from fedsup_deploy.cli.main import main
+
+SETTINGS = """\
+schema: 1
+name: mine
+space: mine-space.yaml
+data: {dataset: digits}
+partition: {kind: iid, num_clients: 4}
+strategy: {name: e-fedsup, tiers: [{architecture: smallest}, {architecture: largest}]}
+training:
+  rounds: 2
+  clients_per_round: 2
+  local_epochs: 1
+  warmup_rounds: 1
+  learning_rate: 0.1
+  checkpoint_every: 1
+  evaluate_every: 2
+calibration: {samples_per_client: 16}
+engine: {workers: 1}
+"""
+SPACE = """\
+schema: 1
+name: mine
+family: mobilenet
+resolutions: [8]
+stem: {widths: [4]}
+stages:
+- {name: a, widths: [4, 8], depths: [1], expand_ratios: [1]}
+"""
+BUNDLE = "bundle"
+
+
+def make(folder: Path) -> None:
+    """Make a run, a search, a bundle, a measurement and files in YAML in an empty folder.
+
+    Side effects: Trains, searches, exports and measures, in about half a minute; the working folder is another one
+    meanwhile.
+    """
+    with contextlib.chdir(folder):
+        Path("mine.yaml").write_text(SETTINGS, encoding="utf-8")
+        Path("mine-space.yaml").write_text(SPACE, encoding="utf-8")
+        _run("train", "--config", "mine.yaml", "--out", "run")
+        _run("search", "--run", "run", "--profile", "raspberry-pi-4", "--evaluations", "2", "--out", "search.json")
+        _run("export", "--search", "search.json", "--run", "run", "--format", "onnx", "--out", "bundles")
+        (bundle,) = Path("bundles/raspberry-pi-4").iterdir()
+        bundle.rename(BUNDLE)
+        Path("measured.json").write_text(_run("measure", BUNDLE, "--json"), encoding="utf-8")
+        _run("extract", "run", "--arch", "smallest", "--out", "subnet.safetensors")
+        manifest = json.loads(Path(BUNDLE, "manifest.json").read_text(encoding="utf-8"))
+        Path("arch.json").write_text(json.dumps(manifest["arch"]), encoding="utf-8")
+        Path("profile.yaml").write_text(_profile(), encoding="utf-8")
+
+
+def _profile() -> str:
+    from fedsup_deploy import resources
+
+    text = resources.find("profiles", "raspberry-pi-4").read_text(encoding="utf-8")
+    # One value a line, so that each can be damaged.
+    document = {**yaml.safe_load(text), "name": "mine"}
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+def _run(*words: str) -> str:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([*words, "--quiet"])
+    if code != 0:
+        raise RuntimeError(f"{words} in {os.getcwd()} ended with {code}: {err.getvalue()}")  # noqa: PTH109
+    return out.getvalue()

@@ -1,0 +1,309 @@
+"""What is damaged, and the commands that must not mind: one function per kind of input.
+
+Each damages something in a folder with a copy of the base and returns the words of a command; `run_py` stands for the
+program in a bundle.
+"""
+
+import io
+import json
+import os
+import random
+import shlex
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from base import BUNDLE
+from mutations import NASTY, as_json, as_yaml, damaged_bytes, scalar
+from safetensors.numpy import load_file, save_file
+
+from fedsup_deploy.ondevice import bundle_files
+
+RUN_PY = "run.py"
+Target = Callable[[random.Random, Path], list[str]]
+
+
+def _bundle(rng: random.Random, folder: Path, name: str, change: Callable[[bytes], bytes]) -> list[str]:
+    """Damage a file of the bundle, mostly under a hash that is right."""
+    bundle = folder / BUNDLE
+    content = (bundle / name).read_bytes()
+    (bundle / name).write_bytes(change(content))
+    if rng.random() < 0.9 and name != bundle_files.SUMS:
+        names = bundle_files.list_files(bundle).keys() - {bundle_files.SUMS, bundle_files.MEASURED}
+        (bundle / bundle_files.SUMS).write_bytes("".join(bundle_files.sha256sums(bundle, names)).encode())
+        (bundle / bundle_files.MEASURED).unlink(missing_ok=True)
+    return rng.choice((["verify", BUNDLE], ["verify", BUNDLE], [RUN_PY, BUNDLE], ["inspect", BUNDLE]))
+
+
+def manifest(rng: random.Random, folder: Path) -> list[str]:
+    return _bundle(rng, folder, "manifest.json", lambda content: as_json(rng, json.loads(content)))
+
+
+def sums(rng: random.Random, folder: Path) -> list[str]:
+    return _bundle(rng, folder, "SHA256SUMS", lambda content: damaged_bytes(rng, content))
+
+
+def model(rng: random.Random, folder: Path) -> list[str]:
+    _bundle(rng, folder, "model.onnx", lambda content: damaged_bytes(rng, content))
+    return rng.choice((["verify", BUNDLE], [RUN_PY, BUNDLE]))
+
+
+def vectors(rng: random.Random, folder: Path) -> list[str]:
+    return _bundle(rng, folder, "vectors.npz", lambda content: _npz(rng, content))
+
+
+def _npz(rng: random.Random, content: bytes) -> bytes:
+    if rng.random() < 0.4:
+        return damaged_bytes(rng, content)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    name = rng.choice(sorted(members))
+    match rng.randrange(5):
+        case 0:
+            members[name] = damaged_bytes(rng, members[name][:128]) + members[name][128:]
+        case 1:
+            shape = rng.choice(("(4611686018427387904,)", "(-1,)", "()", "(((", "(1" + ",1" * 70 + ")", "(10**9,)"))
+            header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}".encode()
+            members[name] = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\0" * 64
+        case 2:
+            del members[name]
+        case 3:
+            values: Any = rng.choice((np.zeros(3), np.array("x"), np.zeros((16, 1, 8, 8), "f4"), np.zeros(0, "f4")))
+            buffer = io.BytesIO()
+            np.save(buffer, values)
+            members[name] = buffer.getvalue()
+        case _:
+            members[name] = rng.choice((b"", b"\x93NUMPY", b"\x80\x04K\x01."))
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    return made.getvalue()
+
+
+def measured(rng: random.Random, folder: Path) -> list[str]:
+    bundle = folder / BUNDLE
+    content = (bundle / bundle_files.MEASURED).read_bytes()
+    body = as_json(rng, json.loads(content)).rstrip(b"}\n") + b",\n"
+    whole = bundle_files.sealed(body, (bundle / bundle_files.SUMS).read_bytes())
+    (bundle / bundle_files.MEASURED).write_bytes(whole if rng.random() < 0.8 else damaged_bytes(rng, content))
+    return rng.choice((["inspect", BUNDLE], ["verify", BUNDLE]))
+
+
+def files(rng: random.Random, folder: Path) -> list[str]:
+    """Something else than a file in a bundle or run."""
+    name = rng.choice(
+        [f"{BUNDLE}/{name}" for name in ("manifest.json", "SHA256SUMS", "vectors.npz", "x", "model.onnx")] + RUN_FILES
+    )
+    path = folder / name
+    path.unlink(missing_ok=True)
+    match rng.randrange(6):
+        case 0:
+            os.mkfifo(path)
+        case 1:
+            path.symlink_to("/dev/zero")
+        case 2:
+            path.mkdir()
+        case 3:
+            path.symlink_to(path.name)
+        case 4:
+            with path.open("wb") as file:
+                file.truncate(3 * 2**30)
+        case _:
+            path.touch()
+    return rng.choice((["inspect", name], *_on(name)))
+
+
+def _on(name: str) -> list[list[str]]:
+    return [["verify", BUNDLE], ["inspect", BUNDLE], [RUN_PY, BUNDLE]] if name.startswith(BUNDLE) else _RUN_COMMANDS
+
+
+RUN_FILES = [
+    f"run/{name}"
+    for name in (
+        "config.resolved.yaml",
+        "space.yaml",
+        "data.json",
+        "command.json",
+        "events.jsonl",
+        "supernet.safetensors",
+    )
+]
+_RUN_COMMANDS = [["inspect", "run"], ["train", "--config", "mine.yaml", "--out", "run", "--resume"]]
+
+
+def run(rng: random.Random, folder: Path) -> list[str]:
+    name = rng.choice([name for name in RUN_FILES if not name.endswith("safetensors")])
+    path = folder / name
+    text = path.read_text(encoding="utf-8")
+    if name.endswith(".json"):
+        path.write_bytes(as_json(rng, json.loads(text)))
+    elif name.endswith(".jsonl"):
+        lines = text.splitlines()
+        index = rng.randrange(len(lines))
+        lines[index] = as_json(rng, json.loads(lines[index])).decode(errors="surrogateescape")
+        path.write_bytes(("\n".join(lines) + "\n").encode(errors="surrogateescape"))
+        return _RUN_COMMANDS[1]
+    else:
+        path.write_bytes(as_yaml(rng, text))
+    return rng.choice(_RUN_COMMANDS) if rng.random() < 0.2 else _RUN_COMMANDS[0]
+
+
+def tensors(rng: random.Random, folder: Path) -> list[str]:
+    name = rng.choice(("run/supernet.safetensors", "run/checkpoint/state.safetensors", "subnet.safetensors"))
+    path = folder / name
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    match rng.randrange(4):
+        case 0:
+            path.write_bytes(damaged_bytes(rng, content))
+        case 1:
+            document = json.loads(header["__metadata__"]["fedsup-deploy"])
+            header["__metadata__"]["fedsup-deploy"] = as_json(rng, document).decode(errors="replace")
+            _write(path, json.dumps(header).encode(), content[8 + length :])
+        case 2:
+            _write(path, as_json(rng, header), content[8 + length :])
+        case _:
+            arrays = load_file(path)
+            key = rng.choice(sorted(arrays))
+            arrays[key] = rng.choice(
+                (arrays[key][:0], arrays[key] * np.nan, arrays[key].astype("f8"), np.zeros(3, "i4"))
+            )
+            save_file(arrays, path, metadata=header["__metadata__"])
+    extract = ["extract", "run", "--arch", "smallest", "--out", "out.safetensors"]
+    if "checkpoint" in name:
+        (folder / "run/supernet.safetensors").unlink()
+        return rng.choice((["inspect", name], _RUN_COMMANDS[1]))
+    return (
+        ["inspect", name] if name.startswith("subnet") else rng.choice((["inspect", name], ["inspect", "run"], extract))
+    )
+
+
+def _write(path: Path, header: bytes, rest: bytes) -> None:
+    path.write_bytes(len(header).to_bytes(8, "little") + header + rest)
+
+
+def search(rng: random.Random, folder: Path) -> list[str]:
+    path = folder / "search.json"
+    path.write_bytes(as_json(rng, json.loads(path.read_text(encoding="utf-8"))))
+    # Of a search that is still right no bundle is made: there is no such run.
+    return rng.choice((["inspect", "search.json"], ["export", "--search", "search.json", "--run", "profiles"]))
+
+
+def profile(rng: random.Random, folder: Path) -> list[str]:
+    path = folder / "profile.yaml"
+    path.write_bytes(as_yaml(rng, path.read_text(encoding="utf-8")))
+    commands = ("inspect", "profile show", "profile validate", "profile check", "profile diff raspberry-pi-4")
+    return [*rng.choice(commands).split(), "profile.yaml"]
+
+
+def measurement(rng: random.Random, folder: Path) -> list[str]:
+    path = folder / "measured.json"
+    path.write_bytes(as_json(rng, json.loads(path.read_text(encoding="utf-8"))))
+    words = "profile fit profile.yaml --name other --space mine-space.yaml --measurements measured.json --out out.yaml"
+    return words.split()
+
+
+def space(rng: random.Random, folder: Path) -> list[str]:
+    path = folder / "mine-space.yaml"
+    path.write_bytes(as_yaml(rng, rng.choice((path.read_text(encoding="utf-8"), _one_a_line(path)))))
+    return ["inspect", "mine-space.yaml"]
+
+
+def config(rng: random.Random, folder: Path) -> list[str]:
+    path = _without_images(folder)
+    path.write_bytes(as_yaml(rng, rng.choice((path.read_text(encoding="utf-8"), _one_a_line(path)))))
+    return rng.choice((["inspect", "mine.yaml"], ["train", "--config", "mine.yaml", "--out", "out"]))
+
+
+def setting(rng: random.Random, folder: Path) -> list[str]:
+    keys = ("training.rounds", "training.learning_rate", "training", "strategy.tiers.0.architecture", "data.root", "")
+    keys += (
+        "partition.num_clients",
+        "data.augmentation.crop_padding",
+        "seed",
+        "strategy.tiers.9",
+        "a.b.c",
+        "space",
+        "name",
+    )
+    _without_images(folder)
+    value = _word(scalar(rng))
+    return ["train", "--config", "mine.yaml", "--out", "out", "--set", f"{rng.choice(keys)}={value}"]
+
+
+def architecture(rng: random.Random, folder: Path) -> list[str]:
+    path = folder / "arch.json"
+    path.write_bytes(as_json(rng, json.loads(path.read_text(encoding="utf-8"))))
+    return ["extract", "run", "--arch", "arch.json", "--out", "out.safetensors"]
+
+
+def options(rng: random.Random, folder: Path) -> list[str]:
+    del folder
+    words = shlex.split(rng.choice(_COMMANDS))
+    for _ in range(rng.choice((1, 1, 2))):
+        index = rng.randrange(len(words))
+        value = _word(str(rng.choice(NASTY)))
+        match rng.randrange(4):
+            case 0:
+                del words[index]
+                words = words or ["x"]
+            case 1:
+                words.insert(index, value)
+            case _:
+                words[index] = value
+    return words
+
+
+#: None of them gets far, whatever its options are.
+_COMMANDS = (
+    "search --run none --profile raspberry-pi-4 --max-latency-ms 3 --evaluations 3 --method exact --risk 0.1 --out x",
+    "search --run bundle --profile profile.yaml --percentile p90 --max-artifacts 2 --seed 1",
+    "export none --arch smallest --profile raspberry-pi-4 --format onnx --precision fp32 --out x",
+    "export --search search.json --run none --profile raspberry-pi-4",
+    "evaluate none --arch smallest --schedule one-shot",
+    "recalibrate none --arch smallest --out x",
+    "extract run --arch nothing --out x.safetensors",
+    "fit-accuracy none",
+    "deploy --run none --profile raspberry-pi-4 --out x",
+    "measure none --threads 1 --protocol quick --ruler none",
+    "verify none",
+    "inspect mine.yaml --json",
+    "profile show raspberry-pi-4",
+    "profile diff raspberry-pi-4 jetson-nano",
+    "profile check raspberry-pi-4 --factor 1.5",
+    "profile fit none --name x --measurements none --space mine-space.yaml --seed 3",
+    "train --config none --out x --seed 1 --engine local",
+)
+
+TARGETS: MappingProxyType[str, Target] = MappingProxyType(
+    {
+        each.__name__: each
+        for each in (
+            *(manifest, sums, model, vectors, measured, files, run, tensors, search, profile, measurement, space),
+            *(config, setting, architecture, options),
+        )
+    }
+)
+
+
+def _word(text: str) -> str:
+    """Return what can be an argument of a command."""
+    return text.replace("\0", "")[:2000]
+
+
+def _one_a_line(path: Path) -> str:
+    import yaml
+
+    return yaml.safe_dump(yaml.safe_load(path.read_text(encoding="utf-8")), sort_keys=False)
+
+
+def _without_images(folder: Path) -> Path:
+    """Let the config name images that are not there: a config that is still right trains nothing."""
+    path = folder / "mine.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("digits}", "npz, root: none.npz}"), encoding="utf-8")
+    return path

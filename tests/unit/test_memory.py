@@ -1,0 +1,18 @@
+"""How much memory there is for this process."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from fedsup_deploy import memory
+
+
+def test_it_is_no_more_than_the_machine_has() -> None:
+    _, kib, *_ = Path("/proc/meminfo").read_text(encoding="ascii").split()
+    assert 2**26 < memory.machine_bytes() <= int(kib) * 1024
+
+
+def test_it_is_no_more_than_the_process_may_have() -> None:
+    script = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32)); "
+    script += "from fedsup_deploy import memory; print(memory.machine_bytes() <= 2**32)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "True\n"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedsup_deploy import memory
 from fedsup_deploy.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ Shape = tuple[int | str, ...]
 
 #: Operations with weights; what an exporter writes for convolutions and linear layers.
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
+_BYTES_OF_AN_ELEMENT = 4
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ def read_graph(path: Path) -> Graph:
 
     Raises:
         ArtifactError: The file is none, or holds what no exporter of ours writes: control flow, functions, weights in
-            another file, inputs or outputs that are not float32.
+            another file, inputs or outputs that are not float32, values whose size depends on what is computed, or that
+            no memory could hold.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -58,6 +61,7 @@ def read_graph(path: Path) -> Graph:
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
         weights = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
         values = {**_shapes((*inferred.input, *inferred.value_info, *inferred.output)), **weights}
+        _refuse_what_cannot_be_held(inferred.node, values)
         nodes = [node for node in inferred.node if node.op_type in _WEIGHTED]
         # The exporter writes equal tensors once, such as two biases of zeros; each layer has its own all the same.
         used = [name for node in nodes for name in node.input if name in weights]
@@ -90,6 +94,18 @@ def _refuse_what_no_exporter_writes(graph: "GraphProto", *, has_functions: bool)
         raise ValueError("its weights are in another file")
     if any(value.type.tensor_type.elem_type != TensorProto.FLOAT for value in (*graph.input, *graph.output)):
         raise ValueError("its input or output is not float32")
+
+
+def _refuse_what_cannot_be_held(nodes: "Iterable[NodeProto]", values: Mapping[str, Shape]) -> None:
+    """Add up the sizes of all that is computed for one image: a small graph may ask for any amount of memory."""
+    num_elements, most = 0, memory.machine_bytes() // _BYTES_OF_AN_ELEMENT
+    for name in (name for node in nodes for name in node.output if name):
+        sizes = [size for size in values.get(name, ("",)) if not isinstance(size, str)]
+        if len(sizes) < len(values.get(name, ("",))):
+            raise ValueError(f"nobody can tell how large {name[:60]!r} is")
+        num_elements += math.prod(sizes)
+        if num_elements > most:
+            raise ValueError(f"with {name[:60]!r} it has {num_elements:,} elements, more than there is memory")
 
 
 def _shapes(values: "Iterable[ValueInfoProto]") -> dict[str, Shape]:

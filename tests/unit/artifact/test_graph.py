@@ -124,3 +124,25 @@ def test_file_that_is_no_model_is_refused(tmp_path, content):
 
     with pytest.raises(ArtifactError, match=r"^model\.onnx: got no graph that can be counted"):
         read_graph(tmp_path / "model.onnx")
+
+
+def filled(side: int) -> onnx.ModelProto:
+    """A model that also fills a cube of any size: in the file it takes some bytes."""
+    changed = model()
+    changed.graph.initializer.append(numpy_helper.from_array(np.array([side, side, side], np.int64), "shape"))
+    changed.graph.node.append(helper.make_node("ConstantOfShape", ["shape"], ["filled"]))
+    return changed
+
+
+def test_what_asks_for_more_memory_than_there_is_is_refused(tmp_path):
+    read_graph(saved(filled(2), tmp_path))
+    problem = r"with 'filled' it has 1,152,921,504,606,847,\d+ elements, more than there is memory"
+    with pytest.raises(ArtifactError, match=problem):
+        read_graph(saved(filled(2**20), tmp_path))
+
+
+def test_what_is_as_large_as_an_image_says_is_refused(tmp_path):
+    changed = model()
+    changed.graph.node.append(helper.make_node("NonZero", ["input"], ["found"]))
+    with pytest.raises(ArtifactError, match="nobody can tell how large 'found' is"):
+        read_graph(saved(changed, tmp_path))

@@ -33,7 +33,7 @@ from typing import (
     Union,
 )
 
-from fedsup_deploy.ondevice.inference import bind, first_line, open_session, runtime_errors
+from fedsup_deploy.ondevice.inference import bind, first_line, first_output, open_session, runtime_errors
 from fedsup_deploy.ondevice.latency_statistics import NS_PER_MS, summarize
 from fedsup_deploy.ondevice.machine import environment
 from fedsup_deploy.ondevice.timing import (
@@ -67,6 +67,8 @@ _RUNS_TO_WARM_UP = 10
 #: Runs at the start of a visit that are not counted: they bring the model back into the caches.
 _RUNS_TO_REWARM = 3
 _MIN_RUNS = 5
+#: Of an input: no image has so many, and they fit into any memory.
+_MOST_ELEMENTS = 2**28
 
 
 class ModelError(Exception):
@@ -125,10 +127,12 @@ def load_model(path: Path, threads: int, shape: Optional[Sequence[int]] = None) 
         session = open_session(str(path), threads)
         load_ms = (now_ns() - start_ns) / NS_PER_MS
         sizes = tuple(shape or _own_shape(path, session.get_inputs()[0].shape))
+        if int(numpy.prod(sizes, dtype=float)) > _MOST_ELEMENTS:
+            raise ModelError(f"{path}: its input has more than {_MOST_ELEMENTS:,} elements")
         # Values in [-1, 1] that are never tiny for long: numbers below the normal range take some processors longer.
         x_BCHW = numpy.cos(numpy.arange(int(numpy.prod(sizes)), dtype=numpy.float32)).reshape(sizes)
         run_once = bind(session, x_BCHW)
-        cold_ms = first_run_ms(run_once)
+        cold_ms = first_run_ms(lambda: first_output(session, x_BCHW))
     except runtime_errors() as error:
         raise ModelError(f"onnxruntime cannot run {path}: {first_line(error)}") from error
     return Model(run_once, load_ms, cold_ms)

@@ -4,6 +4,7 @@ Everything used here is in onnxruntime 1.8 and in the newest.
 """
 
 import os
+import threading
 from typing import TYPE_CHECKING, Callable, Tuple, Type
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime looks here wh
 
 PROVIDER = "CPUExecutionProvider"
 
+#: Of the first run of a model: many times what the slowest device needs for the largest one.
+MOST_SECONDS = 300.0
 _NO_MESSAGES = 4  # of onnxruntime's log: its errors arrive as exceptions
 
 
@@ -60,12 +63,32 @@ def bind(session: "InferenceSession", x_BCHW: "Floats") -> Callable[[], "Floats"
     return lambda: session.run(outputs, feed)[0]
 
 
+def first_output(session: "InferenceSession", x_BCHW: "Floats") -> "Floats":
+    """Run the session once and return its first output; a model that does not end is ended.
+
+    Raises:
+        Exception: It cannot be run, or took longer than `MOST_SECONDS`: one of `runtime_errors`.
+    """
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    # onnxruntime looks at it before each operation, those inside a loop included.
+    watch = threading.Timer(MOST_SECONDS, setattr, (options, "terminate", True))
+    watch.daemon = True
+    watch.start()
+    outputs, feed = [session.get_outputs()[0].name], {session.get_inputs()[0].name: x_BCHW}
+    try:
+        return session.run(outputs, feed, options)[0]
+    finally:
+        watch.cancel()
+
+
 def runtime_errors() -> Tuple[Type[Exception], ...]:
     """Return what onnxruntime raises for a model or input it cannot take; its exceptions share no base."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     raised = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-    return (*raised, RuntimeError, ValueError)
+    return (*raised, RuntimeError, ValueError, MemoryError)
 
 
 def first_line(error: Exception) -> str:

@@ -38,7 +38,9 @@ class InferenceSession(Protocol):
     def get_outputs(self) -> Sequence[Tensor]:
         """Return the outputs."""
 
-    def run(self, output_names: Optional[Sequence[str]], input_feed: Dict[str, Floats]) -> Sequence[Floats]:
+    def run(
+        self, output_names: Optional[Sequence[str]], input_feed: Dict[str, Floats], run_options: object = None
+    ) -> Sequence[Floats]:
         """Return the outputs of that name, or all."""
 
 

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fedsup_deploy.artifact.packing import pack
 from fedsup_deploy.device import session
-from fedsup_deploy.ondevice import timing
+from fedsup_deploy.ondevice import inference, timing
 
 SUMMARY = {"num_runs", "min_ms", "p10_ms", "p50_ms", "p90_ms", "mean_ms"}
 
@@ -258,3 +258,27 @@ def test_the_program_says_what_to_install(device: Path, folder: Path) -> None:
 )
 def test_wrong_usage_has_its_own_exit_code(device: Path, folder: Path, wrong: tuple[object, ...]) -> None:
     assert start(device, folder, *wrong) == (2, [])
+
+
+def test_a_model_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    condition = helper.make_tensor_value_info("go_on", TensorProto.BOOL, [])
+    number = helper.make_tensor_value_info("number", TensorProto.INT64, [])
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 2])
+    inner = [helper.make_node("Identity", ["go_on"], ["still"]), helper.make_node("Identity", ["image"], ["same"])]
+    outputs = [helper.make_tensor_value_info("still", TensorProto.BOOL, [])]
+    outputs += [helper.make_tensor_value_info("same", TensorProto.FLOAT, [1, 2])]
+    body = helper.make_graph(inner, "body", [number, condition, image], outputs)
+    constants = [numpy_helper.from_array(np.array(2**62), "times"), numpy_helper.from_array(np.array(True), "true")]
+    nodes = [helper.make_node("Loop", ["times", "true", "input"], ["output"], body=body)]
+    shaped = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2]) for name in ("input", "output")]
+    graph = helper.make_graph(nodes, "endless", shaped[:1], shaped[1:], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    monkeypatch.setattr(inference, "MOST_SECONDS", 0.2)
+    with pytest.raises(session.ModelError, match="terminate flag"):
+        session.load_model(tmp_path / "m.onnx", threads=1)
+
+
+def test_an_input_that_no_memory_holds_is_not_made(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "m.onnx", size=2**30)
+    with pytest.raises(session.ModelError, match=r"m\.onnx: its input has more than 268,435,456 elements"):
+        session.load_model(path, threads=1)

@@ -386,7 +386,7 @@ def test_folders_without_end_and_files_without_number_are_refused(bundle: Any, m
     monkeypatch.setattr(bundle_files, "MOST_FILES", 3)
     code, output = bundle.run_here("--skip-latency")
     assert code == 1
-    assert "more than 3 files; copy the bundle again" in output
+    assert "more than 3 files, or than 8,589,934,592 bytes; copy the bundle again" in output
 
 
 @pytest.mark.parametrize("name", [".DS_Store", "._model.onnx", "Thumbs.db", "desktop.ini", ".measured.json.partial-0a"])
@@ -396,3 +396,21 @@ def test_what_desktops_leave_is_no_part_of_the_bundle(bundle: Any, name: str) ->
     (bundle.folder / name).unlink()
     (bundle.folder / name).symlink_to(bundle.folder / "run.py")
     bundle.check(exit_code=1, reason=f"{name} is no regular file")
+
+
+def test_a_file_that_is_too_large_for_any_model_is_not_read(bundle: Any) -> None:
+    with (bundle.folder / "model.onnx").open("r+b") as file:
+        file.truncate(2**31 + 1)
+    bundle.check(exit_code=1, reason="model.onnx has more than 2,147,483,648 bytes")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "SHA256SUMS", "measured.json"])
+def test_a_pipe_is_not_waited_for(bundle: Any, name: str) -> None:
+    (bundle.folder / name).unlink(missing_ok=True)
+    os.mkfifo(bundle.folder / name)
+    bundle.check(exit_code=1, reason=f"{name} ")
+
+
+def test_a_reason_is_one_line_that_no_terminal_obeys(bundle: Any) -> None:
+    (bundle.folder / "\x1b]0;title\a").write_bytes(b"")
+    bundle.check(exit_code=1, reason="\\x1b]0;title\\x07 is no file of the bundle; remove it")

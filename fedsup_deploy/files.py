@@ -99,6 +99,14 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             _sync(path.parent)
 
 
+def is_file(path: Path) -> bool:
+    """Return whether a name that a user gave is that of a file; one that no file can have is not."""
+    try:
+        return path.is_file()
+    except OSError:  # such as of 5,000 letters
+        return False
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file atomically."""
     with atomic_file(path) as partial, as_output_error(path):

@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 
 from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.files import is_file
 from fedsup_deploy.registry import nearest
 
 _PACKAGE = Path(__file__).parent
@@ -61,7 +62,7 @@ def find(kind: str, name_or_path: str | Path, *, beside: Path | None = None) -> 
     if beside is not None and not candidates[0].is_absolute():
         candidates.insert(0, beside / candidates[0])
     for candidate in candidates:
-        if candidate.is_file():
+        if is_file(candidate):
             shipped = shipped_folder(kind) / f"{text}.yaml"
             if kind in _OWN and candidate != shipped and shipped.is_file() and not candidate.samefile(shipped):
                 warnings.warn(

@@ -3,9 +3,10 @@
 import dataclasses
 import os
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from pydantic import JsonValue, TypeAdapter
+from typing_extensions import TypedDict
 
 from fedsup_deploy.artifact import manifest as manifests
 from fedsup_deploy.artifact import weights
@@ -35,7 +36,15 @@ _TOLD: Final = (
     "lineage",
     "versions",
 )
-_COMMAND: Final = TypeAdapter(dict[Literal["command"], list[str]])
+
+
+class _CommandFile(TypedDict):
+    """What `command.json` holds."""
+
+    command: list[str]
+
+
+_COMMAND: Final = TypeAdapter(_CommandFile)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from fedsup_deploy import places
 from fedsup_deploy.artifact import weights
+from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
@@ -16,6 +17,7 @@ from fedsup_deploy.results import Result
 from fedsup_deploy.runs.federation import load_supernet, open_run_federation
 from fedsup_deploy.runs.run import STATISTICS, Run, open_run
 from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.space.plan import NetworkPlan
 from fedsup_deploy.supernet.model import Subnet
 from fedsup_deploy.supernet.statistics import PooledStatistics
 
@@ -50,6 +52,9 @@ def calibrate(
 ) -> PooledStatistics:
     """Return the pooled statistics of a subnet, from the run's folder if they were taken before, of all clients.
 
+    Raises:
+        ArtifactError: Those in the folder are damaged.
+
     Side effects: Writes them to `statistics/` of the run.
     """
     path = statistics_file(run, architecture, schedule)
@@ -65,7 +70,7 @@ def calibrate(
     if path.exists():
         arrays, known = weights.read_arrays(path, "statistics")
         if document.items() <= known.items():
-            return PooledStatistics.from_arrays(arrays)
+            return _checked(path, arrays, subnet.plan)
     pooled = recalibration.collect(
         federation,
         standalone(subnet),
@@ -76,6 +81,15 @@ def calibrate(
     )
     document["is_complete"] = recalibration.is_complete(federation, subnet.plan, pooled)
     weights.write_arrays(path, "statistics", pooled.to_arrays(), document)
+    return pooled
+
+
+def _checked(path: Path, arrays: weights.Arrays, plan: NetworkPlan) -> PooledStatistics:
+    try:
+        pooled = PooledStatistics.from_arrays(arrays)
+        pooled.check(plan)
+    except ValueError as error:
+        raise ArtifactError(f"{path}: damaged: {error}; remove the file") from error
     return pooled
 
 

@@ -46,8 +46,6 @@ Arrays = dict[str, Array]
 _DOCUMENT: Final = "document"
 #: Most channels, and longest side, of a layer of a plan.
 _MAX_SIZE: Final = 2**16
-#: Most values of a channel that a client adds up.
-_MAX_COUNT: Final = 2**52
 #: Longest text of a reason, and longest name of an array.
 _MAX_TEXT: Final = 300
 #: What is raised for a document that is not what it should be, whatever it holds.
@@ -131,12 +129,6 @@ def _statistics_out(statistics: PooledStatistics, info: SerializationInfo) -> di
 
 def _statistics_in(numbers: Any, info: ValidationInfo) -> PooledStatistics:
     arrays = {str(name): _array_in(number, info) for name, number in dict(numbers).items()}
-    for name, array in arrays.items():
-        if array.dtype != np.float64 or array.ndim != 2 or array.shape[0] != 3 or array.shape[1] == 0:
-            raise ValueError(f"layer {name}: {array.dtype} of shape {array.shape}")
-        count = array[0, 0]
-        if not 0 <= count <= _MAX_COUNT or count != np.floor(count) or np.any(array[0] != count):
-            raise ValueError(f"layer {name}: count {count}")
     return PooledStatistics.from_arrays(arrays)
 
 

@@ -151,7 +151,7 @@ class Run:
         if not name_or_path.endswith((".json", ".yaml", ".yml")):
             return self.space.resolve(name_or_path)
         path = Path(name_or_path)
-        if not path.is_file():
+        if not files.is_file(path):
             raise ConfigError(f"no architecture file {path}")
         # JSON is YAML, so one strict reader serves both.
         document = load_yaml(path)

@@ -19,6 +19,8 @@ FloatArray = NDArray[np.float64]
 MAX_SUM: Final = 2.0**40
 #: Statistics that can be added up. So many whole multiples of each unit fit into the 53 bits of a float64.
 MAX_PARTS: Final = 2**20
+# Most values of a channel; whole numbers up to it are exact in float64.
+_MAX_COUNT: Final = 2**52
 #: A sum is split into multiples of these, each of which is added up on its own.
 _UNITS: Final = (2.0**7, 2.0**-27, 2.0**-61)
 
@@ -75,8 +77,32 @@ class PooledStatistics:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.float64]]) -> "PooledStatistics":
-        """Return the statistics written by `to_arrays`."""
+        """Return the statistics written by `to_arrays`.
+
+        Raises:
+            ValueError: They are of another type or shape, or a count is none.
+        """
+        for name, array in arrays.items():
+            if array.dtype != np.float64 or array.ndim != 2 or array.shape[0] != 3 or array.shape[1] == 0:
+                raise ValueError(f"layer {name}: {array.dtype} of shape {array.shape}")
+            count = array[0, 0]
+            if not 0 <= count <= _MAX_COUNT or count != np.floor(count) or np.any(array[0] != count):
+                raise ValueError(f"layer {name}: count {count}")
         return cls({name: ChannelSums(int(array[0, 0]), array[1], array[2]) for name, array in arrays.items()})
+
+    def check(self, plan: NetworkPlan) -> None:
+        """Fail unless they are what a network needs.
+
+        Raises:
+            ValueError: They are of other layers or channels, of no image, or not finite.
+        """
+        expected = {layer.name: layer.out_channels for layer in plan.norm_layers()}
+        if (channels := {name: len(sums.total_C) for name, sums in self.layers.items()}) != expected:
+            wrong = sorted(name for name, _ in channels.items() ^ expected.items())
+            raise ValueError(f"layer {wrong[0]}: missing, unknown, or of another number of channels")
+        for name, sums in self.layers.items():
+            if sums.count < 1 or not np.isfinite([sums.total_C, sums.squares_C]).all():
+                raise ValueError(f"layer {name}: of no image, or not finite")
 
 
 class StatisticsSum:

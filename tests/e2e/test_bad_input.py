@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pickle
 import re
 import shutil
@@ -34,6 +35,15 @@ training:
   warmup_rounds: 1
   learning_rate: 0.1
 engine: {workers: 1}
+"""
+
+LARGE_SPACE = """\
+schema: 1
+name: mine
+family: mobilenet
+resolutions: [2048]
+stem: {widths: [64]}
+stages: [{name: a, widths: [16384], depths: [2], expand_ratios: [16]}]
 """
 
 Change = Callable[[Path], object]
@@ -389,6 +399,50 @@ CASES = {
         ("config.resolved.yaml:", "missing"),
         edit("runs/digits/config.resolved.yaml", "space:", "spice:"),
     ),
+    "no command in the record of it": Case(
+        "inspect runs/digits",
+        ARTIFACT,
+        ("command.json", "command: missing key"),
+        put("runs/digits/command.json", "{}"),
+    ),
+    "nested deeper than any document": Case(
+        "inspect runs/digits",
+        ARTIFACT,
+        ("command.json", "nested deeper"),
+        put("runs/digits/command.json", "[" * 200_000),
+    ),
+    "pipe in the place of a file": Case(
+        "inspect mine.json",
+        ARTIFACT,
+        ("mine.json", "no regular file"),
+        lambda folder: os.mkfifo(folder / "mine.json"),
+    ),
+    "config that never ends": Case(
+        TRAIN, CONFIG, ("mine.yaml", "more than 1,048,576 bytes"), put("mine.yaml", "#" * (2**20 + 1))
+    ),
+    "config of too many keys": Case(
+        "train --config mine.yaml",
+        CONFIG,
+        ("mine.yaml:1", "more than 50,000 keys"),
+        put("mine.yaml", "[1" + ",1" * 60_000),
+    ),
+    "step size that nothing survives": Case(
+        f"{TRAIN} --set training.learning_rate=1e300",
+        CONFIG,
+        ("training.learning_rate", "got 1e+300, expected <= 1000"),
+    ),
+    "space that no memory holds": Case(
+        f"{TRAIN} --set space=mine-space.yaml",
+        CONFIG,
+        ("space mine", "training needs at least", "GiB of memory", "engine.workers"),
+        put("mine-space.yaml", LARGE_SPACE),
+    ),
+    "space that nobody could count": Case(
+        "inspect mine-space.yaml",
+        CONFIG,
+        ("mine-space.yaml:6", "stages.0.depths.0: got 100000000000, expected <= 64"),
+        put("mine-space.yaml", LARGE_SPACE.replace("depths: [2]", "depths: [100000000000]")),
+    ),
     # Architectures
     "unknown arch_id": Case("evaluate runs/digits --arch a00000000000", CONFIG, ("a00000000000",)),
     "misspelt corner": Case("evaluate runs/digits --arch larges", CONFIG, ("'larges'", "largest")),
@@ -623,7 +677,7 @@ def test_the_same_without_a_mistake_succeeds(folder, shell):
 
 
 def test_training_that_diverges_is_told_in_one_line(folder, shell):
-    ended = shell.run(*TRAIN.split(), "--set", "training.learning_rate=1e30", "--set", "training.clip_value=null")
+    ended = shell.run(*TRAIN.split(), "--set", "training.learning_rate=1000", "--set", "training.clip_value=null")
     assert (ended.exit_code, len(ended.errors)) == (7, 1)
     assert ended.err.endswith(ended.errors[0] + "\n")
     assert "client" in ended.errors[0]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,16 @@ def test_statistics_of_images_chosen_another_way_are_not_used(run):
     weights.write_arrays(path, "statistics", {name: 2 * sums for name, sums in arrays.items()}, document)
     recalibrate(run, "smallest", None, None)
     assert path.read_bytes() == taken
+
+
+def test_damaged_statistics_are_named(run):
+    path = recalibrate(run, "smallest", None, None).statistics
+    arrays, document = weights.read_arrays(path, "statistics")
+    weights.write_arrays(path, "statistics", {name: sums * np.nan for name, sums in arrays.items()}, document)
+    with pytest.raises(
+        ArtifactError, match=rf"^{re.escape(str(path))}: damaged: layer .*: count nan; remove the file$"
+    ):
+        recalibrate(run, "smallest", None, None)
 
 
 def test_statistics_of_another_supernet_are_not_used(run):

@@ -103,3 +103,11 @@ def test_in_a_checkout_the_shipped_profiles_stand_in_for_nothing(
 ) -> None:
     monkeypatch.chdir(repository)
     assert resources.find("profiles", "jetson-nano") == Path("profiles/jetson-nano.yaml")
+
+
+@pytest.mark.parametrize("kind", ["profiles", "configs", "configs/spaces"])
+@pytest.mark.parametrize("ending", ["", ".yaml"])
+def test_a_name_that_no_file_can_have_is_not_found(kind: str, ending: str) -> None:
+    for name in ("x" * 5000, "a\0b"):
+        with pytest.raises(ConfigError, match="no such file or shipped name"):
+            resources.find(kind, name + ending)

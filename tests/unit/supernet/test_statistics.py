@@ -1,6 +1,8 @@
 """Sums of clients, on numbers small enough to check by hand. The laws are in tests/property."""
 
 import itertools
+import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,3 +179,38 @@ def test_arrays_round_trip_exactly() -> None:
     assert again.count == sums.count
     assert again.total_C.tolist() == sums.total_C.tolist()
     assert again.squares_C.tolist() == sums.squares_C.tolist()
+
+
+@pytest.mark.parametrize(
+    ("array", "problem"),
+    [
+        (np.ones((3, 2), np.float32), r"layer l: float32 of shape \(3, 2\)"),
+        (np.ones((2, 2)), r"layer l: float64 of shape \(2, 2\)"),
+        (np.ones(3), r"layer l: float64 of shape \(3,\)"),
+        (np.ones((3, 0)), r"layer l: float64 of shape \(3, 0\)"),
+        (np.full((3, 2), np.nan), "layer l: count nan"),
+        (np.full((3, 2), 0.5), "layer l: count 0.5"),
+        (np.full((3, 2), -1.0), "layer l: count -1"),
+        (np.arange(6.0).reshape(3, 2), "layer l: count 0"),
+    ],
+)
+def test_arrays_that_nobody_wrote_are_refused(array: Any, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        PooledStatistics.from_arrays({"l": array})
+
+
+@pytest.mark.parametrize(
+    ("layers", "problem"),
+    [
+        ({"a": sums_of(1)}, "layer b: missing"),
+        ({"a": sums_of(1), "b": sums_of(1), "c": sums_of(1)}, "layer c: missing, unknown"),
+        ({"a": sums_of(1), "b": ChannelSums(1, np.ones(2), np.ones(2))}, "layer b: .*another number of channels"),
+        ({"a": sums_of(1), "b": sums_of(math.inf)}, "layer b: of no image, or not finite"),
+        ({"a": sums_of(1), "b": ChannelSums(0, np.ones(1), np.ones(1))}, "layer b: of no image, or not finite"),
+    ],
+)
+def test_statistics_of_another_network_are_refused(layers: dict[str, ChannelSums], problem: str) -> None:
+    plan = plan_of(a=1, b=1)
+    PooledStatistics({"a": sums_of(1), "b": sums_of(2, 3)}).check(plan)
+    with pytest.raises(ValueError, match=problem):
+        PooledStatistics(layers).check(plan)

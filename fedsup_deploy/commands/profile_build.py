@@ -1,6 +1,7 @@
 """`fedsup-deploy profile build`: time what is needed on this machine, and write its profile. Torch-free."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from fedsup_deploy.device.building.workplace import Progress, Workplace
 from fedsup_deploy.device.measure import check_threads
 from fedsup_deploy.device.profile import NAME_PATTERN, load_profile
 from fedsup_deploy.device.summary import ProfileSummary, summary_of
-from fedsup_deploy.errors import ConfigError, OutputError
+from fedsup_deploy.errors import ConfigError, OutputError, as_output_error
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.results import Result
 from fedsup_deploy.runs.run import open_run
@@ -138,7 +139,7 @@ def _build(request: BuildRequest, log: EventLog) -> BuiltProfile:
 
 def load_space(name_or_path: str) -> SearchSpace:
     """Return the search space a user means: a shipped name, a file, or that of a run with its channels and classes."""
-    if Path(name_or_path).is_dir():
+    if os.path.isdir(name_or_path):  # noqa: PTH112  a name that nothing can have is no folder, and no error
         return open_run(Path(name_or_path)).space
     return validate(load_yaml(resources.find("configs/spaces", name_or_path)), SearchSpace)
 
@@ -158,8 +159,9 @@ def check_place(out: Path, name: str) -> None:
         and not load_profile(resources.shipped_folder("profiles") / f"{name}.yaml").is_made_here
     ):
         raise ConfigError(f"--name: {name} is the name of a shipped profile; choose another")
-    if out.is_dir():
-        raise OutputError(f"cannot write {out}: it is a folder; give --out the name of a file")
+    with as_output_error(out):
+        if out.is_dir():
+            raise OutputError(f"cannot write {out}: it is a folder; give --out the name of a file")
     if out.suffix not in {".yaml", ".yml"}:
         raise OutputError(f"cannot write {out}: expected a name that ends in .yaml, by which a profile is found")
 

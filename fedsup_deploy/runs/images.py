@@ -16,8 +16,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import JsonValue
+
 from fedsup_deploy import files
 from fedsup_deploy.config.schema import TrainConfig
+from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.searchers.scoring.journal import Journal
 from fedsup_deploy.version import __version__
 
@@ -46,13 +49,20 @@ def remembered_fingerprint(folder: Path, config: TrainConfig, padded_size: int, 
     """
     journal = Journal(folder / IMAGES, _ABOUT)
     state = _state(config, padded_size)
-    known = {entry.get("state"): entry.get("fingerprint") for _, entry in journal.read()}
-    if state is not None and isinstance(known.get(state), str):
-        return str(known[state])
+    known = dict(_known(where, entry) for where, entry in journal.read())
+    if state is not None and state in known:
+        return known[state]
     fingerprint = read()
     if state is not None and state == _state(config, padded_size):
         journal.append({"state": state, "fingerprint": fingerprint})
     return fingerprint
+
+
+def _known(where: str, entry: dict[str, JsonValue]) -> tuple[str, str]:
+    state, fingerprint = entry.get("state"), entry.get("fingerprint")
+    if not (isinstance(state, str) and isinstance(fingerprint, str)):
+        raise ArtifactError(f"{where}: damaged: got no state with its fingerprint; remove the line")
+    return state, fingerprint
 
 
 def _state(config: TrainConfig, padded_size: int) -> str | None:

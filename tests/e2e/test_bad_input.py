@@ -626,6 +626,9 @@ CASES = {
     "run below a file": Case(f"{TRAIN} --out mine.yaml/run", OUTPUT, ("cannot write mine.yaml", "--out")),
     "run where nothing can be": Case(f"{TRAIN} --out /proc/nope/run", OUTPUT, ("cannot write /proc/nope", "--out")),
     "search below a file": Case(f"{SEARCH} --out mine.yaml/found.json", OUTPUT, ("cannot write mine.yaml", "--out")),
+    "search into a name that no file can have": Case(
+        f"{SEARCH} --out {'x' * 300}", OUTPUT, ("cannot write xxx", "file name too long", "shorter name")
+    ),
     "search into a folder": Case(f"{SEARCH} --out exports", OUTPUT, ("cannot write exports", "folder")),
     "bundles below a file": Case(
         "export --search runs/digits/search.json --out mine.yaml/made", OUTPUT, ("cannot write mine.yaml", "--out")

@@ -154,7 +154,17 @@ def run(rng: random.Random, folder: Path) -> list[str]:
 
 def tensors(rng: random.Random, folder: Path) -> list[str]:
     name = rng.choice(("run/supernet.safetensors", "run/checkpoint/state.safetensors", "subnet.safetensors"))
-    path = folder / name
+    _damage_tensors(rng, folder / name)
+    extract = ["extract", "run", "--arch", "smallest", "--out", "out.safetensors"]
+    if "checkpoint" in name:
+        (folder / "run/supernet.safetensors").unlink()
+        return rng.choice((["inspect", name], _RUN_COMMANDS[1]))
+    return (
+        ["inspect", name] if name.startswith("subnet") else rng.choice((["inspect", name], ["inspect", "run"], extract))
+    )
+
+
+def _damage_tensors(rng: random.Random, path: Path) -> None:
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + length])
@@ -174,17 +184,28 @@ def tensors(rng: random.Random, folder: Path) -> list[str]:
                 (arrays[key][:0], arrays[key] * np.nan, arrays[key].astype("f8"), np.zeros(3, "i4"))
             )
             save_file(arrays, path, metadata=header["__metadata__"])
-    extract = ["extract", "run", "--arch", "smallest", "--out", "out.safetensors"]
-    if "checkpoint" in name:
-        (folder / "run/supernet.safetensors").unlink()
-        return rng.choice((["inspect", name], _RUN_COMMANDS[1]))
-    return (
-        ["inspect", name] if name.startswith("subnet") else rng.choice((["inspect", name], ["inspect", "run"], extract))
-    )
 
 
 def _write(path: Path, header: bytes, rest: bytes) -> None:
     path.write_bytes(len(header).to_bytes(8, "little") + header + rest)
+
+
+def journal(rng: random.Random, folder: Path) -> list[str]:
+    """Scores that were found before: a search reads them before it evaluates anything."""
+    path = rng.choice(sorted((folder / "run" / "evaluations").glob("*.jsonl")))
+    lines = path.read_bytes().splitlines()
+    index = rng.randrange(len(lines))
+    lines[index] = as_json(rng, json.loads(lines[index]))
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    words = "search --run run --profile raspberry-pi-4 --evaluations 2 --out again.json --quiet"
+    return shlex.split(words)
+
+
+def statistics(rng: random.Random, folder: Path) -> list[str]:
+    """What clients said of a subnet before: whoever needs it reads it and asks no client."""
+    (path,) = (folder / "run" / "statistics").glob("*.safetensors")
+    _damage_tensors(rng, path)
+    return ["recalibrate", "run", "--arch", path.stem.partition("-")[0], "--quiet"]
 
 
 def search(rng: random.Random, folder: Path) -> list[str]:
@@ -284,8 +305,9 @@ TARGETS: MappingProxyType[str, Target] = MappingProxyType(
     {
         each.__name__: each
         for each in (
-            *(manifest, sums, model, vectors, measured, files, run, tensors, search, profile, measurement, space),
-            *(config, setting, architecture, options),
+            *(manifest, sums, model, vectors, measured, files),
+            *(run, tensors, statistics, journal, search),
+            *(profile, measurement, space, config, setting, architecture, options),
         )
     }
 )

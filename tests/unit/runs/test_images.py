@@ -146,9 +146,10 @@ def test_a_missing_folder_is_for_the_reader_to_complain_about(ask: Ask, root: Pa
     assert ask() == ("", 1)
 
 
-def test_what_is_damaged_is_named(ask: Ask, tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", [b"{", b'{"state": {}, "fingerprint": "a"}', b'{"state": "a"}', b"[" * 200_000])
+def test_what_is_damaged_is_named(ask: Ask, tmp_path: Path, line: bytes) -> None:
     ask()
     (kept,) = (tmp_path / "run" / "kept").iterdir()
-    kept.write_bytes(kept.read_bytes() + b"{\n")
+    kept.write_bytes(kept.read_bytes() + line + b"\n")
     with pytest.raises(ArtifactError, match=rf"^{kept}:3: damaged: .*; remove the line$"):
         ask()

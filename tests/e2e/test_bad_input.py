@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pickle
 import re
 import shutil
@@ -410,12 +409,6 @@ CASES = {
         ARTIFACT,
         ("command.json", "nested deeper"),
         put("runs/digits/command.json", "[" * 200_000),
-    ),
-    "pipe in the place of a file": Case(
-        "inspect mine.json",
-        ARTIFACT,
-        ("mine.json", "no regular file"),
-        lambda folder: os.mkfifo(folder / "mine.json"),
     ),
     "config that never ends": Case(
         TRAIN, CONFIG, ("mine.yaml", "more than 1,048,576 bytes"), put("mine.yaml", "#" * (2**20 + 1))

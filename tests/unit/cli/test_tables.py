@@ -67,3 +67,14 @@ def test_long_lists_are_cut_and_say_so():
 
 def test_a_pipe_does_not_cut_lines():
     assert printed(tables.overview({"path": "x" * 150})) == [f"path {'x' * 150}"]
+
+
+def test_what_others_wrote_is_shown_and_not_obeyed() -> None:
+    """Neither as a value, nor as a name, nor in a line below a table."""
+    evil = "\x1b]0;title\a\u202e"
+    shown = "\\x1b]0;title\\x07\\u202e"
+    result = {"name": evil, evil: 1, "rows": [{"name": evil, evil: 2}], "words": [evil]}
+    text = io.StringIO()
+    tables.console(text).print(tables.titled(tables.overview(result), evil))
+    assert text.getvalue().count(shown) == 6
+    assert all(line.isprintable() for line in text.getvalue().split("\n"))

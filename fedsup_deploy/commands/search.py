@@ -24,7 +24,7 @@ from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.device.percentiles import PERCENTILES
 from fedsup_deploy.device.predictor import predict_interval, predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
-from fedsup_deploy.errors import ArtifactError, ConfigError, OutputError, as_output_error
+from fedsup_deploy.errors import ArtifactError, ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.ondevice.records import Percentile
 from fedsup_deploy.processor import processor
@@ -236,9 +236,7 @@ def _targets(request: SearchRequest) -> list[Target]:
 
 
 def _check_out(out: Path) -> None:
-    with as_output_error(out):
-        is_folder = out.is_dir()
-    if is_folder:
+    if out.is_dir():
         raise OutputError(f"cannot write {out}: it is a folder; give --out the name of a file")
     if out.is_file() and out.read_bytes().lstrip()[:1] not in (b"", b"{"):
         raise OutputError(f"cannot write {out}: it is there and holds no search; give --out another name")

@@ -620,7 +620,7 @@ CASES = {
     "run where nothing can be": Case(f"{TRAIN} --out /proc/nope/run", OUTPUT, ("cannot write /proc/nope", "--out")),
     "search below a file": Case(f"{SEARCH} --out mine.yaml/found.json", OUTPUT, ("cannot write mine.yaml", "--out")),
     "search into a name that no file can have": Case(
-        f"{SEARCH} --out {'x' * 300}", OUTPUT, ("cannot write xxx", "file name too long", "shorter name")
+        f"{SEARCH} --out {'x' * 300}", OUTPUT, ("cannot write xxx", "file name too long", "--out")
     ),
     "search into a folder": Case(f"{SEARCH} --out exports", OUTPUT, ("cannot write exports", "folder")),
     "bundles below a file": Case(

@@ -394,15 +394,15 @@ IRREGULAR = "is no regular file"
 SPELLING = "SHA256SUMS was altered: its lines are not those of sha256sum, sorted by name"
 ALTERATIONS: dict[str, tuple[Change, str]] = {
     "pipe": (pipe("pipe"), f"pipe {IRREGULAR}"),
-    "manifest that is a pipe": (pipe("manifest.json"), f"manifest.json {IRREGULAR}"),
-    "hashes that are a pipe": (pipe("SHA256SUMS"), f"SHA256SUMS {IRREGULAR}"),
+    "manifest that is a pipe": (pipe("manifest.json"), "manifest.json was altered: it is no regular file"),
+    "hashes that are a pipe": (pipe("SHA256SUMS"), "SHA256SUMS was altered: it is no regular file"),
     "measurement that is a pipe": (pipe("measured.json"), f"measured.json {IRREGULAR}"),
     "litter that is a pipe": (pipe(".DS_Store"), f".DS_Store {IRREGULAR}"),
     "link that leads nowhere": (linked("lost", "nowhere"), f"lost {IRREGULAR}"),
     "link to a folder": (linked("numpy", ".."), f"numpy {IRREGULAR}"),
     "link to a file outside": (linked("MODEL_CARD.md", "/etc/hostname"), f"MODEL_CARD.md {IRREGULAR}"),
     "link to its own content": (linked("run.py", "run.py.real"), f"run.py {IRREGULAR}"),
-    "manifest that never ends": (linked("manifest.json", "/dev/zero"), f"manifest.json {IRREGULAR}"),
+    "manifest that never ends": (linked("manifest.json", "/dev/zero"), "manifest.json was altered: it is no"),
     "empty folder": (lambda folder: (folder / "empty").mkdir(), "empty/ is no folder of the bundle; remove it"),
     "cache of bytecode": (lambda folder: (folder / "__pycache__").mkdir(), "__pycache__/ is no folder of the bundle"),
     "manifest of a tebibyte": (huge("manifest.json"), "manifest.json was altered: "),

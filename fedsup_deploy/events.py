@@ -86,6 +86,6 @@ def _whole_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not isinstance(event, dict) or not isinstance(event.get("event"), str):
             raise ArtifactError(f"{path}:{number}: got {line[:40]}, expected an event; remove the line")
         if type(event.get("round", 0)) is not int:
-            got = str(event["round"])[:40]
+            got = repr(event["round"])[:40]
             raise ArtifactError(f"{path}:{number}: got round {got}, expected a number; remove the line")
         yield line + "\n", event

@@ -241,7 +241,12 @@ def test_a_checkpoint_of_another_config_is_refused(train_in, tmp_path):
 
 
 def test_a_run_that_failed_before_its_first_checkpoint_is_begun_anew_with_other_settings(train_in, whole, tmp_path):
-    diverging = ("training.learning_rate=1e30", "training.clip_value=null", "training.warmup_rounds=0")
+    diverging = (
+        "training.learning_rate=1000",
+        "training.weight_decay=1000",
+        "training.clip_value=null",
+        "training.warmup_rounds=0",
+    )
     with pytest.raises(FederationError, match=r"lower training\.learning_rate"):
         train_in(tmp_path / "run", *diverging)
     train_in(tmp_path / "run")
@@ -330,7 +335,9 @@ def test_a_static_subnet_travels_alone(train_in, tmp_path):
 
 def test_training_that_diverges_says_so(train_in, tmp_path):
     with pytest.raises(FederationError, match=r"training in round 0: 0 of 3 clients answered, 2 must .*learning_rate"):
-        train_in(tmp_path / "run", "training.learning_rate=1e30", "training.clip_value=null")
+        train_in(
+            tmp_path / "run", "training.learning_rate=1000", "training.weight_decay=1000", "training.clip_value=null"
+        )
 
 
 def test_the_newest_run_is_the_one_finished_last(train_in, tmp_path, monkeypatch):

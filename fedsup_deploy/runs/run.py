@@ -11,10 +11,10 @@ from fedsup_deploy.artifact import weights
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.data.dataset import load_dataset, split_off
-from fedsup_deploy.federation.simulation import FederatedData, hold_out, tiers_by_index
 from fedsup_deploy.data.partition import partition
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FedsupError
+from fedsup_deploy.federation.simulation import FederatedData, hold_out, tiers_by_index
 from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JSON, parse_json, read_bytes
 from fedsup_deploy.runs.images import remembered_fingerprint
 from fedsup_deploy.space.architecture import Architecture
@@ -106,8 +106,8 @@ class Run:
         found = (len(facts.classes), facts.shape[2])
         if found != (expected := (self.space.num_classes, self.space.in_channels)):
             raise ArtifactError(
-                f"{self.path / DATA}: got {found[0]} classes and {found[1]} channels, the run's space has {expected[0]} "
-                f"and {expected[1]}; train again"
+                f"{self.path / DATA}: got {found[0]} classes and {found[1]} channels, the run's space has "
+                f"{expected[0]} and {expected[1]}; train again"
             )
         return facts
 
@@ -178,7 +178,9 @@ def open_run(path: Path) -> Run:
     config = validate(load_yaml(path / CONFIG), TrainConfig)
     space = validate(load_yaml(path / SPACE), SearchSpace)
     document = weights.read_document(path / SUPERNET, "supernet")
-    if weights.checked(path / SUPERNET, document, weights.SupernetRecord).space_hash != files.sha256_of(space.to_dict()):
+    if weights.checked(path / SUPERNET, document, weights.SupernetRecord).space_hash != files.sha256_of(
+        space.to_dict()
+    ):
         raise ArtifactError(f"{path}: {SPACE} is not the space {SUPERNET} was trained with")
     return Run(path, config, space)
 

@@ -46,6 +46,9 @@ def from_text(kind: type[Document], text: str | bytes, schema: int, where: str, 
     except ValueError as error:
         raise ArtifactError(f"{where}: damaged: {error}; copy or {again}") from error
     version = found.get("schema") if isinstance(found, dict) else None
+    if isinstance(version, int) and version > schema:
+        newer = f"schema: got {show(version)}, which a later version of fedsup-deploy wrote"
+        raise ArtifactError(f"{where}: {newer}; this one reads {schema}: update it")
     if version != schema:
         raise ArtifactError(f"{where}: schema: got {show(version)}, expected {schema}; {again}")
     try:

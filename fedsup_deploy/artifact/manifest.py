@@ -18,7 +18,7 @@ from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.artifact.measured import PercentileRecord
 from fedsup_deploy.artifact.variants import Share, VariantRecord
 from fedsup_deploy.config.document import dotted, show
-from fedsup_deploy.config.section import NotNegative, Section, Text
+from fedsup_deploy.config.section import Name, NotNegative, Section, Text
 from fedsup_deploy.ondevice import bundle_files
 from fedsup_deploy.variant import MAIN
 
@@ -75,7 +75,7 @@ class PredictorError(Section):
 class ProfileRecord(Section):
     """The device profile the subnet was picked for."""
 
-    name: Text
+    name: Name
     """Name of the profile."""
     hash: Sha256
     """SHA-256 of its content."""
@@ -198,6 +198,9 @@ class LimitRecord(Section):
     """Whether that is more. Such a bundle is made only if asked for."""
     percentile: PercentileRecord | None = None
     """Which percentile a limit on latency means; null of other limits and in older files."""
+    risk: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """With which probability a new network costs no more than `cost` on the device, which is a bound then; null where
+    it is what is predicted, and in older files."""
 
     @field_validator("is_exceeded")
     @classmethod

@@ -78,7 +78,7 @@ def _text(value: str) -> str:
 def _over_limits(manifest: Manifest) -> Iterator[str]:
     if manifest.exceeded_limits:
         records = ((name, manifest.limits[name]) for name in manifest.exceeded_limits)
-        costs = ", ".join(f"{name} is {record.cost:.4g}, limit {record.limit:g}" for name, record in records)
+        costs = ", ".join(f"{name} is {record.cost:.10g}, limit {record.limit:g}" for name, record in records)
         over = f"**Over the limits of {_text(manifest.profile.name)}:** {costs}."
         yield f"{over} It was exported all the same, as asked for."
         yield ""
@@ -190,5 +190,7 @@ def _limits(manifest: Manifest) -> Iterator[str]:
     for record in manifest.limits.values():
         if record.percentile is not None:
             yield f"- The limit on latency means {_percentile(record.percentile)}."
+        if record.risk is not None:
+            yield f"- What is held to it is an upper bound, which holds with a probability of {record.risk:g}."
     if manifest.profile.error == "none":
         yield f"- Nobody has measured how far predictions for {_text(manifest.profile.name)} are off."

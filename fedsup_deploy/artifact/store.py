@@ -12,7 +12,7 @@ import dataclasses
 import io
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
@@ -26,7 +26,7 @@ from fedsup_deploy.artifact.manifest import FILENAME, Manifest, ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.artifact.model_card import CARD, render_model_card
 from fedsup_deploy.artifact.variants import ParityGate, PredictedLatency, VariantLatency, VariantRecord
-from fedsup_deploy.errors import ArtifactError, DependencyError, FedsupError, GateError
+from fedsup_deploy.errors import ArtifactError, DependencyError, FedsupError, GateError, OutputError
 from fedsup_deploy.ondevice import bundle_checks, bundle_files
 from fedsup_deploy.ondevice.records import Environment, Files, Outputs, Report, Verdict
 from fedsup_deploy.results import Result
@@ -89,6 +89,24 @@ Gate = Callable[[Path, WrittenFiles, Vectors], Mapping[str, ParityGate]]
 Measure = Callable[[Path], MeasuredLatency]
 
 
+def check_replaceable(folder: Path) -> None:
+    """Fail if a bundle cannot take a folder's place, because something lies there that is of no bundle.
+
+    Raises:
+        OutputError: It does: files that its SHA256SUMS does not list, or anything where there is none.
+    """
+    held = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+    try:
+        known = bundle_files.names_of_sums(bundle_files.read_text_file(folder, bundle_files.SUMS))
+    except bundle_files.CheckError:
+        known = set()
+    strangers = sorted(held - known - {bundle_files.SUMS, measured.FILENAME})
+    strangers = [name for name in strangers if not bundle_files.is_litter(PurePosixPath(name).name)]
+    if strangers:
+        what = f"it holds {strangers[0]}, which is of no bundle"
+        raise OutputError(f"cannot write {folder}: {what}; move it away, or choose another place with --out")
+
+
 def write_bundle(
     folder: Path,
     draft: ManifestDraft,
@@ -114,10 +132,11 @@ def write_bundle(
     Raises:
         GateError: A file does not compute what it must.
         ArtifactError: The draft contradicts the model.
-        OutputError: The folder cannot be written.
+        OutputError: The folder cannot be written, or holds what is of no bundle.
 
     Side effects: Creates or replaces `folder`.
     """
+    check_replaceable(folder)
     with files.atomic_directory(folder) as partial:
         written = {each.variant.name: each.write(partial) for each in writers}
         files.write_bytes(partial / bundle_files.VECTORS, vectors.to_bytes())

@@ -1,7 +1,8 @@
 """`fedsup-deploy search`."""
 
+import functools
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -38,17 +39,22 @@ def command(output: Output, /, profiles: tuple[str, ...], **given: Any) -> None:
     request = SearchRequest(profiles=list(profiles), limits=options.take_limits(given), **given)
     with advising("the same command with --resume goes on where it was stopped"), output.progress() as listeners:
         result = search(request, listeners)
-    output.emit(result, _table)
+    output.emit(result, functools.partial(_table, profiles=profiles))
 
 
-def _table(result: "WrittenSearch") -> "RenderableType":
+def _table(result: "WrittenSearch", profiles: Sequence[str]) -> "RenderableType":
+    from fedsup_deploy import resources
     from fedsup_deploy.cli import tables
 
     fleet = result.fleet
     chosen = {} if fleet is None else fleet.option.assigned
     picks = tables.rows([_row(found, chosen) for found in result.results])
     choices = [] if fleet is None else [options.fleet_table(fleet)]
-    end = f"wrote {result.out}; next: fedsup-deploy export --search {shlex.quote(str(result.out))}"
+    # A profile of the user's own is found by its file alone, and then all that are wanted have to be named.
+    has_own = not set(profiles) <= set(resources.shipped_names("profiles"))
+    named = [word for profile in profiles for word in ("--profile", profile)] if has_own else []
+    next_words = shlex.join(["fedsup-deploy", "export", "--search", str(result.out), *named])
+    end = f"wrote {result.out}; next: {next_words}"
     run = options.searched_run_line(result.run, result.out)
     noise = [line for found in result.results for line in _about_noise(found, chosen)]
     return tables.titled(tables.stacked(picks, *choices), *noise, run, *_about_accuracy(result), end)

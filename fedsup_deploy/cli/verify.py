@@ -39,7 +39,8 @@ def _table(result: "VerifiedBundle") -> "RenderableType":
     from fedsup_deploy.cli import tables
 
     document = result.to_dict()
-    kept = ("bundle", "verdict", "arch_id", "profile", "files", "not_executed", "not_compared")
+    over = ("exceeded_limits",) if result.exceeded_limits else ()
+    kept = ("bundle", "verdict", *over, "arch_id", "profile", "files", "not_executed", "not_compared")
     parity = result.parity
     short: dict[str, JsonValue] = {
         **{name: document[name] for name in kept},

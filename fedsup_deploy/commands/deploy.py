@@ -79,7 +79,7 @@ def _check_can_be_exported(
             refusals[profile.name] = error
     if not refusals:
         return
-    reason, others = next(iter(refusals.values())), len(profiles) - len(refusals)
-    more = f" (as for {', '.join(list(refusals)[1:])})" if len(refusals) > 1 else ""
+    others = len(profiles) - len(refusals)
+    reasons = "; ".join(dict.fromkeys(str(error) for error in refusals.values()))
     advice = f"; without {', '.join(refusals)} the other {others} can be deployed" if others else ""
-    raise ConfigError(f"{reason}{more}{advice}")
+    raise ConfigError(f"{reasons}{advice}")

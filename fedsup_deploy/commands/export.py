@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedsup_deploy import files, places
+from fedsup_deploy.artifact.store import check_replaceable
 from fedsup_deploy.commands import limits
 from fedsup_deploy.commands.bundling import BundleMaker, BundleOrder, DevicePick, ExportedBundle, Wanted, bundle_folder
 from fedsup_deploy.commands.preparing import prepare, prepare_trimmed
@@ -108,6 +109,7 @@ def export(request: ExportRequest, listeners: tuple[Listener, ...] = ()) -> Expo
         # In one order, so that of two commands for the same devices one gets all.
         for folder in sorted({bundle_folder(request.out, pick.profile, pick.architecture.arch_id) for pick in picks}):
             stack.enter_context(places.hold(folder, advice=places.CHOOSE_OUT))
+            check_replaceable(folder)
         return _export(request, run, picks, wanted, EventLog(None, listeners))
 
 
@@ -163,17 +165,29 @@ def _picks(request: ExportRequest) -> tuple[Run, list[DevicePick]]:
     for result in found.results:
         if profiles and result.profile.name not in by_name:
             continue
-        profile = by_name.get(result.profile.name) or load_profile(result.profile.name)
+        profile = by_name.get(result.profile.name) or _shipped(request.search, result.profile.name)
         if profile.profile_hash != result.profile.hash:
-            raise ArtifactError(f"profile {profile.name} has changed since the search; search again")
+            raise ArtifactError(
+                f"profile {profile.name} is not as it was searched; search again, or name the file that was searched "
+                "with --profile"
+            )
         chosen = found.chosen_for(result.profile.name)
         _check_costs(request.search, run, profile, chosen)
         target = target_of(profile, result)
         picks.append(DevicePick(target, chosen.to_architecture(), files.sha256(request.search), result))
     missing = by_name.keys() - {pick.profile.name for pick in picks}
     if missing:
-        raise ConfigError(f"{request.search} holds no result for profile {', '.join(sorted(missing))}")
+        held = ", ".join(result.profile.name for result in found.results)
+        raise ConfigError(f"{request.search} holds no result for profile {', '.join(sorted(missing))}; it has {held}")
     return run, picks
+
+
+def _shipped(search: Path, name: str) -> DeviceProfile:
+    """Return a profile by the name that a search has of it."""
+    try:
+        return load_profile(name)
+    except ConfigError as error:
+        raise ConfigError(f"{search}: {error}; name the file of a profile of your own with --profile") from error
 
 
 def _check_costs(search: Path, run: Run, profile: DeviceProfile, chosen: Candidate) -> None:

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from fedsup_deploy import places
-from fedsup_deploy.commands.recalibrate import write_subnet
+from fedsup_deploy.commands.recalibrate import check_out, write_subnet
 from fedsup_deploy.results import Result
 from fedsup_deploy.runs.federation import load_supernet
 from fedsup_deploy.runs.run import open_run
@@ -29,6 +29,7 @@ class Extracted(Result):
 
 def extract(run_path: Path, architecture_name: str, out: Path) -> Extracted:
     """Write a subnet's weights, not calibrated, with its architecture."""
+    check_out(out)
     run = open_run(run_path)
     architecture = run.architecture(architecture_name)
     with places.hold(out, advice=places.CHOOSE_OUT):

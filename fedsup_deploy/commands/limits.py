@@ -40,6 +40,7 @@ def records(prices: Prices, target: Target) -> dict[str, LimitRecord]:
             cost=costs[name],
             is_exceeded=costs[name] > limit,
             percentile=percentile if TABLE[name].is_predicted else None,
+            risk=target.held.risk if TABLE[name].is_predicted else None,
         )
         for name, limit in target.limits.checked(costs).items()
     }

@@ -2,18 +2,20 @@
 
 import dataclasses
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from fedsup_deploy import files, places, resources
 from fedsup_deploy.config.load import dump, load_yaml, validate
+from fedsup_deploy.config.section import Name
 from fedsup_deploy.device.building.assemble import About, assemble
 from fedsup_deploy.device.building.plan import plan_build
 from fedsup_deploy.device.building.times import times_of
 from fedsup_deploy.device.building.workplace import Progress, Workplace
 from fedsup_deploy.device.measure import check_threads
-from fedsup_deploy.device.profile import NAME_PATTERN, load_profile
+from fedsup_deploy.device.profile import load_profile
 from fedsup_deploy.device.summary import ProfileSummary, summary_of
 from fedsup_deploy.errors import ConfigError, OutputError, as_output_error
 from fedsup_deploy.events import EventLog, Listener
@@ -149,10 +151,13 @@ def check_place(out: Path, name: str) -> None:
 
     Raises:
         ConfigError: No profile can have the name, or a shipped one has it.
-        OutputError: The place is a folder, or has another ending.
+        OutputError: The place is a folder, has another ending, or holds something else than a profile.
     """
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise ConfigError(f"--name: got {name!r}, expected lower case letters and digits, with single hyphens between")
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError as error:
+        expected = "at most 64 lower case letters and digits, with single hyphens between"
+        raise ConfigError(f"--name: got {name!r}, expected {expected}") from error
     # What was built or fitted here may be replaced by another build or fit.
     if (
         name in resources.shipped_names("profiles")
@@ -164,6 +169,16 @@ def check_place(out: Path, name: str) -> None:
             raise OutputError(f"cannot write {out}: it is a folder; give --out the name of a file")
     if out.suffix not in {".yaml", ".yml"}:
         raise OutputError(f"cannot write {out}: expected a name that ends in .yaml, by which a profile is found")
+    if out.exists() and not _is_profile(out):
+        raise OutputError(f"cannot write {out}: it is there and holds no profile; give --out another name")
+
+
+def _is_profile(path: Path) -> bool:
+    """Return whether a file holds a profile, be it one that this version refuses."""
+    try:
+        return {"latency", "provenance"} <= load_yaml(path).data.keys()
+    except ConfigError:
+        return False
 
 
 def progress_into(log: EventLog) -> Progress:

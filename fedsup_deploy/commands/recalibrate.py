@@ -2,13 +2,15 @@
 
 import contextlib
 import dataclasses
+import os
 from pathlib import Path
+from typing import Final
 
 from pydantic import JsonValue
 
 from fedsup_deploy import places
 from fedsup_deploy.artifact import weights
-from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.errors import ArtifactError, OutputError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
@@ -20,6 +22,10 @@ from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.plan import NetworkPlan
 from fedsup_deploy.supernet.model import Subnet
 from fedsup_deploy.supernet.statistics import PooledStatistics
+
+_KIND: Final = "subnet"
+#: Of a subnet's file.
+SUFFIX: Final = ".safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +116,8 @@ def recalibrate(
         schedule: `one-shot` or `layer-wise`; None as the run's config says.
         listeners: Called with progress events.
     """
+    if out is not None:
+        check_out(out)
     run = open_run(run_path)
     architecture = run.architecture(architecture_name)
     schedule = schedule or run.config.calibration.schedule
@@ -135,6 +143,22 @@ def recalibrate(
     )
 
 
+def check_out(path: Path) -> None:
+    """Fail now if a subnet cannot be written there: what is there, and is no subnet, is kept.
+
+    Raises:
+        OutputError: The name has another ending, by which nobody would find out what it is, or something else is there.
+    """
+    if path.suffix != SUFFIX:
+        raise OutputError(f"cannot write {path}: expected a name that ends in {SUFFIX}")
+    if not os.path.lexists(path):
+        return
+    try:
+        weights.read_document(path, _KIND)
+    except ArtifactError as error:
+        raise OutputError(f"cannot write {path}: it is there and holds no subnet; give --out another name") from error
+
+
 def write_subnet(
     path: Path, run: Run, architecture: Architecture, subnet: Subnet, pooled: PooledStatistics | None
 ) -> None:
@@ -150,4 +174,4 @@ def write_subnet(
         "is_calibrated": pooled is not None,
         "supernet": run.fingerprint,
     }
-    weights.write_arrays(path, "subnet", arrays, document)
+    weights.write_arrays(path, _KIND, arrays, document)

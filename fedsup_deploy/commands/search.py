@@ -238,8 +238,13 @@ def _targets(request: SearchRequest) -> list[Target]:
 def _check_out(out: Path) -> None:
     if out.is_dir():
         raise OutputError(f"cannot write {out}: it is a folder; give --out the name of a file")
-    if out.is_file() and out.read_bytes().lstrip()[:1] not in (b"", b"{"):
+    if out.is_file() and _first_byte(out) not in (b"", b"{"):
         raise OutputError(f"cannot write {out}: it is there and holds no search; give --out another name")
+
+
+def _first_byte(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(64).lstrip()[:1]
 
 
 def _check(request: SearchRequest) -> None:

@@ -1,13 +1,17 @@
 """`Section`: a group of settings, figures or facts in a file of ours, and the types of values that are common there."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Count = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+#: Of profiles, which are files and folders of bundles as well.
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=64)]
+#: Beyond it nothing is a figure: in any unit of ours it is more than a device has, and sums of such overflow.
+_MOST: Final = 1e15
+Positive = Annotated[float, Field(gt=0, le=_MOST)]
+NotNegative = Annotated[float, Field(ge=0, le=_MOST)]
 
 
 class Section(BaseModel):

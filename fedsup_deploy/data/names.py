@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedsup_deploy.errors import DataError
+from fedsup_deploy.ondevice.printable import printable
 
 # Control characters, halves of characters, and separators of lines and paragraphs.
 _UNFIT_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
@@ -64,8 +65,7 @@ def decoded(content: bytes, where: object) -> str:
 
 def escaped(path: Path | str) -> str:
     """Return a path or name for a message: what is not UTF-8 or no letter to be seen is escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(letter if letter.isprintable() else f"{letter!a}"[1:-1] for letter in text)
+    return printable(os.fsencode(path).decode("utf-8", "backslashreplace"), most=None)
 
 
 def _fit(text: str) -> str:

@@ -11,8 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from fedsup_deploy import memory
 from fedsup_deploy.data.names import escaped
 from fedsup_deploy.errors import ConfigError, DataError
+from fedsup_deploy.ondevice.printable import printable
 
 #: Of a file that may have to be held whole, and of what a compressed one unfolds to, bytes. The largest official file
 #: of CIFAR has 0.15 GiB, and the largest set of the family of MNIST (EMNIST) 0.6 GiB.
@@ -96,8 +98,7 @@ def read_whole(path: Path) -> bytes:
 
 def reason_of(error: Warning | Exception | str) -> str:
     """Return what an exception says, for a message: in one line, escaped, and not all of what it may quote."""
-    text = escaped(" ".join(str(error).split()))
-    return text if len(text) <= _MAX_REASON_CHARACTERS else f"{text[:_MAX_REASON_CHARACTERS]} ..."
+    return printable(" ".join(str(error).split()), _MAX_REASON_CHARACTERS)
 
 
 def counted(names: Sequence[str]) -> str:
@@ -107,8 +108,8 @@ def counted(names: Sequence[str]) -> str:
 
 
 def max_image_bytes() -> int:
-    """Return how much memory the images of a data set may take, bytes: half of this machine's.
+    """Return how much memory the images of a data set may take, bytes: half of what there is.
 
     All of them are held, and there are two copies while they are divided among clients.
     """
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    return memory.machine_bytes() // 2

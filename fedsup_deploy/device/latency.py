@@ -19,10 +19,14 @@ from fedsup_deploy.variant import Dtype
 BYTES_PER_ELEMENT: Final = {"float32": 4, "float16": 2, "int8": 1}
 
 
+#: Of work in a second, in 10^9 of it. A slower device takes more than a second for one of anything.
+_Rate = Annotated[float, Field(gt=1e-9, le=1e9)]
+
+
 class ComputeCost(Section):
     """Cost of an operation that multiplies."""
 
-    gmacs_per_s: Positive
+    gmacs_per_s: _Rate
     """Rate at which it multiplies when memory is not what it waits for, in 10^9 MACs per second."""
     overhead_us: NotNegative
     """Time of every such layer on top of its work, in microseconds."""
@@ -101,7 +105,7 @@ class RooflineLatency(LatencySection):
 
     kind: Literal["roofline"]
     """Name of the latency model."""
-    memory_bandwidth_gb_s: Positive
+    memory_bandwidth_gb_s: _Rate
     """Rate at which elements are read and written, in 10^9 bytes per second."""
     network_overhead_us: NotNegative
     """Time of every inference on top of its layers, in microseconds."""

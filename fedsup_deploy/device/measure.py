@@ -4,7 +4,6 @@ The arithmetic is that of `fedsup_deploy.ondevice`, the order that of `fedsup_de
 predicts, and it calls a session whose parts disagree unstable rather than quote it as if nothing had happened.
 """
 
-import os
 import statistics
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from fedsup_deploy.artifact.measured import MeasuredEnergy
 from fedsup_deploy.device import session
 from fedsup_deploy.device.energy import EnergyMeter, energy_per_inference
 from fedsup_deploy.errors import ArtifactError, ConfigError
-from fedsup_deploy.ondevice import latency_statistics, timing
+from fedsup_deploy.ondevice import inference, latency_statistics, timing
 from fedsup_deploy.ondevice.records import LoadEvent, SessionEvent, StabilityRecord, TimedModel, VisitEvent
 
 #: A visit counts only if the ruler took the same time before and after it, within this share.
@@ -241,6 +240,6 @@ def check_threads(threads: int) -> None:
     Raises:
         ConfigError: There are none, or many times as many as there are cores.
     """
-    most = max(16, 4 * (os.cpu_count() or 1))
+    most = inference.most_threads()
     if not 1 <= threads <= most:
         raise ConfigError(f"threads: got {threads}, expected 1 to {most}; more than there are cores only wait")

@@ -6,14 +6,14 @@ a profile none of whose costs was measured on the device says so in every summar
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, ValidationInfo, create_model, field_validator, model_validator
 
 from fedsup_deploy import files, registry, resources
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.problems import misfit
-from fedsup_deploy.config.section import NotNegative, Positive, Section, Text
+from fedsup_deploy.config.section import Name, NotNegative, Positive, Section, Text
 from fedsup_deploy.device import limits
 from fedsup_deploy.device.heldout import KnownError
 from fedsup_deploy.device.latency import Latency, OpKind
@@ -22,7 +22,6 @@ from fedsup_deploy.ondevice.records import Percentile
 from fedsup_deploy.variant import PRECISIONS, Dtype, Precision, Variant
 
 Day = Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
-NAME_PATTERN: Final = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 
 
 class DeviceFacts(Section):
@@ -169,8 +168,8 @@ class DeviceProfile(Section):
 
     schema_version: Literal[1] = Field(alias="schema")
     """Version of this file format."""
-    name: str = Field(pattern=NAME_PATTERN)
-    """Short name; that of the file."""
+    name: Name
+    """Short name, of at most 64 characters; that of the file."""
     description: Text
     """One or two sentences: what the device is and what the figures are worth."""
     device: DeviceFacts
@@ -221,6 +220,13 @@ class DeviceProfile(Section):
             raise ValueError(f"got {', '.join(precisions)}, expected each once")
         return precisions
 
+    @field_validator("unsupported_ops")
+    @classmethod
+    def _are_different_ops(cls, ops: tuple[OpKind, ...]) -> tuple[OpKind, ...]:
+        if len(set(ops)) != len(ops):
+            raise ValueError(f"got {', '.join(ops)}, expected each once")
+        return ops
+
     @field_validator("latency")
     @classmethod
     def _has_the_dtype_of_the_runtime(cls, latency: Latency, info: ValidationInfo) -> Latency:
@@ -243,11 +249,15 @@ class DeviceProfile(Section):
             return self
         if not self.is_made_here:
             raise misfit([(("percentiles",), "percentiles", "null: predictions are of published figures")])
-        expected = 0 if self.error == "none" else self.error.num_heldout
+        lower = () if self.error == "none" else self.error.ratios
         for name in HIGHER:
-            count = len(self.percentiles.of(name).ratios)
-            if count != expected:
-                raise misfit([(("percentiles", name, "ratios"), count, f"{expected} of them, as many as error has")])
+            ratios, path = self.percentiles.of(name).ratios, ("percentiles", name, "ratios")
+            if len(ratios) != len(lower):
+                raise misfit([(path, len(ratios), f"{len(lower)} of them, as many as error has")])
+            for ratio, least in zip(ratios, lower, strict=True):
+                if ratio < least:
+                    raise misfit([(path, ratio, f">= {least}, which the network took of the percentile below")])
+            lower = ratios
         return self
 
     @model_validator(mode="after")

@@ -33,7 +33,7 @@ from typing import (
     Union,
 )
 
-from fedsup_deploy.ondevice.inference import bind, first_line, first_output, open_session, runtime_errors
+from fedsup_deploy.ondevice.inference import bind, first_line, first_output, most_threads, open_session, runtime_errors
 from fedsup_deploy.ondevice.latency_statistics import NS_PER_MS, summarize
 from fedsup_deploy.ondevice.machine import environment
 from fedsup_deploy.ondevice.timing import (
@@ -323,8 +323,10 @@ def _parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the order (default 0)")
     parser.add_argument("--first-round", type=int, default=0, help="where to go on (default 0)")
     options = parser.parse_args(arguments)
-    if options.threads < 1 or options.rounds < 1 or not options.visit_seconds > 0 or options.first_round < 0:
-        parser.error("--threads and --rounds must be at least 1, --visit-seconds above 0, --first-round at least 0")
+    if not 1 <= options.threads <= most_threads():
+        parser.error(f"--threads: got {options.threads}, expected 1 to {most_threads()}")
+    if options.rounds < 1 or not options.visit_seconds > 0 or options.first_round < 0:
+        parser.error("--rounds must be at least 1, --visit-seconds above 0, --first-round at least 0")
     return options
 
 

@@ -28,6 +28,9 @@ def wanted_variants(
             about, or its runtime does not accept a format.
         DependencyError: A library that a format needs is not installed.
     """
+    for name, given in (("formats", formats), ("precisions", precisions)):
+        if isinstance(given, str):
+            raise ConfigError(f"{name}: got {given!r}, expected a list of names")
     _check_precisions(profile, precisions)
     names = dict.fromkeys((MAIN.format, *(formats or profile.formats)))
     exporters = {name: exporter_for(name) for name in names}
@@ -46,7 +49,9 @@ def wanted_variants(
 def _check_precisions(profile: DeviceProfile, asked: Sequence[Precision]) -> None:
     can = [name for name in gated_precisions() if any(name in _precisions(each) for each in registry.names("exporter"))]
     wanted = asked or profile.precisions
-    source, advice = ("precision", "") if asked else (f"profile {profile.name}: precisions", _SEARCH_ONLY)
+    some = [name for name in wanted if name in can]
+    advice = f"; ask for what can be: --precision {some[0]}" if some else _SEARCH_ONLY
+    source, advice = ("precision", "") if asked else (f"profile {profile.name}: precisions", advice)
     for precision in wanted:
         if precision not in can:
             raise ConfigError(

@@ -108,13 +108,23 @@ def list_files(folder: Path) -> Dict[str, int]:
                 folders.append(name + "/")
             elif not stat.S_ISREG(mode):
                 raise CheckError(ALTERED, f"{printable(name)} is no regular file; remove it, or copy the bundle again")
-            elif not any(fnmatch.fnmatchcase(path.name, pattern) for pattern in LITTER):
+            elif not is_litter(path.name):
                 sizes[name] = path.lstat().st_size
         if above and len(sizes) + len(folders) == before:
             raise CheckError(ALTERED, f"{printable(above)} is no folder of the bundle; remove it")
         if len(sizes) > MOST_FILES:
             raise CheckError(ALTERED, f"more than {MOST_FILES} files; copy the bundle again")
     return sizes
+
+
+def is_litter(name: str) -> bool:
+    """Return whether a file of this name is no part of any bundle, and does no harm in one."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in LITTER)
+
+
+def names_of_sums(sums: bytes) -> Set[str]:
+    """Return the names of the files that the content of SHA256SUMS lists."""
+    return {line[_LENGTH_BEFORE_NAME:] for line in sums.decode("utf-8", "replace").split("\n") if line}
 
 
 def check_sums(folder: Path, sums: bytes, present: Set[str]) -> None:
@@ -124,7 +134,7 @@ def check_sums(folder: Path, sums: bytes, present: Set[str]) -> None:
         CheckError: They differ.
     """
     recorded = sums.decode("utf-8", "replace").split("\n")
-    names = {line[_LENGTH_BEFORE_NAME:] for line in recorded if line}
+    names = names_of_sums(sums)
     missing = sorted({MANIFEST, MODEL, VECTORS, *names} - present)
     if missing:
         raise CheckError(MISSING, f"{printable(missing[0])} is missing; copy the bundle again")

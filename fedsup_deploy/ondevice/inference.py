@@ -63,6 +63,11 @@ def bind(session: "InferenceSession", x_BCHW: "Floats") -> Callable[[], "Floats"
     return lambda: session.run(outputs, feed)[0]
 
 
+def most_threads() -> int:
+    """Return with how many threads a model can be run here: more than there are cores only wait, thousands for ever."""
+    return max(16, 4 * (os.cpu_count() or 1))
+
+
 def first_output(session: "InferenceSession", x_BCHW: "Floats") -> "Floats":
     """Run the session once and return its first output; a model that does not end is ended.
 

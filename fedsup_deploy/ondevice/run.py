@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Iterator, List, Optional
 
 from fedsup_deploy.ondevice.bundle_checks import check_bundle
 from fedsup_deploy.ondevice.bundle_files import OK, CheckError
+from fedsup_deploy.ondevice.inference import most_threads
 from fedsup_deploy.ondevice.printable import printable
 from fedsup_deploy.ondevice.timing import PROTOCOLS
 
@@ -84,8 +85,10 @@ def _parse(arguments: Optional[List[str]]) -> argparse.Namespace:
     protocol = PROTOCOLS[options.protocol]
     if options.seconds is None:
         options.seconds = protocol.min_seconds
-    if options.threads < 1 or not 0 < options.seconds <= protocol.max_seconds:
-        parser.error(f"--threads must be at least 1; --seconds above 0 and at most {protocol.max_seconds:g}")
+    if not 1 <= options.threads <= most_threads():
+        parser.error(f"--threads: got {options.threads}, expected 1 to {most_threads()}")
+    if not 0 < options.seconds <= protocol.max_seconds:
+        parser.error(f"--seconds must be above 0 and at most {protocol.max_seconds:g}")
     if options.skip_latency:
         options.seconds = None
     return options

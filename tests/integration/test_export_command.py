@@ -313,10 +313,85 @@ def test_a_runtime_that_is_too_old_for_a_format_is_refused_before_any_work(run, 
     assert not (run / "statistics").exists()
 
 
+@pytest.mark.parametrize("place", ["", "old/", "beside a bundle/"])
+def test_what_is_of_no_bundle_is_not_replaced(run, tmp_path, place):
+    """Not even deep in the folder, nor beside a bundle that is to be replaced."""
+    out = tmp_path / "out"
+    if place == "beside a bundle/":
+        (made,) = export(named(run, "smallest", out)).bundles
+        folder = made.folder
+    else:
+        folder = out / "x86-laptop" / open_run(run).space.smallest.arch_id
+    thesis = folder / place / "thesis.txt"
+    thesis.parent.mkdir(parents=True, exist_ok=True)
+    thesis.write_text("precious", encoding="utf-8")
+    (folder / ".DS_Store").write_bytes(b"litter")
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(
+        OutputError, match=rf"{folder}: it holds {place}thesis.txt, which is of no bundle; move it away"
+    ):
+        export(named(run, "smallest", out))
+    assert thesis.read_text(encoding="utf-8") == "precious"
+    assert sorted(folder.rglob("*")) == before
+    shutil.rmtree(thesis.parent) if place else thesis.unlink()
+    (again,) = export(named(run, "smallest", out)).bundles
+    assert verify(again.folder).verdict == "ok"
+
+
+@pytest.mark.parametrize(
+    "write", [lambda run, out: extract(run, "smallest", out), lambda run, out: recalibrate(run, "smallest", out, None)]
+)
+def test_what_is_no_subnet_is_not_replaced(run, tmp_path, write):
+    """The run's own supernet least of all."""
+    (tmp_path / "text.safetensors").write_text("precious", encoding="utf-8")
+    (tmp_path / "folder.safetensors").mkdir()
+    for out in (run / SUPERNET, tmp_path / "text.safetensors", tmp_path / "folder.safetensors"):
+        before = out.read_bytes() if out.is_file() else None
+        with pytest.raises(
+            OutputError, match=f"cannot write {out}: it is there and holds no subnet; give --out another"
+        ):
+            write(run, out)
+        assert (out.read_bytes() if out.is_file() else None) == before
+    with pytest.raises(OutputError, match=r"small\.bin: expected a name that ends in \.safetensors"):
+        write(run, tmp_path / "small.bin")
+    for _ in range(2):
+        assert write(run, tmp_path / "small.safetensors").out.is_file()
+
+
+def test_a_search_for_a_profile_of_ones_own_is_exported_by_its_file(run, mine, tmp_path, capsys):
+    """As the search says at its end: the name alone finds shipped profiles only."""
+    words = ("--run", str(run), "--method", "random", "--evaluations", "2")
+    assert main(["search", "--profile", str(mine), "--out", str(tmp_path / "s.json"), *words]) == 0
+    expected = f"next: fedsup-deploy export --search {tmp_path / 's.json'} --profile {mine}"
+    assert expected in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(
+        ConfigError, match=r"no profile 'mine': .*; name the file of a profile of your own with --profile"
+    ):
+        export(picks(tmp_path / "s.json", tmp_path / "out"))
+    (made,) = export(picks(tmp_path / "s.json", tmp_path / "out", profiles=(str(mine),))).bundles
+    assert made.profile == "mine"
+    with pytest.raises(ConfigError, match=r"holds no result for profile stm32h7; it has mine$"):
+        export(picks(tmp_path / "s.json", tmp_path / "out", profiles=("stm32h7",)))
+
+
+def test_a_bound_is_recorded_with_its_risk(run, measured_profile, tmp_path):
+    """Else the cost of a latency would not be what prediction and ratio give."""
+    profile = of_this_machine(measured_profile)
+    search(SearchRequest([profile], run, method="random", evaluations=EVALUATIONS, risk=0.9))
+    (made,) = export(picks(run / "search.json", tmp_path / "out", profiles=(profile,))).bundles
+    record = load_manifest(made.folder).limits["latency_ms"]
+    assert record.risk == 0.9
+    assert record.percentile is not None
+    assert record.cost > record.percentile.ratio * made.latency_ms_predicted
+    assert "an upper bound, which holds with a probability of 0.9." in (made.folder / "MODEL_CARD.md").read_text(
+        "utf-8"
+    )
+
+
 def test_a_profile_that_changed_since_the_search_is_refused(run, mine, tmp_path):
     found = searching(run, str(mine))
     mine.write_text(mine.read_text(encoding="utf-8").replace("cores: 4", "cores: 2"), encoding="utf-8")
-    with pytest.raises(ArtifactError, match="profile mine has changed since the search; search again"):
+    with pytest.raises(ArtifactError, match="profile mine is not as it was searched; search again"):
         export(picks(found, tmp_path / "out", profiles=(str(mine),)))
 
 

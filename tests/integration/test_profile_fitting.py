@@ -13,7 +13,7 @@ from fedsup_deploy.device.building.measurements import save_measurement
 from fedsup_deploy.device.building.plan import plan_timing
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import Measurement, load_profile
-from fedsup_deploy.errors import ArtifactError, ConfigError, FedsupError
+from fedsup_deploy.errors import ArtifactError, ConfigError, FedsupError, OutputError
 from fedsup_deploy.ondevice import machine
 from fedsup_deploy.resources import find
 from fedsup_deploy.space.cost import costs_of
@@ -115,6 +115,17 @@ def test_a_profile_learns_from_the_measurements_it_keeps(measurements: list[Path
     assert result.calibration.scale == pytest.approx(1 / 3, rel=1e-3)
     assert profile.device == load_profile(DONOR).device
     assert profile.measurements == ()
+
+
+def test_only_a_profile_is_replaced_by_a_profile(measurements: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "near.yaml"
+    out.write_text("precious\n", encoding="utf-8")
+    with pytest.raises(OutputError, match=r"near\.yaml: it is there and holds no profile; give --out another name"):
+        fit(FitRequest(DONOR, "near", SPACE, measurements, out=out))
+    assert out.read_text(encoding="utf-8") == "precious\n"
+    out.unlink()
+    for _ in range(2):
+        assert load_profile(fit(FitRequest(DONOR, "near", SPACE, measurements, out=out)).out).name == "near"
 
 
 def test_a_profile_without_measurements_cannot_learn_from_them(measurements: list[Path]) -> None:

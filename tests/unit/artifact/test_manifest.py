@@ -193,6 +193,11 @@ def test_another_schema_version_is_refused_before_anything_else(version):
         Manifest.from_json(json.dumps({"schema": version}))
 
 
+def test_a_manifest_of_a_later_version_asks_for_that():
+    with pytest.raises(ArtifactError, match=r"^manifest.json: schema: got 4, which a later version of .*: update it$"):
+        Manifest.from_json('{"schema": 4}')
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [
@@ -254,6 +259,7 @@ def test_other_text_is_no_path(document, text):
     assert Manifest.from_json(changed(document, "classes.0", text)).classes[0] == text
 
 
+profile_names = st.from_regex(r"[a-z0-9]{1,4}(-[a-z0-9]{1,4}){0,3}", fullmatch=True)
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\\~:"), min_size=1, max_size=12)
 hashes = st.text("0123456789abcdef", min_size=64, max_size=64)
 counts = st.integers(0, 2**53)
@@ -387,12 +393,14 @@ def limit_records():
     percentiles = st.fixed_dictionaries(
         {"name": st.sampled_from(["p10", "p50", "p90"]), "ratio": st.floats(1, 10), "is_assumed": st.booleans()}
     )
-    return st.tuples(costs, nullable(percentiles)).map(
+    risks = st.floats(0, 1, exclude_min=True, exclude_max=True)
+    return st.tuples(costs, nullable(percentiles), nullable(risks)).map(
         lambda drawn: {
             "limit": drawn[0][0],
             "cost": drawn[0][1],
             "is_exceeded": drawn[0][1] > drawn[0][0],
             "percentile": drawn[1],
+            "risk": drawn[2],
         }
     )
 
@@ -436,7 +444,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         "schema": 3,
         "arch_id": draw(words),
         "arch": draw(objects),
-        "profile": {"name": draw(words), "hash": profile_hash, "provenance": draw(kinds), "error": error},
+        "profile": {"name": draw(profile_names), "hash": profile_hash, "provenance": draw(kinds), "error": error},
         "classes": classes,
         "preprocessing": draw(objects),
         "inputs": [{"name": draw(words), "shape": ["batch", *sizes], "dtype": draw(words)}],

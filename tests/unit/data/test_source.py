@@ -49,7 +49,7 @@ def test_a_file_may_have_a_largest_size(tmp_path: Path) -> None:
 
 def test_images_may_take_half_of_the_memory() -> None:
     total_kib = int(Path("/proc/meminfo").read_text(encoding="ascii").split()[1])
-    assert max_image_bytes() == total_kib * 1024 // 2
+    assert 0 < max_image_bytes() <= total_kib * 1024 // 2  # less where a container has less
 
 
 def test_of_many_names_the_first_are_told() -> None:
@@ -61,4 +61,6 @@ def test_of_many_names_the_first_are_told() -> None:
 
 def test_what_an_exception_quotes_is_escaped_and_cut() -> None:
     assert reason_of(ValueError("bad\n  \x1b[2J")) == r"bad \x1b[2J"
-    assert reason_of(ValueError("x" * 5000)) == "x" * 200 + " ..."
+    cut = reason_of(ValueError("x" * 5000))
+    assert len(cut) == 200
+    assert cut.count(" ... ") == 1

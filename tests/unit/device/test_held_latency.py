@@ -154,6 +154,13 @@ def test_percentiles_are_ordered(measured_profile: Measured) -> None:
         Percentiles.model_validate({**known, "num_networks": 18})
 
 
+def test_no_percentile_is_below_the_one_that_is_predicted(measured_profile: Measured) -> None:
+    known = measured_profile().model_dump()["percentiles"]
+    low = {**known["p50"], "ratios": (0.5, *known["p50"]["ratios"][1:])}
+    with pytest.raises(ValueError, match=r"expected >= \S+, which the network took of the percentile below"):
+        measured_profile(percentiles={**known, "p50": low})
+
+
 @pytest.mark.parametrize("meant", ["p50", "p90"])
 def test_a_profile_whose_limits_mean_a_percentile_that_nobody_measured_is_refused(
     measured_profile: Measured, meant: Percentile

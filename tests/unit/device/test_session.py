@@ -254,7 +254,15 @@ def test_the_program_says_what_to_install(device: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [("--threads", 0), ("--rounds", 0), ("--visit-seconds", 0), ("--first-round", -1), ("--protocol", "slow")]
+    "wrong",
+    [
+        ("--threads", 0),
+        ("--threads", 99999),
+        ("--rounds", 0),
+        ("--visit-seconds", 0),
+        ("--first-round", -1),
+        ("--protocol", "slow"),
+    ],
 )
 def test_wrong_usage_has_its_own_exit_code(device: Path, folder: Path, wrong: tuple[object, ...]) -> None:
     assert start(device, folder, *wrong) == (2, [])

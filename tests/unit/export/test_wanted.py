@@ -18,6 +18,15 @@ def test_a_device_gets_the_formats_and_precisions_of_its_profile_onnx_first():
     assert list(wanted_variants(only_torchscript)) == [MAIN, Variant("torchscript", "fp32")]
 
 
+def test_what_can_be_made_is_named_where_something_else_cannot():
+    both = PI.model_copy(update={"precisions": ("fp32", "int8")})
+    with pytest.raises(ConfigError, match=r"got int8, which cannot be .*; ask for what can be: --precision fp32"):
+        wanted_variants(both)
+    assert list(wanted_variants(both, (), ("fp32",))) == [MAIN, Variant("torchscript", "fp32")]
+    with pytest.raises(ConfigError, match=r"^formats: got 'onnx', expected a list of names$"):
+        wanted_variants(PI, "onnx")
+
+
 def test_what_is_asked_for_replaces_what_the_profile_says():
     assert list(wanted_variants(PI, ["pt2", "pt2"], ["fp32"])) == [MAIN, Variant("pt2", "fp32")]
 

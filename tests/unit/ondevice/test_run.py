@@ -313,7 +313,8 @@ def test_a_closed_pipe_changes_no_exit_code(bundle: Any, is_altered: bool) -> No
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--threads", "0"), ("--seconds", "0"), ("--seconds", "61"), ("--protocol", "slow")]
+    "arguments",
+    [("--threads", "0"), ("--threads", "99999"), ("--seconds", "0"), ("--seconds", "61"), ("--protocol", "slow")],
 )
 def test_wrong_usage_has_its_own_exit_code(bundle: Any, arguments: tuple[str, ...]) -> None:
     result = bundle.run(*arguments)

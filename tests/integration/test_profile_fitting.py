@@ -90,6 +90,7 @@ def test_a_bundle_that_nobody_measured_is_refused(measurements: list[Path], tmp_
         fit(request([*measurements, tmp_path]))
 
 
+@pytest.mark.filterwarnings("ignore::fedsup_deploy.resources.InPlaceOfShipped")  # that is what is asked for
 def test_a_profile_learns_from_the_measurements_it_keeps(measurements: list[Path]) -> None:
     """Of the same device, so its facts stay; an unstable one and all but the last of a network are left out."""
     own = Path("profiles") / f"{DONOR}.yaml"

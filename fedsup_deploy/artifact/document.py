@@ -5,6 +5,7 @@ field of any document.
 """
 
 import json
+from collections.abc import Mapping
 from typing import TypeVar
 
 from pydantic import JsonValue, ValidationError
@@ -63,8 +64,10 @@ def first_problem(error: ValueError) -> str:
         return str(error)
     details = error.errors(include_url=False)
     first, more = details[0], f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    if first["type"] == "value_error" and not first["loc"]:
-        text = str(first["ctx"]["error"])
+    if first["type"] == "value_error":  # what it says is ours, and names what it is about unless that is one value
+        value = first["input"]
+        got = [] if isinstance(value, Mapping | Section) or not first["loc"] else [f"got {show(value)}"]
+        text = ": ".join([*([dotted(first["loc"])] if first["loc"] else []), *got, str(first["ctx"]["error"])])
     else:
         said = f"got {show(first['input'])}: {first['msg'][:1].lower()}{first['msg'][1:]}"
         what = {"missing": "missing key", "extra_forbidden": "unknown key"}.get(first["type"], said)

@@ -138,6 +138,9 @@ def check_sums(folder: Path, sums: bytes, present: Set[str]) -> None:
     missing = sorted({MANIFEST, MODEL, VECTORS, *names} - present)
     if missing:
         raise CheckError(MISSING, f"{printable(missing[0])} is missing; copy the bundle again")
+    unlisted = sorted({MANIFEST, MODEL, VECTORS} - names)
+    if unlisted:
+        raise CheckError(ALTERED, f"{SUMS} was altered: it does not list {unlisted[0]}; copy the bundle again")
     strangers = sorted(present - names)
     if strangers:
         raise CheckError(ALTERED, f"{printable(strangers[0])} is no file of the bundle; remove it")

@@ -419,7 +419,10 @@ ALTERATIONS: dict[str, tuple[Change, str]] = {
     "hidden stranger": (lambda folder: (folder / ".hidden").touch(), ".hidden is no file of the bundle"),
     "format without its file": (lambda folder: (folder / "model.pt2").unlink(), "model.pt2 is missing"),
     "no hashes": (lambda folder: (folder / "SHA256SUMS").unlink(), "SHA256SUMS is missing; export the bundle again"),
-    "empty hashes": (edited("SHA256SUMS", lambda _: b""), "is no file of the bundle"),
+    "empty hashes": (
+        edited("SHA256SUMS", lambda _: b""),
+        "SHA256SUMS was altered: it does not list manifest.json; copy the bundle again",
+    ),
     "hashes in capitals": (edited("SHA256SUMS", bytes.upper), "is missing"),
     "hash in capitals": (lines(lambda each: [each[0][:64].upper() + each[0][64:], *each[1:]]), "was altered"),
     "hashes in another order": (lines(lambda each: each[::-1]), SPELLING),
@@ -513,8 +516,12 @@ FORGERIES: dict[str, tuple[Change, str]] = {
     "batches": (manifest_with("models", MAIN.name, "gate", "batches", value=[1]), "got the batches [1]"),
     "profile's hash": (manifest_with("profile", "hash", value="0" * 64), "lineage.profile: differs"),
     "a fact that the card tells otherwise": (
-        manifest_with("accuracy", "recalibrated", value=0.99),
+        manifest_with("accuracy", "dataset", value="another"),
         "MODEL_CARD.md: got another text",
+    ),
+    "an accuracy without its interval": (
+        manifest_with("accuracy", "recalibrated", value=0.99),
+        "accuracy: got 0.99, which is no share of 450 images; copy or export the bundle again",
     ),
     "schema": (manifest_with("schema", value=1), "schema: got 1, expected 3; export the bundle again"),
     "card": (edited("MODEL_CARD.md", lambda text: text.replace(b"90.00%", b"99.00%")), "MODEL_CARD.md: got another"),

@@ -90,7 +90,7 @@ def test_bundle_of_an_older_version_is_no_refined_one(document):
 @pytest.mark.parametrize(
     ("path", "value", "what"),
     [
-        ("pick_accuracy", 0.875, "refinement.pick_accuracy: got 0.875: value error, expected less than accuracy"),
+        ("pick_accuracy", 0.875, "refinement.pick_accuracy: got 0.875: expected less than accuracy"),
         ("layers", {}, "refinement.layers: got {}: dictionary should have at least 1 item"),
         ("layers.stem.removed", "3,4", "refinement.layers.stem.removed: got '3,4': string should match pattern"),
         ("layers.stem.removed", "", "refinement.layers.stem.removed: got '': string should match pattern"),
@@ -127,13 +127,13 @@ def test_wrong_refinement_is_refused(document, refinement, path, value, what):
         (
             f"{MAIN}.gate.tolerance",
             1e9,
-            f"{MAIN}.gate: got a mapping of 10 keys: value error, got a tolerance of",
+            f"{MAIN}.gate: got a tolerance of",
         ),
-        (f"{MAIN}.gate.batch_tolerance", 2e-5, f"{MAIN}.gate: got a mapping of 10 keys: value error, got a batch_tol"),
-        (f"{MAIN}.gate.batches", [1, 3], f"{MAIN}.gate: got a mapping of 10 keys: value error, got the batches [1, 3]"),
-        (f"{MAIN}.gate.argmax_agreement", 0.99, f"{MAIN}.gate.{LAST}: got 5e-07: value error, this would not have"),
-        (f"{MAIN}.gate.max_scaled_diff", 2e-5, f"{MAIN}.gate.{LAST}: got 5e-07: value error, this would not have"),
-        (f"{MAIN}.gate.{LAST}", 2e-5, f"{MAIN}.gate.{LAST}: got 2e-05: value error, this would not have passed"),
+        (f"{MAIN}.gate.batch_tolerance", 2e-5, f"{MAIN}.gate: got a batch_tol"),
+        (f"{MAIN}.gate.batches", [1, 3], f"{MAIN}.gate: got the batches [1, 3]"),
+        (f"{MAIN}.gate.argmax_agreement", 0.99, f"{MAIN}.gate.{LAST}: got 5e-07: this would not have"),
+        (f"{MAIN}.gate.max_scaled_diff", 2e-5, f"{MAIN}.gate.{LAST}: got 5e-07: this would not have"),
+        (f"{MAIN}.gate.{LAST}", 2e-5, f"{MAIN}.gate.{LAST}: got 2e-05: this would not have passed"),
         (f"{MAIN}.files", {}, f"{MAIN}.files: got {{}}: dictionary should have at least 1 item"),
         (f"{MAIN}.files", {"model.onnx": 0}, f"{MAIN}.files.model.onnx: got 0: input should be greater than or equal"),
         (f"{MAIN}.files", {"other.onnx": 9}, f"{MAIN}: expected the file model.onnx, which every bundle has"),
@@ -471,8 +471,8 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"is_exceeded": True}, "limits.latency_ms.is_exceeded: got true: .* expected true where cost is above limit"),
-        ({"cost": 2.6}, "limits.latency_ms.is_exceeded: got false: .* expected true where cost is above limit"),
+        ({"is_exceeded": True}, "limits.latency_ms.is_exceeded: got true: expected true where cost is above limit"),
+        ({"cost": 2.6}, "limits.latency_ms.is_exceeded: got false: expected true where cost is above limit"),
         ({"limit": 0.0}, "limits.latency_ms.limit: got 0"),
         ({"cost": -1.0}, "limits.latency_ms.cost: got -1"),
     ],

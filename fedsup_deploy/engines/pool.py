@@ -27,6 +27,8 @@ from fedsup_deploy.libraries import ENVIRONMENT
 T = TypeVar("T")
 
 _DIED: Final = "a worker process died, killed or out of memory; lower engine.workers and continue with --resume"
+#: Seconds for a thread to see that its worker has ended, which is at once.
+_PATIENCE_S: Final = 5.0
 _PROGRAM: Final = os.path.abspath(worker.__file__)  # noqa: PTH100  the folder may change, but links are not followed
 _PACKAGE_FOLDER: Final = str(Path(_PROGRAM).parents[2])
 
@@ -73,7 +75,9 @@ class WorkerPool:
         for _ in self._threads:
             self._exchanges.put(None)
         for thread in self._threads:
-            thread.join()
+            # Not for ever: whoever stops a command may do so just after this process has taken the lock of a future,
+            # and nobody lets go of it then. The thread that waits for it asks no worker any more.
+            thread.join(_PATIENCE_S)
         self._work.close()
 
     def _serve(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedsup_deploy.engines import pool
 from fedsup_deploy.engines.pool import Worker, WorkerPool
 from fedsup_deploy.errors import ArtifactError, FederationError, OutputError
 
@@ -218,6 +219,20 @@ def test_closing_ends_a_busy_worker_at_once(chores: ModuleType) -> None:
         pool.close()
     assert not is_running(worker)
     pool.close()
+
+
+def test_closing_waits_for_nobody_who_cannot_end(chores: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal raises wherever this thread is: within `Future.result` it may just have taken the future's lock."""
+    monkeypatch.setattr(pool, "_PATIENCE_S", 0.01)
+    workers = WorkerPool(chores.opened, 1)
+    asked: Future[int] = Future()
+    asked._condition.acquire()
+    workers._exchanges.put((asked, lambda worker: worker.ask("pid")))
+    workers.close()
+    assert not asked.done()
+    asked._condition.release()
+    with pytest.raises(FederationError, match="a worker process died"):
+        asked.result()
 
 
 def test_a_cancelled_request_is_not_carried_out(chores: ModuleType, pool_of: PoolOf) -> None:

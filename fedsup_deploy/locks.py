@@ -21,7 +21,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 from fedsup_deploy.ondevice.reading import parse_json
 
@@ -64,7 +64,7 @@ class Holder:
     def parse(cls, text: str) -> "Holder | None":
         """Return the holder that a lock's file names; None if it names none."""
         try:
-            document = parse_json(text)
+            document = cast("dict[str, Any]", parse_json(text))  # else a TypeError below
             holder = cls(**{field.name: document[field.name] for field in dataclasses.fields(cls)})
         except (ValueError, TypeError, KeyError):
             return None

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
@@ -254,7 +254,7 @@ def _read(path: Path, space: SearchSpace) -> _One:
 
 def _read_document(path: Path, space: SearchSpace) -> tuple[Mapping[str, Any], Architecture]:
     try:
-        document = parse_json(read_bytes(path, MOST_BYTES_OF_JSON))
+        document = cast("Mapping[str, Any]", parse_json(read_bytes(path, MOST_BYTES_OF_JSON)))
         for section, keys in (
             ("stability", ("verdict",)),
             ("statistics", ("p10_ms",)),

@@ -38,7 +38,7 @@ def read_manifest(folder: Path) -> "ManifestRecord":
         CheckError: It is missing, no JSON, without what the checks need, or kinder than the parity gate.
     """
     try:
-        manifest = cast("ManifestRecord", dict(parse_json(read_text_file(folder, MANIFEST))))
+        manifest = cast("ManifestRecord", parse_json(read_text_file(folder, MANIFEST)))
         gate = gate_of(manifest)
         for name, allowed in (("tolerance", gate["tolerance"]), ("batch_tolerance", gate["batch_tolerance"])):
             if not 0 <= float(allowed) <= TOLERANCE:  # written so that NaN fails

@@ -43,11 +43,11 @@ def read_bytes(path: Path, most_bytes: int, *, has_links: bool = True) -> bytes:
     raise ValueError(f"it has more than {most_bytes:,} bytes")
 
 
-def parse_json(text: Union[str, bytes]) -> Any:
+def parse_json(text: Union[str, bytes]) -> object:
     """Return the value of a JSON text.
 
     Returns:
-        Mappings, lists, texts, finite numbers, true, false and null. Any: callers look at what they find.
+        Mappings, lists, texts, finite numbers, true, false and null; callers look at what they find.
 
     Raises:
         ValueError: It is no JSON, or more than we read; a few words on one line say what.

@@ -112,7 +112,7 @@ def test_people_see_the_error_beside_that_of_macs(shell: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "exit_code", "message"),
     [
-        (("build", "--name", "Host!"), 2, "--name: got 'Host!', expected lower case letters"),
+        (("build", "--name", "Host!"), 2, "--name: got 'Host!', expected at most 64 lower case letters"),
         (("build", "--name", "jetson-nano"), 2, "jetson-nano is the name of a shipped profile"),
         (("build", "--space", "digit"), 2, "no search space 'digit'"),
         (("build", "--out", "host.json"), 8, "expected a name that ends in .yaml"),

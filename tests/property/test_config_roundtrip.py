@@ -48,6 +48,7 @@ def mapping(required: dict[str, Any], **optional: Any) -> st.SearchStrategy[dict
 
 
 positive = st.floats(1e-300, 1e300)
+rates = st.floats(1e-300, 1000)
 tiers = st.one_of(
     mapping({"architecture": st.text(min_size=1)}),
     mapping({"params": st.tuples(below(10**9), below(10**9)).map(sorted)}),
@@ -87,8 +88,8 @@ configs = mapping(
             {"rounds": st.integers(30, 10**6)},
             clients_per_round=below(50),
             warmup_rounds=below(30, 0),
-            learning_rate=positive,
-            clip_value=st.none() | positive,
+            learning_rate=rates,
+            clip_value=st.none() | rates,
             momentum=st.floats(0, 0.999),
             weight_decay=st.sampled_from([0, 1e-4, 5e-324]),
         ),

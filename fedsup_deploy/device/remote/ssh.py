@@ -271,7 +271,7 @@ def _frames(from_there: IO[bytes]) -> Iterator[tuple[str, Any]]:
     for line in from_there:
         with contextlib.suppress(ValueError):  # the last line, cut short
             frame = parse_json(line) if line.startswith(_FRAME_START) else None
-            if frame is not None and len(frame) == 3:
+            if isinstance(frame, list) and len(frame) == 3:
                 yield frame[1], frame[2]
 
 

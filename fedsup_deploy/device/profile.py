@@ -209,23 +209,14 @@ class DeviceProfile(Section):
         for name in formats:
             if name not in known:
                 raise ValueError(f"unknown format {name!r}{registry.nearest(name, known)}")
-        if len(set(formats)) != len(formats):
-            raise ValueError(f"got {', '.join(formats)}, expected each once")
         return formats
 
-    @field_validator("precisions")
+    @field_validator("formats", "precisions", "unsupported_ops")
     @classmethod
-    def _are_different(cls, precisions: tuple[Precision, ...]) -> tuple[Precision, ...]:
-        if len(set(precisions)) != len(precisions):
-            raise ValueError(f"got {', '.join(precisions)}, expected each once")
-        return precisions
-
-    @field_validator("unsupported_ops")
-    @classmethod
-    def _are_different_ops(cls, ops: tuple[OpKind, ...]) -> tuple[OpKind, ...]:
-        if len(set(ops)) != len(ops):
-            raise ValueError(f"got {', '.join(ops)}, expected each once")
-        return ops
+    def _are_different(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(names)) != len(names):
+            raise ValueError(f"got {', '.join(names)}, expected each once")
+        return names
 
     @field_validator("latency")
     @classmethod

@@ -11,9 +11,9 @@ from typing import Annotated, Final, Literal
 import numpy as np
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
+from fedsup_deploy.artifact.document import first_problem
 from fedsup_deploy.artifact.manifest import ProfileRecord
 from fedsup_deploy.artifact.measured import PercentileRecord
-from fedsup_deploy.config.document import dotted, show
 from fedsup_deploy.config.section import Count, NotNegative, Positive, Section, Text
 from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.errors import ArtifactError, ConfigError
@@ -315,7 +315,7 @@ def load_result(path: Path) -> SearchResult:
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
     except (ValueError, ConfigError) as error:
-        problem = _first_problem(error) if isinstance(error, ValidationError) else error
+        problem = first_problem(error) if isinstance(error, ValidationError) else error
         raise ArtifactError(f"{path}: {problem}; search again") from error
     return result
 
@@ -353,12 +353,3 @@ def cheapest_as_accurate(candidates: Sequence[Candidate], noise: AccuracyNoise, 
         at,
     )
     return None if found is None else arch_ids[found]
-
-
-def _first_problem(error: ValidationError) -> str:
-    details = error.errors(include_url=False)
-    first, more = details[0], f" (and {len(details) - 1} more)" if len(details) > 1 else ""
-    where = f"{dotted(first['loc'])}: " if first["loc"] else ""
-    if first["type"] == "value_error":
-        return f"{where}{first['ctx']['error']}{more}"
-    return f"{where}got {show(first['input'])}, {first['msg'][:1].lower()}{first['msg'][1:]}{more}"

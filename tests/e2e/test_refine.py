@@ -76,7 +76,7 @@ def test_a_person_is_told_what_came_of_it(own_workshop, refined) -> None:
     [refinement] = document["refinements"]
     said = ended.out.partition("Refined:")[2].strip()
     assert said.startswith(f"raspberry-pi-4: again/raspberry-pi-4/{refinement['bundle']['arch_id']}: accuracy")
-    assert f"the pick's is {refinement['accuracy_of_pick']:.4f}" in said
+    assert f"the pick's is {refinement['accuracy_of_pick']:.1%}".replace("%", " %") in said
     assert "refinement" in ended.err, "progress is shown"
 
 

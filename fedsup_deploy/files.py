@@ -71,9 +71,9 @@ def scratch_folder(place: Path) -> Iterator[Path]:
     """
     with places.hold(place, brief=True):
         folder = places.partial_of(place)
-        with as_output_error(place):
-            folder.mkdir()
-        try:
+        try:  # from here on, for a signal may come as soon as the folder is made
+            with as_output_error(place):
+                folder.mkdir()
             yield folder
         finally:
             places.remove(folder)

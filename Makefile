@@ -16,7 +16,7 @@ test-slow: $(VENV)/.check
 
 # DATA: the folder of Fashion-MNIST's four files.
 results-quick: $(VENV)/.check
-	$(BIN)/python benchmarks/results.py --data "$(DATA)" --rounds 15
+	$(BIN)/python benchmarks/results.py --data "$(DATA)" --rounds 8
 
 check: $(VENV)/.check
 	PATH="$(CURDIR)/$(BIN):$$PATH" tools/check

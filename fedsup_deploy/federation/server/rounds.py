@@ -27,7 +27,7 @@ class RoundParams:
         rounds: Rounds in all.
         clients_per_round: Clients sampled per round, without repetition.
         learning_rate: Highest step size.
-        warmup_rounds: Rounds of linear warm-up.
+        warmup_rounds: Rounds of linear warm-up, at first and where the strategy asks for it again.
         final_learning_rate: Step size at the end of the cosine.
         training: How clients train.
         augmentation: Random changes of clients' images.
@@ -100,7 +100,12 @@ def run_rounds(
         )
         infos = {client: federation.infos[client] for client in sorted(drawn.tolist())}
         rate = learning_rate(
-            index, params.rounds, params.warmup_rounds, params.learning_rate, params.final_learning_rate
+            index,
+            params.rounds,
+            params.warmup_rounds,
+            params.learning_rate,
+            params.final_learning_rate,
+            strategy.warm_up_again_at,
         )
         plan = strategy.plan(index, list(infos.values()), federation.seed)
         if plan.keys() != infos.keys():

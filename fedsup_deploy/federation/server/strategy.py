@@ -44,6 +44,11 @@ class ServerState:
 class Strategy(Protocol):
     """Plans rounds and aggregates. Made from the space, the number of rounds and the options of its config section."""
 
+    @property
+    def warm_up_again_at(self) -> int:
+        """The round from which clients train something else, so that the learning rate warms up again; 0 is none."""
+        ...
+
     def initial(self, layout: Layout) -> dict[str, Tensor]:
         """Return what it keeps before the first round."""
         ...
@@ -91,6 +96,8 @@ class FedAvg:
     Source: H. B. McMahan et al., arXiv 1602.05629.
     """
 
+    warm_up_again_at = 0
+
     def __init__(
         self,
         space: SearchSpace,
@@ -126,7 +133,8 @@ class _SmallestFirst(abc.ABC):
     """What our strategies have in common: in the first rounds all clients train the smallest subnet.
 
     It learns from everybody's images, at a fraction of the compute and the bytes, and all others are grown from it:
-    `supernet.growth`. Then they go on from what it knows.
+    `supernet.growth`. Then they go on from what it knows, in small steps at first: copied channels have gradients that
+    add up, and at the full rate the first round of all sizes would undo what was learned.
     """
 
     def __init__(
@@ -135,7 +143,7 @@ class _SmallestFirst(abc.ABC):
         if smallest_first is None:
             smallest_first = 0.0 if paper else SMALLEST_FIRST
         self._extrapolates = not paper if extrapolate is None else extrapolate
-        self._first_rounds = round(rounds * smallest_first)
+        self._first_rounds = self.warm_up_again_at = round(rounds * smallest_first)
         self._smallest = space.smallest
 
     def initial(self, layout: Layout) -> dict[str, Tensor]:  # noqa: ARG002

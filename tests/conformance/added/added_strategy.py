@@ -36,6 +36,8 @@ class LookaheadConfig(StrategyConfig):
 
 
 class Lookahead:
+    warm_up_again_at = 0
+
     def __init__(self, space: SearchSpace, rounds: int, slow: float, skipped: int) -> None:  # noqa: ARG002
         self._subnets, self._slow, self._skipped = (space.smallest, space.largest), slow, skipped
 

@@ -28,3 +28,15 @@ def test_warm_up_may_take_all_rounds() -> None:
 
 def test_one_round_has_the_peak() -> None:
     assert rates(1, 0, 0.3, 0.0) == [0.3]
+
+
+def test_the_rate_warms_up_again_towards_the_cosine() -> None:
+    """From round 3 on: a third, two thirds, then all of what it would be."""
+    once = rates(8, 2, 1.0, 0.1)
+    again = [learning_rate(index, 8, 2, 1.0, 0.1, 3) for index in range(8)]
+    assert again == pytest.approx([*once[:3], once[3] / 3, once[4] * 2 / 3, *once[5:]], rel=1e-12)
+
+
+def test_two_warm_ups_do_not_multiply() -> None:
+    """The second begins in the first: what counts is where the second stands."""
+    assert [learning_rate(index, 6, 3, 1.0, 0.0, 1) for index in range(4)] == [0.25, 0.25, 0.5, 0.75]

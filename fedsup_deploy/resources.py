@@ -74,3 +74,15 @@ def find(kind: str, name_or_path: str | Path, *, beside: Path | None = None) -> 
 
 def _own_folder(kind: str) -> Path:
     return Path(kind)
+
+
+def check_utf8(name: str) -> None:
+    """Refuse a name before any work if files of ours, which are UTF-8, could not hold it.
+
+    Raises:
+        ConfigError: They could not, or this process reads names of files in another encoding.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{name}: not UTF-8 in this locale; rename it, or set PYTHONUTF8=1") from error

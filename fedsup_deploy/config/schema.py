@@ -213,7 +213,10 @@ def load_train_config(name_or_path: str | Path, overrides: list[str] | tuple[str
     data = config.data
     if data.root is not None:
         data = data.model_copy(update={"root": (_folder(document, ("data", "root")) / data.root).resolve()})
-    return config.model_copy(update={"data": data, "space": _space(config.space, document)})
+    space = _space(config.space, document)
+    for path in (space, str(data.root)):
+        resources.check_utf8(path)
+    return config.model_copy(update={"data": data, "space": space})
 
 
 def _folder(document: Document, path: KeyPath) -> Path:

@@ -117,10 +117,10 @@ def scalar(rng: random.Random) -> str:
 
 
 def _changed(rng: random.Random, document: Any) -> Any:
-    places = list(_places(document))
-    if not places:
+    found = list(places(document))
+    if not found:
         return rng.choice(NASTY)
-    owner, key = rng.choice(places)
+    owner, key = rng.choice(found)
     match rng.randrange(8):
         case 0:
             owner.pop(key)
@@ -131,7 +131,7 @@ def _changed(rng: random.Random, document: Any) -> Any:
         case 2:
             owner[key] = copy.deepcopy(owner)
         case 3:
-            other, inside = rng.choice(places)
+            other, inside = rng.choice(found)
             owner[key], other[inside] = copy.deepcopy(other[inside]), copy.deepcopy(owner[key])
         case 4 if isinstance(owner[key], (int, float)):
             owner[key] = rng.choice((owner[key] + 1, -owner[key], owner[key] * 1e9, str(owner[key]), float(owner[key])))
@@ -149,11 +149,11 @@ def _nested(rng: random.Random) -> Any:
     return deep
 
 
-def _places(document: Any) -> Any:
+def places(document: Any) -> Any:
     """Yield each mapping or list with each of its keys."""
     inside = (
         document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
     )
     for key, value in list(inside):
         yield document, key
-        yield from _places(value)
+        yield from places(value)

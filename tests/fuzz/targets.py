@@ -13,9 +13,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import yaml
 from base import BUNDLE
 from images import images
-from mutations import NASTY, as_json, as_yaml, damaged_bytes, damaged_npz, scalar
+from mutations import NASTY, as_json, as_yaml, damaged_bytes, damaged_npz, places, scalar
 from safetensors.numpy import load_file, save_file
 
 from fedsup_deploy.ondevice import bundle_files
@@ -210,6 +211,19 @@ def config(rng: random.Random, folder: Path) -> list[str]:
     return rng.choice((["inspect", "mine.yaml"], ["train", "--config", "mine.yaml", "--out", "out"]))
 
 
+def size(rng: random.Random, folder: Path) -> list[str]:
+    """A number that no machine could live up to, where one stood: whoever takes it begins to train."""
+    path = folder / rng.choice(("mine.yaml", "mine-space.yaml"))
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if "data" in document:
+        document["data"]["augmentation"] = {"crop_padding": 1}
+    numbers = [(owner, key) for owner, key in places(document) if type(owner[key]) in {int, float} and key != "schema"]
+    owner, key = rng.choice(numbers)
+    owner[key] = rng.choice((10**7, 10**9, 2**63 - 1)) if type(owner[key]) is int else rng.choice((1e30, 1e300))
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return ["train", "--config", "mine.yaml", "--out", "out", "--quiet"]
+
+
 def setting(rng: random.Random, folder: Path) -> list[str]:
     keys = ("training.rounds", "training.learning_rate", "training", "strategy.tiers.0.architecture", "data.root", "")
     keys += (
@@ -276,7 +290,7 @@ TARGETS: MappingProxyType[str, Target] = MappingProxyType(
         for each in (
             *(manifest, sums, model, vectors, measured, files),
             *(run, tensors, statistics, journal, search),
-            *(profile, measurement, space, config, setting, architecture, options, images),
+            *(profile, measurement, space, config, size, setting, architecture, options, images),
         )
     }
 )
@@ -288,8 +302,6 @@ def _word(text: str) -> str:
 
 
 def _one_a_line(path: Path) -> str:
-    import yaml
-
     return yaml.safe_dump(yaml.safe_load(path.read_text(encoding="utf-8")), sort_keys=False)
 
 

@@ -76,12 +76,14 @@ def _own_folder(kind: str) -> Path:
     return Path(kind)
 
 
-def check_utf8(name: str) -> None:
-    """Refuse a name before any work if files of ours, which are UTF-8, could not hold it.
+def check_name(name: str) -> None:
+    """Refuse a name before any work if no file can have it, or no file of ours, which are UTF-8, could hold it.
 
     Raises:
-        ConfigError: They could not, or this process reads names of files in another encoding.
+        ConfigError: So it is; maybe only because this process reads names of files in another encoding.
     """
+    if "\0" in name:
+        raise ConfigError(f"{name}: no file can have this name")
     try:
         name.encode()
     except UnicodeEncodeError as error:

@@ -297,6 +297,12 @@ def test_paths_that_the_config_of_a_run_could_not_hold_are_refused(
         load_train_config("x.yaml", [override])
 
 
+def test_a_root_that_no_file_can_have_is_refused(tmp_path: Path):
+    (tmp_path / "x.yaml").write_text(MINIMAL, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"a\x00b: no file can have this name$"):
+        load_train_config(tmp_path / "x.yaml", ['data.root="a\\0b"'])
+
+
 def test_an_absolute_root_stays(tmp_path: Path):
     (tmp_path / "x.yaml").write_text(MINIMAL, encoding="utf-8")
     assert load_train_config(tmp_path / "x.yaml", ["data.root=/data"]).data.root == Path("/data")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedsup_deploy import files
-from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.errors import ArtifactError, as_output_error
 from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JOURNAL, parse_json, read_bytes
 
 if TYPE_CHECKING:
@@ -39,12 +39,15 @@ class EventLog:
             kind: What happened: `train_started`, `round`, `evaluation`, ...
             fields: JSON values. Units are part of their names (`_s`, `_bytes`).
 
+        Raises:
+            OutputError: The line cannot be written, such as to a full disk.
+
         Side effects: Appends one line to the file and calls the listeners.
         """
         event = {"event": kind, **fields}
         if self._path is not None:
             line = json.dumps({**event, "unix_time_s": round(time.time(), 3)}, allow_nan=False)
-            with self._path.open("a", encoding="utf-8") as file:
+            with as_output_error(self._path), self._path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         for listener in self._listeners:
             listener(event)

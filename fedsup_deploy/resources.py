@@ -74,3 +74,17 @@ def find(kind: str, name_or_path: str | Path, *, beside: Path | None = None) -> 
 
 def _own_folder(kind: str) -> Path:
     return Path(kind)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name before any work if no file can have it, or no file of ours, which are UTF-8, could hold it.
+
+    Raises:
+        ConfigError: So it is; maybe only because this process reads names of files in another encoding.
+    """
+    if "\0" in name:
+        raise ConfigError(f"{name}: no file can have this name")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{name}: not UTF-8 in this locale; rename it, or set PYTHONUTF8=1") from error

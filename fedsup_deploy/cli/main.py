@@ -22,7 +22,7 @@ from fedsup_deploy.cli.output import Output
 from fedsup_deploy.errors import FedsupError
 from fedsup_deploy.libraries import ENVIRONMENT
 from fedsup_deploy.ondevice.printable import printable
-from fedsup_deploy.resources import InPlaceOfShipped
+from fedsup_deploy.resources import InPlaceOfShipped, check_name
 
 EXIT_USAGE: Final = 2
 EXIT_INTERNAL: Final = 70
@@ -90,6 +90,8 @@ def run(group: click.Group, args: Sequence[str]) -> int:
     """
     output = Output.from_args(args)
     try:
+        for word in args:
+            check_name(word)
         with _notes(), group.make_context(group.name, list(args), obj=output) as context:
             group.invoke(context)
         sys.stdout.flush()

@@ -212,8 +212,16 @@ def load_train_config(name_or_path: str | Path, overrides: list[str] | tuple[str
     config = validate(document, TrainConfig)
     data = config.data
     if data.root is not None:
-        data = data.model_copy(update={"root": (_folder(document, ("data", "root")) / data.root).resolve()})
+        data = data.model_copy(update={"root": _resolved(_folder(document, ("data", "root")) / data.root)})
     return config.model_copy(update={"data": data, "space": _space(config.space, document)})
+
+
+def _resolved(path: Path) -> Path:
+    """Return the absolute path, which stands in the config of a run."""
+    resources.check_name(str(path))
+    resolved = path.resolve()
+    resources.check_name(str(resolved))
+    return resolved
 
 
 def _folder(document: Document, path: KeyPath) -> Path:
@@ -224,8 +232,9 @@ def _folder(document: Document, path: KeyPath) -> Path:
 def _space(space: str, document: Document) -> str:
     """Return the name of a shipped space, or the absolute path of another one."""
     try:
-        path = resources.find("configs/spaces", space, beside=_folder(document, ("space",))).resolve()
+        path = resources.find("configs/spaces", space, beside=_folder(document, ("space",)))
     except ConfigError as error:
         raise ConfigError(f"{document.where(('space',))}: space: {error}") from error
+    path = _resolved(path)
     is_shipped = path.parent == resources.shipped_folder("configs/spaces").resolve()
     return path.stem if is_shipped else str(path)

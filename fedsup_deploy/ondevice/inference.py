@@ -14,7 +14,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime looks here wh
 
 PROVIDER = "CPUExecutionProvider"
 
-#: Of the first run of a model: many times what the slowest device needs for the largest one.
+#: Of a run of a model that nobody has timed: many times what the slowest device needs for the largest one.
 MOST_SECONDS = 300.0
 _NO_MESSAGES = 4  # of onnxruntime's log: its errors arrive as exceptions
 

@@ -107,3 +107,23 @@ def test_the_locale_does_not_decide_which_names_can_be_used(shell, images):
     assert ended.exit_code == 0, ended.err
     facts = json.loads((shell.folder / "runs/mine/data.json").read_text(encoding="utf-8"))
     assert facts["classes"] == ["b", "caf\u00e9"]
+
+
+@pytest.mark.slow
+def test_a_class_may_have_any_name_of_utf_8_in_its_bundle_too_and_in_any_locale(shell, images):
+    name = "a|b \u201cc\u201d 'd' \u732b"
+    for split in ("train", "test"):
+        (images / split / "b").rename(images / split / name)
+    shell.environ = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ended = shell.run("train", "--config", "mine.yaml", "--quiet")
+    assert ended.exit_code == 0, ended.err
+    words = ("export", "runs/mine", "--arch", "smallest", "--profile", "x86-laptop", "--format", "onnx", "--quiet")
+    ended = shell.run(*words)
+    assert ended.exit_code == 0, ended.err
+    (bundle,) = (shell.folder / "exports" / "x86-laptop").iterdir()
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["classes"] == [name, "caf\u00e9"]
+    assert "\u732b, caf\u00e9" in (bundle / "MODEL_CARD.md").read_text(encoding="utf-8")
+    for command in ("verify", "inspect"):
+        ended = shell.run(command, bundle)
+        assert ended.exit_code == 0, ended.err

@@ -1,9 +1,13 @@
 """How inputs are damaged: where their structure says what stands where, and byte by byte."""
 
 import copy
+import io
 import json
 import random
+import zipfile
 from typing import Any
+
+import numpy as np
 
 #: Values that programs trip over, in place of any other.
 NASTY: tuple[Any, ...] = (
@@ -45,6 +49,36 @@ def damaged_bytes(rng: random.Random, content: bytes) -> bytes:
     return content
 
 
+def damaged_npz(rng: random.Random, content: bytes) -> bytes:
+    """Return an archive of arrays with its bytes, or one of its arrays, damaged."""
+    if rng.random() < 0.4:
+        return damaged_bytes(rng, content)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    name = rng.choice(sorted(members))
+    match rng.randrange(5):
+        case 0:
+            members[name] = damaged_bytes(rng, members[name][:128]) + members[name][128:]
+        case 1:
+            shape = rng.choice(("(4611686018427387904,)", "(-1,)", "()", "(((", "(1" + ",1" * 70 + ")", "(10**9,)"))
+            header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}".encode()
+            members[name] = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\0" * 64
+        case 2:
+            del members[name]
+        case 3:
+            values: Any = rng.choice((np.zeros(3), np.array("x"), np.zeros((16, 1, 8, 8), "f4"), np.zeros(0, "f4")))
+            buffer = io.BytesIO()
+            np.save(buffer, values)
+            members[name] = buffer.getvalue()
+        case _:
+            members[name] = rng.choice((b"", b"\x93NUMPY", b"\x80\x04K\x01."))
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    return made.getvalue()
+
+
 def as_json(rng: random.Random, document: Any) -> bytes:
     """Return a damaged document as JSON text, which may be damaged once more."""
     made = damaged(rng, document)
@@ -83,10 +117,10 @@ def scalar(rng: random.Random) -> str:
 
 
 def _changed(rng: random.Random, document: Any) -> Any:
-    places = list(_places(document))
-    if not places:
+    found = list(places(document))
+    if not found:
         return rng.choice(NASTY)
-    owner, key = rng.choice(places)
+    owner, key = rng.choice(found)
     match rng.randrange(8):
         case 0:
             owner.pop(key)
@@ -97,7 +131,7 @@ def _changed(rng: random.Random, document: Any) -> Any:
         case 2:
             owner[key] = copy.deepcopy(owner)
         case 3:
-            other, inside = rng.choice(places)
+            other, inside = rng.choice(found)
             owner[key], other[inside] = copy.deepcopy(other[inside]), copy.deepcopy(owner[key])
         case 4 if isinstance(owner[key], (int, float)):
             owner[key] = rng.choice((owner[key] + 1, -owner[key], owner[key] * 1e9, str(owner[key]), float(owner[key])))
@@ -115,11 +149,11 @@ def _nested(rng: random.Random) -> Any:
     return deep
 
 
-def _places(document: Any) -> Any:
+def places(document: Any) -> Any:
     """Yield each mapping or list with each of its keys."""
     inside = (
         document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
     )
     for key, value in list(inside):
         yield document, key
-        yield from _places(value)
+        yield from places(value)

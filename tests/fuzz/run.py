@@ -33,6 +33,8 @@ from fedsup_deploy.ondevice.run import main as run_py
 #: No damaged input is worth longer, even on a busy machine.
 MOST_SECONDS = 60
 MOST_CHARACTERS = 2000
+#: More memory than before: no damaged input is worth that.
+MOST_BYTES = 2**30
 _EXIT_CODES = range(11)
 
 
@@ -52,6 +54,8 @@ def check(target: str, index: int, made: Path, folder: Path) -> list[str]:
     shutil.copytree(made, folder, dirs_exist_ok=True)
     words = TARGETS[target](random.Random(f"{target} {index}"), folder)
     before = _content(folder)
+    _peak_bytes()  # what it took to damage it is nobody's fault
+    memory_before = _peak_bytes()
     out, err = io.StringIO(), io.StringIO()
     problems, started = [], time.monotonic()
     code: Any = None
@@ -62,6 +66,8 @@ def check(target: str, index: int, made: Path, folder: Path) -> list[str]:
         problems.append(f"more than {MOST_SECONDS} s")
     except BaseException as error:  # noqa: BLE001  whatever it is, it is what is looked for
         problems.append(f"raised {type(error).__name__}: {error}")
+    if (grown := _peak_bytes() - memory_before) > MOST_BYTES:
+        problems.append(f"{grown / 2**30:.1f} GiB of memory")
     problems += _problems(code, out.getvalue(), err.getvalue())
     left = _content(folder) - before
     if code != 0 and left:
@@ -84,6 +90,14 @@ def _problems(code: object, out: str, err: str) -> Iterator[str]:
                 yield f"a line of {len(line)} characters on {name}: {line[:100]!r}"
     if code not in {0, None} and len([line for line in err.splitlines() if not line.startswith("note: ")]) > 1:
         yield f"more than one line: {err[:300]!r}"
+
+
+def _peak_bytes() -> int:
+    """Return the most memory that this process has had since it was last asked."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    peak_KiB = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # from now on it is counted anew
+    return 1024 * peak_KiB
 
 
 @contextlib.contextmanager

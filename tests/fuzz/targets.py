@@ -4,20 +4,19 @@ Each damages something in a folder with a copy of the base and returns the words
 program in a bundle.
 """
 
-import io
 import json
 import os
 import random
 import shlex
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
+import yaml
 from base import BUNDLE
-from mutations import NASTY, as_json, as_yaml, damaged_bytes, scalar
+from images import images
+from mutations import NASTY, as_json, as_yaml, damaged_bytes, damaged_npz, places, scalar
 from safetensors.numpy import load_file, save_file
 
 from fedsup_deploy.ondevice import bundle_files
@@ -52,36 +51,7 @@ def model(rng: random.Random, folder: Path) -> list[str]:
 
 
 def vectors(rng: random.Random, folder: Path) -> list[str]:
-    return _bundle(rng, folder, "vectors.npz", lambda content: _npz(rng, content))
-
-
-def _npz(rng: random.Random, content: bytes) -> bytes:
-    if rng.random() < 0.4:
-        return damaged_bytes(rng, content)
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    name = rng.choice(sorted(members))
-    match rng.randrange(5):
-        case 0:
-            members[name] = damaged_bytes(rng, members[name][:128]) + members[name][128:]
-        case 1:
-            shape = rng.choice(("(4611686018427387904,)", "(-1,)", "()", "(((", "(1" + ",1" * 70 + ")", "(10**9,)"))
-            header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}".encode()
-            members[name] = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\0" * 64
-        case 2:
-            del members[name]
-        case 3:
-            values: Any = rng.choice((np.zeros(3), np.array("x"), np.zeros((16, 1, 8, 8), "f4"), np.zeros(0, "f4")))
-            buffer = io.BytesIO()
-            np.save(buffer, values)
-            members[name] = buffer.getvalue()
-        case _:
-            members[name] = rng.choice((b"", b"\x93NUMPY", b"\x80\x04K\x01."))
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
-        for name, member in members.items():
-            archive.writestr(name, member)
-    return made.getvalue()
+    return _bundle(rng, folder, "vectors.npz", lambda content: damaged_npz(rng, content))
 
 
 def measured(rng: random.Random, folder: Path) -> list[str]:
@@ -241,6 +211,19 @@ def config(rng: random.Random, folder: Path) -> list[str]:
     return rng.choice((["inspect", "mine.yaml"], ["train", "--config", "mine.yaml", "--out", "out"]))
 
 
+def size(rng: random.Random, folder: Path) -> list[str]:
+    """A number that no machine could live up to, where one stood: whoever takes it begins to train."""
+    path = folder / rng.choice(("mine.yaml", "mine-space.yaml"))
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if "data" in document:
+        document["data"]["augmentation"] = {"crop_padding": 1}
+    numbers = [(owner, key) for owner, key in places(document) if type(owner[key]) in {int, float} and key != "schema"]
+    owner, key = rng.choice(numbers)
+    owner[key] = rng.choice((10**7, 10**9, 2**63 - 1)) if type(owner[key]) is int else rng.choice((1e30, 1e300))
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return ["train", "--config", "mine.yaml", "--out", "out", "--quiet"]
+
+
 def setting(rng: random.Random, folder: Path) -> list[str]:
     keys = ("training.rounds", "training.learning_rate", "training", "strategy.tiers.0.architecture", "data.root", "")
     keys += (
@@ -307,7 +290,7 @@ TARGETS: MappingProxyType[str, Target] = MappingProxyType(
         for each in (
             *(manifest, sums, model, vectors, measured, files),
             *(run, tensors, statistics, journal, search),
-            *(profile, measurement, space, config, setting, architecture, options),
+            *(profile, measurement, space, config, size, setting, architecture, options, images),
         )
     }
 )
@@ -319,8 +302,6 @@ def _word(text: str) -> str:
 
 
 def _one_a_line(path: Path) -> str:
-    import yaml
-
     return yaml.safe_dump(yaml.safe_load(path.read_text(encoding="utf-8")), sort_keys=False)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -483,6 +484,25 @@ def another_network(folder: Path) -> None:
     manifest_with("models", MAIN.name, "files", "model.onnx", value=(folder / "model.onnx").stat().st_size)(folder)
 
 
+def endless(folder: Path) -> None:
+    """Repeat what the model computes, again and again."""
+    model = onnx.load(folder / "model.onnx")
+    (output,) = model.graph.output
+    (last,) = [node for node in model.graph.node if output.name in node.output]
+    last.output[0] = "once"
+    value = onnx.helper.make_tensor_value_info
+    before = [value("number", onnx.TensorProto.INT64, []), value("go_on", onnx.TensorProto.BOOL, [])]
+    before.append(value("state", onnx.TensorProto.FLOAT, ["batch", 10]))
+    after = [value("still", onnx.TensorProto.BOOL, []), value("same", onnx.TensorProto.FLOAT, ["batch", 10])]
+    inner = [onnx.helper.make_node("Identity", *names) for names in ((["go_on"], ["still"]), (["state"], ["same"]))]
+    body = onnx.helper.make_graph(inner, "body", before, after)
+    constants = {"times": np.array(2**62), "true": np.array(True)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in constants.items())
+    model.graph.node.append(onnx.helper.make_node("Loop", ["times", "true", "once"], [output.name], body=body))
+    onnx.save(model, folder / "model.onnx")
+    manifest_with("models", MAIN.name, "files", "model.onnx", value=(folder / "model.onnx").stat().st_size)(folder)
+
+
 def other_arch(key: str, value: int) -> Change:
     """Replace a value of the architecture, and its arch_id with it."""
 
@@ -529,6 +549,7 @@ FORGERIES: dict[str, tuple[Change, str]] = {
     "no model.onnx": (lambda folder: (folder / "model.onnx").unlink(), "model.onnx is missing"),
     "model that is none": (edited("model.onnx", lambda _: b"no model"), "model.onnx: got no graph that can be counted"),
     "another network": (another_network, "costs.num_macs: got "),
+    "a network without an end": (endless, "model.onnx: got no graph that can be counted (it has functions or control"),
     "a format less": (drop_format, "models: got model.onnx, model.pt2, model.ts.pt, expected model.onnx, model.ts.pt"),
     "a format that is not listed": (
         drop_format_from_the_list,

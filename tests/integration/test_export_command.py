@@ -338,6 +338,15 @@ def test_what_is_of_no_bundle_is_not_replaced(run, tmp_path, place):
     assert verify(again.folder).verdict == "ok"
 
 
+def test_a_run_may_be_a_link_and_folders_may_have_spaces(run, tmp_path):
+    named_twice = tmp_path / "two words" / "a link"
+    named_twice.parent.mkdir()
+    named_twice.symlink_to(run)
+    (made,) = export(named(named_twice, "smallest", tmp_path / "two words" / "out")).bundles
+    assert verify(made.folder).verdict == "ok"
+    assert named_twice.is_symlink()
+
+
 @pytest.mark.parametrize(
     "write", [lambda run, out: extract(run, "smallest", out), lambda run, out: recalibrate(run, "smallest", out, None)]
 )
@@ -354,6 +363,8 @@ def test_what_is_no_subnet_is_not_replaced(run, tmp_path, write):
         assert (out.read_bytes() if out.is_file() else None) == before
     with pytest.raises(OutputError, match=r"small\.bin: expected a name that ends in \.safetensors"):
         write(run, tmp_path / "small.bin")
+    with pytest.raises(OutputError, match=r"expected a name that ends in \.safetensors"):
+        write(run, Path())  # what an empty --out is
     for _ in range(2):
         assert write(run, tmp_path / "small.safetensors").out.is_file()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.errors import ArtifactError, OutputError
 from fedsup_deploy.events import EventLog, read_events
 
 
@@ -111,3 +111,12 @@ def test_a_pipe_is_no_log(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "events.jsonl")
     with pytest.raises(ArtifactError, match="it is no regular file"):
         read_events(tmp_path / "events.jsonl")
+
+
+def test_a_full_disk_is_said_and_no_listener_hears_of_what_was_not_written(tmp_path: Path) -> None:
+    heard: list[dict[str, Any]] = []
+    path = tmp_path / "events.jsonl"
+    path.symlink_to("/dev/full")
+    with pytest.raises(OutputError, match=r"^cannot write .*events\.jsonl: the disk is full; make room there$"):
+        EventLog(path, (heard.append,)).emit("round", round=0)
+    assert heard == []

@@ -232,6 +232,24 @@ def test_what_others_wrote_is_said_in_one_line_that_no_terminal_obeys(option: st
     assert line.endswith("damaged; copy it again")
 
 
+@pytest.mark.parametrize(
+    ("environ", "name", "shown"),
+    [
+        ({}, b"caf\xe9", b"caf\\udce9"),
+        ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, b"caf\xc3\xa9", b"caf\\udcc3\\udca9"),
+    ],
+)
+def test_a_name_that_no_file_of_ours_could_hold_is_refused_before_any_work(
+    tmp_path: Path, environ: dict[str, str], name: bytes, shown: bytes
+):
+    program = [sys.executable, "-c", "import sys; from fedsup_deploy.cli.main import main; sys.exit(main())"]
+    words = [b"train", b"--config", b"digits", b"--out=" + name]
+    done = subprocess.run([*program, *words], cwd=tmp_path, env=os.environ | environ, capture_output=True, check=False)
+    said = b"error: --out=" + shown + b": not UTF-8 in this locale; rename it, or set PYTHONUTF8=1\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", said)
+    assert list(tmp_path.iterdir()) == []
+
+
 @group.command("use-profile")
 def use_profile() -> None:
     """Look for a profile twice."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, field_validator, model_validator
 
+from fedsup_deploy.config.document import show
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.problems import misfit
 from fedsup_deploy.errors import ConfigError
@@ -133,6 +134,12 @@ def test_members_of_a_union_are_no_part_of_the_path(tmp_path: Path, text: str, e
 def test_the_first_problem_of_the_file_is_told_and_the_others_are_counted(tmp_path: Path):
     text = "name: 3\nstages:\n- widths: [x, y]\nmode: quick\nfoo: 1\n"
     assert problem(tmp_path, text) == "1: name: got 3, expected text (and 4 more)"
+
+
+def test_long_numbers_are_shortened_as_well():
+    assert show(10**59) == "1" + "0" * 59
+    assert show(10**60) == "1" + "0" * 56 + "..."
+    assert show(-(10**299)) == "-1" + "0" * 55 + "..."
 
 
 def test_long_values_are_shortened(tmp_path: Path):

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,7 @@ def test_missing_keys_of_sections(tmp_path: Path, assignment: str, expected: str
     [
         ("schema", "2", "got 2, expected 1, the layout this version of fedsup-deploy reads"),
         ("schema", "true", "got true, expected an integer"),
+        ("name", "\u201cdigits\u201d", "got '\u201cdigits\u201d', expected text that matches ^[a-z0-9-]+$"),
         ("name", "Digits", "got 'Digits', expected text that matches ^[a-z0-9-]+$"),
         ("seed", "-1", "got -1, expected >= 0"),
         ("data.dataset", "digts", "unknown dataset 'digts'; did you mean 'digits'?"),
@@ -278,6 +280,27 @@ def test_paths_on_the_command_line_are_relative_to_the_working_folder(tmp_path: 
 
     assert config.space == str(tmp_path / "here" / "small.yaml")
     assert config.data.root == tmp_path / "here" / "images"
+
+
+@pytest.mark.parametrize("override", ["space=small.yaml", "data.root=images"])
+def test_paths_that_the_config_of_a_run_could_not_hold_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str
+):
+    """Nobody could read that run again."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    (folder / "small.yaml").write_text("schema: 1\n", encoding="utf-8")
+    Path("x.yaml").write_text(MINIMAL, encoding="utf-8")
+    assert load_train_config("x.yaml").space == "digits"
+    with pytest.raises(ConfigError, match=r"caf\udce9/(small\.yaml|images): not UTF-8 in this locale; rename it, or"):
+        load_train_config("x.yaml", [override])
+
+
+def test_a_root_that_no_file_can_have_is_refused(tmp_path: Path):
+    (tmp_path / "x.yaml").write_text(MINIMAL, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"a\x00b: no file can have this name$"):
+        load_train_config(tmp_path / "x.yaml", ['data.root="a\\0b"'])
 
 
 def test_an_absolute_root_stays(tmp_path: Path):

@@ -108,6 +108,15 @@ def test_whatever_else_is_passed_over_is_counted(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["Thumbs.db", "desktop.ini"])
+def test_what_windows_leaves_is_no_image(tmp_path: Path, name: str) -> None:
+    make_grey(tmp_path)
+    (tmp_path / "train" / "cat" / name).write_bytes(b"no image")
+    splits = load_image_folder(tmp_path)
+    assert len(splits.train) == 3
+    assert splits.notes == (f"passed over in train, files that are no images: 1 (cat/{name})",)
+
+
 def test_images_with_damaged_metadata_are_read_and_counted(tmp_path: Path) -> None:
     make_grey(tmp_path)
     exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x01\x00\x00\x00"

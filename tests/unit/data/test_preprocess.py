@@ -116,6 +116,18 @@ def test_resize_equals_torch(native: int, size: int) -> None:
         np.testing.assert_allclose(x_NCHW, expected.numpy(), rtol=0, atol=tolerance)
 
 
+def test_large_photos_are_shrunk_without_a_filter_and_whoever_has_to_know_is_told(repository: Path) -> None:
+    """Of 7x7 pixels 4 are taken, so a pattern that a filter would make grey stays black and white."""
+    is_white = np.add.outer(np.arange(224) // 2, np.arange(224) // 2) % 2 == 1
+    images = np.where(is_white, np.uint8(255), np.uint8(0))[np.newaxis, ..., np.newaxis]
+    preprocessing = plain(224, 224, 32)
+    filtered = Image.fromarray(images[0, ..., 0]).resize((32, 32), Image.Resampling.BILINEAR)
+    assert preprocessing.apply(images).std() > 0.45
+    assert np.asarray(filtered).std() / 255 < 0.01
+    assert "no antialiasing" in str(preprocessing.to_dict()["interpolation"])
+    assert "without antialiasing" in (repository / "docs" / "tutorial.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("sizes", [(28, 28, 28), (28, 32, 32), (28, 32, 24), (28, 28, 30)])
 def test_output_is_contiguous_and_each_image_stands_alone(sizes: tuple[int, int, int]) -> None:
     images = random_images(5, 28, 28, 3)

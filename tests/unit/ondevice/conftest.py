@@ -53,6 +53,28 @@ def toy_model(batch_slope: float = 0.0) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
 
 
+def endless_model(*, for_one: bool) -> onnx.ModelProto:
+    """The toy model within a loop that does not end for several images, and for one image neither or at once."""
+    model = toy_model()
+    model.graph.node[-1].output[0] = "once"
+    value = helper.make_tensor_value_info
+    state = [value(name, TensorProto.FLOAT, ["batch", CLASSES]) for name in ("state", "same")]
+    go_on = [value(name, TensorProto.BOOL, []) for name in ("go_on", "still")]
+    inner = [helper.make_node("Identity", [here], [there]) for here, there in (("go_on", "still"), ("state", "same"))]
+    number = value("number", TensorProto.INT64, [])
+    body = helper.make_graph(inner, "body", [number, go_on[0], state[0]], [go_on[1], state[1]])
+    constants = {"few": np.array([0 if for_one else 1]), "many": np.array([2**59]), "true": np.array(True)}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    model.graph.node.extend(
+        [
+            helper.make_node("Sub", ["size", "few"], ["others"]),
+            helper.make_node("Mul", ["others", "many"], ["times"]),
+            helper.make_node("Loop", ["times", "true", "once"], ["logits"], body=body),
+        ]
+    )
+    return model
+
+
 class Bundle:
     """A bundle folder that tests can damage.
 
@@ -72,6 +94,9 @@ class Bundle:
 
     def write_model(self, batch_slope: float = 0.0) -> None:
         onnx.save(toy_model(batch_slope), self.folder / "model.onnx")
+
+    def write_endless_model(self, *, for_one: bool) -> None:
+        onnx.save(endless_model(for_one=for_one), self.folder / "model.onnx")
 
     def write_vectors(self, inputs: Any, outputs: Any) -> None:
         np.savez(self.folder / "vectors.npz", inputs=inputs, outputs=outputs)

@@ -4,8 +4,10 @@ import json
 import os
 import platform
 import shutil
+import struct
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,18 @@ def test_an_altered_file_is_found(bundle: Any) -> None:
     content = model.read_bytes()
     model.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     bundle.check(exit_code=1, reason="model.onnx was altered: its sha256 is not that of SHA256SUMS")
+
+
+def test_a_program_with_the_line_ends_of_windows_says_that_it_was_altered(bundle: Any) -> None:
+    """As an editor or a download leaves it: it still runs."""
+    program = bundle.folder / "run.py"
+    program.write_bytes(program.read_bytes().replace(b"\n", b"\r\n"))
+    bundle.check(exit_code=1, reason="run.py was altered: its sha256 is not that of SHA256SUMS")
+
+
+def test_it_needs_no_home_and_no_folder_for_temporary_files(bundle: Any) -> None:
+    result = bundle.run("--skip-latency", TMPDIR="/nowhere")
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def with_tolerance(value: str) -> str:
@@ -181,6 +195,18 @@ def test_a_model_that_computes_nan_is_found(bundle: Any) -> None:
     bundle.check(exit_code=3, reason="outputs at batch 1: scaled difference nan, allowed 1e-05")
 
 
+@pytest.mark.parametrize("for_one", [True, False])
+def test_a_model_that_does_not_end_is_ended(bundle: Any, monkeypatch: pytest.MonkeyPatch, for_one: bool) -> None:
+    """Whether it ends may depend on how many images it is given."""
+    monkeypatch.setattr(inference, "MOST_SECONDS", 0.2)
+    bundle.write_endless_model(for_one=for_one)
+    bundle.write_manifest()
+    code, output = bundle.run_here("--skip-latency", "--json")
+    assert code == 3
+    assert json.loads(output)["reason"].startswith("onnxruntime cannot run model.onnx: ")
+    assert "terminate flag" in output
+
+
 def outputs_of_scale(scale: float) -> Any:
     """Eight images, the last of scale 100: the scale must be that of each image, not of all."""
     outputs = np.tile(np.array([-scale, 0.0, scale / 2]), (8, 1))
@@ -239,6 +265,44 @@ def test_vectors_that_cannot_be_used_are_refused(bundle: Any) -> None:
     bundle.check(exit_code=3, reason="vectors.npz is compressed, expected plain arrays")
     with (bundle.folder / "vectors.npz").open("wb") as file:
         np.save(file, bundle.inputs)
+    bundle.write_manifest()
+    bundle.check(exit_code=3, reason="vectors.npz cannot be used")
+
+
+def member(header: str, content: bytes = b"") -> bytes:
+    """An array as NumPy writes it, under any header."""
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode() + content
+
+
+def of_shape(shape: str, dtype: str = "'<f4'") -> str:
+    return f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}}}"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "vectors.npz holds outputs of type"),
+        (member("((("), "vectors.npz cannot be used"),
+        (member("{" * 200), "vectors.npz cannot be used"),
+        (member(of_shape("(1099511627776, 3, 8, 8)"), bytes(64)), "vectors.npz cannot be used"),
+        (member(of_shape("(-1,)"), bytes(64)), "vectors.npz cannot be used"),
+        (member(of_shape("(16, 5)", "[('a', '<f4')]"), bytes(320)), "vectors.npz holds outputs of type"),
+    ],
+    ids=["empty", "no header", "deep header", "terabytes", "negative", "fields"],
+)
+def test_outputs_that_are_no_array_are_refused(bundle: Any, content: bytes, reason: str) -> None:
+    """NumPy says it with whatever exception it comes upon, and takes the memory that a header asks for."""
+    with zipfile.ZipFile(bundle.folder / "vectors.npz") as archive:
+        inputs = archive.read("inputs.npy")
+    with zipfile.ZipFile(bundle.folder / "vectors.npz", "w") as archive:
+        archive.writestr("inputs.npy", inputs)
+        archive.writestr("outputs.npy", content)
+    bundle.write_manifest()
+    bundle.check(exit_code=3, reason=reason)
+
+
+def test_an_empty_file_of_vectors_is_refused(bundle: Any) -> None:
+    (bundle.folder / "vectors.npz").write_bytes(b"")
     bundle.write_manifest()
     bundle.check(exit_code=3, reason="vectors.npz cannot be used")
 

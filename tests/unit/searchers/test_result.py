@@ -218,6 +218,8 @@ FIRST = ("results", 0, "candidates", 0)
         (("results", 0, "prefer"), "fastest", "results.0.prefer: got 'fastest'"),
         ((*FIRST, "latency_ms_predicted"), float("nan"), "latency_ms_predicted"),
         ((*FIRST, "architecture", "stem_width"), 4, "architecture: got that of a.*, expected that of a"),
+        ((*FIRST, "architecture", "stem_width"), float("nan"), "stem_width is nan, expected int"),
+        (("seed",), 10**400, r"got 10{19}\.\.\., expected an integer of at most 300 digits"),
         ((*FIRST, "architecture", "stem_width"), "2", "stem_width is '2', expected int"),
     ],
 )

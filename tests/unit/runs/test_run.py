@@ -1,0 +1,71 @@
+"""Images that no run can begin with."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fedsup_deploy.config.schema import load_train_config
+from fedsup_deploy.errors import ArtifactError, DataError
+from fedsup_deploy.runs.run import DATA, load_data, read_image_facts
+
+CONFIG = """
+schema: 1
+name: mine
+space: digits
+data: {dataset: npz, root: set.npz}
+partition: {kind: iid, num_clients: 2}
+strategy: {name: fedavg}
+training: {rounds: 1, clients_per_round: 1, warmup_rounds: 0}
+"""
+IMAGES = np.random.default_rng(0).integers(0, 256, (8, 4, 4), dtype=np.uint8)
+
+
+def complaint(folder: Path, *overrides: str) -> str:
+    (folder / "mine.yaml").write_text(CONFIG, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        load_data(load_train_config(folder / "mine.yaml", overrides))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("train_labels", "test_labels", "expected"),
+    [
+        ([1, 2] * 4, [1, 2] * 4, "npz: no training image of class 0; remove the class or add images"),
+        ([0, 1] * 4, [0, 3] * 4, "npz: no training image of class 2, 3; remove the class or add images"),
+        ([0] * 8, [0] * 8, "npz: got one class, '0', expected at least two"),
+    ],
+    ids=["from 1", "only in test", "one class"],
+)
+def test_classes_without_training_images_are_named(
+    tmp_path: Path, train_labels: list[int], test_labels: list[int], expected: str
+) -> None:
+    arrays: dict[str, Any] = {"train_labels": train_labels, "test_labels": test_labels}
+    np.savez(tmp_path / "set.npz", train_images=IMAGES, test_images=IMAGES, **arrays)
+    assert complaint(tmp_path) == expected
+
+
+@pytest.mark.parametrize("name", ["__MACOSX", "empty"])
+def test_a_folder_without_images_is_no_class(tmp_path: Path, name: str) -> None:
+    """The first is what macOS adds to archives, with files in it that are hidden."""
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            (tmp_path / "images" / split / label).mkdir(parents=True)
+            Image.fromarray(IMAGES[0]).save(tmp_path / "images" / split / label / "1.png")
+    (tmp_path / "images" / "train" / name).mkdir()
+    (tmp_path / "images" / "train" / name / "._1.png").write_bytes(b"no image")
+    expected = f"image-folder: no training image of class {name}; remove the class or add images"
+    assert complaint(tmp_path, f"data={{dataset: image-folder, root: {tmp_path / 'images'}}}") == expected
+
+
+@pytest.mark.parametrize("content", [b"", b"[" * 200_000, b'{"classes": ["a"]}', b"\xff", b'{"classes": NaN}'])
+def test_damaged_facts_of_images_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / DATA).write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"data\.json: cannot be read: \w+; train again$"):
+        read_image_facts(tmp_path)
+
+
+def test_where_a_run_says_nothing_of_its_images_nothing_is_known(tmp_path: Path) -> None:
+    assert read_image_facts(tmp_path) is None

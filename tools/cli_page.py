@@ -50,8 +50,8 @@ If a command is killed these may stay. They mean nothing then, and the next comm
 them. Only the link of a process on another machine must be removed by hand; the message says so.
 
 `run.py` takes `--json`, `--threads N`, `--protocol quick|full`, `--seconds S` and `--skip-latency`. It is a program of
-its own, with other exit codes: 0 passed, 1 a file was altered, 2 usage or a missing package, 3 other outputs, 4 outputs
-depend on the batch, 5 a file is missing.
+its own, with other exit codes: 0 passed, 1 a file was altered, 2 usage, or a package is missing or too old, 3 other
+outputs, 4 outputs depend on the batch, 5 a file is missing, 6 the model cannot be run there.
 """
 
 

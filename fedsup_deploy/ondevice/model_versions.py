@@ -18,7 +18,7 @@ class ModelVersions(NamedTuple):
     ir: int
 
 
-#: Releases with the newest opset and IR version that each knows, from its table of versions.
+#: Releases with the newest opset and IR version that each knows; each was tried.
 RELEASES = (
     ((1, 8), ModelVersions(14, 7)),
     ((1, 9), ModelVersions(15, 8)),
@@ -29,7 +29,10 @@ RELEASES = (
     ((1, 17), ModelVersions(20, 9)),
     ((1, 18), ModelVersions(21, 10)),
     ((1, 21), ModelVersions(22, 10)),
-    ((1, 22), ModelVersions(23, 11)),
+    ((1, 23), ModelVersions(23, 11)),
+    ((1, 24), ModelVersions(25, 13)),
+    ((1, 25), ModelVersions(26, 13)),
+    ((1, 32), ModelVersions(28, 14)),
 )
 
 # Numbers of fields in the protobuf messages of ONNX, and how protobuf writes a value.

@@ -3,7 +3,6 @@
 Everything used here is in onnxruntime 1.8 and in the newest.
 """
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -167,9 +166,10 @@ def _check_goes_with_numpy() -> None:
 
 def _version_on_disk() -> str:
     """Return the version of the onnxruntime that would be imported; nothing where that is not known."""
-    found = importlib.util.find_spec("onnxruntime")
-    if found is None or not found.origin:
-        return ""
-    text = Path(found.origin).read_text(encoding="utf-8", errors="replace")
-    version = re.search(r"""^__version__ = ["']([\w.+-]+)["']""", text, re.MULTILINE)
-    return version.group(1) if version else ""
+    for entry in sys.path:
+        start = Path(entry) / "onnxruntime" / "__init__.py"
+        if start.is_file():
+            text = start.read_text(encoding="utf-8", errors="replace")
+            version = re.search(r"""^__version__ = ["']([\w.+-]+)["']""", text, re.MULTILINE)
+            return version.group(1) if version else ""
+    return ""

@@ -6,7 +6,7 @@ onnxruntime's releases; older ones than the first of them can run nothing of our
 
 import os
 import re
-from typing import BinaryIO, Iterator, NamedTuple, Optional, Tuple
+from typing import IO, Iterator, NamedTuple, Optional, Tuple
 
 Release = Tuple[int, int]
 
@@ -71,7 +71,7 @@ def why_too_old(version: str, path: str, name: str) -> Optional[str]:
     return f"onnxruntime {version} is too old for {what}, which needs {needed}; run: pip install --upgrade onnxruntime"
 
 
-def read_versions(file: BinaryIO, num_bytes: int) -> ModelVersions:
+def read_versions(file: IO[bytes], num_bytes: int) -> ModelVersions:
     """Return what an ONNX file says of itself; its graph is skipped.
 
     Raises:
@@ -88,7 +88,7 @@ def read_versions(file: BinaryIO, num_bytes: int) -> ModelVersions:
     return ModelVersions(opset, ir)
 
 
-def _version_of_onnx(file: BinaryIO, end: int) -> int:
+def _version_of_onnx(file: IO[bytes], end: int) -> int:
     """Return the version of a set of operators if it is that of ONNX itself, whose name is empty; else 0."""
     version = 0
     for number, value, end_of_field in _fields(file, end):
@@ -99,7 +99,7 @@ def _version_of_onnx(file: BinaryIO, end: int) -> int:
     return version
 
 
-def _fields(file: BinaryIO, end: int) -> Iterator[Tuple[int, int, int]]:
+def _fields(file: IO[bytes], end: int) -> Iterator[Tuple[int, int, int]]:
     """Yield number, value and end of each field of a protobuf message; the file stands at the content of a long one."""
     position = file.tell()
     while position < end:
@@ -121,7 +121,7 @@ def _fields(file: BinaryIO, end: int) -> Iterator[Tuple[int, int, int]]:
         yield key >> 3, value, position
 
 
-def _number(file: BinaryIO) -> int:
+def _number(file: IO[bytes]) -> int:
     """Read an integer of any length: seven bits in each byte, the lowest first."""
     number = 0
     for index in range(_MOST_BYTES_OF_A_NUMBER):

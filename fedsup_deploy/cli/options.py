@@ -195,7 +195,8 @@ def searched_run_line(run: "SearchedRun", search: Path) -> str:
         run: As the search has it.
         search: The file of the search.
     """
-    path = run.name if run.path is None else os.path.normpath(search.parent / run.path)
+    folder = search.resolve().parent if search.is_symlink() else search.parent
+    path = run.name if run.path is None else os.path.normpath(folder / run.path)
     return run_line(path, run.rounds)
 
 

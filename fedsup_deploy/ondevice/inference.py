@@ -147,7 +147,7 @@ def _runtime() -> ModuleType:
 
 
 def _check_goes_with_numpy() -> None:
-    """Fail where importing onnxruntime would end this process: it was made for NumPy 1, and NumPy 2 is there.
+    """Fail where onnxruntime would end this process: it was made for NumPy 1, and NumPy 2 is there.
 
     Only a try tells, and only in a process of its own; where neither version suggests it, there is none.
     """
@@ -159,7 +159,9 @@ def _check_goes_with_numpy() -> None:
     code = "import sys; sys.path[:] = sys.argv[1:]; import onnxruntime"  # from where this process has it
     words = [sys.executable, "-c", code, *sys.path]
     ended = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
-    if ended.returncode < 0 or (ended.returncode and b"numpy" in ended.stderr.lower()):
+    # One that is imported all the same ends the process later; NumPy says so by then.
+    said = ended.stderr.lower()
+    if ended.returncode < 0 or b"using numpy 1" in said or (ended.returncode and b"numpy" in said):
         found = f"version {version} was made for NumPy 1, and NumPy {numpy.__version__} is installed"
         raise ImportError(f"{found}; run: pip install 'numpy<2', or a newer onnxruntime", name="onnxruntime")
 

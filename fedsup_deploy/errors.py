@@ -8,7 +8,7 @@ FedsupError                  1
 ├── GateError                6   an exported model does not compute what it must
 ├── FederationError          7   too few clients answered
 ├── OutputError              8   the result cannot be written where it was asked for
-├── DependencyError          9   an optional library is needed and not installed
+├── DependencyError          9   a library is missing, too old, or cannot do what is needed
 └── DeviceError             10   another machine cannot be reached, or the work there failed
 
 The number is the exit code of the command line. A message reads: what: got X, expected Y - where - what to do.
@@ -71,7 +71,7 @@ class OutputError(FedsupError):
 
 
 class DependencyError(FedsupError):
-    """An optional library is needed and not installed."""
+    """A library is missing, too old, or cannot do what is needed."""
 
     exit_code = 9
 
@@ -89,6 +89,7 @@ _ADVICE: Final = {
     errno.EEXIST: "move away what is in the way",
     errno.EISDIR: "move away what is in the way",
     errno.ENOTDIR: "move away what is in the way",
+    errno.ELOOP: "move away what is in the way",
     errno.ENAMETOOLONG: "give it a shorter name",
 }
 

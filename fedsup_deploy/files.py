@@ -2,6 +2,8 @@
 
 Content is written beside its place, flushed to the disk and renamed. What a killed writer left behind carries
 `.partial-` in its name, is never read, and is removed by the next who writes in the same folder.
+
+A symbolic link at the place stays: what it leads to is replaced, or made where it leads to nothing.
 """
 
 import contextlib
@@ -33,15 +35,17 @@ def atomic_file(path: Path) -> Iterator[Path]:
         OutputError: The folder cannot be made or written, or another process is at work on the file for long.
     """
     with places.hold(path, brief=True):
-        partial = places.partial_of(path)
+        with as_output_error(path):
+            end = _end_of_links(path)
+        partial = places.partial_of(end)
         try:
             with as_output_error(path):
                 partial.touch()
             yield partial
             with as_output_error(path):
                 _sync(partial)
-                partial.replace(path)
-                _sync(path.parent)
+                partial.replace(end)
+                _sync(end.parent)
         finally:
             partial.unlink(missing_ok=True)
 
@@ -70,7 +74,8 @@ def scratch_folder(place: Path) -> Iterator[Path]:
         OutputError: The folder cannot be made, or another process is at work on the place for long.
     """
     with places.hold(place, brief=True):
-        folder = places.partial_of(place)
+        with as_output_error(place):
+            folder = places.partial_of(_end_of_links(place))
         try:  # from here on, for a signal may come as soon as the folder is made
             with as_output_error(place):
                 folder.mkdir()
@@ -95,8 +100,9 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             for entry in sorted(partial.rglob("*")):
                 _sync(entry)
             _sync(partial)
-            _swap_into_place(partial, path)
-            _sync(path.parent)
+            end = _end_of_links(path)
+            _swap_into_place(partial, end)
+            _sync(end.parent)
 
 
 def is_file(path: Path) -> bool:
@@ -126,16 +132,31 @@ def write_json(path: Path, document: object) -> None:
 def sha256(path: Path) -> str:
     """Return the hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if sys.version_info >= (3, 11) else _sha256(file.read())
+        if sys.version_info >= (3, 11):
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of_bytes(file.read())
 
 
 def sha256_of(document: object) -> str:
     """Return the hexadecimal SHA-256 of a JSON document, whatever the order of its keys."""
-    return _sha256(json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
+    return sha256_of_bytes(json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
 
 
-def _sha256(content: bytes) -> str:
+def sha256_of_bytes(content: bytes) -> str:
+    """Return the hexadecimal SHA-256 of what a file would hold."""
     return hashlib.sha256(content).hexdigest()
+
+
+def _end_of_links(path: Path) -> Path:
+    """Return where a path leads through all symbolic links; there need not be anything.
+
+    Raises:
+        OSError: They lead in a circle.
+    """
+    end = Path(os.path.realpath(path))
+    if end.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return end
 
 
 def _sync(path: Path) -> None:

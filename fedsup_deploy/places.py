@@ -2,11 +2,12 @@
 
 A place is a file or folder of ours. Whoever writes it holds it, so whatever unfinished lies beside a place that nobody
 holds is a killed writer's, and is removed by the next who holds any place in that folder. Never writes a place itself:
-see `files`.
+see `files`. Owns as well how a user names one: `~` is a home folder everywhere.
 """
 
 import contextlib
 import contextvars
+import errno
 import os
 import re
 import secrets
@@ -21,6 +22,9 @@ from fedsup_deploy.errors import OutputError, as_output_error
 
 #: What a command can say that lets its user choose the place.
 CHOOSE_OUT: Final = "choose another --out"
+
+#: What the system says of a place that cannot be written, and was not meant to be.
+_READ_ONLY: Final = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 #: How long to try: others may hold the place for an instant, to write it or to see whether somebody else does.
 _INSTANT_S: Final = 1.0
@@ -79,6 +83,38 @@ def check_writable(folder: Path, advice: str | None = None) -> None:
     """
     with _taken(_real(folder / f"probe-{secrets.token_hex(4)}"), folder, _INSTANT_S, advice):
         pass
+
+
+def read_only(folder: Path) -> str | None:
+    """Return in the system's words why nothing may be written below a folder; None where it may.
+
+    Raises:
+        OutputError: Nothing can be written there for another reason, such as a full disk.
+
+    Side effects: As of `check_writable`.
+    """
+    try:
+        check_writable(folder)
+    except OutputError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _READ_ONLY:
+            return os.strerror(error.__cause__.errno).lower()
+        raise
+    return None
+
+
+def expanded(path: str) -> str:
+    """Return a path as a user means it: `~` and `~user` at its start are home folders, as a shell has it.
+
+    A shell does so for words of its own only, not in `--out=~/x`, quotes, YAML and Python.
+
+    Raises:
+        ValueError: There is no such home folder.
+    """
+    found = os.path.expanduser(path)  # noqa: PTH111  a path would lose what says that a name is one
+    if found.startswith("~"):
+        user = path.partition("/")[0]
+        raise ValueError(f"got {path!r}, but there is no home folder {user}; a name that begins with ~ is written ./~")
+    return found
 
 
 def partial_of(place: Path) -> Path:

@@ -3,6 +3,7 @@
 import warnings
 from pathlib import Path
 
+from fedsup_deploy import places
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.files import is_file
 from fedsup_deploy.registry import nearest
@@ -54,7 +55,7 @@ def find(kind: str, name_or_path: str | Path, *, beside: Path | None = None) -> 
 
     Side effects: Warns (`InPlaceOfShipped`) where a file of the user's own stands in for a shipped one.
     """
-    text, word = str(name_or_path), _WORDS[kind]
+    text, word = expanded(name_or_path), _WORDS[kind]
     candidates = [Path(text)]
     if not text.endswith((".yaml", ".yml")):
         folders = [*([_own_folder(kind)] if kind in _OWN else []), shipped_folder(kind)]
@@ -70,6 +71,18 @@ def find(kind: str, name_or_path: str | Path, *, beside: Path | None = None) -> 
                 )
             return candidate
     raise ConfigError(f"no {word} {text!r}: no such file or shipped name{nearest(text, known_names(kind))}")
+
+
+def expanded(name_or_path: str | Path) -> str:
+    """Return what `places.expanded` makes of a path; a name stays as it is.
+
+    Raises:
+        ConfigError: There is no such home folder.
+    """
+    try:
+        return places.expanded(str(name_or_path))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _own_folder(kind: str) -> Path:

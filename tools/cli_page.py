@@ -47,11 +47,13 @@ exit code 8, and says which process holds it; what takes moments, such as keepin
 While a command holds a place `x` there is a `.x.fedsup-lock` beside it (`.this-folder.fedsup-lock` inside a run), or on
 a file system without locks a link `.x.fedsup-holder`; what is being written is called `.x.partial-` and eight digits.
 If a command is killed these may stay. They mean nothing then, and the next command that writes in that folder removes
-them. Only the link of a process on another machine must be removed by hand; the message says so.
+them. Only the link of a process on another machine must be removed by hand; the message says so. A symbolic link at an
+output's place stays, and what it leads to is replaced. A run that cannot be written is evaluated, searched (`--out`)
+and exported as well; its `statistics/` and `evaluations/` are then not kept, which a `note:` says.
 
 `run.py` takes `--json`, `--threads N`, `--protocol quick|full`, `--seconds S` and `--skip-latency`. It is a program of
-its own, with other exit codes: 0 passed, 1 a file was altered, 2 usage or a missing package, 3 other outputs, 4 outputs
-depend on the batch, 5 a file is missing.
+its own, with other exit codes: 0 passed, 1 a file was altered, 2 usage, or a package is missing or too old, 3 other
+outputs, 4 outputs depend on the batch, 5 a file is missing, 6 the model cannot be run there.
 """
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsup_deploy import memory
+from fedsup_deploy.artifact.external_data import locations
 from fedsup_deploy.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, NodeProto, ValueInfoProto
+    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 Shape = tuple[int | str, ...]
 
@@ -55,7 +56,7 @@ def read_graph(path: Path) -> Graph:
 
     try:
         model = onnx.load(str(path), load_external_data=False)
-        _refuse_what_no_exporter_writes(model.graph, has_functions=bool(model.functions))
+        _refuse_what_no_exporter_writes(model)
         inputs, outputs = _shapes(model.graph.input), _shapes(model.graph.output)
         _fix_batch(model.graph)
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
@@ -80,17 +81,18 @@ def read_graph(path: Path) -> Graph:
         ) from error
 
 
-def _refuse_what_no_exporter_writes(graph: "GraphProto", *, has_functions: bool) -> None:
+def _refuse_what_no_exporter_writes(model: "ModelProto") -> None:
     from onnx import AttributeProto, TensorProto
 
+    graph = model.graph
     if not graph.input or not graph.output:
         raise ValueError("it has no input or no output")
     inner = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
-    if has_functions or any(attribute.type in inner for node in graph.node for attribute in node.attribute):
+    if model.functions or any(attribute.type in inner for node in graph.node for attribute in node.attribute):
         raise ValueError("it has functions or control flow")
     if any(node.domain not in {"", "ai.onnx"} for node in graph.node):
         raise ValueError("it has operators that are not of ONNX")
-    if any(tensor.data_location == TensorProto.EXTERNAL for tensor in graph.initializer):
+    if any(True for _ in locations(model)):
         raise ValueError("its weights are in another file")
     if any(value.type.tensor_type.elem_type != TensorProto.FLOAT for value in (*graph.input, *graph.output)):
         raise ValueError("its input or output is not float32")

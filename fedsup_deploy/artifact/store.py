@@ -39,6 +39,7 @@ _ERRORS: Mapping[int, type[FedsupError]] = MappingProxyType(
         bundle_files.ALTERED: ArtifactError,
         bundle_files.MISSING: ArtifactError,
         bundle_files.USAGE: DependencyError,
+        bundle_files.UNRUNNABLE: DependencyError,
         bundle_files.PARITY: GateError,
         bundle_files.BATCH_INVARIANCE: GateError,
     }
@@ -247,6 +248,7 @@ def verify_bundle(folder: Path) -> VerifiedBundle:
     Raises:
         ArtifactError: A file is missing, altered or not part of the bundle, or the bundle contradicts itself.
         GateError: The outputs differ from the recorded ones, or depend on the batch.
+        DependencyError: onnxruntime is too old for the model, or cannot run it.
     """
     manifest, report = _check(folder, place=folder)
     return VerifiedBundle(
@@ -274,7 +276,7 @@ def raise_if_failed(report: Verdict, where: str) -> None:
     Raises:
         ArtifactError: A file is missing or altered.
         GateError: The outputs differ from the recorded ones, or depend on the batch.
-        DependencyError: NumPy or onnxruntime cannot be imported.
+        DependencyError: NumPy or onnxruntime cannot be imported, is too old, or cannot run the model.
     """
     if report["exit_code"] != bundle_files.OK:
         raise _ERRORS[report["exit_code"]](f"{where}: {report['reason']}")

@@ -61,17 +61,21 @@ Record = TypeVar("Record", bound=Section)
 
 
 def write_arrays(path: Path, kind: str, arrays: Mapping[str, NDArray[Any]], document: Mapping[str, JsonValue]) -> None:
-    """Write arrays and a JSON document about them, atomically.
+    """Write what `to_bytes` returns, atomically."""
+    files.write_bytes(path, to_bytes(kind, arrays, document))
+
+
+def to_bytes(kind: str, arrays: Mapping[str, NDArray[Any]], document: Mapping[str, JsonValue]) -> bytes:
+    """Return the content of a file of arrays and a JSON document about them.
 
     Args:
-        path: Where to.
         kind: What it is: `supernet`, `checkpoint`, `subnet` or `statistics`.
         arrays: Values by name.
         document: A JSON mapping.
     """
     text = json.dumps({"schema": _SCHEMA, "kind": kind, **document}, sort_keys=True, allow_nan=False)
     contiguous = {name: np.ascontiguousarray(array) for name, array in sorted(arrays.items())}
-    files.write_bytes(path, save(contiguous, metadata={_KEY: text}))
+    return save(contiguous, metadata={_KEY: text})
 
 
 def read_document(path: Path, kind: str | None = None) -> JsonObject:

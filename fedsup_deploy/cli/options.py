@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from fedsup_deploy import registry
+from fedsup_deploy import places, registry
 from fedsup_deploy.device import limits
 from fedsup_deploy.ondevice.latency_statistics import PERCENTILES
 
@@ -23,10 +23,29 @@ if TYPE_CHECKING:
 Function = Callable[..., object]
 Decorator = Callable[[Function], Function]
 
-NEW_PATH: Final = click.Path(path_type=Path)
-OLD_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
-OLD_FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
-OLD_PATH: Final = click.Path(exists=True, path_type=Path)
+
+class UserPath(click.Path):
+    """A path as a user writes it: `~` is a home folder also where no shell saw to that, as in `--out=~/x`."""
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """Return the path, checked as `click.Path` does.
+
+        Raises:
+            BadParameter: It is not what it must be, or there is no such home folder.
+        """
+        try:
+            expanded = places.expanded(os.fspath(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return super().convert(expanded, param, ctx)
+
+
+NEW_PATH: Final = UserPath(path_type=Path)
+OLD_FILE: Final = UserPath(exists=True, dir_okay=False, path_type=Path)
+OLD_FOLDER: Final = UserPath(exists=True, file_okay=False, path_type=Path)
+OLD_PATH: Final = UserPath(exists=True, path_type=Path)
 SCHEDULES: Final = click.Choice(["one-shot", "layer-wise"])
 
 
@@ -176,7 +195,8 @@ def searched_run_line(run: "SearchedRun", search: Path) -> str:
         run: As the search has it.
         search: The file of the search.
     """
-    path = run.name if run.path is None else os.path.normpath(search.parent / run.path)
+    folder = search.resolve().parent if search.is_symlink() else search.parent
+    path = run.name if run.path is None else os.path.normpath(folder / run.path)
     return run_line(path, run.rounds)
 
 

@@ -112,7 +112,7 @@ def evaluate(
     with open_run_federation(run, log) as federation:
         if split == HELD_OUT and not federation.judges:
             raise nothing_held_out(run.config)
-        pooled = calibrate(run, architecture, subnet, schedule, federation, log)
+        pooled = calibrate(run, architecture, subnet, schedule, federation, log).pooled
         found = recalibration.evaluate(federation, standalone(subnet), pooled, split)
         clients = _on_clients(federation, subnet, pooled) if per_client else None
     return Evaluated(

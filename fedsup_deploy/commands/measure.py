@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from fedsup_deploy import places, resources
+from fedsup_deploy.artifact.external_data import external_files
 from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.artifact.measured import MeasuredEnergy, MeasuredLatency
 from fedsup_deploy.artifact.store import load_manifest, raise_if_failed, record_measurement, verify_bundle
@@ -97,7 +98,7 @@ def measure(
     A bundle is checked first, and then holds what was measured.
 
     Args:
-        path: A bundle, or an ONNX file.
+        path: A bundle, or an ONNX file, and the files that it has weights in.
         threads: Threads of the runtime.
         protocol: `quick` or `full`.
         listeners: Called with one event before and one after.
@@ -119,6 +120,8 @@ def measure(
     if path.is_dir():
         _check_can_keep(path)
         verify_bundle(path)
+    for file in [*([] if path.is_dir() else [model]), *([] if ruler is None else [ruler])]:
+        external_files(file)  # for what it refuses: a runtime would follow a name to wherever it leads
     log.emit("measurement", done=0, total=1, name=protocol)
     result = measure_onnx(model, threads=threads, protocol=timing.PROTOCOLS[protocol], ruler=ruler, meter=open_meter())
     log.emit("measurement", done=1, total=1, name=protocol)
@@ -143,7 +146,7 @@ def measure_on(
     A bundle is checked there first, and then holds what was measured.
 
     Args:
-        path: A bundle, or an ONNX file.
+        path: A bundle, or an ONNX file; the files that it has weights in are sent with it.
         access: The machine.
         threads: Threads of the runtime.
         protocol: `quick` or `full`.

@@ -11,12 +11,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from fedsup_deploy import files, rng
+from fedsup_deploy import rng
 from fedsup_deploy.accuracy import CountedAccuracy
-from fedsup_deploy.artifact import weights
 from fedsup_deploy.artifact.manifest import AccuracyRecord
 from fedsup_deploy.artifact.store import Vectors
-from fedsup_deploy.commands.recalibrate import calibrate, statistics_file
+from fedsup_deploy.commands.recalibrate import calibrate, keep_statistics
 from fedsup_deploy.commands.refining import RefinedNetwork
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.federation.networks import standalone
@@ -87,18 +86,18 @@ def prepare(
 ) -> Prepared:
     """Return a subnet of the search space, ready for export.
 
-    Side effects: Keeps its statistics in the run's folder.
+    Side effects: Keeps its statistics in the run's folder, unless that is read-only.
     """
     subnet = supernet.extract(architecture)
-    schedule = run.config.calibration.schedule
+    taken = calibrate(run, architecture, subnet, run.config.calibration.schedule, federation, log)
     network = _Network(
         arch=architecture.to_dict(),
         costs=cost.costs_of(run.space, [architecture]),
         subnet=subnet,
         logits=lambda images, normalizer: supernet(images, architecture, normalizer),
-        pooled=calibrate(run, architecture, subnet, schedule, federation, log),
+        pooled=taken.pooled,
         inherited=_inherited(run, architecture, supernet, federation, log),
-        statistics_hash=files.sha256(statistics_file(run, architecture, schedule)),
+        statistics_hash=taken.hash,
     )
     return _ready(run, network, federation)
 
@@ -106,12 +105,11 @@ def prepare(
 def prepare_trimmed(run: Run, network: RefinedNetwork, federation: Federation) -> Prepared:
     """Return a trimmed subnet, ready for export.
 
-    Side effects: Keeps its statistics in the run's folder.
+    Side effects: Keeps its statistics in the run's folder, unless that is read-only.
     """
     schedule = run.config.calibration.schedule
     path = run.path / STATISTICS / f"{network.arch_id}-{schedule}.safetensors"
     document = {"arch_id": network.arch_id, "schedule": schedule, "supernet": run.fingerprint}
-    weights.write_arrays(path, "statistics", network.statistics.to_arrays(), document)
     subnet = network.subnet
     found = _Network(
         arch=network.to_dict(),
@@ -120,7 +118,7 @@ def prepare_trimmed(run: Run, network: RefinedNetwork, federation: Federation) -
         logits=subnet,
         pooled=network.statistics,
         inherited=None,
-        statistics_hash=files.sha256(path),
+        statistics_hash=keep_statistics(run, path, network.statistics, document),
     )
     return _ready(run, found, federation)
 
@@ -172,7 +170,8 @@ def _inherited(
     None where the largest has no such layer.
     """
     largest = run.space.largest
-    whole = calibrate(run, largest, supernet.extract(largest), run.config.calibration.schedule, federation, log)
+    schedule = run.config.calibration.schedule
+    whole = calibrate(run, largest, supernet.extract(largest), schedule, federation, log).pooled
     norm_layers = supernet.layout.plan(architecture).norm_layers()
     if any(layer.name not in whole.layers for layer in norm_layers):
         return None

@@ -141,8 +141,9 @@ def _build(request: BuildRequest, log: EventLog) -> BuiltProfile:
 
 def load_space(name_or_path: str) -> SearchSpace:
     """Return the search space a user means: a shipped name, a file, or that of a run with its channels and classes."""
-    if os.path.isdir(name_or_path):  # noqa: PTH112  a name that nothing can have is no folder, and no error
-        return open_run(Path(name_or_path)).space
+    path = resources.expanded(name_or_path)
+    if os.path.isdir(path):  # noqa: PTH112  a name that nothing can have is no folder, and no error
+        return open_run(Path(path)).space
     return validate(load_yaml(resources.find("configs/spaces", name_or_path)), SearchSpace)
 
 

@@ -2,13 +2,13 @@
 
 import contextlib
 import dataclasses
-import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic import JsonValue
 
-from fedsup_deploy import places
+from fedsup_deploy import files, places
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.errors import ArtifactError, OutputError
 from fedsup_deploy.events import EventLog, Listener
@@ -39,7 +39,7 @@ class Recalibrated(Result):
         num_layers: Layers that have some.
         num_clients: That are part of all layers.
         uplink_bytes_per_client: What each of them sends.
-        statistics: Their file.
+        statistics: Their file; None where the run's folder is read-only.
         out: The calibrated subnet's file, where it was written.
     """
 
@@ -49,22 +49,31 @@ class Recalibrated(Result):
     num_layers: int
     num_clients: int
     uplink_bytes_per_client: int
-    statistics: Path
+    statistics: Path | None
     out: Path | None
+
+
+class TakenStatistics(NamedTuple):
+    """Client statistics of a subnet."""
+
+    pooled: PooledStatistics
+    """Of all clients."""
+    hash: str
+    """SHA-256 of their file, be it kept or not."""
 
 
 def calibrate(
     run: Run, architecture: Architecture, subnet: Subnet, schedule: str, federation: Federation, log: EventLog
-) -> PooledStatistics:
-    """Return the pooled statistics of a subnet, from the run's folder if they were taken before, of all clients.
+) -> TakenStatistics:
+    """Return the statistics of a subnet, from the run's folder if they were taken before, of all clients.
 
     Raises:
         ArtifactError: Those in the folder are damaged.
 
-    Side effects: Writes them to `statistics/` of the run.
+    Side effects: Keeps them in `statistics/` of the run, unless that is read-only.
     """
     path = statistics_file(run, architecture, schedule)
-    document = {
+    document: dict[str, JsonValue] = {
         "arch_id": architecture.arch_id,
         "schedule": schedule,
         "supernet": run.fingerprint,
@@ -76,7 +85,7 @@ def calibrate(
     if path.exists():
         arrays, known = weights.read_arrays(path, "statistics")
         if document.items() <= known.items():
-            return _checked(path, arrays, subnet.plan)
+            return TakenStatistics(_checked(path, arrays, subnet.plan), files.sha256(path))
     pooled = recalibration.collect(
         federation,
         standalone(subnet),
@@ -86,8 +95,15 @@ def calibrate(
         ),
     )
     document["is_complete"] = recalibration.is_complete(federation, subnet.plan, pooled)
-    weights.write_arrays(path, "statistics", pooled.to_arrays(), document)
-    return pooled
+    return TakenStatistics(pooled, keep_statistics(run, path, pooled, document))
+
+
+def keep_statistics(run: Run, path: Path, pooled: PooledStatistics, document: Mapping[str, JsonValue]) -> str:
+    """Write statistics to a run's folder, unless that is read-only. Returns the SHA-256 of the file in either case."""
+    content = weights.to_bytes("statistics", pooled.to_arrays(), document)
+    if run.read_only is None:
+        files.write_bytes(path, content)
+    return files.sha256_of_bytes(content)
 
 
 def _checked(path: Path, arrays: weights.Arrays, plan: NetworkPlan) -> PooledStatistics:
@@ -115,10 +131,15 @@ def recalibrate(
         out: Where to write the calibrated subnet; None leaves only the statistics in the run's folder.
         schedule: `one-shot` or `layer-wise`; None as the run's config says.
         listeners: Called with progress events.
+
+    Raises:
+        OutputError: The result can be written nowhere.
     """
     if out is not None:
         check_out(out)
     run = open_run(run_path)
+    if out is None:
+        places.check_writable(run.path / STATISTICS)
     architecture = run.architecture(architecture_name)
     schedule = schedule or run.config.calibration.schedule
     with contextlib.nullcontext() if out is None else places.hold(out, advice=places.CHOOSE_OUT):
@@ -126,7 +147,7 @@ def recalibrate(
         absent: set[str] = set()
         log = EventLog(None, (*listeners, lambda event: absent.update(event.get("absent", ()))))
         with open_run_federation(run, log) as federation:
-            pooled = calibrate(run, architecture, subnet, schedule, federation, log)
+            pooled = calibrate(run, architecture, subnet, schedule, federation, log).pooled
             num_clients = len(federation.calibrating) - len(absent)
         if out is not None:
             write_subnet(out, run, architecture, subnet, pooled)
@@ -138,7 +159,7 @@ def recalibrate(
         num_clients=num_clients,
         # Per layer a count, and per channel a sum and a sum of squares, in float64.
         uplink_bytes_per_client=sum(8 * (1 + 2 * len(sums.total_C)) for sums in pooled.layers.values()),
-        statistics=statistics_file(run, architecture, schedule),
+        statistics=statistics_file(run, architecture, schedule) if run.read_only is None else None,
         out=out,
     )
 
@@ -151,7 +172,7 @@ def check_out(path: Path) -> None:
     """
     if path.suffix != SUFFIX:
         raise OutputError(f"cannot write {path}: expected a name that ends in {SUFFIX}")
-    if not os.path.lexists(path):
+    if not path.exists():
         return
     try:
         weights.read_document(path, _KIND)

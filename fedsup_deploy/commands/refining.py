@@ -246,7 +246,7 @@ def refine(
     target = target_of(profile, found)
     split = federation.split(VALIDATION)
     subnet = supernet.extract(pick)
-    pooled = calibrate(run, pick, subnet, run.config.calibration.schedule, federation, log)
+    pooled = calibrate(run, pick, subnet, run.config.calibration.schedule, federation, log).pooled
     accuracy = recalibration.evaluate(federation, standalone(subnet), pooled, split)
     sources = sources_near(run.space, pick, target)
     networks = []
@@ -283,7 +283,7 @@ def _refined(
     """Return a subnet trimmed to the limits and recalibrated; None if no trimming brings it there."""
     subnet = supernet.extract(source)
     # They only rank the channels: the quick schedule will do.
-    known = calibrate(run, source, subnet, "one-shot", federation, log)
+    known = calibrate(run, source, subnet, "one-shot", federation, log).pooled
     trimmed = trim(fold(subnet, known), channel_quantum(target.profile), functools.partial(_excess, target=target))
     if trimmed is None:
         return None

@@ -12,7 +12,6 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from fedsup_deploy import places
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.errors import ConfigError, DataError
 from fedsup_deploy.events import EventLog
@@ -43,7 +42,7 @@ def measured_scores(run: Run, architectures: Sequence[Architecture], on_score: O
         DataError: The images of the run are missing, malformed or have changed.
         OutputError: A score cannot be written into the run's folder.
 
-    Side effects: Keeps every new score in `evaluations/` of the run, as soon as it is known.
+    Side effects: Keeps every new score in `evaluations/` of the run, as soon as it is known, unless that is read-only.
     """
     with open_scorer(run, MEASURED) as score:
         return score(architectures, on_score)
@@ -65,7 +64,7 @@ def client_scores(run: Run, architectures: Sequence[Architecture], on_score: OnS
         DataError: The images of the run are missing, malformed or have changed.
         OutputError: A score cannot be written into the run's folder.
 
-    Side effects: Keeps every new score in `evaluations/` of the run, as soon as it is known.
+    Side effects: Keeps every new score in `evaluations/` of the run, as soon as it is known, unless that is read-only.
     """
     with open_scorer(run, CLIENTS) as score:
         return score(architectures, on_score)
@@ -150,7 +149,6 @@ class _Evaluation:
         from fedsup_deploy.runs.federation import load_supernet, open_run_federation
 
         run = self._run
-        places.check_writable(run.path / EVALUATIONS)
         if run.data.fingerprint != run.data_fingerprint:
             memory = run.path / EVALUATIONS / IMAGES
             raise DataError(f"{run.config.data.dataset}: the images changed meanwhile; start again without {memory}")
@@ -159,6 +157,11 @@ class _Evaluation:
         if self._kind == CLIENTS and not federation.judges:
             raise nothing_held_out(run.config)
         return functools.partial(find, federation, load_supernet(run))
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the run's folder keeps what is found."""
+        return self._run.read_only is None
 
     def __call__(self, architectures: Sequence[Architecture]) -> Generator[tuple[Architecture, Score], None, None]:
         # In the order of their genes those that begin alike stand beside each other, which is faster.
@@ -178,7 +181,7 @@ def _score(
         for architecture, score in found:
             # Of those that some clients have not answered for, the next command may get more.
             if score.is_complete:
-                cache.add(architecture, score)
+                cache.add(architecture, score, is_kept=evaluate.is_kept)
             scores[architecture] = score
             on_score(architecture, score)
     return [scores[architecture] for architecture in architectures]

@@ -304,7 +304,7 @@ def _digest(request: SearchRequest, targets: Sequence[Target], run: Run, kind: s
 def _searched(run: Run, out: Path) -> SearchedRun:
     """Return what a result says of its run. The way to it is relative: it lasts where both are moved together."""
     folder = run.path.resolve()
-    path = os.path.relpath(folder, out.parent.resolve())
+    path = os.path.relpath(folder, out.resolve().parent)
     return SearchedRun(name=folder.name, hash=run.fingerprint, rounds=run.rounds, path=path)
 
 

@@ -5,6 +5,7 @@ aliases and tags are refused, and so are duplicate keys. It never builds an obje
 """
 
 import re
+import unicodedata
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -53,9 +54,10 @@ def read(text: str, where: Callable[[int], str]) -> tuple[JsonValue, dict[KeyPat
         ) from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        context = f" {error.context}" if error.context else ""
-        message = f"not valid YAML{context}: {error.problem}" if not isinstance(error, _Refused) else error.problem
-        raise ConfigError(f"{where(mark.line + 1 if mark else 1)}: {message}") from error
+        number, problem = mark.line + 1 if mark else 1, error.problem
+        if not isinstance(error, _Refused):
+            number, problem = _not_yaml(text, error, number)
+        raise ConfigError(f"{where(number)}: {problem}") from error
     return value, lines
 
 
@@ -106,6 +108,8 @@ def _value(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> JsonVal
         return [_value(child, (*path, index), lines) for index, child in enumerate(node.value)]
     mapping: dict[str, JsonValue] = {}
     for key_node, child in node.value:
+        if isinstance(node, yaml.MappingNode) and node.flow_style:
+            _refuse_decimal_comma(key_node, child, mapping)
         key = _key(key_node)
         if key in mapping:
             raise _Refused(f"key {key!r} is already given on line {lines[(*path, key)]}", key_node)
@@ -114,7 +118,38 @@ def _value(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int]) -> JsonVal
     return mapping
 
 
+def _not_yaml(text: str, error: yaml.MarkedYAMLError, last: int) -> tuple[int, str]:
+    """Return the line of a syntax error that was noticed on the line `last`, and what it is."""
+    first = error.context_mark.line + 1 if error.context_mark else last
+    for number, line in enumerate(text.split("\n")[first - 1 : last], start=first):
+        if (space := _odd_space(line)) is not None:
+            return number, f"not valid YAML: it holds a {space}; replace that by a plain space"
+    context = f" {error.context}" if error.context else ""
+    return last, f"not valid YAML{context}: {error.problem}"
+
+
+def _odd_space(line: str) -> str | None:
+    """Return the name of a character that looks like a plain space, or like nothing, and is neither to YAML."""
+    odd = (character for character in line if unicodedata.category(character) in {"Zs", "Cf"} and character != " ")
+    return next((unicodedata.name(character, "space").lower() for character in odd), None)
+
+
+def _refuse_decimal_comma(key: yaml.Node, value: yaml.Node, before: dict[str, JsonValue]) -> None:
+    """Refuse `{x: 0,1}`, which is a map of x and of a key 1 without a value."""
+    last = list(before.items())[-1:]
+    is_number = isinstance(key, yaml.ScalarNode) and key.style is None and _INTEGER.fullmatch(key.value) is not None
+    is_bare = isinstance(value, yaml.ScalarNode) and value.style is None and value.value == ""
+    if is_number and is_bare and last and type(last[0][1]) is int:
+        name, whole = last[0]
+        raise _Refused(f"{name}: got {whole},{key.value}, expected a number with a point: {whole}.{key.value}", key)
+
+
 def _key(node: yaml.Node) -> str:
+    if isinstance(node, yaml.ScalarNode) and node.style is None:
+        if node.value == "<<":
+            raise _Refused("merge keys (<<) are not allowed; write the keys out", node)
+        if (space := _odd_space(node.value)) is not None:
+            raise _Refused(f"the key {node.value!r} holds a {space}; replace that by a plain space", node)
     key = _scalar(node) if isinstance(node, yaml.ScalarNode) else None
     if not isinstance(key, str):
         what = node.value if isinstance(node, yaml.ScalarNode) else "a list or mapping"

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 
-from fedsup_deploy import registry, resources
+from fedsup_deploy import places, registry, resources
 from fedsup_deploy.config.document import Document
 from fedsup_deploy.config.load import apply_overrides, load_yaml, validate
 from fedsup_deploy.config.partition import PartitionConfig
@@ -38,6 +38,10 @@ def _known(kind: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _expanded(path: Path) -> Path:
+    return Path(places.expanded(str(path)))
+
+
 class AugmentationConfig(Section):
     """Random changes of training images."""
 
@@ -53,9 +57,9 @@ class DataConfig(Section):
 
     dataset: Annotated[str, _known("dataset")]
     """A registered dataset, such as `digits`, `cifar10` or `image-folder`."""
-    root: Path | None = None
+    root: Annotated[Path, AfterValidator(_expanded)] | None = None
     """Folder (or file) of the images. A relative path starts at the config file's folder, or, given by `--set`, at the
-    working folder. null for datasets that bring their own."""
+    working folder; `~` is a home folder. null for datasets that bring their own."""
     validation_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.15
     """Share of the training images held out, before they are divided among clients, to compare subnets in search. Not
     used where the data set has validation images of its own."""
@@ -158,7 +162,7 @@ class TrainConfig(Section):
     """Short name of at most 64 lower-case letters, digits and hyphens; the run's folder is called so."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Decides every random choice of the run."""
-    space: Text
+    space: Annotated[Text, AfterValidator(places.expanded)]
     """A shipped search space (`digits`), or the path of a YAML file; a relative path starts where `data.root` does."""
     data: DataConfig
     """The images."""

@@ -8,9 +8,10 @@ Owns the order of the visits and what is told about each. It needs Python 3.6, N
 `fedsup_deploy.ondevice`, which owns the arithmetic; it reads models, writes no file, and reports no host name, user
 name or path.
 
-Started with a folder (`python3 -m fedsup_deploy.device.session FOLDER`, or packed into one file), it times every .onnx
-file there and prints one JSON line per event. Exit codes: 0 done; 2 wrong usage, or NumPy or onnxruntime is missing;
-3 a model cannot be run. The last line is then {"event": "error", "reason": ...}.
+Started with a folder (`python3 -m fedsup_deploy.device.session FOLDER`, or packed into one file), it times every model
+there, `NAME.onnx` or with other files of its own beside it `NAME/NAME.onnx`, and prints one JSON line per event. Exit
+codes: 0 done; 2 wrong usage, or NumPy or onnxruntime is missing; 3 a model cannot be run. The last line is then
+{"event": "error", "reason": ...}.
 """
 
 import argparse
@@ -33,7 +34,15 @@ from typing import (
     Union,
 )
 
-from fedsup_deploy.ondevice.inference import bind, first_line, first_output, most_threads, open_session, runtime_errors
+from fedsup_deploy.ondevice.inference import (
+    bind,
+    first_output,
+    most_threads,
+    open_session,
+    runtime_errors,
+    why_not_imported,
+    why_not_run,
+)
 from fedsup_deploy.ondevice.latency_statistics import NS_PER_MS, summarize
 from fedsup_deploy.ondevice.machine import environment
 from fedsup_deploy.ondevice.timing import (
@@ -134,7 +143,7 @@ def load_model(path: Path, threads: int, shape: Optional[Sequence[int]] = None) 
         run_once = bind(session, x_BCHW)
         cold_ms = first_run_ms(lambda: first_output(session, x_BCHW))
     except runtime_errors() as error:
-        raise ModelError(f"onnxruntime cannot run {path}: {first_line(error)}") from error
+        raise ModelError(why_not_run(error, str(path), str(path))[1]) from error
     return Model(run_once, load_ms, cold_ms)
 
 
@@ -279,15 +288,16 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         _write({"event": "error", "reason": str(error).replace(f"{options.folder}/", "")})
         return 3
     except ImportError as error:
-        reason = f"{error.name or 'onnxruntime'} cannot be imported; run: pip install numpy onnxruntime"
-        _write({"event": "error", "reason": reason})
+        _write({"event": "error", "reason": why_not_imported(error)})
         return 2
     return 0
 
 
 def _events(options: argparse.Namespace) -> "Iterator[Union[LatencyEvent, SessionEvent]]":
     """Yield what the command line asks for: every model by a protocol, or all in turns."""
-    models = {path.stem: path for path in sorted(options.folder.glob("*.onnx"))}
+    alone = options.folder.glob("*.onnx")
+    with_files = (path for path in options.folder.glob("*/*.onnx") if path.stem == path.parent.name)
+    models = {path.stem: path for path in sorted([*alone, *with_files], key=lambda path: path.name)}
     if not models:
         raise ModelError(f"no .onnx file in {options.folder}")
     if options.protocol is not None:
@@ -298,7 +308,8 @@ def _events(options: argparse.Namespace) -> "Iterator[Union[LatencyEvent, Sessio
             yield event
         return
     ruler, filler = (
-        None if name is None else options.folder / f"{name}.onnx" for name in (options.ruler, options.filler)
+        None if name is None else models.get(name, options.folder / f"{name}.onnx")
+        for name in (options.ruler, options.filler)
     )
     yield from visits(
         {name: path for name, path in models.items() if name not in {options.ruler, options.filler}},

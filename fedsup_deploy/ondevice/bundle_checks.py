@@ -4,9 +4,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
-from fedsup_deploy.ondevice.bundle_files import MODEL, PARITY, USAGE, CheckError, check_files
+from fedsup_deploy.ondevice.bundle_files import MODEL, UNRUNNABLE, USAGE, CheckError, check_files
 from fedsup_deploy.ondevice.bundle_outputs import check_outputs, gate_of, load_vectors, read_manifest
-from fedsup_deploy.ondevice.inference import bind, first_line, first_output, open_session, runtime_errors
+from fedsup_deploy.ondevice.inference import (
+    bind,
+    first_output,
+    open_session,
+    runtime_errors,
+    why_not_imported,
+    why_not_run,
+)
 from fedsup_deploy.ondevice.latency_statistics import NS_PER_MS
 from fedsup_deploy.ondevice.machine import environment
 from fedsup_deploy.ondevice.timing import QUICK, Protocol, first_run_ms, measure_latency, now_ns
@@ -59,11 +66,10 @@ def check_model(
             lambda x_BCHW: first_output(session, x_BCHW), inputs, outputs, gate_of(manifest)
         )
     except ImportError as error:
-        name = error.name or "onnxruntime"
-        raise CheckError(USAGE, f"{name} cannot be imported; run: pip install numpy onnxruntime") from None
+        raise CheckError(USAGE, why_not_imported(error)) from None
     except runtime_errors() as error:
-        what = first_line(error).replace(str(folder) + os.sep, "")
-        raise CheckError(PARITY, f"onnxruntime cannot run {MODEL}: {what}") from None
+        is_too_old, reason = why_not_run(error, str(folder / MODEL), MODEL)
+        raise CheckError(USAGE if is_too_old else UNRUNNABLE, reason.replace(str(folder) + os.sep, "")) from None
     if seconds is not None:
         latency = measure_latency(run_once, protocol._replace(min_seconds=seconds))
         report["latency"] = {**latency, "load_ms": load_ms, "first_run_ms": cold_ms}

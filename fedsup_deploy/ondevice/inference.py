@@ -4,8 +4,15 @@ Everything used here is in onnxruntime 1.8 and in the newest.
 """
 
 import os
+import re
+import subprocess
+import sys
 import threading
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Callable, Tuple, Type
+
+from fedsup_deploy.ondevice.model_versions import release_of, why_too_old
 
 if TYPE_CHECKING:
     from fedsup_deploy.ondevice.records import Floats, InferenceSession, Versions
@@ -17,18 +24,45 @@ PROVIDER = "CPUExecutionProvider"
 #: Of a run of a model that nobody has timed: many times what the slowest device needs for the largest one.
 MOST_SECONDS = 300.0
 _NO_MESSAGES = 4  # of onnxruntime's log: its errors arrive as exceptions
+_FIRST_FOR_NUMPY_2 = (1, 19)
 
 
 def library_versions() -> "Versions":
     """Return the versions of what runs a model.
 
     Raises:
-        ImportError: One of them is not installed.
+        ImportError: One of them is not installed, or cannot be imported.
     """
     import numpy
-    import onnxruntime
 
-    return {"numpy": numpy.__version__, "onnxruntime": onnxruntime.__version__}
+    return {"numpy": numpy.__version__, "onnxruntime": _runtime().__version__}
+
+
+def why_not_imported(error: ImportError) -> str:
+    """Return what an error of `library_versions` means and what helps, on one line and without paths."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name or 'onnxruntime'} cannot be imported; run: pip install numpy onnxruntime"
+    cause, inner = error, error.__cause__ or error.__context__
+    while isinstance(inner, ImportError):  # NumPy says long things about what its own first error says in one line
+        cause, inner = inner, inner.__cause__ or inner.__context__
+    name = (cause.name or "onnxruntime").partition(".")[0]
+    reason = re.sub(r"/(?:[^/:]+/)+", "", first_line(cause))
+    if "failed to map segment" in reason:
+        reason += "; the file system that it lies on lets nothing be loaded: it is mounted noexec"
+    return f"{name} cannot be imported: {reason}"
+
+
+def why_not_run(error: Exception, path: str, name: str) -> Tuple[bool, str]:
+    """Return whether onnxruntime is older than a model it could not run, and on one line what an error of it means.
+
+    Args:
+        error: One of `runtime_errors`.
+        path: The .onnx file.
+        name: What to call it.
+    """
+    version = library_versions()["onnxruntime"]
+    too_old = why_too_old(version, path, name)
+    return too_old is not None, too_old or f"onnxruntime {version} cannot run {name}: {first_line(error)}"
 
 
 def open_session(path: str, threads: int) -> "InferenceSession":
@@ -39,11 +73,10 @@ def open_session(path: str, threads: int) -> "InferenceSession":
         threads: Threads of the runtime.
 
     Raises:
-        ImportError: onnxruntime is not installed.
+        ImportError: onnxruntime is not installed, or cannot be imported.
         Exception: It cannot take the model: one of `runtime_errors`.
     """
-    import onnxruntime
-
+    onnxruntime = _runtime()
     if hasattr(onnxruntime, "disable_telemetry_events"):  # some builds lack the switch
         onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
@@ -74,9 +107,7 @@ def first_output(session: "InferenceSession", x_BCHW: "Floats") -> "Floats":
     Raises:
         Exception: It cannot be run, or took longer than `MOST_SECONDS`: one of `runtime_errors`.
     """
-    import onnxruntime
-
-    options = onnxruntime.RunOptions()
+    options = _runtime().RunOptions()
     # onnxruntime looks at it before each operation, those inside a loop included.
     watch = threading.Timer(MOST_SECONDS, setattr, (options, "terminate", True))
     watch.daemon = True
@@ -99,3 +130,48 @@ def runtime_errors() -> Tuple[Type[Exception], ...]:
 def first_line(error: Exception) -> str:
     """Return what an error says, on one line."""
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _runtime() -> ModuleType:
+    """Return onnxruntime.
+
+    Raises:
+        ImportError: It is not installed, or cannot be imported.
+    """
+    if "onnxruntime" not in sys.modules:
+        _check_goes_with_numpy()
+    import onnxruntime
+
+    module: ModuleType = onnxruntime
+    return module
+
+
+def _check_goes_with_numpy() -> None:
+    """Fail where onnxruntime would end this process: it was made for NumPy 1, and NumPy 2 is there.
+
+    Only a try tells, and only in a process of its own; where neither version suggests it, there is none.
+    """
+    import numpy
+
+    version = _version_on_disk()
+    if release_of(numpy.__version__) < (2, 0) or not (0, 0) < release_of(version) < _FIRST_FOR_NUMPY_2:
+        return
+    code = "import sys; sys.path[:] = sys.argv[1:]; import onnxruntime"  # from where this process has it
+    words = [sys.executable, "-c", code, *sys.path]
+    ended = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+    # One that is imported all the same ends the process later; NumPy says so by then.
+    said = ended.stderr.lower()
+    if ended.returncode < 0 or b"using numpy 1" in said or (ended.returncode and b"numpy" in said):
+        found = f"version {version} was made for NumPy 1, and NumPy {numpy.__version__} is installed"
+        raise ImportError(f"{found}; run: pip install 'numpy<2', or a newer onnxruntime", name="onnxruntime")
+
+
+def _version_on_disk() -> str:
+    """Return the version of the onnxruntime that would be imported; nothing where that is not known."""
+    for entry in sys.path:
+        start = Path(entry) / "onnxruntime" / "__init__.py"
+        if start.is_file():
+            text = start.read_text(encoding="utf-8", errors="replace")
+            version = re.search(r"""^__version__ = ["']([\w.+-]+)["']""", text, re.MULTILINE)
+            return version.group(1) if version else ""
+    return ""

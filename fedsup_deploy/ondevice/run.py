@@ -4,8 +4,9 @@ It needs Python 3.6+, NumPy and onnxruntime 1.8+, and nothing of fedsup_deploy. 
 files of SHA256SUMS, unaltered, and nothing else, then that the model computes the recorded outputs alone and inside a
 batch, then times it. It reads only the bundle, writes no file, and reports no host name, user name or path.
 
-Exit codes: 0 all checks passed; 1 a file was altered; 2 wrong usage, or NumPy or onnxruntime is missing; 3 the outputs
-are wrong; 4 the output of an image depends on its batch; 5 a file is missing.
+Exit codes: 0 all checks passed; 1 a file was altered; 2 wrong usage, or NumPy or onnxruntime is missing or too old; 3
+the outputs are wrong; 4 the output of an image depends on its batch; 5 a file is missing; 6 the model cannot be run
+here.
 """
 
 import argparse

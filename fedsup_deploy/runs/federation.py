@@ -56,7 +56,13 @@ def federation_of(
 
 @contextlib.contextmanager
 def open_run_federation(run: Run, log: EventLog) -> Iterator[Federation]:
-    """Yield the federation of a finished run."""
+    """Yield the federation of a finished run.
+
+    Side effects: Starts processes for the time of the context. Says in an event where nothing can be kept.
+    """
+    if run.read_only is not None:
+        what = "accuracies and statistics are not kept there, and found anew each time"
+        log.emit("not_kept", notes=[f"{run.path} cannot be written: {run.read_only}; {what}"])
     with open_engines(run.config, run.data) as engines:
         yield federation_of(run.config, engines, run.preprocessing, log)
 

@@ -18,7 +18,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from fedsup_deploy import files
+from fedsup_deploy import files, places
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.searchers.scoring.journal import Journal
@@ -45,7 +45,7 @@ def remembered_fingerprint(folder: Path, config: TrainConfig, padded_size: int, 
     Raises:
         ArtifactError: What was kept is damaged.
 
-    Side effects: Keeps a new fingerprint, unless a file of the images changed only just now.
+    Side effects: Keeps a new fingerprint, unless a file of the images changed only just now or the folder is read-only.
     """
     journal = Journal(folder / IMAGES, _ABOUT)
     state = _state(config, padded_size)
@@ -53,7 +53,7 @@ def remembered_fingerprint(folder: Path, config: TrainConfig, padded_size: int, 
     if state is not None and state in known:
         return known[state]
     fingerprint = read()
-    if state is not None and state == _state(config, padded_size):
+    if state is not None and state == _state(config, padded_size) and places.read_only(folder) is None:
         journal.append({"state": state, "fingerprint": fingerprint})
     return fingerprint
 

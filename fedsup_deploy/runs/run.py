@@ -89,6 +89,17 @@ class Run:
         return self.config.training.rounds
 
     @functools.cached_property
+    def read_only(self) -> str | None:
+        """Why what is found out cannot be kept in its folder, as on a read-only disk; None where it can.
+
+        Raises:
+            OutputError: It cannot for another reason, such as a full disk.
+
+        Side effects: None that last.
+        """
+        return places.read_only(self.path / EVALUATIONS) or places.read_only(self.path / STATISTICS)
+
+    @functools.cached_property
     def data(self) -> FederatedData:
         """The images of the simulated federation, read again from where the config says they are."""
         return load_data(self.config)
@@ -120,7 +131,7 @@ class Run:
     def data_fingerprint(self) -> str:
         """What `data.fingerprint` is, without reading the images again where none of their files has changed.
 
-        Side effects: Remembers it in the run's folder.
+        Side effects: Remembers it in the run's folder, where that can be written.
         """
         if "data" in vars(self):
             return self.data.fingerprint
@@ -150,7 +161,7 @@ class Run:
         """
         if not name_or_path.endswith((".json", ".yaml", ".yml")):
             return self.space.resolve(name_or_path)
-        path = Path(name_or_path)
+        path = Path(resources.expanded(name_or_path))
         if not files.is_file(path):
             raise ConfigError(f"no architecture file {path}")
         # JSON is YAML, so one strict reader serves both.

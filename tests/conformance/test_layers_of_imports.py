@@ -20,8 +20,11 @@ PROFILE = (
     *("device.limits", "device.latency", "device.heldout", "device.percentiles", "device.profile"),
     "device.held_latency",
 )
-#: What a bundle says of itself, and the program in it; the rest of `artifact` stands higher.
-BUNDLE = tuple(f"artifact.{name}" for name in ("document", "manifest", "measured", "packing", "program", "variants"))
+#: What a bundle says of itself, the program in it, and the files of a model; the rest of `artifact` stands higher.
+BUNDLE = tuple(
+    f"artifact.{name}"
+    for name in ("document", "external_data", "manifest", "measured", "packing", "program", "variants")
+)
 #: From the lowest layer up. A module belongs where the longest matching name stands; what a line lists are groups.
 LAYERS = (
     (

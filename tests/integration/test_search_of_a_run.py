@@ -15,6 +15,7 @@ import pytest
 import fedsup_deploy
 from fedsup_deploy import files, registry
 from fedsup_deploy.artifact import weights
+from fedsup_deploy.cli import options
 from fedsup_deploy.cli.main import main
 from fedsup_deploy.commands import search as searching
 from fedsup_deploy.commands.accuracy_file import load_predictor, save_predictor
@@ -179,6 +180,20 @@ def test_again_it_finds_the_same(request_of: SearchRequest, searched: Any, tmp_p
     assert (tmp_path / "new" / again["run"].pop("path")).resolve() == request_of.run.resolve()
     assert {**first["run"], **again["run"]} == first["run"]
     assert without_seconds({**again, "run": first["run"]}) == without_seconds(first)
+
+
+def test_through_a_link_it_is_written_where_that_leads_and_finds_its_run_from_there(
+    request_of: SearchRequest, searched: Any, tmp_path: Path
+) -> None:
+    link, end = tmp_path / "a" / "link.json", tmp_path / "b" / "c" / "real.json"
+    link.parent.mkdir()
+    link.symlink_to("../b/c/real.json")
+    search(dataclasses.replace(request_of, out=link))
+    assert link.is_symlink()
+    found = load_result(end).run
+    assert found.path is not None
+    assert (end.parent / found.path).resolve() == request_of.run
+    assert options.searched_run_line(found, link) == f"run: {request_of.run} (1 round)"
 
 
 def test_paths_may_be_text_in_python(run: Path, searched: Any, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -210,16 +210,55 @@ def test_file_does_not_replace_a_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_folder_replaces_a_link_to_a_folder_and_leaves_its_target_alone(tmp_path: Path) -> None:
-    target, path = tmp_path / "target", tmp_path / "x"
-    target.mkdir()
-    (target / "precious").touch()
-    path.symlink_to(target)
+def put_folder(path: Path) -> None:
     with files.atomic_directory(path) as partial:
         (partial / "new").touch()
-    assert [entry.name for entry in path.iterdir()] == ["new"]
-    assert [entry.name for entry in target.iterdir()] == ["precious"]
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["target", "x"]
+
+
+def put_file(path: Path) -> None:
+    files.write_text(path, "new")
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize("put", [put_folder, put_file])
+def test_a_link_stays_and_what_it_leads_to_is_replaced_or_made(
+    tmp_path: Path, put: Callable[[Path], None], is_there: bool
+) -> None:
+    """By way of a second link, relative to a folder of its own; nothing unfinished is beside either."""
+    end, path = tmp_path / "elsewhere" / "x", tmp_path / "x"
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "y").symlink_to("../elsewhere/x")
+    path.symlink_to("links/y")
+    if is_there:
+        put(end)
+        content = end / "new" if end.is_dir() else end
+        content.write_text("old")
+    put(path)
+    assert path.is_symlink()
+    assert (tmp_path / "links" / "y").is_symlink()
+    assert not end.is_symlink()
+    content = end / "new" if end.is_dir() else end
+    assert content.read_text() == ("" if put is put_folder else "new")
+    found = {entry.relative_to(tmp_path).as_posix() for entry in tmp_path.rglob("*")}
+    assert found - {"elsewhere/x/new"} == {"x", "links", "links/y", "elsewhere", "elsewhere/x"}
+
+
+def test_what_a_killed_writer_left_where_a_link_leads_goes_with_the_next(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / ".y.partial-12345678").touch()
+    (tmp_path / "x").symlink_to("elsewhere/y")
+    put_file(tmp_path / "x")
+    assert [entry.name for entry in (tmp_path / "elsewhere").iterdir()] == ["y"]
+
+
+@pytest.mark.parametrize("put", [put_folder, put_file])
+def test_links_in_a_circle_are_said_in_one_line_and_stay(tmp_path: Path, put: Callable[[Path], None]) -> None:
+    (tmp_path / "x").symlink_to("y")
+    (tmp_path / "y").symlink_to("x")
+    expected = r"^cannot write .*x: too many levels of symbolic links; move away what is in the way$"
+    with pytest.raises(OutputError, match=expected):
+        put(tmp_path / "x")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["x", "y"]
 
 
 @pytest.mark.parametrize("name", ["x[1].json", "a*b", "what?"])

@@ -262,6 +262,40 @@ def test_leftovers_that_cannot_be_removed_are_left(tmp_path: Path, monkeypatch: 
     assert names(tmp_path) == [".y.partial-12345678", "x"]
 
 
+def test_why_a_folder_is_read_only_is_told_apart_from_what_else_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a mount: only the system call is another one."""
+    assert places.read_only(tmp_path / "a" / "b") is None
+    assert names(tmp_path) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"not a directory; move away what is in the way$"):
+        places.read_only(tmp_path / "file" / "a")
+    for code, expected in ((errno.EROFS, "read-only file system"), (errno.EACCES, "permission denied")):
+
+        def refuse(*_args: Any, code: int = code, **_more: Any) -> int:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(os, "open", refuse)
+        assert places.read_only(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("~", "/home/me"),
+        ("~/a b", "/home/me/a b"),
+        ("~root/a", "/root/a"),
+        ("./~/a", "./~/a"),
+        ("a/~", "a/~"),
+        ("", ""),
+    ],
+)
+def test_a_home_folder_is_what_a_shell_takes_for_one(path: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert places.expanded(path) == expected
+
+
 def test_check_writable_leaves_nothing(tmp_path: Path) -> None:
     places.check_writable(tmp_path / "a" / "b")
     assert names(tmp_path) == []

@@ -28,6 +28,15 @@ def test_installed_package_has_its_own_copy(tmp_path: Path, monkeypatch: pytest.
     assert resources.shipped_folder("configs") == package.parent / "configs"
 
 
+def test_path_may_begin_with_a_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").touch()
+    assert resources.find("profiles", "~/mine.yaml") == tmp_path / "mine.yaml"
+    assert resources.find("configs/spaces", "~/mine.yaml", beside=tmp_path / "elsewhere") == tmp_path / "mine.yaml"
+    with pytest.raises(ConfigError, match=r"^got '~nobody-of-this-name/x', but there is no home folder"):
+        resources.find("configs", "~nobody-of-this-name/x")
+
+
 def test_path_is_taken_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.touch()

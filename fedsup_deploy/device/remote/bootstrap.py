@@ -4,7 +4,7 @@ On stdin it gets a line with the length of a JSON header, the header (`argv`; `f
 names of packages; `install`), and then the content of the files, one after the other. It puts the files into a new
 folder that only its user can enter, and runs `python argv` inside. On stdout it writes one frame per line, a JSON list
 of `MARK`, a kind and a value: `started` first, `stdout` and `stderr` for each line of the program, and at the end one
-of `exit`, `missing`, `not_installed` and `problem`.
+of `exit`, `missing`, `noexec`, `not_installed` and `problem`.
 
 A closed stdin means that nobody waits for the result any more: the program is killed. However it ends, the folder is
 removed before the last frame is written, and nothing stays behind.
@@ -85,6 +85,8 @@ def attempt(header: Dict[str, Any], folder: Path, packages: Path) -> Tuple[str, 
     missing = [name for name in header["needs"] if importlib.util.find_spec(name) is None]
     if missing and not header["install"]:
         return "missing", missing
+    if missing and os.statvfs(str(folder)).f_flag & getattr(os, "ST_NOEXEC", 0):
+        return "noexec", [str(Path(tempfile.gettempdir())), missing]
     if missing:
         # Source builds take hours on a small device, and a cache would stay behind.
         options = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-cache-dir", "--only-binary=:all:"]

@@ -11,6 +11,7 @@ from typing import Annotated, Final, TypeVar
 from pydantic import Field, TypeAdapter, ValidationError
 
 from fedsup_deploy.artifact import packing, program
+from fedsup_deploy.artifact.external_data import external_files
 from fedsup_deploy.device import session
 from fedsup_deploy.device.remote.ssh import Access, run_there
 from fedsup_deploy.errors import ArtifactError
@@ -53,7 +54,7 @@ def measure_bundle_there(access: Access, bundle: Path, *, threads: int, protocol
     files: dict[str, bytes | Path] = {f"bundle/{name}": bundle / name for name in names}
     files[program.FILENAME] = program.program()
     argv = [program.FILENAME, "bundle", "--json", "--threads", str(threads), "--protocol", protocol]
-    exits = range(bundle_files.MISSING + 1)
+    exits = range(bundle_files.UNRUNNABLE + 1)
     lines = run_there(access, files, argv, needs=_NEEDS, good_exits=exits)
     return _read(access, _REPORT, "\n".join(lines))
 
@@ -63,7 +64,7 @@ def measure_model_there(access: Access, model: Path, *, threads: int, protocol: 
 
     Args:
         access: The machine.
-        model: The .onnx file here.
+        model: The .onnx file here; the files that it has weights in are sent with it.
         threads: Threads of the runtime.
         protocol: A name in `PROTOCOLS`.
 
@@ -71,11 +72,11 @@ def measure_model_there(access: Access, model: Path, *, threads: int, protocol: 
         What `session.time_model` returns.
 
     Raises:
-        ArtifactError: The file cannot be read.
+        ArtifactError: The file cannot be read, or names weights outside of its folder.
         DeviceError: As in `run_there`, or the model cannot be run there.
     """
     options = ["--threads", str(threads), "--protocol", protocol]
-    events = [event for event in session_there(access, {"model": model}, options) if event["event"] == "latency"]
+    events = [event for event in session_there(access, {model.stem: model}, options) if event["event"] == "latency"]
     if len(events) != 1:
         raise access.error(f"got {len(events)} latencies, expected one; run this again")
     found = events[0]
@@ -100,14 +101,18 @@ def session_there(
 
     Args:
         access: The machine.
-        models: Their content, or their files here, by name.
+        models: Their content, or their files here, by name. The files that a file has weights in are sent with it.
         options: What follows the folder of the models on the session's command line.
 
     Raises:
-        ArtifactError: A file cannot be read.
+        ArtifactError: A file cannot be read, or names weights outside of its folder.
         DeviceError: As in `run_there`, or a model cannot be run there.
     """
-    files: dict[str, bytes | Path] = {f"models/{name}.onnx": content for name, content in models.items()}
+    files: dict[str, bytes | Path] = {}
+    for name, content in models.items():
+        others = {} if isinstance(content, bytes) else external_files(content)
+        files |= {f"models/{name}/{other}": path for other, path in others.items()}
+        files[f"models/{name}/{name}.onnx"] = content
     files[_SESSION] = packing.pack(session.__name__).encode()
     argv = [_SESSION, "models", *options]
     # 2 and 3 come with an event that says why; wrong usage, which is 2 as well, does not occur.

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,9 @@ from fedsup_deploy.ondevice.reading import parse_json
 _URL = re.compile(
     r"ssh://(?:(?P<user>\w[\w.+-]*)@)?(?P<host>\w[\w.-]*|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?", re.ASCII
 )
+
+#: What a shell makes a home folder of, at the start of a path.
+_HOME = re.compile(r"~[\w.-]*/(?=.)", re.ASCII)
 
 # The command line wins over ssh's configuration: ssh must not ask, nor accept a host key, nor wait on a dead link for
 # ever.
@@ -120,7 +124,7 @@ class Access:
 
     Args:
         target: The machine.
-        python: The Python there, 3.6 or later: a name, or a path from the home folder.
+        python: The Python there, 3.6 or later: a name, or a path from the home folder; `~` is a home folder there.
         can_install: Get what the program needs and the machine lacks with pip, for this one run.
         ssh_config: A configuration for ssh instead of the user's own, as `ssh -F`.
     """
@@ -134,7 +138,10 @@ class Access:
     def command(self) -> list[str]:
         """The command that connects and starts what is sent first."""
         config = ["-F", str(self.ssh_config)] if self.ssh_config else []
-        there = f"{shlex.quote(self.python)} -c {shlex.quote(_LOADER)}"
+        # The shell there expands what is not quoted.
+        home = _HOME.match(self.python)
+        prefix = home[0] if home else ""
+        there = f"{prefix}{shlex.quote(self.python[len(prefix) :])} -c {shlex.quote(_LOADER)}"
         return ["ssh", *_OPTIONS, *config, *self.target.words, there]
 
     def error(self, what: str) -> DeviceError:
@@ -302,6 +309,14 @@ def _refusal(access: Access, said: str) -> str | None:
     return next((what.format_map(words) for pattern, what in _REFUSALS if pattern in said), None)
 
 
+def _after_signal(access: Access, number: int) -> str:
+    """Return what to look at where a program was ended by a signal."""
+    if number in {signal.SIGSEGV, signal.SIGILL, signal.SIGBUS, signal.SIGFPE}:
+        why = "its libraries do not go together, or are for another processor"
+        return f"{why}: try `{access.python} -c 'import numpy, onnxruntime'`"
+    return "is there enough memory?"
+
+
 def _why_failed(access: Access, kind: str, value: Any, said: str) -> str:
     """Return what the last frame means if it does not mean success; `said` is the end of stderr there."""
     if kind == "missing":
@@ -310,10 +325,17 @@ def _why_failed(access: Access, kind: str, value: Any, said: str) -> str:
             f"{' and '.join(value)} missing there; install with `{access.python} -m pip install {names}`, "
             "or for this one run with --install"
         )
+    if kind == "noexec":
+        place, names = value
+        return (
+            f"{' and '.join(names)} missing there, and nothing can be loaded from its temporary folder {place}, "
+            "which is mounted noexec; set TMPDIR there to another one, or install with "
+            f"`{access.python} -m pip install {' '.join(names)}`"
+        )
     if kind == "not_installed":
         return f"pip could not install {' and '.join(value)}{said}"
     if kind == "problem":
         return f"the files cannot be put there: {value}"
     if value < 0:
-        return f"the program was ended by signal {-value}; is there enough memory?{said}"
+        return f"the program was ended by signal {-value}; {_after_signal(access, -value)}{said}"
     return f"the program ended with exit code {value}{said}"

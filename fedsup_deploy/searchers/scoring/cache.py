@@ -67,8 +67,13 @@ class ScoreCache:
         """Return the score of an architecture, or None."""
         return self._scores.get(architecture.arch_id)
 
-    def add(self, architecture: Architecture, score: Score) -> None:
-        """Keep a score.
+    def add(self, architecture: Architecture, score: Score, *, is_kept: bool = True) -> None:
+        """Add a score.
+
+        Args:
+            architecture: Whose.
+            score: It.
+            is_kept: Whether also in the file; else until the cache is gone.
 
         Side effects: Appends a line to the file at once.
 
@@ -77,7 +82,8 @@ class ScoreCache:
         """
         arch_id, genes = architecture.arch_id, self._space.encode(architecture).tolist()
         values = (arch_id, genes, score.accuracy, score.num_images, score.worst_decile)
-        self._journal.append(dict(zip(_KEYS, values, strict=True)))
+        if is_kept:
+            self._journal.append(dict(zip(_KEYS, values, strict=True)))
         self._scores[arch_id], self._genes[arch_id] = score, genes
 
     def all_scores(self) -> dict[str, Score]:

@@ -17,7 +17,6 @@ from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JOURNAL, parse_json, re
 
 _SCHEMA: Final = 1
 _NEWLINE: Final = b"\n"
-_ADVICE: Final = "make the run's folder writable"
 
 
 class Journal:
@@ -70,8 +69,8 @@ class Journal:
             OutputError: The file cannot be written.
         """
         with (
-            places.hold(self.path, brief=True, advice=_ADVICE),
-            as_output_error(self.path, _ADVICE),
+            places.hold(self.path, brief=True),
+            as_output_error(self.path),
             self.path.open("a+b") as file,
         ):
             is_new = _drop_cut_line(file) == 0

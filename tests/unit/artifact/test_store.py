@@ -386,6 +386,7 @@ def test_every_exit_of_the_runner_has_an_error_class():
         bundle_files.PARITY,
         bundle_files.BATCH_INVARIANCE,
         bundle_files.MISSING,
+        bundle_files.UNRUNNABLE,
     }
 
     assert set(store._ERRORS) == exits

@@ -4,12 +4,15 @@ import dataclasses
 import json
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
-from fedsup_deploy.cli.main import main
+from fedsup_deploy.cli.main import cli, main
+from fedsup_deploy.cli.options import UserPath
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.device.remote.ssh import Access, SshHost
 from fedsup_deploy.runs import run as runs
@@ -107,6 +110,32 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "tiny.yaml").write_text(CONFIG, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def test_every_path_may_begin_with_a_home_folder(
+    commands: Commands, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it comes where no shell expands it."""
+    monkeypatch.setenv("HOME", str(folder))
+    assert main(["recalibrate", "~/runs/tiny", "--arch", "smallest", "--out=~/a.safetensors"]) == 0
+    assert commands.args[:3] == (folder / "runs" / "tiny", "smallest", folder / "a.safetensors")
+    assert main(["recalibrate", "runs/tiny", "--arch", "smallest", "--out=~nobody-of-this-name/a"]) == 2
+    assert "got '~nobody-of-this-name/a', but there is no home folder ~nobody-of-this-name; " in capsys.readouterr().err
+
+
+def test_no_parameter_reads_a_path_in_another_way() -> None:
+    def parameters(command: click.Command) -> Iterator[click.Parameter]:
+        yield from command.params
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                inner = command.get_command(context, name)
+                assert inner is not None
+                yield from parameters(inner)
+
+    context = click.Context(cli)
+    paths = [each for each in parameters(cli) if isinstance(each.type, click.Path)]
+    assert len(paths) > 20
+    assert {each.name for each in paths if not isinstance(each.type, UserPath)} == set()
 
 
 RUN = Path("runs/tiny")

@@ -80,10 +80,29 @@ def test_an_empty_text_is_null():
         (f"a: {'9' * 100_000}\n", f"x.yaml:1: got {'9' * 20}..., expected an integer of at most 64 bits"),
         ('a: "\\uD800"\n', "x.yaml:1: half a surrogate pair is not text"),
         ("a: b\x00\n", "x.yaml:1: character U+0000 is not allowed in YAML"),
+        ("a: {b: 0,1}\n", "x.yaml:1: b: got 0,1, expected a number with a point: 0.1"),
+        ("{a: 1, b: 12,5, c: 1}\n", "x.yaml:1: b: got 12,5, expected a number with a point: 12.5"),
+        ("{a: x,5}\n", "x.yaml:1: got the key 5, expected text; put it in quotes"),
+        ("a: 0\n1:\n", "x.yaml:2: got the key 1, expected text; put it in quotes"),
+        ("a: 1\n<<: {b: 2}\n", "x.yaml:2: merge keys (<<) are not allowed; write the keys out"),
+        (
+            "a: 1\nb:\u00a02\nc: 3\n",
+            "x.yaml:2: not valid YAML: it holds a no-break space; replace that by a plain space",
+        ),
+        (
+            "a: 1\n\u00a0b: 2\n",
+            "x.yaml:2: the key '\\xa0b' holds a no-break space; replace that by a plain space",
+        ),
+        ("a\u200b: 1\n", "x.yaml:1: the key 'a\\u200b' holds a zero width space; replace that by a plain space"),
     ],
 )
 def test_what_is_refused(text: str, expected: str):
     assert message_of(text) == expected
+
+
+def test_what_looks_like_it_is_read_where_it_is_meant():
+    text = "'<<': 1\n'a\u00a0b': c\u00a0d # \u00a0\n"
+    assert read(text, where)[0] == {"<<": 1, "a\u00a0b": "c\u00a0d"}
 
 
 @pytest.mark.parametrize("text", ["a: &x 1\n", "a: &x [1]\nb: *x\n", "b: *x\n", "&x a: 1\n"])

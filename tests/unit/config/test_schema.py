@@ -303,6 +303,27 @@ def test_a_root_that_no_file_can_have_is_refused(tmp_path: Path):
         load_train_config(tmp_path / "x.yaml", ['data.root="a\\0b"'])
 
 
+def test_a_path_may_begin_with_a_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "small.yaml").write_text("schema: 1\n", encoding="utf-8")
+    text = MINIMAL.replace("space: digits", "space: ~/small.yaml").replace("digits}", "digits, root: ~/images}")
+    (tmp_path / "x.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "y.yaml").write_text(MINIMAL, encoding="utf-8")
+
+    for config in (
+        load_train_config(tmp_path / "x.yaml"),
+        load_train_config(tmp_path / "y.yaml", ["space=~/small.yaml", "data.root=~/images"]),
+    ):
+        assert config.space == str(tmp_path / "home" / "small.yaml")
+        assert config.data.root == tmp_path / "home" / "images"
+
+    expected = "--set data.root: got '~nobody-of-this-name/x', but there is no home folder ~nobody-of-this-name; "
+    with pytest.raises(ConfigError) as caught:
+        load_train_config(tmp_path / "y.yaml", ["data.root=~nobody-of-this-name/x"])
+    assert str(caught.value).startswith(expected)
+
+
 def test_an_absolute_root_stays(tmp_path: Path):
     (tmp_path / "x.yaml").write_text(MINIMAL, encoding="utf-8")
     assert load_train_config(tmp_path / "x.yaml", ["data.root=/data"]).data.root == Path("/data")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -187,7 +188,7 @@ def test_one_model_is_timed_by_a_protocol(folder: Path) -> None:
 
 def test_a_model_that_cannot_be_run_is_one_line(folder: Path) -> None:
     (folder / "m0.onnx").write_bytes(b"no model")
-    with pytest.raises(session.ModelError, match=r"^onnxruntime cannot run .*m0\.onnx: [^\n]*$"):
+    with pytest.raises(session.ModelError, match=r"^onnxruntime [0-9.]+ cannot run .*m0\.onnx: [^\n]*$"):
         list(session.visits(models_in(folder), session.Schedule(2)))
     with pytest.raises(session.ModelError, match="no model at"):
         session.load_model(folder / "nothing.onnx", 1)
@@ -244,7 +245,7 @@ def test_the_program_says_what_is_wrong_with_a_model(device: Path, tmp_path: Pat
     (tmp_path / "model.onnx").write_bytes(b"no model")
     code, events = start(device, tmp_path, "--rounds", 2)
     assert (code, kinds(events)) == (3, ["environment", "error"])
-    assert events[-1]["reason"].startswith("onnxruntime cannot run model.onnx: ")
+    assert events[-1]["reason"].startswith(f"onnxruntime {onnxruntime.__version__} cannot run model.onnx: ")
 
 
 def test_the_program_says_what_to_install(device: Path, folder: Path) -> None:

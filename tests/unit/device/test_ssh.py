@@ -2,16 +2,22 @@
 
 import ast
 import json
+import os
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from fedsup_deploy.device.remote import bootstrap
+from fedsup_deploy.device.remote.measure import measure_model_there, session_there
 from fedsup_deploy.device.remote.ssh import Access, SshHost, run_there
-from fedsup_deploy.errors import ArtifactError, ConfigError
+from fedsup_deploy.errors import ArtifactError, ConfigError, DeviceError
 
 
 @pytest.mark.parametrize(
@@ -136,3 +142,133 @@ class TestBootstrap:
         assert self.frames(tmp_path, header, b"") == [
             ["fedsup-deploy", "missing", ["no_such_package", "nor_such_a_one"]]
         ]
+
+    def test_where_nothing_can_be_loaded_from_temporary_files_nothing_is_installed(self, tmp_path):
+        """A real mount, seen by this one program."""
+        header = {"argv": [], "needs": ["json", "no_such_package"], "install": True, "files": []}
+        text = json.dumps(header).encode()
+        script = 'mount -t tmpfs -o noexec,size=1m none "$1" && TMPDIR="$1" exec "$2" "$3"'
+        words = ["unshare", "--mount", "--map-root-user", "sh", "-c", script, "sh", tmp_path, sys.executable]
+        ran = subprocess.run(
+            [*words, bootstrap.__file__], input=b"%d\n%s" % (len(text), text), capture_output=True, check=False
+        )
+        if b"unshare" in ran.stderr or b"mount" in ran.stderr:
+            pytest.skip("mounts of its own (as root, or where user namespaces are allowed)")
+
+        assert json.loads(ran.stdout.splitlines()[-1]) == [
+            "fedsup-deploy",
+            "noexec",
+            [str(tmp_path), ["no_such_package"]],
+        ]
+
+
+@pytest.fixture
+def near(tmp_path_factory, monkeypatch) -> Path:
+    """An `ssh` that logs in to this machine, as whoever calls it, without a network. Returns the home folder there."""
+    folder = tmp_path_factory.mktemp("near")
+    script = folder / "ssh"
+    script.write_text('#!/bin/sh\nfor word; do last="$word"; done\ncd && exec /bin/sh -c "$last"\n')
+    script.chmod(0o755)
+    home = folder / "home"
+    home.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("HOME", str(home))
+    return home
+
+
+NEAR = SshHost("near")
+
+
+def test_a_home_folder_is_that_of_the_machine_there(near, monkeypatch):
+    """Whatever else stands in the path is one word of it."""
+    (near / "my python; exit").symlink_to(sys.executable)
+
+    run = run_there(Access(NEAR, "~/my python; exit"), {"a.py": b"print(1)"}, ["a.py"])
+
+    assert list(run) == ["1"]
+
+
+@pytest.mark.parametrize("python", ["~", "~/", "~$(reboot)/x", "a~/b", "~a b/c"])
+def test_nothing_else_is_left_to_the_shell_there(python):
+    assert Access(NEAR, python).command[-1].startswith(f"'{python}' -c '")
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (signal.SIGKILL, "is there enough memory?"),
+        (
+            signal.SIGSEGV,
+            "its libraries do not go together, or are for another processor: "
+            "try `python3 -c 'import numpy, onnxruntime'`: last words",
+        ),
+    ],
+)
+def test_the_advice_after_a_signal_fits_the_signal(near, number, expected):
+    dying = f"import os, sys; sys.stderr.write('last words'); sys.stderr.flush(); os.kill(os.getpid(), {int(number)})"
+
+    with pytest.raises(DeviceError) as caught:
+        list(run_there(Access(NEAR), {"a.py": dying.encode()}, ["a.py"]))
+
+    assert str(caught.value).startswith(f"ssh://near: the program was ended by signal {int(number)}; {expected}")
+
+
+def test_a_folder_for_temporary_files_that_is_mounted_noexec_is_named(near, monkeypatch):
+    """As `Access.error` gets it from the last frame."""
+    program = f'import json; print(json.dumps([{bootstrap.MARK!r}, "noexec", ["/tmp", ["numpy"]]]))'
+    python = near / "python"
+    python.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -c {shlex.quote(program)}\n")
+    python.chmod(0o755)
+
+    with pytest.raises(DeviceError) as caught:
+        list(run_there(Access(NEAR, str(python), can_install=True), {"a.py": b""}, ["a.py"], needs=["numpy"]))
+
+    assert str(caught.value) == (
+        "ssh://near: numpy missing there, and nothing can be loaded from its temporary folder /tmp, which is mounted "
+        f"noexec; set TMPDIR there to another one, or install with `{python} -m pip install numpy`"
+    )
+
+
+def model_with_weights_elsewhere(folder: Path, name: str, location: str) -> Path:
+    """Write a model whose weights are in a file of that name, which is written where it can be."""
+    weights = numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "weights")
+    content = weights.raw_data
+    weights.ClearField("raw_data")
+    weights.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": location, "offset": "0", "length": str(len(content))}.items():
+        weights.external_data.add(key=key, value=value)
+    nodes = [helper.make_node("Conv", ["x", "weights"], ["y"])]
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 6, 6])
+    graph = helper.make_graph(nodes, "g", [image], [output], [weights])
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7).SerializeToString()
+    )
+    place = Path(os.path.normpath(folder / location))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(content)
+    return path
+
+
+def test_models_travel_with_the_files_that_their_weights_are_in(near, tmp_path):
+    """Also where two name theirs alike, and what looks like a model is weights."""
+    models = {
+        "a": model_with_weights_elsewhere(tmp_path / "first", "model.onnx", "data/weights.bin"),
+        "b": model_with_weights_elsewhere(tmp_path / "second", "model.onnx", "data/weights.bin"),
+        "ruler": model_with_weights_elsewhere(tmp_path / "third", "model.onnx", "weights.onnx"),
+    }
+    options = ["--ruler", "ruler", "--rounds", "1", "--visit-seconds", "0.001"]
+
+    events = list(session_there(Access(NEAR, sys.executable), models, options))
+
+    assert sorted(event["model"] for event in events if event["event"] == "visit") == ["a", "b"]
+
+
+def test_a_model_whose_weights_are_missing_is_not_sent(tmp_path):
+    model = model_with_weights_elsewhere(tmp_path, "model.onnx", "weights.bin")
+    (tmp_path / "weights.bin").unlink()
+
+    with pytest.raises(ArtifactError, match=r"model\.onnx: has weights in weights\.bin, which is not there; copy it"):
+        measure_model_there(Access(SshHost("no-such-device.invalid")), model, threads=1, protocol="quick")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -202,8 +203,8 @@ def test_a_model_that_does_not_end_is_ended(bundle: Any, monkeypatch: pytest.Mon
     bundle.write_endless_model(for_one=for_one)
     bundle.write_manifest()
     code, output = bundle.run_here("--skip-latency", "--json")
-    assert code == 3
-    assert json.loads(output)["reason"].startswith("onnxruntime cannot run model.onnx: ")
+    assert code == bundle_files.UNRUNNABLE
+    assert json.loads(output)["reason"].startswith(f"onnxruntime {onnxruntime.__version__} cannot run model.onnx: ")
     assert "terminate flag" in output
 
 
@@ -316,7 +317,7 @@ def test_pickled_vectors_are_not_unpickled(bundle: Any) -> None:
 def test_a_model_the_runtime_cannot_load_is_one_line(bundle: Any) -> None:
     (bundle.folder / "model.onnx").write_bytes(b"not a model")
     bundle.write_manifest()
-    bundle.check(exit_code=3, reason="onnxruntime cannot run model.onnx: ")
+    bundle.check(exit_code=6, reason=f"onnxruntime {onnxruntime.__version__} cannot run model.onnx: ")
     assert str(bundle.folder) not in bundle.run("--skip-latency").stdout
 
 
@@ -361,6 +362,103 @@ def test_without_onnxruntime_it_says_what_to_install(bundle: Any, tmp_path: Path
     assert result.stdout.splitlines()[-1] == (
         "FAIL: onnxruntime cannot be imported; run: pip install numpy onnxruntime"
     )
+
+
+OLD_RUNTIME = """
+__version__ = "1.12.1"
+class SessionOptions: pass
+class ExecutionMode: ORT_SEQUENTIAL = 0
+class GraphOptimizationLevel: ORT_ENABLE_ALL = 0
+def InferenceSession(path, sess_options, providers): raise RuntimeError("Opset 18 is under development")
+"""
+
+
+def installed(folder: Path, *names: str) -> Path:
+    """Make a folder that has nothing but these of this Python's packages."""
+    folder.mkdir()
+    place = Path(np.__file__).parents[1]
+    for path in (path for name in names for path in (place / name, place / f"{name}.libs") if path.is_dir()):
+        (folder / path.name).symlink_to(path)
+    return folder
+
+
+def package(folder: Path, name: str, text: str) -> None:
+    """Write a package that stands in for one of a device."""
+    (folder / name).mkdir()
+    (folder / name / "__init__.py").write_text(text)
+
+
+@pytest.mark.parametrize(
+    "how_it_ends",
+    [
+        "import os; os.kill(os.getpid(), 11)",
+        "raise ImportError('numpy.core.multiarray failed to import')",
+        # What 1.16 does: it is imported, and ends the process when it is given an array.
+        "import sys; sys.stderr.write('A module that was compiled using NumPy 1.x cannot be run in\\nNumPy 2.2.6')",
+    ],
+)
+def test_an_onnxruntime_made_for_numpy_1_is_named_beside_numpy_2(bundle: Any, tmp_path: Path, how_it_ends: str) -> None:
+    libraries = installed(tmp_path / "libraries", "numpy")
+    package(libraries, "onnxruntime", f'__version__ = "1.16.3"\n{how_it_ends}\n')
+    result = bundle.run("--skip-latency", python=(sys.executable, "-S"), PYTHONPATH=str(libraries))
+    assert (result.returncode, result.stderr) == (2, "")
+    assert result.stdout.splitlines()[-1] == (
+        "FAIL: onnxruntime cannot be imported: version 1.16.3 was made for NumPy 1, and NumPy "
+        f"{np.__version__} is installed; run: pip install 'numpy<2', or a newer onnxruntime"
+    )
+
+
+@pytest.mark.parametrize(
+    ("package_text", "expected"),
+    [
+        (
+            "raise ImportError('/home/pi/a b/_pybind.so: undefined symbol: x\\nand more')",
+            "onnxruntime cannot be imported: _pybind.so: undefined symbol: x",
+        ),
+        (
+            "raise ImportError('libgomp.so.1: failed to map segment from shared object')",
+            "onnxruntime cannot be imported: libgomp.so.1: failed to map segment from shared object; the file system "
+            "that it lies on lets nothing be loaded: it is mounted noexec",
+        ),
+        (
+            "try:\n    raise ImportError('libx.so: no such file', name='onnxruntime.capi._x')\n"
+            "except ImportError as error:\n    raise ImportError('IMPORTANT: READ THIS') from error",
+            "onnxruntime cannot be imported: libx.so: no such file",
+        ),
+        ("import no_such_library", "no_such_library cannot be imported; run: pip install numpy onnxruntime"),
+    ],
+)
+def test_why_onnxruntime_cannot_be_imported_is_kept(
+    bundle: Any, tmp_path: Path, package_text: str, expected: str
+) -> None:
+    libraries = installed(tmp_path / "libraries", "numpy")
+    package(libraries, "onnxruntime", package_text)
+    result = bundle.run("--skip-latency", python=(sys.executable, "-S"), PYTHONPATH=str(libraries))
+    assert (result.returncode, result.stderr) == (2, "")
+    assert result.stdout.splitlines()[-1] == f"FAIL: {expected}"
+
+
+def test_an_onnxruntime_older_than_the_model_is_named_with_the_one_it_needs(bundle: Any, tmp_path: Path) -> None:
+    """One that says of a model what 1.12 says of opset 18."""
+    libraries = installed(tmp_path / "libraries", "numpy")
+    package(libraries, "onnxruntime", OLD_RUNTIME)
+    package(libraries / "onnxruntime", "capi", "")
+    (libraries / "onnxruntime" / "capi" / "onnxruntime_pybind11_state.py").touch()
+    model = onnx.load(bundle.folder / "model.onnx")
+    for opset, code, reason in (
+        (
+            18,
+            2,
+            "onnxruntime 1.12.1 is too old for model.onnx (opset 18, IR version 7), which needs 1.14 or later; run: ",
+        ),
+        (17, 6, "onnxruntime 1.12.1 cannot run model.onnx: Opset 18 is under development"),
+    ):
+        model.opset_import[0].version = opset
+        (bundle.folder / "model.onnx").write_bytes(model.SerializeToString())
+        bundle.write_manifest()
+        result = bundle.run("--skip-latency", python=(sys.executable, "-S"), PYTHONPATH=str(libraries))
+        assert (result.returncode, result.stderr) == (code, "")
+        assert result.stdout.splitlines()[-1].startswith(f"FAIL: {reason}")
 
 
 @pytest.mark.parametrize("is_altered", [False, True])

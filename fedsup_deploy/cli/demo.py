@@ -10,8 +10,7 @@ from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
+    from fedsup_deploy.cli.tables import Page
     from fedsup_deploy.commands.demo import Demonstration
 
 
@@ -34,7 +33,7 @@ def command(output: Output, out: Path) -> None:
     output.emit(result, _table)
 
 
-def _table(result: "Demonstration") -> "RenderableType":
+def _table(result: "Demonstration") -> "Page":
     from fedsup_deploy.cli import tables
     from fedsup_deploy.searchers.prices import rounded_up
 
@@ -67,7 +66,7 @@ def _table(result: "Demonstration") -> "RenderableType":
         "Measured here: the same file, on this machine. Every file computes what the supernet computes (parity gate).",
         "",
         "Bundles:",
-        *(f"  {made.folder}" for made in result.devices),
+        *(tables.whole(f"  {made.folder}") for made in result.devices),
         "Next, try:",
-        *(f"  {line}" for line in result.next),
+        *(tables.whole(f"  {line}") for line in result.next),
     )

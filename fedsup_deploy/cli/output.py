@@ -14,7 +14,8 @@ from fedsup_deploy.ondevice.printable import printable
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
-    from rich.console import RenderableType
+
+    from fedsup_deploy.cli.tables import Page
 
 
 class Documented(Protocol):
@@ -55,7 +56,7 @@ class Output:
         """The whole command line, to be recorded beside what it made."""
         return ["fedsup-deploy", *self.args]
 
-    def emit(self, result: R, render: "Callable[[R], str | RenderableType] | None" = None) -> None:
+    def emit(self, result: R, render: "Callable[[R], str | Page] | None" = None) -> None:
         """Print the result of a command. To be called once.
 
         Args:
@@ -67,11 +68,10 @@ class Output:
             return
         from fedsup_deploy.cli import tables
 
-        text = tables.overview(_document(result)) if render is None else render(result)
-        if isinstance(text, str):
-            click.echo(text)
-        else:
-            tables.console(sys.stdout).print(text)
+        page = tables.overview(_document(result)) if render is None else render(result)
+        lines = [page] if isinstance(page, str) else page(tables.width_of(sys.stdout))
+        # Not `click.echo`, which writes UTF-8 to what says that it knows ASCII only.
+        sys.stdout.write("\n".join(lines) + "\n")
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[tuple[Listener, ...]]:

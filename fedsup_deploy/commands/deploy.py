@@ -19,6 +19,19 @@ from fedsup_deploy.variant import Precision
 
 
 @dataclasses.dataclass(frozen=True)
+class DeployedBundle(ExportedBundle):
+    """The bundle of one device, and what its search says of it.
+
+    Args:
+        limits: In force in the search, by name.
+        certified: Whether nothing within them is more accurate, as far as the search's accuracies tell.
+    """
+
+    limits: dict[str, float]
+    certified: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class Deployed(Result):
     """What was picked and made for a fleet.
 
@@ -32,7 +45,7 @@ class Deployed(Result):
     search: Path
     run: SearchedRun
     fleet: Fleet | None
-    bundles: tuple[ExportedBundle, ...]
+    bundles: tuple[DeployedBundle, ...]
 
 
 def deploy(
@@ -63,7 +76,14 @@ def deploy(
     with places.hold(result):
         found = search(dataclasses.replace(request, run=run, out=result), listeners)
         made = export(ExportRequest(None, None, result, request.profiles, formats, precisions, out), listeners)
-    return Deployed(found.out, found.run, found.fleet, made.bundles)
+    of_device = {result.profile.name: result for result in found.results}
+    bundles = tuple(
+        DeployedBundle(
+            **vars(bundle), limits=of_device[bundle.profile].limits, certified=of_device[bundle.profile].certified
+        )
+        for bundle in made.bundles
+    )
+    return Deployed(found.out, found.run, found.fleet, bundles)
 
 
 def _check_can_be_exported(

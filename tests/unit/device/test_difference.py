@@ -8,7 +8,7 @@ import pytest
 
 from fedsup_deploy import resources
 from fedsup_deploy.cli.main import main
-from fedsup_deploy.device.difference import compare_profiles
+from fedsup_deploy.commands.profile_diff import diff
 
 
 def changed(tmp_path: Path, *changes: tuple[str, str]) -> str:
@@ -23,7 +23,7 @@ def changed(tmp_path: Path, *changes: tuple[str, str]) -> str:
 
 
 def test_a_profile_does_not_differ_from_itself() -> None:
-    result = compare_profiles("jetson-nano", "jetson-nano")
+    result = diff("jetson-nano", "jetson-nano")
     assert result.figures == result.provenance == ()
     assert result.first == result.second
     expected = {"median_ratio": 1.0, "smallest_ratio": 1.0, "largest_ratio": 1.0, "spearman": 1.0}
@@ -36,7 +36,7 @@ def test_figures_are_named_by_path_with_their_relative_change(tmp_path: Path) ->
         ("device.cores", 4, 6, pytest.approx(0.5)),
         ("latency.ops.conv.gmacs_per_s", 8.38, 4.19, pytest.approx(-0.5)),
     ]
-    assert [dataclasses.astuple(figure) for figure in compare_profiles("jetson-nano", path).figures] == expected
+    assert [dataclasses.astuple(figure) for figure in diff("jetson-nano", path).figures] == expected
 
 
 def test_what_is_no_number_has_no_change(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_what_is_no_number_has_no_change(tmp_path: Path) -> None:
         ("  network_overhead_us: 0", "  network_overhead_us: 7"),
         ("source: 0 by definition", "source: a guess, not 0 by definition"),
     )
-    result = compare_profiles("jetson-nano", path)
+    result = diff("jetson-nano", path)
     assert {entry.path: entry.change for entry in result.figures} == {
         "formats": None,
         "unsupported_ops": None,
@@ -66,7 +66,7 @@ def test_predictions_follow_the_costs(tmp_path: Path) -> None:
         ("gmacs_per_s: 0.634", "gmacs_per_s: 0.317"),
         ("overhead_us: 47.2", "overhead_us: 94.4"),
     )
-    found = compare_profiles("jetson-nano", path, "digits").predictions
+    found = diff("jetson-nano", path, "digits").predictions
     assert found.space == "digits"
     for name in ("median_ratio", "smallest_ratio", "largest_ratio"):
         assert getattr(found, name) == pytest.approx(2)
@@ -74,7 +74,7 @@ def test_predictions_follow_the_costs(tmp_path: Path) -> None:
 
 
 def test_a_space_too_large_to_list_is_sampled() -> None:
-    found = compare_profiles("jetson-nano", "raspberry-pi-5", "fedsup-mobilenet-per-block").predictions
+    found = diff("jetson-nano", "raspberry-pi-5", "fedsup-mobilenet-per-block").predictions
     assert found.num_architectures == 12_000
     assert found.smallest_ratio < found.median_ratio < found.largest_ratio < 1
 
@@ -87,6 +87,6 @@ def test_the_command_is_a_table_or_one_document(tmp_path: Path, capsys: pytest.C
     assert "+50.0%" in out
     assert "rank correlation 1" in out
     assert main(["profile", "diff", "jetson-nano", path, "--space", "digits", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == compare_profiles("jetson-nano", path, "digits").to_dict()
+    assert json.loads(capsys.readouterr().out) == diff("jetson-nano", path, "digits").to_dict()
     assert main(["profile", "diff", "jetson-nano", "jetson-nano", "--space", "digits"]) == 0
     assert "no figure differs" in capsys.readouterr().out

@@ -30,10 +30,11 @@ def command(output: Output, out: Path) -> None:
 
     with output.progress() as listeners:
         result = demo(out, listeners)
-    output.emit(result, _table)
+    output.emit(result, table)
 
 
-def _table(result: "Demonstration") -> "Page":
+def table(result: "Demonstration") -> "Page":
+    """Return what each device class got, and what to try next."""
     from fedsup_deploy.cli import tables
     from fedsup_deploy.searchers.prices import rounded_up
 

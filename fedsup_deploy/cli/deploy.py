@@ -50,6 +50,8 @@ def _table(result: "Deployed") -> "Page":
 
     found = [{"limits": options.limits_words(made.limits), "certified best": made.certified} for made in result.bundles]
     bundles = options.bundle_table(result.bundles, found)
+    granted = dict.fromkeys(made.certified_relative_to for made in result.bundles if made.certified)
+    certified = [tables.text(f"certified relative to {what}") for what in granted]
     run = tables.whole(options.searched_run_line(result.run, result.search))
     fleet = [] if result.fleet is None else [options.fleet_table(result.fleet), tables.text("")]
-    return tables.stacked(*fleet, bundles, run)
+    return tables.stacked(*fleet, bundles, *certified, run)

@@ -66,12 +66,10 @@ class Output:
         if self.as_json:
             click.echo(json.dumps(_document(result), indent=2, allow_nan=False))
             return
-        from fedsup_deploy.cli import tables
+        from fedsup_deploy.cli.tables import width_of
 
-        page = tables.overview(_document(result)) if render is None else render(result)
-        lines = [page] if isinstance(page, str) else page(tables.width_of(sys.stdout))
         # Not `click.echo`, which writes UTF-8 to what says that it knows ASCII only.
-        sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.write("\n".join(page_of(result, render)(width_of(sys.stdout))) + "\n")
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[tuple[Listener, ...]]:
@@ -89,6 +87,14 @@ class Output:
                     yield (listener,)
             else:
                 yield (progress.Lines(lambda line: click.echo(printable(line), err=True)),)
+
+
+def page_of(result: R, render: "Callable[[R], str | Page] | None" = None) -> "Page":
+    """Return what a person reads of a result; arguments as of `Output.emit`."""
+    from fedsup_deploy.cli import tables
+
+    page = tables.overview(_document(result)) if render is None else render(result)
+    return (lambda _: iter(page.split("\n"))) if isinstance(page, str) else page
 
 
 def _document(result: "Documented | Mapping[str, JsonValue]") -> "Mapping[str, JsonValue]":

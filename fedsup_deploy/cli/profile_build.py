@@ -56,7 +56,7 @@ def build_command(output: Output, /, **given: Any) -> None:
     advice = "the same command with --resume goes on after the last whole round"
     with advising(advice), output.progress() as listeners:
         result = build(request, listeners)
-    output.emit(result, functools.partial(_built, minutes=request.minutes))
+    output.emit(result, functools.partial(built_page, minutes=request.minutes))
 
 
 @click.command("fit", cls=Command)
@@ -92,10 +92,11 @@ def fit_command(output: Output, /, **given: Any) -> None:
     request = FitRequest(**given)
     with output.progress() as listeners:
         result = fit(request, listeners)
-    output.emit(result, functools.partial(_fitted, minutes=request.minutes if request.is_here else None))
+    output.emit(result, functools.partial(fitted_page, minutes=request.minutes if request.is_here else None))
 
 
-def _fitted(result: "FittedProfile", minutes: float | None) -> "Page":
+def fitted_page(result: "FittedProfile", minutes: float | None) -> "Page":
+    """Return how good an adapted profile is; `minutes` of the measurement, None where it was made elsewhere."""
     model, lines = f"{result.donor}, calibrated on {result.num_networks} networks", []
     if (calibration := result.calibration) is not None:
         own = ", operations each with a scale of its own" if calibration.op_scales else ""
@@ -106,7 +107,8 @@ def _fitted(result: "FittedProfile", minutes: float | None) -> "Page":
     return _error_table(result, model, again, *lines)
 
 
-def _built(result: "BuiltProfile", minutes: float) -> "Page":
+def built_page(result: "BuiltProfile", minutes: float) -> "Page":
+    """Return how good a profile is that took so many minutes to measure."""
     model = f"table of {result.num_parts} parts" if result.num_parts else f"fitted to {result.num_networks} networks"
     again = f"close other programs, then the same command with --minutes={2 * minutes:g}"
     rounds = f"{result.num_rounds} rounds in {result.seconds:.0f} s"

@@ -6,6 +6,7 @@ longer than the width only where one such text is: `whole`.
 """
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -187,11 +188,11 @@ def _column(head: Sequence[str], values: Sequence[object]) -> list[str]:
 
 
 def _wrapped(paragraph: str, width: int) -> Iterator[str]:
-    """Yield the lines of a paragraph, each as far from the left as it is itself; no word is broken."""
+    """Yield the lines of a paragraph, each as far from the left as it is itself; no word is broken, nor `5 %`."""
     body = paragraph.lstrip(" ")
     indent = paragraph[: len(paragraph) - len(body)]
     line = ""
-    for word in body.split(" "):
+    for word in re.split(r" (?!%)", body):
         longer = f"{line} {word}" if line else word
         if line and cell_len(indent + longer) > width:
             yield indent + line

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from fedsup_deploy import registry
-from fedsup_deploy.device.building.baseline import Kept, line_latency
+from fedsup_deploy.device.building.baseline import ChosenModel, line_latency
 from fedsup_deploy.device.building.calibrate import fit_operations, fit_table, rounded
 from fedsup_deploy.device.building.plan import BuildPlan
 from fedsup_deploy.device.building.times import Times
@@ -47,7 +47,7 @@ class About:
     limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
-def assemble(plan: BuildPlan, times: Times, about: About) -> Kept:
+def assemble(plan: BuildPlan, times: Times, about: About) -> ChosenModel:
     """Return the profile of the device that was timed, with the better of two latency models: see `baseline`.
 
     Args:
@@ -98,7 +98,7 @@ def assemble(plan: BuildPlan, times: Times, about: About) -> Kept:
             "percentiles": provenance(percentiles_protocol(times, plan.heldout_models), environment),
         },
     )
-    return Kept(profile, left_out)
+    return ChosenModel(profile, left_out)
 
 
 def timed_percentiles(

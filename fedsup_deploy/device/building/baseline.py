@@ -29,7 +29,7 @@ _SURE_WITHIN: Final = 0.02
 _LEAST_SPREAD: Final = 1.5
 
 
-class Kept(NamedTuple):
+class ChosenModel(NamedTuple):
     """A profile, and what it was to have."""
 
     profile: DeviceProfile

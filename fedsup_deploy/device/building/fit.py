@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsup_deploy import registry
-from fedsup_deploy.device.building.baseline import Kept, line_latency
+from fedsup_deploy.device.building.baseline import ChosenModel, line_latency
 from fedsup_deploy.device.building.calibrate import fit_line, fit_scale, rounded
 from fedsup_deploy.device.heldout import FloatArray, HeldOutError, held_out_error
 from fedsup_deploy.device.latency import FittedLatency, LatencySection
@@ -79,7 +79,7 @@ class Fit(NamedTuple):
 Fitter = Callable[[Rows], Fit]
 
 
-def fit_donor(donor: DeviceProfile, device: Device, costs: Costs, timed: Timed) -> Kept:
+def fit_donor(donor: DeviceProfile, device: Device, costs: Costs, timed: Timed) -> ChosenModel:
     """Return a donor's profile with a calibration for another device, or with the line of `baseline` in place of both.
 
     Operations get scales of their own only if each network is then predicted better from the others.
@@ -110,9 +110,9 @@ def fit_donor(donor: DeviceProfile, device: Device, costs: Costs, timed: Timed) 
     if error.macs_only is not None and error.mape > error.macs_only.mape:
         line = line_latency(costs, measured_ms_N * 1e3, donor.latency.dtype)
         line_error = held_out_error(macs_only_N, measured_ms_N, "leave-one-out", macs_only_N)
-        return Kept(_adapted(donor, device, line, line_error, _percentiles(timed, macs_only_N)), error.summary())
+        return ChosenModel(_adapted(donor, device, line, line_error, _percentiles(timed, macs_only_N)), error.summary())
     fit = fitters[best](np.arange(count))
-    return Kept(_adapted(donor, device, fit, error, _percentiles(timed, left_out[best])), None)
+    return ChosenModel(_adapted(donor, device, fit, error, _percentiles(timed, left_out[best])), None)
 
 
 def _fitters(donor: DeviceProfile, costs: Costs, measured_ms_N: FloatArray) -> list[Fitter]:

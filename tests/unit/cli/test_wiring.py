@@ -284,6 +284,19 @@ def test_train_leaves_to_the_config_what_was_not_typed(commands: Commands):
 
 
 @pytest.mark.usefixtures("folder")
+def test_to_resume_where_there_is_no_run_says_that_one_begins(
+    commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine").mkdir()
+    for words, folder in (([], "runs/tiny"), (["--out", "mine"], "mine")):
+        has_run = (Path(folder) / "config.resolved.yaml").exists()
+        assert main(["train", "--config", "tiny.yaml", "--resume", *words]) == 0
+        note = f"note: no run at {folder} to go on with; starting one"
+        assert (note in capsys.readouterr().err) == (not has_run)
+        assert commands.options["resume"] is True
+
+
+@pytest.mark.usefixtures("folder")
 def test_an_interrupted_training_says_how_to_go_on(
     commands: Commands, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

@@ -53,7 +53,7 @@ def main() -> None:
     more = list(dict.fromkeys(network for pair in pairs for network in pair))
     started = time.perf_counter()
     times = measure(dataclasses.replace(plan, heldout=(*plan.heldout, *more)), options.precision, options.minutes)
-    profile = assemble(plan, times, About("host", options.precision))
+    profile = assemble(plan, times, About("host", options.precision)).profile
     seconds = time.perf_counter() - started
     made_from = f"{len(plan.parts)} parts and {len(plan.calibration)} networks"
     timed = f"{len(plan.heldout) + len(more)} more networks timed beside them"
@@ -65,7 +65,7 @@ def main() -> None:
     one_time = dataclasses.replace(times, uncached_us={model: times.cached_us[model] for model in times.uncached_us})
     if plan.parts:
         print("the same with one time per part, the cached one:")
-        report_accuracy(assemble(plan, one_time, About("host", options.precision)), options.heldout)
+        report_accuracy(assemble(plan, one_time, About("host", options.precision)).profile, options.heldout)
     measured_ms = times.of([f"heldout-{index:03d}" for index in range(len(plan.heldout) + len(more))]) / 1e3
     report_coverage(profile, plan, measured_ms[: len(plan.heldout)])
     report_edits(profile, space, pairs, dict(zip(more, measured_ms[len(plan.heldout) :], strict=True)), times)

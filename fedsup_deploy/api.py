@@ -33,7 +33,16 @@ class Artifact:
     """
 
     folder: Path
-    manifest: Manifest
+    # Pages of figures, whose own fields tell them.
+    manifest: Manifest = dataclasses.field(repr=False)
+
+    def __str__(self) -> str:
+        """Return which network it is, for which device, how accurate, and where."""
+        manifest, found = self.manifest, self.manifest.accuracy
+        accuracy = f"accuracy {found.recalibrated:.1%} on {found.num_samples:,} {found.split} images"
+        return (
+            f"{manifest.arch_id} for {manifest.profile.name}, {accuracy}, {', '.join(manifest.models)}: {self.folder}"
+        )
 
     def predict(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the logits of images, shape (N, K), by `model.onnx` in onnxruntime.

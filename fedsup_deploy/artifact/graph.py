@@ -21,6 +21,8 @@ Shape = tuple[int | str, ...]
 #: Operations with weights; what an exporter writes for convolutions and linear layers.
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _BYTES_OF_AN_ELEMENT = 4
+#: Names of the operators of ONNX.
+_DOMAINS = ("", "ai.onnx")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Graph:
         num_params: Weights and biases of these; each layer has a bias of its own, also where the file
             has one for several, or none because it is zero.
         first_width: Channels that the first convolution writes; None without one.
+        opset: Version of the operators of ONNX that it asks for; None where it does not say.
     """
 
     inputs: Mapping[str, Shape]
@@ -41,6 +44,7 @@ class Graph:
     num_macs: int
     num_params: int
     first_width: int | None
+    opset: int | None
 
 
 def read_graph(path: Path) -> Graph:
@@ -73,6 +77,7 @@ def read_graph(path: Path) -> Graph:
             num_macs=sum(_macs(node, values) for node in nodes),
             num_params=sum(math.prod(weights[name]) for name in used) + sum(_left_out(node, weights) for node in nodes),
             first_width=widths[0] if widths else None,
+            opset=next((each.version for each in model.opset_import if each.domain in _DOMAINS), None),
         )
     except (DecodeError, onnx.shape_inference.InferenceError, LookupError, TypeError, ValueError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -90,7 +95,7 @@ def _refuse_what_no_exporter_writes(model: "ModelProto") -> None:
     inner = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
     if model.functions or any(attribute.type in inner for node in graph.node for attribute in node.attribute):
         raise ValueError("it has functions or control flow")
-    if any(node.domain not in {"", "ai.onnx"} for node in graph.node):
+    if any(node.domain not in _DOMAINS for node in graph.node):
         raise ValueError("it has operators that are not of ONNX")
     if any(True for _ in locations(model)):
         raise ValueError("its weights are in another file")

@@ -10,8 +10,7 @@ from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
+    from fedsup_deploy.cli.tables import Page
     from fedsup_deploy.commands.demo import Demonstration
 
 
@@ -31,10 +30,11 @@ def command(output: Output, out: Path) -> None:
 
     with output.progress() as listeners:
         result = demo(out, listeners)
-    output.emit(result, _table)
+    output.emit(result, table)
 
 
-def _table(result: "Demonstration") -> "RenderableType":
+def table(result: "Demonstration") -> "Page":
+    """Return what each device class got, and what to try next."""
     from fedsup_deploy.cli import tables
     from fedsup_deploy.searchers.prices import rounded_up
 
@@ -67,7 +67,7 @@ def _table(result: "Demonstration") -> "RenderableType":
         "Measured here: the same file, on this machine. Every file computes what the supernet computes (parity gate).",
         "",
         "Bundles:",
-        *(f"  {made.folder}" for made in result.devices),
+        *(tables.whole(f"  {made.folder}") for made in result.devices),
         "Next, try:",
-        *(f"  {line}" for line in result.next),
+        *(tables.whole(f"  {line}") for line in result.next),
     )

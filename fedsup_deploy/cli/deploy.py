@@ -10,8 +10,7 @@ from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
+    from fedsup_deploy.cli.tables import Page
     from fedsup_deploy.commands.deploy import Deployed
     from fedsup_deploy.variant import Precision
 
@@ -46,9 +45,13 @@ def command(
     output.emit(result, _table)
 
 
-def _table(result: "Deployed") -> "RenderableType":
+def _table(result: "Deployed") -> "Page":
     from fedsup_deploy.cli import tables
 
-    run = options.searched_run_line(result.run, result.search)
-    bundles = tables.titled(options.bundle_table(result.bundles), run)
-    return tables.stacked(*([] if result.fleet is None else [options.fleet_table(result.fleet)]), bundles)
+    found = [{"limits": options.limits_words(made.limits), "certified best": made.certified} for made in result.bundles]
+    bundles = options.bundle_table(result.bundles, found)
+    granted = dict.fromkeys(made.certified_relative_to for made in result.bundles if made.certified)
+    certified = [tables.text(f"certified relative to {what}") for what in granted]
+    run = tables.whole(options.searched_run_line(result.run, result.search))
+    fleet = [] if result.fleet is None else [options.fleet_table(result.fleet), tables.text("")]
+    return tables.stacked(*fleet, bundles, *certified, run)

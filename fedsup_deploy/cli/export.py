@@ -1,5 +1,6 @@
 """`fedsup-deploy export`."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,7 @@ from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
+    from fedsup_deploy.cli.tables import Page
     from fedsup_deploy.commands.export import Exported, ExportedRefinement
 
 
@@ -78,28 +78,36 @@ def command(context: click.Context, /, **given: Any) -> None:
     output.emit(result, _table)
 
 
-def _table(result: "Exported") -> "RenderableType":
+def _table(result: "Exported") -> "Page":
     """Return the bundles as a table, with what became of each refinement below it."""
     from fedsup_deploy.cli import tables
 
     bundles = options.bundle_table(result.bundles)
     if result.refinements is None:
         return bundles
-    return tables.titled(bundles, "Refined:", *(f"  {_outcome(found)}" for found in result.refinements))
+    return tables.titled(bundles, "Refined:", *(line for found in result.refinements for line in _outcome(found)))
 
 
-def _outcome(found: "ExportedRefinement") -> str:
-    """Return what became of the refinement for one device, in one line."""
-    about = f"{found.profile}:"
+def _outcome(found: "ExportedRefinement") -> "Iterator[str | Page]":
+    """Yield what became of the refinement for one device, and why some subnets could not be trimmed."""
+    from fedsup_deploy.cli import tables
+
+    yield f"  {found.profile}: {_best(found)}"
+    if found.bundle is not None:
+        yield tables.whole(f"    {found.bundle.folder}")
+    yield from (f"    {each.arch_id} cannot be trimmed to the limits: {each.reason}" for each in found.not_trimmed)
+
+
+def _best(found: "ExportedRefinement") -> str:
     if not found.num_tried:
-        return f"{about} no subnet one choice larger than the pick is just beyond the limits, so nothing was trimmed"
+        return "no subnet one choice larger than the pick is just beyond the limits, so nothing was trimmed"
     if not found.networks:
-        return f"{about} none of {found.num_tried} larger subnets can be trimmed to the limits"
+        return f"none of {found.num_tried} larger subnets can be trimmed to the limits"
     best = found.networks[0]
     figures = (
         f"accuracy {options.share(best.accuracy, best.accuracy_interval)} on {found.num_images:,} {found.split} images"
     )
     pick = f"the pick's is {options.share(found.accuracy_of_pick, found.accuracy_of_pick_interval)}"
     if found.bundle is None:
-        return f"{about} no bundle: the best trimmed subnet has {figures}, {pick}"
-    return f"{about} {found.bundle.folder}: {figures}, {pick}"
+        return f"no bundle: the best trimmed subnet has {figures}, {pick}"
+    return f"a second bundle, {found.bundle.arch_id}: {figures}, {pick}"

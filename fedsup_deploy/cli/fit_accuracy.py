@@ -14,8 +14,7 @@ from fedsup_deploy.cli.output import Output
 from fedsup_deploy.cli.signals import advising
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
+    from fedsup_deploy.cli.tables import Page
     from fedsup_deploy.commands.fit_accuracy import AccuracyFit
 
 _ACCURACY = (
@@ -63,7 +62,7 @@ def command(
     output.emit(result, _table)
 
 
-def _table(result: "AccuracyFit") -> "RenderableType":
+def _table(result: "AccuracyFit") -> "Page":
     from fedsup_deploy.cli import tables
 
     rows = [
@@ -82,8 +81,9 @@ def _table(result: "AccuracyFit") -> "RenderableType":
         f"{result.predictor} {options.held_out_words(held_out.kendall_tau, held_out.mae, held_out.num_architectures)}; "
         f"then fitted to all {result.num_measured:,}, each measured on {result.num_images:,} images",
         *_about_use(result),
-        options.run_line(str(result.run), result.rounds),
-        f"wrote {result.out}; next: fedsup-deploy search --run {shlex.quote(str(result.run))} --profile NAME",
+        tables.whole(options.run_line(str(result.run), result.rounds)),
+        tables.whole(result.out, "wrote"),
+        tables.whole(f"fedsup-deploy search --run {shlex.quote(str(result.run))} --profile NAME", "next:"),
     )
 
 

@@ -1,6 +1,8 @@
 """`fedsup-deploy inspect`."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,17 +10,100 @@ from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
 
+if TYPE_CHECKING:
+    from fedsup_deploy.artifact.manifest import LimitRecord
+    from fedsup_deploy.artifact.measured import MeasuredLatency
+    from fedsup_deploy.artifact.variants import VariantRecord
+    from fedsup_deploy.cli.tables import Page
+    from fedsup_deploy.commands.inspect import BundleFacts, DeviceFinding, Inspected
+
 
 @click.command("inspect", cls=Command)
-@click.argument("path", metavar="PATH", type=options.OLD_PATH)
+@click.argument("path", metavar="PATH|NAME", type=options.NEW_PATH)
 @click.pass_obj
 def command(output: Output, path: Path) -> None:
     """Say what a file or folder of ours is and what made it.
 
-    What it says of itself: whether a bundle is unaltered is for `verify` to find out.
+    Or what a shipped search space, config or profile of that name is. What it says of itself: whether a bundle is
+    unaltered is for `verify` to find out.
     """
     from fedsup_deploy.commands.inspect import inspect
 
     with output.progress():
         result = inspect(path)
-    output.emit(result)
+    output.emit(result, _page)
+
+
+def _page(result: "Inspected") -> "Page":
+    """Return all there is, but of a bundle what a person asks first."""
+    from fedsup_deploy.cli import tables
+    from fedsup_deploy.commands.inspect import BundleFacts, SearchFacts
+
+    about = result.about
+    head: list[tuple[str, object]] = [("path", str(result.path)), ("kind", result.kind)]
+    if isinstance(about, BundleFacts):
+        return tables.titled(tables.fields([*head, *_bundle(about)]), "--json gives all, hashes included")
+    if isinstance(about, SearchFacts):
+        rows = tables.rows([_found(found) for found in about.results])
+        return tables.stacked(
+            tables.fields([*head, ("run", about.run), ("run_hash", about.run_hash)]), tables.text(""), rows
+        )
+    return tables.overview(result.to_dict())
+
+
+def _bundle(about: "BundleFacts") -> "Iterator[tuple[str, object]]":
+    """Yield names and values of fields."""
+    manifest = about.manifest
+    accuracy, costs, profile = manifest.accuracy, manifest.costs, manifest.profile
+    yield "arch_id", manifest.arch_id
+    yield "profile", profile.name
+    yield "costs are", ", ".join(profile.provenance)
+    where = f"on {accuracy.num_samples:,} {accuracy.split} images of {accuracy.dataset}"
+    yield "accuracy", f"{options.share(accuracy.recalibrated, accuracy.recalibrated_interval)} {where}"
+    if accuracy.not_recalibrated is not None:
+        yield "not recalibrated", options.share(accuracy.not_recalibrated, accuracy.not_recalibrated_interval)
+    yield "MACs, parameters", f"{costs.num_macs:,}, {costs.num_params:,}"
+    yield "activations", f"{costs.peak_activation_bytes / 1024:.1f} KiB at most"
+    for name, limit in manifest.limits.items():
+        yield f"limit {name}", _limit(limit)
+    for name, variant in manifest.models.items():
+        yield name, _variant(variant)
+    if (refined := manifest.refinement) is not None:
+        yield "trimmed from", f"{refined.source_arch_id}; the search picked {refined.pick_arch_id}"
+    if about.measured is not None:
+        yield "measured since", _latency(about.measured)
+    yield "made by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
+
+
+def _limit(limit: "LimitRecord") -> str:
+    from fedsup_deploy.cli.tables import cell
+
+    percentile = "" if limit.percentile is None else f" ({limit.percentile})"
+    return f"{cell(limit.cost)} of {cell(limit.limit)}{percentile}{', EXCEEDED' if limit.is_exceeded else ''}"
+
+
+def _variant(variant: "VariantRecord") -> str:
+    latency = variant.latency
+    said = [f"{', '.join(variant.files)}, {variant.num_bytes / 1024:.0f} KiB"]
+    if latency.predicted is not None:
+        said.append(f"{latency.predicted.value_ms:.4g} ms predicted")
+    if latency.measured is not None:
+        said.append(f"when it was made {_latency(latency.measured)}")
+    return "; ".join(said)
+
+
+def _latency(measured: "MeasuredLatency") -> str:
+    p50_ms, cpu = measured.statistics.p50_ms, measured.environment.get("cpu", "a machine")
+    return f"{p50_ms:.4g} ms in the median on {cpu}, {measured.stability.verdict}"
+
+
+def _found(found: "DeviceFinding") -> dict[str, object]:
+    """Return what was found for one device."""
+    return {
+        "profile": found.profile,
+        "pick": found.pick,
+        "method": found.method,
+        "accuracy known of": found.num_evaluated,
+        "certified best": found.certified,
+        "percentile": None if found.percentile is None else str(found.percentile),
+    }

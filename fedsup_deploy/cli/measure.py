@@ -11,8 +11,7 @@ from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
+    from fedsup_deploy.cli.tables import Page
     from fedsup_deploy.commands.measure import MeasuredModel
     from fedsup_deploy.device.measure import ComparedLatency
     from fedsup_deploy.device.remote.ssh import Access
@@ -83,7 +82,7 @@ def _access(
     return Access(SshHost.parse(on), python or "python3", install, ssh_config)
 
 
-def _table(result: "MeasuredModel") -> "RenderableType":
+def _table(result: "MeasuredModel") -> "Page":
     from fedsup_deploy.cli import tables
 
     found = result.statistics

@@ -2,6 +2,8 @@
 
 import math
 import os
+import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,9 +15,7 @@ from fedsup_deploy.device import limits
 from fedsup_deploy.ondevice.latency_statistics import PERCENTILES
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from fedsup_deploy.cli.tables import Row
+    from fedsup_deploy.cli.tables import Page, Row
     from fedsup_deploy.commands.bundling import ExportedBundle
     from fedsup_deploy.searchers.result import Fleet, FleetOption, SearchedRun
 
@@ -46,6 +46,8 @@ NEW_PATH: Final = UserPath(path_type=Path)
 OLD_FILE: Final = UserPath(exists=True, dir_okay=False, path_type=Path)
 OLD_FOLDER: Final = UserPath(exists=True, file_okay=False, path_type=Path)
 OLD_PATH: Final = UserPath(exists=True, path_type=Path)
+_CORNERS: Final = ("largest", "smallest")
+_ARCH_ID: Final = re.compile(r"a[0-9a-f]{11}")
 SCHEDULES: Final = click.Choice(["one-shot", "layer-wise"])
 
 
@@ -71,6 +73,19 @@ def probability(context: click.Context, parameter: click.Parameter, number: floa
     return number
 
 
+def _may_name_a_subnet(context: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    """Let only what can name a subnet pass, before anything is loaded: whether there is such a one the run knows.
+
+    Raises:
+        BadParameter: It is a word, and none of ours.
+    """
+    is_one = name is None or name in _CORNERS or _ARCH_ID.fullmatch(name) or name.endswith((".json", ".yaml", ".yml"))
+    if not is_one:
+        expected = "largest, smallest, an arch_id ('a' and 11 hexadecimal digits) or a JSON / YAML file"
+        raise click.BadParameter(f"got {name!r}, expected {expected}", context, parameter)
+    return name
+
+
 def run_argument(*, required: bool = True) -> Decorator:
     """Return the decorator that adds RUN, the folder of a run."""
     return click.argument("run", metavar="RUN" if required else "[RUN]", type=OLD_FOLDER, required=required)
@@ -79,7 +94,9 @@ def run_argument(*, required: bool = True) -> Decorator:
 def arch_option(*, required: bool = True) -> Decorator:
     """Return the decorator that adds --arch."""
     meaning = "The subnet: largest, smallest, an arch_id, or a JSON or YAML file."
-    return click.option("--arch", "architecture", metavar="ARCH", required=required, help=meaning)
+    return click.option(
+        "--arch", "architecture", metavar="ARCH", required=required, callback=_may_name_a_subnet, help=meaning
+    )
 
 
 def schedule_option() -> Decorator:
@@ -200,6 +217,11 @@ def searched_run_line(run: "SearchedRun", search: Path) -> str:
     return run_line(path, run.rounds)
 
 
+def limits_words(limits: Mapping[str, float]) -> str:
+    """Return the limits of a search in words."""
+    return ", ".join(f"{name} <= {limit:g}" for name, limit in limits.items()) or "none"
+
+
 def share(accuracy: float, interval: tuple[float, float] | None) -> str:
     """Return an accuracy with its 95 % interval, where it has one: `95.8 % (93.2-97.5)`."""
     return f"{accuracy:.1%}".replace("%", " %") + (
@@ -207,8 +229,13 @@ def share(accuracy: float, interval: tuple[float, float] | None) -> str:
     )
 
 
-def bundle_table(bundles: "Sequence[ExportedBundle]") -> "RenderableType":
-    """Return bundles as a table, with their folders and what to do next below it."""
+def bundle_table(bundles: "Sequence[ExportedBundle]", found: "Sequence[Row]" = ()) -> "Page":
+    """Return bundles as a table, with their folders and what to do next below it.
+
+    Args:
+        bundles: What was made.
+        found: For each further columns: what a search says of it.
+    """
     from fedsup_deploy.cli import tables
     from fedsup_deploy.searchers.prices import rounded_up
 
@@ -223,17 +250,18 @@ def bundle_table(bundles: "Sequence[ExportedBundle]") -> "RenderableType":
             "ms measured here": made.latency_ms_measured_here,
             **({} if made.latency_limit is None else {"limit here": made.latency_limit}),
             **({"OVER LIMIT": ", ".join(made.exceeded_limits)} if made.exceeded_limits else {}),
+            **more,
             "KiB": ", ".join(f"{name} {size / 1024:.0f}" for name, size in made.bytes.items()),
         }
-        for made in bundles
+        for made, more in zip(bundles, found or [{}] * len(bundles), strict=True)
     ]
     folders = [made.folder for made in bundles]
     return tables.titled(
         tables.rows(rows),
         about_shares(bundles),
         "Bundles:",
-        *(f"  {name}" for name in folders),
-        f"next: python {folders[0]}/run.py",
+        *(tables.whole(f"  {name}") for name in folders),
+        tables.whole(shlex.join(["python", f"{folders[0]}/run.py"]), "next:"),
     )
 
 
@@ -248,7 +276,7 @@ def about_shares(bundles: "Sequence[ExportedBundle]") -> str:
     return f"Accuracy: of {bundles[0].num_images:,} {bundles[0].split} images, with its 95 % interval."
 
 
-def fleet_table(fleet: "Fleet") -> "RenderableType":
+def fleet_table(fleet: "Fleet") -> "Page":
     """Return what few subnets for many devices cost, one row for each number of subnets."""
     from fedsup_deploy.cli import tables
 

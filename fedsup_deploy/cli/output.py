@@ -14,7 +14,8 @@ from fedsup_deploy.ondevice.printable import printable
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
-    from rich.console import RenderableType
+
+    from fedsup_deploy.cli.tables import Page
 
 
 class Documented(Protocol):
@@ -55,7 +56,7 @@ class Output:
         """The whole command line, to be recorded beside what it made."""
         return ["fedsup-deploy", *self.args]
 
-    def emit(self, result: R, render: "Callable[[R], str | RenderableType] | None" = None) -> None:
+    def emit(self, result: R, render: "Callable[[R], str | Page] | None" = None) -> None:
         """Print the result of a command. To be called once.
 
         Args:
@@ -65,13 +66,10 @@ class Output:
         if self.as_json:
             click.echo(json.dumps(_document(result), indent=2, allow_nan=False))
             return
-        from fedsup_deploy.cli import tables
+        from fedsup_deploy.cli.tables import width_of
 
-        text = tables.overview(_document(result)) if render is None else render(result)
-        if isinstance(text, str):
-            click.echo(text)
-        else:
-            tables.console(sys.stdout).print(text)
+        # Not `click.echo`, which writes UTF-8 to what says that it knows ASCII only.
+        sys.stdout.write("\n".join(page_of(result, render)(width_of(sys.stdout))) + "\n")
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[tuple[Listener, ...]]:
@@ -89,6 +87,14 @@ class Output:
                     yield (listener,)
             else:
                 yield (progress.Lines(lambda line: click.echo(printable(line), err=True)),)
+
+
+def page_of(result: R, render: "Callable[[R], str | Page] | None" = None) -> "Page":
+    """Return what a person reads of a result; arguments as of `Output.emit`."""
+    from fedsup_deploy.cli import tables
+
+    page = tables.overview(_document(result)) if render is None else render(result)
+    return (lambda _: iter(page.split("\n"))) if isinstance(page, str) else page
 
 
 def _document(result: "Documented | Mapping[str, JsonValue]") -> "Mapping[str, JsonValue]":

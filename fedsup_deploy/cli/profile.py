@@ -15,8 +15,7 @@ from fedsup_deploy.errors import GateError
 from fedsup_deploy.results import Result
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
+    from fedsup_deploy.cli.tables import Page
     from fedsup_deploy.device.heldout import SummarizedError
     from fedsup_deploy.device.summary import ProfileList, ProfileSummary
 
@@ -113,8 +112,8 @@ def check_command(context: click.Context, profiles: tuple[str, ...], factor: flo
     "--space",
     default="fedsup-mobilenet",
     show_default=True,
-    metavar="NAME|FILE",
-    help="The search space whose predictions are compared.",
+    metavar="NAME|FILE|RUN",
+    help="A search space, or a run: whose networks' predictions are compared.",
 )
 @click.pass_obj
 def diff_command(output: Output, first: str, second: str, space: str) -> None:
@@ -123,35 +122,32 @@ def diff_command(output: Output, first: str, second: str, space: str) -> None:
     And how that changes what they predict.
     """
     from fedsup_deploy.cli import profile_tables
-    from fedsup_deploy.device.difference import compare_profiles
+    from fedsup_deploy.commands.profile_diff import diff
 
-    output.emit(compare_profiles(first, second, space), profile_tables.difference)
+    output.emit(diff(first, second, space), profile_tables.difference)
 
 
-def _listing(result: "ProfileList") -> "RenderableType":
+def _listing(result: "ProfileList") -> "Page":
     """Return one line per profile: the descriptions are for `show`."""
     from fedsup_deploy.cli import tables
 
-    return tables.rows(
-        [
-            {
-                "name": profile.name,
-                "is_measured": profile.is_measured,
-                "provenance": list(profile.provenance),
-                "error": _words(profile.error),
-                "limits": [
-                    f"{name} {tables.cell(value)}" + (f" ({_meaning(profile)})" if TABLE[name].is_predicted else "")
-                    for name, value in profile.limits.items()
-                ],
-                "formats": list(profile.formats),
-            }
-            for profile in result.profiles
-        ]
+    rows = [
+        {
+            "name": profile.name,
+            "costs are": list(profile.provenance),
+            "mean error": _words(profile.error),
+            **{name: profile.limits.get(name) for name in TABLE if TABLE[name].is_predicted},
+            "percentile": _meaning(profile),
+        }
+        for profile in result.profiles
+    ]
+    return tables.titled(
+        tables.rows(rows), "profile show NAME has other limits, formats, and the source of every figure"
     )
 
 
 def _words(error: "SummarizedError | Literal['none']") -> str:
-    return "none" if error == "none" else f"{error.mape:.0%} on average ({error.method}, n = {error.num_heldout})"
+    return "unknown" if error == "none" else f"{error.mape:.0%} (n = {error.num_heldout})"
 
 
 def _meaning(profile: "ProfileSummary") -> str:

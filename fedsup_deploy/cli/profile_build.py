@@ -1,5 +1,8 @@
 """`fedsup-deploy profile build` and `fit`: profiles from measurements."""
 
+import functools
+import shlex
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,8 +14,7 @@ from fedsup_deploy.cli.signals import advising
 from fedsup_deploy.device.limits import TABLE
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
+    from fedsup_deploy.cli.tables import Page
     from fedsup_deploy.commands.profile_build import BuiltProfile, WrittenProfile
     from fedsup_deploy.commands.profile_fit import FittedProfile
 
@@ -54,7 +56,7 @@ def build_command(output: Output, /, **given: Any) -> None:
     advice = "the same command with --resume goes on after the last whole round"
     with advising(advice), output.progress() as listeners:
         result = build(request, listeners)
-    output.emit(result, _built)
+    output.emit(result, functools.partial(built_page, minutes=request.minutes))
 
 
 @click.command("fit", cls=Command)
@@ -87,31 +89,46 @@ def fit_command(output: Output, /, **given: Any) -> None:
         raise click.UsageError("give one of --here, --saved and --measurements")
     if given["measurements"] and given["memory_mib"] is None:
         raise click.UsageError("--measurements need --device-memory-mib, which they do not tell")
+    request = FitRequest(**given)
     with output.progress() as listeners:
-        result = fit(FitRequest(**given), listeners)
-    output.emit(result, _fitted)
+        result = fit(request, listeners)
+    output.emit(result, functools.partial(fitted_page, minutes=request.minutes if request.is_here else None))
 
 
-def _fitted(result: "FittedProfile") -> "RenderableType":
-    calibration = result.calibration
-    model = f"{calibration.donor}, calibrated on {result.num_networks} networks"
-    own = ", operations each with a scale of its own" if calibration.op_scales else ""
-    return _error_table(result, model, f"scale {calibration.scale:g}, offset {calibration.offset_us:g} us{own}")
+def fitted_page(result: "FittedProfile", minutes: float | None) -> "Page":
+    """Return how good an adapted profile is; `minutes` of the measurement, None where it was made elsewhere."""
+    model, lines = f"{result.donor}, calibrated on {result.num_networks} networks", []
+    if (calibration := result.calibration) is not None:
+        own = ", operations each with a scale of its own" if calibration.op_scales else ""
+        lines = [f"scale {calibration.scale:g}, offset {calibration.offset_us:g} us{own}"]
+    again = "measure more networks, or take another donor"
+    if minutes is not None:
+        again = f"close other programs, then the same command with --minutes={2 * minutes:g}, or with another donor"
+    return _error_table(result, model, again, *lines)
 
 
-def _built(result: "BuiltProfile") -> "RenderableType":
+def built_page(result: "BuiltProfile", minutes: float) -> "Page":
+    """Return how good a profile is that took so many minutes to measure."""
     model = f"table of {result.num_parts} parts" if result.num_parts else f"fitted to {result.num_networks} networks"
+    again = f"close other programs, then the same command with --minutes={2 * minutes:g}"
     rounds = f"{result.num_rounds} rounds in {result.seconds:.0f} s"
-    return _error_table(result, model, f"{rounds}; even and odd rounds differ by {result.disagreement:.1%}")
+    return _error_table(result, model, again, f"{rounds}; even and odd rounds differ by {result.disagreement:.1%}")
 
 
-def _error_table(result: "WrittenProfile", model: str, *lines: str) -> "RenderableType":
-    """Return how far predictions are off beside those of the MACs alone, and what to do next."""
+def _error_table(result: "WrittenProfile", model: str, again: str, *lines: str) -> "Page":
+    """Return how far predictions are off beside those of the MACs alone, and what to do next.
+
+    Args:
+        result: The profile.
+        model: The latency model that it was to have.
+        again: How to get a better one.
+        lines: What else there is to say.
+    """
     from fedsup_deploy.cli import tables
 
     error, name = result.profile.error, result.profile.name
     assert error != "none", "a profile that was made here was checked"
-    found = {model: error, "MACs alone": error.macs_only}
+    of_model = error if result.left_out is None else result.left_out.error
     rows = [
         {
             "latency model": what,
@@ -120,15 +137,29 @@ def _error_table(result: "WrittenProfile", model: str, *lines: str) -> "Renderab
             "mean error": f"{figures.mape:.1%}",
             "rank correlation": figures.spearman,
         }
-        for what, figures in found.items()
+        for what, figures in {model: of_model, "MACs alone": error.macs_only}.items()
         if figures is not None
     ]
-    if error.macs_only is not None and error.mape > error.macs_only.mape:
-        lines = ("NOTE: a straight line through the MACs predicts better; do not rely on these latencies", *lines)
     percentiles = result.profile.percentile.ratios
     if percentiles is not None:
         lines = (*lines, "latency: " + ", ".join(f"{name} is {ratio:.4g} x p10" for name, ratio in percentiles.items()))
     checked = f"checked on {error.num_heldout} networks ({error.method})"
-    profile = name if str(result.out) == f"profiles/{name}.yaml" else result.out
-    next_step = f"wrote {result.out}; next: fedsup-deploy search --profile {profile}"
-    return tables.titled(tables.rows(rows), checked, *lines, next_step)
+    profile = name if str(result.out) == f"profiles/{name}.yaml" else str(result.out)
+    return tables.titled(
+        tables.rows(rows),
+        checked,
+        *_about_left_out(result, again),
+        *lines,
+        tables.whole(result.out, "wrote"),
+        tables.whole(shlex.join(["fedsup-deploy", "search", "--profile", profile]), "next:"),
+    )
+
+
+def _about_left_out(result: "WrittenProfile", again: str) -> Iterator[str]:
+    """Yield what the profile has in place of a latency model that predicts worse, why that may be, and what to do."""
+    if result.left_out is None:
+        return
+    yield "NOTE: a straight line through the MACs predicts better, so the profile has that line"
+    reasons = result.left_out.reasons or ("nothing is known that disturbed the measurement",)
+    yield from (f"  {reason}" for reason in reasons)
+    yield f"for a better one: {again}"

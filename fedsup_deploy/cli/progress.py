@@ -108,8 +108,8 @@ class Lines:
         self._tenths[step.stage] = tenth
         parts = [f"{step.stage} {step.done}/{step.total}", *([step.detail] if step.detail else [])]
         if first_done < step.done < step.total:
-            left_s = (now - start) / (step.done - first_done) * (step.total - step.done)
-            parts.append(f"about {left_s:.0f} s left")
+            left_s = round((now - start) / (step.done - first_done) * (step.total - step.done))
+            parts += [f"about {left_s} s left"] if left_s else []
         self._write(", ".join(parts))
 
 

@@ -13,9 +13,7 @@ from fedsup_deploy.cli.output import Output
 from fedsup_deploy.cli.signals import advising
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from fedsup_deploy.cli.tables import Row
+    from fedsup_deploy.cli.tables import Page, Row
     from fedsup_deploy.commands.search import WrittenSearch
     from fedsup_deploy.searchers.candidate import Candidate
     from fedsup_deploy.searchers.result import DeviceResult
@@ -42,7 +40,7 @@ def command(output: Output, /, profiles: tuple[str, ...], **given: Any) -> None:
     output.emit(result, functools.partial(_table, profiles=profiles))
 
 
-def _table(result: "WrittenSearch", profiles: Sequence[str]) -> "RenderableType":
+def _table(result: "WrittenSearch", profiles: Sequence[str]) -> "Page":
     from fedsup_deploy import resources
     from fedsup_deploy.cli import tables
 
@@ -54,10 +52,10 @@ def _table(result: "WrittenSearch", profiles: Sequence[str]) -> "RenderableType"
     has_own = not set(profiles) <= set(resources.shipped_names("profiles"))
     named = [word for profile in profiles for word in ("--profile", profile)] if has_own else []
     next_words = shlex.join(["fedsup-deploy", "export", "--search", str(result.out), *named])
-    end = f"wrote {result.out}; next: {next_words}"
-    run = options.searched_run_line(result.run, result.out)
+    run = tables.whole(options.searched_run_line(result.run, result.out))
+    end = (tables.whole(result.out, "wrote"), tables.whole(next_words, "next:"))
     noise = [line for found in result.results for line in _about_noise(found, chosen)]
-    return tables.titled(tables.stacked(picks, *choices), *noise, run, *_about_accuracy(result), end)
+    return tables.titled(tables.stacked(picks, *choices), *noise, run, *_about_accuracy(result), *end)
 
 
 def _row(found: "DeviceResult", chosen: Mapping[str, str]) -> "Row":
@@ -73,7 +71,7 @@ def _row(found: "DeviceResult", chosen: Mapping[str, str]) -> "Row":
         "ms at percentile": None if got.latency_percentile_ms is None else rounded_up(got.latency_percentile_ms),
         "percentile": None if found.percentile is None else str(found.percentile),
         "ms bound": None if got.latency_upper_ms is None else rounded_up(got.latency_upper_ms),
-        "limits": ", ".join(f"{name} <= {limit:g}" for name, limit in found.limits.items()) or "none",
+        "limits": options.limits_words(found.limits),
         "MMACs": got.num_macs / 1e6,
         "accuracy known of": _share_known(found),
         "measured": found.num_measured,

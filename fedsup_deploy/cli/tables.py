@@ -1,64 +1,140 @@
-"""Results as short tables for people. Numbers are rounded for reading; `--json` gives them in full."""
+"""Results as short pages for people. Numbers are rounded for reading; `--json` gives them in full.
 
-from collections.abc import Iterator, Mapping, Sequence
+Owns how a page fits a width. A table whose lines would be too long is written as blocks instead, a field per line; text
+is wrapped between words; and no word is ever broken or cut, for it may be a name, a path or an id to copy. A line is
+longer than the width only where one such text is: `whole`.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, TextIO, TypeGuard
 
-from rich import box
-from rich.console import Console, Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.cells import cell_len
 
 from fedsup_deploy.ondevice.printable import printable
 
 #: One row of a table: what stands in each column. A mapping becomes several columns.
 Row = Mapping[str, object]
+#: Takes the width there is, in columns of a terminal, and yields lines.
+Page = Callable[[int], Iterator[str]]
 
 _MAX_ROWS: Final = 20
-_WIDTH_OF_PIPES: Final = 240
+_GAP: Final = "  "
+# What comes before the words of a command at the end of a line.
+_COMMAND: Final = ": fedsup-deploy "
+#: Fields whose text is to be copied, spaces and all.
+_TO_COPY: Final = ("path", "run", "out", "bundle", "folder", "file", "search", "command")
 
 
-def console(file: TextIO) -> Console:
-    """Return a console for a stream. Only a terminal has a width to keep to."""
-    return Console(file=file, width=None if file.isatty() else _WIDTH_OF_PIPES, highlight=False)
+def width_of(stream: TextIO) -> int:
+    """Return the width to keep to: what COLUMNS says, else that of a terminal; anything else has no end."""
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    return shutil.get_terminal_size().columns if stream.isatty() else sys.maxsize
 
 
-def overview(result: Row) -> RenderableType:
+def overview(result: Row) -> Page:
     """Return all fields of a result, and below them a table of each list of mappings."""
-    fields = Table(box=None, show_header=False, pad_edge=False)
-    lists: list[RenderableType] = []
+    found: list[tuple[str, object]] = []
+    lists: list[Page] = []
     for name, value in _flat(result):
         if _is_rows(value):
-            lists += [Text(f"\n{printable(name)}"), rows(value)]
+            lists += [*([text("")] if found or lists else []), text(name), rows(value)]
         else:
-            fields.add_row(Text(printable(name)), Text(cell(value), overflow="fold"))
-    return Group(*([fields] if fields.row_count else []), *lists)
+            found.append((name, value))
+    return stacked(*([fields(found)] if found else []), *lists)
 
 
-def rows(entries: Sequence[Row]) -> RenderableType:
-    """Return a table with one row per entry and a column for each key that any entry has."""
+def rows(entries: Sequence[Row]) -> Page:
+    """Return a table with one row per entry and a column for each key that any entry has; or blocks of fields."""
     flat = [dict(_flat(entry)) for entry in entries]
-    columns = list(dict.fromkeys(name for entry in flat for name in entry))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, name in enumerate(columns):
-        is_number = all(isinstance(entry.get(name), (int, float, type(None))) for entry in flat)
-        table.add_column(
-            Text(printable(name)), justify="right" if is_number else "left", overflow="fold", no_wrap=index == 0
-        )
-    for entry in flat[:_MAX_ROWS]:
-        table.add_row(*(Text(cell(entry.get(name))) for name in columns))
-    if len(flat) <= _MAX_ROWS:
-        return table
-    return Group(table, Text(f"and {len(flat) - _MAX_ROWS:,} more; --json gives all"))
+    shown = flat[:_MAX_ROWS]
+
+    def lines(width: int) -> Iterator[str]:
+        tables = (_table(flat, are_heads_wrapped=is_wrapped) for is_wrapped in (False, True))
+        fitting = next((table for table in tables if max(map(cell_len, table)) <= width), None)
+        if fitting is not None:
+            yield from fitting
+        else:
+            for index, entry in enumerate(shown):
+                yield from [""] if index else []
+                yield from fields(list(entry.items()))(width)
+        if len(flat) > len(shown):
+            yield f"and {len(flat) - len(shown):,} more; --json gives all"
+
+    return lines
 
 
-def stacked(*tables: RenderableType) -> RenderableType:
-    """Return tables one below the other."""
-    return Group(*tables)
+def fields(of: Iterable[tuple[str, object]]) -> Page:
+    """Return one field per line, the values below each other; a value that has no room there stands below its name."""
+    shown = [_field(name, value) for name, value in of]
+
+    def lines(width: int) -> Iterator[str]:
+        indent = max(cell_len(name) for _, name, _ in shown) + len(_GAP)
+        for is_copied, name, value in shown:
+            words = [value] if is_copied else value.split(" ")
+            if indent + max(map(cell_len, words)) > width:
+                yield name
+                start = _GAP
+            else:
+                start = name + " " * (indent - cell_len(name))
+            first, *others = [value] if is_copied else _wrapped(value, width - cell_len(start))
+            yield (start + first).rstrip()
+            yield from (" " * cell_len(start) + other for other in others)
+
+    return lines
 
 
-def titled(table: RenderableType, *lines: str) -> RenderableType:
-    """Return a table with lines of text below it."""
-    return Group(table, *(Text(printable(line), overflow="fold") for line in lines))
+def stacked(*pages: Page) -> Page:
+    """Return pages one below the other."""
+    return lambda width: (line for page in pages for line in page(width))
+
+
+def titled(page: Page, *below: str | Page) -> Page:
+    """Return a page with lines below it, and an empty one between."""
+    return stacked(page, text(""), *(text(line) if isinstance(line, str) else line for line in below))
+
+
+def text(line: str) -> Page:
+    """Return a line that is wrapped between words; all that comes of it stands as far from the left as it does.
+
+    A command that it ends with is not wrapped: it stands on a line of its own where the whole is too long.
+    """
+    shown = printable(line)
+    said, colon, words = shown.partition(_COMMAND)
+
+    def lines(width: int) -> Iterator[str]:
+        if colon and cell_len(shown) > width:
+            yield from _wrapped(f"{said}:", width)
+            yield f"{_GAP}{colon.removeprefix(': ')}{words}"
+        else:
+            yield from _wrapped(shown, width)
+
+    return lines
+
+
+def whole(to_copy: object, label: str = "") -> Page:
+    """Return a line that is never wrapped: a path or a command; its label on a line of its own where both are too long.
+
+    Args:
+        to_copy: The text.
+        label: What stands before it.
+    """
+    copied = printable(str(to_copy))
+
+    def lines(width: int) -> Iterator[str]:
+        together = f"{label} {copied}" if label else copied
+        if label and cell_len(together) > width:
+            yield from (label, f"{_GAP}{copied}")
+        else:
+            yield together
+
+    return lines
 
 
 def cell(value: object) -> str:
@@ -77,6 +153,52 @@ def cell(value: object) -> str:
     if isinstance(value, list):
         return f"{len(value)} entries" if _is_rows(value) else ", ".join(map(cell, value))
     return printable(str(value))
+
+
+def _field(name: str, value: object) -> tuple[bool, str, str]:
+    """Return whether a field's text is to be copied, its name and its text."""
+    is_copied = name.rpartition(".")[2] in _TO_COPY
+    words = [str(word) for word in value] if isinstance(value, list) else []
+    return is_copied, printable(name), printable(shlex.join(words)) if is_copied and words else cell(value)
+
+
+def _table(entries: Sequence[Row], *, are_heads_wrapped: bool) -> list[str]:
+    """Return the lines of a table: a row takes one, heads may take several."""
+    names = dict.fromkeys(name for entry in entries for name in entry)
+    heads = {name: printable(name).split(" ") if are_heads_wrapped else [printable(name)] for name in names}
+    columns = [_column(heads[name], [entry.get(name) for entry in entries]) for name in names]
+    height = max(map(len, columns))
+    standing = ([" " * cell_len(column[0])] * (height - len(column)) + column for column in columns)
+    return [_GAP.join(line).rstrip() for line in zip(*standing, strict=True)]
+
+
+def _column(head: Sequence[str], values: Sequence[object]) -> list[str]:
+    """Return the lines of a column, all of one width: its head, a rule and its cells; numbers stand at the right.
+
+    Args:
+        head: What stays together of the head.
+        values: Those of the column.
+    """
+    cells = [cell(value) for value in values[:_MAX_ROWS]]
+    width = max(map(cell_len, (*head, *cells)))
+    is_number = all(isinstance(value, (int, float, type(None))) for value in values)
+    lines = [*_wrapped(" ".join(head), width), "-" * width, *cells]
+    pads = [" " * (width - cell_len(line)) for line in lines]
+    return [pad + line if is_number else line + pad for pad, line in zip(pads, lines, strict=True)]
+
+
+def _wrapped(paragraph: str, width: int) -> Iterator[str]:
+    """Yield the lines of a paragraph, each as far from the left as it is itself; no word is broken, nor `5 %`."""
+    body = paragraph.lstrip(" ")
+    indent = paragraph[: len(paragraph) - len(body)]
+    line = ""
+    for word in re.split(r" (?!%)", body):
+        longer = f"{line} {word}" if line else word
+        if line and cell_len(indent + longer) > width:
+            yield indent + line
+            longer = word
+        line = longer
+    yield (indent + line).rstrip()
 
 
 def _flat(result: Row, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -16,7 +16,7 @@ from fedsup_deploy.cli.signals import advising
 @click.option("--out", type=options.NEW_PATH, metavar="RUN", help="Folder of the run.  [default: runs/NAME]")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a setting: training.rounds=3.")
 @click.option("--engine", type=click.Choice(registry.names("engine")), help="What runs the clients.")
-@click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint.")
+@click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint; begin where there is none.")
 @options.seed_option(None, "Decides every random choice of the run.")
 @click.pass_obj
 def command(
@@ -39,8 +39,9 @@ def command(
         from fedsup_deploy.commands.train import train
         from fedsup_deploy.runs import run as runs
 
-        if resume and not (out or runs.RUNS / settings.name).exists():
-            click.echo(f"note: no run at {out or runs.RUNS / settings.name} yet; starting one", err=True)
+        folder = out or runs.RUNS / settings.name
+        if resume and not (folder / runs.CONFIG).exists():
+            click.echo(f"note: no run at {folder} to go on with; starting one", err=True)
         with output.progress() as listeners:
             result = train(settings, out, resume=resume, listeners=listeners, command=output.command)
     output.emit(result)

@@ -11,9 +11,9 @@ from fedsup_deploy.cli.output import Output
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
-    from rich.console import RenderableType
 
     from fedsup_deploy.artifact.store import VerifiedBundle
+    from fedsup_deploy.cli.tables import Page
 
 
 @click.command("verify", cls=Command)
@@ -35,7 +35,7 @@ def command(output: Output, bundle: Path) -> None:
     output.emit(result, _table)
 
 
-def _table(result: "VerifiedBundle") -> "RenderableType":
+def _table(result: "VerifiedBundle") -> "Page":
     from fedsup_deploy.cli import tables
 
     document = result.to_dict()

@@ -5,8 +5,7 @@ import time
 from pathlib import Path
 
 from fedsup_deploy import places
-from fedsup_deploy.commands.bundling import ExportedBundle
-from fedsup_deploy.commands.deploy import deploy
+from fedsup_deploy.commands.deploy import DeployedBundle, deploy
 from fedsup_deploy.commands.search import SearchRequest
 from fedsup_deploy.commands.train import Trained, train
 from fedsup_deploy.config.schema import load_train_config
@@ -23,7 +22,7 @@ FLEET = {"raspberry-pi-4": 0.65, "jetson-nano": 0.8, "pixel-class-phone": 0.16, 
 
 
 @dataclasses.dataclass(frozen=True)
-class DemonstratedDevice(ExportedBundle):
+class DemonstratedDevice(DeployedBundle):
     """The bundle of one device class.
 
     Args:

@@ -14,8 +14,23 @@ from fedsup_deploy.events import Listener
 from fedsup_deploy.export.wanted import wanted_variants
 from fedsup_deploy.results import Result
 from fedsup_deploy.runs.run import newest_run
-from fedsup_deploy.searchers.result import Fleet, SearchedRun
+from fedsup_deploy.searchers.result import DeviceResult, Fleet, SearchedRun
 from fedsup_deploy.variant import Precision
+
+
+@dataclasses.dataclass(frozen=True)
+class DeployedBundle(ExportedBundle):
+    """The bundle of one device, and what its search says of it.
+
+    Args:
+        limits: In force in the search, by name.
+        certified: Whether it is proven that nothing within them is more accurate.
+        certified_relative_to: What that takes for granted; None without a proof.
+    """
+
+    limits: dict[str, float]
+    certified: bool
+    certified_relative_to: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +47,7 @@ class Deployed(Result):
     search: Path
     run: SearchedRun
     fleet: Fleet | None
-    bundles: tuple[ExportedBundle, ...]
+    bundles: tuple[DeployedBundle, ...]
 
 
 def deploy(
@@ -63,7 +78,19 @@ def deploy(
     with places.hold(result):
         found = search(dataclasses.replace(request, run=run, out=result), listeners)
         made = export(ExportRequest(None, None, result, request.profiles, formats, precisions, out), listeners)
-    return Deployed(found.out, found.run, found.fleet, made.bundles)
+    of_device = {result.profile.name: result for result in found.results}
+    bundles = tuple(_deployed(bundle, of_device[bundle.profile]) for bundle in made.bundles)
+    return Deployed(found.out, found.run, found.fleet, bundles)
+
+
+def _deployed(bundle: ExportedBundle, found: DeviceResult) -> DeployedBundle:
+    """Return a bundle with what the search for its device says."""
+    return DeployedBundle(
+        **vars(bundle),
+        limits=found.limits,
+        certified=found.certified,
+        certified_relative_to=found.certified_relative_to,
+    )
 
 
 def _check_can_be_exported(

@@ -8,16 +8,19 @@ from typing import Final
 from pydantic import JsonValue, TypeAdapter
 from typing_extensions import TypedDict
 
+from fedsup_deploy import registry, resources
 from fedsup_deploy.artifact import manifest as manifests
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.artifact.document import JsonObject, first_problem
+from fedsup_deploy.artifact.graph import read_graph
 from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
 from fedsup_deploy.artifact.store import load_manifest, load_measurement
+from fedsup_deploy.config.document import display
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.device.summary import ProfileSummary, summary_of
-from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JSON, parse_json, read_bytes
 from fedsup_deploy.results import Result
 from fedsup_deploy.runs import run as runs
@@ -59,7 +62,7 @@ class Inspected:
 
     path: Path
     kind: str
-    about: "BundleFacts | RunFacts | SearchFacts | SpaceFacts | ProfileSummary | TrainConfig | JsonObject"
+    about: "BundleFacts | RunFacts | SearchFacts | SpaceFacts | ModelFacts | ProfileSummary | TrainConfig | JsonObject"
 
     def to_dict(self) -> dict[str, JsonValue]:
         """Return the JSON document: `path` and `kind`, then the keys of what it is about."""
@@ -106,6 +109,27 @@ class SpaceFacts(Result):
     num_architectures: int
     smallest: dict[str, int]
     largest: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFacts(Result):
+    """An ONNX model, of a bundle or by itself.
+
+    Args:
+        num_bytes: Size of the file.
+        opset: Version of the operators of ONNX; None where the file does not say.
+        inputs: Shape of each input by name.
+        outputs: The same of each output.
+        num_macs: Multiply-accumulates for one image.
+        num_params: Weights and biases.
+    """
+
+    num_bytes: int
+    opset: int | None
+    inputs: dict[str, tuple[int | str, ...]]
+    outputs: dict[str, tuple[int | str, ...]]
+    num_macs: int
+    num_params: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,13 +189,14 @@ def inspect(path: Path) -> Inspected:
     """Return what a path is.
 
     Args:
-        path: A run, a bundle or its manifest.json, a search.json, a config, profile or space in YAML, or a safetensors
-            file of ours.
+        path: A run, a bundle or its manifest.json, a search.json, a config, profile or space in YAML, an ONNX model, or
+            a safetensors file of ours; where there is no such file, the name of a shipped space, config or profile.
 
     Raises:
         ArtifactError: It is none of these, or damaged.
-        ConfigError: A config, profile or space is wrong.
+        ConfigError: A config, profile or space is wrong, or nothing, or several things, have the name.
     """
+    path = path if os.path.lexists(path) else _shipped(str(path))
     if path.is_dir():
         return _folder(path)
     if path.suffix == ".safetensors":
@@ -183,7 +208,43 @@ def inspect(path: Path) -> Inspected:
         return Inspected(path, "search", _search(load_result(path)))
     if path.suffix in {".yaml", ".yml"}:
         return _yaml(path)
-    raise ArtifactError(f"{path}: not a file of fedsup-deploy: expected .safetensors, .json or .yaml")
+    if path.suffix == ".onnx":
+        return Inspected(path, "ONNX model", _model(path))
+    raise ArtifactError(f"{path}: not a file of fedsup-deploy: expected .safetensors, .json, .yaml or .onnx")
+
+
+def _shipped(name: str) -> Path:
+    """Return the file of what a name stands for.
+
+    Raises:
+        ConfigError: For nothing, or for several things.
+    """
+    names = {kind: resources.known_names(kind) for kind in ("configs/spaces", "configs", "profiles")}
+    kinds = [kind for kind, known in names.items() if name in known]
+    if not kinds:
+        is_a_path = "/" in name or "." in name
+        hint = "" if is_a_path else registry.nearest(name, {each for known in names.values() for each in known})
+        raise ConfigError(f"no file or folder {name!r}, and no shipped space, config or profile of that name{hint}")
+    found = [resources.find(kind, name) for kind in kinds]
+    if len(found) > 1:
+        raise ConfigError(f"{name!r} stands for several files; give one of {', '.join(map(display, found))}")
+    return found[0]
+
+
+def _model(path: Path) -> ModelFacts:
+    try:
+        num_bytes = path.stat().st_size
+        graph = read_graph(path)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from error
+    return ModelFacts(
+        num_bytes=num_bytes,
+        opset=graph.opset,
+        inputs={**graph.inputs},
+        outputs={**graph.outputs},
+        num_macs=graph.num_macs,
+        num_params=graph.num_params,
+    )
 
 
 def _folder(path: Path) -> Inspected:

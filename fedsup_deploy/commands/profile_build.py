@@ -11,6 +11,7 @@ from fedsup_deploy import files, places, resources
 from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.config.section import Name
 from fedsup_deploy.device.building.assemble import About, assemble
+from fedsup_deploy.device.building.baseline import LeftOut, reasons
 from fedsup_deploy.device.building.plan import plan_build
 from fedsup_deploy.device.building.times import times_of
 from fedsup_deploy.device.building.workplace import Progress, Workplace
@@ -72,10 +73,12 @@ class WrittenProfile(Result):
     Args:
         out: Its file.
         profile: What it says.
+        left_out: The latency model it was to have, where a straight line through the MACs predicts better.
     """
 
     out: Path
     profile: ProfileSummary
+    left_out: LeftOut | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,18 +127,22 @@ def _build(request: BuildRequest, log: EventLog) -> BuiltProfile:
         workplace.begin(progress)
     workplace.time_models(request.minutes, progress)
     times = times_of(workplace.events, plan.heldout_models, "go on with --resume and more --minutes")
-    profile = assemble(plan, times, About(request.name, request.precision, request.limits))
+    profile, error = assemble(plan, times, About(request.name, request.precision, request.limits))
     files.write_text(request.path, dump(profile))
     workplace.remove()
+    disagreement = times.median_disagreement(plan.heldout_models)
+    load = times.environment.get("load_average_1m")
+    why = reasons(times.of(plan.heldout_models) / 1e3, len(plan.calibration), load, disagreement)
     return BuiltProfile(
         out=request.path,
         profile=summary_of(profile),
+        left_out=None if error is None else LeftOut(error, why),
         num_parts=len(plan.parts),
         num_networks=len(plan.calibration),
         num_heldout=len(plan.heldout),
         num_rounds=times.num_rounds,
         seconds=times.seconds,
-        disagreement=times.median_disagreement(plan.heldout_models),
+        disagreement=disagreement,
     )
 
 

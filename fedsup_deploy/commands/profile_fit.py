@@ -12,6 +12,7 @@ from fedsup_deploy.artifact.store import load_manifest, load_measurement
 from fedsup_deploy.commands.profile_build import PROFILES, SPACE, WrittenProfile, check_place, load_space, progress_into
 from fedsup_deploy.config.load import dump
 from fedsup_deploy.device.building.assemble import device_facts, networks_protocol, percentiles_protocol, provenance
+from fedsup_deploy.device.building.baseline import LeftOut, reasons
 from fedsup_deploy.device.building.fit import MAX_NETWORKS, Device, Timed, fit_donor
 from fedsup_deploy.device.building.plan import plan_timing
 from fedsup_deploy.device.building.times import times_of
@@ -65,13 +66,14 @@ class FitRequest:
 
 @dataclasses.dataclass(frozen=True)
 class _TimedNetworks:
-    """Timed networks, where, and how: by their 10th percentile, and by higher ones."""
+    """Timed networks, where and how: by their 10th percentile, and higher ones; and by how much rounds differ."""
 
     networks: Sequence[Architecture]
     timed: Timed
     environment: Mapping[str, Any]
     protocol: str
     higher_protocol: str
+    disagreement: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,11 +98,13 @@ class FittedProfile(WrittenProfile):
     """The profile of a device, adapted from another's.
 
     Args:
-        calibration: From the one to the other.
+        donor: Name of the other.
+        calibration: From the one to the other; None where a straight line through the MACs predicts better.
         num_networks: That it was fitted to.
     """
 
-    calibration: Calibration
+    donor: str
+    calibration: Calibration | None
     num_networks: int
 
 
@@ -130,10 +134,14 @@ def fit(request: FitRequest, listeners: Sequence[Listener] = ()) -> FittedProfil
             found = _time_here(request, out, donor, space, listeners)
         else:
             found = _saved(donor, space) if request.is_saved else _read_all(request.measurements, space)
-        profile = fit_donor(donor, _device(request, donor, found), costs_of(space, found.networks), found.timed)
+        device, costs = _device(request, donor, found), costs_of(space, found.networks)
+        profile, error = fit_donor(donor, device, costs, found.timed)
         files.write_text(out, dump(profile))
-    assert profile.calibration is not None, "fitting made one"
-    return FittedProfile(out, summary_of(profile), profile.calibration, len(found.networks))
+    why = reasons(
+        found.timed.p10_ms_N, len(found.networks), found.environment.get("load_average_1m"), found.disagreement
+    )
+    left_out = None if error is None else LeftOut(error, why)
+    return FittedProfile(out, summary_of(profile), left_out, donor.name, profile.calibration, len(found.networks))
 
 
 def _device(request: FitRequest, donor: DeviceProfile, found: _TimedNetworks) -> Device:
@@ -179,6 +187,7 @@ def _time_here(
         times.environment,
         networks_protocol(times, len(plan.heldout)),
         percentiles_protocol(times, plan.heldout_models),
+        times.median_disagreement(plan.heldout_models),
     )
 
 
@@ -231,6 +240,7 @@ def _together(measurements: Sequence[_One]) -> _TimedNetworks:
         first.environment,
         f"{how}, 10th percentile of all runs",
         f"{how}, percentiles of all runs",
+        None,
     )
 
 

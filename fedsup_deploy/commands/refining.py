@@ -25,6 +25,7 @@ from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.simulation import VALIDATION
 from fedsup_deploy.runs.run import Run
 from fedsup_deploy.searchers.limits import violations
+from fedsup_deploy.searchers.prices import rounded_up
 from fedsup_deploy.searchers.pricing import Target, price, price_network
 from fedsup_deploy.searchers.problem import is_feasible
 from fedsup_deploy.searchers.result import DeviceResult
@@ -35,9 +36,8 @@ from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.fold import fold
 from fedsup_deploy.supernet.model import Subnet, Supernet
 from fedsup_deploy.supernet.statistics import PooledStatistics
-from fedsup_deploy.supernet.trimming import Trimmed, cut, trim
+from fedsup_deploy.supernet.trimming import Trimmed, cut, smallest, trim
 
-#: The images on which networks are compared, as in a search.
 #: Subnets that are trimmed, at most, and the share by which they may exceed a limit.
 NUM_SOURCES: Final = 4
 MOST_OVER: Final = 0.5
@@ -93,6 +93,19 @@ class RefinedNetwork:
 
 
 @dataclasses.dataclass(frozen=True)
+class NotTrimmed:
+    """A subnet that no trimming brings within the limits.
+
+    Args:
+        arch_id: Its name.
+        reason: Why, in words.
+    """
+
+    arch_id: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Refinement:
     """What came of trimming for one device.
 
@@ -101,16 +114,17 @@ class Refinement:
         pick: What the search picked.
         pick_accuracy: Its own on the validation images, with the statistics it is exported with.
         split: These images.
-        num_sources: Subnets that were to be trimmed.
-        networks: What came of those that could be, most accurate first; of equals the fastest, then the first by name.
+        networks: What came of the subnets that could be trimmed, most accurate first; of equals the fastest, then the
+            first by name.
+        not_trimmed: Those that could not be.
     """
 
     target: Target
     pick: Architecture
     pick_accuracy: CountedAccuracy
     split: str
-    num_sources: int
     networks: tuple[RefinedNetwork, ...]
+    not_trimmed: tuple[NotTrimmed, ...]
 
     @property
     def better(self) -> RefinedNetwork | None:
@@ -127,8 +141,9 @@ class Refinement:
             num_images=self.pick_accuracy.num_images,
             accuracy_of_pick=self.pick_accuracy.share,
             accuracy_of_pick_interval=self.pick_accuracy.interval,
-            num_tried=self.num_sources,
+            num_tried=len(self.networks) + len(self.not_trimmed),
             networks=tuple(network.facts() for network in self.networks),
+            not_trimmed=self.not_trimmed,
         )
 
     def record(self, network: RefinedNetwork) -> RefinementRecord:
@@ -184,6 +199,7 @@ class RefinementFacts:
         accuracy_of_pick_interval: Its 95 % interval.
         num_tried: Subnets that were to be trimmed.
         networks: Those that could be, most accurate first.
+        not_trimmed: Those that could not be, and why.
     """
 
     profile: str
@@ -194,6 +210,7 @@ class RefinementFacts:
     accuracy_of_pick_interval: tuple[float, float]
     num_tried: int
     networks: tuple[TrimmedFacts, ...]
+    not_trimmed: tuple[NotTrimmed, ...]
 
 
 def check_refinable(profile: DeviceProfile) -> None:
@@ -245,17 +262,31 @@ def refine(
     """
     target = target_of(profile, found)
     split = federation.split(VALIDATION)
+    sources, not_trimmed = [], []
+    # What is too large however it is trimmed is known before anybody is asked for statistics.
+    for source in sources_near(run.space, pick, target):
+        least = smallest(run.space.plan(source), channel_quantum(profile))
+        if _excess(least, target) > 0:
+            not_trimmed.append(NotTrimmed(source.arch_id, f"as narrow as may be, {_beyond(least, target)}"))
+        else:
+            sources.append(source)
+    if not_trimmed:
+        notes = [f"{profile.name}: {each.arch_id} cannot be trimmed: {each.reason}" for each in not_trimmed]
+        log.emit("refinement", notes=notes)
     subnet = supernet.extract(pick)
     pooled = calibrate(run, pick, subnet, run.config.calibration.schedule, federation, log).pooled
     accuracy = recalibration.evaluate(federation, standalone(subnet), pooled, split)
-    sources = sources_near(run.space, pick, target)
     networks = []
     for done, source in enumerate(sources, start=1):
         network = _refined(run, source, target, supernet, federation, log)
-        networks += [] if network is None else [network]
+        if network is None:
+            reason = f"no {channel_quantum(profile)} channels less of any layer cost less"
+            not_trimmed.append(NotTrimmed(source.arch_id, reason))
+        else:
+            networks.append(network)
         log.emit("refinement", done=done, total=len(sources), profile=profile.name)
     networks.sort(key=lambda network: (-network.accuracy.share, network.latency_ms, network.arch_id))
-    return Refinement(target, pick, accuracy, split, len(sources), tuple(networks))
+    return Refinement(target, pick, accuracy, split, tuple(networks), tuple(not_trimmed))
 
 
 def sources_near(space: SearchSpace, pick: Architecture, target: Target) -> list[Architecture]:
@@ -300,6 +331,18 @@ def _excess(plan: NetworkPlan, target: Target) -> float:
     prices = price_network(plan, target)
     over = float(violations(prices.by_limit(), target.limits)[0])
     return 0.0 if is_feasible(prices, target).all() else max(over, float(np.finfo(np.float64).eps))
+
+
+def _beyond(plan: NetworkPlan, target: Target) -> str:
+    """Return which limits a network exceeds, in words."""
+    priced = price_network(plan, target).by_limit()
+    costs = {name: float(priced[name][0]) for name in target.limits.checked(priced)}
+    over = [
+        f"{name} is {rounded_up(costs[name]):g}, the limit {limit:g}"
+        for name, limit in target.limits.checked(priced).items()
+        if costs[name] > limit
+    ]
+    return "; ".join(over) or "it is beyond what the device can run"
 
 
 def _ranges(indices: IntArray) -> str:

@@ -21,6 +21,7 @@ from fedsup_deploy.config.reader import KeyPath
 from fedsup_deploy.config.registered import Registered
 from fedsup_deploy.registry import nearest
 
+_MISSING: Final = "missing key"
 _EXPECTED: Final = {
     "int_type": "an integer",
     "float_type": "a number",
@@ -56,6 +57,12 @@ def describe(error: ValidationError, model: type[BaseModel], document: Document)
             path, text = _text(detail, place, document)
             found.setdefault(path, text)
     first, *others = sorted(found, key=document.line)
+    # Whoever writes a file from scratch learns at once what belongs into it.
+    missing = [path for path in (first, *others) if path[:-1] == first[:-1] and found[path].startswith(_MISSING)]
+    if found[first].startswith(_MISSING) and len(missing) > 1:
+        keys = ", ".join(repr(path[-1]) for path in missing)
+        found[first] = found[first].replace(f"{_MISSING} {first[-1]!r}", f"{_MISSING}s {keys}", 1)
+        others = [path for path in others if path not in missing]
     more = f" (and {len(others)} more)" if others else ""
     where, name = document.where(first), f"{dotted(first)}: "
     text = found[first].removeprefix(name) if f"{where}: ".endswith(f" {name}") else found[first]
@@ -174,7 +181,7 @@ def _text(detail: ErrorDetails, place: _Place, document: Document) -> tuple[KeyP
         return path, f"{dotted(path[:-1])}: got {show(detail['input'])}, expected more entries"
     inside = f" in {dotted(path[:-1])}{place.variant}" if len(path) > 1 else ""
     if kind == "missing":
-        return path, f"missing key {path[-1]!r}{inside}"
+        return path, f"{_MISSING} {path[-1]!r}{inside}"
     if kind == "extra_forbidden":
         return path, f"unknown key {path[-1]!r}{inside}{nearest(str(path[-1]), _keys(place.owner))}"
     return path, _wrong_value(kind, detail, path, document)

@@ -10,8 +10,7 @@ from typing import Final
 import numpy as np
 from pydantic import JsonValue
 
-from fedsup_deploy import resources, rng
-from fedsup_deploy.config.load import load_yaml, validate
+from fedsup_deploy import rng
 from fedsup_deploy.device.heldout import spearman
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
@@ -20,8 +19,6 @@ from fedsup_deploy.results import Result
 from fedsup_deploy.space.cost import costs
 from fedsup_deploy.space.sampling import random_genes
 from fedsup_deploy.space.search_space import SearchSpace
-
-DEFAULT_SPACE: Final = "fedsup-mobilenet"
 
 # A larger space is compared on this many random architectures.
 _MAX_COMPARED: Final = 12_000
@@ -101,16 +98,16 @@ class ProfileDifference(Result):
     predictions: ComparedPredictions | NoPredictions
 
 
-def compare_profiles(first: str, second: str, space: str = DEFAULT_SPACE) -> ProfileDifference:
+def compare_profiles(first: str, second: str, space: SearchSpace) -> ProfileDifference:
     """Compare two profiles.
 
     Args:
         first: Shipped name, or file.
         second: The same, of the other.
-        space: Shipped name or file of the search space whose predictions are compared.
+        space: The search space whose predictions are compared.
 
     Raises:
-        ConfigError: There is no such profile or space, or one is wrong.
+        ConfigError: There is no such profile, or one is wrong.
     """
     profiles = load_profile(first), load_profile(second)
     documents = [profile.model_dump(mode="json", by_alias=True) for profile in profiles]
@@ -132,7 +129,7 @@ def compare_profiles(first: str, second: str, space: str = DEFAULT_SPACE) -> Pro
             for path in dict.fromkeys([*provenances[0], *provenances[1]])
             if provenances[0].get(path) != provenances[1].get(path)
         ),
-        predictions=_predictions(*profiles, validate(load_yaml(resources.find("configs/spaces", space)), SearchSpace)),
+        predictions=_predictions(*profiles, space),
     )
 
 

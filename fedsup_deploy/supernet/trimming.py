@@ -93,6 +93,21 @@ def trim(network: FoldedNetwork, quantum: int, excess: Excess) -> Trimmed | None
     return trimming.result()
 
 
+def smallest(plan: NetworkPlan, quantum: int) -> NetworkPlan:
+    """Return a plan with as few channels as `trim` leaves at most: nothing that it returns costs less.
+
+    Args:
+        plan: The layers of the network.
+        quantum: As of `trim`.
+    """
+    kept: dict[str, Kept] = {}
+    for layer in plan.layers():
+        # As many classes as before.
+        count = layer.out_channels if layer == plan.head[-1] else _least(layer.out_channels, quantum)
+        kept |= dict.fromkeys(owned_weights(layer), Kept(np.arange(count), np.arange(0), layer.out_channels))
+    return _with_channels(plan, kept)
+
+
 def cut(subnet: Subnet, trimmed: Trimmed) -> Subnet:
     """Return the subnet that was folded, with the same channels less; its tensors are copies.
 
@@ -164,9 +179,8 @@ class _Trimming:
         """Return how many channels a step takes from a group that has `now` of its `first` ones; 0 if none may go."""
         quantum = self._quantum
         step = max(int(first * _STEP) // quantum, 1) * quantum
-        least = max(-int(-first * MIN_KEPT // quantum), 1) * quantum
         # What is no multiple of the quantum comes down to one first.
-        left = max(-(-now // quantum) * quantum - step, least)
+        left = max(-(-now // quantum) * quantum - step, _least(first, quantum))
         return max(now - left, 0)
 
     def _without(self, group: Any) -> dict[str, Kept]:
@@ -182,6 +196,11 @@ class _Trimming:
             else:
                 kept[name] = dataclasses.replace(before, inputs=np.delete(before.inputs, indices))
         return kept
+
+
+def _least(num_channels: int, quantum: int) -> int:
+    """Return how many of its channels a group keeps at least."""
+    return min(max(-int(-num_channels * MIN_KEPT // quantum), 1) * quantum, num_channels)
 
 
 def _best(steps: Iterator[_Step], over: float, excess: Excess) -> _Step | None:

@@ -41,6 +41,7 @@ INSPECTED = {
     "search": "commands.inspect:SearchFacts",
     "search space": "commands.inspect:SpaceFacts",
     "device profile": "device.summary:ProfileSummary",
+    "ONNX model": "commands.inspect:ModelFacts",
 }
 TYPES: dict[str, type | tuple[type, ...]] = {
     "string": str,

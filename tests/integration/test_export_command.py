@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from fedsup_deploy import files
+from fedsup_deploy.api import load_artifact
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.artifact.store import load_manifest
 from fedsup_deploy.cli.main import main
@@ -34,9 +35,11 @@ from fedsup_deploy.export.exporter import Facts
 from fedsup_deploy.export.onnx import OnnxExporter
 from fedsup_deploy.ondevice import machine
 from fedsup_deploy.runs.run import COMMAND, CONFIG, EVENTS, SUPERNET, open_run
+from fedsup_deploy.searchers.result import load_result
 from fedsup_deploy.space.layers.convolution import ConvolutionKind
 from fedsup_deploy.space.layers.kind import Operation
 from fedsup_deploy.space.layers.layer import Layer
+from fedsup_deploy.space.onnx_graph import OPSET
 from fedsup_deploy.supernet.deployable import FoldedNetwork
 
 SETTINGS = """
@@ -604,6 +607,11 @@ def test_deploy_is_search_and_export(run, tmp_path, capsys):
     assert all(Path(bundle["folder"], "manifest.json").is_file() for bundle in done["bundles"])
     assert json.loads((run / "search.json").read_text(encoding="utf-8"))["results"][0]["certified"]
     assert done["run"] == {"name": "small", "hash": files.sha256(run / SUPERNET), "rounds": 1, "path": "."}
+    for bundle, found in zip(done["bundles"], load_result(run / "search.json").results, strict=True):
+        assert bundle["limits"] == found.limits
+        assert bundle["limits"]["params"] == float(limits[1])
+        assert bundle["certified"] is True
+        assert bundle["certified_relative_to"] == found.certified_relative_to
 
 
 def test_deploy_names_its_run_and_how_long_it_was_trained(run, tmp_path, monkeypatch, capsys):
@@ -613,7 +621,11 @@ def test_deploy_names_its_run_and_how_long_it_was_trained(run, tmp_path, monkeyp
     shutil.move(run, tmp_path / "runs" / "trial")
     words = ["deploy", "--profile", "x86-laptop", "--method", "random", "--evaluations", "1"]
     assert main(words) == 0
-    assert "run: runs/trial (1 round)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "run: runs/trial (1 round)" in out
+    limit = load_profile("x86-laptop").limits.latency_ms
+    assert f"latency_ms <= {limit:g}" in out
+    assert "certified best" in out
 
 
 def test_deploy_finds_out_first_where_it_cannot_write(run, tmp_path):
@@ -636,6 +648,61 @@ def test_inspect_knows_configs_manifests_and_profiles(run, mine, repository, tmp
     assert inspect(mine).kind == "device profile"
     assert inspect(repository / "configs" / "spaces" / "fedsup-mobilenet.yaml").about.num_architectures == 10368
     assert inspect(run).about.command == ()
+
+
+def test_inspect_knows_shipped_names_and_files_before_them(repository, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    expected = inspect(repository / "configs" / "spaces" / "fedsup-mobilenet.yaml").to_dict()
+    assert inspect(Path("fedsup-mobilenet")).to_dict() == expected
+    assert inspect(Path("jetson-nano")).kind == "device profile"
+    assert inspect(Path("cifar10")).kind == "training config"
+    with pytest.raises(ConfigError, match=r"'digits' stands for several files; give one of .*spaces/digits\.yaml, .*"):
+        inspect(Path("digits"))
+    with pytest.raises(
+        ConfigError, match=r"and no shipped space, config or profile of that name; did you mean 'cifar10'"
+    ):
+        inspect(Path("cifar100"))
+    with pytest.raises(ConfigError, match=r"no file or folder 'runs/gone', and no shipped space.* of that name$"):
+        inspect(Path("runs/gone"))
+    Path("fedsup-mobilenet").mkdir()
+    with pytest.raises(ArtifactError, match=r"neither a run .* nor a bundle"):
+        inspect(Path("fedsup-mobilenet"))
+
+
+def test_profiles_are_compared_for_the_networks_of_a_run(run, mine, capsys):
+    assert main(["profile", "diff", "jetson-nano", str(mine), "--space", str(run), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["predictions"]
+    space = open_run(run).space
+    assert (found["space"], found["num_architectures"]) == (space.name, space.num_architectures)
+
+
+def test_inspect_reads_the_graph_of_a_model(run, tmp_path):
+    [made] = export(named(run, "smallest", tmp_path / "out")).bundles
+    costs = load_manifest(made.folder).costs
+    size = open_run(run).space.smallest.resolution
+    assert inspect(made.folder / "model.onnx").to_dict() == {
+        "path": str(made.folder / "model.onnx"),
+        "kind": "ONNX model",
+        "num_bytes": (made.folder / "model.onnx").stat().st_size,
+        "opset": OPSET,
+        "inputs": {"input": ["batch", 1, size, size]},
+        "outputs": {"logits": ["batch", 10]},
+        "num_macs": costs.num_macs,
+        "num_params": costs.num_params,
+    }
+    (tmp_path / "text.onnx").write_text("no model")
+    with pytest.raises(ArtifactError, match=r"text\.onnx: got no graph"):
+        inspect(tmp_path / "text.onnx")
+
+
+def test_an_artifact_is_told_in_a_line(run, tmp_path):
+    [made] = export(named(run, "smallest", tmp_path / "out")).bundles
+    artifact = load_artifact(made.folder)
+    assert str(artifact) == (
+        f"{made.arch_id} for {made.profile}, accuracy {made.accuracy:.1%} on {made.num_images:,} {made.split} images, "
+        f"{', '.join(made.bytes)}: {made.folder}"
+    )
+    assert len(repr(artifact)) < 100 + len(repr(made.folder))
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"command": 3}', b"\xff"])

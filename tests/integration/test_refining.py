@@ -19,9 +19,10 @@ from fedsup_deploy.commands.search import SearchRequest, search, target_for
 from fedsup_deploy.commands.train import train
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.device.latency import FittedLatency, TableLatency
+from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ConfigError
-from fedsup_deploy.runs.run import open_run
+from fedsup_deploy.runs.run import STATISTICS, open_run
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.cost import OP_KINDS
@@ -153,6 +154,35 @@ def test_a_limit_on_latency_is_met_whatever_the_model_is(
     assert refinement["networks"], "there is something to look at"
     for network in refinement["networks"]:
         assert network["latency_ms_predicted"] <= latency_ms
+
+
+def test_what_cannot_be_trimmed_is_told_why_before_any_work_on_it(
+    trained: Path, space: SearchSpace, tmp_path: Path
+) -> None:
+    """A limit that the smallest subnet just keeps, and channels of which 64 go together, or none."""
+    profile = fitted_profile(64)
+    [least_ms] = predictor_for(profile).predict(cost.costs_of(space, [space.smallest]).layers)
+    latency_ms = float(1.0001 * least_ms)
+    events: list[dict[str, Any]] = []
+    request = request_of(search_for(trained, 1e9, profile, latency_ms), tmp_path, profiles=[profile])
+    [refinement] = export(request, (events.append,)).to_dict()["refinements"]
+    assert (refinement["pick"], refinement["networks"], refinement["bundle"]) == (space.smallest.arch_id, [], None)
+    assert len(refinement["not_trimmed"]) == refinement["num_tried"] > 0
+    notes = [note for event in events if event["event"] == "refinement" for note in event.get("notes", ())]
+    for note, each in zip(notes, refinement["not_trimmed"], strict=True):
+        assert note == f"fitted: {each['arch_id']} cannot be trimmed: {each['reason']}"
+        assert each["reason"].startswith("as narrow as may be, latency_ms is 0.")
+        assert each["reason"].endswith(f", the limit {latency_ms:g}")
+        assert not list((trained / STATISTICS).glob(f"{each['arch_id']}*")), "no client was asked about it"
+    assert not [event for event in events if event["event"] == "refinement" and "done" in event]
+
+
+def test_what_ends_short_of_the_limits_is_told_so(refined) -> None:
+    for _, _, document in refined:
+        [refinement] = document["refinements"]
+        named = [each["arch_id"] for each in refinement["not_trimmed"]]
+        assert len(named) + len(refinement["networks"]) == refinement["num_tried"]
+        assert not set(named) & {network["trimmed_from"] for network in refinement["networks"]}
 
 
 # What is written

@@ -17,7 +17,7 @@ from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import Subnet, Supernet
 from fedsup_deploy.supernet.normalization import BY_BATCH, SumCollector
 from fedsup_deploy.supernet.statistics import ChannelSums, PooledStatistics
-from fedsup_deploy.supernet.trimming import MIN_KEPT, Trimmed, cut, trim
+from fedsup_deploy.supernet.trimming import MIN_KEPT, Trimmed, cut, smallest, trim
 
 Seeds = st.integers(0, 2**32)
 
@@ -113,3 +113,16 @@ def test_a_plan_alone_costs_what_its_architecture_costs(spaces, data: st.DataObj
     architecture = sampling.random_architecture(space, rng.generator(seed))
     expected = cost.costs_of(space, [architecture]).row(0)
     assert cost.costs_of_plan(space.plan(architecture)).row(0) == expected
+
+
+@settings(max_examples=20)
+@given(data=st.data(), quantum=st.sampled_from([1, 2, 4, 8]), seed=Seeds)
+def test_trimming_ends_at_the_smallest_plan(spaces, data: st.DataObject, quantum: int, seed: int) -> None:
+    """It is reached if nothing larger will do, and nothing smaller ever is."""
+    subnet = random_subnet(data.draw(spaces), "batch", seed)
+    least = smallest(subnet.plan, quantum)
+    network = fold(subnet, statistics_of(subnet))
+    trimmed = trim(network, quantum, lambda plan: price("num_params", plan) - price("num_params", least))
+    assert trimmed is not None
+    assert trimmed.plan == least
+    assert trim(network, quantum, lambda plan: price("num_params", plan) - price("num_params", least) + 1) is None

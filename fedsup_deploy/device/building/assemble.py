@@ -13,10 +13,11 @@ from typing import Any, Final
 import numpy as np
 
 from fedsup_deploy import registry
-from fedsup_deploy.device.building.calibrate import fit_line, fit_operations, fit_table, rounded
+from fedsup_deploy.device.building.baseline import ChosenModel, line_latency
+from fedsup_deploy.device.building.calibrate import fit_operations, fit_table, rounded
 from fedsup_deploy.device.building.plan import BuildPlan
 from fedsup_deploy.device.building.times import Times
-from fedsup_deploy.device.heldout import FloatArray, HeldOutError, held_out_error
+from fedsup_deploy.device.heldout import FloatArray, SummarizedError, held_out_error
 from fedsup_deploy.device.latency import BYTES_PER_ELEMENT, LatencySection, PartTime, TableLatency
 from fedsup_deploy.device.percentiles import Percentiles, percentiles_of
 from fedsup_deploy.device.predictor import size_mib
@@ -46,8 +47,8 @@ class About:
     limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
-def assemble(plan: BuildPlan, times: Times, about: About) -> DeviceProfile:
-    """Return the profile of the device that was timed.
+def assemble(plan: BuildPlan, times: Times, about: About) -> ChosenModel:
+    """Return the profile of the device that was timed, with the better of two latency models: see `baseline`.
 
     Args:
         plan: What was timed.
@@ -63,11 +64,17 @@ def assemble(plan: BuildPlan, times: Times, about: About) -> DeviceProfile:
         latency = fit_operations(calibration.layers, times.of(plan.calibration_models), dtype)
     environment = times.environment
     heldout = costs_of(plan.space, plan.heldout)
-    predicted_ms_H = registry.resolve("latency", latency.kind)(latency).predict(heldout.layers)
-    return DeviceProfile(
+    measured_ms_H = times.of(plan.heldout_models) / 1e3
+    line = line_latency(calibration, times.of(plan.calibration_models), dtype)
+    line_ms_H, predicted_ms_H = (_predicted(model, heldout) for model in (line, latency))
+    error, left_out = held_out_error(predicted_ms_H, measured_ms_H, "held-out", line_ms_H), None
+    if error.macs_only is not None and error.mape > error.macs_only.mape:
+        left_out, latency, predicted_ms_H = error.summary(), line, line_ms_H
+        error = held_out_error(line_ms_H, measured_ms_H, "held-out", line_ms_H)
+    profile = DeviceProfile(
         schema=1,
         name=about.name,
-        description=_description(plan, environment),
+        description=_description(plan, environment, left_out),
         device=device_facts(environment),
         runtime=Runtime(
             name="onnxruntime",
@@ -82,7 +89,7 @@ def assemble(plan: BuildPlan, times: Times, about: About) -> DeviceProfile:
         formats=(MAIN.format,),
         precisions=(about.precision,),
         latency=latency,
-        error=_error(plan, times, calibration, heldout, predicted_ms_H),
+        error=error,
         percentiles=timed_percentiles(
             times, (*plan.calibration_models, *plan.heldout_models), plan.heldout_models, predicted_ms_H
         ),
@@ -91,6 +98,7 @@ def assemble(plan: BuildPlan, times: Times, about: About) -> DeviceProfile:
             "percentiles": provenance(percentiles_protocol(times, plan.heldout_models), environment),
         },
     )
+    return ChosenModel(profile, left_out)
 
 
 def timed_percentiles(
@@ -162,8 +170,10 @@ def _protocol(plan: BuildPlan, times: Times) -> str:
     )
 
 
-def _description(plan: BuildPlan, environment: Mapping[str, Any]) -> str:
+def _description(plan: BuildPlan, environment: Mapping[str, Any], left_out: SummarizedError | None) -> str:
     what = f"a table of the {len(plan.parts)} parts" if plan.parts else "costs of operations fitted to networks"
+    if left_out is not None:
+        what = "a straight line through the MACs of networks"
     return (
         f"{environment['cpu']}, {_threads(environment)} of onnxruntime: {what} of space {plan.space.name}, timed there."
     )
@@ -206,14 +216,7 @@ def _names(space: SearchSpace, network: Architecture) -> list[str]:
     return [name_of(part) for part in parts_of(space.plan(network))]
 
 
-def _error(
-    plan: BuildPlan, times: Times, calibration: Costs, heldout: Costs, predicted_ms_H: FloatArray
-) -> HeldOutError:
-    """Return how far predictions are off on the held-out networks, beside a line through the MACs."""
-    macs_only = fit_line(calibration.num_macs.astype(np.float64), times.of(plan.calibration_models) / 1e3)
-    return held_out_error(
-        predicted_ms_H,
-        times.of(plan.heldout_models) / 1e3,
-        "held-out",
-        macs_only.at(heldout.num_macs.astype(np.float64)),
-    )
+def _predicted(latency: LatencySection, costs: Costs) -> FloatArray:
+    """Return what a latency model predicts for networks, in ms."""
+    predicted_ms_N: FloatArray = registry.resolve("latency", latency.kind)(latency).predict(costs.layers)
+    return predicted_ms_N

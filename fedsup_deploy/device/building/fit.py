@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsup_deploy import registry
+from fedsup_deploy.device.building.baseline import ChosenModel, line_latency
 from fedsup_deploy.device.building.calibrate import fit_line, fit_scale, rounded
 from fedsup_deploy.device.heldout import FloatArray, HeldOutError, held_out_error
-from fedsup_deploy.device.latency import LatencySection
+from fedsup_deploy.device.latency import FittedLatency, LatencySection
 from fedsup_deploy.device.percentiles import HigherPercentile, Percentiles, percentiles_of
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import Calibration, DeviceFacts, DeviceProfile, Measured, Runtime
@@ -78,8 +79,8 @@ class Fit(NamedTuple):
 Fitter = Callable[[Rows], Fit]
 
 
-def fit_donor(donor: DeviceProfile, device: Device, costs: Costs, timed: Timed) -> DeviceProfile:
-    """Return a donor's profile with a calibration for another device.
+def fit_donor(donor: DeviceProfile, device: Device, costs: Costs, timed: Timed) -> ChosenModel:
+    """Return a donor's profile with a calibration for another device, or with the line of `baseline` in place of both.
 
     Operations get scales of their own only if each network is then predicted better from the others.
 
@@ -104,14 +105,14 @@ def fit_donor(donor: DeviceProfile, device: Device, costs: Costs, timed: Timed) 
     left_out = [_leave_one_out(fitter, donor, costs, count) for fitter in fitters]
     errors = [float(np.mean(np.abs(predicted_N / measured_ms_N - 1))) for predicted_N in left_out]
     best = int(np.argmin(errors))
-    fit = fitters[best](np.arange(count))
     macs_only_N = _leave_one_out_by_macs(costs.num_macs.astype(np.float64), measured_ms_N)
     error = held_out_error(left_out[best], measured_ms_N, "leave-one-out", macs_only_N)
-    higher_ms_N = timed.higher_ms_N
-    percentiles = (
-        None if higher_ms_N is None else percentiles_of(measured_ms_N, higher_ms_N, left_out[best], higher_ms_N)
-    )
-    return _adapted(donor, device, fit, error, percentiles)
+    if error.macs_only is not None and error.mape > error.macs_only.mape:
+        line = line_latency(costs, measured_ms_N * 1e3, donor.latency.dtype)
+        line_error = held_out_error(macs_only_N, measured_ms_N, "leave-one-out", macs_only_N)
+        return ChosenModel(_adapted(donor, device, line, line_error, _percentiles(timed, macs_only_N)), error.summary())
+    fit = fitters[best](np.arange(count))
+    return ChosenModel(_adapted(donor, device, fit, error, _percentiles(timed, left_out[best])), None)
 
 
 def _fitters(donor: DeviceProfile, costs: Costs, measured_ms_N: FloatArray) -> list[Fitter]:
@@ -185,26 +186,43 @@ def _leave_one_out_by_macs(macs_N: FloatArray, measured_N: FloatArray) -> FloatA
     return np.array([line.at(macs_N[row]) for row, line in enumerate(lines)])
 
 
+def _percentiles(timed: Timed, predicted_ms_N: FloatArray) -> Percentiles | None:
+    """Return the percentiles of networks that were predicted from the others; None where they are not known."""
+    higher_ms_N = timed.higher_ms_N
+    return None if higher_ms_N is None else percentiles_of(timed.p10_ms_N, higher_ms_N, predicted_ms_N, higher_ms_N)
+
+
 def _adapted(
-    donor: DeviceProfile, device: Device, fit: Fit, error: HeldOutError, percentiles: Percentiles | None
+    donor: DeviceProfile,
+    device: Device,
+    found: Fit | FittedLatency,
+    error: HeldOutError,
+    percentiles: Percentiles | None,
 ) -> DeviceProfile:
-    calibration = Calibration(
-        **fit._asdict(), num_networks=error.num_heldout, donor=donor.name, donor_hash=donor.profile_hash
-    )
+    """Return the profile of a device: its donor's, with what was found, a calibration or a latency model of its own."""
     # What is known of the donor alone is left out: its power, what its runtime loads, the networks timed on it.
     own = {"energy", "accepts", "calibration", "percentiles"}
+    if isinstance(found, Fit):
+        calibration = Calibration(
+            **found._asdict(), num_networks=error.num_heldout, donor=donor.name, donor_hash=donor.profile_hash
+        )
+        latency, model = donor.latency, f"the latency model of {donor.name}, calibrated on {error.num_heldout} networks"
+        measured = {"calibration": device.provenance}
+    else:
+        calibration, latency = None, found
+        model = f"a straight line through the MACs of {error.num_heldout} networks"
+        measured, own = {"latency": device.provenance}, {*own, "latency"}
     provenance = {path: entry for path, entry in donor.provenance.items() if path.split(".")[0] not in own}
-    measured = {"calibration": device.provenance}
     if percentiles is not None:
         measured["percentiles"] = device.provenance_of_higher
     document = {
         **donor.model_dump(by_alias=True),
         "name": device.name,
-        "description": f"{device.facts.cpu}: the latency model of {donor.name}, calibrated on "
-        f"{error.num_heldout} networks timed there.",
+        "description": f"{device.facts.cpu}: {model} timed there.",
         "device": device.facts.model_dump(),
         "runtime": device.runtime.model_dump(),
-        "calibration": calibration.model_dump(),
+        "latency": latency.model_dump(),
+        "calibration": None if calibration is None else calibration.model_dump(),
         "accepts": {},
         "energy": None,
         "percentiles": None if percentiles is None else percentiles.model_dump(),

@@ -1,6 +1,13 @@
 """Results on stdout."""
 
+import fcntl
 import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
 
 import pytest
 
@@ -39,3 +46,32 @@ def test_a_result_is_text_for_people(capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().out == "name is a\n"
     Output().emit({"name": "a"})
     assert capsys.readouterr().out.split() == ["name", "a"]
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_terminal_is_asked_for_its_width(width: int):
+    """A real one: rows of a table at 80 columns, blocks at 40."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 25, width, 0, 0))
+    command = [sys.executable, "-m", "fedsup_deploy.cli.main", "profile", "list"]
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    with subprocess.Popen(command, stdout=theirs, env=environment) as process:
+        os.close(theirs)
+        shown = b""
+        while chunk := _read(ours):
+            shown += chunk
+    os.close(ours)
+    lines = shown.decode("utf-8").splitlines()
+    assert process.returncode == 0
+    assert lines[0].split()[0] == "name"
+    [row] = [line.split() for line in lines if "jetson-nano" in line.split()]
+    assert (row[0], len(row)) == (("jetson-nano", 6) if width == 80 else ("name", 2))
+    assert max(map(len, lines)) <= width
+
+
+def _read(terminal: int) -> bytes:
+    """Return what a terminal shows next; nothing where its program has ended."""
+    try:
+        return os.read(terminal, 4096)
+    except OSError:
+        return b""

@@ -29,7 +29,7 @@ def test_list_is_a_table_for_people(capsys: pytest.CaptureFixture[str]):
     out = capsys.readouterr().out
     for name in shipped():
         assert name in out
-    assert "is_measured" in out
+    assert "costs are" in out
 
 
 def test_show_is_the_whole_profile(capsys: pytest.CaptureFixture[str]):

@@ -79,6 +79,14 @@ def test_a_resumed_run_counts_time_from_where_it_went_on():
     assert lines == expected
 
 
+def test_less_than_half_a_second_left_is_not_told():
+    """As where the first are known from before: what is left may take longer."""
+    lines = lines_of([{"event": "evaluation", "done": done, "total": 4} for done in (1, 2, 3, 4)], 0.2)
+    expected = ["evaluation 1/4", "evaluation 2/4", "evaluation 3/4", "evaluation 4/4"]
+    assert lines == expected
+    assert lines_of([{"event": "x", "done": done, "total": 3} for done in (1, 2, 3)], 0.6)[1] == "x 2/3, about 1 s left"
+
+
 def test_each_stage_has_its_own_lines():
     events = [{"event": "x", "stage": stage, "done": 1, "total": 1} for stage in ("search", "export")]
     assert lines_of(events) == ["search 1/1", "export 1/1"]

@@ -152,9 +152,9 @@ FIT = {"evaluations": 300, "measured_by": None, "predictor": "auto", "seed": 0}
             {"split": None, "per_client": False, "schedule": None},
         ),
         (
-            "evaluate runs/tiny --arch a1 --split validation --per-client --schedule one-shot",
+            "evaluate runs/tiny --arch a12d0108d544 --split validation --per-client --schedule one-shot",
             "evaluate",
-            (RUN, "a1"),
+            (RUN, "a12d0108d544"),
             {"split": "validation", "per_client": True, "schedule": "one-shot"},
         ),
         (
@@ -169,7 +169,7 @@ FIT = {"evaluations": 300, "measured_by": None, "predictor": "auto", "seed": 0}
             (RUN, "smallest", Path("a.safetensors"), "layer-wise", ()),
             {},
         ),
-        ("recalibrate runs/tiny --arch a1", "recalibrate", (RUN, "a1", None, None, ()), {}),
+        ("recalibrate runs/tiny --arch a12d0108d544", "recalibrate", (RUN, "a12d0108d544", None, None, ()), {}),
         ("verify bundle", "verify", (Path("bundle"),), {}),
         ("inspect search.json", "inspect", (Path("search.json"),), {}),
         (
@@ -313,6 +313,19 @@ def test_train_leaves_to_the_config_what_was_not_typed(commands: Commands):
 
 
 @pytest.mark.usefixtures("folder")
+def test_to_resume_where_there_is_no_run_says_that_one_begins(
+    commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("mine").mkdir()
+    for words, folder in (([], "runs/tiny"), (["--out", "mine"], "mine")):
+        has_run = (Path(folder) / "config.resolved.yaml").exists()
+        assert main(["train", "--config", "tiny.yaml", "--resume", *words]) == 0
+        note = f"note: no run at {folder} to go on with; starting one"
+        assert (note in capsys.readouterr().err) == (not has_run)
+        assert commands.options["resume"] is True
+
+
+@pytest.mark.usefixtures("folder")
 def test_an_interrupted_training_says_how_to_go_on(
     commands: Commands, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -340,7 +353,11 @@ def test_an_interrupted_training_says_how_to_go_on(
         ("export --search nope.json", "File 'nope.json' does not exist"),
         ("evaluate nope --arch largest", "Directory 'nope' does not exist"),
         ("evaluate runs/tiny", "Missing option '--arch'"),
-        ("evaluate runs/tiny --arch a --split train", "'train' is not one of"),
+        ("evaluate runs/tiny --arch largest --split train", "'train' is not one of"),
+        *(
+            (f"{command} runs/tiny --arch medium", "got 'medium', expected largest, smallest, an arch_id")
+            for command in ("evaluate", "recalibrate", "extract --out x.safetensors", "export --profile a")
+        ),
         ("extract runs/tiny --arch largest", "Missing option '--out'"),
         ("search", "Missing option '--profile'"),
         ("search --profile a --max-latency-ms nan", "got nan, expected a number above 0"),

@@ -36,6 +36,12 @@ class Stage(Base):
     size: int | None = None
 
 
+class Three(Base):
+    first: int
+    second: int
+    third: int
+
+
 class Device(Base):
     schema_version: Literal[1] = Field(1, alias="schema")
     name: Annotated[str, Field(pattern=r"^[a-z]{1,9}$")] = "a"
@@ -46,6 +52,7 @@ class Device(Base):
     stages: tuple[Stage, ...] = ()
     limit: Annotated[float, Field(le=2.5, multiple_of=0.5, allow_inf_nan=False)] = 1.0
     most: int = 3
+    three: Three | None = None
     free: dict[str, Any] = {}
 
     @field_validator("name")
@@ -103,6 +110,9 @@ def problem(folder: Path, text: str) -> str:
         ("most: 1\nstages: [{}, {}]\n", "1: most: got 1, expected >= the number of stages (2)"),
         ("stages: [{}, {}, {}, {}]\n", "1: most: got the default 3, expected >= the number of stages (4)"),
         ("most: 100\n", "1: nothing fits"),
+        ("three: {second: 1}\n", "1: missing keys 'first', 'third' in three"),
+        ("three: {second: 1, third: 2}\nmode: quick\n", "1: missing key 'first' in three (and 1 more)"),
+        ("three: {}\nmode: quick\nfoo: 1\n", "1: missing keys 'first', 'second', 'third' in three (and 2 more)"),
     ],
 )
 def test_problems_in_words(tmp_path: Path, text: str, expected: str):

@@ -16,6 +16,7 @@ from fedsup_deploy.device.building.plan import FILLER, BuildPlan, covering_archi
 from fedsup_deploy.device.building.times import Times
 from fedsup_deploy.device.building.times import times_of as times_with_advice
 from fedsup_deploy.device.building.workplace import MIN_ROUNDS, Workplace
+from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.space.cost import costs_of
@@ -264,7 +265,7 @@ def us_of_toy(plan: BuildPlan) -> Callable[[str, str], float]:
 
 def test_a_profile_says_what_was_measured_and_predicts_it(small_plan: BuildPlan, tmp_path: Path) -> None:
     times = times_of(events_of(small_plan, us_of_toy(small_plan)), small_plan.heldout_models)
-    profile = assemble(small_plan, times, About("toy", limits={"latency_ms": 2.0}))
+    profile = assemble(small_plan, times, About("toy", limits={"latency_ms": 2.0})).profile
     path = tmp_path / "toy.yaml"
     path.write_text(dump(profile))
     assert load_profile(path) == profile
@@ -284,13 +285,48 @@ def test_a_profile_says_what_was_measured_and_predicts_it(small_plan: BuildPlan,
 
 def test_parts_are_written_as_they_were_timed(small_plan: BuildPlan) -> None:
     times = times_of(events_of(small_plan, us_of_toy(small_plan)), small_plan.heldout_models)
-    latency = assemble(small_plan, times, About("toy")).latency
+    latency = assemble(small_plan, times, About("toy")).profile.latency
     assert latency.kind == "table"
     assert {(part.cached_us, part.uncached_us) for part in latency.parts.values()} == {(10.0, 25.0)}
     assert set(latency.parts) == set(small_plan.parts)
 
 
+def test_a_table_that_predicts_worse_than_the_macs_gives_way_to_their_line(
+    small_plan: BuildPlan, tmp_path: Path
+) -> None:
+    """A device on which networks take 3 us and 20 us per 10^6 MACs, and parts alone whatever they like."""
+    networks = dict(zip(small_plan.calibration_models, small_plan.calibration, strict=True))
+    networks |= dict(zip(small_plan.heldout_models, small_plan.heldout, strict=True))
+    macs = dict(zip(networks, costs_of(small_plan.space, list(networks.values())).num_macs.tolist(), strict=True))
+
+    def us_of(model: str, state: str) -> float:
+        if model.startswith("part"):
+            return 1.0 + 40 * (int(model[-3:]) % 2) + (state == "uncached")
+        return 3.0 + 20e-6 * macs.get(model, 0)
+
+    times = times_of(events_of(small_plan, us_of), small_plan.heldout_models)
+    profile, left_out = assemble(small_plan, times, About("toy"))
+    assert profile.error != "none"
+    assert left_out is not None
+    assert left_out.mape > profile.error.mape == 0
+    assert profile.error.macs_only is not None
+    assert profile.error.macs_only.mape == 0
+    assert profile.latency.kind == "fitted"
+    assert profile.description.endswith(
+        f"line through the MACs of networks of space {small_plan.space.name}, timed there."
+    )
+    (tmp_path / "toy.yaml").write_text(dump(profile))
+    predicted_ms = predictor_for(load_profile(tmp_path / "toy.yaml")).predict(
+        costs_of(small_plan.space, small_plan.heldout).layers
+    )
+    assert predicted_ms.tolist() == pytest.approx([us_of(model, "cached") / 1e3 for model in small_plan.heldout_models])
+    kept = assemble(
+        small_plan, times_of(events_of(small_plan, us_of_toy(small_plan)), small_plan.heldout_models), About("toy")
+    )
+    assert kept.left_out is None
+
+
 def test_the_int8_profile_exports_what_there_is(small_plan: BuildPlan) -> None:
     times: Times = times_of(events_of(small_plan, us_of_toy(small_plan)), small_plan.heldout_models)
-    profile = assemble(small_plan, times, About("toy", "int8"))
+    profile = assemble(small_plan, times, About("toy", "int8")).profile
     assert (profile.formats, profile.precisions, profile.runtime.dtype) == (("onnx",), ("int8",), "int8")

@@ -54,7 +54,7 @@ def error_of(profile: DeviceProfile) -> HeldOutError:
 def test_a_device_on_a_line_from_the_donor_is_recovered(donor: DeviceProfile, space: SearchSpace) -> None:
     costs = networks(space)
     measured_ms_N = 0.25 * predictor_for(donor).predict(costs.layers) + 0.5
-    profile = fit_donor(donor, DEVICE, costs, Timed(measured_ms_N))
+    profile = fit_donor(donor, DEVICE, costs, Timed(measured_ms_N)).profile
     calibration = calibration_of(profile)
     assert (calibration.scale, calibration.offset_us) == pytest.approx((0.25, 500.0), rel=1e-3)
     assert calibration.op_scales is None, "the line explains everything"
@@ -78,7 +78,7 @@ def with_slow_depthwise(donor: DeviceProfile, costs: Costs) -> FloatArray:
 def test_operations_get_scales_where_that_predicts_better(donor: DeviceProfile, space: SearchSpace) -> None:
     costs = networks(space)
     measured_ms_N = with_slow_depthwise(donor, costs)
-    profile = fit_donor(donor, DEVICE, costs, Timed(measured_ms_N))
+    profile = fit_donor(donor, DEVICE, costs, Timed(measured_ms_N)).profile
     scales = calibration_of(profile).op_scales
     assert scales is not None
     assert scales["depthwise"] > 3 * scales["pointwise"]
@@ -88,13 +88,33 @@ def test_operations_get_scales_where_that_predicts_better(donor: DeviceProfile, 
 
 def test_a_handful_of_networks_gets_a_line(donor: DeviceProfile, space: SearchSpace) -> None:
     costs = networks(space, 5)
-    profile = fit_donor(donor, DEVICE, costs, Timed(with_slow_depthwise(donor, costs)))
+    profile = fit_donor(donor, DEVICE, costs, Timed(with_slow_depthwise(donor, costs))).profile
     assert calibration_of(profile).op_scales is None
+
+
+def test_a_donor_that_predicts_worse_than_the_macs_gives_way_to_their_line(
+    donor: DeviceProfile, space: SearchSpace, tmp_path: Any
+) -> None:
+    costs = networks(space)
+    macs_N = costs.num_macs.astype(np.float64)
+    p10_ms_N = 0.3 + 2e-7 * macs_N
+    profile, left_out = fit_donor(donor, DEVICE, costs, Timed(p10_ms_N, {"p50": 1.5 * p10_ms_N, "p90": 2 * p10_ms_N}))
+    assert left_out is not None
+    assert left_out.mape > error_of(profile).mape == 0
+    assert (profile.latency.kind, profile.calibration, profile.is_made_here) == ("fitted", None, True)
+    assert profile.percentiles is not None
+    assert profile.percentiles.by_name() == pytest.approx({"p50": 1.5, "p90": 2.0})
+    assert set(profile.provenance) == {"latency", "percentiles"}, "no figure is the donor's any more"
+    (tmp_path / "line.yaml").write_text(dump(profile))
+    written = load_profile(tmp_path / "line.yaml")
+    np.testing.assert_allclose(predictor_for(written).predict(costs.layers), p10_ms_N, rtol=1e-4)
+    again = fit_donor(written, DEVICE, costs, Timed(2 * p10_ms_N))
+    assert (calibration_of(again.profile).scale, again.left_out) == (pytest.approx(2, rel=1e-3), None)
 
 
 def test_figures_of_the_donor_keep_their_provenance(donor: DeviceProfile, space: SearchSpace) -> None:
     costs = networks(space)
-    profile = fit_donor(donor, DEVICE, costs, Timed(predictor_for(donor).predict(costs.layers)))
+    profile = fit_donor(donor, DEVICE, costs, Timed(predictor_for(donor).predict(costs.layers))).profile
     assert (profile.name, profile.device.soc, profile.runtime.threads) == ("other", "Other", 1)
     assert profile.latency == donor.latency
     assert calibration_of(profile).donor_hash == donor.profile_hash
@@ -109,10 +129,10 @@ def test_figures_of_the_donor_keep_their_provenance(donor: DeviceProfile, space:
 def test_an_adapted_profile_can_be_adapted_again(donor: DeviceProfile, space: SearchSpace, tmp_path: Any) -> None:
     costs = networks(space)
     donor_ms_N = predictor_for(donor).predict(costs.layers)
-    once = fit_donor(donor, DEVICE, costs, Timed(2.0 * donor_ms_N))
+    once = fit_donor(donor, DEVICE, costs, Timed(2.0 * donor_ms_N)).profile
     path = tmp_path / "other.yaml"
     path.write_text(dump(once))
-    twice = fit_donor(load_profile(path), DEVICE, costs, Timed(3.0 * donor_ms_N))
+    twice = fit_donor(load_profile(path), DEVICE, costs, Timed(3.0 * donor_ms_N)).profile
     assert calibration_of(twice).scale == pytest.approx(3.0, rel=1e-3)
     assert calibration_of(twice).donor == "other"
 
@@ -124,7 +144,7 @@ def test_higher_percentiles_are_those_of_the_networks_timed_there(
     costs = networks(space)
     p10_ms_N = 0.25 * predictor_for(donor).predict(costs.layers)
     p50_ms_N = p10_ms_N * np.tile([1.1, 1.3], 6)
-    profile = fit_donor(donor, DEVICE, costs, Timed(p10_ms_N, {"p50": p50_ms_N, "p90": 2 * p10_ms_N}))
+    profile = fit_donor(donor, DEVICE, costs, Timed(p10_ms_N, {"p50": p50_ms_N, "p90": 2 * p10_ms_N})).profile
     assert profile.percentiles is not None
     assert profile.percentiles.by_name() == {"p50": 1.2, "p90": 2.0}
     assert profile.percentiles.p50.ratios == (1.1,) * 6 + (1.3,) * 6
@@ -132,7 +152,7 @@ def test_higher_percentiles_are_those_of_the_networks_timed_there(
     path = tmp_path / "other.yaml"
     path.write_text(dump(profile))
     assert load_profile(path) == profile
-    again = fit_donor(profile, DEVICE, costs, Timed(p10_ms_N))
+    again = fit_donor(profile, DEVICE, costs, Timed(p10_ms_N)).profile
     assert (again.percentiles, "percentiles" in again.provenance) == (None, False), "those of another device"
 
 

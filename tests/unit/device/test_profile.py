@@ -120,7 +120,12 @@ def test_the_hash_changes_with_a_figure(tmp_path: Path) -> None:
         ("    scale:", "    softmax: {overhead_us: 1}\n    scale:", 23, "unknown key 'softmax' in latency.ops"),
         ("    scale: {overhead_us: 1}\n", "", 15, "missing key 'scale' in latency.ops"),
         ("kind: roofline", "kind: tabel", 10, "'roofline'"),
-        ("kind: roofline", "kind: table", 9, "missing key 'space' in latency of kind 'table'"),
+        (
+            "kind: roofline",
+            "kind: table",
+            9,
+            "missing keys 'space', 'parts', 'calibration' in latency of kind 'table' (and 3 more)",
+        ),
         ("memory_bandwidth_gb_s", "memory_bandwidth_mb_s", 9, "memory_bandwidth_gb_s"),
         ("bytes_per_element: 4", "bytes_per_element: 2", 12, "got 2, expected 4 for float32"),
         ("threads: 1, dtype: float32", "threads: 1, dtype: float16", 9, "the runtime computes in float16"),
@@ -173,7 +178,12 @@ def test_the_hash_changes_with_a_figure(tmp_path: Path) -> None:
             "did you mean 'latency.ops.conv.gmacs_per_s'?",
         ),
         ("{kind: datasheet, source: a sheet}", "{kind: guessed, source: a hunch}", 27, "guessed"),
-        ("{kind: datasheet, source: a sheet}", "{kind: measured, source: trust me}", 27, "missing key 'protocol'"),
+        (
+            "{kind: datasheet, source: a sheet}",
+            "{kind: measured, source: trust me}",
+            27,
+            "missing keys 'protocol', 'date', 'environment' in",
+        ),
     ],
 )
 def test_a_wrong_profile_is_refused_with_its_line(tmp_path: Path, old: str, new: str, line: int, words: str) -> None:

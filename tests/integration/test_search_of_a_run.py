@@ -275,6 +275,8 @@ def predicting(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     """A run of its own with a predictor, what fitting it returned, and its events."""
     own = Path(shutil.copytree(run, tmp_path_factory.mktemp("runs") / "brief"))
     (own / "search.json").unlink(missing_ok=True)
+    # What searches of other tests measured would leave little to predict, or nothing.
+    shutil.rmtree(own / EVALUATIONS, ignore_errors=True)
     events: list[dict[str, Any]] = []
     return own, fit_accuracy(own, evaluations=24, seed=5, listeners=(events.append,)).to_dict(), events
 

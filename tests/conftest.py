@@ -171,6 +171,12 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_width() -> None:
+    """What commands print has no width to keep to, unless a test sets one: shells and pytest-xdist may have set it."""
+    os.environ.pop("COLUMNS", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def default_signals() -> None:
     """Processes inherit which signals are ignored: from a shell in the background, or from `nohup`.
 

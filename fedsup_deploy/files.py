@@ -36,7 +36,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """
     with places.hold(path, brief=True):
         with as_output_error(path):
-            end = _end_of_links(path)
+            end = places.end_of_links(path)
         partial = places.partial_of(end)
         try:
             with as_output_error(path):
@@ -75,7 +75,7 @@ def scratch_folder(place: Path) -> Iterator[Path]:
     """
     with places.hold(place, brief=True):
         with as_output_error(place):
-            folder = places.partial_of(_end_of_links(place))
+            folder = places.partial_of(places.end_of_links(place))
         try:  # from here on, for a signal may come as soon as the folder is made
             with as_output_error(place):
                 folder.mkdir()
@@ -100,7 +100,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             for entry in sorted(partial.rglob("*")):
                 _sync(entry)
             _sync(partial)
-            end = _end_of_links(path)
+            end = places.end_of_links(path)
             _swap_into_place(partial, end)
             _sync(end.parent)
 
@@ -145,18 +145,6 @@ def sha256_of(document: object) -> str:
 def sha256_of_bytes(content: bytes) -> str:
     """Return the hexadecimal SHA-256 of what a file would hold."""
     return hashlib.sha256(content).hexdigest()
-
-
-def _end_of_links(path: Path) -> Path:
-    """Return where a path leads through all symbolic links; there need not be anything.
-
-    Raises:
-        OSError: They lead in a circle.
-    """
-    end = Path(os.path.realpath(path))
-    if end.is_symlink():
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
-    return end
 
 
 def _sync(path: Path) -> None:

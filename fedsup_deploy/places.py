@@ -56,7 +56,9 @@ def hold(place: Path, *, inside: bool = False, brief: bool = False, advice: str 
 
     Side effects: Removes what killed writers left in the folder of the lock.
     """
-    target = _real(place / _INSIDE if inside else place)
+    with as_output_error(place, advice):
+        end = end_of_links(place)
+    target = end / _INSIDE if inside else end
     if target in _held.get():
         yield
         return
@@ -115,6 +117,18 @@ def expanded(path: str) -> str:
         user = path.partition("/")[0]
         raise ValueError(f"got {path!r}, but there is no home folder {user}; a name that begins with ~ is written ./~")
     return found
+
+
+def end_of_links(path: Path) -> Path:
+    """Return where a path leads through all symbolic links; there need not be anything.
+
+    Raises:
+        OSError: They lead in a circle.
+    """
+    end = _real(path)
+    if end.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return end
 
 
 def partial_of(place: Path) -> Path:

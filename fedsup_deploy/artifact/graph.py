@@ -47,8 +47,12 @@ class Graph:
     opset: int | None
 
 
-def read_graph(path: Path) -> Graph:
+def read_graph(path: Path, *, has_all_weights: bool = True) -> Graph:
     """Return what the graph of an ONNX file says.
+
+    Args:
+        path: The file.
+        has_all_weights: Whether weights in another file are refused; their sizes stand in this one.
 
     Raises:
         ArtifactError: The file is none, or holds what no exporter of ours writes: control flow, functions, weights in
@@ -61,6 +65,8 @@ def read_graph(path: Path) -> Graph:
     try:
         model = onnx.load(str(path), load_external_data=False)
         _refuse_what_no_exporter_writes(model)
+        if has_all_weights:
+            _refuse_other_files(model)
         inputs, outputs = _shapes(model.graph.input), _shapes(model.graph.output)
         _fix_batch(model.graph)
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
@@ -97,10 +103,13 @@ def _refuse_what_no_exporter_writes(model: "ModelProto") -> None:
         raise ValueError("it has functions or control flow")
     if any(node.domain not in _DOMAINS for node in graph.node):
         raise ValueError("it has operators that are not of ONNX")
-    if any(True for _ in locations(model)):
-        raise ValueError("its weights are in another file")
     if any(value.type.tensor_type.elem_type != TensorProto.FLOAT for value in (*graph.input, *graph.output)):
         raise ValueError("its input or output is not float32")
+
+
+def _refuse_other_files(model: "ModelProto") -> None:
+    if any(True for _ in locations(model)):
+        raise ValueError("its weights are in another file")
 
 
 def _refuse_what_cannot_be_held(nodes: "Iterable[NodeProto]", values: Mapping[str, Shape]) -> None:

@@ -50,7 +50,7 @@ def command(
     """
     from fedsup_deploy.commands.fit_accuracy import fit_accuracy
 
-    with advising("the same command goes on where it was stopped"), output.progress() as listeners:
+    with advising(lambda: "the same command goes on where it was stopped"), output.progress() as listeners:
         result = fit_accuracy(
             run,
             evaluations=evaluations,

@@ -77,9 +77,11 @@ def _bundle(about: "BundleFacts") -> "Iterator[tuple[str, object]]":
 
 def _limit(limit: "LimitRecord") -> str:
     from fedsup_deploy.cli.tables import cell
+    from fedsup_deploy.searchers.prices import rounded_up
 
     percentile = "" if limit.percentile is None else f" ({limit.percentile})"
-    return f"{cell(limit.cost)} of {cell(limit.limit)}{percentile}{', EXCEEDED' if limit.is_exceeded else ''}"
+    exceeded = ", EXCEEDED" if limit.is_exceeded else ""
+    return f"{cell(rounded_up(limit.cost))} of {cell(limit.limit)}{percentile}{exceeded}"
 
 
 def _variant(variant: "VariantRecord") -> str:

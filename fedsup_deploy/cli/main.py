@@ -5,6 +5,7 @@ needs neither torch nor the time to load it.
 """
 
 import contextlib
+import errno
 import io
 import os
 import select
@@ -12,6 +13,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import click
@@ -19,13 +21,15 @@ import click
 from fedsup_deploy.cli import signals
 from fedsup_deploy.cli.commands import LazyGroup
 from fedsup_deploy.cli.output import Output
-from fedsup_deploy.errors import FedsupError
+from fedsup_deploy.errors import FedsupError, OutputError
 from fedsup_deploy.libraries import ENVIRONMENT
 from fedsup_deploy.ondevice.printable import printable
 from fedsup_deploy.resources import InPlaceOfShipped, check_name
 
 EXIT_USAGE: Final = 2
 EXIT_INTERNAL: Final = 70
+#: What the system says where stdout takes no more. A file of ours that takes no more is an `OutputError` already.
+_STDOUT_ENDS: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 EXIT_BROKEN_PIPE: Final = 141
 
 cli = LazyGroup(
@@ -68,6 +72,9 @@ def main(args: Sequence[str] | None = None) -> int:
         the environment (`libraries.ENVIRONMENT`).
     """
     os.environ.update(ENVIRONMENT)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started us, who wants nothing of it
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  until the process ends
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -75,10 +82,8 @@ def main(args: Sequence[str] | None = None) -> int:
             return run(cli, sys.argv[1:] if args is None else args)
     except signals.Stopped as stop:  # before there was a command, or when it was done
         return signals.exit_code(stop)
-    except BrokenPipeError:
-        # Whoever read our output has gone. Python would complain again when it flushes stdout at its end.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output has gone
+        _forget_stdout()
         return EXIT_BROKEN_PIPE
 
 
@@ -104,8 +109,18 @@ def run(group: click.Group, args: Sequence[str]) -> int:
             return signals.exit_code(stop)
         if isinstance(error, BrokenPipeError) and _is_stdout_closed():
             raise
+        if isinstance(error, OSError) and error.filename is None and error.errno in _STDOUT_ENDS:
+            _forget_stdout()
+            reason = os.strerror(error.errno).lower()
+            return _report(OutputError(f"cannot write to the standard output: {reason}"), output)
         return _report(error, output)
     return 0
+
+
+def _forget_stdout() -> None:
+    """Send what is still to be written nowhere: Python would fail again when it flushes stdout at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager

@@ -54,7 +54,7 @@ def build_command(output: Output, /, **given: Any) -> None:
     if request.resume and not request.workplace.exists():
         click.echo(f"note: no interrupted build at {request.workplace}; starting one", err=True)
     advice = "the same command with --resume goes on after the last whole round"
-    with advising(advice), output.progress() as listeners:
+    with advising(lambda: advice), output.progress() as listeners:
         result = build(request, listeners)
     output.emit(result, functools.partial(built_page, minutes=request.minutes))
 

@@ -25,6 +25,10 @@ _DETAILS: Final = (
     "profile",
 )
 
+#: Columns of a bar's line beside its name, the bar and two numbers: the stroke between them, the time, and blanks.
+_WIDTH_OF_THE_REST: Final = 1 + 7 + 4
+_LEAST_DETAIL: Final = 8
+
 
 class StageProgress(NamedTuple):
     """How far a stage has come."""
@@ -119,16 +123,19 @@ def bars() -> Iterator[Listener]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+    console = Console(file=sys.stderr)
+    # On a narrow terminal it is the details that are cut, not how far the work is and how long it takes.
+    bar_width = min(40, console.width // 4)
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
+        BarColumn(bar_width),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[detail]}", markup=False),
     )
     steps, remarks = Steps(), Remarks()
     tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=Console(file=sys.stderr)) as progress:
+    with Progress(*columns, console=console) as progress:
 
         def listener(event: dict[str, Any]) -> None:
             for remark in remarks.read(event):
@@ -138,9 +145,18 @@ def bars() -> Iterator[Listener]:
                 return
             if step.stage not in tasks:
                 tasks[step.stage] = progress.add_task(step.stage, total=step.total, completed=step.done, detail="")
-            progress.update(tasks[step.stage], completed=step.done, total=step.total, detail=step.detail)
+            taken = max(map(len, tasks)) + bar_width + 2 * len(str(step.total)) + _WIDTH_OF_THE_REST
+            detail = shortened(step.detail, console.width - taken)
+            progress.update(tasks[step.stage], completed=step.done, total=step.total, detail=detail)
 
         yield listener
+
+
+def shortened(text: str, width: int) -> str:
+    """Return a text, or as much of its beginning as fits; nothing where hardly anything would."""
+    if len(text) <= width:
+        return text
+    return f"{text[: width - 1]}…" if width >= _LEAST_DETAIL else ""
 
 
 def _with_sample(event: dict[str, Any], key: str) -> object:

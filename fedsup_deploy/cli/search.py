@@ -35,7 +35,10 @@ def command(output: Output, /, profiles: tuple[str, ...], **given: Any) -> None:
     from fedsup_deploy.commands.search import SearchRequest, search
 
     request = SearchRequest(profiles=list(profiles), limits=options.take_limits(given), **given)
-    with advising("the same command with --resume goes on where it was stopped"), output.progress() as listeners:
+    with (
+        advising(lambda: "the same command with --resume goes on where it was stopped"),
+        output.progress() as listeners,
+    ):
         result = search(request, listeners)
     output.emit(result, functools.partial(_table, profiles=profiles))
 

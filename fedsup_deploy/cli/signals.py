@@ -6,7 +6,7 @@ Each raises `Stopped`, a KeyboardInterrupt: on its way out, whatever is under wa
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 
@@ -41,12 +41,12 @@ def stoppable() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def advising(how_to_go_on: str) -> Iterator[None]:
-    """Let the message say how to go on, if what happens here is stopped."""
+def advising(how_to_go_on: Callable[[], str]) -> Iterator[None]:
+    """Let the message say how to go on, if what happens here is stopped; it is asked when all is cleaned up."""
     try:
         yield
     except KeyboardInterrupt as stop:
-        stop.args = (how_to_go_on,)
+        stop.args = (how_to_go_on(),)
         raise
 
 

@@ -34,12 +34,19 @@ def command(
     given = {"engine.name": engine, "seed": seed}
     assignments = [*overrides, *(f"{key}={value}" for key, value in given.items() if value is not None)]
     settings = load_train_config(config, assignments)
-    with advising("the same command with --resume goes on from the last checkpoint"):
+    from fedsup_deploy.runs import run as runs
+
+    folder = out or runs.RUNS / settings.name
+
+    def how_to_go_on() -> str:
+        if (folder / runs.CONFIG).exists():
+            return "the same command with --resume goes on from the last checkpoint"
+        return "before the first checkpoint, so nothing was kept"
+
+    with advising(how_to_go_on):
         # Only now: loading torch takes longer than finding a mistake in the config.
         from fedsup_deploy.commands.train import train
-        from fedsup_deploy.runs import run as runs
 
-        folder = out or runs.RUNS / settings.name
         if resume and not (folder / runs.CONFIG).exists():
             click.echo(f"note: no run at {folder} to go on with; starting one", err=True)
         with output.progress() as listeners:

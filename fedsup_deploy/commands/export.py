@@ -24,7 +24,7 @@ from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.federation import load_supernet, open_run_federation
 from fedsup_deploy.runs.run import Run, open_run
 from fedsup_deploy.searchers.candidate import Candidate
-from fedsup_deploy.searchers.result import SearchedRun, load_result
+from fedsup_deploy.searchers.result import DeviceResult, SearchedRun, load_result
 from fedsup_deploy.space import cost
 from fedsup_deploy.supernet.model import Supernet
 from fedsup_deploy.variant import Precision
@@ -165,12 +165,8 @@ def _picks(request: ExportRequest) -> tuple[Run, list[DevicePick]]:
     for result in found.results:
         if profiles and result.profile.name not in by_name:
             continue
-        profile = by_name.get(result.profile.name) or _shipped(request.search, result.profile.name)
-        if profile.profile_hash != result.profile.hash:
-            raise ArtifactError(
-                f"profile {profile.name} is not as it was searched; search again, or name the file that was searched "
-                "with --profile"
-            )
+        named = by_name.get(result.profile.name) or _shipped(request.search, result.profile.name)
+        profile = _as_searched(named, result)
         chosen = found.chosen_for(result.profile.name)
         _check_costs(request.search, run, profile, chosen)
         target = target_of(profile, result)
@@ -180,6 +176,22 @@ def _picks(request: ExportRequest) -> tuple[Run, list[DevicePick]]:
         held = ", ".join(result.profile.name for result in found.results)
         raise ConfigError(f"{request.search} holds no result for profile {', '.join(sorted(missing))}; it has {held}")
     return run, picks
+
+
+def _as_searched(profile: DeviceProfile, result: DeviceResult) -> DeviceProfile:
+    """Return the profile that was searched: the named one, or it with the limits that were in force, as in the demo.
+
+    Raises:
+        ArtifactError: It differs in more than limits.
+    """
+    limited = profile.model_copy(update={"limits": profile.limits.model_copy(update=result.limits)})
+    for each in (profile, limited):
+        if each.profile_hash == result.profile.hash:
+            return each
+    raise ArtifactError(
+        f"profile {profile.name} is not as it was searched; search again, or name the file that was searched "
+        "with --profile"
+    )
 
 
 def _shipped(search: Path, name: str) -> DeviceProfile:

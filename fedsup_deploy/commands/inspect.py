@@ -12,6 +12,7 @@ from fedsup_deploy import registry, resources
 from fedsup_deploy.artifact import manifest as manifests
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.artifact.document import JsonObject, first_problem
+from fedsup_deploy.artifact.external_data import external_files
 from fedsup_deploy.artifact.graph import read_graph
 from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
 from fedsup_deploy.artifact.store import load_manifest, load_measurement
@@ -233,8 +234,8 @@ def _shipped(name: str) -> Path:
 
 def _model(path: Path) -> ModelFacts:
     try:
-        num_bytes = path.stat().st_size
-        graph = read_graph(path)
+        num_bytes = sum(file.stat().st_size for file in (path, *external_files(path).values()))
+        graph = read_graph(path, has_all_weights=False)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from error
     return ModelFacts(

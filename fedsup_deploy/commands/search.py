@@ -303,8 +303,9 @@ def _digest(request: SearchRequest, targets: Sequence[Target], run: Run, kind: s
 
 def _searched(run: Run, out: Path) -> SearchedRun:
     """Return what a result says of its run. The way to it is relative: it lasts where both are moved together."""
-    folder = run.path.resolve()
-    path = os.path.relpath(folder, out.resolve().parent)
+    # Not `resolve`, which fails where links lead in a circle: whoever writes there says so.
+    folder = Path(os.path.realpath(run.path))
+    path = os.path.relpath(folder, Path(os.path.realpath(out)).parent)
     return SearchedRun(name=folder.name, hash=run.fingerprint, rounds=run.rounds, path=path)
 
 

@@ -10,7 +10,7 @@ import sys
 import threading
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Callable, Tuple, Type
+from typing import TYPE_CHECKING, Callable, Tuple, Type, Union
 
 from fedsup_deploy.ondevice.model_versions import release_of, why_too_old
 
@@ -85,8 +85,18 @@ def open_session(path: str, threads: int) -> "InferenceSession":
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = _NO_MESSAGES
-    session: InferenceSession = onnxruntime.InferenceSession(path, sess_options=options, providers=[PROVIDER])
+    model = _as_onnxruntime_takes_it(path)
+    session: InferenceSession = onnxruntime.InferenceSession(model, sess_options=options, providers=[PROVIDER])
     return session
+
+
+def _as_onnxruntime_takes_it(path: str) -> Union[str, bytes]:
+    """Return the path of a model, or its content: onnxruntime knows names in UTF-8 only, a folder may have another."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return Path(path).read_bytes()
+    return path
 
 
 def bind(session: "InferenceSession", x_BCHW: "Floats") -> Callable[[], "Floats"]:

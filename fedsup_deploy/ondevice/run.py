@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, List, Optional
 
 from fedsup_deploy.ondevice.bundle_checks import check_bundle
-from fedsup_deploy.ondevice.bundle_files import OK, CheckError
+from fedsup_deploy.ondevice.bundle_files import OK, USAGE, CheckError
 from fedsup_deploy.ondevice.inference import most_threads
 from fedsup_deploy.ondevice.printable import printable
 from fedsup_deploy.ondevice.timing import PROTOCOLS
@@ -38,8 +38,12 @@ def main(arguments: Optional[List[str]] = None) -> int:
     text = json.dumps(report, indent=2, allow_nan=False) if options.json else "\n".join(lines(report))
     try:
         print(text, flush=True)
-    except BrokenPipeError:  # whoever read it has gone; Python would complain again when it flushes stdout at its end
+    except OSError as error:
+        # Python would complain again when it flushes stdout at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # else whoever read it has gone, and knows
+            print(f"the report cannot be written: {error.strerror}", file=sys.stderr)
+            return int(report["exit_code"]) or USAGE
     return int(report["exit_code"])
 
 

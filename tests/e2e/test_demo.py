@@ -67,6 +67,14 @@ def test_the_commands_it_names_next_work(shown):
 
 
 @pytest.mark.slow
+def test_its_search_can_be_exported_by_names_of_profiles(shown):
+    shell, result = shown
+    words = ("export", "--search", result["search"], "--profile", "jetson-nano", "--out", "again")
+    [made] = shell.json(*words)["bundles"]
+    assert made["arch_id"] in {device["arch_id"] for device in result["devices"] if device["profile"] == "jetson-nano"}
+
+
+@pytest.mark.slow
 def test_the_demo_may_be_run_again(shown):
     """It replaces its own run, and what it made is the same to the byte. A person reads what was made."""
     shell, first = shown

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import yaml
 
@@ -402,6 +403,15 @@ def test_a_bound_is_recorded_with_its_risk(run, measured_profile, tmp_path):
     )
 
 
+def test_a_profile_may_have_been_searched_with_other_limits(run, tmp_path):
+    """As the demo does; the limits in force stand in the search."""
+    profile = load_profile("jetson-nano")
+    limits = profile.limits.model_copy(update={"latency_ms": 0.9})
+    found = search(SearchRequest([profile.model_copy(update={"limits": limits})], run, method="random", evaluations=2))
+    (made,) = export(picks(found.out, tmp_path / "out", profiles=("jetson-nano",))).bundles
+    assert load_manifest(made.folder).limits["latency_ms"].limit == 0.9
+
+
 def test_a_profile_that_changed_since_the_search_is_refused(run, mine, tmp_path):
     found = searching(run, str(mine))
     mine.write_text(mine.read_text(encoding="utf-8").replace("cores: 4", "cores: 2"), encoding="utf-8")
@@ -690,6 +700,17 @@ def test_inspect_reads_the_graph_of_a_model(run, tmp_path):
         "num_macs": costs.num_macs,
         "num_params": costs.num_params,
     }
+    onnx.save(
+        onnx.load(made.folder / "model.onnx"),
+        tmp_path / "apart.onnx",
+        save_as_external_data=True,
+        location="apart.data",
+        size_threshold=0,
+    )
+    apart = inspect(tmp_path / "apart.onnx").to_dict()
+    assert (apart["num_macs"], apart["num_params"]) == (costs.num_macs, costs.num_params)
+    sizes = [(tmp_path / name).stat().st_size for name in ("apart.onnx", "apart.data")]
+    assert apart["num_bytes"] == sum(sizes)
     (tmp_path / "text.onnx").write_text("no model")
     with pytest.raises(ArtifactError, match=r"text\.onnx: got no graph"):
         inspect(tmp_path / "text.onnx")

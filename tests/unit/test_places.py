@@ -74,6 +74,15 @@ def names(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_links_in_a_circle_are_refused_before_the_work(tmp_path: Path, inside: bool) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    expected = r"^cannot write .*loop: too many levels of symbolic links; move away what is in the way$"
+    with pytest.raises(OutputError, match=expected), places.hold(tmp_path / "loop", inside=inside):
+        pass
+    assert [entry.name for entry in tmp_path.iterdir()] == ["loop"]
+
+
 def test_long_work_on_a_held_place_is_refused_in_one_line(tmp_path: Path, preamble: str, start: Start) -> None:
     place = tmp_path / "x"
     other = start(preamble + _HOLD, place, "beside")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -173,6 +174,26 @@ def test_version(args: list[str], capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().out == f"fedsup-deploy {__version__}\n"
     assert main([*args, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"version": __version__}
+
+
+@pytest.mark.parametrize("args", [["--help"], ["profile", "list"], ["--json", "profile", "show", "jetson-nano"]])
+def test_output_that_cannot_be_written_is_said_in_one_line(args: list[str]):
+    command = [sys.executable, "-m", "fedsup_deploy.cli.main", *args]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        8,
+        "error: cannot write to the standard output: no space left on device\n",
+    )
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_streams_may_be_closed(closed: str):
+    """Whoever closes one wants nothing of it."""
+    line = f"{shlex.quote(sys.executable)} -m fedsup_deploy.cli.main profile list {closed}"
+    done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ("jetson-nano" in done.stdout) == (closed == "2>&-")
 
 
 @pytest.mark.parametrize("args", [["--help"], ["--version"], ["--json"]])

@@ -1,6 +1,7 @@
 """Progress from events."""
 
 import io
+import re
 import sys
 from typing import Any
 
@@ -111,6 +112,23 @@ def test_a_terminal_gets_bars_on_stderr(monkeypatch: pytest.MonkeyPatch):
     assert "3/3" in terminal.getvalue()
     assert "name [bold]" in terminal.getvalue(), "text of events is not markup"
     assert stdout.getvalue() == ""
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_on_a_narrow_terminal_only_details_are_cut(monkeypatch: pytest.MonkeyPatch, columns: int):
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "stderr", terminal)
+    accuracies = {"accuracy_smallest": 0.8661, "accuracy_largest": 0.8712, "num_images": 3000}
+    with bars() as listener:
+        for index in range(24):
+            listener({"event": "round", "round": index, "rounds": 24, "loss": 0.379, **accuracies})
+    shown = [line for line in re.split(r"[\r\n]|\x1b\[[0-9;?]*[A-Za-z]", terminal.getvalue()) if line.strip()]
+    assert "24/24" in "".join(shown)
+    assert "rounds" in "".join(shown)
+    assert ("loss 0.379, accuracy_smallest" in "".join(shown)) == (columns == 80)
+    assert "accuracy_largest" not in terminal.getvalue()
 
 
 def test_who_is_absent_is_told_in_a_line_and_once_for_passes_that_are_alike() -> None:

@@ -461,6 +461,31 @@ def test_an_onnxruntime_older_than_the_model_is_named_with_the_one_it_needs(bund
         assert result.stdout.splitlines()[-1].startswith(f"FAIL: {reason}")
 
 
+@pytest.mark.parametrize(("is_altered", "code"), [(False, 2), (True, 1)])
+def test_a_report_that_cannot_be_written_is_no_success(bundle: Any, is_altered: bool, code: int) -> None:
+    if is_altered:
+        (bundle.folder / "stranger").touch()
+    command = [sys.executable, "run.py", "--skip-latency"]
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run(command, cwd=bundle.folder, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (result.returncode, result.stderr) == (
+        code,
+        b"the report cannot be written: No space left on device\n",
+    )
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", "café".encode()])
+def test_a_folder_may_have_any_name_in_any_locale(bundle: Any, name: bytes) -> None:
+    """To onnxruntime a name is UTF-8."""
+    folder = Path(os.fsdecode(os.fsencode(bundle.folder.parent) + b"/" + name))
+    bundle.folder.rename(folder)
+    environment = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, folder / "run.py", "--skip-latency"]
+    result = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert result.stdout.endswith(b"PASS\n")
+
+
 @pytest.mark.parametrize("is_altered", [False, True])
 def test_a_closed_pipe_changes_no_exit_code(bundle: Any, is_altered: bool) -> None:
     """As of `python run.py | true`: nobody reads it, and it says the same to the shell."""

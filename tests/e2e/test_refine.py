@@ -74,8 +74,9 @@ def test_a_person_is_told_what_came_of_it(own_workshop, refined) -> None:
     ended = own_workshop.run("export", "--search", found, "--refine", "--out", "again")
     assert ended.exit_code == 0, ended.err
     [refinement] = document["refinements"]
-    said = ended.out.partition("Refined:")[2].strip()
-    assert said.startswith(f"raspberry-pi-4: again/raspberry-pi-4/{refinement['bundle']['arch_id']}: accuracy")
+    said, arch_id = ended.out.partition("Refined:")[2].strip(), refinement["bundle"]["arch_id"]
+    assert said.startswith(f"raspberry-pi-4: a second bundle, {arch_id}: accuracy")
+    assert f"again/raspberry-pi-4/{arch_id}" in said.splitlines()[1]
     assert f"the pick's is {refinement['accuracy_of_pick']:.1%}".replace("%", " %") in said
     assert "refinement" in ended.err, "progress is shown"
 

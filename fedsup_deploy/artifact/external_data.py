@@ -5,7 +5,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.ondevice.bundle_files import MOST_BYTES_OF_A_FILE
 from fedsup_deploy.ondevice.printable import printable
+from fedsup_deploy.ondevice.reading import read_bytes
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -26,10 +28,12 @@ def external_files(model: Path) -> dict[str, Path]:
     from google.protobuf.message import DecodeError
 
     try:
-        names = set(locations(onnx.load(str(model), load_external_data=False)))
+        names = set(locations(onnx.load_model_from_string(read_bytes(model, MOST_BYTES_OF_A_FILE))))
         folders = {model.parent.resolve(), model.resolve().parent}
     except DecodeError:
         return {}
+    except ValueError as error:
+        raise ArtifactError(f"{model}: {error}") from error
     except OSError as error:
         raise ArtifactError(f"{model}: cannot be read: {error.strerror}") from error
     return {name: _within(model, name, folders) for name in sorted(names)}

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from fedsup_deploy import memory
 from fedsup_deploy.artifact.external_data import locations
 from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.ondevice.bundle_files import MOST_BYTES_OF_A_FILE
+from fedsup_deploy.ondevice.reading import read_bytes
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
@@ -63,7 +65,7 @@ def read_graph(path: Path, *, has_all_weights: bool = True) -> Graph:
     from google.protobuf.message import DecodeError
 
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        model = onnx.load_model_from_string(read_bytes(path, MOST_BYTES_OF_A_FILE))
         _refuse_what_no_exporter_writes(model)
         if has_all_weights:
             _refuse_other_files(model)

@@ -3,6 +3,8 @@
 Everything used here is in onnxruntime 1.8 and in the newest.
 """
 
+import contextlib
+import io
 import os
 import re
 import subprocess
@@ -86,7 +88,8 @@ def open_session(path: str, threads: int) -> "InferenceSession":
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = _NO_MESSAGES
     model = _as_onnxruntime_takes_it(path)
-    session: InferenceSession = onnxruntime.InferenceSession(model, sess_options=options, providers=[PROVIDER])
+    with contextlib.redirect_stdout(io.StringIO()):  # newer ones print what they raise as well
+        session: InferenceSession = onnxruntime.InferenceSession(model, sess_options=options, providers=[PROVIDER])
     return session
 
 

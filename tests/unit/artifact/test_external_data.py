@@ -1,5 +1,6 @@
 """Which files an ONNX model consists of."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from fedsup_deploy.artifact.external_data import external_files
 from fedsup_deploy.artifact.graph import read_graph
 from fedsup_deploy.commands.measure import measure
 from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.ondevice.bundle_files import MOST_BYTES_OF_A_FILE
 
 
 def external(location: str) -> TensorProto:
@@ -108,3 +110,14 @@ def test_a_cache_of_downloads_whose_files_are_links_is_as_good_as_the_files(tmp_
     (tmp_path / "snapshot" / "model.onnx").symlink_to("../blobs/1")
     (tmp_path / "snapshot" / "data").symlink_to("../blobs/2")
     assert external_files(tmp_path / "snapshot" / "model.onnx") == {"data": tmp_path / "snapshot" / "data"}
+
+
+def test_what_is_larger_than_any_model_or_no_file_is_not_read(tmp_path: Path) -> None:
+    huge, pipe = tmp_path / "huge.onnx", tmp_path / "pipe.onnx"
+    with huge.open("wb") as file:
+        file.truncate(MOST_BYTES_OF_A_FILE + 1)
+    os.mkfifo(pipe)
+    for path, reason in ((huge, "it has more than"), (pipe, "it is no regular file")):
+        for read in (external_files, read_graph):
+            with pytest.raises(ArtifactError, match=reason):
+                read(path)

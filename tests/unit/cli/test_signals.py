@@ -23,7 +23,7 @@ group = Group("tool")
 
 @group.command("work")
 def work():
-    with signals.advising("go on with --resume"):
+    with signals.advising(lambda: "go on with --resume"):
         try:
             print("at work", flush=True)
             time.sleep(600)

@@ -333,8 +333,13 @@ def test_an_interrupted_training_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys.modules["fedsup_deploy.commands.train"], "train", interrupted)
-    assert main(["train", "--config", "tiny.yaml"]) == 130
-    assert "--resume" in capsys.readouterr().err
+    words = ["train", "--config", "tiny.yaml", "--out", "made"]
+    assert main(words) == 130
+    assert capsys.readouterr().err == "interrupted: before the first checkpoint, so nothing was kept\n"
+    Path("made").mkdir()
+    Path("made", runs.CONFIG).touch()
+    assert main(words) == 130
+    assert "the same command with --resume goes on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

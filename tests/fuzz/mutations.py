@@ -150,10 +150,11 @@ def _nested(rng: random.Random) -> Any:
 
 
 def places(document: Any) -> Any:
-    """Yield each mapping or list with each of its keys."""
-    inside = (
-        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
-    )
-    for key, value in list(inside):
-        yield document, key
-        yield from places(value)
+    """Yield each mapping or list with each of its keys. However deep: an earlier damage may have nested it."""
+    owners = [document]
+    while owners:
+        owner = owners.pop()
+        inside = list(owner.items() if isinstance(owner, dict) else enumerate(owner) if isinstance(owner, list) else ())
+        for key, value in inside:
+            yield owner, key
+            owners.append(value)

@@ -119,15 +119,15 @@ def scalar(rng: random.Random) -> str:
 def _changed(rng: random.Random, document: Any) -> Any:
     found = list(places(document))
     if not found:
-        return rng.choice(NASTY)
+        return _nasty(rng)
     owner, key = rng.choice(found)
     match rng.randrange(8):
         case 0:
             owner.pop(key)
         case 1 if isinstance(owner, dict):
-            owner[rng.choice(("surplus", "\x1b[2J", "", "schema", "x" * 3000))] = rng.choice(NASTY)
+            owner[rng.choice(("surplus", "\x1b[2J", "", "schema", "x" * 3000))] = _nasty(rng)
         case 1:
-            owner.insert(key, rng.choice(NASTY))
+            owner.insert(key, _nasty(rng))
         case 2:
             owner[key] = copy.deepcopy(owner)
         case 3:
@@ -138,12 +138,17 @@ def _changed(rng: random.Random, document: Any) -> Any:
         case 5:
             owner[key] = _nested(rng)
         case _:
-            owner[key] = rng.choice(NASTY)
+            owner[key] = _nasty(rng)
     return document
 
 
+def _nasty(rng: random.Random) -> Any:
+    """Return a copy: the next damage may be to it."""
+    return copy.deepcopy(rng.choice(NASTY))
+
+
 def _nested(rng: random.Random) -> Any:
-    deep: Any = rng.choice(NASTY)
+    deep: Any = _nasty(rng)
     for _ in range(rng.choice((3, 40, 90))):
         deep = [deep] if rng.random() < 0.5 else {"a": deep}
     return deep

@@ -4,6 +4,7 @@ Owns the config file's layout and the checks between settings. It reads no data 
 or an architecture name means is decided where it is used.
 """
 
+import errno
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -225,6 +226,12 @@ def _resolved(path: Path) -> Path:
     resources.check_name(str(path))
     resolved = path.resolve()
     resources.check_name(str(resolved))
+    try:
+        resolved.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ConfigError(f"{resolved}: no file can have this name") from error
+        # Whether it has to be there, and what, is for those to say who read it.
     return resolved
 
 

@@ -299,8 +299,9 @@ def test_paths_that_the_config_of_a_run_could_not_hold_are_refused(
 
 def test_a_root_that_no_file_can_have_is_refused(tmp_path: Path):
     (tmp_path / "x.yaml").write_text(MINIMAL, encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"a\x00b: no file can have this name$"):
-        load_train_config(tmp_path / "x.yaml", ['data.root="a\\0b"'])
+    for root, name in (('"a\\0b"', "a\x00b"), ("x" * 2000, "x" * 2000)):
+        with pytest.raises(ConfigError, match=f"{name}: no file can have this name$"):
+            load_train_config(tmp_path / "x.yaml", [f"data.root={root}"])
 
 
 def test_a_path_may_begin_with_a_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -57,6 +57,8 @@ TABLES: dict[str, dict[str, str]] = {
         "statistics": "fedsup_deploy.federation.jobs.statistics:TakeStatistics",
         "counts": "fedsup_deploy.federation.jobs.counts:CountCorrect",
         "moments": "fedsup_deploy.federation.jobs.moments:CountPixels",
+        "ranges": "fedsup_deploy.federation.jobs.ranges:TakeRanges",
+        "agreement": "fedsup_deploy.federation.jobs.agreement:CompareAnswers",
     },
     "latency": {
         "roofline": "fedsup_deploy.device.predictor:RooflinePredictor",

@@ -67,11 +67,11 @@ def why_not_run(error: Exception, path: str, name: str) -> Tuple[bool, str]:
     return too_old is not None, too_old or f"onnxruntime {version} cannot run {name}: {first_line(error)}"
 
 
-def open_session(path: str, threads: int) -> "InferenceSession":
+def open_session(model: Union[str, bytes], threads: int) -> "InferenceSession":
     """Return an onnxruntime session: sequential, every graph optimisation on.
 
     Args:
-        path: The .onnx file.
+        model: The path of an .onnx file, or its content.
         threads: Threads of the runtime.
 
     Raises:
@@ -87,7 +87,8 @@ def open_session(path: str, threads: int) -> "InferenceSession":
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = _NO_MESSAGES
-    model = _as_onnxruntime_takes_it(path)
+    if isinstance(model, str):
+        model = _as_onnxruntime_takes_it(model)
     with contextlib.redirect_stdout(io.StringIO()):  # newer ones print what they raise as well
         session: InferenceSession = onnxruntime.InferenceSession(model, sess_options=options, providers=[PROVIDER])
     return session

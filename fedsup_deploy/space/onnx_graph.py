@@ -4,6 +4,7 @@ Whole networks are exported with it, and single blocks timed, so that what is pr
 the names they have in the supernet, and each node has the name of its layer.
 """
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -63,6 +64,32 @@ def build_model(parts: tuple[Part, ...], weights: Weights, metadata: Mapping[str
     )
     helper.set_model_props(model, dict(metadata or {}))
     return model
+
+
+def observable(model: "ModelProto") -> tuple["ModelProto", tuple[str, ...]]:
+    """Return a copy of a model that gives out all its values but the input, and their names in the order computed."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    names = tuple(name for node in model.graph.node if node.op_type != "Constant" for name in node.output)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    copy.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+    return copy, names
+
+
+def value_sizes(model: "ModelProto") -> dict[str, int]:
+    """Return how many numbers each value of a model has per image: of its input, then as `observable` names them."""
+    import onnx
+
+    _, names = observable(model)
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    sizes = {
+        value.name: math.prod(size.dim_value for size in value.type.tensor_type.shape.dim[1:])
+        for value in (*inferred.input, *inferred.value_info, *inferred.output)
+    }
+    return {name: sizes[name] for name in (INPUT_NAME, *names)}
 
 
 def to_bytes(model: "ModelProto") -> bytes:

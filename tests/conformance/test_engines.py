@@ -29,8 +29,10 @@ from fedsup_deploy.engines.inprocess import InProcess
 from fedsup_deploy.errors import DataError, FederationError
 from fedsup_deploy.federation import encoding
 from fedsup_deploy.federation.client import HELD_OUT, TRAINED, Client, ClientId, ClientInfo, Performs
+from fedsup_deploy.federation.jobs.agreement import both_of
 from fedsup_deploy.federation.jobs.counts import Counts
 from fedsup_deploy.federation.jobs.moments import CountPixels, Pixels
+from fedsup_deploy.federation.jobs.ranges import Ranges
 from fedsup_deploy.federation.jobs.statistics import CalibrationDraw, Observed
 from fedsup_deploy.federation.jobs.train import ClientUpdate, LocalTraining
 from fedsup_deploy.federation.messages import Engine, Job, Reply
@@ -38,10 +40,14 @@ from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.cohort import OnAbsences, Terms
 from fedsup_deploy.federation.server.federation import Federation, pixel_preprocessing
+from fedsup_deploy.federation.server.int8 import collect_ranges, compare_answers
 from fedsup_deploy.federation.server.rounds import RoundParams, run_rounds
 from fedsup_deploy.federation.server.strategy import FedSup, ServerState
 from fedsup_deploy.federation.simulation import CLIENTS, FederatedData, Population, hold_out
+from fedsup_deploy.space.onnx_graph import build_model, to_bytes, value_sizes
+from fedsup_deploy.space.parts import parts_of
 from fedsup_deploy.space.search_space import SearchSpace
+from fedsup_deploy.supernet.fold import fold
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import Supernet, initial_weights
 from fedsup_deploy.supernet.statistics import ChannelSums, PooledStatistics
@@ -69,6 +75,7 @@ SPACE = SearchSpace.model_validate(
 )
 LAYOUT = Layout(SPACE, "batch")
 TRAIN, STATISTICS, COUNTS, MOMENTS = "train", "statistics", "counts", "moments"
+RANGES, AGREEMENT = "ranges", "agreement"
 
 
 # --- attacks: what becomes of the honest answer to each kind of job
@@ -170,6 +177,14 @@ def histogram(change: Callable[[Any], Any]) -> Callable[[Pixels], Pixels]:
     return lambda pixels: fields(histogram_CV=change(pixels.histogram_CV))(pixels)
 
 
+def bins(change: Callable[[Any], Any]) -> Callable[[Ranges], Ranges]:
+    return lambda ranges: fields(counts_VB=change(ranges.counts_VB))(ranges)
+
+
+def extremes(change: Callable[[Tensor], Tensor]) -> Callable[[Ranges], Ranges]:
+    return lambda ranges: fields(extremes_V2=change(ranges.extremes_V2))(ranges)
+
+
 def negative(histogram_CV: Any) -> Any:
     """As many pixels as before, but fewer than none of a value."""
     change = np.zeros_like(histogram_CV)
@@ -185,7 +200,7 @@ def beyond_int64(histogram_CV: Any) -> Any:
 
 
 def on_all(attack: Callable[[Any], Any]) -> dict[str, Callable[[Any], Any]]:
-    return dict.fromkeys((TRAIN, STATISTICS, COUNTS, MOMENTS), attack)
+    return dict.fromkeys((TRAIN, STATISTICS, COUNTS, MOMENTS, RANGES, AGREEMENT), attack)
 
 
 MANY = 10**30
@@ -212,6 +227,8 @@ ATTACKS: Final[dict[str, tuple[str, dict[str, Callable[[Any], Any]]]]] = {
             STATISTICS: sums(arrays(lambda of_C: of_C * np.nan)),
             COUNTS: fields(correct=(float("nan"),)),
             MOMENTS: histogram(lambda of: of * np.nan),
+            RANGES: extremes(lambda of: of * float("nan")),
+            AGREEMENT: fields(both=float("nan")),
         },
     ),
     "infinity": (
@@ -221,35 +238,40 @@ ATTACKS: Final[dict[str, tuple[str, dict[str, Callable[[Any], Any]]]]] = {
             STATISTICS: sums(lambda of: ChannelSums(of.count, of.total_C, of.squares_C + np.inf)),
             COUNTS: fields(counted=float("inf")),
             MOMENTS: fields(height=float("inf")),
+            RANGES: extremes(lambda of: of + float("inf")),
+            AGREEMENT: fields(neither=float("inf")),
         },
     ),
     "NaN loss": (r"^loss is nan$", {TRAIN: fields(loss=float("nan"))}),
     "infinite loss": (r"^loss is inf$", {TRAIN: fields(loss=float("inf"))}),
     "endless loss": (r"loss|malformed answer", {TRAIN: fields(loss=10**400)}),
     "shape": (
-        r"^tensor .* is \(|channels$|^counts of [23] networks|^histogram of shape",
+        r"^tensor .* is \(|channels$|^counts of [23] networks|^histogram of shape|^counts of int64",
         {
             TRAIN: tensors(lambda tensor: tensor.view(1, -1)),
             STATISTICS: sums(arrays(lambda of_C: of_C[1:])),
             COUNTS: lambda counts: fields(correct=(*counts.correct, 1))(counts),
             MOMENTS: histogram(lambda of: of[:, 1:]),
+            RANGES: bins(lambda of: of[:, 1:]),
         },
     ),
     "no dimension": (
-        r"^tensor .* is \(|malformed answer|^histogram of shape",
+        r"^tensor .* is \(|malformed answer|^histogram of shape|^counts of int64",
         {
             TRAIN: tensors(torch.sum),
             STATISTICS: sums(arrays(np.sum)),
             MOMENTS: histogram(np.sum),
+            RANGES: bins(np.sum),
         },
     ),
     "nothing in it": (
-        r"^other tensors|^statistics of 0 networks|^counts of 0 networks|^histogram of shape",
+        r"^other tensors|^statistics of 0 networks|^counts of 0 networks|^histogram of shape|^counts of int64",
         {
             TRAIN: fields(weights={}),
             STATISTICS: fields(statistics=()),
             COUNTS: fields(correct=()),
             MOMENTS: histogram(lambda of: of[:0]),
+            RANGES: bins(lambda of: of[:0]),
         },
     ),
     "lacks a name": (
@@ -265,8 +287,12 @@ ATTACKS: Final[dict[str, tuple[str, dict[str, Callable[[Any], Any]]]]] = {
         {TRAIN: weights(names(rename="../{}")), STATISTICS: layers(names(rename="../{}"))},
     ),
     "float64": (
-        r"float64$|malformed answer",
-        {TRAIN: tensors(Tensor.double), MOMENTS: histogram(lambda of: of.astype(np.float64))},
+        r"float64$|malformed answer|extremes of float64",
+        {
+            TRAIN: tensors(Tensor.double),
+            MOMENTS: histogram(lambda of: of.astype(np.float64)),
+            RANGES: extremes(Tensor.double),
+        },
     ),
     "float32": (r"malformed answer", {STATISTICS: sums(arrays(lambda of_C: of_C.astype(np.float32)))}),
     "float16": (r"float16$", {TRAIN: tensors(Tensor.half)}),
@@ -284,6 +310,7 @@ ATTACKS: Final[dict[str, tuple[str, dict[str, Callable[[Any], Any]]]]] = {
         {
             STATISTICS: sums(arrays(lambda of_C: of_C.astype(object))),
             MOMENTS: histogram(lambda of: of.astype(object)),
+            RANGES: bins(lambda of: of.astype(object)),
         },
     ),
     "complex": (
@@ -300,6 +327,8 @@ ATTACKS: Final[dict[str, tuple[str, dict[str, Callable[[Any], Any]]]]] = {
             STATISTICS: sums(lambda of: dataclasses.replace(of, count=-of.count)),
             COUNTS: lambda counts: fields(correct=(-1,) * len(counts.correct))(counts),
             MOMENTS: histogram(negative),
+            RANGES: bins(negative),
+            AGREEMENT: lambda of: fields(both=of.both + of.neither + 1, neither=-1)(of),
         },
     ),
     "none": (
@@ -309,6 +338,8 @@ ATTACKS: Final[dict[str, tuple[str, dict[str, Callable[[Any], Any]]]]] = {
             STATISTICS: sums(lambda of: dataclasses.replace(of, count=0)),
             COUNTS: fields(counted=0),
             MOMENTS: histogram(np.zeros_like),
+            RANGES: bins(np.zeros_like),
+            AGREEMENT: with_fields(0),
         },
     ),
     "twice the images": (
@@ -318,6 +349,8 @@ ATTACKS: Final[dict[str, tuple[str, dict[str, Callable[[Any], Any]]]]] = {
             STATISTICS: sums(lambda of: ChannelSums(2 * of.count, 2 * of.total_C, 2 * of.squares_C)),
             COUNTS: lambda counts: fields(counted=2 * counts.counted)(counts),
             MOMENTS: histogram(lambda of: 2 * of),
+            RANGES: bins(lambda of: 2 * of),
+            AGREEMENT: lambda of: fields(neither=of.neither + sum(of.counts))(of),
         },
     ),
     "absurd": (
@@ -327,6 +360,7 @@ ATTACKS: Final[dict[str, tuple[str, dict[str, Callable[[Any], Any]]]]] = {
             STATISTICS: sums(lambda of: dataclasses.replace(of, count=MANY)),
             COUNTS: fields(counted=MANY),
             MOMENTS: fields(height=MANY),
+            AGREEMENT: fields(both=MANY),
         },
     ),
     "5,000 digits": (
@@ -336,13 +370,19 @@ ATTACKS: Final[dict[str, tuple[str, dict[str, Callable[[Any], Any]]]]] = {
             STATISTICS: sums(lambda of: dataclasses.replace(of, count=HUGE)),
             COUNTS: fields(counted=HUGE),
             MOMENTS: fields(height=HUGE),
+            AGREEMENT: fields(both=HUGE),
         },
     ),
     "more right than counted": (
         r"^counts that no",
         {COUNTS: lambda counts: fields(correct=(99,) * len(counts.correct))(counts)},
     ),
-    "beyond 64 bits": (r"counts", {MOMENTS: histogram(beyond_int64)}),
+    "beyond 64 bits": (r"counts", {MOMENTS: histogram(beyond_int64), RANGES: bins(beyond_int64)}),
+    "other extremes": (r"^extremes .* not those of the counts", {RANGES: extremes(lambda of: 2 * of)}),
+    "extremes the wrong way round": (
+        r"^extremes .* not those of the counts",
+        {RANGES: extremes(lambda of: of.flip(1))},
+    ),
     "another size": (r"^images of", {MOMENTS: fields(height=4, width=16)}),
     "another channel": (r"channels", {MOMENTS: histogram(lambda of: np.repeat(of, 2, axis=0))}),
     "heavy": (r"has a weight of 65,", {TRAIN: one_weight(65.0)}),
@@ -461,6 +501,24 @@ def pixel_moments(federation: Federation) -> object:
     return pixel_preprocessing(federation.clients, federation.terms, 8, federation.on_absences)
 
 
+def activation_ranges(federation: Federation) -> object:
+    network = standalone(supernet().extract(SPACE.largest))
+    found = collect_ranges(federation, network, statistics(), value_sizes(onnx_model()))
+    return found.counts_VB.tobytes(), found.extremes_V2.tobytes()
+
+
+def comparison_of_files(federation: Federation) -> object:
+    models = both_of(to_bytes(onnx_model()), to_bytes(onnx_model(shift=0.05)))
+    return compare_answers(federation, models, federation.preprocessing, HELD_OUT)
+
+
+def onnx_model(shift: float = 0.0) -> Any:
+    """Return the largest subnet as an ONNX model, its weights all moved by something."""
+    network = fold(supernet().extract(SPACE.largest), statistics())
+    weights = {name: tensor.numpy() + np.float32(shift) for name, tensor in network.weights.items()}
+    return build_model(parts_of(network.plan), weights)
+
+
 #: By its name: the kinds of jobs it consists of, and itself.
 EXCHANGES: Final[dict[str, tuple[set[str], Callable[[Federation], object]]]] = {
     "training": ({TRAIN}, training),
@@ -470,6 +528,8 @@ EXCHANGES: Final[dict[str, tuple[set[str], Callable[[Federation], object]]]] = {
     "evaluation on held-out images": ({COUNTS}, evaluation_held_out),
     "search": ({STATISTICS, COUNTS}, search),
     "pixel moments": ({MOMENTS}, pixel_moments),
+    "activation ranges": ({RANGES}, activation_ranges),
+    "comparison of files": ({AGREEMENT}, comparison_of_files),
 }
 
 
@@ -776,5 +836,5 @@ def test_of_two_answers_in_a_message_the_first_counts(exchange: str) -> None:
 def test_how_much_was_tried() -> None:
     """Attacks x exchanges x engines, with those that are late, and those that die in a worker."""
     in_time, late, died = len(CASES) * len(ENGINES), len(EXCHANGES) * len(ENGINES), len(EXCHANGES) * len(ENGINES) // 2
-    assert (len(ATTACKS) + 2, len(EXCHANGES), len(ENGINES)) == (46, 7, 2)
-    assert in_time + late + died == 405
+    assert (len(ATTACKS) + 2, len(EXCHANGES), len(ENGINES)) == (48, 9, 2)
+    assert in_time + late + died == 491

@@ -108,7 +108,8 @@ class TakeStatistics:
         self, client: Client, networks: Sequence[_Computing], new_collector: Callable[[], SumCollector]
     ) -> list[PooledStatistics]:
         seen: list[dict[str, ChannelSums]] = [{} for _ in networks]
-        for x_BCHW in self._batches(client):
+        resolution = resolution_of(self.networks[0])
+        for x_BCHW in drawn(client, self.preprocessing.for_size(resolution), self.calibration, self.seed):
             shared = SharedPrefix(x_BCHW, new_collector)
             for network, layers in zip(networks, seen, strict=True):
                 shared.features(network.plan, network.weights)
@@ -118,10 +119,21 @@ class TakeStatistics:
                         layers[name] = layers[name] + sums if name in layers else sums
         return [PooledStatistics(layers) for layers in seen]
 
-    def _batches(self, client: Client) -> Iterator[Tensor]:
-        images = client.images(TRAINED)
-        drawn = rng.generator_at(self.seed).permutation(len(images))[: self.calibration.num_images]
-        preprocessing = self.preprocessing.for_size(resolution_of(self.networks[0]))
-        x_NCHW = torch.from_numpy(preprocessing.apply(images.take(drawn).images_NHWC))
-        for indices_B in batches.split(torch.arange(len(x_NCHW)), self.calibration.batch_size):
-            yield x_NCHW[indices_B]
+
+def drawn(client: Client, preprocessing: Preprocessing, calibration: CalibrationDraw, seed: int) -> Iterator[Tensor]:
+    """Yield the images that something is observed on, in batches (B, C, H, W).
+
+    Args:
+        client: Whose they are.
+        preprocessing: Of the images, for the size that networks take.
+        calibration: How many.
+        seed: Decides the draw.
+
+    Raises:
+        DataError: It has no images to train on.
+    """
+    images = client.images(TRAINED)
+    chosen = rng.generator_at(seed).permutation(len(images))[: calibration.num_images]
+    x_NCHW = torch.from_numpy(preprocessing.apply(images.take(chosen).images_NHWC))
+    for indices_B in batches.split(torch.arange(len(x_NCHW)), calibration.batch_size):
+        yield x_NCHW[indices_B]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -46,6 +46,17 @@ class Federation:
     def split(self, preferred: str) -> str:
         """Return what networks are evaluated on: the server's images of that name, or what clients hold out."""
         return preferred if preferred in self.own else HELD_OUT
+
+    def judging(self, split: str) -> tuple[Engine, Sequence[ClientInfo], Terms]:
+        """Return who evaluates networks, by which engine, and what is expected of them.
+
+        Args:
+            split: `validation` or `test` of a server that has images; `HELD_OUT` for what clients hold out.
+        """
+        if split == HELD_OUT:
+            return self.clients, self.judges, self.terms
+        # Of the server's own images none may be missing.
+        return self.own[split], self.own[split].clients(), Terms(1.0, None)
 
     @functools.cached_property
     def infos(self) -> dict[ClientId, ClientInfo]:

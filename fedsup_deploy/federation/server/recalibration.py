@@ -94,13 +94,8 @@ def evaluate(federation: Federation, network: Network, statistics: PooledStatist
     Raises:
         FederationError: Too few clients have answered.
     """
-    if split == HELD_OUT:
-        engine: Engine = federation.clients
-        asked: Sequence[ClientInfo] = federation.judges
-    else:
-        engine = federation.own[split]
-        asked = engine.clients()
-    counts = _count(federation, engine, asked, (network,), (statistics,), HELD_OUT, f"evaluation on {split} images")
+    judging = federation.judging(split)
+    counts = _count(federation, judging, (network,), (statistics,), HELD_OUT, f"evaluation on {split} images")
     return _summed(counts.values())[0]
 
 
@@ -119,7 +114,8 @@ def evaluate_clients(
         FederationError: Too few clients have answered.
     """
     asked = federation.judges if images == HELD_OUT else federation.calibrating
-    counts = _count(federation, federation.clients, asked, (network,), (statistics,), images, "evaluation by clients")
+    judging = federation.clients, asked, federation.terms
+    counts = _count(federation, judging, (network,), (statistics,), images, "evaluation by clients")
     return {client: CountedAccuracy(count.correct[0], count.counted) for client, count in sorted(counts.items())}
 
 
@@ -134,10 +130,9 @@ def evaluate_candidates(
         architectures: The subnets. Those that begin alike are evaluated faster beside each other.
         split: `validation` or `test`.
     """
-    own = federation.own[split]
+    judging = federation.judging(split)
     for candidates, pooled in _recalibrated(federation, supernet, architectures):
-        what = f"evaluation on {split} images"
-        counts = _count(federation, own, own.clients(), candidates, pooled, HELD_OUT, what)
+        counts = _count(federation, judging, candidates, pooled, HELD_OUT, f"evaluation on {split} images")
         for index, accuracy in enumerate(_summed(counts.values())):
             yield CandidateAccuracy((accuracy,), is_complete(federation, candidates[index].plan, pooled[index]))
 
@@ -158,9 +153,10 @@ def evaluate_candidates_on_clients(
     Raises:
         FederationError: Too few clients have answered.
     """
-    judges = federation.judges
+    judging = federation.judging(HELD_OUT)
+    _, judges, _ = judging
     for candidates, pooled in _recalibrated(federation, supernet, architectures):
-        counts = _count(federation, federation.clients, judges, candidates, pooled, HELD_OUT, "evaluation by clients")
+        counts = _count(federation, judging, candidates, pooled, HELD_OUT, "evaluation by clients")
         for index, (candidate, statistics) in enumerate(zip(candidates, pooled, strict=True)):
             by_client = [CountedAccuracy(count.correct[index], count.counted) for _, count in sorted(counts.items())]
             all_answered = len(counts) == len(judges) and is_complete(federation, candidate.plan, statistics)
@@ -216,14 +212,14 @@ def _observe(
 
 def _count(
     federation: Federation,
-    engine: Engine,
-    asked: Sequence[ClientInfo],
+    judging: tuple[Engine, Sequence[ClientInfo], cohort.Terms],
     networks: tuple[Network, ...],
     statistics: tuple[PooledStatistics, ...],
     images: str,
     what: str,
 ) -> dict[ClientId, Counts]:
     """Return the counts of those that have answered."""
+    engine, asked, terms = judging
     if not asked:
         raise DataError(f"{what}: no client holds images out")
     job = CountCorrect(networks, statistics, images, federation.preprocessing)
@@ -240,8 +236,6 @@ def _count(
         counts[client] = found
         return None
 
-    # Of the server's own images none may be missing.
-    terms = federation.terms if engine is federation.clients else cohort.Terms(1.0, None)
     jobs = dict.fromkeys(expected, job)
     cohort.ask(engine, jobs, take, what=what, terms=terms, on_absences=federation.on_absences)
     return counts

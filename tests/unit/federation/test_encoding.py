@@ -24,8 +24,10 @@ from fedsup_deploy.federation.encoding import (
     encode_replies,
     encode_request,
 )
+from fedsup_deploy.federation.jobs.agreement import Agreement, CompareAnswers, both_of
 from fedsup_deploy.federation.jobs.counts import CountCorrect, Counts
 from fedsup_deploy.federation.jobs.moments import CountPixels, Pixels
+from fedsup_deploy.federation.jobs.ranges import Ranges, TakeRanges
 from fedsup_deploy.federation.jobs.statistics import CalibrationDraw, Observed, TakeStatistics
 from fedsup_deploy.federation.jobs.train import Assignment, ClientUpdate, LocalTraining, Train
 from fedsup_deploy.federation.messages import Blob, BlobStore, Job, Reply
@@ -88,6 +90,8 @@ def jobs(supernet: Supernet) -> dict[str, list[Job[Any]]]:
         "statistics": [take, dataclasses.replace(take, networks=(alone,), known=NOTHING)],
         "counts": [count, dataclasses.replace(count, networks=(), statistics=(), images="trained")],
         "moments": [CountPixels()],
+        "ranges": [TakeRanges(alone, STATISTICS, preprocessing, CalibrationDraw(64, 16), 7)],
+        "agreement": [CompareAnswers(both_of(b"one file", b"another"), "held-out", preprocessing)],
     }
 
 
@@ -101,6 +105,8 @@ ANSWERS: dict[str, list[Any]] = {
     "statistics": [Observed((STATISTICS, NOTHING)), Observed(())],
     "counts": [Counts((3, 0, 449), 449), Counts((), 0)],
     "moments": [Pixels(np.arange(512).reshape(2, 256) * 2**50, 28, 32)],
+    "ranges": [Ranges(np.arange(6).reshape(2, 3) * 2**50, torch.tensor([[-1 / 3, 0.0], [1e-45, 3e38]]))],
+    "agreement": [Agreement(1, 2, 3, 10**15)],
 }
 
 
@@ -169,10 +175,10 @@ def test_answers_arrive_as_they_were_given(jobs: dict[str, list[Job[Any]]], kind
 
 
 def test_jobs_of_all_kinds_travel_together_and_blobs_they_share_once(jobs: dict[str, list[Job[Any]]]) -> None:
-    """The whole supernet is in three of them, the smallest subnet in three, and another in one."""
+    """The whole supernet is in three of them, the smallest subnet in four, another in one, and two files in one."""
     sent = dict(enumerate(job for some in jobs.values() for job in some))
     message, names = encode_request(sent)
-    assert len(names) == 3
+    assert len(names) == 4
     _, arrays = parts_of(message)
     assert {key.partition("/")[0] for key in arrays if "/" in key} == names
     assert plain(decode_request(message, BlobStore())) == plain(sent)

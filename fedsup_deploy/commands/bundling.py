@@ -212,6 +212,12 @@ class BundleMaker:
                 "arch_id": order.arch_id,
                 "arch": ready.arch,
                 "profile": profile_record(profile),
+                "device": {
+                    "runtime": profile.runtime.name,
+                    "system": profile.system,
+                    "known_bad": profile.known_bad,
+                    "build_on_device": profile.build_on_device,
+                },
                 "classes": run.image_facts.classes,
                 "preprocessing": run.preprocessing.for_size(size).to_dict(),
                 "inputs": ({"name": "input", "shape": ("batch", run.space.in_channels, size, size), **tensor},),

@@ -24,6 +24,16 @@ DEVICE = Device(
     runtime=Runtime(name="onnxruntime", provider="CPUExecutionProvider", threads=1, dtype="float32"),
     provenance=Measured(kind="measured", protocol="timed", date="2026-01-31", environment="other"),
     provenance_of_higher=Measured(kind="measured", protocol="all runs", date="2026-01-31", environment="other"),
+    environment={
+        "cpu": "Other",
+        "cores": 2,
+        "governor": None,
+        "threads": 1,
+        "onnxruntime": "1.10.0",
+        "machine": "aarch64",
+        "python": "3.6.9",
+        "glibc": "2.27",
+    },
 )
 
 

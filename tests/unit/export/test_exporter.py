@@ -5,7 +5,7 @@ from typing import ClassVar
 import pytest
 
 from fedsup_deploy import registry
-from fedsup_deploy.device.profile import Accepts
+from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.errors import ConfigError, DependencyError, GateError
 from fedsup_deploy.export.exporter import exporter_for, refuse_machine_paths
 from fedsup_deploy.export.onnx import OnnxExporter

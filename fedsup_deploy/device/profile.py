@@ -361,7 +361,7 @@ class DeviceProfile(Section):
             *above, key = keys
             section = functools.reduce(operator.getitem, above, document)
             value = section[key]
-            if not value or (isinstance(value, dict) and set(value.values()) == {None}):
+            if not value or (isinstance(value, dict) and all(each is None for each in value.values())):
                 del section[key]
         return files.sha256_of(document)
 

@@ -17,9 +17,9 @@ from fedsup_deploy.artifact import document
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.artifact.measured import PercentileRecord
 from fedsup_deploy.artifact.variants import Share, VariantRecord
+from fedsup_deploy.config.device import KnownBad, System
 from fedsup_deploy.config.document import dotted, show
 from fedsup_deploy.config.section import Name, NotNegative, Section, Text
-from fedsup_deploy.device.acceptance import KnownBad, System
 from fedsup_deploy.ondevice import bundle_files
 from fedsup_deploy.variant import MAIN
 

@@ -122,7 +122,7 @@ def _device(device: DeviceRecord, profile: str) -> Iterator[str]:
     yield "## Device"
     yield ""
     if system:
-        yield f"- {profile} has {system}."
+        yield f"- System of {profile}: {system}."
     for each in device.known_bad:
         yield f"- **Known bad there: {_text(str(each))}**: {_text(each.symptom)}. {_text(each.cure)}."
         yield f"  Source: {_text(each.source)}. `run.py` runs nothing with it."

@@ -1,25 +1,17 @@
-"""What a class of devices accepts: which files its runtime loads, which system it has, which releases fail there.
+"""What a class of devices accepts: which files its runtime loads.
 
-Owns these sections of a profile. A value that nobody knows is left out, and what is said has provenance, but for
-releases that fail, each of which names its own source.
+Owns this section of a profile, and how it and the device's system follow from what a device says of itself. A value
+that nobody knows is left out, and what is said has provenance.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from fedsup_deploy.config.section import Section, Text
-from fedsup_deploy.ondevice.known_bad import comparisons_of
+from fedsup_deploy.config.device import System
+from fedsup_deploy.config.section import Section
 from fedsup_deploy.ondevice.model_versions import known_to
-
-
-def _are_comparisons(versions: str) -> str:
-    comparisons_of(versions)
-    return versions
-
-
-_TwoNumbers = Annotated[str, Field(pattern=r"^\d{1,4}\.\d{1,4}$")]
 
 
 class Int8Scheme(Section):
@@ -48,41 +40,6 @@ class Accepts(Section):
     """Whether one file takes any number of images, or only the number that it was written for."""
     layout: Literal["nchw", "nhwc"] | None = None
     """The order of the dimensions of images that it runs without rearranging them."""
-
-
-class System(Section):
-    """What a device has beside the runtime. Nothing that is known stands as null."""
-
-    python: _TwoNumbers | None = None
-    """Version of its Python, in quotes: "3.10"."""
-    glibc: _TwoNumbers | None = None
-    """Version of its C library, which decides what ready-made packages it can take, in quotes."""
-    arch: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] | None = None
-    """Instruction set, as `uname -m` names it: `aarch64`, `x86_64`."""
-
-    def __str__(self) -> str:
-        """Return what is known, in words."""
-        known = (("Python ", self.python), ("glibc ", self.glibc), ("", self.arch))
-        return ", ".join(f"{name}{value}" for name, value in known if value is not None)
-
-
-class KnownBad(Section):
-    """Releases of a runtime that crash or compute wrongly on the device."""
-
-    runtime: Text
-    """Such as `onnxruntime`."""
-    versions: Annotated[str, AfterValidator(_are_comparisons)]
-    """Which: comparisons that hold all, such as `==1.21.0` or `>=1.23,<1.24`."""
-    symptom: Text
-    """What happens."""
-    cure: Text
-    """What helps, as a command to whoever reads it."""
-    source: Text
-    """Who reported it."""
-
-    def __str__(self) -> str:
-        """Return which releases."""
-        return f"{self.runtime} {self.versions}"
 
 
 def accepted_by(onnxruntime: str) -> Accepts:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import Field, JsonValue, ValidationInfo, create_model, field_validator, model_validator
 
 from fedsup_deploy import files, registry, resources
+from fedsup_deploy.config.device import KnownBad, System
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.problems import misfit
 from fedsup_deploy.config.section import Name, NotNegative, Positive, Section, Text
 from fedsup_deploy.device import limits
-from fedsup_deploy.device.acceptance import Accepts, KnownBad, System, figures_of
+from fedsup_deploy.device.acceptance import Accepts, figures_of
 from fedsup_deploy.device.heldout import KnownError
 from fedsup_deploy.device.latency import Latency, OpKind
 from fedsup_deploy.device.percentiles import DEFAULT, HIGHER, PREDICTED, PercentileRatios, Percentiles

@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Literal
 
-from fedsup_deploy.device.acceptance import Accepts, KnownBad, System
+from fedsup_deploy.config.device import KnownBad, System
+from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.device.heldout import SummarizedError
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.ondevice.records import Percentile

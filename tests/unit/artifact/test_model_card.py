@@ -66,7 +66,7 @@ def test_card_says_what_the_device_has_what_fails_there_and_what_nobody_ran(docu
     }
     card = card_of({**document, "device": device})
     expected = """
-- raspberry-pi-4 has Python 3.6, aarch64.
+- System of raspberry-pi-4: Python 3.6, aarch64.
 - **Known bad there: onnxruntime ==1.21.0**: it &#60;dies>. take 1.20.
   Source: a#1. `run.py` runs nothing with it.
 - An engine is made there: /usr/src/tensorrt/bin/trtexec --onnx=model.onnx. We have never run that command on a device.

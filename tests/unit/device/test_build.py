@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from fedsup_deploy import resources
+from fedsup_deploy.config.device import System
 from fedsup_deploy.config.load import dump, load_yaml, validate
-from fedsup_deploy.device.acceptance import Accepts, System
+from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.device.building.assemble import About, assemble
 from fedsup_deploy.device.building.plan import FILLER, BuildPlan, covering_architectures, plan_build
 from fedsup_deploy.device.building.times import Times

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from fedsup_deploy import resources
+from fedsup_deploy.config.device import System
 from fedsup_deploy.config.load import dump, load_yaml, validate
-from fedsup_deploy.device.acceptance import Accepts, System
+from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.device.building.fit import Device, Timed, fit_donor
 from fedsup_deploy.device.building.plan import plan_timing
 from fedsup_deploy.device.heldout import FloatArray, HeldOutError

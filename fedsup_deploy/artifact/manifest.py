@@ -17,6 +17,7 @@ from fedsup_deploy.artifact import document
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.artifact.measured import PercentileRecord
 from fedsup_deploy.artifact.variants import Share, VariantRecord
+from fedsup_deploy.config.device import KnownBad, System
 from fedsup_deploy.config.document import dotted, show
 from fedsup_deploy.config.section import Name, NotNegative, Section, Text
 from fedsup_deploy.ondevice import bundle_files
@@ -83,6 +84,19 @@ class ProfileRecord(Section):
     """How its costs are known."""
     error: Literal["none"] | PredictorError
     """How far its predictions were off on the device; `none` where nobody measured."""
+
+
+class DeviceRecord(Section):
+    """What the profile says of the device that runs the bundle."""
+
+    runtime: Text
+    """What runs it there, such as `onnxruntime`."""
+    system: System
+    """What the device has beside it."""
+    known_bad: tuple[KnownBad, ...]
+    """Releases of runtimes that crash or compute wrongly there: `run.py` runs nothing with one of them."""
+    build_on_device: Text | None
+    """A command that makes an engine of `model.onnx` there; null where none is made. We have run none on a device."""
 
 
 class TensorSpec(Section):
@@ -236,6 +250,8 @@ class ManifestDraft(Section):
     """The architecture; of a refined network the one it was trimmed from, under `trimmed_from`, and its channels."""
     profile: ProfileRecord
     """The device profile it was picked for."""
+    device: DeviceRecord | None = None
+    """The device that runs it; null in older files."""
     classes: tuple[str, ...] = Field(min_length=1)
     """Names of the classes, in the order of the logits."""
     preprocessing: JsonObject
@@ -276,7 +292,8 @@ class ManifestDraft(Section):
 
     @model_validator(mode="after")
     def _names_no_machine(self) -> "ManifestDraft":
-        for key, text in _texts(self.model_dump(mode="json", by_alias=True), ()):
+        # What a profile says of its device may name places there: they are no places of whoever exports.
+        for key, text in _texts(self.model_dump(mode="json", by_alias=True, exclude={"device"}), ()):
             if _MACHINE_PATH.search(text):
                 raise ValueError(f"{dotted(key)}: got {show(text)}, expected no path of a machine")
         return self

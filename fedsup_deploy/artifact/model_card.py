@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
-from fedsup_deploy.artifact.manifest import Interval, Manifest, RefinementRecord
+from fedsup_deploy.artifact.manifest import DeviceRecord, Interval, Manifest, RefinementRecord
 from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
 from fedsup_deploy.artifact.variants import PredictedLatency, VariantRecord
 from fedsup_deploy.ondevice.printable import printable
@@ -45,6 +45,7 @@ def render_model_card(manifest: Manifest) -> str:
             "`python run.py` checks every file, compares the outputs with `vectors.npz` and times the model on this "
             "machine. It needs Python 3.6+, numpy and onnxruntime 1.8+.",
             "",
+            *([] if manifest.device is None else _device(manifest.device, _text(manifest.profile.name))),
             "## Figures",
             "",
             *_figures(manifest),
@@ -110,6 +111,23 @@ def _refinement(manifest: Manifest, how: RefinementRecord) -> Iterator[str]:
     yield f"{how.num_samples:,} {how.split} images it classifies {_share(how.accuracy, how.accuracy_interval)}"
     yield f"correctly, and the pick of the search, {how.pick_arch_id},"
     yield f"{_share(how.pick_accuracy, how.pick_accuracy_interval)}; it was kept because that is more."
+    yield ""
+
+
+def _device(device: DeviceRecord, profile: str) -> Iterator[str]:
+    """Yield what is known of the device but its figures; nothing where nothing is."""
+    system = _text(str(device.system))
+    if not (system or device.known_bad or device.build_on_device):
+        return
+    yield "## Device"
+    yield ""
+    if system:
+        yield f"- System of {profile}: {system}."
+    for each in device.known_bad:
+        yield f"- **Known bad there: {_text(str(each))}**: {_text(each.symptom)}. {_text(each.cure)}."
+        yield f"  Source: {_text(each.source)}. `run.py` runs nothing with it."
+    if device.build_on_device is not None:
+        yield f"- An engine is made there: {_text(device.build_on_device)}. We have never run that command on a device."
     yield ""
 
 

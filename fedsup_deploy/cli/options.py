@@ -259,6 +259,7 @@ def bundle_table(bundles: "Sequence[ExportedBundle]", found: "Sequence[Row]" = (
     return tables.titled(
         tables.rows(rows),
         about_shares(bundles),
+        *about_devices(bundles),
         "Bundles:",
         *(tables.whole(f"  {name}") for name in folders),
         tables.whole(shlex.join(["python", f"{folders[0]}/run.py"]), "next:"),
@@ -269,6 +270,15 @@ def not_recalibrated(made: "ExportedBundle") -> "Row":
     """Return the column of the accuracy before recalibration; an empty cell where there is none."""
     before = made.accuracy_not_recalibrated
     return {"not recalibrated": None if before is None else share(before, made.accuracy_not_recalibrated_interval)}
+
+
+def about_devices(bundles: "Sequence[ExportedBundle]") -> Iterator[str]:
+    """Yield for each device what it has, and which releases fail there, as far as its profile knows."""
+    for profile, made in {made.profile: made for made in bundles}.items():
+        bad = ", ".join(map(str, made.known_bad))
+        known = [str(made.system), f"known bad there: {bad}" if bad else ""]
+        if any(known):
+            yield f"{profile}: {'; '.join(filter(None, known))}"
 
 
 def about_shares(bundles: "Sequence[ExportedBundle]") -> str:

@@ -18,6 +18,7 @@ from fedsup_deploy.artifact.store import ModelWriter, Vectors, WrittenFiles, wri
 from fedsup_deploy.artifact.variants import ParityGate, PredictedLatency
 from fedsup_deploy.commands import limits
 from fedsup_deploy.commands.preparing import Prepared
+from fedsup_deploy.config.device import KnownBad, System
 from fedsup_deploy.device.building.measurements import is_of_this_machine, limit_check
 from fedsup_deploy.device.measure import measure_onnx
 from fedsup_deploy.device.predictor import predict_interval, predictor_for
@@ -96,6 +97,8 @@ class ExportedBundle:
         parity_max_abs_diff: Largest difference of a logit from the reference, over all variants.
         parity_max_scaled_diff: The same relative to the image's largest logit.
         bytes: Size of each variant.
+        system: What the device has, as far as the profile knows.
+        known_bad: Releases of its runtime that fail there, and that `run.py` runs nothing with.
     """
 
     profile: str
@@ -116,6 +119,8 @@ class ExportedBundle:
     parity_max_abs_diff: float
     parity_max_scaled_diff: float
     bytes: dict[str, int]
+    system: System
+    known_bad: tuple[KnownBad, ...]
 
 
 def bundle_folder(out: Path, profile: DeviceProfile, arch_id: str) -> Path:
@@ -212,6 +217,12 @@ class BundleMaker:
                 "arch_id": order.arch_id,
                 "arch": ready.arch,
                 "profile": profile_record(profile),
+                "device": {
+                    "runtime": profile.runtime.name,
+                    "system": profile.system,
+                    "known_bad": profile.known_bad,
+                    "build_on_device": profile.build_on_device,
+                },
                 "classes": run.image_facts.classes,
                 "preprocessing": run.preprocessing.for_size(size).to_dict(),
                 "inputs": ({"name": "input", "shape": ("batch", run.space.in_channels, size, size), **tensor},),
@@ -311,4 +322,6 @@ def _told(manifest: Manifest, folder: Path, target: Target) -> ExportedBundle:
         parity_max_abs_diff=max(gate.max_abs_diff for gate in gates),
         parity_max_scaled_diff=max(gate.max_scaled_diff for gate in gates),
         bytes={name: record.num_bytes for name, record in manifest.models.items()},
+        system=target.profile.system,
+        known_bad=target.profile.known_bad,
     )

@@ -162,6 +162,7 @@ def _device(request: FitRequest, donor: DeviceProfile, found: _TimedNetworks) ->
         runtime,
         provenance(protocol, found.environment),
         provenance(found.higher_protocol, found.environment),
+        None if request.is_saved else found.environment,
     )
 
 

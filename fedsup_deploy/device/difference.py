@@ -112,9 +112,10 @@ def compare_profiles(first: str, second: str, space: SearchSpace) -> ProfileDiff
     profiles = load_profile(first), load_profile(second)
     documents = [profile.model_dump(mode="json", by_alias=True) for profile in profiles]
     provenances = [document.pop("provenance") for document in documents]
-    for document in documents:
+    for document, profile in zip(documents, profiles, strict=True):
         # Said by `first` and `second`, and prose.
         del document["name"], document["description"]
+        document["known_bad"] = [f"{bad}: {bad.symptom}; {bad.cure} ({bad.source})" for bad in profile.known_bad]
     flat_first, flat_second = (dict(_flat(document)) for document in documents)
     return ProfileDifference(
         first=ProfileId(profiles[0].name, profiles[0].profile_hash),

@@ -4,20 +4,25 @@ Owns the schema of `profiles/*.yaml` and reads it. It never invents a figure: a 
 a profile none of whose costs was measured on the device says so in every summary. Pure data; imports no torch.
 """
 
+import functools
+import operator
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field, JsonValue, ValidationInfo, create_model, field_validator, model_validator
 
 from fedsup_deploy import files, registry, resources
+from fedsup_deploy.config.device import KnownBad, System
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.problems import misfit
 from fedsup_deploy.config.section import Name, NotNegative, Positive, Section, Text
 from fedsup_deploy.device import limits
+from fedsup_deploy.device.acceptance import Accepts, figures_of
 from fedsup_deploy.device.heldout import KnownError
 from fedsup_deploy.device.latency import Latency, OpKind
 from fedsup_deploy.device.percentiles import DEFAULT, HIGHER, PREDICTED, PercentileRatios, Percentiles
+from fedsup_deploy.ondevice.inference import RUNTIME
 from fedsup_deploy.ondevice.records import Percentile
 from fedsup_deploy.variant import PRECISIONS, Dtype, Precision, Variant
 
@@ -52,15 +57,6 @@ class Runtime(Section):
     """Element type of weights and activations."""
     power_mode: Text | None = None
     """Power or clock setting the figures are about; null when the device has none, or it is not known."""
-
-
-class Accepts(Section):
-    """What the runtime loads. Nothing that is known stands as null."""
-
-    onnx_opset: int | None = Field(None, ge=1)
-    """Newest opset of ONNX."""
-    onnx_ir: int | None = Field(None, ge=1)
-    """Newest IR version of ONNX."""
 
 
 class DefaultLimits(Section):
@@ -163,6 +159,14 @@ class Datasheet(Section):
 Provenance = Annotated[Measured | Published | Datasheet, Field(discriminator="kind")]
 
 
+#: What a profile need not say, and could not when the first were written, in this order.
+_LATER_KEYS: Final = (
+    *(("accepts", name) for name in ("int8", "batch", "layout")),
+    *(("accepts",), ("system",), ("known_bad",), ("build_on_device",), ("percentiles",)),
+    ("limits", "latency_percentile"),
+)
+
+
 class DeviceProfile(Section):
     """A class of devices: what they are, what a model may cost there, and what operations cost there."""
 
@@ -176,8 +180,14 @@ class DeviceProfile(Section):
     """The hardware."""
     runtime: Runtime
     """What runs the model there."""
-    accepts: Accepts = Accepts(onnx_opset=None, onnx_ir=None)
-    """What it loads: a format that is written in a newer form is refused at export."""
+    accepts: Accepts = Accepts()
+    """What it loads: a format that is written in a newer or another form is refused at export."""
+    system: System = System()
+    """What the device has beside it."""
+    known_bad: tuple[KnownBad, ...] = ()
+    """Releases of it that fail there: what checks a bundle on the device does not run it with them."""
+    build_on_device: Text | None = None
+    """A command that makes an engine of the bundle's ONNX file there; null where none is made. We have run none."""
     limits: ProfileLimits = ProfileLimits()
     """Default limits of a search."""
     formats: tuple[str, ...] = Field(min_length=1)
@@ -225,6 +235,15 @@ class DeviceProfile(Section):
         if runtime is not None and runtime.dtype != latency.dtype:
             raise ValueError(f"costs are for {latency.dtype}, but the runtime computes in {runtime.dtype}")
         return latency
+
+    @model_validator(mode="after")
+    def _knows_failures_of_what_runs_there(self) -> "DeviceProfile":
+        known = (self.runtime.name, RUNTIME)
+        for index, each in enumerate(self.known_bad):
+            if each.runtime not in known:
+                expected = f"{' or '.join(dict.fromkeys(known))}{registry.nearest(each.runtime, known)}"
+                raise misfit([(("known_bad", index, "runtime"), each.runtime, expected)])
+        return self
 
     @model_validator(mode="after")
     def _scales_operations_of_a_roofline(self) -> "DeviceProfile":
@@ -283,9 +302,10 @@ class DeviceProfile(Section):
             yield "percentiles"
         if self.energy is not None:
             yield "energy.active_power_w"
-        for name, newest in self.accepts:
-            if newest is not None:
-                yield f"accepts.{name}"
+        yield from figures_of("accepts", self.accepts)
+        yield from figures_of("system", self.system)
+        if self.build_on_device is not None:
+            yield "build_on_device"
 
     @property
     def precision(self) -> Precision:
@@ -300,7 +320,7 @@ class DeviceProfile(Section):
     @property
     def provenance_kinds(self) -> tuple[str, ...]:
         """How the costs in time are known, sorted: some of `datasheet`, `measured`, `published`."""
-        not_about_time = ("energy.", "accepts")
+        not_about_time = ("energy.", "accepts", "system", "build_on_device")
         about_time = [entry for path, entry in self.provenance.items() if not path.startswith(not_about_time)]
         return tuple(sorted({entry.kind for entry in about_time}))
 
@@ -337,13 +357,13 @@ class DeviceProfile(Section):
     def profile_hash(self) -> str:
         """SHA-256 of what predictions depend on: all but `measurements`."""
         document = self.model_dump(mode="json", by_alias=True, exclude={"measurements"})
-        # What says nothing of percentiles, or of what is accepted, is what it was before there were such keys.
-        if self.accepts == Accepts(onnx_opset=None, onnx_ir=None):
-            del document["accepts"]
-        if self.percentiles is None:
-            del document["percentiles"]
-        if self.limits.latency_percentile is None:
-            del document["limits"]["latency_percentile"]
+        # What says nothing under a key is what it was before there was such a key.
+        for keys in _LATER_KEYS:
+            *above, key = keys
+            section = functools.reduce(operator.getitem, above, document)
+            value = section[key]
+            if not value or (isinstance(value, dict) and all(each is None for each in value.values())):
+                del section[key]
         return files.sha256_of(document)
 
 

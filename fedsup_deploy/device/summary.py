@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from fedsup_deploy.config.device import KnownBad, System
+from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.device.heldout import SummarizedError
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.ondevice.records import Percentile
@@ -42,6 +44,10 @@ class ProfileSummary(Result):
         percentile: Which percentiles of latency its limit and its predictions are.
         formats: File formats of a bundle.
         precisions: Of its weights.
+        accepts: What its runtime loads.
+        system: What the device has beside it.
+        known_bad: Releases of the runtime that fail there.
+        build_on_device: A command that makes an engine there, where there is one; we have run none.
     """
 
     name: str
@@ -54,6 +60,10 @@ class ProfileSummary(Result):
     percentile: PercentileSummary
     formats: tuple[str, ...]
     precisions: tuple[Precision, ...]
+    accepts: Accepts
+    system: System
+    known_bad: tuple[KnownBad, ...]
+    build_on_device: str | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,4 +91,8 @@ def summary_of(profile: DeviceProfile) -> ProfileSummary:
         ),
         formats=profile.formats,
         precisions=profile.precisions,
+        accepts=profile.accepts,
+        system=profile.system,
+        known_bad=profile.known_bad,
+        build_on_device=profile.build_on_device,
     )

@@ -10,10 +10,10 @@ from typing import ClassVar, Final
 import torch
 
 from fedsup_deploy import files
-from fedsup_deploy.device.profile import Accepts
+from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.export.archive import read_records, write_records
-from fedsup_deploy.export.exporter import Facts, Runnable, refuse_machine_paths, runnable, trace_input
+from fedsup_deploy.export.exporter import Facts, Runnable, refuse_machine_paths, runnable, trace_input, unfit_form
 from fedsup_deploy.ondevice.inference import first_line
 from fedsup_deploy.space.onnx_graph import OUTPUT_NAME
 from fedsup_deploy.supernet.deployable import FoldedNetwork
@@ -32,9 +32,9 @@ class ExportedProgramExporter:
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
     needs: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
-    def refusal(self, accepts: Accepts) -> str | None:  # noqa: ARG002
-        """Refuse nothing: profiles do not say which releases of torch their devices have. See `Exporter.refusal`."""
-        return None
+    def refusal(self, accepts: Accepts) -> str | None:
+        """Compare the form only: no profile says which torch its device has. See `Exporter.refusal`."""
+        return unfit_form(accepts)
 
     def export(self, network: FoldedNetwork, facts: Facts, folder: Path) -> tuple[str, ...]:
         """Write a network as an exported program. See `Exporter.export`."""

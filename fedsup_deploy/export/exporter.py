@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedsup_deploy import registry
-from fedsup_deploy.device.profile import Accepts
+from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.errors import DependencyError, GateError
 from fedsup_deploy.supernet.deployable import FoldedNetwork
 from fedsup_deploy.variant import Precision
@@ -99,6 +99,15 @@ def exporter_for(name: str) -> Exporter:
 def missing_libraries(exporter: Exporter) -> list[str]:
     """Return the libraries that an exporter needs and that are not installed."""
     return [library for library in exporter.needs if importlib.util.find_spec(library) is None]
+
+
+def unfit_form(accepts: Accepts) -> str | None:
+    """Return why a runtime would not take images as files of ours want them: N C H W, any number; None if it would."""
+    if accepts.layout == "nhwc":
+        return "its runtime takes images as NHWC, and files are written for NCHW"
+    if accepts.batch == "static":
+        return "its runtime takes files for a fixed number of images, and files are written for any number"
+    return None
 
 
 def trace_input(network: FoldedNetwork) -> torch.Tensor:

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsup_deploy import files
-from fedsup_deploy.device.profile import Accepts
+from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.errors import ArtifactError, GateError
-from fedsup_deploy.export.exporter import Facts, Runnable
+from fedsup_deploy.export.exporter import Facts, Runnable, unfit_form
 from fedsup_deploy.ondevice import bundle_files, inference
 from fedsup_deploy.space.onnx_graph import IR_VERSION, OPSET, build_model, to_bytes
 from fedsup_deploy.space.parts import parts_of
@@ -27,11 +27,11 @@ class OnnxExporter:
     needs: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def refusal(self, accepts: Accepts) -> str | None:
-        """Compare the versions written with the newest ones accepted. See `Exporter.refusal`."""
+        """Compare the versions and the form written with those accepted. See `Exporter.refusal`."""
         for name, written, newest in (("opset", OPSET, accepts.onnx_opset), ("IR", IR_VERSION, accepts.onnx_ir)):
             if newest is not None and newest < written:
                 return f"its runtime accepts ONNX {name} {newest} at most, and files are written with {name} {written}"
-        return None
+        return unfit_form(accepts)
 
     def export(self, network: FoldedNetwork, facts: Facts, folder: Path) -> tuple[str, ...]:
         """Write a network as ONNX. See `Exporter.export`."""

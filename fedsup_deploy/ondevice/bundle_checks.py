@@ -5,21 +5,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from fedsup_deploy.ondevice.bundle_files import MODEL, UNRUNNABLE, USAGE, CheckError, check_files
-from fedsup_deploy.ondevice.bundle_outputs import check_outputs, gate_of, load_vectors, read_manifest
+from fedsup_deploy.ondevice.bundle_outputs import check_outputs, gate_of, known_bad_of, load_vectors, read_manifest
 from fedsup_deploy.ondevice.inference import (
+    RUNTIME,
     bind,
     first_output,
     open_session,
     runtime_errors,
+    runtime_version,
     why_not_imported,
     why_not_run,
 )
+from fedsup_deploy.ondevice.known_bad import why_known_bad
 from fedsup_deploy.ondevice.latency_statistics import NS_PER_MS
 from fedsup_deploy.ondevice.machine import environment
+from fedsup_deploy.ondevice.model_versions import least_release
 from fedsup_deploy.ondevice.timing import QUICK, Protocol, first_run_ms, measure_latency, now_ns
 
 if TYPE_CHECKING:
-    from fedsup_deploy.ondevice.records import Report
+    from fedsup_deploy.ondevice.records import Report, RuntimeRecord
 
 
 def check_bundle(
@@ -43,17 +47,35 @@ def check_bundle(
 
 
 def check_model(
-    folder: Path, report: "Report", threads: int, seconds: Optional[float], protocol: Protocol = QUICK
+    folder: Path,
+    report: "Report",
+    threads: int,
+    seconds: Optional[float],
+    protocol: Protocol = QUICK,
+    *,
+    is_device: bool = True,
 ) -> None:
     """Do the part of `check_bundle` that runs the model; its file is known to be unaltered.
 
-    The report gets `arch_id`, `environment`, `parity` and, where the model is timed, `latency`.
+    The report gets `arch_id`, `runtime`, `environment`, `parity` and, where the model is timed, `latency`.
+
+    Args:
+        folder: As of `check_bundle`.
+        report: As of `check_bundle`.
+        threads: As of `check_bundle`.
+        seconds: As of `check_bundle`.
+        protocol: As of `check_bundle`.
+        is_device: Whether this machine may be the bundle's device: a release that fails there is not used then.
 
     Raises:
         CheckError: A check did not pass.
     """
     manifest = read_manifest(folder)
     report["arch_id"] = manifest.get("arch_id")
+    report["runtime"] = _runtime_for(folder)
+    reason = why_known_bad(RUNTIME, report["runtime"]["version"], known_bad_of(manifest)) if is_device else None
+    if reason is not None:
+        raise CheckError(UNRUNNABLE, reason)
     try:
         report["environment"] = environment(threads)
         inputs, outputs = load_vectors(folder, manifest)
@@ -73,3 +95,16 @@ def check_model(
     if seconds is not None:
         latency = measure_latency(run_once, protocol._replace(min_seconds=seconds))
         report["latency"] = {**latency, "load_ms": load_ms, "first_run_ms": cold_ms}
+
+
+def _runtime_for(folder: Path) -> "RuntimeRecord":
+    """Return what would run the model, which is not imported yet: some releases end this process when they are.
+
+    Raises:
+        CheckError: It is not installed.
+    """
+    try:
+        version = runtime_version()
+    except ImportError as error:
+        raise CheckError(USAGE, why_not_imported(error)) from None
+    return {"name": RUNTIME, "version": version, "least_version": least_release(str(folder / MODEL))}

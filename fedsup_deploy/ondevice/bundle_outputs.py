@@ -5,7 +5,7 @@ Shapes: V vectors (recorded images), C channels, S height and width, B images of
 
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, List, Tuple, cast
+from typing import TYPE_CHECKING, Callable, List, Sequence, Tuple, cast
 
 from fedsup_deploy.ondevice.bundle_files import (
     ALTERED,
@@ -18,10 +18,18 @@ from fedsup_deploy.ondevice.bundle_files import (
     read_text_file,
 )
 from fedsup_deploy.ondevice.inference import first_line
+from fedsup_deploy.ondevice.known_bad import comparisons_of
 from fedsup_deploy.ondevice.reading import parse_json
 
 if TYPE_CHECKING:
-    from fedsup_deploy.ondevice.records import Floats, ManifestRecord, Outputs, TensorRecord, Tolerances
+    from fedsup_deploy.ondevice.records import (
+        Floats,
+        KnownBadRelease,
+        ManifestRecord,
+        Outputs,
+        TensorRecord,
+        Tolerances,
+    )
 
 #: Numbers of images that are run at once.
 BATCHES = (1, 3, 8)
@@ -46,6 +54,8 @@ def read_manifest(folder: Path) -> "ManifestRecord":
                 raise CheckError(ALTERED, f"{MANIFEST} was altered: {asked}")
         for tensors in (manifest["inputs"], manifest["outputs"]):
             _shape_without_batch(tensors)
+        for each in known_bad_of(manifest):
+            comparisons_of(each["versions"])
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckError(ALTERED, f"{MANIFEST} is damaged: {type(error).__name__}: {error}") from None
     return manifest
@@ -54,6 +64,12 @@ def read_manifest(folder: Path) -> "ManifestRecord":
 def gate_of(manifest: "ManifestRecord") -> "Tolerances":
     """Return what the model that is checked and timed had to pass when the bundle was made."""
     return manifest["models"][VARIANT]["gate"]
+
+
+def known_bad_of(manifest: "ManifestRecord") -> "Sequence[KnownBadRelease]":
+    """Return the releases of runtimes that are known to fail on the bundle's device; older bundles know of none."""
+    device = manifest.get("device")
+    return device["known_bad"] if device else ()
 
 
 def load_vectors(folder: Path, manifest: "ManifestRecord") -> Tuple["Floats", "Floats"]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime looks here when it is imported
 
+RUNTIME = "onnxruntime"
 PROVIDER = "CPUExecutionProvider"
 
 #: Of a run of a model that nobody has timed: many times what the slowest device needs for the largest one.
@@ -38,6 +39,16 @@ def library_versions() -> "Versions":
     import numpy
 
     return {"numpy": numpy.__version__, "onnxruntime": _runtime().__version__}
+
+
+def runtime_version() -> str:
+    """Return the version of onnxruntime that runs a model, without importing it where its files say which it is.
+
+    Raises:
+        ImportError: It is not installed, or cannot be imported.
+    """
+    module = sys.modules.get(RUNTIME)
+    return str(module.__version__) if module else _version_on_disk() or library_versions()["onnxruntime"]
 
 
 def why_not_imported(error: ImportError) -> str:
@@ -152,7 +163,7 @@ def _runtime() -> ModuleType:
     Raises:
         ImportError: It is not installed, or cannot be imported.
     """
-    if "onnxruntime" not in sys.modules:
+    if RUNTIME not in sys.modules:
         _check_goes_with_numpy()
     import onnxruntime
 
@@ -183,7 +194,7 @@ def _check_goes_with_numpy() -> None:
 def _version_on_disk() -> str:
     """Return the version of the onnxruntime that would be imported; nothing where that is not known."""
     for entry in sys.path:
-        start = Path(entry) / "onnxruntime" / "__init__.py"
+        start = Path(entry) / RUNTIME / "__init__.py"
         if start.is_file():
             text = start.read_text(encoding="utf-8", errors="replace")
             version = re.search(r"""^__version__ = ["']([\w.+-]+)["']""", text, re.MULTILINE)

@@ -43,6 +43,7 @@ def environment(threads: int, root: Path = Path("/")) -> "Environment":
         "load_average_1m": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "system": platform.system(),
         "machine": platform.machine(),
+        "glibc": _glibc(),
         "python": platform.python_version(),
         **library_versions(),
         "provider": PROVIDER,
@@ -58,6 +59,15 @@ def peak_rss_mib() -> Optional[float]:
         return None
     units_per_mib = 2**20 if sys.platform == "darwin" else 2**10
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / units_per_mib, 1)
+
+
+def _glibc() -> Optional[str]:
+    """Return the version of the C library if it is glibc, as that says itself: old Pythons guess it wrong."""
+    try:
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    except (AttributeError, OSError, ValueError):  # another system, or another C library
+        return None
+    return version if name == "glibc" and version else None
 
 
 def _cpuinfo(root: Path) -> Dict[str, str]:

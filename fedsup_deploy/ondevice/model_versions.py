@@ -48,6 +48,22 @@ def release_of(version: str) -> Release:
     return (int(numbers.group(1)), int(numbers.group(2))) if numbers else (0, 0)
 
 
+def known_to(version: str) -> Optional[ModelVersions]:
+    """Return the newest that a release of onnxruntime loads, as far as it was tried; None of one that is too old."""
+    known = [known for release, known in RELEASES if release <= release_of(version)]
+    return known[-1] if known else None
+
+
+def least_release(path: str) -> Optional[str]:
+    """Return the oldest onnxruntime that loads a model; None of one newer than all that was tried, or of no model."""
+    try:
+        model = _versions_of(path)
+    except (OSError, ValueError):
+        return None
+    enough = _enough_for(model)
+    return "{}.{}".format(*enough) if enough else None
+
+
 def why_too_old(version: str, path: str, name: str) -> Optional[str]:
     """Return why an onnxruntime could not run a model, if it is because it is older than the model.
 
@@ -57,18 +73,29 @@ def why_too_old(version: str, path: str, name: str) -> Optional[str]:
         name: What to call it.
     """
     try:
-        with open(path, "rb") as file:  # noqa: PTH123  a path may be bytes there
-            model = read_versions(file, os.fstat(file.fileno()).st_size)
+        model = _versions_of(path)
     except (OSError, ValueError):
         return None  # it is no model, whatever would read it
-    enough = [release for release, known in RELEASES if model.opset <= known.opset and model.ir <= known.ir]
-    if enough and release_of(version) >= enough[0]:
+    enough = _enough_for(model)
+    if enough and release_of(version) >= enough:
         return None
     if not enough and release_of(version) > RELEASES[-1][0]:
         return None
-    needed = "{}.{} or later".format(*enough[0]) if enough else "one later than {}.{}".format(*RELEASES[-1][0])
+    needed = "{}.{} or later".format(*enough) if enough else "one later than {}.{}".format(*RELEASES[-1][0])
     what = f"{name} (opset {model.opset}, IR version {model.ir})"
     return f"onnxruntime {version} is too old for {what}, which needs {needed}; run: pip install --upgrade onnxruntime"
+
+
+def _enough_for(model: ModelVersions) -> Optional[Release]:
+    """Return the first release that loads what is written so; None where none is known to."""
+    enough = (release for release, known in RELEASES if model.opset <= known.opset and model.ir <= known.ir)
+    return next(enough, None)
+
+
+def _versions_of(path: str) -> ModelVersions:
+    """Return what the ONNX file at a path says of itself. Raises as `read_versions`, or OSError."""
+    with open(path, "rb") as file:  # noqa: PTH123  a path may be bytes there
+        return read_versions(file, os.fstat(file.fileno()).st_size)
 
 
 def read_versions(file: IO[bytes], num_bytes: int) -> ModelVersions:

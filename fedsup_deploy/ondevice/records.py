@@ -67,6 +67,7 @@ class Environment(TypedDict):
     load_average_1m: Optional[float]
     system: str
     machine: str
+    glibc: Optional[str]
     python: str
     numpy: str
     onnxruntime: str
@@ -170,11 +171,20 @@ class Verdict(TypedDict):
     reason: Optional[str]
 
 
+class RuntimeRecord(TypedDict):
+    """What would run the model, and the oldest release of it that can; None where that is not known."""
+
+    name: str
+    version: str
+    least_version: Optional[str]
+
+
 class Report(Verdict, total=False):
     """What `run.py --json` prints: what was found until a check failed."""
 
     files: Files
     arch_id: str
+    runtime: RuntimeRecord
     environment: Environment
     parity: Outputs
     latency: Latency
@@ -199,13 +209,33 @@ class TensorRecord(TypedDict):
     shape: List[int]
 
 
-class ManifestRecord(TypedDict):
-    """What the checks on a device need of a manifest."""
+class KnownBadRelease(TypedDict):
+    """Releases of a runtime that fail on a bundle's device, in a manifest."""
 
+    runtime: str
+    versions: str
+    symptom: str
+    cure: str
+    source: str
+
+
+class DeviceOfBundle(TypedDict):
+    """What the checks need of a bundle's device in a manifest."""
+
+    known_bad: List[KnownBadRelease]
+
+
+class _EveryManifestRecord(TypedDict):
     arch_id: str
     models: Dict[str, VariantGate]
     inputs: List[TensorRecord]
     outputs: List[TensorRecord]
+
+
+class ManifestRecord(_EveryManifestRecord, total=False):
+    """What the checks on a device need of a manifest; older ones lack the device."""
+
+    device: Optional[DeviceOfBundle]
 
 
 class Visited(RunTimes):

@@ -6,7 +6,7 @@ batch, then times it. It reads only the bundle, writes no file, and reports no h
 
 Exit codes: 0 all checks passed; 1 a file was altered; 2 wrong usage, or NumPy or onnxruntime is missing or too old; 3
 the outputs are wrong; 4 the output of an image depends on its batch; 5 a file is missing; 6 the model cannot be run
-here.
+here, or would be by an onnxruntime that is known to fail on the bundle's device: nothing is run then.
 """
 
 import argparse
@@ -51,6 +51,11 @@ def lines(report: "Report") -> Iterator[str]:
     """Yield the report as short lines of text."""
     if "files" in report:
         yield f"files     {report['files']['num_files']} unchanged"
+    if "runtime" in report:
+        runtime = report["runtime"]
+        least = runtime["least_version"]
+        needs = f", the model needs {least} or later" if least else ""
+        yield f"runtime   {runtime['name']} {runtime['version']}{needs}"
     if "parity" in report:
         parity = report["parity"]
         off_by = f"scaled difference {parity['max_scaled_diff']:.2g}, allowed {parity['tolerance']:.2g}"

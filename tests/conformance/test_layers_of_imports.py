@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2] / PACKAGE
 
 #: Device profiles and the limits there are, which searches read; the rest of `device` stands higher.
 PROFILE = (
-    *("device.limits", "device.latency", "device.heldout", "device.percentiles", "device.profile"),
-    "device.held_latency",
+    *("device.limits", "device.latency", "device.heldout", "device.percentiles", "device.acceptance"),
+    *("device.profile", "device.held_latency"),
 )
 #: What a bundle says of itself, the program in it, and the files of a model; the rest of `artifact` stands higher.
 BUNDLE = tuple(

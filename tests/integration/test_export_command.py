@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +318,34 @@ def test_a_runtime_that_is_too_old_for_a_format_is_refused_before_any_work(run, 
     with pytest.raises(ConfigError, match="profile mine: format onnx: its runtime accepts ONNX opset 12 at most"):
         export(named(run, "smallest", tmp_path / "out", profiles=(str(mine),)))
     assert not (run / "statistics").exists()
+
+
+def test_a_bundle_says_what_its_device_has_and_which_releases_fail_there(run, tmp_path, capsys):
+    """And its runner runs nothing with one of these: here with a runtime that says it is one, and ends who imports it."""
+    words = ["export", str(run), "--arch", "smallest", "--out", str(tmp_path / "out")]
+    assert main([*words, "--profile", "raspberry-pi-4", "--profile", "jetson-nano"]) == 0
+    text = capsys.readouterr().out
+    assert "raspberry-pi-4: Python 3.11, glibc 2.36, aarch64; known bad there: onnxruntime ==1.21.0\n" in text
+    assert "jetson-nano: Python 3.6, glibc 2.27, aarch64\n" in text
+    folders = {name: next((tmp_path / "out" / name).iterdir()) for name in ("raspberry-pi-4", "jetson-nano")}
+    for name, folder in folders.items():
+        profile, device = load_profile(name), load_manifest(folder).device
+        assert device is not None
+        assert (device.system, device.known_bad) == (profile.system, profile.known_bad)
+        assert device.build_on_device == profile.build_on_device
+        assert verify(folder).verdict == "ok"
+    assert "trtexec --onnx=model.onnx" in (folders["jetson-nano"] / "MODEL_CARD.md").read_text(encoding="utf-8")
+    libraries = tmp_path / "libraries"
+    (libraries / "onnxruntime").mkdir(parents=True)
+    (libraries / "onnxruntime" / "__init__.py").write_text('__version__ = "1.21.0"\nimport os; os.kill(os.getpid(), 4)')
+    program = [sys.executable, str(folders["raspberry-pi-4"] / "run.py"), "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(libraries)}
+    result = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 6
+    reason = json.loads(result.stdout)["reason"]
+    [known] = load_profile("raspberry-pi-4").known_bad
+    for told in ("onnxruntime 1.21.0", known.symptom, known.cure, known.source):
+        assert told in reason
 
 
 @pytest.mark.parametrize("place", ["", "old/", "beside a bundle/"])

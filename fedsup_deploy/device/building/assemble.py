@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from fedsup_deploy import registry
+from fedsup_deploy.device.acceptance import accepted_by, figures_of, system_of
 from fedsup_deploy.device.building.baseline import ChosenModel, line_latency
 from fedsup_deploy.device.building.calibrate import fit_operations, fit_table, rounded
 from fedsup_deploy.device.building.plan import BuildPlan
@@ -84,6 +85,8 @@ def assemble(plan: BuildPlan, times: Times, about: About) -> ChosenModel:
             dtype=dtype,
             power_mode=environment.get("power_mode") or environment["governor"],
         ),
+        accepts=accepted_by(environment["onnxruntime"]),
+        system=system_of(environment),
         limits=ProfileLimits.model_validate(about.limits),
         # What was timed. More can be written for this machine, but only its owner knows what it loads.
         formats=(MAIN.format,),
@@ -94,6 +97,7 @@ def assemble(plan: BuildPlan, times: Times, about: About) -> ChosenModel:
             times, (*plan.calibration_models, *plan.heldout_models), plan.heldout_models, predicted_ms_H
         ),
         provenance={
+            **acceptance_provenance(environment),
             "latency": provenance(_protocol(plan, times), environment),
             "percentiles": provenance(percentiles_protocol(times, plan.heldout_models), environment),
         },
@@ -138,6 +142,20 @@ def provenance(protocol: str, environment: Mapping[str, Any]) -> Measured:
         date=datetime.datetime.now(tz=datetime.timezone.utc).date().isoformat(),
         environment=f"{environment['cpu']}, {environment['cores']} cores{governor}, {runtime}",
     )
+
+
+def acceptance_provenance(environment: Mapping[str, Any]) -> dict[str, Measured]:
+    """Return the provenance of what a device that was timed accepts and has, by path."""
+    accepts = "every release of onnxruntime was tried with newer and newer ONNX files; this is what the one there loads"
+    told = {
+        "accepts": (accepted_by(environment["onnxruntime"]), accepts),
+        "system": (system_of(environment), "what the device says of itself"),
+    }
+    return {
+        name: provenance(protocol, environment)
+        for name, (section, protocol) in told.items()
+        if any(figures_of(name, section))
+    }
 
 
 def networks_protocol(times: Times, num_networks: int) -> str:

@@ -8,12 +8,14 @@ Shapes: N networks, L layers, K kinds of operations.
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsup_deploy import registry
+from fedsup_deploy.device.acceptance import accepted_by, system_of
+from fedsup_deploy.device.building.assemble import acceptance_provenance
 from fedsup_deploy.device.building.baseline import ChosenModel, line_latency
 from fedsup_deploy.device.building.calibrate import fit_line, fit_scale, rounded
 from fedsup_deploy.device.heldout import FloatArray, HeldOutError, held_out_error
@@ -45,6 +47,8 @@ class Device:
         runtime: What ran the networks there.
         provenance: Of the measurements.
         provenance_of_higher: Of higher percentiles of the same measurements.
+        environment: What it said of itself when it was timed, from which follows what it accepts; None of the donor's
+            own device, about which the donor's file may know more than it says.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Device:
     runtime: Runtime
     provenance: Measured
     provenance_of_higher: Measured
+    environment: Mapping[str, Any] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,18 +205,29 @@ def _adapted(
     percentiles: Percentiles | None,
 ) -> DeviceProfile:
     """Return the profile of a device: its donor's, with what was found, a calibration or a latency model of its own."""
-    # What is known of the donor alone is left out: its power, what its runtime loads, the networks timed on it.
-    own = {"energy", "accepts", "calibration", "percentiles"}
+    # What is known of the donor's device alone is left out: its power, the networks timed on it, and what runs there.
+    own = {"energy", "calibration", "percentiles"}
+    told: dict[str, Measured] = {}
+    acceptance: dict[str, Any] = {}
+    if device.environment is not None:
+        own |= {"accepts", "system", "build_on_device"}
+        told = acceptance_provenance(device.environment)
+        acceptance = {
+            "accepts": accepted_by(device.environment["onnxruntime"]).model_dump(),
+            "system": system_of(device.environment).model_dump(),
+            "known_bad": (),
+            "build_on_device": None,
+        }
     if isinstance(found, Fit):
         calibration = Calibration(
             **found._asdict(), num_networks=error.num_heldout, donor=donor.name, donor_hash=donor.profile_hash
         )
         latency, model = donor.latency, f"the latency model of {donor.name}, calibrated on {error.num_heldout} networks"
-        measured = {"calibration": device.provenance}
+        measured = told | {"calibration": device.provenance}
     else:
         calibration, latency = None, found
         model = f"a straight line through the MACs of {error.num_heldout} networks"
-        measured, own = {"latency": device.provenance}, {*own, "latency"}
+        measured, own = told | {"latency": device.provenance}, {*own, "latency"}
     provenance = {path: entry for path, entry in donor.provenance.items() if path.split(".")[0] not in own}
     if percentiles is not None:
         measured["percentiles"] = device.provenance_of_higher
@@ -223,7 +239,7 @@ def _adapted(
         "runtime": device.runtime.model_dump(),
         "latency": latency.model_dump(),
         "calibration": None if calibration is None else calibration.model_dump(),
-        "accepts": {},
+        **acceptance,
         "energy": None,
         "percentiles": None if percentiles is None else percentiles.model_dump(),
         "measurements": (),

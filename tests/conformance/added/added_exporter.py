@@ -10,7 +10,7 @@ import torch
 from pydantic import TypeAdapter
 
 from fedsup_deploy import files
-from fedsup_deploy.device.profile import Accepts
+from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.export.exporter import Facts, Runnable, runnable
 from fedsup_deploy.space.plan import NetworkPlan
 from fedsup_deploy.supernet.deployable import FoldedNetwork

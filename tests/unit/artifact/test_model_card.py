@@ -47,6 +47,33 @@ def test_card_holds_the_figures_of_the_manifest(with_two):
         assert line in card.splitlines()
 
 
+def test_card_says_what_the_device_has_what_fails_there_and_what_nobody_ran(document):
+    assert "## Device" not in card_of(document), "an older manifest knows of no device"
+    nothing = {"python": None, "glibc": None, "arch": None}
+    device = {"runtime": "onnxruntime", "system": nothing, "known_bad": [], "build_on_device": None}
+    assert "## Device" not in card_of({**document, "device": device})
+    bad = {
+        "runtime": "onnxruntime",
+        "versions": "==1.21.0",
+        "symptom": "it <dies>",
+        "cure": "take 1.20",
+        "source": "a#1",
+    }
+    device |= {
+        "system": {"python": "3.6", "glibc": None, "arch": "aarch64"},
+        "known_bad": [bad],
+        "build_on_device": "/usr/src/tensorrt/bin/trtexec --onnx=model.onnx",
+    }
+    card = card_of({**document, "device": device})
+    expected = """
+- System of raspberry-pi-4: Python 3.6, aarch64.
+- **Known bad there: onnxruntime ==1.21.0**: it &#60;dies>. take 1.20.
+  Source: a#1. `run.py` runs nothing with it.
+- An engine is made there: /usr/src/tensorrt/bin/trtexec --onnx=model.onnx. We have never run that command on a device.
+"""
+    assert card.partition("## Device\n")[2].partition("\n## ")[0] == expected
+
+
 def test_card_of_a_refined_subnet_says_what_it_was_and_against_what(document, refinement):
     document |= {"arch_id": "aba987654321-refined-01234567", "refinement": refinement}
 

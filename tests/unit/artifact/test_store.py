@@ -4,12 +4,14 @@ The model is a real ONNX file: one convolution over the whole image by small int
 """
 
 import json
+import platform
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -377,6 +379,32 @@ def test_manifest_that_is_no_text_is_an_artifact_error(tmp_path):
 def test_impossible_vectors_are_refused(inputs, outputs):
     with pytest.raises(AssertionError):
         Vectors(inputs, outputs)
+
+
+@pytest.mark.parametrize(("arch", "is_refused"), [(platform.machine(), True), (None, True), ("riscv64", False)])
+def test_a_release_that_fails_on_the_device_is_not_used_where_this_may_be_it(
+    tmp_path, draft_document, arch, is_refused
+):
+    """A desk with another instruction set has a runtime of its own."""
+    bad = {
+        "runtime": "onnxruntime",
+        "versions": f"=={onnxruntime.__version__}",
+        "symptom": "wrong answers",
+        "cure": "take another",
+        "source": "somebody/somewhere#1",
+    }
+    system = {"python": None, "glibc": None, "arch": arch}
+    device = {"runtime": "onnxruntime", "system": system, "known_bad": [bad], "build_on_device": None}
+    draft = ManifestDraft.model_validate_json(json.dumps({**draft_document, "device": device}))
+    folder = tmp_path / "bundle"
+    if is_refused:
+        reason = r"is known to be bad on this device: wrong answers; take another \(source: somebody/somewhere#1\)"
+        with pytest.raises(DependencyError, match=reason):
+            write_bundle(folder, draft, WRITERS[:1], VECTORS, passes)
+        assert not folder.exists()
+    else:
+        write_bundle(folder, draft, WRITERS[:1], VECTORS, passes)
+        assert verify_bundle(folder).verdict == "ok"
 
 
 def test_every_exit_of_the_runner_has_an_error_class():

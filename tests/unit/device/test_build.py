@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from fedsup_deploy import resources
+from fedsup_deploy.config.device import System
 from fedsup_deploy.config.load import dump, load_yaml, validate
+from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.device.building.assemble import About, assemble
 from fedsup_deploy.device.building.plan import FILLER, BuildPlan, covering_architectures, plan_build
 from fedsup_deploy.device.building.times import Times
@@ -235,7 +237,17 @@ def test_a_damaged_plan_is_refused(begun: Workplace) -> None:
 
 def events_of(plan: BuildPlan, us_of: Callable[[str, str], float], rounds: int = 4) -> list[dict[str, Any]]:
     """The events of a quiet session in which each model took `us_of(model, state)`."""
-    environment = {"device": None, "cpu": "Toy", "cores": 2, "governor": "fixed", "onnxruntime": "1.0", "threads": 1}
+    environment = {
+        "device": None,
+        "cpu": "Toy",
+        "cores": 2,
+        "governor": "fixed",
+        "onnxruntime": "1.10.0",
+        "threads": 1,
+        "machine": "riscv64",
+        "python": "3.12.1",
+        "glibc": None,
+    }
     events: list[dict[str, Any]] = [{"event": "environment", "provider": "CPUExecutionProvider", **environment}]
     for index in range(rounds):
         for model in plan.graphs():
@@ -273,6 +285,9 @@ def test_a_profile_says_what_was_measured_and_predicts_it(small_plan: BuildPlan,
     assert profile.limits.latency_ms == 2.0
     assert profile.runtime.power_mode == "fixed"
     assert profile.device.soc == "Toy"
+    assert profile.accepts == Accepts(onnx_opset=15, onnx_ir=8)
+    assert profile.system == System(python="3.12", arch="riscv64")
+    assert {profile.provenance[name].kind for name in ("accepts", "system")} == {"measured"}
     assert profile.error != "none"
     assert (profile.error.method, profile.error.num_heldout, profile.error.acc5) == ("held-out", 3, 1.0)
     assert profile.error.macs_only is not None

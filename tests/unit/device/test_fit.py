@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from fedsup_deploy import resources
+from fedsup_deploy.config.device import System
 from fedsup_deploy.config.load import dump, load_yaml, validate
+from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.device.building.fit import Device, Timed, fit_donor
 from fedsup_deploy.device.building.plan import plan_timing
 from fedsup_deploy.device.heldout import FloatArray, HeldOutError
@@ -24,6 +26,16 @@ DEVICE = Device(
     runtime=Runtime(name="onnxruntime", provider="CPUExecutionProvider", threads=1, dtype="float32"),
     provenance=Measured(kind="measured", protocol="timed", date="2026-01-31", environment="other"),
     provenance_of_higher=Measured(kind="measured", protocol="all runs", date="2026-01-31", environment="other"),
+    environment={
+        "cpu": "Other",
+        "cores": 2,
+        "governor": None,
+        "threads": 1,
+        "onnxruntime": "1.10.0",
+        "machine": "aarch64",
+        "python": "3.6.9",
+        "glibc": "2.27",
+    },
 )
 
 
@@ -104,7 +116,9 @@ def test_a_donor_that_predicts_worse_than_the_macs_gives_way_to_their_line(
     assert (profile.latency.kind, profile.calibration, profile.is_made_here) == ("fitted", None, True)
     assert profile.percentiles is not None
     assert profile.percentiles.by_name() == pytest.approx({"p50": 1.5, "p90": 2.0})
-    assert set(profile.provenance) == {"latency", "percentiles"}, "no figure is the donor's any more"
+    assert set(profile.provenance) == {"latency", "percentiles", "accepts", "system"}, (
+        "no figure is the donor's any more"
+    )
     (tmp_path / "line.yaml").write_text(dump(profile))
     written = load_profile(tmp_path / "line.yaml")
     np.testing.assert_allclose(predictor_for(written).predict(costs.layers), p10_ms_N, rtol=1e-4)
@@ -119,11 +133,34 @@ def test_figures_of_the_donor_keep_their_provenance(donor: DeviceProfile, space:
     assert profile.latency == donor.latency
     assert calibration_of(profile).donor_hash == donor.profile_hash
     assert profile.provenance["calibration"] == DEVICE.provenance
-    own = {path: entry for path, entry in donor.provenance.items() if not path.startswith("energy")}
-    assert {path: entry for path, entry in profile.provenance.items() if path != "calibration"} == own
+    costs_of_both = [
+        {path: entry for path, entry in each.provenance.items() if path.startswith("latency")}
+        for each in (donor, profile)
+    ]
+    assert costs_of_both[0] == costs_of_both[1]
     assert profile.energy is None
     assert profile.measurements == ()
     assert not profile.is_measured, "the costs are still those of published tables"
+
+
+def test_what_a_device_accepts_is_what_it_said_when_it_was_timed(donor: DeviceProfile, space: SearchSpace) -> None:
+    """Nothing of that is known of it from its donor: neither what fails there, nor a command for an engine."""
+    costs = networks(space)
+    profile = fit_donor(donor, DEVICE, costs, Timed(predictor_for(donor).predict(costs.layers))).profile
+    assert donor.known_bad
+    assert profile.accepts == Accepts(onnx_opset=15, onnx_ir=8)
+    assert profile.system == System(python="3.6", glibc="2.27", arch="aarch64")
+    assert (profile.known_bad, profile.build_on_device) == ((), None)
+    assert {profile.provenance[name].kind for name in ("accepts", "system")} == {"measured"}
+
+
+def test_the_donors_own_device_keeps_what_its_file_says_of_it(donor: DeviceProfile, space: SearchSpace) -> None:
+    costs = networks(space)
+    itself = dataclasses.replace(DEVICE, environment=None)
+    profile = fit_donor(donor, itself, costs, Timed(predictor_for(donor).predict(costs.layers))).profile
+    assert (profile.accepts, profile.system, profile.known_bad) == (donor.accepts, donor.system, donor.known_bad)
+    for path in ("accepts", "accepts.int8", "system"):
+        assert profile.provenance[path] == donor.provenance[path]
 
 
 def test_an_adapted_profile_can_be_adapted_again(donor: DeviceProfile, space: SearchSpace, tmp_path: Any) -> None:

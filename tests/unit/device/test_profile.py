@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from fedsup_deploy.config.device import System
 from fedsup_deploy.config.load import dump
+from fedsup_deploy.device.acceptance import Accepts, Int8Scheme, accepted_by, system_of
 from fedsup_deploy.device.profile import DeviceProfile, list_profiles, load_profile
 from fedsup_deploy.device.summary import summary_of
 from fedsup_deploy.errors import ConfigError
@@ -42,6 +44,22 @@ provenance:
   latency.ops.conv.gmacs_per_s: {kind: datasheet, source: a sheet}
 """
 
+#: Of this profile, and of it with an opset, as computed before there were more sections.
+HASH = "f4f662488b4325c1d9a43fc9af9c9cea472aa5a5283bacebed04d1f140780afb"
+HASH_WITH_OPSET = "b11ac324fedfa714b846f93d48a77e46eabaeb85b7655fe23dae2c278a1dae2d"
+
+
+def known_bad(**changed: str) -> str:
+    """Return the section, with some texts of its entry changed."""
+    entry = {
+        "runtime": "onnxruntime",
+        "versions": "==1.21.0",
+        "symptom": "it dies",
+        "cure": "take 1.20",
+        "source": "a#1",
+    }
+    return "known_bad: [{" + ", ".join(f"{name}: '{text}'" for name, text in (entry | changed).items()) + "}]"
+
 
 def profile_from(tmp_path: Path, old: str = "", new: str = "") -> DeviceProfile:
     assert old in PROFILE
@@ -70,6 +88,10 @@ def test_summary_says_what_is_not_measured(tmp_path: Path) -> None:
         "percentile": {"limit": "p50", "predicted": "p50", "is_assumed": True, "ratios": None},
         "formats": ["onnx"],
         "precisions": ["fp32"],
+        "accepts": {"onnx_opset": None, "onnx_ir": None, "int8": None, "batch": None, "layout": None},
+        "system": {"python": None, "glibc": None, "arch": None},
+        "known_bad": [],
+        "build_on_device": None,
     }
     assert summary_of(profile_from(tmp_path)).to_dict() == expected
 
@@ -88,8 +110,66 @@ def test_the_operation_kinds_are_those_that_are_counted(tmp_path: Path) -> None:
     assert tuple(op for op, _ in profile_from(tmp_path).latency.ops) == OP_KINDS
 
 
+def with_all_sections(tmp_path: Path) -> DeviceProfile:
+    """What says everything about the device that there is to say."""
+    path = tmp_path / "toy.yaml"
+    sections = f"""\
+accepts:
+  onnx_opset: 15
+  int8: {{activations: s8, is_symmetric: false, per_channel: true, reduce_range: false}}
+  batch: dynamic
+system: {{python: "3.6", glibc: "2.27", arch: aarch64}}
+{known_bad()}
+build_on_device: trtexec --onnx=model.onnx
+"""
+    sources = "".join(
+        f"  {name}: {{kind: published, source: a page}}\n" for name in ("accepts", "system", "build_on_device")
+    )
+    path.write_text(PROFILE.replace("formats:", f"{sections}formats:", 1) + sources)
+    return load_profile(path)
+
+
+def test_what_a_device_accepts_has_and_does_not_bear_is_read(tmp_path: Path) -> None:
+    profile = with_all_sections(tmp_path)
+    assert profile.accepts == Accepts(
+        onnx_opset=15,
+        int8=Int8Scheme(activations="s8", is_symmetric=False, per_channel=True, reduce_range=False),
+        batch="dynamic",
+    )
+    assert str(profile.system) == "Python 3.6, glibc 2.27, aarch64"
+    assert [str(each) for each in profile.known_bad] == ["onnxruntime ==1.21.0"]
+    assert profile.provenance_kinds == ("datasheet", "published"), "none of it is about time"
+    found = summary_of(profile).to_dict()
+    assert found["system"] == {"python": "3.6", "glibc": "2.27", "arch": "aarch64"}
+    assert found["known_bad"][0]["source"] == "a#1"
+    assert found["build_on_device"] == "trtexec --onnx=model.onnx"
+
+
+def test_a_profile_from_before_there_were_such_sections_has_the_hash_it_had(tmp_path: Path) -> None:
+    """Searches that were made with it name it by its hash, as do bundles."""
+    assert profile_from(tmp_path).profile_hash == HASH
+    empty = "accepts: {}\nsystem: {arch: null}\nknown_bad: []\nbuild_on_device: null\nformats:"
+    assert profile_from(tmp_path, "formats:", empty).profile_hash == HASH
+    only_opset = "accepts: {onnx_opset: 13}\nformats:"
+    (tmp_path / "opset.yaml").write_text(
+        PROFILE.replace("formats:", only_opset, 1) + "  accepts: {kind: published, source: a page}\n"
+    )
+    assert load_profile(tmp_path / "opset.yaml").profile_hash == HASH_WITH_OPSET
+    assert with_all_sections(tmp_path).profile_hash not in {HASH, HASH_WITH_OPSET}
+
+
+def test_what_a_device_said_of_itself_tells_what_it_accepts_and_has() -> None:
+    told = {"machine": "aarch64", "python": "3.6.9", "glibc": "2.27", "cpu": "Toy"}
+    assert system_of(told) == System(python="3.6", glibc="2.27", arch="aarch64")
+    older = {"machine": "aarch64", "python": "3.13.0rc1"}
+    assert system_of(older) == System(python="3.13", arch="aarch64"), "an older measurement lacks the C library"
+    assert system_of({"machine": "", "python": "none", "glibc": None}) == System()
+    assert accepted_by("1.10.0") == Accepts(onnx_opset=15, onnx_ir=8)
+    assert accepted_by("1.7.0") == Accepts()
+
+
 def test_writing_and_reading_gives_the_same_profile(tmp_path: Path) -> None:
-    profile = profile_from(tmp_path)
+    profile = with_all_sections(tmp_path)
     path = tmp_path / "again.yaml"
     path.write_text(dump(profile))
     again = load_profile(path)
@@ -164,6 +244,44 @@ def test_the_hash_changes_with_a_figure(tmp_path: Path) -> None:
             "formats: [onnx]\nenergy: {active_power_w: 5}",
             8,
             "energy.active_power_w: got 5, expected its provenance",
+        ),
+        ("formats: [onnx]", "accepts: {onnx_opsets: 13}\nformats: [onnx]", 7, "did you mean 'onnx_opset'?"),
+        ("formats: [onnx]", "accepts: {layout: chw}\nformats: [onnx]", 7, "accepts.layout: got 'chw'"),
+        ("formats: [onnx]", "accepts: {batch: 1}\nformats: [onnx]", 7, "accepts.batch: got 1"),
+        (
+            "formats: [onnx]",
+            "accepts: {int8: {activations: s8}}\nformats: [onnx]",
+            7,
+            "missing keys 'is_symmetric', 'per_channel', 'reduce_range' in accepts.int8",
+        ),
+        (
+            "formats: [onnx]",
+            "accepts: {int8: {activations: s8, is_symmetric: false, per_channel: true, reduce_range: false}}\n"
+            "formats: [onnx]",
+            7,
+            "accepts.int8.activations: got 's8', expected its provenance",
+        ),
+        ("formats: [onnx]", "system: {python: 3.6}\nformats: [onnx]", 7, "system.python: got 3.6, expected text"),
+        ("formats: [onnx]", 'system: {glibc: "2"}\nformats: [onnx]', 7, "system.glibc: got '2'"),
+        ("formats: [onnx]", "system: {arch: aarch64}\nformats: [onnx]", 7, "system.arch: got 'aarch64', expected its"),
+        (
+            "formats: [onnx]",
+            "build_on_device: trtexec\nformats: [onnx]",
+            7,
+            "build_on_device: got 'trtexec', expected its",
+        ),
+        ("formats: [onnx]", f"{known_bad(source='')}\nformats: [onnx]", 7, "known_bad.0.source: got ''"),
+        (
+            "formats: [onnx]",
+            f"{known_bad(versions='1.21.0')}\nformats: [onnx]",
+            7,
+            "expected comparisons with a version",
+        ),
+        (
+            "formats: [onnx]",
+            f"{known_bad(runtime='onnxruntim')}\nformats: [onnx]",
+            7,
+            "got 'onnxruntim', expected onnxruntime; did you mean 'onnxruntime'?",
         ),
         (
             "  latency: {kind: published, source: a table}\n",

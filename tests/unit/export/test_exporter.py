@@ -5,7 +5,7 @@ from typing import ClassVar
 import pytest
 
 from fedsup_deploy import registry
-from fedsup_deploy.device.profile import Accepts
+from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.errors import ConfigError, DependencyError, GateError
 from fedsup_deploy.export.exporter import exporter_for, refuse_machine_paths
 from fedsup_deploy.export.onnx import OnnxExporter
@@ -42,10 +42,23 @@ def test_exporter_without_its_libraries_says_how_to_install_them(monkeypatch):
         ({"onnx_opset": OPSET, "onnx_ir": IR_VERSION}, None),
         ({"onnx_opset": OPSET - 1}, "its runtime accepts ONNX opset 12 at most, and files are written with opset 13"),
         ({"onnx_ir": IR_VERSION - 1}, "its runtime accepts ONNX IR 6 at most, and files are written with IR 7"),
+        ({"layout": "nchw", "batch": "dynamic"}, None),
+        ({"layout": "nhwc"}, "its runtime takes images as NHWC, and files are written for NCHW"),
+        (
+            {"batch": "static"},
+            "its runtime takes files for a fixed number of images, and files are written for any number",
+        ),
     ],
 )
-def test_onnx_is_refused_by_a_runtime_that_is_too_old(accepts, reason):
+def test_onnx_is_refused_by_a_runtime_that_is_too_old_or_takes_another_form(accepts, reason):
     assert OnnxExporter().refusal(Accepts(**accepts)) == reason
+
+
+@pytest.mark.parametrize("name", ["onnx", "torchscript", "pt2"])
+@pytest.mark.parametrize("accepts", [Accepts(layout="nhwc"), Accepts(batch="static")])
+def test_no_format_is_written_in_a_form_that_is_not_taken(name, accepts):
+    assert exporter_for(name).refusal(accepts) is not None
+    assert exporter_for(name).refusal(Accepts()) is None
 
 
 @pytest.mark.parametrize(

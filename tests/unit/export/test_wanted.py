@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from fedsup_deploy.device.profile import Accepts, load_profile
+from fedsup_deploy.device.acceptance import Accepts
+from fedsup_deploy.device.profile import load_profile
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.export.wanted import wanted_variants
 from fedsup_deploy.variant import MAIN, Variant

@@ -101,9 +101,10 @@ class Bundle:
     def write_vectors(self, inputs: Any, outputs: Any) -> None:
         np.savez(self.folder / "vectors.npz", inputs=inputs, outputs=outputs)
 
-    def write_manifest(self, **gate: Any) -> None:
+    def write_manifest(self, *, known_bad: Any = (), **gate: Any) -> None:
         document = {
             "arch_id": "toy",
+            "device": {"known_bad": known_bad},
             "models": {bundle_files.VARIANT: {"gate": {"tolerance": 1e-5, "batch_tolerance": 1e-5, **gate}}},
             "inputs": [{"shape": ["batch", 3, SIZE, SIZE]}],
             "outputs": [{"shape": ["batch", CLASSES]}],

@@ -1,9 +1,11 @@
 """What a machine says of itself, read from files laid out like its own."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from fedsup_deploy.ondevice import machine
 
@@ -21,6 +23,7 @@ ENVIRONMENT = {
     "load_average_1m",
     "system",
     "machine",
+    "glibc",
     "python",
     "numpy",
     "onnxruntime",
@@ -36,6 +39,19 @@ def test_the_environment_says_what_a_latency_depends_on() -> None:
     assert environment["threads"] == 3
     assert environment["numpy"] == np.__version__
     json.dumps(environment, allow_nan=False)
+
+
+def test_the_c_library_says_which_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one has no such name, or says nothing under it."""
+    monkeypatch.setattr(os, "confstr", lambda name: {"CS_GNU_LIBC_VERSION": "glibc 2.27"}[name])
+    assert machine.environment(1)["glibc"] == "2.27"
+    for answer in (None, "", "musl 1.2"):
+        monkeypatch.setattr(os, "confstr", lambda _, answer=answer: answer)
+        assert machine.environment(1)["glibc"] is None
+    monkeypatch.setattr(os, "confstr", lambda _: int("unrecognized configuration name"))
+    assert machine.environment(1)["glibc"] is None
+    monkeypatch.delattr(os, "confstr")
+    assert machine.environment(1)["glibc"] is None
 
 
 def test_the_environment_of_a_board_is_read_from_its_files(tmp_path: Path) -> None:

@@ -9,7 +9,15 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fedsup_deploy.ondevice.model_versions import RELEASES, ModelVersions, read_versions, release_of, why_too_old
+from fedsup_deploy.ondevice.model_versions import (
+    RELEASES,
+    ModelVersions,
+    known_to,
+    least_release,
+    read_versions,
+    release_of,
+    why_too_old,
+)
 
 
 def write(path: Path, opset: int, ir: int, *, others: int = 0) -> Path:
@@ -63,6 +71,14 @@ def test_the_releases_are_in_order_and_the_one_here_keeps_what_they_say(tmp_path
     for release, known in RELEASES:
         if release <= release_of(onnxruntime.__version__):
             onnxruntime.InferenceSession(write(tmp_path / "model.onnx", known.opset, known.ir))
+
+
+def test_the_least_release_of_a_model_and_what_a_release_knows(tmp_path: Path) -> None:
+    assert least_release(str(write(tmp_path / "model.onnx", 13, 7))) == "1.8"
+    assert least_release(str(write(tmp_path / "model.onnx", 18, 9))) == "1.15"
+    assert least_release(str(write(tmp_path / "model.onnx", 999, 7))) is None
+    assert least_release(str(tmp_path / "absent")) is None
+    assert (known_to("1.7.2"), known_to("1.10.0+jetson"), known_to("99.0")) == (None, (15, 8), RELEASES[-1][1])
 
 
 @pytest.mark.parametrize("cut", [0, 1, 2, 50, -1, -3])

@@ -48,6 +48,8 @@ def test_a_whole_bundle_passes_and_is_timed(bundle: Any) -> None:
     assert (latency["protocol"]["name"], latency["protocol"]["min_seconds"]) == ("quick", 0.2)
     assert (latency["is_min_runs_met"], latency["is_min_duration_met"]) == (True, True)
     assert report["environment"]["threads"] == 2
+    expected = {"name": "onnxruntime", "version": onnxruntime.__version__, "least_version": "1.8"}
+    assert report["runtime"] == expected
 
 
 def test_the_full_protocol_can_be_asked_for(bundle: Any) -> None:
@@ -65,6 +67,7 @@ def test_the_report_for_people_ends_with_pass(bundle: Any) -> None:
     assert code == 0
     assert [line.split()[0] for line in lines] == [
         "files",
+        "runtime",
         "parity",
         "latency",
         "noise",
@@ -72,6 +75,7 @@ def test_the_report_for_people_ends_with_pass(bundle: Any) -> None:
         "device",
         "PASS",
     ]
+    assert lines[1] == f"runtime   onnxruntime {onnxruntime.__version__}, the model needs 1.8 or later"
 
 
 def test_it_runs_from_another_folder_and_writes_nothing(bundle: Any, tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""What profiles and bundles alike say of a device: the system it has, and which releases of runtimes fail there."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from fedsup_deploy.config.section import Section, Text
+from fedsup_deploy.ondevice.known_bad import comparisons_of
+
+
+def _are_comparisons(versions: str) -> str:
+    comparisons_of(versions)
+    return versions
+
+
+_TwoNumbers = Annotated[str, Field(pattern=r"^\d{1,4}\.\d{1,4}$")]
+
+
+class System(Section):
+    """What a device has beside the runtime. Nothing that is known stands as null."""
+
+    python: _TwoNumbers | None = None
+    """Version of its Python, in quotes: "3.10"."""
+    glibc: _TwoNumbers | None = None
+    """Version of its C library, which decides what ready-made packages it can take, in quotes."""
+    arch: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] | None = None
+    """Instruction set, as `uname -m` names it: `aarch64`, `x86_64`."""
+
+    def __str__(self) -> str:
+        """Return what is known, in words."""
+        known = (("Python ", self.python), ("glibc ", self.glibc), ("", self.arch))
+        return ", ".join(f"{name}{value}" for name, value in known if value is not None)
+
+
+class KnownBad(Section):
+    """Releases of a runtime that crash or compute wrongly on the device."""
+
+    runtime: Text
+    """Such as `onnxruntime`."""
+    versions: Annotated[str, AfterValidator(_are_comparisons)]
+    """Which: comparisons that hold all, such as `==1.21.0` or `>=1.23,<1.24`."""
+    symptom: Text
+    """What happens."""
+    cure: Text
+    """What helps, as a command to whoever reads it."""
+    source: Text
+    """Who reported it."""
+
+    def __str__(self) -> str:
+        """Return which releases."""
+        return f"{self.runtime} {self.versions}"

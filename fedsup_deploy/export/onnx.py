@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,18 +12,24 @@ from fedsup_deploy import files
 from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.errors import ArtifactError, GateError
 from fedsup_deploy.export.exporter import Facts, Runnable, unfit_form
+from fedsup_deploy.export.quantization import quantized
 from fedsup_deploy.ondevice import bundle_files, inference
 from fedsup_deploy.space.onnx_graph import IR_VERSION, OPSET, build_model, to_bytes
 from fedsup_deploy.space.parts import parts_of
 from fedsup_deploy.supernet.deployable import FoldedNetwork
 from fedsup_deploy.variant import Precision
 
+INT8_MODEL: Final = "model.int8.onnx"
+
 
 class OnnxExporter:
-    """`model.onnx`, its nodes and tensors named as in the supernet; run by onnxruntime on one CPU thread."""
+    """`model.onnx`, its nodes and tensors named as in the supernet, and in int8 `model.int8.onnx`, made of it.
+
+    Both are run by onnxruntime on one CPU thread.
+    """
 
     name: ClassVar[str] = "onnx"
-    precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
+    precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "int8")
     needs: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def refusal(self, accepts: Accepts) -> str | None:
@@ -39,12 +45,15 @@ class OnnxExporter:
 
         weights = {name: tensor.numpy() for name, tensor in network.weights.items()}
         model = build_model(parts_of(network.plan), weights, facts)
+        name = bundle_files.MODEL
+        if network.quantization is not None:
+            model, name = quantized(model, network.quantization), INT8_MODEL
         onnx.checker.check_model(model, full_check=True)
-        files.write_bytes(folder / bundle_files.MODEL, to_bytes(model))
-        return (bundle_files.MODEL,)
+        files.write_bytes(folder / name, to_bytes(model))
+        return (name,)
 
     def load(self, path: Path) -> Runnable:
-        """Return `model.onnx` as a function, run as the bundle's own runner does. See `Exporter.load`."""
+        """Return a file as a function, run as the bundle's own runner does. See `Exporter.load`."""
         failures = inference.runtime_errors()
         try:
             session = inference.open_session(str(path), threads=1)

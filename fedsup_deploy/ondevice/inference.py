@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Callable, Tuple, Type, Union
 from fedsup_deploy.ondevice.model_versions import release_of, why_too_old
 
 if TYPE_CHECKING:
-    from fedsup_deploy.ondevice.records import Floats, InferenceSession, Versions
+    from fedsup_deploy.ondevice.records import Floats, InferenceSession, SessionOptions, Versions
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime looks here when it is imported
 
@@ -89,15 +89,26 @@ def open_session(model: Union[str, bytes], threads: int) -> "InferenceSession":
         ImportError: onnxruntime is not installed, or cannot be imported.
         Exception: It cannot take the model: one of `runtime_errors`.
     """
+    return session_with(session_options(threads), model)
+
+
+def session_options(threads: int) -> "SessionOptions":
+    """Return the options of `open_session`."""
     onnxruntime = _runtime()
-    if hasattr(onnxruntime, "disable_telemetry_events"):  # some builds lack the switch
-        onnxruntime.disable_telemetry_events()
-    options = onnxruntime.SessionOptions()
+    options: SessionOptions = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = _NO_MESSAGES
+    return options
+
+
+def session_with(options: "SessionOptions", model: Union[str, bytes]) -> "InferenceSession":
+    """Return a session with options of `session_options`; see `open_session`."""
+    onnxruntime = _runtime()
+    if hasattr(onnxruntime, "disable_telemetry_events"):  # some builds lack the switch
+        onnxruntime.disable_telemetry_events()
     if isinstance(model, str):
         model = _as_onnxruntime_takes_it(model)
     with contextlib.redirect_stdout(io.StringIO()):  # newer ones print what they raise as well

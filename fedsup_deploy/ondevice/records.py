@@ -29,6 +29,20 @@ class Tensor(Protocol):
         """Its sizes; an open one is a name or None."""
 
 
+class SessionOptions(Protocol):
+    """What is used of onnxruntime's."""
+
+    intra_op_num_threads: int
+    inter_op_num_threads: int
+    execution_mode: object
+    graph_optimization_level: object
+    log_severity_level: int
+    optimized_model_filepath: str
+
+    def add_session_config_entry(self, key: str, value: str) -> None:
+        """Set an option that has no attribute."""
+
+
 class InferenceSession(Protocol):
     """What is used of a session of onnxruntime, which has no types."""
 

@@ -11,9 +11,24 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from fedsup_deploy.device.acceptance import Int8Scheme
 from fedsup_deploy.space.layers.layer import Layer
 from fedsup_deploy.space.plan import BlockPlan, NetworkPlan
 from fedsup_deploy.supernet.layers.computation import computation_of
+from fedsup_deploy.supernet.ranges import ActivationCounts
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantization:
+    """How a network is computed in int8.
+
+    Args:
+        counts: How large the values of its ONNX graph are, in the order of `onnx_graph.value_sizes`.
+        scheme: How numbers of 8 bits stand for them.
+    """
+
+    counts: ActivationCounts
+    scheme: Int8Scheme
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +38,12 @@ class FoldedNetwork:
     Args:
         plan: Its layers, in plain integers.
         weights: A weight and a bias for each layer that has them, named as in the supernet (`mb1.0.project.bias`).
+        quantization: How an int8 file of it is written; None: in float32.
     """
 
     plan: NetworkPlan
     weights: Mapping[str, Tensor]
+    quantization: Quantization | None = None
 
     def module(self) -> "DeployableNet":
         """Return the network as a module, with copies of the weights."""

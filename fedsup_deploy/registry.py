@@ -80,8 +80,10 @@ TABLES: dict[str, dict[str, str]] = {
         "torchscript": "fedsup_deploy.export.torchscript:TorchScriptExporter",
         "pt2": "fedsup_deploy.export.exported_program:ExportedProgramExporter",
     },
+    # What can be exported, and what an export of it has to pass.
     "gate": {
         "fp32": "fedsup_deploy.export.parity:check_parity",
+        "int8": "fedsup_deploy.export.int8_gate:check_int8",
     },
 }
 

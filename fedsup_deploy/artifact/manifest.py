@@ -16,7 +16,7 @@ from fedsup_deploy.accuracy import CountedAccuracy
 from fedsup_deploy.artifact import document
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.artifact.measured import PercentileRecord
-from fedsup_deploy.artifact.variants import Share, VariantRecord
+from fedsup_deploy.artifact.variants import ParityGate, Share, VariantRecord
 from fedsup_deploy.config.device import KnownBad, System
 from fedsup_deploy.config.document import dotted, show
 from fedsup_deploy.config.section import Name, NotNegative, Section, Text
@@ -266,6 +266,8 @@ class ManifestDraft(Section):
     """What it costs, counted."""
     limits: dict[Text, LimitRecord] = Field(default_factory=dict)
     """The limits that could be checked, by name: of the profile, or of the search."""
+    left_out: dict[Text, Text] = Field(default_factory=dict)
+    """Variants that were asked for and have not passed their gate, by name, with the reason. They are not here."""
     refinement: RefinementRecord | None = None
     """How the network was trimmed; null where it is a subnet of the search space."""
     lineage: Lineage
@@ -324,6 +326,13 @@ class Manifest(ManifestDraft):
     def main(self) -> VariantRecord:
         """The variant that every bundle has."""
         return self.models[MAIN.name]
+
+    @property
+    def parity(self) -> ParityGate:
+        """What the gate has found of it."""
+        gate = self.main.gate
+        assert isinstance(gate, ParityGate), "a record of fp32 has it"
+        return gate
 
     @property
     def model_files(self) -> dict[str, int]:

@@ -6,7 +6,7 @@ from typing import Final
 
 from fedsup_deploy.artifact.manifest import DeviceRecord, Interval, Manifest, RefinementRecord
 from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
-from fedsup_deploy.artifact.variants import PredictedLatency, VariantRecord
+from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency, VariantRecord
 from fedsup_deploy.ondevice.printable import printable
 from fedsup_deploy.variant import MAIN
 
@@ -181,7 +181,7 @@ def _measured(variant: str, latency: MeasuredLatency | None) -> str:
 
 
 def _gates(manifest: Manifest) -> Iterator[str]:
-    gate = manifest.main.gate
+    gate = manifest.parity
     batches = ", ".join(str(batch) for batch in gate.batches)
     yield f"Each variant was compared with the network it was made from: {gate.num_inputs} inputs at batch {batches}."
     yield "A scaled difference is divided by the largest absolute logit of its image, or by 1 where that is smaller."
@@ -191,9 +191,28 @@ def _gates(manifest: Manifest) -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- | --- |"
     for name, record in manifest.models.items():
         found = record.gate
+        if not isinstance(found, ParityGate):
+            continue
         reference = f"{found.max_abs_diff:.1e} | {found.max_scaled_diff:.1e}"
         alone = f"{found.batch_invariance_max_abs_diff:.1e} | {found.batch_invariance_max_scaled_diff:.1e}"
         yield f"| {name} | {reference} | {found.argmax_agreement:.0%} | {alone} |"
+    for name, record in manifest.models.items():
+        if isinstance(record.gate, Int8Gate):
+            yield ""
+            yield from _int8_gate(name, record.gate)
+    for name, reason in manifest.left_out.items():
+        yield ""
+        yield f"{name} was asked for and is not here: {_text(reason)}."
+
+
+def _int8_gate(name: str, gate: Int8Gate) -> Iterator[str]:
+    low, high = (100 * end for end in gate.accuracy_drop_interval)
+    drop = f"{100 * gate.accuracy_drop:+.2f} points (95 % interval {low:+.2f} to {high:+.2f})"
+    images = f"{gate.num_images:,} {_text(gate.split)} images"
+    yield f"{name} loses {drop} of accuracy against fp32 on {images}; allowed: {100 * gate.max_accuracy_drop:g}."
+    yield f"All its convolutions are computed in 8 bits; recorded inputs with fp32's class: {gate.class_agreement:.0%}."
+    yield "Processors round differently: from its recorded outputs a logit may be off by a scaled difference of"
+    yield f"{gate.tolerance:g}."
 
 
 def _percentile(percentile: PercentileRecord) -> str:

@@ -26,10 +26,11 @@ from fedsup_deploy.artifact.consistency import check_consistency, is_of_this_ver
 from fedsup_deploy.artifact.manifest import FILENAME, Manifest, ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.artifact.model_card import CARD, render_model_card
-from fedsup_deploy.artifact.variants import ParityGate, PredictedLatency, VariantLatency, VariantRecord
+from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency, VariantLatency, VariantRecord
 from fedsup_deploy.errors import ArtifactError, DependencyError, FedsupError, GateError, OutputError
 from fedsup_deploy.ondevice import bundle_checks, bundle_files
-from fedsup_deploy.ondevice.records import Environment, Files, Outputs, Report, Verdict
+from fedsup_deploy.ondevice.bundle_outputs import OUTPUTS_INT8
+from fedsup_deploy.ondevice.records import Environment, Files, Int8Outputs, Outputs, Report, Verdict
 from fedsup_deploy.results import Result
 from fedsup_deploy.variant import MAIN, Variant
 
@@ -54,10 +55,12 @@ class Vectors:
     Attributes:
         inputs_VCSS: Preprocessed images, float32; 16 or more.
         outputs_VK: Their logits, float32.
+        int8_outputs_VK: What the int8 file computes for them; None where the bundle has none.
     """
 
     inputs_VCSS: NDArray[np.float32]
     outputs_VK: NDArray[np.float32]
+    int8_outputs_VK: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         assert self.inputs_VCSS.ndim == 4, "images (V, C, S, S)"
@@ -68,7 +71,10 @@ class Vectors:
     def to_bytes(self) -> bytes:
         """Return the vectors as an npz archive; equal vectors give equal bytes."""
         buffer = io.BytesIO()
-        np.savez(buffer, inputs=self.inputs_VCSS, outputs=self.outputs_VK)
+        arrays = {"inputs": self.inputs_VCSS, "outputs": self.outputs_VK}
+        if self.int8_outputs_VK is not None:
+            arrays[OUTPUTS_INT8] = self.int8_outputs_VK
+        np.savez(buffer, allow_pickle=False, **arrays)
         return buffer.getvalue()
 
 
@@ -87,7 +93,7 @@ class ModelWriter(NamedTuple):
 
 #: Files of each variant, by the variant's name; first the one a runtime is given.
 WrittenFiles = Mapping[str, tuple[str, ...]]
-Gate = Callable[[Path, WrittenFiles, Vectors], Mapping[str, ParityGate]]
+Gate = Callable[[Path, WrittenFiles, Vectors], Mapping[str, ParityGate | Int8Gate]]
 Measure = Callable[[Path], MeasuredLatency]
 
 
@@ -223,6 +229,7 @@ class VerifiedBundle(Result):
         files: Their number and bytes.
         environment: The machine that it was run on here.
         parity: What was asked of its outputs, and the largest differences.
+        int8: The same of its int8 file; None where it has none.
         measured: What was measured after the bundle was made; None where nobody did.
         not_executed: Model files that were hashed only.
         not_compared: Files that another version of this program wrote, whose text it alone could write again.
@@ -236,6 +243,7 @@ class VerifiedBundle(Result):
     files: Files
     environment: Environment
     parity: Outputs
+    int8: Int8Outputs | None
     measured: MeasuredLatency | None
     not_executed: tuple[str, ...]
     not_compared: tuple[str, ...]
@@ -261,8 +269,11 @@ def verify_bundle(folder: Path) -> VerifiedBundle:
         files=report["files"],
         environment=report["environment"],
         parity=report["parity"],
+        int8=report.get("int8"),
         measured=load_measurement(folder),
-        not_executed=tuple(name for name in manifest.model_files if name not in manifest.main.files),
+        not_executed=tuple(
+            name for name in manifest.model_files if name not in {*manifest.main.files, bundle_files.INT8_MODEL}
+        ),
         not_compared=() if is_of_this_version(manifest) else (CARD, program.FILENAME),
     )
 

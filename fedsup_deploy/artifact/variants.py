@@ -11,6 +11,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from fedsup_deploy.artifact.measured import MeasuredLatency
 from fedsup_deploy.config.section import NotNegative, Section, Text
+from fedsup_deploy.device.acceptance import Int8Scheme
 from fedsup_deploy.ondevice import bundle_outputs
 from fedsup_deploy.variant import Precision, Variant
 
@@ -86,6 +87,41 @@ class ParityGate(Section):
         return batch_diff
 
 
+class Int8Gate(Section):
+    """The gate of int8: nearly as many right answers as the fp32 file, and every convolution in 8 bits."""
+
+    kind: Literal["int8"] = "int8"
+    """Which gate."""
+    scheme: Int8Scheme
+    """How numbers of 8 bits stand for others."""
+    split: Text
+    """Images that answers were compared on."""
+    num_images: int = Field(ge=1)
+    """How many."""
+    accuracy_drop: Annotated[float, Field(ge=-1, le=1)]
+    """Share that the fp32 file is right about, less that of this one; below 0 where int8 is right more often."""
+    accuracy_drop_interval: tuple[float, float]
+    """What the drop is on all images like these, with a probability of 95 %."""
+    max_accuracy_drop: Share
+    """Allowed drop. This is gated."""
+    num_float_convolutions: Literal[0]
+    """Convolutions that onnxruntime would compute in float32. 0 is what passes."""
+    tolerance: NotNegative
+    """Allowed scaled difference of a logit from this file's recorded outputs, on any processor: they round differently.
+    A class must be the recorded one where its logit leads by more than twice that."""
+    max_scaled_diff: NotNegative
+    """Largest scaled difference of a logit from the fp32 network, for information."""
+    class_agreement: Share
+    """Share of the recorded inputs that get the class of the fp32 network, for information."""
+
+    @field_validator("max_accuracy_drop")
+    @classmethod
+    def _passed(cls, allowed: float, info: ValidationInfo) -> float:
+        if info.data.get("accuracy_drop", 0.0) > allowed:
+            raise ValueError("this would not have passed the gate, expected what did")
+        return allowed
+
+
 class VariantRecord(Section):
     """One variant of a bundle."""
 
@@ -98,14 +134,21 @@ class VariantRecord(Section):
     accuracy: Share | None
     """Share of the images of `accuracy`, where it stands how many, that it classifies correctly. Of fp32 it is that of
     the network, which the gate has found to give the same answers; null where nobody looked."""
-    gate: ParityGate
+    gate: Annotated[ParityGate | Int8Gate, Field(discriminator="kind")]
     """What it had to pass before this bundle was allowed to exist, and what was found."""
     latency: VariantLatency
     """How long one image takes."""
 
     @field_validator("gate")
     @classmethod
-    def _is_no_kinder(cls, gate: ParityGate) -> ParityGate:
+    def _is_no_kinder(cls, gate: ParityGate | Int8Gate, info: ValidationInfo) -> ParityGate | Int8Gate:
+        if (info.data.get("precision") == "int8") != isinstance(gate, Int8Gate):
+            raise ValueError(f"got the gate {gate.kind}, expected that of {info.data.get('precision')}")
+        if isinstance(gate, Int8Gate):
+            if gate.tolerance > bundle_outputs.INT8_TOLERANCE:
+                expected = f"at most {bundle_outputs.INT8_TOLERANCE:g}"
+                raise ValueError(f"got a tolerance of {gate.tolerance:g}, expected {expected}")
+            return gate
         for name, allowed in (("tolerance", gate.tolerance), ("batch_tolerance", gate.batch_tolerance)):
             if allowed > bundle_outputs.TOLERANCE:
                 raise ValueError(f"got a {name} of {allowed:g}, expected at most {bundle_outputs.TOLERANCE:g}")

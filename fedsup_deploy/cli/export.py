@@ -52,6 +52,16 @@ if TYPE_CHECKING:
 @click.option(
     "--over-limit", is_flag=True, help="Export a subnet beyond the profile's limits, too; its manifest says so."
 )
+@click.option(
+    "--max-accuracy-drop",
+    "max_drop_points",
+    type=float,
+    callback=options.positive,
+    default=1.0,
+    show_default=True,
+    metavar="POINTS",
+    help="Right answers that int8 may lose against fp32; a variant that loses more is not shipped.",
+)
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> None:
     """Make one verified bundle of model files per device profile.
@@ -73,6 +83,7 @@ def command(context: click.Context, /, **given: Any) -> None:
     output = context.ensure_object(Output)
     given |= {name: list(given[name]) for name in ("profiles", "formats", "precisions")}
     given |= {} if moved_to is None else {"run": moved_to}
+    given["max_accuracy_drop"] = given.pop("max_drop_points") / 100
     with output.progress() as listeners:
         result = export(ExportRequest(**given), listeners)
     output.emit(result, _table)

@@ -251,6 +251,7 @@ def bundle_table(bundles: "Sequence[ExportedBundle]", found: "Sequence[Row]" = (
             **({} if made.latency_limit is None else {"limit here": made.latency_limit}),
             **({"OVER LIMIT": ", ".join(made.exceeded_limits)} if made.exceeded_limits else {}),
             **more,
+            **({} if made.int8_accuracy is None else {"int8": share(made.int8_accuracy, None)}),
             "KiB": ", ".join(f"{name} {size / 1024:.0f}" for name, size in made.bytes.items()),
         }
         for made, more in zip(bundles, found or [{}] * len(bundles), strict=True)
@@ -260,6 +261,7 @@ def bundle_table(bundles: "Sequence[ExportedBundle]", found: "Sequence[Row]" = (
         tables.rows(rows),
         about_shares(bundles),
         *about_devices(bundles),
+        *(f"{made.profile}: no {name}: {why}" for made in bundles for name, why in made.left_out.items()),
         "Bundles:",
         *(tables.whole(f"  {name}") for name in folders),
         tables.whole(shlex.join(["python", f"{folders[0]}/run.py"]), "next:"),

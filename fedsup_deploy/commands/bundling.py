@@ -15,17 +15,19 @@ from fedsup_deploy import files
 from fedsup_deploy.artifact.manifest import SCHEMA, LimitRecord, Manifest, ManifestDraft, RefinementRecord
 from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
 from fedsup_deploy.artifact.store import ModelWriter, Vectors, WrittenFiles, write_bundle
-from fedsup_deploy.artifact.variants import ParityGate, PredictedLatency
+from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency
 from fedsup_deploy.commands import limits
 from fedsup_deploy.commands.preparing import Prepared
+from fedsup_deploy.commands.quantizing import ANY_PROCESSOR, QuantizedNetwork, Quantizer, with_int8
 from fedsup_deploy.config.device import KnownBad, System
+from fedsup_deploy.device.acceptance import Int8Scheme
 from fedsup_deploy.device.building.measurements import is_of_this_machine, limit_check
 from fedsup_deploy.device.measure import measure_onnx
 from fedsup_deploy.device.predictor import predict_interval, predictor_for
 from fedsup_deploy.device.profile import DeviceProfile
-from fedsup_deploy.errors import InfeasibleError
+from fedsup_deploy.errors import GateError, InfeasibleError
 from fedsup_deploy.export.exporter import Exporter
-from fedsup_deploy.export.gate import gate_for
+from fedsup_deploy.export.parity import check_parity
 from fedsup_deploy.export.referee import check_macs
 from fedsup_deploy.ondevice import timing
 from fedsup_deploy.processor import processor
@@ -94,9 +96,11 @@ class ExportedBundle:
         measurement: Whether parts of that measurement agree: `stable` or `unstable`.
         exceeded_limits: Names of the limits that it exceeds.
         latency_limit: `met`, `not met` or `undecided` where the profile is about this machine, else None.
-        parity_max_abs_diff: Largest difference of a logit from the reference, over all variants.
+        parity_max_abs_diff: Largest difference of a logit from the reference, over all variants of fp32.
         parity_max_scaled_diff: The same relative to the image's largest logit.
         bytes: Size of each variant.
+        int8_accuracy: Share of the images that the int8 file classifies correctly; None where there is none.
+        left_out: Why a variant that was asked for is not there, by its name.
         system: What the device has, as far as the profile knows.
         known_bad: Releases of its runtime that fail there, and that `run.py` runs nothing with.
     """
@@ -119,6 +123,8 @@ class ExportedBundle:
     parity_max_abs_diff: float
     parity_max_scaled_diff: float
     bytes: dict[str, int]
+    int8_accuracy: float | None
+    left_out: dict[str, str]
     system: System
     known_bad: tuple[KnownBad, ...]
 
@@ -135,15 +141,25 @@ class BundleMaker:
         run: The run.
         out: Folder of the bundles.
         prepared: The networks, by arch_id.
+        quantizers: What makes their int8 forms, by arch_id.
         over_limit: Whether a bundle is made whatever limit its file exceeds.
 
     Raises:
         GateError: What a network is said to cost is not what it costs.
     """
 
-    def __init__(self, run: Run, out: Path, prepared: Mapping[str, Prepared], *, over_limit: bool = False) -> None:
-        self._run, self._out, self._prepared, self._over_limit = run, out, prepared, over_limit
-        self._content: dict[tuple[Variant, str], dict[str, bytes]] = {}
+    def __init__(
+        self,
+        run: Run,
+        out: Path,
+        prepared: Mapping[str, Prepared],
+        quantizers: Mapping[str, Quantizer],
+        *,
+        over_limit: bool = False,
+    ) -> None:
+        self._run, self._out, self._over_limit = run, out, over_limit
+        self._prepared, self._quantizers = prepared, quantizers
+        self._content: dict[tuple[Variant, str, Int8Scheme | None], dict[str, bytes]] = {}
         for arch_id, ready in prepared.items():
             check_macs(ready.network, int(ready.costs.num_macs[0]), arch_id)
 
@@ -156,45 +172,72 @@ class BundleMaker:
 
         Raises:
             InfeasibleError: Its file exceeds a limit on storage, by what the search could not count.
-            GateError: A variant does not compute what the supernet computes; the bundle is not written.
+            GateError: A variant does not compute what the supernet computes, or int8 has not passed its gate where the
+                profile is about it; the bundle is not written.
+            FederationError: Too few clients have answered about int8.
             OutputError: The folder cannot be written.
         """
         ready, profile = self._prepared[order.arch_id], order.profile
         folder = bundle_folder(self._out, profile, order.arch_id)
         predicted = _predicted(profile, ready.costs)
+        wanted, int8, left_out = self._passed(order, wanted)
         writers = [
             ModelWriter(
                 variant,
-                functools.partial(self._write, variant, exporter, order.arch_id),
-                ready.accuracy.recalibrated,
+                functools.partial(self._write, variant, exporter, order.arch_id, its),
+                ready.accuracy.recalibrated if its is None else its.accuracy,
                 predicted if variant.precision == profile.precision else None,
             )
             for variant, exporter in wanted.items()
+            for its in [int8 if variant.precision == "int8" else None]
         ]
 
-        def gate(at: Path, written: WrittenFiles, vectors: Vectors) -> dict[str, ParityGate]:
+        def gate(at: Path, written: WrittenFiles, vectors: Vectors) -> dict[str, ParityGate | Int8Gate]:
             images = np.concatenate([vectors.inputs_VCSS, ready.parity_images])
-            found: dict[str, ParityGate] = {}
+            found: dict[str, ParityGate | Int8Gate] = {}
             for variant, exporter in wanted.items():
-                models = {variant.name: exporter.load(at / written[variant.name][0])}
-                found |= gate_for(variant.precision)(ready.reference, models, images)
+                if variant.precision == "int8" and int8 is not None:
+                    found[variant.name] = int8.gate
+                else:
+                    models = {variant.name: exporter.load(at / written[variant.name][0])}
+                    found |= check_parity(ready.reference, models, images)
             return found
 
         manifest = write_bundle(
             folder,
-            self._draft(order, ready, wanted),
+            self._draft(order, ready, wanted, left_out),
             writers,
-            ready.vectors,
+            with_int8(ready.vectors, int8),
             gate,
             lambda path: _measured(path, order.pick),
         )
         return _told(manifest, folder, order.pick.target)
 
-    def _write(self, variant: Variant, exporter: Exporter, arch_id: str, folder: Path) -> tuple[str, ...]:
-        key = (variant, arch_id)
+    def _passed(self, order: BundleOrder, wanted: Wanted) -> tuple[Wanted, QuantizedNetwork | None, dict[str, str]]:
+        """Return the variants that have passed their gates, the int8 form among them, and why others have not.
+
+        Raises:
+            GateError: The one that the profile is about has not.
+        """
+        asked = [variant for variant in wanted if variant.precision == "int8"]
+        if not asked:
+            return wanted, None, {}
+        found = self._quantizers[order.arch_id].quantize(order.profile.accepts.int8 or ANY_PROCESSOR)
+        if not isinstance(found, str):
+            return wanted, found, {}
+        if order.profile.precision == "int8":
+            raise GateError(f"{order.arch_id} for {order.profile.name}: {found}")
+        kept = {variant: exporter for variant, exporter in wanted.items() if variant not in asked}
+        return kept, None, dict.fromkeys((variant.name for variant in asked), found)
+
+    def _write(
+        self, variant: Variant, exporter: Exporter, arch_id: str, int8: QuantizedNetwork | None, folder: Path
+    ) -> tuple[str, ...]:
+        key = (variant, arch_id, None if int8 is None else int8.gate.scheme)
         if key not in self._content:
             ready = self._prepared[arch_id]
-            names = exporter.export(ready.network, self._facts(arch_id, ready), folder)
+            network = ready.network if int8 is None else int8.network
+            names = exporter.export(network, self._facts(arch_id, ready), folder)
             self._content[key] = {name: (folder / name).read_bytes() for name in names}
         else:
             for name, content in self._content[key].items():
@@ -208,7 +251,7 @@ class BundleMaker:
         classes = json.dumps(self._run.image_facts.classes)
         return {"arch_id": arch_id, "classes": classes, "preprocessing": json.dumps(preprocessing)}
 
-    def _draft(self, order: BundleOrder, ready: Prepared, wanted: Wanted) -> ManifestDraft:
+    def _draft(self, order: BundleOrder, ready: Prepared, wanted: Wanted, left_out: Mapping[str, str]) -> ManifestDraft:
         run, profile, size = self._run, order.profile, ready.resolution
         tensor = {"dtype": "float32"}
         return ManifestDraft.model_validate(
@@ -230,6 +273,7 @@ class BundleMaker:
                 "accuracy": ready.accuracy.model_dump(),
                 "costs": ready.costs.row(0),
                 "limits": self._limits(order, ready, wanted),
+                "left_out": left_out,
                 "refinement": order.refinement,
                 "lineage": {
                     "run": files.sha256(run.path / runs.CONFIG),
@@ -254,8 +298,8 @@ class BundleMaker:
         if order.profile.precision != MAIN.precision:
             return priced
         with tempfile.TemporaryDirectory() as folder:
-            self._write(MAIN, wanted[MAIN], order.arch_id, Path(folder))
-        num_bytes = sum(map(len, self._content[MAIN, order.arch_id].values()))
+            self._write(MAIN, wanted[MAIN], order.arch_id, None, Path(folder))
+        num_bytes = sum(map(len, self._content[MAIN, order.arch_id, None].values()))
         found = limits.records(prices.with_file(num_bytes), target)
         exceeded = [name for name, record in found.items() if record.is_exceeded and not priced[name].is_exceeded]
         if exceeded and not self._over_limit:
@@ -302,7 +346,7 @@ def _told(manifest: Manifest, folder: Path, target: Target) -> ExportedBundle:
     assert measured is not None, "every export measures"
     accuracy = manifest.accuracy
     assert accuracy.recalibrated_interval is not None, "every export counts"
-    gates = [record.gate for record in manifest.models.values()]
+    gates = [record.gate for record in manifest.models.values() if isinstance(record.gate, ParityGate)]
     return ExportedBundle(
         profile=manifest.profile.name,
         arch_id=manifest.arch_id,
@@ -322,6 +366,8 @@ def _told(manifest: Manifest, folder: Path, target: Target) -> ExportedBundle:
         parity_max_abs_diff=max(gate.max_abs_diff for gate in gates),
         parity_max_scaled_diff=max(gate.max_scaled_diff for gate in gates),
         bytes={name: record.num_bytes for name, record in manifest.models.items()},
+        int8_accuracy=next((each.accuracy for each in manifest.models.values() if each.precision == "int8"), None),
+        left_out=manifest.left_out,
         system=target.profile.system,
         known_bad=target.profile.known_bad,
     )

@@ -11,6 +11,7 @@ from fedsup_deploy.artifact.store import check_replaceable
 from fedsup_deploy.commands import limits
 from fedsup_deploy.commands.bundling import BundleMaker, BundleOrder, DevicePick, ExportedBundle, Wanted, bundle_folder
 from fedsup_deploy.commands.preparing import prepare, prepare_trimmed
+from fedsup_deploy.commands.quantizing import MAX_ACCURACY_DROP, Quantizer
 from fedsup_deploy.commands.refining import Refinement, RefinementFacts, check_refinable, refine
 from fedsup_deploy.commands.search import target_for, target_of
 from fedsup_deploy.device.predictor import predictor_for
@@ -45,6 +46,7 @@ class ExportRequest:
         refine: Whether to trim larger subnets to the limits as well, with `search`, and make a second bundle for a
             device where one of them is more accurate than its pick.
         over_limit: Whether to export a subnet that exceeds limits of a profile, too; its manifest says so.
+        max_accuracy_drop: Share of right answers that int8 may lose, in [0, 1].
     """
 
     run: Path | None
@@ -56,6 +58,7 @@ class ExportRequest:
     out: Path
     refine: bool = False
     over_limit: bool = False
+    max_accuracy_drop: float = MAX_ACCURACY_DROP
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,11 +132,14 @@ def _export(
             if (network := refinement.better) is not None:
                 prepared[network.arch_id] = prepare_trimmed(run, network, federation)
                 orders.append(BundleOrder(pick, network.arch_id, refinement.record(network)))
-    maker = BundleMaker(run, request.out, prepared, over_limit=request.over_limit)
-    made = []
-    for done, order in enumerate(orders, start=1):
-        made.append(maker.make(order, wanted[order.profile.name]))
-        log.emit("export", done=done, total=len(orders), profile=order.profile.name)
+        quantizers = {
+            arch_id: Quantizer(ready, federation, request.max_accuracy_drop) for arch_id, ready in prepared.items()
+        }
+        maker = BundleMaker(run, request.out, prepared, quantizers, over_limit=request.over_limit)
+        made = []
+        for done, order in enumerate(orders, start=1):
+            made.append(maker.make(order, wanted[order.profile.name]))
+            log.emit("export", done=done, total=len(orders), profile=order.profile.name)
     if not request.refine:
         return Exported(tuple(made))
     second = {bundle.profile: bundle for bundle in made[len(picks) :]}

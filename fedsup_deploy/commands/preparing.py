@@ -18,7 +18,7 @@ from fedsup_deploy.artifact.store import Vectors
 from fedsup_deploy.commands.recalibrate import calibrate, keep_statistics
 from fedsup_deploy.commands.refining import RefinedNetwork
 from fedsup_deploy.events import EventLog
-from fedsup_deploy.federation.networks import standalone
+from fedsup_deploy.federation.networks import Standalone, standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.simulation import TEST
@@ -46,6 +46,8 @@ class Prepared:
         resolution: Side of its input image in pixels.
         costs: What it costs in float32.
         network: Itself, folded.
+        standalone: Itself before that, as clients are asked about it.
+        statistics: What its activations are normalised with.
         reference: What every file is compared with: the supernet, or a trimmed network before it is folded.
         vectors: Inputs that travel with the bundle, and the reference's outputs.
         parity_images: Held-out images, preprocessed.
@@ -57,6 +59,8 @@ class Prepared:
     resolution: int
     costs: cost.Costs
     network: FoldedNetwork
+    standalone: Standalone
+    statistics: PooledStatistics
     reference: Callable[[Images], Images]
     vectors: Vectors
     parity_images: Images
@@ -127,8 +131,10 @@ def _ready(run: Run, network: _Network, federation: Federation) -> Prepared:
     subnet = network.subnet
     split = federation.split(TEST)
 
+    alone = standalone(subnet)
+
     def accuracy_with(sums: PooledStatistics) -> CountedAccuracy:
-        return recalibration.evaluate(federation, standalone(subnet), sums, split)
+        return recalibration.evaluate(federation, alone, sums, split)
 
     recalibrated = accuracy_with(network.pooled)
     before = None if network.inherited is None else accuracy_with(network.inherited)
@@ -154,6 +160,8 @@ def _ready(run: Run, network: _Network, federation: Federation) -> Prepared:
         resolution=subnet.plan.stem.in_size,
         costs=network.costs,
         network=fold(subnet, network.pooled),
+        standalone=alone,
+        statistics=network.pooled,
         reference=reference,
         vectors=Vectors(inputs, reference(inputs)),
         parity_images=preprocessing.apply(_parity_images(run)),

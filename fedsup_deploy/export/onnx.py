@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, Final
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,6 @@ from fedsup_deploy.space.onnx_graph import IR_VERSION, OPSET, build_model, to_by
 from fedsup_deploy.space.parts import parts_of
 from fedsup_deploy.supernet.deployable import FoldedNetwork
 from fedsup_deploy.variant import Precision
-
-INT8_MODEL: Final = "model.int8.onnx"
 
 
 class OnnxExporter:
@@ -47,7 +45,7 @@ class OnnxExporter:
         model = build_model(parts_of(network.plan), weights, facts)
         name = bundle_files.MODEL
         if network.quantization is not None:
-            model, name = quantized(model, network.quantization), INT8_MODEL
+            model, name = quantized(model, network.quantization), bundle_files.INT8_MODEL
         onnx.checker.check_model(model, full_check=True)
         files.write_bytes(folder / name, to_bytes(model))
         return (name,)

@@ -1,7 +1,7 @@
 """int8: an ONNX graph with the ranges of its activations becomes one that computes in 8 bits. onnxruntime writes it.
 
-Weights are signed, with a zero point of 0; biases have 32 bits; images go in and logits come out as float32. Sums that no
-convolution or product is (the mean before the classifier) stay in float32, as the runtime computes them.
+Weights are signed, with a zero point of 0; biases have 32 bits; images go in and logits come out as float32. The mean
+before the classifier stays in float32, as the runtime computes it.
 """
 
 import contextlib
@@ -69,6 +69,7 @@ def quantized(model: "ModelProto", quantization: Quantization) -> "ModelProto":
             },
         )
         quantizer.quantize_model()
+    quantizer.model.topological_sort()
     found: ModelProto = quantizer.model.model
     del found.graph.value_info[:]
     found.producer_name, found.producer_version = model.producer_name, model.producer_version

@@ -7,7 +7,6 @@ from fedsup_deploy import registry
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.export.exporter import Exporter, exporter_for
-from fedsup_deploy.export.gate import gated_precisions
 from fedsup_deploy.variant import MAIN, Precision, Variant
 
 _SEARCH_ONLY: Final = "; subnets for it can be searched all the same"
@@ -38,16 +37,17 @@ def wanted_variants(
         refusal = exporter.refusal(profile.accepts)
         if refusal is not None:
             raise ConfigError(f"profile {profile.name}: format {name}: {refusal}")
+    # What is of another precision is compared with fp32, so that comes with it.
     return {
         Variant(name, precision): exporter
-        for precision in dict.fromkeys(precisions or profile.precisions)
+        for precision in dict.fromkeys((MAIN.precision, *(precisions or profile.precisions)))
         for name, exporter in exporters.items()
-        if precision in exporter.precisions
+        if precision in exporter.precisions and (precision in (precisions or profile.precisions) or name == MAIN.format)
     }
 
 
 def _check_precisions(profile: DeviceProfile, asked: Sequence[Precision]) -> None:
-    can = [name for name in gated_precisions() if any(name in _precisions(each) for each in registry.names("exporter"))]
+    can = registry.names("gate")
     wanted = asked or profile.precisions
     some = [name for name in wanted if name in can]
     advice = f"; ask for what can be: --precision {some[0]}" if some else _SEARCH_ONLY
@@ -62,8 +62,3 @@ def _check_precisions(profile: DeviceProfile, asked: Sequence[Precision]) -> Non
             f"profile {profile.name}: its latencies are of {profile.precision}, so an export of {', '.join(wanted)} "
             f"would not be what was searched; use a profile for {wanted[0]}"
         )
-
-
-def _precisions(name: str) -> tuple[Precision, ...]:
-    precisions: tuple[Precision, ...] = registry.resolve("exporter", name).precisions
-    return precisions

@@ -4,8 +4,17 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
-from fedsup_deploy.ondevice.bundle_files import MODEL, UNRUNNABLE, USAGE, CheckError, check_files
-from fedsup_deploy.ondevice.bundle_outputs import check_outputs, gate_of, known_bad_of, load_vectors, read_manifest
+from fedsup_deploy.ondevice.bundle_files import INT8_MODEL, MODEL, UNRUNNABLE, USAGE, CheckError, check_files
+from fedsup_deploy.ondevice.bundle_outputs import (
+    check_int8_outputs,
+    check_outputs,
+    gate_of,
+    int8_tolerance_of,
+    known_bad_of,
+    load_int8_outputs,
+    load_vectors,
+    read_manifest,
+)
 from fedsup_deploy.ondevice.inference import (
     RUNTIME,
     bind,
@@ -76,6 +85,7 @@ def check_model(
     reason = why_known_bad(RUNTIME, report["runtime"]["version"], known_bad_of(manifest)) if is_device else None
     if reason is not None:
         raise CheckError(UNRUNNABLE, reason)
+    name = MODEL
     try:
         report["environment"] = environment(threads)
         inputs, outputs = load_vectors(folder, manifest)
@@ -87,10 +97,18 @@ def check_model(
         report["parity"] = check_outputs(
             lambda x_BCHW: first_output(session, x_BCHW), inputs, outputs, gate_of(manifest)
         )
+        tolerance = int8_tolerance_of(manifest)
+        if tolerance is not None:
+            name = INT8_MODEL
+            in_int8 = open_session(str(folder / INT8_MODEL), threads)
+            recorded = load_int8_outputs(folder, manifest, len(inputs))
+            report["int8"] = check_int8_outputs(
+                lambda x_BCHW: first_output(in_int8, x_BCHW), inputs, recorded, tolerance
+            )
     except ImportError as error:
         raise CheckError(USAGE, why_not_imported(error)) from None
     except runtime_errors() as error:
-        is_too_old, reason = why_not_run(error, str(folder / MODEL), MODEL)
+        is_too_old, reason = why_not_run(error, str(folder / name), name)
         raise CheckError(USAGE if is_too_old else UNRUNNABLE, reason.replace(str(folder) + os.sep, "")) from None
     if seconds is not None:
         latency = measure_latency(run_once, protocol._replace(min_seconds=seconds))

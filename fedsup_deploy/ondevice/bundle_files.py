@@ -27,6 +27,7 @@ MEASURED = "measured.json"
 MODEL = "model.onnx"
 #: The variant that MODEL is, in the manifest.
 VARIANT = "onnx-fp32"
+INT8_MODEL, INT8_VARIANT = "model.int8.onnx", "onnx-int8"
 VECTORS = "vectors.npz"
 #: What desktops, and a `fedsup-deploy measure` that was killed, leave in a folder: no part of a bundle, and never read.
 LITTER = (

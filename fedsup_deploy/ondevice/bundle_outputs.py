@@ -5,11 +5,12 @@ Shapes: V vectors (recorded images), C channels, S height and width, B images of
 
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, List, Sequence, Tuple, cast
+from typing import TYPE_CHECKING, Callable, List, Optional, Sequence, Tuple, cast
 
 from fedsup_deploy.ondevice.bundle_files import (
     ALTERED,
     BATCH_INVARIANCE,
+    INT8_VARIANT,
     MANIFEST,
     PARITY,
     VARIANT,
@@ -24,6 +25,7 @@ from fedsup_deploy.ondevice.reading import parse_json
 if TYPE_CHECKING:
     from fedsup_deploy.ondevice.records import (
         Floats,
+        Int8Outputs,
         KnownBadRelease,
         ManifestRecord,
         Outputs,
@@ -37,6 +39,10 @@ BATCHES = (1, 3, 8)
 MOST_BYTES_OF_VECTORS = 2**30
 #: Largest scaled difference: the parity gate's. A bundle that allows more was altered.
 TOLERANCE = 1e-5
+#: The same of int8, whose numbers are rounded to 8 bits, on one kind of processor otherwise than on another.
+INT8_TOLERANCE = 0.1
+#: Of vectors.npz: the outputs of the int8 file.
+OUTPUTS_INT8 = "outputs_int8"
 
 
 def read_manifest(folder: Path) -> "ManifestRecord":
@@ -54,6 +60,7 @@ def read_manifest(folder: Path) -> "ManifestRecord":
                 raise CheckError(ALTERED, f"{MANIFEST} was altered: {asked}")
         for tensors in (manifest["inputs"], manifest["outputs"]):
             _shape_without_batch(tensors)
+        int8_tolerance_of(manifest)
         for each in known_bad_of(manifest):
             comparisons_of(each["versions"])
     except (ValueError, LookupError, TypeError, AttributeError) as error:
@@ -64,6 +71,21 @@ def read_manifest(folder: Path) -> "ManifestRecord":
 def gate_of(manifest: "ManifestRecord") -> "Tolerances":
     """Return what the model that is checked and timed had to pass when the bundle was made."""
     return manifest["models"][VARIANT]["gate"]
+
+
+def int8_tolerance_of(manifest: "ManifestRecord") -> Optional[float]:
+    """Return the allowed scaled difference of the int8 file's outputs; None where the bundle has no such file.
+
+    Raises:
+        CheckError: More is allowed than by the gate.
+    """
+    if INT8_VARIANT not in manifest["models"]:
+        return None
+    tolerance = float(manifest["models"][INT8_VARIANT]["gate"]["tolerance"])
+    if not 0 <= tolerance <= INT8_TOLERANCE:  # written so that NaN fails
+        asked = f"a tolerance of {tolerance:g} for int8, expected at most {INT8_TOLERANCE:g}"
+        raise CheckError(ALTERED, f"{MANIFEST} was altered: {asked}")
+    return tolerance
 
 
 def known_bad_of(manifest: "ManifestRecord") -> "Sequence[KnownBadRelease]":
@@ -90,6 +112,21 @@ def load_vectors(folder: Path, manifest: "ManifestRecord") -> Tuple["Floats", "F
         counts = f"{len(inputs)} inputs and {len(outputs)} outputs"
         raise CheckError(PARITY, f"{VECTORS} holds {counts}, expected equally many, at least {max(BATCHES)}")
     return inputs, outputs
+
+
+def load_int8_outputs(folder: Path, manifest: "ManifestRecord", num_inputs: int) -> "Floats":
+    """Return the recorded outputs (V, K) of the int8 file, float32.
+
+    Raises:
+        CheckError: They are not as in the manifest, not finite, or not as many as the inputs.
+    """
+    import numpy
+
+    outputs = _load_float32(folder, OUTPUTS_INT8, manifest["outputs"])
+    if len(outputs) != num_inputs or not numpy.isfinite(outputs).all():
+        found = f"{len(outputs)} outputs of int8, or some that are not finite"
+        raise CheckError(PARITY, f"{VECTORS} holds {found}; expected {num_inputs} finite ones")
+    return outputs
 
 
 def read_array(path: Path, name: str) -> "Floats":
@@ -155,6 +192,44 @@ def check_outputs(
         "argmax_agreement": 1.0,
         "batch_invariance_max_abs_diff": max(plain for plain, _ in from_alone),
         "batch_invariance_max_scaled_diff": max(scaled for _, scaled in from_alone),
+    }
+
+
+def check_int8_outputs(
+    run: Callable[["Floats"], "Floats"], inputs: "Floats", outputs: "Floats", tolerance: float
+) -> "Int8Outputs":
+    """Compare what an int8 file computes here with what it computed where it was made.
+
+    Args:
+        run: Maps images (B, C, S, S) to logits (B, K).
+        inputs: The recorded images.
+        outputs: The file's recorded logits (V, K).
+        tolerance: Largest scaled difference. A class must be the recorded one where that could not change it.
+
+    Raises:
+        CheckError: Outputs are wrong.
+    """
+    differences, leads = [], []
+    for batch in BATCHES:
+        computed = _run_in_batches(run, inputs, batch, outputs.shape)
+        what = f"outputs of int8 at batch {batch}"
+        differences.append(check_scaled(PARITY, what, computed - outputs, outputs, tolerance))
+        ordered_VK = outputs.copy()
+        ordered_VK.sort(axis=1)
+        lead_V = ordered_VK[:, -1] - ordered_VK[:, -2] if outputs.shape[1] > 1 else ordered_VK[:, -1] * 0
+        is_sure_V = lead_V > 2 * tolerance * abs(outputs).max(axis=1).clip(1.0)
+        leads.append(int(is_sure_V.sum()))
+        is_other_V = computed.argmax(axis=1) != outputs.argmax(axis=1)
+        if (is_other_V & is_sure_V).any():
+            wrong = f"{int((is_other_V & is_sure_V).sum())} of {len(outputs)} images get another class of int8"
+            raise CheckError(PARITY, f"{wrong} at batch {batch}")
+    return {
+        "num_inputs": len(inputs),
+        "batches": list(BATCHES),
+        "tolerance": tolerance,
+        "max_abs_diff": max(plain for plain, _ in differences),
+        "max_scaled_diff": max(scaled for _, scaled in differences),
+        "num_classes_compared": leads[0],
     }
 
 

@@ -170,6 +170,20 @@ class Outputs(TypedDict):
     batch_invariance_max_scaled_diff: float
 
 
+class Int8Outputs(TypedDict):
+    """What was asked of the outputs of a bundle's int8 file, and the largest differences, plain and scaled.
+
+    Of `num_classes_compared` images the class had to be the recorded one; of the others two logits were too close.
+    """
+
+    num_inputs: int
+    batches: List[int]
+    tolerance: float
+    max_abs_diff: float
+    max_scaled_diff: float
+    num_classes_compared: int
+
+
 class Files(TypedDict):
     """The files of a bundle."""
 
@@ -201,6 +215,7 @@ class Report(Verdict, total=False):
     runtime: RuntimeRecord
     environment: Environment
     parity: Outputs
+    int8: Int8Outputs
     latency: Latency
 
 

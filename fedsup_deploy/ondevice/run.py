@@ -60,6 +60,10 @@ def lines(report: "Report") -> Iterator[str]:
         parity = report["parity"]
         off_by = f"scaled difference {parity['max_scaled_diff']:.2g}, allowed {parity['tolerance']:.2g}"
         yield f"parity    {parity['num_inputs']} images, batch 1, 3, 8: {off_by}"
+    if "int8" in report:
+        int8 = report["int8"]
+        off_by = f"scaled difference {int8['max_scaled_diff']:.2g}, allowed {int8['tolerance']:.2g}"
+        yield f"int8      {int8['num_inputs']} images, {int8['num_classes_compared']} classes: {off_by}"
     if "latency" in report:
         yield from _lines_of_latency(report["latency"])
     if "environment" in report:

@@ -36,6 +36,11 @@ class Agreement:
         return Agreement(*(mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)))
 
     @property
+    def share_of_second(self) -> float:
+        """Share of the images that the second is right about."""
+        return (self.both + self.only_second) / sum(self.counts)
+
+    @property
     def counts(self) -> tuple[int, int, int, int]:
         """In the order of the fields."""
         return self.both, self.only_first, self.only_second, self.neither

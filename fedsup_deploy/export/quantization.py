@@ -72,7 +72,10 @@ def quantized(model: "ModelProto", quantization: Quantization) -> "ModelProto":
     quantizer.model.topological_sort()
     found: ModelProto = quantizer.model.model
     del found.graph.value_info[:]
+    # Whoever reads the file is told what the fp32 file says of itself.
     found.producer_name, found.producer_version = model.producer_name, model.producer_version
+    del found.metadata_props[:]
+    found.metadata_props.extend(model.metadata_props)
     return found
 
 

@@ -133,7 +133,7 @@ def measured_profile() -> Callable[..., Any]:
         document |= {
             "name": "measured",
             "error": held_out_error(predicted_N, p10_N, "held-out").model_dump(),
-            "provenance": {"latency": measured},
+            "provenance": dict.fromkeys(("latency", "accepts", "system"), measured),
             "energy": None,
         }
         if has_percentiles:

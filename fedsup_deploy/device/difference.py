@@ -115,7 +115,8 @@ def compare_profiles(first: str, second: str, space: SearchSpace) -> ProfileDiff
     for document, profile in zip(documents, profiles, strict=True):
         # Said by `first` and `second`, and prose.
         del document["name"], document["description"]
-        document["known_bad"] = [f"{bad}: {bad.symptom}; {bad.cure} ({bad.source})" for bad in profile.known_bad]
+        told: list[JsonValue] = [f"{bad}: {bad.symptom}; {bad.cure} ({bad.source})" for bad in profile.known_bad]
+        document["known_bad"] = told or None
     flat_first, flat_second = (dict(_flat(document)) for document in documents)
     return ProfileDifference(
         first=ProfileId(profiles[0].name, profiles[0].profile_hash),

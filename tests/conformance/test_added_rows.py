@@ -123,8 +123,9 @@ def test_a_latency_model_is_one_row(run: Path, tmp_path: Path, monkeypatch: pyte
     document |= {
         "name": "mine",
         "latency": {"kind": "per-mac", "dtype": "float32", "bytes_per_element": 4, "us_per_mmac": 1000.0},
-        "provenance": {"latency": {"kind": "published", "source": "a table"}},
+        "provenance": {key: {"kind": "published", "source": "a table"} for key in ("latency", "accepts", "system")},
         "energy": None,
+        "build_on_device": None,
     }
     mine = tmp_path / "mine.yaml"
     mine.write_text(yaml.safe_dump(document, sort_keys=False), "utf-8")

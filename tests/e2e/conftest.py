@@ -196,8 +196,8 @@ def searched(workshop: Shell) -> Any:
 
 @pytest.fixture(scope="session")
 def exported(workshop: Shell, searched: Any) -> Any:
-    """What `export` says of the one bundle made from that search."""
-    return workshop.json("export", "--search", searched["out"])["bundles"][0]
+    """What `export` says of the one bundle made from that search, with a format that holds code beside ONNX."""
+    return workshop.json("export", "--search", searched["out"], "--format", "torchscript")["bundles"][0]
 
 
 @pytest.fixture(scope="session")

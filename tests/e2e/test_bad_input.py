@@ -220,7 +220,8 @@ def devices_with_nothing_in_common(folder: Path) -> None:
         document |= {"name": name, "energy": None, "limits": {"latency_ms": 100.0}, "error": "none"}
         document["latency"] = {"kind": "table", "dtype": "float32", "bytes_per_element": 4, "space": space.name}
         document["latency"] |= {"parts": times, "calibration": calibration}
-        document["provenance"] = {"latency.parts": told, "latency.calibration": told}
+        about = ("latency.parts", "latency.calibration", "accepts", "system", "build_on_device")
+        document["provenance"] = dict.fromkeys(about, told)
         (folder / f"{name}.yaml").write_text(json.dumps(document), encoding="utf-8")
 
 

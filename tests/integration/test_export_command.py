@@ -310,18 +310,25 @@ def test_a_network_that_does_not_cost_what_it_is_said_to_gets_no_bundle(run, tmp
     assert not (tmp_path / "out").exists()
 
 
-def test_a_runtime_that_is_too_old_for_a_format_is_refused_before_any_work(run, mine, tmp_path):
+@pytest.mark.parametrize(
+    ("accepts", "reason"),
+    [
+        ({"onnx_opset": 12}, "accepts ONNX opset 12 at most"),
+        ({"layout": "nhwc"}, "takes images as NHWC"),
+        ({"batch": "static"}, "takes files for a fixed number of images"),
+    ],
+)
+def test_a_runtime_that_does_not_take_a_format_is_refused_before_any_work(run, mine, tmp_path, accepts, reason):
     document = yaml.safe_load(mine.read_text(encoding="utf-8"))
-    document["accepts"] = {"onnx_opset": 12}
-    document["provenance"]["accepts"] = {"kind": "published", "source": "release notes"}
+    document["accepts"] |= accepts
     mine.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    with pytest.raises(ConfigError, match="profile mine: format onnx: its runtime accepts ONNX opset 12 at most"):
+    with pytest.raises(ConfigError, match=f"profile mine: format onnx: its runtime {reason}"):
         export(named(run, "smallest", tmp_path / "out", profiles=(str(mine),)))
     assert not (run / "statistics").exists()
 
 
 def test_a_bundle_says_what_its_device_has_and_which_releases_fail_there(run, tmp_path, capsys):
-    """And its runner runs nothing with one of these: here with a runtime that says it is one, and ends who imports it."""
+    """And its runner runs nothing with one of these: here with one in name, which ends the process that imports it."""
     words = ["export", str(run), "--arch", "smallest", "--out", str(tmp_path / "out")]
     assert main([*words, "--profile", "raspberry-pi-4", "--profile", "jetson-nano"]) == 0
     text = capsys.readouterr().out

@@ -81,6 +81,36 @@ def test_measurement_of_an_older_version_is_read(document, latency):
     assert (measured.is_min_runs_met, measured.is_min_duration_met, measured.ruler) == (None, None, None)
 
 
+def test_bundle_of_an_older_version_knows_nothing_of_its_device(document):
+    del document["device"]
+    assert Manifest.from_json(json.dumps(document)).device is None
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"system": {"python": 3}}, "device.system.python: got 3"),
+        ({"build_on_device": ""}, "device.build_on_device: got "),
+        ({"known_bad": [{"runtime": "onnxruntime"}]}, "device.known_bad.0.versions: missing key"),
+        (
+            {"known_bad": [{"runtime": "a", "versions": "1.2", "symptom": "b", "cure": "c", "source": "d"}]},
+            "device.known_bad.0.versions: got '1.2': expected comparisons with a version",
+        ),
+    ],
+)
+def test_what_is_said_of_a_device_is_checked(document, change, expected):
+    document["device"] |= change
+    with pytest.raises(ArtifactError, match=expected):
+        Manifest.from_json(json.dumps(document))
+
+
+def test_a_place_on_the_device_is_none_of_the_machine_that_exports(document):
+    document["device"]["build_on_device"] = "/usr/src/tensorrt/bin/trtexec --onnx=model.onnx"
+    manifest = Manifest.from_json(json.dumps(document))
+    assert manifest.device is not None
+    assert manifest.device.build_on_device == document["device"]["build_on_device"]
+
+
 def test_bundle_of_an_older_version_is_no_refined_one(document):
     del document["refinement"]
 
@@ -430,6 +460,23 @@ def variants(draw: st.DrawFn, name: str, files: list[str], interval: list[float]
     }
 
 
+releases = st.builds("{}{}".format, st.sampled_from(["==", "<", ">=1.2,!="]), st.sampled_from(["1.21.0", "2", "0.9"]))
+numbers = nullable(st.sampled_from(["3.6", "2.27"]))
+devices = st.fixed_dictionaries(
+    {
+        "runtime": words,
+        "system": st.fixed_dictionaries({"python": numbers, "glibc": numbers, "arch": nullable(st.just("aarch64"))}),
+        "known_bad": st.lists(
+            st.fixed_dictionaries(
+                {"versions": releases, **dict.fromkeys(("runtime", "symptom", "cure", "source"), words)}
+            ).map(lambda each: {name: each[name] for name in ("runtime", "versions", "symptom", "cure", "source")}),
+            max_size=2,
+        ),
+        "build_on_device": nullable(words),
+    }
+)
+
+
 @st.composite
 def documents(draw: st.DrawFn) -> dict[str, Any]:
     """Return any valid manifest."""
@@ -445,6 +492,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         "arch_id": draw(words),
         "arch": draw(objects),
         "profile": {"name": draw(profile_names), "hash": profile_hash, "provenance": draw(kinds), "error": error},
+        "device": draw(nullable(devices)),
         "classes": classes,
         "preprocessing": draw(objects),
         "inputs": [{"name": draw(words), "shape": ["batch", *sizes], "dtype": draw(words)}],

@@ -1,8 +1,9 @@
 """All checks of a bundle, in their order, and the measurement of its model: what a report of run.py holds."""
 
+import contextlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Iterator, Optional
 
 from fedsup_deploy.ondevice.bundle_files import MODEL, UNRUNNABLE, USAGE, CheckError, check_files
 from fedsup_deploy.ondevice.bundle_outputs import check_outputs, gate_of, load_vectors, read_manifest
@@ -54,7 +55,7 @@ def check_model(
     """
     manifest = read_manifest(folder)
     report["arch_id"] = manifest.get("arch_id")
-    try:
+    with refusing_what_cannot_run(folder):
         report["environment"] = environment(threads)
         inputs, outputs = load_vectors(folder, manifest)
         start_ns = now_ns()
@@ -65,11 +66,18 @@ def check_model(
         report["parity"] = check_outputs(
             lambda x_BCHW: first_output(session, x_BCHW), inputs, outputs, gate_of(manifest)
         )
+    if seconds is not None:
+        latency = measure_latency(run_once, protocol._replace(min_seconds=seconds))
+        report["latency"] = {**latency, "load_ms": load_ms, "first_run_ms": cold_ms}
+
+
+@contextlib.contextmanager
+def refusing_what_cannot_run(folder: Path) -> Iterator[None]:
+    """Turn what comes of running a bundle's model, or of libraries that it needs, into the check that did not pass."""
+    try:
+        yield
     except ImportError as error:
         raise CheckError(USAGE, why_not_imported(error)) from None
     except runtime_errors() as error:
         is_too_old, reason = why_not_run(error, str(folder / MODEL), MODEL)
         raise CheckError(USAGE if is_too_old else UNRUNNABLE, reason.replace(str(folder) + os.sep, "")) from None
-    if seconds is not None:
-        latency = measure_latency(run_once, protocol._replace(min_seconds=seconds))
-        report["latency"] = {**latency, "load_ms": load_ms, "first_run_ms": cold_ms}

@@ -9,7 +9,7 @@
 Refused is what has no one right picture of 8 bits: grey of 16 or 32 bits, floating-point pixels, several frames.
 Training images and those that a device classifies are decoded here, so both mean the same. Never resizes.
 
-Everything used here is in Pillow 8.0 and in the newest.
+Everything used here is in Pillow 8.1 and in the newest.
 """
 
 import contextlib
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from fedsup_deploy.ondevice.records import Pixels
 
-#: The first that can be told which formats to try.
-OLDEST_PILLOW = (8, 0)
+#: The first that tries just the formats that it is told to.
+OLDEST_PILLOW = (8, 1)
 
 # Content decides, not the name; and Pillow knows formats that run other programs (EPS).
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")

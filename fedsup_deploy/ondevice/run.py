@@ -5,7 +5,7 @@ files of SHA256SUMS, unaltered, and nothing else, then that the model computes t
 batch, then times it. It reads only the bundle, writes no file, and reports no host name, user name or path.
 
 `python run.py --classify photo.jpg other.png` checks the files of the bundle and says what the model takes each image
-for; the outputs are not compared then, and nothing is timed. This needs Pillow 8.0+.
+for; the outputs are not compared then, and nothing is timed. This needs Pillow 8.1+.
 
 Exit codes: 0 all checks passed; 1 a file was altered; 2 wrong usage, or NumPy, onnxruntime or Pillow is missing or too
 old; 3 the outputs are wrong; 4 the output of an image depends on its batch; 5 a file is missing; 6 the model cannot be

@@ -8,7 +8,7 @@ Shape suffixes: N images, H W pixels, C channels, S side of the model's input.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,16 +24,11 @@ _IMAGES_PER_PASS = 4096
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to square uint8 images, in this order.
-
-    1. Divide by 255.
-    2. Pad with zeros (black) from `native_size` to `padded_size`, evenly; an odd row goes below, an odd column right.
-    3. Resize from `padded_size` to `size`: bilinear, half-pixel centres, no antialiasing, edges repeated.
-    4. Per channel, subtract `mean` and divide by `std`.
+    """What is done to square uint8 images; `Steps` says it step by step.
 
     A program that gets images from files or a camera decodes them first, as the training images were decoded if they
-    came from an `image-folder` (see `image_file`): turned upright by their EXIF orientation, transparent pixels blended
-    with white, 8 bits a channel, grey or RGB, no colour profile applied.
+    came from an `image-folder` (`ondevice/image_file.py`): turned upright by their EXIF orientation, transparent pixels
+    blended with white, 8 bits a channel, grey or RGB, no colour profile applied.
 
     Args:
         mean: Per channel, of pixels divided by 255.
@@ -130,7 +125,7 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, JsonValue]:
         """Return a JSON document from which a device can do the same without this program."""
-        return preprocessing.document_of(self.steps)
+        return cast("dict[str, JsonValue]", preprocessing.document_of(self.steps))
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> "Preprocessing":

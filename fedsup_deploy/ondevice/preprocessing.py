@@ -90,7 +90,7 @@ def prepare(images_NHWC: "Pixels", steps: Steps) -> "Floats32":
     return x_NCHW
 
 
-def document_of(steps: Steps) -> Dict[str, Any]:
+def document_of(steps: Steps) -> Dict[str, object]:
     """Return a JSON document from which anybody can do the same without this program."""
     before, after = _margins(steps)
     return {

@@ -25,7 +25,7 @@ from fedsup_deploy.ondevice.bundle_files import OK, USAGE, CheckError
 from fedsup_deploy.ondevice.classification import classify_images
 from fedsup_deploy.ondevice.inference import most_threads
 from fedsup_deploy.ondevice.printable import as_written, printable
-from fedsup_deploy.ondevice.timing import PROTOCOLS
+from fedsup_deploy.ondevice.timing import PROTOCOLS, QUICK
 
 if TYPE_CHECKING:
     from fedsup_deploy.ondevice.records import Classification, Latency, Report
@@ -121,11 +121,14 @@ def _parse(arguments: Optional[List[str]]) -> argparse.Namespace:
     parser.add_argument("folder", nargs="?", type=Path, default=here, help="the bundle (default: where this file is)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--threads", type=int, default=1, help="threads of the runtime (default 1)")
-    parser.add_argument("--protocol", choices=PROTOCOLS, default="quick", help="full takes a minute (default quick)")
+    parser.add_argument("--protocol", choices=PROTOCOLS, help="full takes a minute (default quick)")
     parser.add_argument("--seconds", type=float, help="time for at least this long (default: quick 5, full 60)")
     parser.add_argument("--skip-latency", action="store_true", help="check only")
     parser.add_argument("--classify", nargs="+", metavar="IMAGE", help="say what image files show; needs Pillow")
     options = parser.parse_args(arguments)
+    if options.classify and (options.protocol is not None or options.seconds is not None):
+        parser.error("--classify times nothing: leave out --protocol and --seconds")
+    options.protocol = options.protocol or QUICK.name
     protocol = PROTOCOLS[options.protocol]
     if options.seconds is None:
         options.seconds = protocol.min_seconds

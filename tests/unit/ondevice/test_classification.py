@@ -388,7 +388,15 @@ def test_ctrl_c_ends_it_without_a_trace(bundle: Any, tmp_path: Path) -> None:
     assert (process.returncode, err) == (130, b"")
 
 
-@pytest.mark.parametrize("words", [["--classify"], ["--classify", "a.png", "--threads", "0"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--classify"],
+        ["--classify", "a.png", "--threads", "0"],
+        ["--classify", "a.png", "--seconds", "1"],
+        ["--protocol", "quick", "--classify", "a.png"],
+    ],
+)
 def test_wrong_usage_is_told(bundle: Any, words: list[str]) -> None:
     ended = bundle.run(*words)
     assert (ended.returncode, ended.stdout) == (2, "")

@@ -43,7 +43,8 @@ def render_model_card(manifest: Manifest) -> str:
             _USE.format(input=manifest.inputs[0].name, output=manifest.outputs[0].name),
             "",
             "`python run.py` checks every file, compares the outputs with `vectors.npz` and times the model on this "
-            "machine. It needs Python 3.6+, numpy and onnxruntime 1.8+.",
+            "machine. It needs Python 3.6+, numpy and onnxruntime 1.8+. `python run.py --classify photo.png` says what "
+            "the model takes image files for, which have the `native_size` below; it needs Pillow 8.1+ as well.",
             "",
             *([] if manifest.device is None else _device(manifest.device, _text(manifest.profile.name))),
             "## Figures",

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Final
 
 OURS: Final = "fedsup_deploy"
-#: Libraries that a device has; the standard library is there as well.
-LIBRARIES: Final = frozenset({"numpy", "onnxruntime"})
+#: Libraries that a device has, Pillow where it classifies images; the standard library is there as well.
+LIBRARIES: Final = frozenset({"PIL", "numpy", "onnxruntime"})
 #: The oldest Python of a device.
 OLDEST_PYTHON: Final = (3, 6)
 
@@ -177,7 +177,7 @@ def _refuse_import(name: str, node: ast.Import | ast.ImportFrom, *, is_at_top: b
         if is_ours(each.module) and not (is_at_top and each.name):
             raise PackingError(f"{where}: {each}: expected `from MODULE import NAME` at the top of the module")
         if top == "__future__" or (top not in sys.stdlib_module_names | LIBRARIES and not is_ours(each.module)):
-            allowed = " and ".join(sorted(LIBRARIES))
+            allowed = ", ".join(sorted(LIBRARIES))
             raise PackingError(f"{where}: {each}: expected the standard library of Python 3.6, {allowed}")
     if is_relative or any(alias.name == "*" or (is_at_top and alias.asname) for alias in node.names):
         raise PackingError(f"{where}: {ast.unparse(node)}: expected an absolute import of names, as they are")

@@ -11,6 +11,7 @@ from fedsup_deploy.data.dataset import DatasetSplits, ImageDataset
 from fedsup_deploy.data.names import escaped
 from fedsup_deploy.data.npz import Archive, Arrays, read_npz
 from fedsup_deploy.errors import DataError
+from fedsup_deploy.ondevice.printable import reason_of
 
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 _VALIDATION_KEYS = ("val_images", "val_labels")
@@ -72,7 +73,7 @@ def _read(path: Path, keys: tuple[str, ...]) -> Archive:
                 raise DataError(f"{path}: got a single array, expected an .npz archive; save it with numpy.savez")
             archive = read_npz(file, keys, source.max_image_bytes())
     except ValueError as error:
-        reason = source.reason_of(error)
+        reason = reason_of(error)
         raise DataError(f"{escaped(path)}: not an .npz of plain arrays ({reason}); save it without objects") from error
     needed = (*_KEYS, *(_VALIDATION_KEYS if archive.arrays.keys() & set(_VALIDATION_KEYS) else ()))
     if missing := [key for key in needed if key not in archive.arrays]:

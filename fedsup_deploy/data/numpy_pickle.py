@@ -19,6 +19,7 @@ from fedsup_deploy.data import source
 from fedsup_deploy.data.pickle_program import check_pickle
 from fedsup_deploy.data.source import MAX_FILE_BYTES
 from fedsup_deploy.errors import DataError
+from fedsup_deploy.ondevice.printable import reason_of
 
 _MAX_DIMENSIONS = 4
 
@@ -121,7 +122,7 @@ def read_pickled_dict(path: Path) -> dict[str, object]:
         TypeError,
         ValueError,
     ) as error:
-        reason = source.reason_of(error)
+        reason = reason_of(error)
         raise DataError(f"{path}: not a readable pickle ({reason}); get the file again") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: got a pickled {type(content).__name__}, expected a dictionary; not this file")

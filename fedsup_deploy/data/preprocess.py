@@ -1,15 +1,14 @@
-"""From pixels to what a model takes in: one value that says all a device has to do, and doing it.
+"""From pixels to what a model takes in: one value that says all a device has to do.
 
-The same value normalises the training images, stands in a bundle's manifest and is carried out on the device. Never
-looks at labels, never imports torch.
+The same value normalises the training images, stands in a bundle's manifest and is carried out on the device: by
+`ondevice/preprocessing.py`, here and there. Never looks at labels, never imports torch.
 
 Shape suffixes: N images, H W pixels, C channels, S side of the model's input.
 """
 
 import math
-from dataclasses import asdict, dataclass, replace
-from types import MappingProxyType
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,34 +16,19 @@ from pydantic import JsonValue
 
 from fedsup_deploy.data.dataset import ImageDataset
 from fedsup_deploy.errors import ArtifactError, DataError
+from fedsup_deploy.ondevice import preprocessing
+from fedsup_deploy.ondevice.preprocessing import Steps
 
 _IMAGES_PER_PASS = 4096
-# What the added pixels are, after the division by 255: black.
-_PADDING_VALUE = 0.0
-# What holds for every Preprocessing, and which whoever reads the document still has to know.
-_FIXED = MappingProxyType(
-    {
-        "layout": "NCHW",
-        "dtype": "float32",
-        "pixel_max": 255,
-        "interpolation": "bilinear, half-pixel centers, no antialiasing, edges repeated",
-        "order": "divide by pixel_max, pad, resize to size, subtract mean, divide by std",
-    }
-)
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to square uint8 images, in this order.
-
-    1. Divide by 255.
-    2. Pad with zeros (black) from `native_size` to `padded_size`, evenly; an odd row goes below, an odd column right.
-    3. Resize from `padded_size` to `size`: bilinear, half-pixel centres, no antialiasing, edges repeated.
-    4. Per channel, subtract `mean` and divide by `std`.
+    """What is done to square uint8 images; `Steps` says it step by step.
 
     A program that gets images from files or a camera decodes them first, as the training images were decoded if they
-    came from an `image-folder` (see `image_file`): turned upright by their EXIF orientation, transparent pixels blended
-    with white, 8 bits a channel, grey or RGB, no colour profile applied.
+    came from an `image-folder` (`ondevice/image_file.py`): turned upright by their EXIF orientation, transparent pixels
+    blended with white, 8 bits a channel, grey or RGB, no colour profile applied.
 
     Args:
         mean: Per channel, of pixels divided by 255.
@@ -64,13 +48,15 @@ class Preprocessing:
     size: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.native_size <= self.padded_size or self.size < 1:
-            got = f"native_size {self.native_size}, padded_size {self.padded_size}, size {self.size}"
-            raise DataError(f"preprocessing: got {got}, expected 1 <= native_size <= padded_size and size >= 1")
-        are_finite = all(math.isfinite(value) for value in (*self.mean, *self.std))
-        if not self.mean or len(self.mean) != len(self.std) or not are_finite or min(self.std) <= 0.0:
-            got = f"mean {self.mean}, std {self.std}"
-            raise DataError(f"preprocessing: got {got}, expected as many finite means as positive finite deviations")
+        try:
+            preprocessing.check_steps(self.steps)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+
+    @property
+    def steps(self) -> Steps:
+        """The same value, as what carries it out takes it."""
+        return Steps(self.mean, self.std, self.native_size, self.padded_size, self.size)
 
     @classmethod
     def fit(cls, train: ImageDataset, padded_size: int, size: int | None = None) -> "Preprocessing":
@@ -122,34 +108,16 @@ class Preprocessing:
         """What a black pixel becomes, per channel."""
         return tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
 
-    @property
-    def padding(self) -> dict[str, int]:
-        """Rows and columns of pixels that are added on each side."""
-        before = (self.padded_size - self.native_size) // 2
-        after = self.padded_size - self.native_size - before
-        return {"top": before, "bottom": after, "left": before, "right": after}
-
     def apply(self, images_NHWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return images as (N, C, S, S), float32, C-contiguous; each depends on its own pixels only.
 
         Raises:
             DataError: The images are not uint8, or their size or channels are not those of this preprocessing.
         """
-        expected = (self.native_size, self.native_size, len(self.mean))
-        if images_NHWC.dtype != np.uint8 or images_NHWC.ndim != 4 or images_NHWC.shape[1:] != expected:
-            got = f"{images_NHWC.dtype} images of shape {images_NHWC.shape}"
-            raise DataError(f"preprocessing: got {got}, expected uint8 of shape {('N', *expected)}")
-        x_NCHW = np.divide(images_NHWC.transpose(0, 3, 1, 2), np.float32(255), dtype=np.float32, order="C")
-        margin = self.padding
-        if any(margin.values()):
-            rows, columns = (margin["top"], margin["bottom"]), (margin["left"], margin["right"])
-            x_NCHW = np.pad(x_NCHW, ((0, 0), (0, 0), rows, columns), constant_values=_PADDING_VALUE)
-        if self.size != self.padded_size:
-            weights = _bilinear_weights(self.padded_size, self.size)
-            x_NCHW = weights @ x_NCHW @ weights.T
-        x_NCHW -= np.array(self.mean, dtype=np.float32)[:, np.newaxis, np.newaxis]
-        x_NCHW /= np.array(self.std, dtype=np.float32)[:, np.newaxis, np.newaxis]
-        return x_NCHW
+        try:
+            return preprocessing.prepare(images_NHWC, self.steps)
+        except ValueError as error:
+            raise DataError(str(error)) from error
 
     def for_size(self, size: int) -> "Preprocessing":
         """Return the same preprocessing for a model whose input has another side, pixels."""
@@ -157,8 +125,7 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, JsonValue]:
         """Return a JSON document from which a device can do the same without this program."""
-        padding = {**self.padding, "value": _PADDING_VALUE}
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std), "padding": padding, **_FIXED}
+        return cast("dict[str, JsonValue]", preprocessing.document_of(self.steps))
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> "Preprocessing":
@@ -167,22 +134,10 @@ class Preprocessing:
         Raises:
             ArtifactError: A key is missing, unknown or holds something else.
         """
-        keys = {"mean", "std", "native_size", "padded_size", "size", "padding", *_FIXED}
-        if document.keys() != keys:
-            wrong = ", ".join(sorted(document.keys() ^ keys))
-            raise ArtifactError(f"preprocessing: missing or unknown {wrong}; the document is not whole")
-        for key, value in _FIXED.items():
-            if document[key] != value:
-                raise ArtifactError(f"preprocessing: {key} is {document[key]!r}, expected {value!r}")
         try:
-            mean, std = (tuple(float(value) for value in document[key]) for key in ("mean", "std"))
-            sizes = [int(document[key]) for key in ("native_size", "padded_size", "size")]
-            made = cls(mean, std, *sizes)
-        except (TypeError, ValueError, DataError) as error:
-            raise ArtifactError(f"preprocessing: the document holds no valid values: {error}") from error
-        if document["padding"] != (expected := made.to_dict()["padding"]):
-            raise ArtifactError(f"preprocessing: padding is {document['padding']!r}, expected {expected!r}")
-        return made
+            return cls(*preprocessing.steps_of(document))
+        except ValueError as error:
+            raise ArtifactError(str(error)) from error
 
 
 def histograms(images_NHWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
@@ -203,19 +158,3 @@ def _moments(histogram: list[int]) -> tuple[float, float]:
     squares = sum(value * value * times for value, times in enumerate(histogram))
     # Python integers: the difference loses nothing, whatever the number of pixels.
     return total / (count * 255), math.sqrt(count * squares - total * total) / (count * 255)
-
-
-def _bilinear_weights(num_in: int, num_out: int) -> npt.NDArray[np.float32]:
-    """Return the (num_out, num_in) matrix that resizes one axis, as torch's `interpolate` with align_corners=False.
-
-    Positions are in float64. Torch has them in the image's type; in float32 that moves a pixel by up to 1e-5.
-    """
-    centers = np.maximum((np.arange(num_out) + 0.5) * num_in / num_out - 0.5, 0.0)
-    left = np.minimum(centers.astype(np.int64), num_in - 1)
-    right = np.minimum(left + 1, num_in - 1)
-    fraction = centers - left
-    rows = np.arange(num_out)
-    weights = np.zeros((num_out, num_in))
-    np.add.at(weights, (rows, left), 1.0 - fraction)
-    np.add.at(weights, (rows, right), fraction)
-    return weights.astype(np.float32)

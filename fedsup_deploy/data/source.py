@@ -14,14 +14,13 @@ from typing import BinaryIO, Final
 from fedsup_deploy import memory
 from fedsup_deploy.data.names import escaped
 from fedsup_deploy.errors import ConfigError, DataError
-from fedsup_deploy.ondevice.printable import printable
+from fedsup_deploy.ondevice.printable import reason_of
 
 #: Of a file that may have to be held whole, and of what a compressed one unfolds to, bytes. The largest official file
 #: of CIFAR has 0.15 GiB, and the largest set of the family of MNIST (EMNIST) 0.6 GiB.
 MAX_FILE_BYTES: Final = 1 << 30
 #: Of many names in a message these many are told.
 _MAX_NAMED: Final = 5
-_MAX_REASON_CHARACTERS: Final = 200
 
 
 def required_root(name: str, root: Path | None, holds: str) -> Path:
@@ -82,8 +81,7 @@ def opened(path: Path, max_bytes: int | None = None) -> Iterator[BinaryIO]:
                 )
             yield file
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or reason_of(error)
-        raise DataError(f"cannot read {escaped(path)}: {reason}; get the file again") from error
+        raise DataError(f"cannot read {escaped(path)}: {reason_of(error)}; get the file again") from error
 
 
 def read_whole(path: Path) -> bytes:
@@ -94,11 +92,6 @@ def read_whole(path: Path) -> bytes:
     """
     with opened(path, MAX_FILE_BYTES) as file:
         return file.read(MAX_FILE_BYTES)
-
-
-def reason_of(error: Warning | Exception | str) -> str:
-    """Return what an exception says, for a message: in one line, escaped, and not all of what it may quote."""
-    return printable(" ".join(str(error).split()), _MAX_REASON_CHARACTERS)
 
 
 def counted(names: Sequence[str]) -> str:

@@ -1,8 +1,9 @@
 """All checks of a bundle, in their order, and the measurement of its model: what a report of run.py holds."""
 
+import contextlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Iterator, Optional
 
 from fedsup_deploy.ondevice.bundle_files import INT8_MODEL, MODEL, UNRUNNABLE, USAGE, CheckError, check_files
 from fedsup_deploy.ondevice.bundle_outputs import (
@@ -32,7 +33,7 @@ from fedsup_deploy.ondevice.model_versions import least_release
 from fedsup_deploy.ondevice.timing import QUICK, Protocol, first_run_ms, measure_latency, now_ns
 
 if TYPE_CHECKING:
-    from fedsup_deploy.ondevice.records import Report, RuntimeRecord
+    from fedsup_deploy.ondevice.records import ManifestRecord, Report, RuntimeRecord
 
 
 def check_bundle(
@@ -81,12 +82,8 @@ def check_model(
     """
     manifest = read_manifest(folder)
     report["arch_id"] = manifest.get("arch_id")
-    report["runtime"] = _runtime_for(folder)
-    reason = why_known_bad(RUNTIME, report["runtime"]["version"], known_bad_of(manifest)) if is_device else None
-    if reason is not None:
-        raise CheckError(UNRUNNABLE, reason)
-    name = MODEL
-    try:
+    report["runtime"] = runtime_for(folder, manifest if is_device else None)
+    with refusing_what_cannot_run(folder, MODEL):
         report["environment"] = environment(threads)
         inputs, outputs = load_vectors(folder, manifest)
         start_ns = now_ns()
@@ -97,32 +94,51 @@ def check_model(
         report["parity"] = check_outputs(
             lambda x_BCHW: first_output(session, x_BCHW), inputs, outputs, gate_of(manifest)
         )
-        tolerance = int8_tolerance_of(manifest)
-        if tolerance is not None:
-            name = INT8_MODEL
+    tolerance = int8_tolerance_of(manifest)
+    if tolerance is not None:
+        with refusing_what_cannot_run(folder, INT8_MODEL):
             in_int8 = open_session(str(folder / INT8_MODEL), threads)
             recorded = load_int8_outputs(folder, manifest, len(inputs))
             report["int8"] = check_int8_outputs(
                 lambda x_BCHW: first_output(in_int8, x_BCHW), inputs, recorded, tolerance
             )
-    except ImportError as error:
-        raise CheckError(USAGE, why_not_imported(error)) from None
-    except runtime_errors() as error:
-        is_too_old, reason = why_not_run(error, str(folder / name), name)
-        raise CheckError(USAGE if is_too_old else UNRUNNABLE, reason.replace(str(folder) + os.sep, "")) from None
     if seconds is not None:
         latency = measure_latency(run_once, protocol._replace(min_seconds=seconds))
         report["latency"] = {**latency, "load_ms": load_ms, "first_run_ms": cold_ms}
 
 
-def _runtime_for(folder: Path) -> "RuntimeRecord":
+@contextlib.contextmanager
+def refusing_what_cannot_run(folder: Path, name: str) -> Iterator[None]:
+    """Turn what comes of running a bundle's model, or of libraries that it needs, into the check that did not pass.
+
+    Args:
+        folder: The bundle.
+        name: The model's file.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise CheckError(USAGE, why_not_imported(error)) from None
+    except runtime_errors() as error:
+        is_too_old, reason = why_not_run(error, str(folder / name), name)
+        raise CheckError(USAGE if is_too_old else UNRUNNABLE, reason.replace(str(folder) + os.sep, "")) from None
+
+
+def runtime_for(folder: Path, manifest: "Optional[ManifestRecord]") -> "RuntimeRecord":
     """Return what would run the model, which is not imported yet: some releases end this process when they are.
 
+    Args:
+        folder: The bundle.
+        manifest: Says which releases fail on the bundle's device; None where this machine cannot be it.
+
     Raises:
-        CheckError: It is not installed.
+        CheckError: It is not installed, or is such a release.
     """
     try:
         version = runtime_version()
     except ImportError as error:
         raise CheckError(USAGE, why_not_imported(error)) from None
+    reason = None if manifest is None else why_known_bad(RUNTIME, version, known_bad_of(manifest))
+    if reason is not None:
+        raise CheckError(UNRUNNABLE, reason)
     return {"name": RUNTIME, "version": version, "least_version": least_release(str(folder / MODEL))}

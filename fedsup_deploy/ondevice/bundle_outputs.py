@@ -3,9 +3,10 @@
 Shapes: V vectors (recorded images), C channels, S height and width, B images of a batch, K classes.
 """
 
+import contextlib
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, List, Optional, Sequence, Tuple, cast
+from typing import TYPE_CHECKING, Callable, Iterator, List, Optional, Sequence, Tuple, cast
 
 from fedsup_deploy.ondevice.bundle_files import (
     ALTERED,
@@ -51,7 +52,7 @@ def read_manifest(folder: Path) -> "ManifestRecord":
     Raises:
         CheckError: It is missing, no JSON, without what the checks need, or kinder than the parity gate.
     """
-    try:
+    with refusing_damage():
         manifest = cast("ManifestRecord", parse_json(read_text_file(folder, MANIFEST)))
         gate = gate_of(manifest)
         for name, allowed in (("tolerance", gate["tolerance"]), ("batch_tolerance", gate["batch_tolerance"])):
@@ -59,13 +60,20 @@ def read_manifest(folder: Path) -> "ManifestRecord":
                 asked = f"a {name} of {allowed:g}, expected at most {TOLERANCE:g}"
                 raise CheckError(ALTERED, f"{MANIFEST} was altered: {asked}")
         for tensors in (manifest["inputs"], manifest["outputs"]):
-            _shape_without_batch(tensors)
+            shape_without_batch(tensors)
         int8_tolerance_of(manifest)
         for each in known_bad_of(manifest):
             comparisons_of(each["versions"])
+    return manifest
+
+
+@contextlib.contextmanager
+def refusing_damage() -> Iterator[None]:
+    """Turn what comes of reading a manifest that is not whole into the check that did not pass."""
+    try:
+        yield
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckError(ALTERED, f"{MANIFEST} is damaged: {type(error).__name__}: {error}") from None
-    return manifest
 
 
 def gate_of(manifest: "ManifestRecord") -> "Tolerances":
@@ -275,12 +283,13 @@ def _check_classes(computed_VK: "Floats", recorded_VK: "Floats", batch: int) -> 
 
 def _load_float32(folder: Path, name: str, tensors: "List[TensorRecord]") -> "Floats":
     array = read_array(folder / VECTORS, name)
-    shape = _shape_without_batch(tensors)
+    shape = shape_without_batch(tensors)
     if str(array.dtype) != "float32" or list(array.shape[1:]) != shape:
         found = f"{name} of type {array.dtype} and shape {list(array.shape[1:])}, expected float32 {shape}"
         raise CheckError(PARITY, f"{VECTORS} holds {found}")
     return array
 
 
-def _shape_without_batch(tensors: "List[TensorRecord]") -> List[int]:
+def shape_without_batch(tensors: "List[TensorRecord]") -> List[int]:
+    """Return the sizes of an input or output of the model for one image."""
     return tensors[0]["shape"][1:]

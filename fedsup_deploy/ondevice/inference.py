@@ -52,17 +52,19 @@ def runtime_version() -> str:
 
 
 def why_not_imported(error: ImportError) -> str:
-    """Return what an error of `library_versions` means and what helps, on one line and without paths."""
-    if isinstance(error, ModuleNotFoundError):
-        return f"{error.name or 'onnxruntime'} cannot be imported; run: pip install numpy onnxruntime"
+    """Return what an error of importing NumPy, onnxruntime or Pillow means and what helps, on one line, no paths."""
     cause, inner = error, error.__cause__ or error.__context__
-    while isinstance(inner, ImportError):  # NumPy says long things about what its own first error says in one line
+    # NumPy says long things about what its own first error says in one line.
+    while isinstance(inner, ImportError) and not isinstance(error, ModuleNotFoundError):
         cause, inner = inner, inner.__cause__ or inner.__context__
     name = (cause.name or "onnxruntime").partition(".")[0]
+    shown, packages = ("Pillow", "pillow") if name == "PIL" else (name, "numpy onnxruntime")
+    if isinstance(error, ModuleNotFoundError):
+        return f"{shown} cannot be imported; run: pip install {packages}"
     reason = re.sub(r"/(?:[^/:]+/)+", "", first_line(cause))
     if "failed to map segment" in reason:
         reason += "; the file system that it lies on lets nothing be loaded: it is mounted noexec"
-    return f"{name} cannot be imported: {reason}"
+    return f"{shown} cannot be imported: {reason}"
 
 
 def why_not_run(error: Exception, path: str, name: str) -> Tuple[bool, str]:

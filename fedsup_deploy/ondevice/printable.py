@@ -1,10 +1,11 @@
 """Text that others chose, as it can be shown anywhere: no terminal obeys it, and it is one line of bounded length."""
 
-from typing import Optional
+from typing import Optional, Union
 
 #: Characters of a message or table cell. What is cut stands in the middle: the end of a message says what to do.
 MOST_CHARACTERS = 1900
 
+_MOST_CHARACTERS_OF_A_REASON = 200
 _ELLIPSIS = " ... "
 
 
@@ -21,6 +22,17 @@ def printable(text: str, most: Optional[int] = MOST_CHARACTERS) -> str:
         text = _cut(text, most)
     shown = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
     return shown if most is None else _cut(shown, most)
+
+
+def reason_of(error: Union[Exception, str]) -> str:
+    """Return what an exception or warning says, for a message: in one line, and not all of what it may quote."""
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return printable(" ".join(said.split()), _MOST_CHARACTERS_OF_A_REASON)
+
+
+def as_written(text: str, encoding: Optional[str]) -> str:
+    """Return a text with all that an encoding lacks written as an escape, so that printing it cannot fail."""
+    return text.encode(encoding or "utf-8", "backslashreplace").decode(encoding or "utf-8")
 
 
 def _cut(text: str, most: int) -> str:

@@ -11,6 +11,10 @@ from typing_extensions import TypedDict
 
 #: What goes into a model, comes out of it, or was recorded of it.
 Floats = NDArray[np.floating[Any]]
+#: Images as a model takes them.
+Floats32 = NDArray[np.float32]
+#: Images as they are decoded.
+Pixels = NDArray[np.uint8]
 
 
 #: Of the latency of one network: what 10, 50 or 90 % of its inferences stay within.
@@ -219,6 +223,32 @@ class Report(Verdict, total=False):
     latency: Latency
 
 
+#: A class of a model, and its probability: the softmax of the logits.
+LikelyClass = TypedDict("LikelyClass", {"class": str, "index": int, "probability": float})
+#: What a model says of an image file, and the classes that are most likely; None and none where there is a `reason` why
+#: it cannot say anything.
+ClassifiedImage = TypedDict(
+    "ClassifiedImage",
+    {
+        "file": str,
+        "class": Optional[str],
+        "index": Optional[int],
+        "probability": Optional[float],
+        "top": List[LikelyClass],
+        "reason": Optional[str],
+    },
+)
+
+
+class Classification(TypedDict):
+    """What `run.py --classify --json` prints."""
+
+    schema: int
+    images: List[ClassifiedImage]
+    exit_code: int
+    reason: Optional[str]
+
+
 class Tolerances(TypedDict):
     """What a manifest allows a difference to be."""
 
@@ -256,6 +286,8 @@ class DeviceOfBundle(TypedDict):
 
 class _EveryManifestRecord(TypedDict):
     arch_id: str
+    classes: List[str]
+    preprocessing: Dict[str, Any]  # which `preprocessing.steps_of` reads
     models: Dict[str, VariantGate]
     inputs: List[TensorRecord]
     outputs: List[TensorRecord]

@@ -4,40 +4,41 @@ It needs Python 3.6+, NumPy and onnxruntime 1.8+, and nothing of fedsup_deploy. 
 files of SHA256SUMS, unaltered, and nothing else, then that the model computes the recorded outputs alone and inside a
 batch, then times it. It reads only the bundle, writes no file, and reports no host name, user name or path.
 
-Exit codes: 0 all checks passed; 1 a file was altered; 2 wrong usage, or NumPy or onnxruntime is missing or too old; 3
-the outputs are wrong; 4 the output of an image depends on its batch; 5 a file is missing; 6 the model cannot be run
-here, or would be by an onnxruntime that is known to fail on the bundle's device: nothing is run then.
+`python run.py --classify photo.jpg other.png` checks the files of the bundle and says what the model takes each image
+for; the outputs are not compared then, and nothing is timed. This needs Pillow 8.1+.
+
+Exit codes: 0 all checks passed; 1 a file was altered; 2 wrong usage, or NumPy, onnxruntime or Pillow is missing or too
+old; 3 the outputs are wrong; 4 the output of an image depends on its batch; 5 a file is missing; 6 the model cannot be
+run here, or would be by an onnxruntime that is known to fail on the bundle's device: nothing is run then; 7 an image
+cannot be classified, the others are.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, List, Optional
+from typing import TYPE_CHECKING, Iterator, List, Optional, Tuple, Union
 
 from fedsup_deploy.ondevice.bundle_checks import check_bundle
 from fedsup_deploy.ondevice.bundle_files import OK, USAGE, CheckError
+from fedsup_deploy.ondevice.classification import classify_images
 from fedsup_deploy.ondevice.inference import most_threads
-from fedsup_deploy.ondevice.printable import printable
-from fedsup_deploy.ondevice.timing import PROTOCOLS
+from fedsup_deploy.ondevice.printable import as_written, printable
+from fedsup_deploy.ondevice.timing import PROTOCOLS, QUICK
 
 if TYPE_CHECKING:
-    from fedsup_deploy.ondevice.records import Latency, Report
+    from fedsup_deploy.ondevice.records import Classification, Latency, Report
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run the command line and return its exit code. Side effects: Prints the report on standard output."""
     options = _parse(arguments)
-    report: Report = {"schema": 1, "exit_code": OK, "reason": None}
+    report, told = _classified_images(options) if options.classify else _checked_bundle(options)
+    text = json.dumps(report, indent=2, allow_nan=False) if options.json else "\n".join(told)
     try:
-        check_bundle(options.folder, report, options.threads, options.seconds, PROTOCOLS[options.protocol])
-    except CheckError as error:
-        report["exit_code"] = error.exit_code
-        report["reason"] = printable(str(error))
-    text = json.dumps(report, indent=2, allow_nan=False) if options.json else "\n".join(lines(report))
-    try:
-        print(text, flush=True)
+        print(as_written(text, sys.stdout.encoding), flush=True)
     except OSError as error:
         # Python would complain again when it flushes stdout at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -45,6 +46,44 @@ def main(arguments: Optional[List[str]] = None) -> int:
             print(f"the report cannot be written: {error.strerror}", file=sys.stderr)
             return int(report["exit_code"]) or USAGE
     return int(report["exit_code"])
+
+
+def _checked_bundle(options: argparse.Namespace) -> "Tuple[Report, Iterator[str]]":
+    """Return what the checks found, and that as lines of text."""
+    report: Report = {"schema": 1, "exit_code": OK, "reason": None}
+    with _failing_in(report):
+        check_bundle(options.folder, report, options.threads, options.seconds, PROTOCOLS[options.protocol])
+    return report, lines(report)
+
+
+def _classified_images(options: argparse.Namespace) -> "Tuple[Classification, Iterator[str]]":
+    """Return what the images were taken for, and that as lines of text."""
+    report: Classification = {"schema": 1, "images": [], "exit_code": OK, "reason": None}
+    with _failing_in(report):
+        classify_images(options.folder, options.classify, options.threads, report)
+    return report, lines_of_images(report)
+
+
+@contextlib.contextmanager
+def _failing_in(report: "Union[Report, Classification]") -> Iterator[None]:
+    """Put the check that did not pass into a report."""
+    try:
+        yield
+    except CheckError as error:
+        report["exit_code"] = error.exit_code
+        report["reason"] = printable(str(error))
+
+
+def lines_of_images(report: "Classification") -> Iterator[str]:
+    """Yield a line for each image, then one of what did not pass."""
+    for image in report["images"]:
+        if image["reason"] is None:
+            likely = ", ".join(f"{each['class']} {each['probability']:.1%}" for each in image["top"])
+            yield printable(f"{image['file']}  {likely}")
+        else:
+            yield printable(image["reason"])
+    if report["exit_code"] != OK:
+        yield f"FAIL: {report['reason']}"
 
 
 def lines(report: "Report") -> Iterator[str]:
@@ -92,10 +131,14 @@ def _parse(arguments: Optional[List[str]]) -> argparse.Namespace:
     parser.add_argument("folder", nargs="?", type=Path, default=here, help="the bundle (default: where this file is)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--threads", type=int, default=1, help="threads of the runtime (default 1)")
-    parser.add_argument("--protocol", choices=PROTOCOLS, default="quick", help="full takes a minute (default quick)")
+    parser.add_argument("--protocol", choices=PROTOCOLS, help="full takes a minute (default quick)")
     parser.add_argument("--seconds", type=float, help="time for at least this long (default: quick 5, full 60)")
     parser.add_argument("--skip-latency", action="store_true", help="check only")
+    parser.add_argument("--classify", nargs="+", metavar="IMAGE", help="say what image files show; needs Pillow")
     options = parser.parse_args(arguments)
+    if options.classify and (options.protocol is not None or options.seconds is not None):
+        parser.error("--classify times nothing: leave out --protocol and --seconds")
+    options.protocol = options.protocol or QUICK.name
     protocol = PROTOCOLS[options.protocol]
     if options.seconds is None:
         options.seconds = protocol.min_seconds

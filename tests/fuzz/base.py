@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import yaml
+from PIL import Image
 
 from fedsup_deploy.cli.main import main
 
@@ -56,6 +57,7 @@ def make(folder: Path) -> None:
         bundle.rename(BUNDLE)
         Path("measured.json").write_text(_run("measure", BUNDLE, "--json"), encoding="utf-8")
         _run("extract", "run", "--arch", "smallest", "--out", "subnet.safetensors")
+        Image.new("L", (8, 8), 99).save("photo.png")
         manifest = json.loads(Path(BUNDLE, "manifest.json").read_text(encoding="utf-8"))
         Path("arch.json").write_text(json.dumps(manifest["arch"]), encoding="utf-8")
         Path("profile.yaml").write_text(_profile(), encoding="utf-8")

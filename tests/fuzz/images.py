@@ -1,4 +1,7 @@
-"""Images in the forms in which they can be given, damaged. Training reads them, and then has too many clients."""
+"""Images in the forms in which they can be given, damaged. Training reads them, and then has too many clients.
+
+And single files, for a bundle to classify.
+"""
 
 import gzip
 import io
@@ -25,6 +28,15 @@ def images(rng: random.Random, folder: Path) -> list[str]:
     text = config.read_text(encoding="utf-8").replace("{dataset: digits}", f"{{dataset: {form}, root: images}}")
     config.write_text(text.replace("num_clients: 4", "num_clients: 999999"), encoding="utf-8")
     return ["train", "--config", "mine.yaml", "--out", "out"]
+
+
+def photo(rng: random.Random, folder: Path) -> Path:
+    """Write an image file of the size that the bundle's model takes, mostly damaged."""
+    path = folder / f"photo.{rng.choice(('png', 'jpg', 'gif', 'bmp', 'tif', 'webp', 'ppm'))}"
+    Image.fromarray(_pixels(rng, 8, rng.choice((8, 8, 8, 9)), rng.choice((1, 3))).squeeze()).save(path)
+    if rng.random() < 0.9:
+        path.write_bytes(damaged_bytes(rng, path.read_bytes()))
+    return path
 
 
 def _pixels(rng: random.Random, *shape: int) -> "np.ndarray":

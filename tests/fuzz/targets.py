@@ -15,7 +15,7 @@ from types import MappingProxyType
 import numpy as np
 import yaml
 from base import BUNDLE
-from images import images
+from images import images, photo
 from mutations import NASTY, as_json, as_yaml, damaged_bytes, damaged_npz, places, scalar
 from safetensors.numpy import load_file, save_file
 
@@ -34,7 +34,8 @@ def _bundle(rng: random.Random, folder: Path, name: str, change: Callable[[bytes
         names = bundle_files.list_files(bundle).keys() - {bundle_files.SUMS, bundle_files.MEASURED}
         (bundle / bundle_files.SUMS).write_bytes("".join(bundle_files.sha256sums(bundle, names)).encode())
         (bundle / bundle_files.MEASURED).unlink(missing_ok=True)
-    return rng.choice((["verify", BUNDLE], ["verify", BUNDLE], [RUN_PY, BUNDLE], ["inspect", BUNDLE]))
+    classify = [RUN_PY, BUNDLE, "--classify", "photo.png"]
+    return rng.choice((["verify", BUNDLE], ["verify", BUNDLE], [RUN_PY, BUNDLE], classify, ["inspect", BUNDLE]))
 
 
 def manifest(rng: random.Random, folder: Path) -> list[str]:
@@ -48,6 +49,10 @@ def sums(rng: random.Random, folder: Path) -> list[str]:
 def model(rng: random.Random, folder: Path) -> list[str]:
     _bundle(rng, folder, "model.onnx", lambda content: damaged_bytes(rng, content))
     return rng.choice((["verify", BUNDLE], [RUN_PY, BUNDLE]))
+
+
+def classified(rng: random.Random, folder: Path) -> list[str]:
+    return [RUN_PY, BUNDLE, "--classify", photo(rng, folder).name, "photo.png"]
 
 
 def vectors(rng: random.Random, folder: Path) -> list[str]:
@@ -288,7 +293,7 @@ TARGETS: MappingProxyType[str, Target] = MappingProxyType(
     {
         each.__name__: each
         for each in (
-            *(manifest, sums, model, vectors, measured, files),
+            *(manifest, sums, model, classified, vectors, measured, files),
             *(run, tensors, statistics, journal, search),
             *(profile, measurement, space, config, size, setting, architecture, options, images),
         )

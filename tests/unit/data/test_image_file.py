@@ -2,6 +2,9 @@
 
 import io
 import os
+import struct
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from fedsup_deploy.data.image_file import read_header, read_image
 from fedsup_deploy.errors import DataError
@@ -218,3 +221,41 @@ def test_damage_leads_to_nothing_but_a_data_error(
         complaint = ""
         assert shown.dtype == np.uint8
     assert "\n" not in complaint
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
+def test_only_exif_says_how_an_image_lies(tmp_path: Path, form: str) -> None:
+    """What XMP says is read by some releases of Pillow only, and by no browser: a device must not depend on it."""
+    path = tmp_path / f"a.{form}"
+    image, options = Image.fromarray(pixels(0, 8, 4)).convert("RGB"), {"webp": {"lossless": True}}.get(form, {})
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", XMP.decode())
+    image.save(path, **options, **({"pnginfo": text} if form == "png" else {"xmp": XMP}))
+    with Image.open(path) as stored:
+        stored.load()
+        assert stored.getexif()[ORIENTATION] == 6
+        expected = np.asarray(stored)
+    np.testing.assert_array_equal(read_image(path).pixels, expected)
+
+
+def test_what_pillow_logs_is_not_printed(tmp_path: Path) -> None:
+    """It logs as an error that a TIFF claims more channels than it can decode; the exception says so as well."""
+    FRAMES[0].save(tmp_path / "a.tif")
+    content = (tmp_path / "a.tif").read_bytes()
+    samples = struct.pack("<HHI", 277, 3, 1)
+    at = content.index(samples) + len(samples)
+    (tmp_path / "a.tif").write_bytes(content[:at] + struct.pack("<I", 99) + content[at + 4 :])
+    code = f"""
+from pathlib import Path
+from fedsup_deploy.data.image_file import read_header
+from fedsup_deploy.errors import DataError
+try:
+    read_header(Path({str(tmp_path / "a.tif")!r}))
+except DataError as error:
+    print(error)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (ended.stderr, len(ended.stdout.splitlines())) == ("", 1)

@@ -86,9 +86,7 @@ def test_an_int8_file_is_nearly_right_and_loads_where_the_fp32_file_does(model, 
 def test_types_and_zero_points_are_those_of_the_scheme(model, counts, scheme):
     found = quantized(model, Quantization(counts, scheme))
     arrays = {each.name: onnx.numpy_helper.to_array(each) for each in found.graph.initializer}
-    zeros = {
-        node.input[0]: arrays[node.input[2]] for node in found.graph.node if node.op_type == "QuantizeLinear"
-    }
+    zeros = {node.input[0]: arrays[node.input[2]] for node in found.graph.node if node.op_type == "QuantizeLinear"}
     assert {each.dtype.name for each in zeros.values()} == {"uint8" if scheme.activations == "u8" else "int8"}
     if scheme.is_symmetric:
         assert {int(each) for each in zeros.values()} == {0}
@@ -142,7 +140,7 @@ from fedsup_deploy.device.building.graph import random_weights
 from fedsup_deploy.export.quantization import quantized
 from fedsup_deploy.space.onnx_graph import build_model, to_bytes, value_sizes
 from fedsup_deploy.space.parts import parts_of
-from fedsup_deploy.space.search_space import load_space
+from fedsup_deploy.commands.profile_build import load_space
 from fedsup_deploy.supernet import ranges
 from fedsup_deploy.supernet.deployable import Quantization
 

@@ -17,8 +17,11 @@ from onnx.reference import ReferenceEvaluator
 
 from fedsup_deploy.artifact.program import program
 from fedsup_deploy.ondevice import bundle_files, run
+from fedsup_deploy.ondevice.preprocessing import Steps, document_of
 
 NUM_VECTORS, SIZE, CLASSES = 16, 8, 5
+#: What is done to images before the model takes them: they are padded, and not resized.
+STEPS = Steps((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), native_size=6, padded_size=SIZE, size=SIZE)
 
 Finished = subprocess.CompletedProcess[str]
 
@@ -102,14 +105,19 @@ class Bundle:
         np.savez(self.folder / "vectors.npz", inputs=inputs, outputs=outputs)
 
     def write_manifest(self, *, known_bad: Any = (), **gate: Any) -> None:
-        document = {
+        self.write_sums(json.dumps(self.manifest(known_bad=known_bad, **gate)))
+
+    def manifest(self, *, known_bad: Any = (), **gate: Any) -> dict[str, Any]:
+        """What the program reads of a manifest."""
+        return {
             "arch_id": "toy",
             "device": {"known_bad": known_bad},
+            "classes": [f"class {index}" for index in range(CLASSES)],
+            "preprocessing": document_of(STEPS),
             "models": {bundle_files.VARIANT: {"gate": {"tolerance": 1e-5, "batch_tolerance": 1e-5, **gate}}},
             "inputs": [{"shape": ["batch", 3, SIZE, SIZE]}],
             "outputs": [{"shape": ["batch", CLASSES]}],
         }
-        self.write_sums(json.dumps(document))
 
     def write_sums(self, manifest: str) -> None:
         """Write a manifest, and hashes of what is there."""

@@ -10,10 +10,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fedsup_deploy import rng
 from fedsup_deploy.artifact.packing import pack
@@ -23,18 +24,28 @@ from fedsup_deploy.ondevice import inference
 from fedsup_deploy.space.parts import parts_of
 from fedsup_deploy.space.search_space import SearchSpace
 
-#: Pythons with releases of onnxruntime and NumPy of their time; 1.10 is the newest for Python 3.6.
+
+class Runtime(NamedTuple):
+    """A Python with releases of libraries of its time."""
+
+    version: str
+    onnxruntime: str
+    numpy: str
+    pillow: str
+
+
+#: onnxruntime 1.10 and Pillow 8.4 are the newest for Python 3.6; 1.8 and 8.1 are the oldest that run.py takes.
 RUNTIMES = [
-    ("3.6", "1.8.1", "1.19.5"),
-    ("3.6", "1.10.0", "1.19.5"),
-    ("3.7", "1.14.1", "1.21.6"),
-    ("3.8", "1.19.2", "1.24.4"),
+    Runtime("3.6", "1.8.1", "1.19.5", "8.1.2"),
+    Runtime("3.6", "1.10.0", "1.19.5", "8.4.0"),
+    Runtime("3.7", "1.14.1", "1.21.6", "9.5.0"),
+    Runtime("3.8", "1.19.2", "1.24.4", "10.4.0"),
 ]
 #: Of glibc, what wheels of that time are built for.
 GLIBC = ("2_28", "2_27", "2_17", "2_12")
 
 PythonOf = Callable[[str], Path]
-LibrariesOf = Callable[[str, str, str], Path]
+LibrariesOf = Callable[[Runtime], Path]
 
 
 @pytest.fixture(scope="session")
@@ -56,15 +67,15 @@ def python_of() -> PythonOf:
 
 @pytest.fixture(scope="session")
 def libraries_of(tmp_path_factory: pytest.TempPathFactory) -> LibrariesOf:
-    """Download onnxruntime and NumPy for another Python into a folder that its PYTHONPATH can name.
+    """Download onnxruntime, NumPy and Pillow for another Python into a folder that its PYTHONPATH can name.
 
-    The two alone, as run.py needs no more; pip would hold what they require against the Python that it runs in.
+    These alone, as run.py needs no more; pip would hold what they require against the Python that it runs in.
     """
 
     @functools.cache
-    def install(version: str, onnxruntime: str, numpy: str) -> Path:
+    def install(runtime: Runtime) -> Path:
         folder = tmp_path_factory.mktemp("libraries")
-        number = version.replace(".", "")
+        number = runtime.version.replace(".", "")
         abis = [f"--abi=cp{number}{'m' if number in {'36', '37'} else ''}", "--abi=abi3", "--abi=none"]
         machine = platform.machine()
         systems = [f"--platform=manylinux_{glibc}_{machine}" for glibc in GLIBC]
@@ -75,12 +86,13 @@ def libraries_of(tmp_path_factory: pytest.TempPathFactory) -> LibrariesOf:
                 "--only-binary=:all:",
                 "--no-deps",
                 "--ignore-requires-python",
-                f"--python-version={version}",
+                f"--python-version={runtime.version}",
                 "--implementation=cp",
                 *abis,
                 *systems,
             ),
-            *("--target", str(folder), f"onnxruntime=={onnxruntime}", f"numpy=={numpy}"),
+            *("--target", str(folder)),
+            *(f"{name}=={getattr(runtime, name)}" for name in ("onnxruntime", "numpy", "pillow")),
         ]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr
@@ -133,24 +145,22 @@ print(json.dumps(latency))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("version", "onnxruntime", "numpy"), RUNTIMES)
+@pytest.mark.parametrize("runtime", RUNTIMES, ids="-".join)
 def test_bundle_is_checked_and_timed_by_an_old_runtime(
     bundle: Any,
     python_of: PythonOf,
     libraries_of: LibrariesOf,
-    version: str,
-    onnxruntime: str,
-    numpy: str,
+    runtime: Runtime,
 ) -> None:
     """The real program, in a real Python with a real runtime, which are downloaded: what passes, and what does not."""
-    python = (str(python_of(version)),)
-    path = str(libraries_of(version, onnxruntime, numpy))
+    python = (str(python_of(runtime.version)),)
+    path = str(libraries_of(runtime))
     ran = bundle.run("--json", "--seconds", "0.2", "--threads", "2", python=python, PYTHONPATH=path)
     assert (ran.returncode, ran.stderr) == (0, "")
     report = json.loads(ran.stdout)
     environment = report["environment"]
-    assert environment["python"].startswith(f"{version}.")
-    assert (environment["onnxruntime"], environment["numpy"]) == (onnxruntime, numpy)
+    assert environment["python"].startswith(f"{runtime.version}.")
+    assert (environment["onnxruntime"], environment["numpy"]) == (runtime.onnxruntime, runtime.numpy)
     assert report["parity"]["max_scaled_diff"] <= 1e-5
     assert report["latency"]["statistics"]["num_runs"] >= 200
     here = json.loads(bundle.run("--json", "--seconds", "0.2").stdout)
@@ -181,19 +191,19 @@ def test_bundle_is_checked_and_timed_by_an_old_runtime(
     bundle.write_manifest()
     refused = bundle.run("--skip-latency", python=python, PYTHONPATH=path)
     assert (refused.returncode, refused.stderr) == (6, "")
-    assert refused.stdout.splitlines()[-1].startswith(f"FAIL: onnxruntime {onnxruntime} cannot run model.onnx: ")
+    assert refused.stdout.splitlines()[-1].startswith(
+        f"FAIL: onnxruntime {runtime.onnxruntime} cannot run model.onnx: "
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("version", "onnxruntime", "numpy"), RUNTIMES)
+@pytest.mark.parametrize("runtime", RUNTIMES, ids="-".join)
 def test_every_kind_of_layer_is_computed_by_an_old_runtime(
     python_of: PythonOf,
     libraries_of: LibrariesOf,
     space_of: Callable[..., SearchSpace],
     tmp_path: Path,
-    version: str,
-    onnxruntime: str,
-    numpy: str,
+    runtime: Runtime,
 ) -> None:
     """A network as it is exported, with squeeze-excitation and a pool of an odd map; a runtime of today agrees."""
     stage = {"widths": [6], "depths": [2], "expand_ratios": [2], "squeeze_excite": [True], "stride": 2}
@@ -208,9 +218,82 @@ session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionPro
 numpy.save("outputs.npy", session.run(["logits"], {"input": numpy.load("inputs.npy")})[0])
 print(onnxruntime.__version__)
 """
-    environment = {"PYTHONPATH": str(libraries_of(version, onnxruntime, numpy))}
-    command = [str(python_of(version)), "-c", code]
+    environment = {"PYTHONPATH": str(libraries_of(runtime))}
+    command = [str(python_of(runtime.version)), "-c", code]
     ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert (ran.returncode, ran.stdout) == (0, f"{onnxruntime}\n"), ran.stderr
+    assert (ran.returncode, ran.stdout) == (0, f"{runtime.onnxruntime}\n"), ran.stderr
     expected_BK = inference.bind(inference.open_session(str(tmp_path / "model.onnx"), 1), inputs_BCHW)()
     np.testing.assert_allclose(np.load(tmp_path / "outputs.npy"), expected_BK, atol=1e-5, rtol=1e-5)
+
+
+#: How images are written that every Pillow decodes to the same bytes: what a JPEG decodes to is its library's business.
+LOSSLESS: dict[str, dict[str, Any]] = {
+    **{f"{mode}.png": {} for mode in ("1", "L", "LA", "P", "RGB", "RGBA")},
+    **{f"{mode}.tif": {"compression": "tiff_lzw"} for mode in ("L", "RGB", "RGBA", "CMYK")},
+    "RGBA.webp": {"lossless": True},
+    "L.bmp": {},
+    "P.gif": {"transparency": 7},
+    "RGB.ppm": {},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", RUNTIMES, ids="-".join)
+def test_images_are_classified_by_an_old_runtime(
+    bundle: Any,
+    python_of: PythonOf,
+    libraries_of: LibrariesOf,
+    tmp_path: Path,
+    runtime: Runtime,
+) -> None:
+    """Lying in every way, the model's inputs are the same to the byte, and to rounding where they are resized."""
+    files = []
+    for name, options in LOSSLESS.items():
+        for orientation in range(1, 9):
+            mode, _, suffix = name.partition(".")
+            pixels = rng.generator(orientation, name).integers(0, 256, (6, 6, 4), dtype=np.uint8)
+            exif = Image.Exif()
+            exif[0x0112] = orientation
+            lying = {"exif": exif} if suffix in {"png", "tif", "webp"} else {}
+            image = Image.fromarray(pixels).convert("RGB" if mode == "CMYK" else mode).convert(mode)
+            files.append(str(tmp_path / f"{orientation}-{name}"))
+            image.save(files[-1], **lying, **options)
+    code = """
+import sys
+from pathlib import Path
+import numpy, run
+steps = run.classifier_of(run.read_manifest(Path("."))).steps
+for size in (8, 5):
+    made = [run.input_of(Path(file), file, steps._replace(size=size)) for file in sys.argv[2:]]
+    numpy.save("%s/%d.npy" % (sys.argv[1], size), numpy.concatenate(made))
+"""
+    inputs, reports = {}, {}
+    environments = {"old": {"PYTHONPATH": str(libraries_of(runtime))}, "here": {}}
+    for where, python in (("old", python_of(runtime.version)), ("here", sys.executable)):
+        (tmp_path / where).mkdir()
+        command = [str(python), "-B", "-c", code, str(tmp_path / where), *files]
+        options = {"cwd": bundle.folder, "env": environments[where], "capture_output": True, "text": True}
+        ran = subprocess.run(command, **options, check=False)
+        assert (ran.returncode, ran.stderr) == (0, "")
+        inputs[where] = [np.load(tmp_path / where / f"{size}.npy") for size in (8, 5)]
+        ran = bundle.run("--json", "--classify", *files, python=(str(python),), **environments[where])
+        assert (ran.returncode, ran.stderr) == (0, "")
+        reports[where] = json.loads(ran.stdout)["images"]
+    np.testing.assert_array_equal(inputs["old"][0], inputs["here"][0])
+    np.testing.assert_allclose(inputs["old"][1], inputs["here"][1], rtol=0, atol=2e-6)
+    assert [image["class"] for image in reports["old"]] == [image["class"] for image in reports["here"]]
+    probabilities = [[image["probability"] for image in reports[where]] for where in ("old", "here")]
+    np.testing.assert_allclose(*probabilities, rtol=1e-5)
+
+    (tmp_path / "a.png").write_bytes(Path(files[0]).read_bytes()[:60])
+    words = ("--classify", str(tmp_path / "a.png"), str(tmp_path / "gone.png"), files[0])
+    ended = bundle.run(*words, python=(str(python_of(runtime.version)),), **environments["old"])
+    assert (ended.returncode, ended.stderr) == (7, "")
+    assert ended.stdout.splitlines()[-1] == "FAIL: images that were not classified: 2 of 3"
+
+
+@pytest.mark.parametrize("version", ["3.6", "3.7", "3.8"])
+def test_old_python_without_libraries_classifies_nothing(bundle: Any, python_of: PythonOf, version: str) -> None:
+    ended = bundle.run("--classify", "a.png", python=(str(python_of(version)), "-I", "-S"))
+    assert (ended.returncode, ended.stderr) == (2, "")
+    assert ended.stdout == "FAIL: numpy cannot be imported; run: pip install numpy onnxruntime\n"

@@ -1,0 +1,162 @@
+"""What a bundle's model says of image files: each is prepared as the manifest records, and run alone.
+
+An image has the size of the training images, or is refused: the manifest records no rule for any other. Shapes: C
+channels, S side of the model's input, K classes.
+"""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, List, NamedTuple, Tuple
+
+from fedsup_deploy.ondevice.bundle_checks import refusing_what_cannot_run, runtime_for
+from fedsup_deploy.ondevice.bundle_files import MODEL, PARITY, UNCLASSIFIED, CheckError, check_files
+from fedsup_deploy.ondevice.bundle_outputs import read_manifest, refusing_damage, shape_without_batch
+from fedsup_deploy.ondevice.image_file import ImageError, check_pillow, header_of, shown_image
+from fedsup_deploy.ondevice.inference import first_output, open_session
+from fedsup_deploy.ondevice.preprocessing import Steps, prepare, steps_of
+from fedsup_deploy.ondevice.printable import printable, reason_of
+from fedsup_deploy.ondevice.reading import read_bytes
+
+if TYPE_CHECKING:
+    from fedsup_deploy.ondevice.records import (
+        Classification,
+        ClassifiedImage,
+        Floats,
+        Floats32,
+        LikelyClass,
+        ManifestRecord,
+        Pixels,
+    )
+
+#: Of an image file, which is held whole: a photo has a tenth of it.
+MOST_BYTES_OF_AN_IMAGE = 2**28
+#: Of a square image of which Pillow does not warn, pixels.
+MOST_SIDE = 9459
+#: Classes that are told of an image.
+NUM_TOLD = 3
+
+
+class Classifier(NamedTuple):
+    """What a manifest says of its model's input and outputs."""
+
+    steps: Steps
+    classes: Tuple[str, ...]
+
+
+def classify_images(folder: Path, files: List[str], threads: int, report: "Classification") -> None:
+    """Add what the model says of each file to `report`; a file that cannot be used gets a reason and stops no other.
+
+    Args:
+        folder: The bundle, whose files are checked first; its outputs are not.
+        files: Paths of image files.
+        threads: Threads of the runtime.
+        report: Gets one of `images` for each file, in their order.
+
+    Raises:
+        CheckError: The bundle or its model cannot be used, or an image was not classified.
+    """
+    check_files(folder)
+    manifest = read_manifest(folder)
+    classifier = classifier_of(manifest)
+    runtime_for(folder, manifest)
+    with refusing_what_cannot_run(folder, MODEL):
+        check_pillow()
+        session = open_session(str(folder / MODEL), threads)
+    for file in files:
+        name = printable(file, most=None)
+        try:
+            x_BCHW = input_of(Path(file), name, classifier.steps)
+        except ImageError as error:
+            report["images"].append(_unclassified(name, str(error)))
+            continue
+        with refusing_what_cannot_run(folder, MODEL):
+            logits_BK = first_output(session, x_BCHW)
+        report["images"].append(_classified(name, logits_BK, classifier.classes))
+    num_unclassified = sum(image["reason"] is not None for image in report["images"])
+    if num_unclassified:
+        raise CheckError(UNCLASSIFIED, f"images that were not classified: {num_unclassified} of {len(files)}")
+
+
+def classifier_of(manifest: "ManifestRecord") -> Classifier:
+    """Return what the manifest of a bundle says of the model's input and outputs.
+
+    Raises:
+        CheckError: It is damaged.
+    """
+    with refusing_damage():
+        steps, classes = steps_of(manifest["preprocessing"]), manifest["classes"]
+        if shape_without_batch(manifest["inputs"]) != [len(steps.mean), steps.size, steps.size]:
+            raise ValueError("preprocessing: its size or its channels are not those of the input")
+        if max(steps.padded_size, steps.size) > MOST_SIDE:
+            raise ValueError(f"preprocessing: a size above {MOST_SIDE}")
+        if shape_without_batch(manifest["outputs"]) != [len(classes)]:
+            raise ValueError("classes: not one for each output")
+        return Classifier(steps, tuple(printable(name) for name in classes))
+
+
+def input_of(path: Path, name: str, steps: Steps) -> "Floats32":
+    """Return an image file as a model takes it, (1, C, S, S).
+
+    Args:
+        path: The file.
+        name: What to call it.
+        steps: What is done to its pixels.
+
+    Raises:
+        ImageError: It is none that can be used, or has another size than the training images.
+    """
+    import numpy
+
+    try:
+        content = read_bytes(path, MOST_BYTES_OF_AN_IMAGE)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"cannot read {name}: {reason_of(error)}") from None
+    header = header_of(io.BytesIO(content), name)
+    if (header.width, header.height) != (steps.native_size, steps.native_size):
+        got, expected = f"{header.width}x{header.height}", f"{steps.native_size}x{steps.native_size}"
+        raise ImageError(f"{name}: is {got} pixels, expected {expected} as in training; crop or resize it first")
+    pixels = shown_image(io.BytesIO(content), name).pixels
+    pixels_HWC = _with_channels(pixels, len(steps.mean), name)
+    try:
+        with numpy.errstate(all="ignore"):  # of a forged mean or deviation; the outputs are looked at
+            return prepare(pixels_HWC[numpy.newaxis], steps)
+    except (ValueError, MemoryError) as error:
+        raise ImageError(f"cannot read {name}: {reason_of(error)}; get the file again") from None
+
+
+def _with_channels(pixels: "Pixels", num_channels: int, name: str) -> "Pixels":
+    """Return the pixels (H, W, C) of an image: a grey one is grey in colour, too.
+
+    Raises:
+        ImageError: It would have to become another image for that.
+    """
+    if num_channels not in {1, 3}:
+        raise ImageError(f"{name}: the model takes {num_channels} channels, and an image file has 1 or 3")
+    if pixels.ndim == 2:
+        return pixels[..., None].repeat(num_channels, axis=2)
+    if num_channels == 1 and not (pixels == pixels[..., :1]).all():
+        raise ImageError(f"{name}: has colours, expected grey as in training; convert it")
+    return pixels[..., :num_channels]
+
+
+def _classified(name: str, logits_BK: "Floats", classes: Tuple[str, ...]) -> "ClassifiedImage":
+    import numpy
+
+    if logits_BK.shape != (1, len(classes)):
+        raise CheckError(PARITY, f"outputs have shape {logits_BK.shape}, expected {(1, len(classes))}")
+    logits_K = logits_BK[0].astype(numpy.float64)
+    if not numpy.isfinite(logits_K).all():
+        raise CheckError(PARITY, f"outputs for {name} are NaN or infinite, expected finite ones")
+    exponentials_K = numpy.exp(logits_K - logits_K.max())
+    probability_K = exponentials_K / exponentials_K.sum()
+    order = numpy.argsort(-logits_K, kind="mergesort")[:NUM_TOLD]  # of equal ones the first, as argmax
+    top = [_likely(int(index), float(probability_K[index]), classes) for index in order]
+    return {"file": name, **top[0], "top": top, "reason": None}
+
+
+def _likely(index: int, probability: float, classes: Tuple[str, ...]) -> "LikelyClass":
+    return {"class": classes[index], "index": index, "probability": probability}
+
+
+def _unclassified(name: str, reason: str) -> "ClassifiedImage":
+    return {"file": name, "class": None, "index": None, "probability": None, "top": [], "reason": reason}

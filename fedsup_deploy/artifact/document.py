@@ -5,7 +5,7 @@ field of any document.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 from pydantic import JsonValue, ValidationError
@@ -55,15 +55,21 @@ def from_text(kind: type[Document], text: str | bytes, schema: int, where: str, 
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
-        raise ArtifactError(f"{where}: {first_problem(error)}; copy or {again}") from error
+        raise ArtifactError(f"{where}: {first_problem(error, found)}; copy or {again}") from error
 
 
-def first_problem(error: ValueError) -> str:
-    """Return what is wrong with a document, on one line: the first problem, and how many more there are."""
+def first_problem(error: ValueError, document: JsonValue = None) -> str:
+    """Return what is wrong with a document, on one line: the first problem, and how many more there are.
+
+    Args:
+        error: Of reading it.
+        document: Itself, where its keys are to be told from what else pydantic names on the way to a value.
+    """
     if not isinstance(error, ValidationError):
         return str(error)
     details = error.errors(include_url=False)
     first, more = details[0], f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    first["loc"] = tuple(_keys(first["loc"], document))
     if first["type"] == "value_error":  # what it says is ours, and names what it is about unless that is one value
         value = first["input"]
         got = [] if isinstance(value, Mapping | Section) or not first["loc"] else [f"got {show(value)}"]
@@ -73,3 +79,15 @@ def first_problem(error: ValueError) -> str:
         what = {"missing": "missing key", "extra_forbidden": "unknown key"}.get(first["type"], said)
         text = f"{dotted(first['loc'])}: {what}"
     return text.replace("\n", "\\n") + more
+
+
+def _keys(location: tuple[str | int, ...], document: JsonValue) -> Iterator[str | int]:
+    """Yield the keys of a location, without the names of members of unions; the last may be missing in the document."""
+    for index, part in enumerate(location):
+        if isinstance(document, dict) and part not in document and index + 1 < len(location):
+            continue
+        yield part
+        if isinstance(document, dict):
+            document = document.get(str(part))
+        elif isinstance(document, list) and isinstance(part, int) and part < len(document):
+            document = document[part]

@@ -341,8 +341,8 @@ def _measured(path: Path, pick: DevicePick) -> MeasuredLatency:
 
 
 def _told(manifest: Manifest, folder: Path, target: Target) -> ExportedBundle:
-    predicted, measured = manifest.main.latency.predicted, manifest.main.latency.measured
-    assert predicted is not None, "what a profile does not predict is not exported for it"
+    measured = manifest.main.latency.measured
+    predicted = next(each.latency.predicted for each in manifest.models.values() if each.latency.predicted is not None)
     assert measured is not None, "every export measures"
     accuracy = manifest.accuracy
     assert accuracy.recalibrated_interval is not None, "every export counts"

@@ -82,7 +82,9 @@ def check_model(
     """
     manifest = read_manifest(folder)
     report["arch_id"] = manifest.get("arch_id")
-    report["runtime"] = runtime_for(folder, manifest if is_device else None)
+    report["runtime"] = runtime_for(folder)
+    if is_device:
+        refuse_known_bad(report["runtime"], manifest)
     with refusing_what_cannot_run(folder, MODEL):
         report["environment"] = environment(threads)
         inputs, outputs = load_vectors(folder, manifest)
@@ -124,21 +126,25 @@ def refusing_what_cannot_run(folder: Path, name: str) -> Iterator[None]:
         raise CheckError(USAGE if is_too_old else UNRUNNABLE, reason.replace(str(folder) + os.sep, "")) from None
 
 
-def runtime_for(folder: Path, manifest: "Optional[ManifestRecord]") -> "RuntimeRecord":
-    """Return what would run the model, which is not imported yet: some releases end this process when they are.
-
-    Args:
-        folder: The bundle.
-        manifest: Says which releases fail on the bundle's device; None where this machine cannot be it.
+def runtime_for(folder: Path) -> "RuntimeRecord":
+    """Return what would run a bundle's model, which is not imported yet: some releases end this process when they are.
 
     Raises:
-        CheckError: It is not installed, or is such a release.
+        CheckError: It is not installed.
     """
     try:
         version = runtime_version()
     except ImportError as error:
         raise CheckError(USAGE, why_not_imported(error)) from None
-    reason = None if manifest is None else why_known_bad(RUNTIME, version, known_bad_of(manifest))
+    return {"name": RUNTIME, "version": version, "least_version": least_release(str(folder / MODEL))}
+
+
+def refuse_known_bad(runtime: "RuntimeRecord", manifest: "ManifestRecord") -> None:
+    """Refuse a release that is known to fail on the bundle's device.
+
+    Raises:
+        CheckError: It is one.
+    """
+    reason = why_known_bad(runtime["name"], runtime["version"], known_bad_of(manifest))
     if reason is not None:
         raise CheckError(UNRUNNABLE, reason)
-    return {"name": RUNTIME, "version": version, "least_version": least_release(str(folder / MODEL))}

@@ -8,7 +8,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, List, NamedTuple, Tuple
 
-from fedsup_deploy.ondevice.bundle_checks import refusing_what_cannot_run, runtime_for
+from fedsup_deploy.ondevice.bundle_checks import refuse_known_bad, refusing_what_cannot_run, runtime_for
 from fedsup_deploy.ondevice.bundle_files import MODEL, PARITY, UNCLASSIFIED, CheckError, check_files
 from fedsup_deploy.ondevice.bundle_outputs import read_manifest, refusing_damage, shape_without_batch
 from fedsup_deploy.ondevice.image_file import ImageError, check_pillow, header_of, shown_image
@@ -58,7 +58,7 @@ def classify_images(folder: Path, files: List[str], threads: int, report: "Class
     check_files(folder)
     manifest = read_manifest(folder)
     classifier = classifier_of(manifest)
-    runtime_for(folder, manifest)
+    refuse_known_bad(runtime_for(folder), manifest)
     with refusing_what_cannot_run(folder, MODEL):
         check_pillow()
         session = open_session(str(folder / MODEL), threads)

@@ -22,6 +22,7 @@ from fedsup_deploy.export.parity import check_parity
 from fedsup_deploy.space.parts import parts_of
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.deployable import FoldedNetwork
+from fedsup_deploy.variant import MAIN
 
 EXPORTERS = registry.names("exporter")
 SEEDS = [0, 1, 2]

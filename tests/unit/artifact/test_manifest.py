@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from fedsup_deploy.accuracy import CountedAccuracy
 from fedsup_deploy.artifact.manifest import Manifest, ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredLatency
+from fedsup_deploy.artifact.model_card import render_model_card
 from fedsup_deploy.errors import ArtifactError
 
 
@@ -146,13 +147,16 @@ def test_wrong_refinement_is_refused(document, refinement, path, value, what):
         ("costs.flops", 1, "costs.flops: unknown key"),
         ("accuracy.recalibrated", 90.0, "accuracy.recalibrated: got 90.0: input should be less than or equal to 1"),
         (f"{MAIN}.precision", "int4", f"{MAIN}.precision: got 'int4': input should be 'fp32', 'fp16' or 'int8'"),
-        (f"{MAIN}.precision", "int8", f"{MAIN}: got the variant onnx-int8, expected it by its name"),
+        (f"{MAIN}.precision", "int8", f"{MAIN}.gate: got the gate parity, expected that of int8"),
+        (f"{MAIN}.precision", "fp16", f"{MAIN}: got the variant onnx-fp16, expected it by its name"),
         ("profile.provenance", ["guessed"], "profile.provenance.0: got 'guessed': input should be"),
         ("lineage.run", "abc", "lineage.run: got 'abc': string should match pattern"),
         ("lineage.profile", "7" * 64, "lineage.profile: differs from profile.hash"),
         ("outputs.0.shape", ["batch", 4], "outputs: got 4 logits, expected one for each of 3 classes"),
         (f"{PREDICTED}.interval_ms", [1.0, 2.0], f"{PREDICTED}.interval_ms: expected null"),
-        (f"{MAIN}.gate", {}, f"{MAIN}.gate.tolerance: missing key (and 8 more)"),
+        (f"{MAIN}.gate", {}, f"{MAIN}.gate: got {{}}: unable to extract tag using discriminator 'kind'"),
+        (f"{MAIN}.gate", {"kind": "parity"}, f"{MAIN}.gate.tolerance: missing key (and 8 more)"),
+        (f"{MAIN}.gate", {"kind": "none"}, f"{MAIN}.gate: got {{"),
         (f"{MAIN}.gate.max_scaled_diff", -1e-6, f"{MAIN}.gate.max_scaled_diff: got -1e-06: input should"),
         (
             f"{MAIN}.gate.tolerance",
@@ -485,7 +489,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     error = draw(st.just("none") | predictor_errors)
     interval = sorted(draw(st.tuples(times, times))) if error != "none" and draw(st.booleans()) else None
     sizes = draw(st.lists(st.integers(1, 4096), min_size=1, max_size=3))
-    more = draw(st.sampled_from([{}, {"ts-int8": ["model.ts.pt"]}, {"a b-fp16": ["0", "d/e"], "c-fp32": ["A_b-1."]}]))
+    more = draw(st.sampled_from([{}, {"ts-fp16": ["model.ts.pt"]}, {"a b-fp16": ["0", "d/e"], "c-fp32": ["A_b-1."]}]))
     files_of = {"onnx-fp32": ["model.onnx"], **more}
     return {
         "schema": 3,
@@ -505,6 +509,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         "costs": draw(costs),
         "refinement": draw(nullable(refinements)),
         "limits": draw(st.dictionaries(words, limit_records(), max_size=3)),
+        "left_out": draw(st.dictionaries(words, words, max_size=2)),
         "lineage": {
             **{name: draw(hashes) for name in ("run", "space", "statistics")},
             "profile": profile_hash,
@@ -576,3 +581,52 @@ def read(text: str) -> tuple[Manifest | None, str]:
         return Manifest.from_json(text), ""
     except ArtifactError as error:
         return None, str(error)
+
+
+INT8_GATE = {
+    "kind": "int8",
+    "scheme": {"activations": "u8", "is_symmetric": False, "per_channel": True, "reduce_range": False},
+    "split": "validation",
+    "num_images": 1000,
+    "accuracy_drop": 0.004,
+    "accuracy_drop_interval": [-0.002, 0.01],
+    "max_accuracy_drop": 0.01,
+    "num_float_convolutions": 0,
+    "tolerance": 0.1,
+    "max_scaled_diff": 0.05,
+    "class_agreement": 0.97,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, ""),
+        ({"accuracy_drop": -0.01}, ""),
+        ({"accuracy_drop": 0.02}, "gate.max_accuracy_drop: got 0.01: this would not have passed the gate"),
+        ({"num_float_convolutions": 1}, "gate.num_float_convolutions: got 1: input should be 0"),
+        ({"tolerance": 0.2}, "gate: got a tolerance of 0.2, expected at most 0.1"),
+        ({"kind": "parity"}, "gate.batch_tolerance: missing key"),
+        ({"scheme": {"activations": "u4"}}, "gate.scheme.activations: got 'u4': input should be 'u8' or 's8'"),
+    ],
+)
+def test_what_has_passed_the_gate_of_int8_is_read_and_nothing_else(document, change, reason):
+    record = document["models"]["onnx-fp32"]
+    gate = {**INT8_GATE, **change}
+    latency = {**record["latency"], "predicted": None}
+    int8 = {**record, "precision": "int8", "files": {"model.int8.onnx": 300}, "gate": gate, "latency": latency}
+    document["models"]["onnx-int8"] = int8
+    if reason:
+        with pytest.raises(ArtifactError, match=rf"models\.onnx-int8\.{re.escape(reason)}"):
+            Manifest.from_json(json.dumps(document))
+    else:
+        found = Manifest.from_json(json.dumps(document))
+        assert found.models["onnx-int8"].gate.kind == "int8"
+        assert found.parity == found.main.gate
+        assert f"{100 * gate['accuracy_drop']:+.2f} points" in render_model_card(found)
+
+
+def test_what_is_left_out_is_told_on_the_card(document):
+    document["left_out"] = {"onnx-int8": "int8: right about 3.00 points fewer"}
+    card = render_model_card(Manifest.from_json(json.dumps(document)))
+    assert "onnx-int8 was asked for and is not here: int8: right about 3.00 points fewer." in card

@@ -13,10 +13,10 @@ def with_two(document):
     """A manifest with another variant, of several files."""
     main = document["models"]["onnx-fp32"]
     files = {"model.plain/layers.json": 10, "model.plain/weights.bin": 20}
-    document["models"]["plain-int8"] = {
+    document["models"]["plain-fp16"] = {
         **main,
         "format": "plain",
-        "precision": "int8",
+        "precision": "fp16",
         "files": files,
         "latency": {"predicted": None, "measured": None},
     }
@@ -41,7 +41,7 @@ def test_card_holds_the_figures_of_the_manifest(with_two):
         "Allowed, scaled: 1e-05; alone against inside a batch: 1e-05.",
         "| variant | max difference | scaled | same class | alone against in a batch | scaled |",
         "| onnx-fp32 | 4.0e-06 | 1.0e-06 | 100% | 2.0e-06 | 5.0e-07 |",
-        "| plain-int8 | 4.0e-06 | 1.0e-06 | 100% | 2.0e-06 | 5.0e-07 |",
+        "| plain-fp16 | 4.0e-06 | 1.0e-06 | 100% | 2.0e-06 | 5.0e-07 |",
         "- Nobody has measured how far predictions for raspberry-pi-4 are off.",
     ):
         assert line in card.splitlines()

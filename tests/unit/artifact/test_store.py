@@ -82,7 +82,7 @@ def onnx_of(content: bytes) -> ModelWriter:
 #: One file at one precision, and a folder at another.
 WRITERS = (
     onnx_of(model_bytes()),
-    ModelWriter(Variant("plain", "int8"), writes(*PLAIN, content=b"any bytes"), None, None),
+    ModelWriter(Variant("plain", "fp16"), writes(*PLAIN, content=b"any bytes"), None, None),
 )
 
 
@@ -116,7 +116,7 @@ def test_manifest_lists_the_models_and_sha256sums_every_other_file(bundle):
     models = load_manifest(bundle).models
     assert {name: (record.variant, record.files) for name, record in models.items()} == {
         "onnx-fp32": (MAIN, {"model.onnx": len(model_bytes())}),
-        "plain-int8": (Variant("plain", "int8"), dict.fromkeys(PLAIN, 9)),
+        "plain-fp16": (Variant("plain", "fp16"), dict.fromkeys(PLAIN, 9)),
     }
 
     names = sorted(contents(bundle).keys() - {"SHA256SUMS"})
@@ -157,7 +157,7 @@ def test_gate_sees_the_written_files_and_the_vectors(tmp_path, draft):
     seen = []
 
     def looks(folder: Path, written: WrittenFiles, vectors: Vectors) -> dict[str, ParityGate]:
-        seen.append((contents(folder)["model.onnx"], written["plain-int8"], vectors, (tmp_path / "bundle").exists()))
+        seen.append((contents(folder)["model.onnx"], written["plain-fp16"], vectors, (tmp_path / "bundle").exists()))
         return passes(folder, written, vectors)
 
     write_bundle(tmp_path / "bundle", draft, WRITERS, VECTORS, looks)
@@ -172,7 +172,7 @@ def test_measurement_goes_into_its_own_field(tmp_path, draft, latency):
 
     assert load_manifest(tmp_path / "bundle") == written
     assert written.main.latency == VariantLatency(predicted=PREDICTED, measured=measured)
-    assert written.models["plain-int8"].latency.measured is None
+    assert written.models["plain-fp16"].latency.measured is None
     assert "p50 1 ms" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text(encoding="utf-8")
 
 

@@ -56,6 +56,7 @@ class ExportRequest:
     out: Path
     refine: bool = False
     over_limit: bool = False
+    max_accuracy_drop: float = 0.01
 
 
 class Commands:
@@ -353,7 +354,7 @@ def test_an_interrupted_training_says_how_to_go_on(
         ("export --arch largest --profile a", "RUN, --arch and --profile are needed together"),
         ("export runs/tiny --arch largest --profile a --run runs/tiny", "--run goes with --search"),
         ("measure bundle --profile tiny.yaml", "--profile names what --save-to-profile writes to"),
-        ("export --search search.json --precision int3", "'int3' is not 'fp32'"),
+        ("export --search search.json --precision int3", "'int3' is not one of 'fp32', 'int8'"),
         ("export --search search.json --format tflite", "'tflite' is not one of"),
         ("export --search nope.json", "File 'nope.json' does not exist"),
         ("evaluate nope --arch largest", "Directory 'nope' does not exist"),

@@ -19,7 +19,7 @@ INT8 = np.array([[3.6, 1.0], [0.2, 0.1]], dtype=np.float32)
 def num_float_convolutions(monkeypatch):
     """What onnxruntime would compute in float32: nothing, unless a test says otherwise."""
     found = [0]
-    monkeypatch.setattr(int8_gate, "count_float_convolutions", lambda content, scheme: found[0])
+    monkeypatch.setattr(int8_gate, "count_float_convolutions", lambda *_: found[0])
     return found
 
 

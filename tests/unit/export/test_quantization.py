@@ -63,7 +63,7 @@ def answers(content, images):
 
 def test_what_is_counted_are_the_values_of_the_graph(model, counts, images):
     sizes = value_sizes(model)
-    assert list(sizes)[0] == "input"
+    assert next(iter(sizes)) == "input"
     assert list(sizes)[-1] == "logits"
     assert counts.reason_to_reject(sizes, len(images)) is None
 

@@ -20,8 +20,8 @@ def test_a_device_gets_the_formats_and_precisions_of_its_profile_onnx_first():
 
 
 def test_what_can_be_made_is_named_where_something_else_cannot():
-    both = PI.model_copy(update={"precisions": ("fp32", "int8")})
-    with pytest.raises(ConfigError, match=r"got int8, which cannot be .*; ask for what can be: --precision fp32"):
+    both = PI.model_copy(update={"precisions": ("fp32", "fp16")})
+    with pytest.raises(ConfigError, match=r"got fp16, which cannot be .*; ask for what can be: --precision fp32"):
         wanted_variants(both)
     assert list(wanted_variants(both, (), ("fp32",))) == [MAIN, Variant("torchscript", "fp32")]
     with pytest.raises(ConfigError, match=r"^formats: got 'onnx', expected a list of names$"):
@@ -32,16 +32,26 @@ def test_what_is_asked_for_replaces_what_the_profile_says():
     assert list(wanted_variants(PI, ["pt2", "pt2"], ["fp32"])) == [MAIN, Variant("pt2", "fp32")]
 
 
+def test_an_int8_file_comes_with_the_fp32_file_that_it_is_compared_with():
+    int8 = Variant("onnx", "int8")
+    assert list(wanted_variants(PI, (), ("fp32", "int8"))) == [MAIN, Variant("torchscript", "fp32"), int8]
+    assert list(wanted_variants(load_profile("stm32h7"))) == [MAIN, int8]
+
+
 @pytest.mark.parametrize(
     ("profile", "precisions", "reason"),
     [
-        (PI, ("int8",), "precision: got int8, which cannot be exported yet, expected fp32"),
+        (
+            PI,
+            ("int8",),
+            "profile raspberry-pi-4: its latencies are of fp32, so an export of int8 would not be what was searched; "
+            "use a profile for int8",
+        ),
         (PI, ("fp32", "fp16"), "precision: got fp16, which cannot be exported yet, expected fp32"),
         (
-            load_profile("stm32h7"),
+            load_profile("coral-edge-tpu"),
             (),
-            "profile stm32h7: precisions: got int8, which cannot be exported yet, expected fp32; subnets for it can be "
-            "searched all the same",
+            "profile coral-edge-tpu: format onnx: its runtime takes images as NHWC, and files are written for NCHW",
         ),
         (
             load_profile("stm32h7"),

@@ -55,7 +55,9 @@ def from_text(kind: type[Document], text: str | bytes, schema: int, where: str, 
     try:
         return kind.model_validate_json(text)
     except ValidationError as error:
-        raise ArtifactError(f"{where}: {first_problem(error, found)}; copy or {again}") from error
+        raise ArtifactError(
+            f"{where}: {first_problem(error, found if isinstance(found, dict) else None)}; copy or {again}"
+        ) from error
 
 
 def first_problem(error: ValueError, document: JsonValue = None) -> str:

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from fedsup_deploy.artifact.measured import MeasuredLatency
+from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.config.section import NotNegative, Section, Text
-from fedsup_deploy.device.acceptance import Int8Scheme
 from fedsup_deploy.ondevice import bundle_outputs
 from fedsup_deploy.variant import Precision, Variant
 

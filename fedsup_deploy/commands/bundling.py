@@ -19,8 +19,7 @@ from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLaten
 from fedsup_deploy.commands import limits
 from fedsup_deploy.commands.preparing import Prepared
 from fedsup_deploy.commands.quantizing import ANY_PROCESSOR, QuantizedNetwork, Quantizer, with_int8
-from fedsup_deploy.config.device import KnownBad, System
-from fedsup_deploy.device.acceptance import Int8Scheme
+from fedsup_deploy.config.device import Int8Scheme, KnownBad, System
 from fedsup_deploy.device.building.measurements import is_of_this_machine, limit_check
 from fedsup_deploy.device.measure import measure_onnx
 from fedsup_deploy.device.predictor import predict_interval, predictor_for

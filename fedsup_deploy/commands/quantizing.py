@@ -11,7 +11,7 @@ from typing import Final
 from fedsup_deploy.artifact.store import Vectors
 from fedsup_deploy.artifact.variants import Int8Gate
 from fedsup_deploy.commands.preparing import Images, Prepared
-from fedsup_deploy.device.acceptance import Int8Scheme
+from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.errors import GateError
 from fedsup_deploy.export.exporter import exporter_for
 from fedsup_deploy.export.int8_gate import check_int8

@@ -1,6 +1,6 @@
 """What profiles and bundles alike say of a device: the system it has, and which releases of runtimes fail there."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -49,3 +49,16 @@ class KnownBad(Section):
     def __str__(self) -> str:
         """Return which releases."""
         return f"{self.runtime} {self.versions}"
+
+
+class Int8Scheme(Section):
+    """How numbers of 8 bits stand for others there; weights are signed, with a zero point of 0."""
+
+    activations: Literal["u8", "s8"]
+    """Type of activations: `u8`, 0 to 255, or `s8`, -128 to 127."""
+    is_symmetric: bool
+    """Whether the zero point of activations is the middle of their type: 128 of `u8`, 0 of `s8`."""
+    per_channel: bool
+    """Whether each output channel of a weight has a scale of its own; false: one for the whole tensor."""
+    reduce_range: bool
+    """Whether weights have 7 bits: products of two numbers of 8 bits, added in pairs, do not fit into 16."""

@@ -17,14 +17,14 @@ from pydantic import JsonValue
 from fedsup_deploy.data.dataset import ImageDataset
 from fedsup_deploy.errors import ArtifactError, DataError
 from fedsup_deploy.ondevice import preprocessing
-from fedsup_deploy.ondevice.preprocessing import Steps
+from fedsup_deploy.ondevice.preprocessing import PreprocessingSteps
 
 _IMAGES_PER_PASS = 4096
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to square uint8 images; `Steps` says it step by step.
+    """What is done to square uint8 images; `PreprocessingSteps` says it step by step.
 
     A program that gets images from files or a camera decodes them first, as the training images were decoded if they
     came from an `image-folder` (`ondevice/image_file.py`): turned upright by their EXIF orientation, transparent pixels
@@ -54,9 +54,9 @@ class Preprocessing:
             raise DataError(str(error)) from error
 
     @property
-    def steps(self) -> Steps:
+    def steps(self) -> PreprocessingSteps:
         """The same value, as what carries it out takes it."""
-        return Steps(self.mean, self.std, self.native_size, self.padded_size, self.size)
+        return PreprocessingSteps(self.mean, self.std, self.native_size, self.padded_size, self.size)
 
     @classmethod
     def fit(cls, train: ImageDataset, padded_size: int, size: int | None = None) -> "Preprocessing":

@@ -9,22 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from fedsup_deploy.config.device import System
+from fedsup_deploy.config.device import Int8Scheme, System
 from fedsup_deploy.config.section import Section
 from fedsup_deploy.ondevice.model_versions import known_to
-
-
-class Int8Scheme(Section):
-    """How numbers of 8 bits stand for others there; weights are signed, with a zero point of 0."""
-
-    activations: Literal["u8", "s8"]
-    """Type of activations: `u8`, 0 to 255, or `s8`, -128 to 127."""
-    is_symmetric: bool
-    """Whether the zero point of activations is the middle of their type: 128 of `u8`, 0 of `s8`."""
-    per_channel: bool
-    """Whether each output channel of a weight has a scale of its own; false: one for the whole tensor."""
-    reduce_range: bool
-    """Whether weights have 7 bits: products of two numbers of 8 bits, added in pairs, do not fit into 16."""
 
 
 class Accepts(Section):

@@ -12,7 +12,7 @@ import numpy as np
 
 from fedsup_deploy.accuracy import DEVIATIONS
 from fedsup_deploy.artifact.variants import Int8Gate
-from fedsup_deploy.device.acceptance import Int8Scheme
+from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.errors import GateError
 from fedsup_deploy.export.gate import Logits
 from fedsup_deploy.export.quantization import count_float_convolutions

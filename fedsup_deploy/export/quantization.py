@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from fedsup_deploy.device.acceptance import Int8Scheme
+from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.errors import GateError
 from fedsup_deploy.ondevice import inference
 from fedsup_deploy.space.onnx_graph import value_sizes

@@ -36,7 +36,7 @@ def wanted_variants(
     for name, exporter in exporters.items():
         refusal = exporter.refusal(profile.accepts)
         if refusal is not None:
-            raise ConfigError(f"profile {profile.name}: format {name}: {refusal}")
+            raise ConfigError(f"profile {profile.name}: format {name}: {refusal}{_SEARCH_ONLY}")
     # What is of another precision is compared with fp32, so that comes with it.
     return {
         Variant(name, precision): exporter

@@ -13,7 +13,7 @@ from fedsup_deploy.ondevice.bundle_files import MODEL, PARITY, UNCLASSIFIED, Che
 from fedsup_deploy.ondevice.bundle_outputs import read_manifest, refusing_damage, shape_without_batch
 from fedsup_deploy.ondevice.image_file import ImageError, check_pillow, header_of, shown_image
 from fedsup_deploy.ondevice.inference import first_output, open_session
-from fedsup_deploy.ondevice.preprocessing import Steps, prepare, steps_of
+from fedsup_deploy.ondevice.preprocessing import PreprocessingSteps, prepare, steps_of
 from fedsup_deploy.ondevice.printable import printable, reason_of
 from fedsup_deploy.ondevice.reading import read_bytes
 
@@ -39,7 +39,7 @@ NUM_TOLD = 3
 class Classifier(NamedTuple):
     """What a manifest says of its model's input and outputs."""
 
-    steps: Steps
+    steps: PreprocessingSteps
     classes: Tuple[str, ...]
 
 
@@ -94,7 +94,7 @@ def classifier_of(manifest: "ManifestRecord") -> Classifier:
         return Classifier(steps, tuple(printable(name) for name in classes))
 
 
-def input_of(path: Path, name: str, steps: Steps) -> "Floats32":
+def input_of(path: Path, name: str, steps: PreprocessingSteps) -> "Floats32":
     """Return an image file as a model takes it, (1, C, S, S).
 
     Args:

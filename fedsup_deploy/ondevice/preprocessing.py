@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # What the added pixels are, after the division by 255: black.
 _PADDING_VALUE = 0.0
-# What holds for all Steps, and which whoever reads the document still has to know.
+# What holds for all PreprocessingSteps, and which whoever reads the document still has to know.
 _FIXED = MappingProxyType(
     {
         "layout": "NCHW",
@@ -27,7 +27,7 @@ _FIXED = MappingProxyType(
 )
 
 
-class Steps(NamedTuple):
+class PreprocessingSteps(NamedTuple):
     """What is done to square uint8 images, in this order.
 
     1. Divide by 255.
@@ -50,7 +50,7 @@ class Steps(NamedTuple):
     size: int
 
 
-def check_steps(steps: Steps) -> None:
+def check_steps(steps: PreprocessingSteps) -> None:
     """Refuse values that contradict each other.
 
     Raises:
@@ -65,7 +65,7 @@ def check_steps(steps: Steps) -> None:
         raise ValueError(f"preprocessing: got {got}, expected as many finite means as positive finite deviations")
 
 
-def prepare(images_NHWC: "Pixels", steps: Steps) -> "Floats32":
+def prepare(images_NHWC: "Pixels", steps: PreprocessingSteps) -> "Floats32":
     """Return images as (N, C, S, S), float32, C-contiguous; each depends on its own pixels only.
 
     Raises:
@@ -90,7 +90,7 @@ def prepare(images_NHWC: "Pixels", steps: Steps) -> "Floats32":
     return x_NCHW
 
 
-def document_of(steps: Steps) -> Dict[str, object]:
+def document_of(steps: PreprocessingSteps) -> Dict[str, object]:
     """Return a JSON document from which anybody can do the same without this program."""
     before, after = _margins(steps)
     return {
@@ -104,7 +104,7 @@ def document_of(steps: Steps) -> Dict[str, object]:
     }
 
 
-def steps_of(document: Dict[str, Any]) -> Steps:
+def steps_of(document: Dict[str, Any]) -> PreprocessingSteps:
     """Return what `document_of` was made from.
 
     Raises:
@@ -120,7 +120,7 @@ def steps_of(document: Dict[str, Any]) -> Steps:
     try:
         mean, std = (tuple(float(value) for value in document[key]) for key in ("mean", "std"))
         native_size, padded_size, size = (int(document[key]) for key in ("native_size", "padded_size", "size"))
-        steps = Steps(mean, std, native_size, padded_size, size)
+        steps = PreprocessingSteps(mean, std, native_size, padded_size, size)
         check_steps(steps)
     except (TypeError, ValueError) as error:
         raise ValueError(f"preprocessing: the document holds no valid values: {error}") from error
@@ -130,7 +130,7 @@ def steps_of(document: Dict[str, Any]) -> Steps:
     return steps
 
 
-def _margins(steps: Steps) -> Tuple[int, int]:
+def _margins(steps: PreprocessingSteps) -> Tuple[int, int]:
     """Return how many rows are added above and below, and columns on the left and right."""
     before = (steps.padded_size - steps.native_size) // 2
     return before, steps.padded_size - steps.native_size - before

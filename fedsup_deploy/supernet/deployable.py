@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from fedsup_deploy.device.acceptance import Int8Scheme
+from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.space.layers.layer import Layer
 from fedsup_deploy.space.plan import BlockPlan, NetworkPlan
 from fedsup_deploy.supernet.layers.computation import computation_of

@@ -266,22 +266,31 @@ def test_a_profile_of_the_users_own_is_given_again(run, mine, tmp_path):
     assert made.profile == "mine"
 
 
-def test_a_number_format_that_nothing_writes_is_refused(run, mine, tmp_path):
+def test_a_number_format_that_was_not_searched_is_refused(run, mine, tmp_path):
     """The predictions of such a profile are about a model that an export would not give."""
     mine.write_text(mine.read_text(encoding="utf-8").replace("- fp32", "- int8"))
-    refused = "profile mine: precisions: got int8, which cannot be exported yet, expected fp32"
+    refused = "profile mine: its latencies are of fp32, so an export of int8 would not be what was searched"
     with pytest.raises(ConfigError, match=refused):
         export(named(run, "smallest", tmp_path / "out", profiles=(str(mine),), precisions=()))
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("name", ["stm32h7", "coral-edge-tpu"])
-def test_a_device_of_int8_can_be_searched_for_and_gets_no_export_in_fp32(run, tmp_path, name):
-    """Asked for or not: what was predicted would not be what it is given."""
+def test_a_device_of_int8_gets_no_export_in_fp32_alone(run, tmp_path):
+    """What was predicted would not be what it is given."""
+    found = searching(run, "stm32h7")
+    reason = "profile stm32h7: its latencies are of int8, so an export of fp32 would not be what was searched"
+    with pytest.raises(ConfigError, match=reason):
+        export(picks(found, tmp_path / "out", precisions=("fp32",)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_device_whose_form_nothing_writes_can_be_searched_for_and_gets_no_export(run, tmp_path):
+    name = "coral-edge-tpu"
     found = searching(run, name)
+    form = f"profile {name}: format onnx: its runtime takes images as NHWC, and files are written for NCHW"
     for precisions, reason in (
-        ((), f"profile {name}: precisions: got int8, which cannot be exported yet"),
-        (("int8",), "precision: got int8, which cannot be exported yet"),
+        ((), form),
+        (("int8",), form),
         (("fp32",), f"profile {name}: its latencies are of int8, so an export of fp32 would not be what was searched"),
     ):
         with pytest.raises(ConfigError, match=reason):
@@ -291,7 +300,7 @@ def test_a_device_of_int8_can_be_searched_for_and_gets_no_export_in_fp32(run, tm
         ((name,), (), "searched all the same$"),
         (("jetson-nano", name), ("onnx",), f"searched all the same; without {name} the other 1 can be deployed$"),
     ):
-        with pytest.raises(ConfigError, match=f"profile {name}: precisions: got int8, which cannot .*{advice}"):
+        with pytest.raises(ConfigError, match=f"{re.escape(form)}; subnets .*{advice}"):
             deploy(SearchRequest(fleet, run), tmp_path / "out", formats)
     assert not (tmp_path / "out").exists()
     assert found.read_bytes() == before

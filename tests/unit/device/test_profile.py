@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fedsup_deploy.config.device import System
+from fedsup_deploy.config.device import Int8Scheme, System
 from fedsup_deploy.config.load import dump
-from fedsup_deploy.device.acceptance import Accepts, Int8Scheme, accepted_by, system_of
+from fedsup_deploy.device.acceptance import Accepts, accepted_by, system_of
 from fedsup_deploy.device.profile import DeviceProfile, list_profiles, load_profile
 from fedsup_deploy.device.summary import summary_of
 from fedsup_deploy.errors import ConfigError

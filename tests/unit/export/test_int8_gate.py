@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedsup_deploy.device.acceptance import Int8Scheme
+from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.errors import GateError
 from fedsup_deploy.export import int8_gate
 from fedsup_deploy.export.int8_gate import accuracy_drop, check_int8

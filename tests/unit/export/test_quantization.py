@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from fedsup_deploy.device.acceptance import Int8Scheme
+from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.export.onnx import OnnxExporter
 from fedsup_deploy.export.quantization import count_float_convolutions, quantized
 from fedsup_deploy.ondevice import bundle_files, inference
@@ -135,7 +135,7 @@ def test_an_activation_that_is_always_zero_is_no_obstacle(model, counts, images)
 CODE = """
 import hashlib, sys
 import numpy as np
-from fedsup_deploy.device.acceptance import Int8Scheme
+from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.device.building.graph import random_weights
 from fedsup_deploy.export.quantization import quantized
 from fedsup_deploy.space.onnx_graph import build_model, to_bytes, value_sizes

@@ -17,11 +17,11 @@ from onnx.reference import ReferenceEvaluator
 
 from fedsup_deploy.artifact.program import program
 from fedsup_deploy.ondevice import bundle_files, run
-from fedsup_deploy.ondevice.preprocessing import Steps, document_of
+from fedsup_deploy.ondevice.preprocessing import PreprocessingSteps, document_of
 
 NUM_VECTORS, SIZE, CLASSES = 16, 8, 5
 #: What is done to images before the model takes them: they are padded, and not resized.
-STEPS = Steps((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), native_size=6, padded_size=SIZE, size=SIZE)
+STEPS = PreprocessingSteps((0.5, 0.4, 0.3), (0.2, 0.3, 0.4), native_size=6, padded_size=SIZE, size=SIZE)
 
 Finished = subprocess.CompletedProcess[str]
 

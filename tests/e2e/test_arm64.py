@@ -72,6 +72,23 @@ def test_bundle_computes_the_same_on_arm64(arm64_python, bundle):
     assert report["parity"]["max_scaled_diff"] <= report["parity"]["tolerance"] == 1e-5
 
 
+@pytest.mark.parametrize(("profile", "activations"), [("raspberry-pi-4", "s8"), ("x86-laptop", "u8")])
+def test_int8_is_computed_on_arm64_as_far_as_its_gate_asks(arm64_python, workshop, tmp_path, profile, activations):
+    """There is nothing exact about it: the processors round differently."""
+    both = ["--precision", "fp32", "--precision", "int8", "--format", "onnx", "--over-limit"]
+    words = ["runs/digits", "--arch", "smallest", "--profile", profile, *both, "--out", str(tmp_path)]
+    [made] = workshop.json("export", *words)["bundles"]
+    manifest = json.loads((Path(made["folder"]) / "manifest.json").read_text(encoding="utf-8"))
+    gate = manifest["models"]["onnx-int8"]["gate"]
+    assert gate["scheme"]["activations"] == activations
+
+    report = json.loads(run(*arm64_python, "run.py", "--json", "--skip-latency", cwd=made["folder"]))
+
+    assert report["exit_code"] == 0
+    assert report["int8"]["max_scaled_diff"] <= gate["tolerance"]
+    assert report["int8"]["num_classes_compared"] > 0
+
+
 def test_altered_model_is_found_on_arm64(arm64_python, bundle, tmp_path):
     shutil.copytree(bundle, tmp_path / "bundle")
     model = tmp_path / "bundle" / "model.onnx"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
@@ -18,11 +18,17 @@ from PIL import Image
 
 from fedsup_deploy import rng
 from fedsup_deploy.artifact.packing import pack
+from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.device import session
-from fedsup_deploy.device.building.graph import write_graph
+from fedsup_deploy.device.building.graph import random_weights, write_graph
+from fedsup_deploy.export.quantization import quantized
 from fedsup_deploy.ondevice import inference
+from fedsup_deploy.ondevice.bundle_outputs import check_int8_outputs
+from fedsup_deploy.space.onnx_graph import build_model, observable, to_bytes
 from fedsup_deploy.space.parts import parts_of
 from fedsup_deploy.space.search_space import SearchSpace
+from fedsup_deploy.supernet import ranges
+from fedsup_deploy.supernet.deployable import Quantization
 
 
 class Runtime(NamedTuple):
@@ -224,6 +230,51 @@ print(onnxruntime.__version__)
     assert (ran.returncode, ran.stdout) == (0, f"{runtime.onnxruntime}\n"), ran.stderr
     expected_BK = inference.bind(inference.open_session(str(tmp_path / "model.onnx"), 1), inputs_BCHW)()
     np.testing.assert_allclose(np.load(tmp_path / "outputs.npy"), expected_BK, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activations", ["u8", "s8"])
+@pytest.mark.parametrize("runtime", RUNTIMES, ids="-".join)
+def test_int8_is_computed_by_an_old_runtime(
+    python_of: PythonOf,
+    libraries_of: LibrariesOf,
+    space_of: Callable[..., SearchSpace],
+    tmp_path: Path,
+    runtime: Runtime,
+    activations: Literal["u8", "s8"],
+) -> None:
+    """A network as it is exported in int8; a runtime of today agrees as far as the gate of int8 asks."""
+    stage = {"widths": [6], "depths": [2], "expand_ratios": [2], "squeeze_excite": [True], "stride": 2}
+    space = space_of(stage, resolutions=[7])
+    parts = parts_of(space.plan(space.largest))
+    model = build_model(parts, random_weights(parts, seed=0))
+    inputs_BCHW = rng.generator(0, "images").standard_normal((32, 1, 7, 7), dtype=np.float32)
+    watched, names = observable(model)
+    values = [inputs_BCHW, *inference.open_session(to_bytes(watched), 1).run(list(names), {"input": inputs_BCHW})]
+    extremes_V2 = np.array([(each.min(), each.max()) for each in values], dtype=np.float32)
+    counts = ranges.ActivationCounts(np.stack([ranges.count(each) for each in values]), extremes_V2)
+    scheme = Int8Scheme(activations=activations, is_symmetric=False, per_channel=True, reduce_range=False)
+    content = to_bytes(quantized(model, Quantization(counts, scheme)))
+    (tmp_path / "model.int8.onnx").write_bytes(content)
+    np.save(tmp_path / "inputs.npy", inputs_BCHW)
+    code = """
+import numpy, onnxruntime
+session = onnxruntime.InferenceSession("model.int8.onnx", providers=["CPUExecutionProvider"])
+numpy.save("outputs.npy", session.run(["logits"], {"input": numpy.load("inputs.npy")})[0])
+"""
+    environment = {"PYTHONPATH": str(libraries_of(runtime))}
+    command = [str(python_of(runtime.version)), "-c", code]
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    outputs_BK = inference.bind(inference.open_session(content, 1), inputs_BCHW)()
+    computed_BK = np.load(tmp_path / "outputs.npy")
+    found = check_int8_outputs(lambda x_BCHW: _of(computed_BK, inputs_BCHW, x_BCHW), inputs_BCHW, outputs_BK, 0.1)
+    assert found["num_classes_compared"] > 0
+
+
+def _of(computed_BK: Any, inputs_BCHW: Any, x_BCHW: Any) -> Any:
+    """Return what was computed of some of the inputs."""
+    return computed_BK[[int(np.flatnonzero((inputs_BCHW == each).all(axis=(1, 2, 3)))[0]) for each in x_BCHW]]
 
 
 #: How images are written that every Pillow decodes to the same bytes: what a JPEG decodes to is its library's business.

@@ -6,11 +6,14 @@ fails. Worker processes import this file to have its clients.
 
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import importlib
 import os
 import re
 import sys
+import termios
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -625,6 +628,12 @@ class Gate:
     def open(self) -> None:
         os.write(self._descriptor, b".")
 
+    def let_out(self) -> None:
+        """Open it for a client that has begun, and wait until that has passed: the next one must not take its place."""
+        self.open()
+        while array("i", fcntl.ioctl(self._descriptor, termios.FIONREAD, bytes(4)))[0]:
+            os.sched_yield()
+
     def close(self) -> None:
         os.close(self._descriptor)
 
@@ -661,7 +670,7 @@ class Impatient:
             self._heard += 1
             yield reply
         if self._after:
-            self._gate.open()
+            self._gate.let_out()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -86,7 +86,10 @@ KnownError = Annotated[
 
 
 def prediction_error(predicted_N: FloatArray, measured_N: FloatArray) -> PredictionError:
-    """Return how far predictions are off, in the digits a profile is written with."""
+    """Return how far predictions are off, in the digits a profile is written with.
+
+    From ratios in those digits, so that figures of one and the same model are equal wherever a profile states them.
+    """
     return PredictionError(**_figures(predicted_N, measured_N))
 
 
@@ -104,14 +107,12 @@ def held_out_error(
         method: How they were held out.
         baseline_N: Predictions from the MACs alone, in ms.
     """
-    # Rounded before anything is computed from them, so that the figures agree with the file.
-    ratios = rounded_ratios(measured_N, predicted_N)
     return HeldOutError(
-        **(_figures(predicted_N, measured_N) | _shares(np.array(ratios))),
+        **_figures(predicted_N, measured_N),
         method=method,
         num_heldout=len(measured_N),
         macs_only=None if baseline_N is None else prediction_error(baseline_N, measured_N),
-        ratios=ratios,
+        ratios=rounded_ratios(measured_N, predicted_N),
     )
 
 
@@ -171,7 +172,8 @@ def _rounded_up(ratio: float) -> float:
 
 
 def _figures(predicted_N: FloatArray, measured_N: FloatArray) -> dict[str, Any]:
-    return {**_shares(measured_N / predicted_N), "spearman": _spearman(predicted_N, measured_N)}
+    ratios = np.array(rounded_ratios(measured_N, predicted_N))
+    return {**_shares(ratios), "spearman": _spearman(predicted_N, measured_N)}
 
 
 def _shares(ratios_N: FloatArray) -> dict[str, float]:

@@ -42,6 +42,16 @@ def test_an_error_has_all_ratios_and_a_baseline() -> None:
     assert error.macs_only.acc10 == pytest.approx(1 / 3, abs=1e-4)
 
 
+@given(st.lists(st.tuples(TIMES_MS, TIMES_MS), min_size=1, max_size=40))
+def test_a_line_through_the_macs_has_the_same_figures_as_model_and_as_baseline(
+    times_ms: list[tuple[float, float]],
+) -> None:
+    measured_N, predicted_N = np.array(times_ms).T
+    error = held_out_error(predicted_N, measured_N, "held-out", baseline_N=predicted_N)
+    assert error.macs_only is not None
+    assert error.macs_only.model_dump() == error.model_dump(include=set(type(error.macs_only).model_fields))
+
+
 @pytest.mark.parametrize(("level", "expected"), [(0.5, 0.05), (0.7, 0.07), (0.9, 0.09), (0.95, None)])
 def test_the_half_width_is_an_order_statistic(level: float, expected: float | None) -> None:
     """Nine networks, off by 1 to 9 %: the ceil(10 level)-th smallest."""

@@ -17,8 +17,7 @@ from fedsup_deploy import rng
 from fedsup_deploy.commands.recalibrate import calibrate
 from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.events import EventLog
-from fedsup_deploy.export.int8_gate import accuracy_drop
-from fedsup_deploy.export.quantization import count_float_convolutions, quantized
+from fedsup_deploy.export.int8_gate import accuracy_drop, count_float_convolutions
 from fedsup_deploy.federation.jobs.agreement import both_of
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server.federation import calibration_images
@@ -29,6 +28,7 @@ from fedsup_deploy.runs.federation import load_supernet, open_run_federation
 from fedsup_deploy.runs.run import open_run
 from fedsup_deploy.space.onnx_graph import build_model, observable, to_bytes, value_sizes
 from fedsup_deploy.space.parts import parts_of
+from fedsup_deploy.space.quantization import quantized
 from fedsup_deploy.supernet import ranges
 from fedsup_deploy.supernet.deployable import Quantization
 from fedsup_deploy.supernet.fold import fold
@@ -67,7 +67,7 @@ def main() -> None:
         }
         for name, scheme in SCHEMES.items():
             for source, counts in found.items():
-                int8 = to_bytes(quantized(model, Quantization(counts, scheme)))
+                int8 = to_bytes(quantized(model, Quantization(counts, scheme).ranges(), scheme))
                 answers = compare_answers(federation, both_of(fp32, int8), preprocessing, TEST)
                 drop, (low, high) = accuracy_drop(answers.counts)
                 share = (answers.both + answers.only_first) / sum(answers.counts)

@@ -18,7 +18,7 @@ from fedsup_deploy.artifact.store import ModelWriter, Vectors, WrittenFiles, wri
 from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency
 from fedsup_deploy.commands import limits
 from fedsup_deploy.commands.preparing import Prepared
-from fedsup_deploy.commands.quantizing import ANY_PROCESSOR, QuantizedNetwork, Quantizer, with_int8
+from fedsup_deploy.commands.quantizing import QuantizedNetwork, Quantizer, with_int8
 from fedsup_deploy.config.device import Int8Scheme, KnownBad, System
 from fedsup_deploy.device.building.measurements import is_of_this_machine, limit_check
 from fedsup_deploy.device.measure import measure_onnx
@@ -221,7 +221,7 @@ class BundleMaker:
         asked = [variant for variant in wanted if variant.precision == "int8"]
         if not asked:
             return wanted, None, {}
-        found = self._quantizers[order.arch_id].quantize(order.profile.accepts.int8 or ANY_PROCESSOR)
+        found = self._quantizers[order.arch_id].quantize(order.profile.accepts.int8_scheme)
         if not isinstance(found, str):
             return wanted, found, {}
         if order.profile.precision == "int8":

@@ -27,9 +27,6 @@ from fedsup_deploy.variant import MAIN
 
 #: Share of right answers that int8 may lose where nobody says.
 MAX_ACCURACY_DROP: Final = 0.01
-#: Where a profile does not say what its runtime takes: right on every processor, those included that add products of
-#: 8 bits in 16, and fused by onnxruntime on all.
-ANY_PROCESSOR: Final = Int8Scheme(activations="u8", is_symmetric=False, per_channel=True, reduce_range=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,13 +5,19 @@ that nobody knows is left out, and what is said has provenance.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
 from fedsup_deploy.config.device import Int8Scheme, System
 from fedsup_deploy.config.section import Section
 from fedsup_deploy.ondevice.model_versions import known_to
+
+#: Where nobody knows what a runtime takes: right on every processor, those included that add products of 8 bits in 16,
+#: and fused by onnxruntime on all.
+ANY_PROCESSOR: Final = Int8Scheme(activations="u8", is_symmetric=False, per_channel=True, reduce_range=True)
+_ARM_64: Final = ("aarch64", "arm64")
+_X86_64: Final = ("x86_64", "AMD64")
 
 
 class Accepts(Section):
@@ -28,11 +34,36 @@ class Accepts(Section):
     layout: Literal["nchw", "nhwc"] | None = None
     """The order of the dimensions of images that it runs without rearranging them."""
 
+    @property
+    def int8_scheme(self) -> Int8Scheme:
+        """How int8 files for it are written, those that are exported and those that are timed."""
+        return self.int8 or ANY_PROCESSOR
 
-def accepted_by(onnxruntime: str) -> Accepts:
-    """Return what a release of onnxruntime loads; nothing where nobody has tried one so old."""
-    known = known_to(onnxruntime)
-    return Accepts() if known is None else Accepts(onnx_opset=known.opset, onnx_ir=known.ir)
+
+def accepted_by(environment: Mapping[str, Any]) -> Accepts:
+    """Return what onnxruntime accepts on a device, from what the device said of itself.
+
+    Versions of ONNX are left out where nobody has tried a release so old, int8 where nobody knows such processors.
+    """
+    known = known_to(str(environment["onnxruntime"]))
+    return Accepts(
+        onnx_opset=None if known is None else known.opset,
+        onnx_ir=None if known is None else known.ir,
+        int8=_int8_scheme_of(environment),
+    )
+
+
+def _int8_scheme_of(environment: Mapping[str, Any]) -> Int8Scheme | None:
+    """Return the scheme that is right and fast on a processor, None where that is not known.
+
+    x86 computes with unsigned activations; without VNNI it adds pairs of products in 16 bits, which 8 bits overflow. On
+    64-bit ARM signed ones are usual, and no sum overflows.
+    """
+    if environment.get("machine") in _ARM_64:
+        return ANY_PROCESSOR.model_copy(update={"activations": "s8", "reduce_range": False})
+    if environment.get("machine") in _X86_64:
+        return ANY_PROCESSOR.model_copy(update={"reduce_range": not environment.get("vnni")})
+    return None
 
 
 def system_of(environment: Mapping[str, Any]) -> System:

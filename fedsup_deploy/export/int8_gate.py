@@ -5,7 +5,9 @@ what is known of it are the images that only one is right about.
 """
 
 import math
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -15,10 +17,11 @@ from fedsup_deploy.artifact.variants import Int8Gate
 from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.errors import GateError
 from fedsup_deploy.export.gate import Logits
-from fedsup_deploy.export.quantization import count_float_convolutions
+from fedsup_deploy.ondevice import inference
 from fedsup_deploy.ondevice.bundle_outputs import INT8_TOLERANCE
 
 _DIGITS: Final = 6
+_CONVOLUTIONS: Final = ("Conv", "FusedConv")
 
 
 def check_int8(
@@ -69,6 +72,32 @@ def check_int8(
         max_scaled_diff=float((np.abs(int8_VK - fp32_VK).max(axis=1) / scale_V).max()),
         class_agreement=float(np.mean(fp32_VK.argmax(axis=1) == int8_VK.argmax(axis=1))),
     )
+
+
+def count_float_convolutions(content: bytes, scheme: Int8Scheme) -> int:
+    """Return how many convolutions of an int8 file onnxruntime would compute in float32 on a device.
+
+    Args:
+        content: Of the file.
+        scheme: How it was quantised.
+
+    Raises:
+        GateError: onnxruntime does not load it.
+    """
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = Path(folder) / "optimized.onnx"
+        options = inference.session_options(threads=1)
+        options.optimized_model_filepath = str(optimized)
+        # Signed activations are for ARM, where onnxruntime computes with them; on x86 it does where it is told to.
+        options.add_session_config_entry("session.qdqisint8allowed", str(int(scheme.activations == "s8")))
+        try:
+            inference.session_with(options, content)
+        except inference.runtime_errors() as error:
+            raise GateError(f"int8: not loadable by onnxruntime: {inference.first_line(error)}") from error
+        nodes = onnx.load(optimized).graph.node
+    return sum(node.op_type in _CONVOLUTIONS for node in nodes)
 
 
 def accuracy_drop(answers: Sequence[int]) -> tuple[float, tuple[float, float]]:

@@ -12,10 +12,10 @@ from fedsup_deploy import files
 from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.errors import ArtifactError, GateError
 from fedsup_deploy.export.exporter import Facts, Runnable, unfit_form
-from fedsup_deploy.export.quantization import quantized
 from fedsup_deploy.ondevice import bundle_files, inference
 from fedsup_deploy.space.onnx_graph import IR_VERSION, OPSET, build_model, to_bytes
 from fedsup_deploy.space.parts import parts_of
+from fedsup_deploy.space.quantization import quantized
 from fedsup_deploy.supernet.deployable import FoldedNetwork
 from fedsup_deploy.variant import Precision
 
@@ -45,7 +45,8 @@ class OnnxExporter:
         model = build_model(parts_of(network.plan), weights, facts)
         name = bundle_files.MODEL
         if network.quantization is not None:
-            model, name = quantized(model, network.quantization), bundle_files.INT8_MODEL
+            how, name = network.quantization, bundle_files.INT8_MODEL
+            model = quantized(model, how.ranges(), how.scheme)
         onnx.checker.check_model(model, full_check=True)
         files.write_bytes(folder / name, to_bytes(model))
         return (name,)

@@ -11,6 +11,7 @@ from fedsup_deploy.ondevice.inference import PROVIDER, library_versions
 if TYPE_CHECKING:
     from fedsup_deploy.ondevice.records import Environment
 
+_VNNI = frozenset(("avx512_vnni", "avx_vnni"))
 _CPU_FREQUENCIES = "sys/devices/system/cpu/cpu[0-9]*/cpufreq/"
 
 
@@ -32,6 +33,7 @@ def environment(threads: int, root: Path = Path("/")) -> "Environment":
     return {
         "device": _read(root / "proc/device-tree/model") or None,
         "cpu": _cpu_name(cpuinfo),
+        "vnni": _has_vnni(cpuinfo),
         "cores": os.cpu_count(),
         "cores_allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "governor": _read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or None,
@@ -81,6 +83,12 @@ def _cpu_name(cpuinfo: Dict[str, str]) -> str:
         return cpuinfo["model name"]
     numbers = " ".join(f"{name} {cpuinfo[name]}" for name in ("CPU implementer", "CPU part") if name in cpuinfo)
     return numbers or platform.processor() or platform.machine()  # processors of ARM have numbers instead of names
+
+
+def _has_vnni(cpuinfo: Dict[str, str]) -> Optional[bool]:
+    """Return whether an x86 processor adds products of 8 bits in 32; None where it does not say what it can."""
+    flags = cpuinfo.get("flags", "").split()
+    return not _VNNI.isdisjoint(flags) if flags else None
 
 
 def _frequency_mhz(cpuinfo: Dict[str, str]) -> Optional[float]:

@@ -74,6 +74,7 @@ class Environment(TypedDict):
 
     device: Optional[str]
     cpu: str
+    vnni: Optional[bool]
     cores: Optional[int]
     cores_allowed: Optional[int]
     governor: Optional[str]

@@ -7,8 +7,11 @@ Shapes: B batch, C channels, H W spatial, K classes.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedsup_deploy.config.device import Int8Scheme
@@ -16,6 +19,9 @@ from fedsup_deploy.space.layers.layer import Layer
 from fedsup_deploy.space.plan import BlockPlan, NetworkPlan
 from fedsup_deploy.supernet.layers.computation import computation_of
 from fedsup_deploy.supernet.ranges import ActivationCounts
+
+#: Of an activation's numbers at either end, the share that may be cut off: 1 of 20,000.
+CLIPPED_SHARE: Final = 5e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +35,10 @@ class Quantization:
 
     counts: ActivationCounts
     scheme: Int8Scheme
+
+    def ranges(self) -> NDArray[np.float32]:
+        """Return between which numbers nearly all of each of the V values are, shape (V, 2)."""
+        return self.counts.ranges(CLIPPED_SHARE)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -85,7 +85,7 @@ def assemble(plan: BuildPlan, times: Times, about: About) -> ChosenModel:
             dtype=dtype,
             power_mode=environment.get("power_mode") or environment["governor"],
         ),
-        accepts=accepted_by(environment["onnxruntime"]),
+        accepts=accepted_by(environment),
         system=system_of(environment),
         limits=ProfileLimits.model_validate(about.limits),
         # What was timed. More can be written for this machine, but only its owner knows what it loads.
@@ -146,16 +146,25 @@ def provenance(protocol: str, environment: Mapping[str, Any]) -> Measured:
 
 def acceptance_provenance(environment: Mapping[str, Any]) -> dict[str, Measured]:
     """Return the provenance of what a device that was timed accepts and has, by path."""
-    accepts = "every release of onnxruntime was tried with newer and newer ONNX files; this is what the one there loads"
+    accepts, system = accepted_by(environment), system_of(environment)
     told = {
-        "accepts": (accepted_by(environment["onnxruntime"]), accepts),
-        "system": (system_of(environment), "what the device says of itself"),
+        "accepts": (
+            accepts.onnx_opset is not None,
+            "every release of onnxruntime was tried with newer and newer ONNX files; this is what the one there loads",
+        ),
+        "accepts.int8": (accepts.int8 is not None, _why_this_int8(environment)),
+        "system": (any(figures_of("system", system)), "what the device says of itself"),
     }
-    return {
-        name: provenance(protocol, environment)
-        for name, (section, protocol) in told.items()
-        if any(figures_of(name, section))
-    }
+    return {name: provenance(protocol, environment) for name, (is_known, protocol) in told.items() if is_known}
+
+
+def _why_this_int8(environment: Mapping[str, Any]) -> str:
+    vnni = {True: ", with VNNI", False: ", without VNNI", None: ""}[environment.get("vnni")]
+    return (
+        f"its processor says that it is {environment.get('machine')}{vnni}. On x86 activations are unsigned, and "
+        "weights have 7 bits where it does not say that it has VNNI: else sums of products of 8 bits overflow "
+        "(microsoft/onnxruntime#12072); on 64-bit ARM activations are signed. No other scheme was timed there"
+    )
 
 
 def networks_protocol(times: Times, num_networks: int) -> str:

@@ -213,7 +213,7 @@ def _adapted(
         own |= {"accepts", "system", "build_on_device"}
         told = acceptance_provenance(device.environment)
         acceptance = {
-            "accepts": accepted_by(device.environment["onnxruntime"]).model_dump(),
+            "accepts": accepted_by(device.environment).model_dump(),
             "system": system_of(device.environment).model_dump(),
             "known_bad": (),
             "build_on_device": None,

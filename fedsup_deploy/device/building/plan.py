@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from fedsup_deploy import rng
+from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.device.building.graph import write_graph
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.space import cost
@@ -20,7 +21,6 @@ from fedsup_deploy.space.parts import Part, name_of, parts_of
 from fedsup_deploy.space.plan import IntArray
 from fedsup_deploy.space.sampling import random_genes
 from fedsup_deploy.space.search_space import SearchSpace
-from fedsup_deploy.variant import Precision
 
 #: The model timed between the others: the space's largest network, which leaves nothing of them in the cache.
 FILLER: Final = "filler"
@@ -110,23 +110,19 @@ def plan_timing(space: SearchSpace, num_networks: int, seed: int = 0) -> BuildPl
     return BuildPlan(space, "fitted", {}, (), tuple(space.decode(genes) for genes in genes_SG), seed)
 
 
-def write_graphs(plan: BuildPlan, folder: Path, precision: Precision) -> Iterator[Path]:
+def write_graphs(plan: BuildPlan, folder: Path, scheme: Int8Scheme | None) -> Iterator[Path]:
     """Write all models of a plan as ONNX, and yield each file when it is done.
 
     Args:
         plan: What to write.
         folder: Where to.
-        precision: fp32, or int8 with made-up ranges.
+        scheme: How they are written in int8; None: in float32.
 
     Side effects: Writes the files.
     """
     for index, (name, parts) in enumerate(plan.graphs().items()):
         path = folder / f"{name}.onnx"
-        write_graph(parts, path, rng.derive(plan.seed, "graph", index))
-        if precision == "int8":
-            from fedsup_deploy.device.building.quantized import quantize
-
-            quantize(path)
+        write_graph(parts, path, rng.derive(plan.seed, "graph", index), scheme)
         yield path
 
 

@@ -14,6 +14,8 @@ from typing_extensions import TypedDict
 
 from fedsup_deploy import files
 from fedsup_deploy.artifact.document import first_problem
+from fedsup_deploy.config.device import Int8Scheme
+from fedsup_deploy.device.acceptance import accepted_by
 from fedsup_deploy.device.building.plan import FILLER, BuildPlan, write_graphs
 from fedsup_deploy.device.measure import visits_here
 from fedsup_deploy.device.session import Schedule
@@ -70,7 +72,7 @@ class Workplace:
         self.remove()
         names = list(self.plan.graphs())
         hashes = {}
-        for name, path in zip(names, write_graphs(self.plan, self.folder, self.precision), strict=True):
+        for name, path in zip(names, write_graphs(self.plan, self.folder, self._scheme()), strict=True):
             hashes[name] = files.sha256(path)
             progress("models", len(hashes), len(names))
         files.write_json(self.folder / _PLAN, {"schema": 1, "terms": self._terms(), "models": hashes})
@@ -182,15 +184,20 @@ class Workplace:
     def _model(self, name: str) -> Path:
         return self.folder / f"{name}.onnx"
 
+    def _scheme(self) -> Int8Scheme | None:
+        """Return how models are written in int8: as networks are exported for the profile that comes of them."""
+        return accepted_by(machine.environment(self.threads)).int8_scheme if self.precision == "int8" else None
+
     def _terms(self) -> dict[str, JsonValue]:
         """Return what must be the same for times to be put together."""
-        plan, environment = self.plan, machine.environment(self.threads)
+        plan, environment, scheme = self.plan, machine.environment(self.threads), self._scheme()
         networks = [network.to_dict() for network in (*plan.calibration, *plan.heldout)]
         return {
             "space": plan.space.name,
             "space hash": files.sha256_of(plan.space.to_dict()),
             "seed": plan.seed,
             "precision": self.precision,
+            "int8": None if scheme is None else scheme.model_dump(),
             "threads": self.threads,
             "cpu": environment["cpu"],
             "onnxruntime": environment["onnxruntime"],

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from fedsup_deploy import resources
-from fedsup_deploy.config.device import System
+from fedsup_deploy.config.device import Int8Scheme, System
 from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.device.building.assemble import About, assemble
@@ -21,6 +22,7 @@ from fedsup_deploy.device.building.workplace import MIN_ROUNDS, Workplace
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError
+from fedsup_deploy.ondevice import machine
 from fedsup_deploy.space.cost import costs_of
 from fedsup_deploy.space.parts import name_of, part_names, parts_of
 from fedsup_deploy.space.search_space import SearchSpace
@@ -204,6 +206,28 @@ def test_times_under_other_conditions_are_not_put_together(
         again(begun, **changes).resume()
 
 
+def test_networks_are_timed_in_the_form_that_export_writes_for_the_profile(
+    begun: Workplace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By the scheme that the profile will state, whatever processor this is; and a build goes on with no other."""
+    for vnni, most in ((True, 127), (False, 64)):
+        told = {**machine.environment(1), "machine": "x86_64", "vnni": vnni}
+        monkeypatch.setattr(machine, "environment", lambda _, told=told: told)
+        workplace = Workplace(tmp_path / f"{most}", begun.plan, 1, "int8")
+        workplace.begin(ignored)
+        assert workplace.resume()
+        tensors = onnx.load(workplace.folder / "heldout-000.onnx").graph.initializer
+        arrays = {each.name: onnx.numpy_helper.to_array(each) for each in tensors}
+        weights = [array for name, array in arrays.items() if name.endswith("weight_quantized")]
+        assert max(np.abs(array.astype(int)).max() for array in weights) == most
+        assert {array.dtype.name for name, array in arrays.items() if name == "input_zero_point"} == {"uint8"}
+        assert not {name for name in arrays if name.startswith("logits")}, (
+            "logits come out of the last layer as float32"
+        )
+    with pytest.raises(ConfigError, match=r"int8 is .*, the build was begun with .*; begin anew without --resume"):
+        Workplace(tmp_path / "127", begun.plan, 1, "int8").resume()
+
+
 def test_times_of_other_networks_are_not_put_together(begun: Workplace, tiny_space: SearchSpace) -> None:
     other = plan_build(tiny_space, num_networks=2, num_heldout=3, seed=1)
     with pytest.raises(ConfigError, match="seed is 1, the build was begun with 0"):
@@ -288,6 +312,7 @@ def test_a_profile_says_what_was_measured_and_predicts_it(small_plan: BuildPlan,
     assert profile.accepts == Accepts(onnx_opset=15, onnx_ir=8)
     assert profile.system == System(python="3.12", arch="riscv64")
     assert {profile.provenance[name].kind for name in ("accepts", "system")} == {"measured"}
+    assert "accepts.int8" not in profile.provenance, "nobody knows what such a processor is fast with"
     assert profile.error != "none"
     assert (profile.error.method, profile.error.num_heldout, profile.error.acc5) == ("held-out", 3, 1.0)
     assert profile.error.macs_only is not None
@@ -296,6 +321,19 @@ def test_a_profile_says_what_was_measured_and_predicts_it(small_plan: BuildPlan,
     assert profile.percentiles.p90.ratios == profile.error.ratios
     assert "even and odd rounds differ: p50 by 0.0%" in profile.provenance["percentiles"].model_dump()["protocol"]
     assert "4 rounds" in profile.provenance["latency"].model_dump()["protocol"]
+
+
+def test_a_profile_states_how_int8_is_written_for_the_machine(small_plan: BuildPlan, tmp_path: Path) -> None:
+    events = events_of(small_plan, us_of_toy(small_plan))
+    events[0] |= {"machine": "x86_64", "vnni": False}
+    times = times_of(events, small_plan.heldout_models)
+    profile = assemble(small_plan, times, About("toy", "int8")).profile
+    assert profile.accepts.int8 == Int8Scheme(activations="u8", is_symmetric=False, per_channel=True, reduce_range=True)
+    told = profile.provenance["accepts.int8"].model_dump()
+    assert told["kind"] == "measured"
+    assert "its processor says that it is x86_64, without VNNI. " in told["protocol"]
+    (tmp_path / "toy.yaml").write_text(dump(profile))
+    assert load_profile(tmp_path / "toy.yaml") == profile
 
 
 def test_parts_are_written_as_they_were_timed(small_plan: BuildPlan) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedsup_deploy import resources
-from fedsup_deploy.config.device import System
+from fedsup_deploy.config.device import Int8Scheme, System
 from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.device.building.fit import Device, Timed, fit_donor
@@ -116,7 +116,7 @@ def test_a_donor_that_predicts_worse_than_the_macs_gives_way_to_their_line(
     assert (profile.latency.kind, profile.calibration, profile.is_made_here) == ("fitted", None, True)
     assert profile.percentiles is not None
     assert profile.percentiles.by_name() == pytest.approx({"p50": 1.5, "p90": 2.0})
-    assert set(profile.provenance) == {"latency", "percentiles", "accepts", "system"}, (
+    assert set(profile.provenance) == {"latency", "percentiles", "accepts", "accepts.int8", "system"}, (
         "no figure is the donor's any more"
     )
     (tmp_path / "line.yaml").write_text(dump(profile))
@@ -148,10 +148,11 @@ def test_what_a_device_accepts_is_what_it_said_when_it_was_timed(donor: DevicePr
     costs = networks(space)
     profile = fit_donor(donor, DEVICE, costs, Timed(predictor_for(donor).predict(costs.layers))).profile
     assert donor.known_bad
-    assert profile.accepts == Accepts(onnx_opset=15, onnx_ir=8)
+    s8 = Int8Scheme(activations="s8", is_symmetric=False, per_channel=True, reduce_range=False)
+    assert profile.accepts == Accepts(onnx_opset=15, onnx_ir=8, int8=s8)
     assert profile.system == System(python="3.6", glibc="2.27", arch="aarch64")
     assert (profile.known_bad, profile.build_on_device) == ((), None)
-    assert {profile.provenance[name].kind for name in ("accepts", "system")} == {"measured"}
+    assert {profile.provenance[name].kind for name in ("accepts", "accepts.int8", "system")} == {"measured"}
 
 
 def test_the_donors_own_device_keeps_what_its_file_says_of_it(donor: DeviceProfile, space: SearchSpace) -> None:

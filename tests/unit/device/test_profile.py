@@ -3,12 +3,13 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fedsup_deploy.config.device import Int8Scheme, System
 from fedsup_deploy.config.load import dump
-from fedsup_deploy.device.acceptance import Accepts, accepted_by, system_of
+from fedsup_deploy.device.acceptance import ANY_PROCESSOR, Accepts, accepted_by, system_of
 from fedsup_deploy.device.profile import DeviceProfile, list_profiles, load_profile
 from fedsup_deploy.device.summary import summary_of
 from fedsup_deploy.errors import ConfigError
@@ -164,8 +165,36 @@ def test_what_a_device_said_of_itself_tells_what_it_accepts_and_has() -> None:
     older = {"machine": "aarch64", "python": "3.13.0rc1"}
     assert system_of(older) == System(python="3.13", arch="aarch64"), "an older measurement lacks the C library"
     assert system_of({"machine": "", "python": "none", "glibc": None}) == System()
-    assert accepted_by("1.10.0") == Accepts(onnx_opset=15, onnx_ir=8)
-    assert accepted_by("1.7.0") == Accepts()
+    assert accepted_by({"onnxruntime": "1.10.0"}) == Accepts(onnx_opset=15, onnx_ir=8)
+    assert accepted_by({"onnxruntime": "1.7.0"}) == Accepts()
+
+
+@pytest.mark.parametrize(
+    ("told", "activations", "reduce_range"),
+    [
+        ({"machine": "x86_64", "vnni": True}, "u8", False),
+        ({"machine": "x86_64", "vnni": False}, "u8", True),
+        ({"machine": "AMD64", "vnni": None}, "u8", True),
+        ({"machine": "x86_64"}, "u8", True),
+        ({"machine": "aarch64", "vnni": None}, "s8", False),
+        ({"machine": "arm64"}, "s8", False),
+    ],
+)
+def test_how_int8_is_written_for_a_device_follows_from_its_processor(
+    told: dict[str, Any], activations: str, reduce_range: bool
+) -> None:
+    """An older measurement does not say whether there is VNNI: then 7 bits are right with and without."""
+    accepts = accepted_by({"onnxruntime": "1.10.0", **told})
+    assert accepts.int8 is not None
+    assert accepts.int8_scheme == accepts.int8
+    assert (accepts.int8.activations, accepts.int8.reduce_range) == (activations, reduce_range)
+    assert (accepts.int8.is_symmetric, accepts.int8.per_channel) == (False, True)
+
+
+def test_of_a_processor_that_nobody_knows_the_scheme_is_not_stated_and_right_on_all() -> None:
+    accepts = accepted_by({"onnxruntime": "1.10.0", "machine": "riscv64"})
+    assert accepts.int8 is None
+    assert accepts.int8_scheme == ANY_PROCESSOR
 
 
 def test_writing_and_reading_gives_the_same_profile(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`model.onnx`: what it promises beyond the laws that every exporter keeps."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,16 @@ import onnx
 import pytest
 import torch
 
+from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.errors import ArtifactError, GateError
 from fedsup_deploy.export.onnx import OnnxExporter
-from fedsup_deploy.supernet.deployable import FoldedNetwork
+from fedsup_deploy.ondevice import bundle_files, inference
+from fedsup_deploy.space.onnx_graph import build_model, observable, to_bytes, value_sizes
+from fedsup_deploy.space.parts import parts_of
+from fedsup_deploy.supernet import ranges
+from fedsup_deploy.supernet.deployable import FoldedNetwork, Quantization
+
+SCHEME = Int8Scheme(activations="u8", is_symmetric=False, per_channel=True, reduce_range=False)
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +26,19 @@ def exported(network: FoldedNetwork, tmp_path_factory: pytest.TempPathFactory) -
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     OnnxExporter().export(network, {"classes": "[]"}, path.parent)
     return path
+
+
+@pytest.fixture(scope="module")
+def counts(network: FoldedNetwork) -> ranges.ActivationCounts:
+    """Of all values of the network's graph on some images."""
+    x_BCHW = np.random.default_rng(0).normal(size=(200, 1, 7, 7)).astype(np.float32)
+    model = build_model(parts_of(network.plan), {name: tensor.numpy() for name, tensor in network.weights.items()})
+    watched, names = observable(model)
+    values = [x_BCHW, *inference.open_session(to_bytes(watched), 1).run(list(names), {"input": x_BCHW})]
+    extremes_V2 = np.array([(each.min(), each.max()) for each in values], dtype=np.float32)
+    counts = ranges.ActivationCounts(np.stack([ranges.count(each) for each in values]), extremes_V2)
+    assert counts.reason_to_reject(value_sizes(model), len(x_BCHW)) is None
+    return counts
 
 
 def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
@@ -91,3 +112,17 @@ def test_input_the_runtime_refuses_is_a_gate_error(exported: Path) -> None:
     run = OnnxExporter().load(exported)
     with pytest.raises(GateError, match=r"^model.onnx: onnxruntime fails on shape \(1, 1, 5, 5\): \S"):
         run(np.zeros((1, 1, 5, 5), np.float32))
+
+
+def test_int8_is_written_beside_fp32_and_says_the_same_of_itself(
+    network: FoldedNetwork, counts: ranges.ActivationCounts, tmp_path: Path
+) -> None:
+    names = [
+        OnnxExporter().export(each, {"arch_id": "a0"}, tmp_path)
+        for each in (network, dataclasses.replace(network, quantization=Quantization(counts, SCHEME)))
+    ]
+    assert names == [(bundle_files.MODEL,), (bundle_files.INT8_MODEL,)]
+    found = [onnx.load(tmp_path / name) for (name,) in names]
+    assert {(each.producer_name, each.metadata_props[0].value) for each in found} == {("fedsup-deploy", "a0")}
+    for of_graph in ("input", "output"):
+        assert len({str(getattr(each.graph, of_graph)) for each in found}) == 1

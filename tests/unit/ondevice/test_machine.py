@@ -24,6 +24,7 @@ ENVIRONMENT = {
     "system",
     "machine",
     "glibc",
+    "vnni",
     "python",
     "numpy",
     "onnxruntime",
@@ -91,9 +92,23 @@ def test_the_frequency_of_a_virtual_machine_is_that_of_cpuinfo(tmp_path: Path) -
     assert (environment["cpu"], environment["frequency_mhz"]) == ("Some CPU", 2699.998)
 
 
+def test_an_x86_processor_says_whether_it_has_vnni(tmp_path: Path) -> None:
+    """Of either kind; one of ARM says other things of itself, and nothing of that."""
+    (tmp_path / "proc").mkdir()
+    for cpuinfo, expected in (
+        ("flags\t\t: fpu avx2 avx512_vnni\n", True),
+        ("flags\t\t: fpu avx2 avx_vnni\n", True),
+        ("flags\t\t: fpu avx2 avx512f\n", False),
+        ("Features\t: fp asimd asimddp\n", None),
+    ):
+        (tmp_path / "proc/cpuinfo").write_text(cpuinfo)
+        assert machine.environment(1, tmp_path)["vnni"] is expected
+
+
 def test_what_the_system_does_not_tell_is_none(tmp_path: Path) -> None:
     environment = machine.environment(1, tmp_path)
-    unknown = ("device", "governor", "frequency_mhz", "frequency_max_mhz", "power_mode", "throttled", "temperature_c")
+    of_the_clock = ("governor", "frequency_mhz", "frequency_max_mhz", "power_mode", "throttled", "temperature_c")
+    unknown = ("device", "vnni", *of_the_clock)
     assert [environment[name] for name in unknown] == [None] * len(unknown)
     assert set(environment) == ENVIRONMENT
 

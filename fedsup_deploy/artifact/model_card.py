@@ -75,13 +75,9 @@ def render_model_card(manifest: Manifest) -> str:
 def _logits(manifest: Manifest) -> str:
     """Return the Python that gives the logits of `images`."""
     run = f'session.run(["{manifest.outputs[0].name}"], {{"{manifest.inputs[0].name}": %s}})[0]'
-    if not _is_static(manifest):
+    if not manifest.is_static:
         return run % "images"
     return f"np.concatenate([{run % 'image[None]'} for image in images])  # it takes one at a time"
-
-
-def _is_static(manifest: Manifest) -> bool:
-    return manifest.batches == (1,)
 
 
 def _text(value: str) -> str:
@@ -100,7 +96,7 @@ def _over_limits(manifest: Manifest) -> Iterator[str]:
 
 def _summary(manifest: Manifest) -> Iterator[str]:
     shape = " x ".join(str(size) for size in manifest.inputs[0].shape)
-    one = "; ONNX files take one image at a time" if _is_static(manifest) else ""
+    one = "; ONNX files take one image at a time" if manifest.is_static else ""
     yield f"An image classifier with {len(manifest.classes)} classes, cut from a supernet that was trained by federated"
     yield f"learning on {_text(manifest.accuracy.dataset)}. Norms are folded into the convolutions."
     yield ""

@@ -119,7 +119,10 @@ def test_it_is_checked_image_by_image_everywhere(bundles: dict[str, Path]) -> No
             assert found["num_inputs"] >= 16
 
 
-def test_a_runner_tells_in_words_how_many_images_it_ran_at_once(bundles: dict[str, Path]) -> None:
+def test_inspect_and_the_runner_tell_in_words_how_many_images_they_take(bundles: dict[str, Path], capsys: Any) -> None:
+    for kind, folder in bundles.items():
+        assert main(["inspect", str(folder)]) == 0
+        assert ("images at once    1, in files of ONNX\n" in capsys.readouterr().out) == (kind == "static")
     for kind, words in (("static", "images, batch 1: scaled"), ("dynamic", "images, batch 1, 3, 8: scaled")):
         command = [sys.executable, "run.py", "--skip-latency"]
         ran = subprocess.run(command, cwd=bundles[kind], capture_output=True, text=True, check=True)

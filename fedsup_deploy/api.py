@@ -58,8 +58,9 @@ class Artifact:
 
         x_NCHW = Preprocessing.from_dict(dict(self.manifest.preprocessing)).apply(images_NHWC)
         session = inference.open_session(str(self.folder / bundle_files.MODEL), threads=1)
-        logits_NK: NDArray[np.float32] = session.run(None, {self.manifest.inputs[0].name: x_NCHW})[0]
-        return logits_NK
+        name, most = self.manifest.inputs[0].name, 1 if self.manifest.is_static else max(len(x_NCHW), 1)
+        starts = range(0, max(len(x_NCHW), 1), most)
+        return np.concatenate([session.run(None, {name: x_NCHW[start : start + most]})[0] for start in starts])
 
 
 def train(

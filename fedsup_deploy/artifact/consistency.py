@@ -80,7 +80,7 @@ def _of_the_architecture(manifest: Manifest, preprocessing: Preprocessing) -> It
         yield f"arch_id: got {manifest.arch_id}, expected {arch_id} as of arch"
     if preprocessing.size != source.resolution:
         yield f"preprocessing.size: got {preprocessing.size}, expected {source.resolution} as of arch"
-    shape = ("batch", len(preprocessing.mean), preprocessing.size, preprocessing.size)
+    shape = (manifest.inputs[0].shape[0], len(preprocessing.mean), preprocessing.size, preprocessing.size)
     if tuple(each.shape for each in manifest.inputs) != (shape,):
         yield f"inputs: got {[each.shape for each in manifest.inputs]}, expected {shape} as of preprocessing"
 

@@ -20,7 +20,7 @@ from fedsup_deploy.artifact.variants import ParityGate, Share, VariantRecord
 from fedsup_deploy.config.device import KnownBad, System
 from fedsup_deploy.config.document import dotted, show
 from fedsup_deploy.config.section import Name, NotNegative, Section, Text
-from fedsup_deploy.ondevice import bundle_files
+from fedsup_deploy.ondevice import bundle_files, bundle_outputs
 from fedsup_deploy.variant import MAIN
 
 FILENAME: Final = bundle_files.MANIFEST
@@ -105,7 +105,7 @@ class TensorSpec(Section):
     name: Text
     """Its name in `model.onnx`."""
     shape: tuple[Literal["batch"] | Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
-    """Its dimensions; `batch` is any number of images."""
+    """Its dimensions; the first is `batch`, any number of images, or 1: the ONNX files take one image at a time."""
     dtype: Text
     """Element type, such as `float32`."""
 
@@ -279,6 +279,16 @@ class ManifestDraft(Section):
     Null in older files."""
 
     @property
+    def batches(self) -> tuple[int, ...]:
+        """How many images at once its ONNX files are checked with: one alone where they take no more."""
+        return bundle_outputs.batches_of(self.inputs[0].shape)
+
+    @property
+    def is_static(self) -> bool:
+        """Whether its ONNX files take one image at a time."""
+        return self.batches == (1,)
+
+    @property
     def exceeded_limits(self) -> tuple[str, ...]:
         """The names of the limits that the network exceeds."""
         return tuple(name for name, record in self.limits.items() if record.is_exceeded)
@@ -288,6 +298,9 @@ class ManifestDraft(Section):
         num_logits = self.outputs[0].shape[-1]
         if num_logits != len(self.classes):
             raise ValueError(f"outputs: got {num_logits} logits, expected one for each of {len(self.classes)} classes")
+        of_input, of_output = self.inputs[0].shape[0], self.outputs[0].shape[0]
+        if of_input not in {"batch", 1} or of_output != of_input:
+            raise ValueError(f"inputs, outputs: got batches {of_input} and {of_output}, expected `batch` or 1 for both")
         if self.profile.hash != self.lineage.profile:
             raise ValueError("lineage.profile: differs from profile.hash, expected the same hash")
         return self
@@ -312,6 +325,9 @@ class Manifest(ManifestDraft):
         for name, record in self.models.items():
             if name != record.variant.name:
                 raise ValueError(f"models.{name}: got the variant {record.variant.name}, expected it by its name")
+            if isinstance(record.gate, ParityGate) and not set(self.batches) <= set(record.gate.batches):
+                got, expected = list(record.gate.batches), f"{', '.join(map(str, self.batches))} among them"
+                raise ValueError(f"models.{name}.gate: got the batches {got}, expected {expected}")
             predicted = record.latency.predicted
             if self.profile.error == "none" and predicted is not None and predicted.interval_ms is not None:
                 key = f"models.{name}.latency.predicted.interval_ms"

@@ -18,7 +18,7 @@ _USE = """\
 import json, numpy as np, onnxruntime
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
 images = np.load("vectors.npz")["inputs"]  # preprocessed as below, float32, any number of them
-logits = session.run(["{output}"], {{"{input}": images}})[0]
+logits = {logits}
 print([json.load(open("manifest.json", encoding="utf-8"))["classes"][i] for i in logits.argmax(axis=1)])
 ```"""
 
@@ -40,7 +40,7 @@ def render_model_card(manifest: Manifest) -> str:
             *([] if manifest.refinement is None else _refinement(manifest, manifest.refinement)),
             "## Use",
             "",
-            _USE.format(input=manifest.inputs[0].name, output=manifest.outputs[0].name),
+            _USE.format(logits=_logits(manifest)),
             "",
             "`python run.py` checks every file, compares the outputs with `vectors.npz` and times the model on this "
             "machine. It needs Python 3.6+, numpy and onnxruntime 1.8+. `python run.py --classify photo.png` says what "
@@ -72,6 +72,14 @@ def render_model_card(manifest: Manifest) -> str:
     )
 
 
+def _logits(manifest: Manifest) -> str:
+    """Return the Python that gives the logits of `images`."""
+    run = f'session.run(["{manifest.outputs[0].name}"], {{"{manifest.inputs[0].name}": %s}})[0]'
+    if not manifest.is_static:
+        return run % "images"
+    return f"np.concatenate([{run % 'image[None]'} for image in images])  # it takes one at a time"
+
+
 def _text(value: str) -> str:
     """Return a text that others chose as Markdown that shows it, with no HTML, link, code or table cell of its own."""
     return printable(value, most=None).translate(_MARKDOWN)
@@ -88,11 +96,12 @@ def _over_limits(manifest: Manifest) -> Iterator[str]:
 
 def _summary(manifest: Manifest) -> Iterator[str]:
     shape = " x ".join(str(size) for size in manifest.inputs[0].shape)
+    one = "; ONNX files take one image at a time" if manifest.is_static else ""
     yield f"An image classifier with {len(manifest.classes)} classes, cut from a supernet that was trained by federated"
     yield f"learning on {_text(manifest.accuracy.dataset)}. Norms are folded into the convolutions."
     yield ""
     yield f"- Files: {', '.join(f'`{_text(name)}`' for name in manifest.model_files)}"
-    yield f"- Input: `{_text(manifest.inputs[0].name)}`, {manifest.inputs[0].dtype}, {shape}"
+    yield f"- Input: `{_text(manifest.inputs[0].name)}`, {manifest.inputs[0].dtype}, {shape}{one}"
     yield f"- Output: `{_text(manifest.outputs[0].name)}`, {manifest.outputs[0].dtype}, one logit per class"
     yield f"- Classes: {', '.join(map(_text, manifest.classes))}"
 
@@ -183,8 +192,7 @@ def _measured(variant: str, latency: MeasuredLatency | None) -> str:
 
 def _gates(manifest: Manifest) -> Iterator[str]:
     gate = manifest.parity
-    batches = ", ".join(str(batch) for batch in gate.batches)
-    yield f"Each variant was compared with the network it was made from: {gate.num_inputs} inputs at batch {batches}."
+    yield f"Each variant was compared with the network it was made from: {gate.num_inputs} inputs {_batches(manifest)}."
     yield "A scaled difference is divided by the largest absolute logit of its image, or by 1 where that is smaller."
     yield f"Allowed, scaled: {gate.tolerance:g}; alone against inside a batch: {gate.batch_tolerance:g}."
     yield ""
@@ -204,6 +212,16 @@ def _gates(manifest: Manifest) -> Iterator[str]:
     for name, reason in manifest.left_out.items():
         yield ""
         yield f"{name} was asked for and is not here: {_text(reason)}."
+
+
+def _batches(manifest: Manifest) -> str:
+    """Return with how many images at once variants were compared, and of which if that differs."""
+    names: dict[tuple[int, ...], list[str]] = {}
+    for name, record in manifest.models.items():
+        if isinstance(record.gate, ParityGate):
+            names.setdefault(record.gate.batches, []).append(name)
+    told = {f"at batch {', '.join(map(str, batches))}": of for batches, of in names.items()}
+    return next(iter(told)) if len(told) == 1 else "; ".join(f"{', '.join(of)} {at}" for at, of in told.items())
 
 
 def _int8_gate(name: str, gate: Int8Gate) -> Iterator[str]:

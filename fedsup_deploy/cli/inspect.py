@@ -66,6 +66,8 @@ def _bundle(about: "BundleFacts") -> "Iterator[tuple[str, object]]":
     yield "activations", f"{costs.peak_activation_bytes / 1024:.1f} KiB at most"
     for name, limit in manifest.limits.items():
         yield f"limit {name}", _limit(limit)
+    if manifest.is_static:
+        yield "images at once", "1, in files of ONNX"
     for name, variant in manifest.models.items():
         yield name, _variant(variant)
     if (refined := manifest.refinement) is not None:

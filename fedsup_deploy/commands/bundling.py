@@ -29,6 +29,7 @@ from fedsup_deploy.export.exporter import Exporter
 from fedsup_deploy.export.parity import check_parity
 from fedsup_deploy.export.referee import check_macs
 from fedsup_deploy.ondevice import timing
+from fedsup_deploy.ondevice.bundle_outputs import BATCHES
 from fedsup_deploy.processor import processor
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.run import Run
@@ -158,7 +159,7 @@ class BundleMaker:
     ) -> None:
         self._run, self._out, self._over_limit = run, out, over_limit
         self._prepared, self._quantizers = prepared, quantizers
-        self._content: dict[tuple[Variant, str, Int8Scheme | None], dict[str, bytes]] = {}
+        self._content: dict[tuple[Variant, str, Int8Scheme | None, bool], dict[str, bytes]] = {}
         for arch_id, ready in prepared.items():
             check_macs(ready.network, int(ready.costs.num_macs[0]), arch_id)
 
@@ -183,7 +184,7 @@ class BundleMaker:
         writers = [
             ModelWriter(
                 variant,
-                functools.partial(self._write, variant, exporter, order.arch_id, its),
+                functools.partial(self._write, variant, exporter, order, its),
                 ready.accuracy.recalibrated if its is None else its.accuracy,
                 predicted if variant.precision == profile.precision else None,
             )
@@ -199,7 +200,8 @@ class BundleMaker:
                     found[variant.name] = int8.gate
                 else:
                     models = {variant.name: exporter.load(at / written[variant.name][0])}
-                    found |= check_parity(ready.reference, models, images)
+                    batches = (1,) if profile.accepts.is_static and exporter.can_be_static else BATCHES
+                    found |= check_parity(ready.reference, models, images, batches)
             return found
 
         manifest = write_bundle(
@@ -230,13 +232,14 @@ class BundleMaker:
         return kept, None, dict.fromkeys((variant.name for variant in asked), found)
 
     def _write(
-        self, variant: Variant, exporter: Exporter, arch_id: str, int8: QuantizedNetwork | None, folder: Path
+        self, variant: Variant, exporter: Exporter, order: BundleOrder, int8: QuantizedNetwork | None, folder: Path
     ) -> tuple[str, ...]:
-        key = (variant, arch_id, None if int8 is None else int8.gate.scheme)
+        is_static = order.profile.accepts.is_static and exporter.can_be_static
+        key = (variant, order.arch_id, None if int8 is None else int8.gate.scheme, is_static)
         if key not in self._content:
-            ready = self._prepared[arch_id]
-            network = ready.network if int8 is None else int8.network
-            names = exporter.export(network, self._facts(arch_id, ready), folder)
+            ready = self._prepared[order.arch_id]
+            network = dataclasses.replace(ready.network if int8 is None else int8.network, is_static=is_static)
+            names = exporter.export(network, self._facts(order.arch_id, ready), folder)
             self._content[key] = {name: (folder / name).read_bytes() for name in names}
         else:
             for name, content in self._content[key].items():
@@ -252,7 +255,7 @@ class BundleMaker:
 
     def _draft(self, order: BundleOrder, ready: Prepared, wanted: Wanted, left_out: Mapping[str, str]) -> ManifestDraft:
         run, profile, size = self._run, order.profile, ready.resolution
-        tensor = {"dtype": "float32"}
+        tensor, batch = {"dtype": "float32"}, 1 if profile.accepts.is_static else "batch"
         return ManifestDraft.model_validate(
             {
                 "schema": SCHEMA,
@@ -267,8 +270,8 @@ class BundleMaker:
                 },
                 "classes": run.image_facts.classes,
                 "preprocessing": run.preprocessing.for_size(size).to_dict(),
-                "inputs": ({"name": "input", "shape": ("batch", run.space.in_channels, size, size), **tensor},),
-                "outputs": ({"name": "logits", "shape": ("batch", run.space.num_classes), **tensor},),
+                "inputs": ({"name": "input", "shape": (batch, run.space.in_channels, size, size), **tensor},),
+                "outputs": ({"name": "logits", "shape": (batch, run.space.num_classes), **tensor},),
                 "accuracy": ready.accuracy.model_dump(),
                 "costs": ready.costs.row(0),
                 "limits": self._limits(order, ready, wanted),
@@ -297,8 +300,8 @@ class BundleMaker:
         if order.profile.precision != MAIN.precision:
             return priced
         with tempfile.TemporaryDirectory() as folder:
-            self._write(MAIN, wanted[MAIN], order.arch_id, None, Path(folder))
-        num_bytes = sum(map(len, self._content[MAIN, order.arch_id, None].values()))
+            names = self._write(MAIN, wanted[MAIN], order, None, Path(folder))
+            num_bytes = sum((Path(folder) / name).stat().st_size for name in names)
         found = limits.records(prices.with_file(num_bytes), target)
         exceeded = [name for name, record in found.items() if record.is_exceeded and not priced[name].is_exceeded]
         if exceeded and not self._over_limit:

@@ -30,9 +30,14 @@ class Accepts(Section):
     int8: Int8Scheme | None = None
     """The form of int8 that is right and fast there."""
     batch: Literal["dynamic", "static"] | None = None
-    """Whether one file takes any number of images, or only the number that it was written for."""
+    """Whether one file may take any number of images, or has to be written for one at a time: `static`."""
     layout: Literal["nchw", "nhwc"] | None = None
     """The order of the dimensions of images that it runs without rearranging them."""
+
+    @property
+    def is_static(self) -> bool:
+        """Whether files for it are written for one image at a time, in formats that know such files."""
+        return self.batch == "static"
 
     @property
     def int8_scheme(self) -> Int8Scheme:

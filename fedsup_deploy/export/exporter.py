@@ -1,6 +1,7 @@
 """What an exporter is, and what all of them share.
 
-An exporter turns a folded network into files that answer for any batch size, and loads them back into their real
+An exporter turns a folded network into files that answer for any batch size, or for one image where a runtime takes no
+other and the format knows such files, and loads them back into their real
 runtime for the gate. Two exports of equal weights give equal bytes, in any process. Nothing here decides which variants
 a bundle has.
 
@@ -40,11 +41,14 @@ class Exporter(Protocol):
         precisions: What it writes.
         needs: Libraries beyond the core that it uses, by their names in Python, and the extra that installs each. It
             imports them when it exports or loads, not before.
+        can_be_static: Whether it writes files for one image at a time, of networks that are to be `is_static`; files of
+            other formats take any number of images all the same.
     """
 
     name: ClassVar[str]
     precisions: ClassVar[tuple[Precision, ...]]
     needs: ClassVar[Mapping[str, str]]
+    can_be_static: ClassVar[bool]
 
     def refusal(self, accepts: Accepts) -> str | None:
         """Return why a runtime that accepts so much would not load what is written here; None where it would."""
@@ -101,12 +105,10 @@ def missing_libraries(exporter: Exporter) -> list[str]:
     return [library for library in exporter.needs if importlib.util.find_spec(library) is None]
 
 
-def unfit_form(accepts: Accepts) -> str | None:
-    """Return why a runtime would not take images as files of ours want them: N C H W, any number; None if it would."""
+def unfit_layout(accepts: Accepts) -> str | None:
+    """Return why a runtime would not take images as files of ours want them, N C H W; None if it would."""
     if accepts.layout == "nhwc":
-        return "its runtime takes images as NHWC, and files are written for NCHW"
-    if accepts.batch == "static":
-        return "its runtime takes files for a fixed number of images, and files are written for any number"
+        return "its runtime takes images as NHWC: it needs files of that layout, and no format here is written in it"
     return None
 
 

@@ -1,4 +1,7 @@
-"""ONNX: one self-contained file with a dynamic batch. `space.onnx_graph` writes it; torch takes no part."""
+"""ONNX: one self-contained file, with a dynamic batch or for one image at a time; torch takes no part.
+
+`space.onnx_graph` writes it, and `space.quantization` its int8 form.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +14,7 @@ from numpy.typing import NDArray
 from fedsup_deploy import files
 from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.errors import ArtifactError, GateError
-from fedsup_deploy.export.exporter import Facts, Runnable, unfit_form
+from fedsup_deploy.export.exporter import Facts, Runnable, unfit_layout
 from fedsup_deploy.ondevice import bundle_files, inference
 from fedsup_deploy.space.onnx_graph import IR_VERSION, OPSET, build_model, to_bytes
 from fedsup_deploy.space.parts import parts_of
@@ -29,20 +32,21 @@ class OnnxExporter:
     name: ClassVar[str] = "onnx"
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "int8")
     needs: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    can_be_static: ClassVar[bool] = True
 
     def refusal(self, accepts: Accepts) -> str | None:
         """Compare the versions and the form written with those accepted. See `Exporter.refusal`."""
         for name, written, newest in (("opset", OPSET, accepts.onnx_opset), ("IR", IR_VERSION, accepts.onnx_ir)):
             if newest is not None and newest < written:
                 return f"its runtime accepts ONNX {name} {newest} at most, and files are written with {name} {written}"
-        return unfit_form(accepts)
+        return unfit_layout(accepts)
 
     def export(self, network: FoldedNetwork, facts: Facts, folder: Path) -> tuple[str, ...]:
         """Write a network as ONNX. See `Exporter.export`."""
         import onnx
 
         weights = {name: tensor.numpy() for name, tensor in network.weights.items()}
-        model = build_model(parts_of(network.plan), weights, facts)
+        model = build_model(parts_of(network.plan), weights, facts, is_static=network.is_static)
         name = bundle_files.MODEL
         if network.quantization is not None:
             how, name = network.quantization, bundle_files.INT8_MODEL

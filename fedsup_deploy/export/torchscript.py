@@ -19,7 +19,7 @@ from fedsup_deploy import files
 from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.errors import ArtifactError, GateError
 from fedsup_deploy.export.archive import read_records, write_records
-from fedsup_deploy.export.exporter import Facts, Runnable, refuse_machine_paths, runnable, trace_input, unfit_form
+from fedsup_deploy.export.exporter import Facts, Runnable, refuse_machine_paths, runnable, trace_input, unfit_layout
 from fedsup_deploy.ondevice.inference import first_line
 from fedsup_deploy.supernet.deployable import FoldedNetwork
 from fedsup_deploy.variant import Precision
@@ -36,10 +36,11 @@ class TorchScriptExporter:
     name: ClassVar[str] = "torchscript"
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
     needs: ClassVar[Mapping[str, str]] = MappingProxyType({})
+    can_be_static: ClassVar[bool] = False
 
     def refusal(self, accepts: Accepts) -> str | None:
-        """Compare the form only: no profile says which torch its device has. See `Exporter.refusal`."""
-        return unfit_form(accepts)
+        """Compare the layout only: no profile says which torch its device has. See `Exporter.refusal`."""
+        return unfit_layout(accepts)
 
     def export(self, network: FoldedNetwork, facts: Facts, folder: Path) -> tuple[str, ...]:
         """Write a network as TorchScript. See `Exporter.export`."""

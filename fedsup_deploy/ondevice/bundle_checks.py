@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Iterator, Optional
 
 from fedsup_deploy.ondevice.bundle_files import INT8_MODEL, MODEL, UNRUNNABLE, USAGE, CheckError, check_files
 from fedsup_deploy.ondevice.bundle_outputs import (
+    batches_of,
     check_int8_outputs,
     check_outputs,
     gate_of,
@@ -81,6 +82,7 @@ def check_model(
         CheckError: A check did not pass.
     """
     manifest = read_manifest(folder)
+    batches = batches_of(manifest["inputs"][0]["shape"])
     report["arch_id"] = manifest.get("arch_id")
     report["runtime"] = runtime_for(folder)
     if is_device:
@@ -94,7 +96,7 @@ def check_model(
         run_once = bind(session, inputs[:1])
         cold_ms = first_run_ms(lambda: first_output(session, inputs[:1]))
         report["parity"] = check_outputs(
-            lambda x_BCHW: first_output(session, x_BCHW), inputs, outputs, gate_of(manifest)
+            lambda x_BCHW: first_output(session, x_BCHW), inputs, outputs, gate_of(manifest), batches
         )
     tolerance = int8_tolerance_of(manifest)
     if tolerance is not None:
@@ -102,7 +104,7 @@ def check_model(
             in_int8 = open_session(str(folder / INT8_MODEL), threads)
             recorded = load_int8_outputs(folder, manifest, len(inputs))
             report["int8"] = check_int8_outputs(
-                lambda x_BCHW: first_output(in_int8, x_BCHW), inputs, recorded, tolerance
+                lambda x_BCHW: first_output(in_int8, x_BCHW), inputs, recorded, tolerance, batches
             )
     if seconds is not None:
         latency = measure_latency(run_once, protocol._replace(min_seconds=seconds))

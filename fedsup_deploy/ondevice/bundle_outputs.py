@@ -6,7 +6,7 @@ Shapes: V vectors (recorded images), C channels, S height and width, B images of
 import contextlib
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Iterator, List, Optional, Sequence, Tuple, cast
+from typing import TYPE_CHECKING, Callable, Iterator, List, Optional, Sequence, Tuple, Union, cast
 
 from fedsup_deploy.ondevice.bundle_files import (
     ALTERED,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         Tolerances,
     )
 
-#: Numbers of images that are run at once.
+#: Numbers of images that are run at once, where a model takes any number.
 BATCHES = (1, 3, 8)
 #: Of vectors.npz: more than 16 images of the largest resolution of any space, and what such a file may take in memory.
 MOST_BYTES_OF_VECTORS = 2**30
@@ -61,6 +61,7 @@ def read_manifest(folder: Path) -> "ManifestRecord":
                 raise CheckError(ALTERED, f"{MANIFEST} was altered: {asked}")
         for tensors in (manifest["inputs"], manifest["outputs"]):
             shape_without_batch(tensors)
+        batches_of(manifest["inputs"][0]["shape"])
         int8_tolerance_of(manifest)
         for each in known_bad_of(manifest):
             comparisons_of(each["versions"])
@@ -159,7 +160,11 @@ def read_array(path: Path, name: str) -> "Floats":
 
 
 def check_outputs(
-    run: Callable[["Floats"], "Floats"], inputs: "Floats", outputs: "Floats", gate: "Tolerances"
+    run: Callable[["Floats"], "Floats"],
+    inputs: "Floats",
+    outputs: "Floats",
+    gate: "Tolerances",
+    batches: Sequence[int] = BATCHES,
 ) -> "Outputs":
     """Compare what the model computes with the recorded outputs, and images alone with images in a batch.
 
@@ -169,6 +174,7 @@ def check_outputs(
         outputs: The recorded logits (V, K).
         gate: As of `gate_of`: `tolerance` is the largest scaled difference from the recorded outputs,
             `batch_tolerance` that of an image alone and inside a batch.
+        batches: As of `batches_of`.
 
     Returns:
         JSON values: what was asked, and the largest differences, plain and scaled.
@@ -180,19 +186,19 @@ def check_outputs(
     batch_tolerance = float(gate["batch_tolerance"])
     computed = {}
     from_recorded = []
-    for batch in BATCHES:
+    for batch in batches:
         computed[batch] = _run_in_batches(run, inputs, batch, outputs.shape)
         what = f"outputs at batch {batch}"
         from_recorded.append(check_scaled(PARITY, what, computed[batch] - outputs, outputs, tolerance))
         _check_classes(computed[batch], outputs, batch)
     from_alone = []
-    for batch in BATCHES:
+    for batch in batches:
         what = f"an image alone and inside a batch of {batch}"
         difference_VK = computed[batch] - computed[1]
         from_alone.append(check_scaled(BATCH_INVARIANCE, what, difference_VK, outputs, batch_tolerance))
     return {
         "num_inputs": len(inputs),
-        "batches": list(BATCHES),
+        "batches": list(batches),
         "tolerance": tolerance,
         "batch_tolerance": batch_tolerance,
         "max_abs_diff": max(plain for plain, _ in from_recorded),
@@ -204,7 +210,11 @@ def check_outputs(
 
 
 def check_int8_outputs(
-    run: Callable[["Floats"], "Floats"], inputs: "Floats", outputs: "Floats", tolerance: float
+    run: Callable[["Floats"], "Floats"],
+    inputs: "Floats",
+    outputs: "Floats",
+    tolerance: float,
+    batches: Sequence[int] = BATCHES,
 ) -> "Int8Outputs":
     """Compare what an int8 file computes here with what it computed where it was made.
 
@@ -213,12 +223,13 @@ def check_int8_outputs(
         inputs: The recorded images.
         outputs: The file's recorded logits (V, K).
         tolerance: Largest scaled difference. A class must be the recorded one where that could not change it.
+        batches: As of `batches_of`.
 
     Raises:
         CheckError: Outputs are wrong.
     """
     differences, leads = [], []
-    for batch in BATCHES:
+    for batch in batches:
         computed = _run_in_batches(run, inputs, batch, outputs.shape)
         what = f"outputs of int8 at batch {batch}"
         differences.append(check_scaled(PARITY, what, computed - outputs, outputs, tolerance))
@@ -233,7 +244,7 @@ def check_int8_outputs(
             raise CheckError(PARITY, f"{wrong} at batch {batch}")
     return {
         "num_inputs": len(inputs),
-        "batches": list(BATCHES),
+        "batches": list(batches),
         "tolerance": tolerance,
         "max_abs_diff": max(plain for plain, _ in differences),
         "max_scaled_diff": max(scaled for _, scaled in differences),
@@ -292,4 +303,18 @@ def _load_float32(folder: Path, name: str, tensors: "List[TensorRecord]") -> "Fl
 
 def shape_without_batch(tensors: "List[TensorRecord]") -> List[int]:
     """Return the sizes of an input or output of the model for one image."""
-    return tensors[0]["shape"][1:]
+    return cast("List[int]", tensors[0]["shape"][1:])
+
+
+def batches_of(shape: "Sequence[Union[int, str]]") -> Tuple[int, ...]:
+    """Return how many images at once a model is checked with: one alone where it takes no more.
+
+    Args:
+        shape: Of its input in a manifest. The first size is `batch` where it takes any number.
+
+    Raises:
+        ValueError: It is for another number of images; nothing writes such a model.
+    """
+    if shape[0] not in {"batch", 1}:
+        raise ValueError(f"the model takes {shape[0]!r} images at once, expected any number or 1")
+    return BATCHES if shape[0] == "batch" else (1,)

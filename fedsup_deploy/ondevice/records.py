@@ -264,9 +264,9 @@ class VariantGate(TypedDict):
 
 
 class TensorRecord(TypedDict):
-    """An input or output in a manifest; the first size is the batch."""
+    """An input or output in a manifest; the first size is the batch, `batch` where it is open."""
 
-    shape: List[int]
+    shape: List[Union[int, str]]
 
 
 class KnownBadRelease(TypedDict):

@@ -98,7 +98,8 @@ def lines(report: "Report") -> Iterator[str]:
     if "parity" in report:
         parity = report["parity"]
         off_by = f"scaled difference {parity['max_scaled_diff']:.2g}, allowed {parity['tolerance']:.2g}"
-        yield f"parity    {parity['num_inputs']} images, batch 1, 3, 8: {off_by}"
+        batches = ", ".join(map(str, parity["batches"]))
+        yield f"parity    {parity['num_inputs']} images, batch {batches}: {off_by}"
     if "int8" in report:
         int8 = report["int8"]
         off_by = f"scaled difference {int8['max_scaled_diff']:.2g}, allowed {int8['tolerance']:.2g}"

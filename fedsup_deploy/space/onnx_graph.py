@@ -29,13 +29,16 @@ OPSET: Final = 13
 IR_VERSION: Final = 7
 
 
-def build_model(parts: tuple[Part, ...], weights: Weights, metadata: Mapping[str, str] | None = None) -> "ModelProto":
-    """Return consecutive parts of a network as an ONNX model with an open batch dimension.
+def build_model(
+    parts: tuple[Part, ...], weights: Weights, metadata: Mapping[str, str] | None = None, *, is_static: bool = False
+) -> "ModelProto":
+    """Return consecutive parts of a network as an ONNX model.
 
     Args:
         parts: In plain integers; each reads what the one before has written.
         weights: A weight and a bias of every layer that has them, by their names in a folded network.
         metadata: What the file is to say of itself.
+        is_static: Whether it takes one image at a time; else the batch dimension is open.
 
     Raises:
         KeyError: A weight is missing.
@@ -48,8 +51,9 @@ def build_model(parts: tuple[Part, ...], weights: Weights, metadata: Mapping[str
         value = _part(nodes, part, value)
     nodes.nodes[-1].output[0] = OUTPUT_NAME
     first, last = layers_of(parts[0])[0], layers_of(parts[-1])[-1]
-    read = ["batch", first.in_channels, *[first.in_size] * 2]
-    written = ["batch", last.out_channels, *([] if kind_of(last).writes_vectors else [last.out_size] * 2)]
+    batch = 1 if is_static else "batch"
+    read = [batch, first.in_channels, *[first.in_size] * 2]
+    written = [batch, last.out_channels, *([] if kind_of(last).writes_vectors else [last.out_size] * 2)]
     model = helper.make_model(
         helper.make_graph(
             nodes.nodes,

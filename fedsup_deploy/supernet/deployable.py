@@ -49,11 +49,13 @@ class FoldedNetwork:
         plan: Its layers, in plain integers.
         weights: A weight and a bias for each layer that has them, named as in the supernet (`mb1.0.project.bias`).
         quantization: How an int8 file of it is written; None: in float32.
+        is_static: Whether a file of it is to take one image at a time, in formats that know such files.
     """
 
     plan: NetworkPlan
     weights: Mapping[str, Tensor]
     quantization: Quantization | None = None
+    is_static: bool = False
 
     def module(self) -> "DeployableNet":
         """Return the network as a module, with copies of the weights."""

@@ -3,6 +3,7 @@
 The networks have every kind of layer, pools of odd maps among them.
 """
 
+import dataclasses
 import os
 import random
 import subprocess
@@ -112,6 +113,23 @@ def test_files_compute_what_the_network_does_alone_and_in_a_batch(exporter, seed
     assert gate.batch_invariance_max_scaled_diff <= gate.batch_tolerance
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert written == set(names)
+
+
+def test_a_network_that_is_to_be_static_is_right_for_one_image_and_the_same_file_elsewhere(exporter, tmp_path):
+    """Only what says that it can be static may write another file then."""
+    network, inputs = random_network(0)
+    static = dataclasses.replace(network, is_static=True)
+    folders = [tmp_path / "any", tmp_path / "static"]
+    for folder in folders:
+        folder.mkdir()
+    names = [exporter.export(each, FACTS, folder) for each, folder in zip((network, static), folders, strict=True)]
+
+    assert names[0] == names[1]
+    expected = network.module()(torch.from_numpy(inputs)).numpy()
+    gate = check_parity(expected, {"it": exporter.load(folders[1] / names[1][0])}, inputs, batches=(1,))["it"]
+    assert gate.batches == (1,)
+    is_same = all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in names[0])
+    assert is_same == (not exporter.can_be_static)
 
 
 def test_bytes_are_the_same_again_and_in_another_process(tmp_path):

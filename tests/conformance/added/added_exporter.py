@@ -27,6 +27,7 @@ class PlainExporter:
     name: ClassVar[str] = "plain"
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
     needs: ClassVar[Mapping[str, str]] = {}
+    can_be_static: ClassVar[bool] = False
 
     def refusal(self, accepts: Accepts) -> str | None:
         """Refuse what knows of a newer ONNX than ours, for want of anything else to ask."""

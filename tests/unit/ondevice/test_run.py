@@ -177,6 +177,28 @@ def test_wrong_outputs_are_found(bundle: Any, change: Callable[[Any], Any], reas
     bundle.check(exit_code=3, reason=reason)
 
 
+@pytest.mark.parametrize(("first", "expected"), [("batch", (1, 3, 8)), (1, (1,))])
+def test_the_input_says_how_many_images_at_once_a_model_is_checked_with(first: Any, expected: tuple[int, ...]) -> None:
+    """And no more are given to it: a model for one image alone could not take them."""
+    outputs_VK = np.eye(8, 3, dtype=np.float32)
+    asked: list[int] = []
+
+    def run(i: Any) -> Any:
+        asked.append(len(i))
+        return outputs_VK[i]
+
+    batches = bundle_outputs.batches_of([first, 3, 8, 8])
+    assert batches == expected
+    assert bundle_outputs.check_outputs(run, np.arange(8), outputs_VK, ALLOWED, batches)["batches"] == list(expected)
+    assert bundle_outputs.check_int8_outputs(run, np.arange(8), outputs_VK, 0.1, batches)["batches"] == list(expected)
+    assert max(asked) == max(expected)
+
+
+def test_a_model_for_another_number_of_images_is_damage() -> None:
+    with pytest.raises(ValueError, match="the model takes 4 images at once, expected any number or 1"):
+        bundle_outputs.batches_of([4, 3, 8, 8])
+
+
 def test_another_class_is_found_where_the_logits_are_close() -> None:
     recorded_VK = np.tile(np.array([0.5, 0.5 + 1e-6], np.float32), (8, 1))
     with pytest.raises(bundle_files.CheckError, match="8 of 8 images get another class at batch 1") as caught:

@@ -78,11 +78,14 @@ def find_python(version: str) -> Path:
     """
     home = Path(pwd.getpwuid(os.getuid()).pw_dir)  # not $HOME, which is another one in tests
     root = Path(os.environ.get("PYENV_ROOT", home / ".pyenv"))
-    candidates = [*root.glob(f"versions/{version}.*/bin/python{version}"), shutil.which(f"python{version}")]
-    for candidate in filter(None, candidates):
+    candidates = list(root.glob(f"versions/{version}.*/bin/python{version}"))
+    on_path = shutil.which(f"python{version}")
+    if on_path is not None:
+        candidates.append(Path(on_path))
+    for candidate in candidates:
         command = [str(candidate), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
         if subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() == version:
-            return Path(candidate)
+            return candidate
     raise MissingPythonError(f"Python {version} (install it, for instance with pyenv)")
 
 
@@ -103,7 +106,7 @@ def install(runtime: Runtime, folder: Path) -> Installed:
     wanted = {name: getattr(runtime, name) for name in PACKAGES}
     command = [
         *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir"),
-        *("--only-binary=:all:", "--no-deps", "--ignore-requires-python", "--implementation=cp"),
+        *("--only-binary=:all:", "--no-compile", "--no-deps", "--ignore-requires-python", "--implementation=cp"),
         *(f"--python-version={runtime.python}", *abis, *systems, "--target", str(folder)),
         *(f"{name}=={version}" if version else name for name, version in wanted.items()),
     ]

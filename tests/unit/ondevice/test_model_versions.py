@@ -92,7 +92,7 @@ for name in ("known", "opset", "ir"):
         onnxruntime.InferenceSession(name + ".onnx", providers=["CPUExecutionProvider"])
         print(name)
     except Exception as error:
-        assert "opset" in str(error).lower() or "IR version" in str(error), error
+        assert "version" in str(error), error
 """
     ran = old.run("-c", code, cwd=tmp_path)
     assert (ran.returncode, ran.stdout.split()) == (0, ["known"]), ran.stderr

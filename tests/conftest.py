@@ -1,6 +1,7 @@
 """What all tests share: images, what a machine may lack, and processes that end with the test that started them."""
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import hypothesis
 import pytest
+from runtimes import Installed, MissingPythonError, Runtime, find_python, install
 
 REPOSITORY = Path(__file__).parents[1]
 DATASETS = ("fashion-mnist", "cifar10", "cifar100")
@@ -109,6 +111,33 @@ def sshd() -> Path:
     if program is None or shutil.which("ssh") is None or shutil.which("ssh-keygen") is None:
         pytest.skip("sshd (install openssh-server)")
     return Path(program)
+
+
+@pytest.fixture(scope="session")
+def python_of() -> Callable[[str], Path]:
+    """Find a Python by its version, such as `3.6`."""
+
+    def find(version: str) -> Path:
+        try:
+            return find_python(version)
+        except MissingPythonError as error:
+            pytest.skip(str(error))
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def installed(
+    python_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Runtime], Installed]:
+    """Install one of `RUNTIMES`, which is downloaded once."""
+
+    @functools.cache
+    def get(runtime: Runtime) -> Installed:
+        python_of(runtime.python)
+        return install(runtime, tmp_path_factory.mktemp("libraries"))
+
+    return get
 
 
 @pytest.fixture(scope="session")

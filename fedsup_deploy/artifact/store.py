@@ -42,6 +42,7 @@ _ERRORS: Mapping[int, type[FedsupError]] = MappingProxyType(
         bundle_files.MISSING: ArtifactError,
         bundle_files.USAGE: DependencyError,
         bundle_files.UNRUNNABLE: DependencyError,
+        bundle_files.KNOWN_BAD: DependencyError,
         bundle_files.PARITY: GateError,
         bundle_files.BATCH_INVARIANCE: GateError,
     }

@@ -5,7 +5,15 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, Optional
 
-from fedsup_deploy.ondevice.bundle_files import INT8_MODEL, MODEL, UNRUNNABLE, USAGE, CheckError, check_files
+from fedsup_deploy.ondevice.bundle_files import (
+    INT8_MODEL,
+    KNOWN_BAD,
+    MODEL,
+    UNRUNNABLE,
+    USAGE,
+    CheckError,
+    check_files,
+)
 from fedsup_deploy.ondevice.bundle_outputs import (
     batches_of,
     check_int8_outputs,
@@ -149,4 +157,4 @@ def refuse_known_bad(runtime: "RuntimeRecord", manifest: "ManifestRecord") -> No
     """
     reason = why_known_bad(runtime["name"], runtime["version"], known_bad_of(manifest))
     if reason is not None:
-        raise CheckError(UNRUNNABLE, reason)
+        raise CheckError(KNOWN_BAD, reason)

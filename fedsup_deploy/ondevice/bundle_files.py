@@ -21,6 +21,9 @@ BATCH_INVARIANCE = 4
 MISSING = 5
 UNRUNNABLE = 6
 UNCLASSIFIED = 7
+KNOWN_BAD = 8
+#: What checking a bundle can end with; classifying images has a code more.
+CHECKED = (OK, ALTERED, USAGE, PARITY, BATCH_INVARIANCE, MISSING, UNRUNNABLE, KNOWN_BAD)
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"

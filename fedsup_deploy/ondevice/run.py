@@ -9,8 +9,8 @@ for; the outputs are not compared then, and nothing is timed. This needs Pillow 
 
 Exit codes: 0 all checks passed; 1 a file was altered; 2 wrong usage, or NumPy, onnxruntime or Pillow is missing or too
 old; 3 the outputs are wrong; 4 the output of an image depends on its batch; 5 a file is missing; 6 the model cannot be
-run here, or would be by an onnxruntime that is known to fail on the bundle's device: nothing is run then; 7 an image
-cannot be classified, the others are.
+run here; 7 an image cannot be classified, the others are; 8 this onnxruntime is known to fail on the bundle's device:
+nothing is run with it.
 """
 
 import argparse

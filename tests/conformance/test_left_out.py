@@ -11,17 +11,23 @@ import pytest
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 # One needs the full data sets, the other does not.
-TESTS = ("test_fashion_mnist_is_the_official_set", "test_the_sample_is_balanced_and_looks_like_the_whole")
+TESTS = tuple(
+    f"tests/integration/test_real_datasets.py::{name}"
+    for name in ("test_fashion_mnist_is_the_official_set", "test_the_sample_is_balanced_and_looks_like_the_whole")
+)
+# It needs a Python of a device, with which files are run there, and nothing else.
+WITH_AN_OLD_PYTHON = (
+    "tests/unit/ondevice/test_old_runtimes.py::test_old_python_without_libraries_classifies_nothing[3.6]"
+)
 NEEDED = "1 test that needs full data sets (set FEDSUP_DATA to a folder with fashion-mnist/, cifar10/, cifar100/)"
 
 
 @pytest.fixture
 def run(repository: Path, tmp_path: Path) -> Run:
-    """Run two tests elsewhere, as on a machine without data sets but for what is said otherwise."""
+    """Run tests elsewhere, as on a machine without data sets but for what is said otherwise."""
 
-    def run(*options: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    def run(*options: str, tests: tuple[str, ...] = TESTS, **variables: str) -> "subprocess.CompletedProcess[str]":
         ours = {name: value for name, value in os.environ.items() if not name.startswith(("FEDSUP_", "PYTEST_"))}
-        tests = [f"tests/integration/test_real_datasets.py::{name}" for name in TESTS]
         words = [sys.executable, "-m", "pytest", *tests, "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'base'}"]
         return subprocess.run(
             [*words, *options],
@@ -54,3 +60,24 @@ def test_a_folder_that_lacks_data_sets_is_no_reason_to_leave_anything_out(run: R
     ran = run(FEDSUP_DATA=str(tmp_path))
     assert ran.returncode == 1
     assert f"FEDSUP_DATA: got {tmp_path}, expected a folder with fashion-mnist, cifar10, cifar100" in ran.stdout
+
+
+def test_a_python_of_a_device_that_is_not_there_is_a_failure_where_nothing_may_be_left_out(
+    run: Run, tmp_path: Path
+) -> None:
+    nowhere = {"PYENV_ROOT": str(tmp_path), "PATH": str(tmp_path)}
+    needed = "left out: 1 test that needs Python 3.6 (install it, for instance with pyenv)"
+    ran = run(tests=(WITH_AN_OLD_PYTHON,), **nowhere)
+    assert (ran.returncode, needed in ran.stdout) == (0, True)
+    ran = run(tests=(WITH_AN_OLD_PYTHON,), FEDSUP_TEST_ALL="1", **nowhere)
+    assert (ran.returncode, needed in ran.stdout) == (1, True)
+
+
+def test_continuous_integration_leaves_out_what_needs_an_emulator_and_nothing_else(repository: Path) -> None:
+    """Slow tests were once left out by the dozen where a Python was missing, because the emulator was."""
+    lines = (repository / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert lines.index("export FEDSUP_TEST_ALL=1") < lines.index("make test")
+    [lenient] = [line for line in lines if "FEDSUP_TEST_ALL=0" in line]
+    assert lenient.split()[1:] == [".venv/bin/python", "-m", "pytest", "tests/e2e/test_arm64.py"]
+    [slow] = [line for line in lines if "make test-slow" in line]
+    assert slow == "PYTEST_ADDOPTS=--ignore=tests/e2e/test_arm64.py make test-slow"

@@ -54,8 +54,7 @@ def measure_bundle_there(access: Access, bundle: Path, *, threads: int, protocol
     files: dict[str, bytes | Path] = {f"bundle/{name}": bundle / name for name in names}
     files[program.FILENAME] = program.program()
     argv = [program.FILENAME, "bundle", "--json", "--threads", str(threads), "--protocol", protocol]
-    exits = range(bundle_files.UNRUNNABLE + 1)
-    lines = run_there(access, files, argv, needs=_NEEDS, good_exits=exits)
+    lines = run_there(access, files, argv, needs=_NEEDS, good_exits=bundle_files.CHECKED)
     return _read(access, _REPORT, "\n".join(lines))
 
 

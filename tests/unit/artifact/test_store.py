@@ -408,13 +408,5 @@ def test_a_release_that_fails_on_the_device_is_not_used_where_this_may_be_it(
 
 
 def test_every_exit_of_the_runner_has_an_error_class():
-    exits = {
-        bundle_files.ALTERED,
-        bundle_files.USAGE,
-        bundle_files.PARITY,
-        bundle_files.BATCH_INVARIANCE,
-        bundle_files.MISSING,
-        bundle_files.UNRUNNABLE,
-    }
-
-    assert set(store._ERRORS) == exits
+    assert {bundle_files.OK, *store._ERRORS} == set(bundle_files.CHECKED)
+    assert len(set(bundle_files.CHECKED)) == len(bundle_files.CHECKED), "no two failures look the same"

@@ -60,14 +60,14 @@ def test_a_known_bad_release_is_refused_before_it_is_imported(bundle: Any, tmp_p
     bundle.write_manifest(known_bad=[{**PI, "versions": "<1.9"}, PI])
     arguments = ["--json"] if as_json else []
     result = bundle.run(*arguments, python=(sys.executable, "-S"), PYTHONPATH=str(libraries))
-    assert (result.returncode, result.stderr) == (6, "")
+    assert (result.returncode, result.stderr) == (8, "")
     expected = (
         "onnxruntime 1.21.0 is known to be bad on this device: illegal instruction; run: pip install "
         "'onnxruntime!=1.21.0' (source: microsoft/onnxruntime#23957)"
     )
     if as_json:
         report = json.loads(result.stdout)
-        assert (report["reason"], report["exit_code"]) == (expected, 6)
+        assert (report["reason"], report["exit_code"]) == (expected, 8)
         assert report["runtime"] == {"name": "onnxruntime", "version": "1.21.0", "least_version": "1.8"}
         assert report.keys() & {"parity", "latency", "environment"} == set()
     else:
@@ -81,7 +81,7 @@ def test_any_other_release_runs(bundle: Any) -> None:
     bundle.write_manifest(known_bad=[PI, {**PI, "versions": f"!={onnxruntime.__version__}"}])
     assert bundle.run_here("--skip-latency")[0] == 0
     bundle.write_manifest(known_bad=[PI, {**PI, "versions": f"=={onnxruntime.__version__}"}])
-    bundle.check(exit_code=6, reason=f"onnxruntime {onnxruntime.__version__} is known to be bad on this device")
+    bundle.check(exit_code=8, reason=f"onnxruntime {onnxruntime.__version__} is known to be bad on this device")
 
 
 @pytest.mark.parametrize("listed", [[{**PI, "versions": "1.21.0"}], [{"runtime": "onnxruntime"}], ["bad"], 7])

@@ -1,6 +1,7 @@
 """Which onnxruntime a model needs, read off real ONNX files."""
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from runtimes import RUNTIMES, Installed, Runtime
 
 from fedsup_deploy.ondevice.model_versions import (
     RELEASES,
@@ -71,6 +73,29 @@ def test_the_releases_are_in_order_and_the_one_here_keeps_what_they_say(tmp_path
     for release, known in RELEASES:
         if release <= release_of(onnxruntime.__version__):
             onnxruntime.InferenceSession(write(tmp_path / "model.onnx", known.opset, known.ir))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", RUNTIMES, ids=str)
+def test_a_release_loads_what_it_is_said_to_load_and_nothing_newer(
+    installed: Callable[[Runtime], Installed], tmp_path: Path, runtime: Runtime
+) -> None:
+    old = installed(runtime)
+    known = known_to(old.versions["onnxruntime"])
+    assert known is not None
+    for name, opset, ir in (("known", *known), ("opset", known.opset + 1, known.ir), ("ir", known.opset, known.ir + 1)):
+        write(tmp_path / f"{name}.onnx", opset, ir)
+    code = """
+import onnxruntime
+for name in ("known", "opset", "ir"):
+    try:
+        onnxruntime.InferenceSession(name + ".onnx", providers=["CPUExecutionProvider"])
+        print(name)
+    except Exception as error:
+        assert "version" in str(error), error
+"""
+    ran = old.run("-c", code, cwd=tmp_path)
+    assert (ran.returncode, ran.stdout.split()) == (0, ["known"]), ran.stderr
 
 
 def test_the_least_release_of_a_model_and_what_a_release_knows(tmp_path: Path) -> None:

@@ -1,20 +1,16 @@
 """`run.py` under the Pythons of devices: what a stock Jetson Nano has, and what lies between it and this one."""
 
-import functools
 import json
-import os
-import platform
-import pwd
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from PIL import Image
+from runtimes import RUNTIMES, Installed, Runtime
 
 from fedsup_deploy import rng
 from fedsup_deploy.artifact.packing import pack
@@ -28,81 +24,8 @@ from fedsup_deploy.space.parts import parts_of
 from fedsup_deploy.space.quantization import quantized
 from fedsup_deploy.space.search_space import SearchSpace
 
-
-class Runtime(NamedTuple):
-    """A Python with releases of libraries of its time."""
-
-    version: str
-    onnxruntime: str
-    numpy: str
-    pillow: str
-
-
-#: onnxruntime 1.10 and Pillow 8.4 are the newest for Python 3.6; 1.8 and 8.1 are the oldest that run.py takes.
-RUNTIMES = [
-    Runtime("3.6", "1.8.1", "1.19.5", "8.1.2"),
-    Runtime("3.6", "1.10.0", "1.19.5", "8.4.0"),
-    Runtime("3.7", "1.14.1", "1.21.6", "9.5.0"),
-    Runtime("3.8", "1.19.2", "1.24.4", "10.4.0"),
-]
-#: Of glibc, what wheels of that time are built for.
-GLIBC = ("2_28", "2_27", "2_17", "2_12")
-
 PythonOf = Callable[[str], Path]
-LibrariesOf = Callable[[Runtime], Path]
-
-
-@pytest.fixture(scope="session")
-def python_of() -> PythonOf:
-    """Find a Python by its version: on the path, or among those of pyenv."""
-
-    def find(version: str) -> Path:
-        home = Path(pwd.getpwuid(os.getuid()).pw_dir)  # not $HOME, which is another one in tests
-        root = Path(os.environ.get("PYENV_ROOT", home / ".pyenv"))
-        candidates = [*root.glob(f"versions/{version}.*/bin/python{version}"), shutil.which(f"python{version}")]
-        for candidate in filter(None, candidates):
-            command = [str(candidate), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
-            if subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() == version:
-                return Path(candidate)
-        pytest.skip(f"Python {version} (install it, for instance with pyenv)")
-
-    return find
-
-
-@pytest.fixture(scope="session")
-def libraries_of(tmp_path_factory: pytest.TempPathFactory) -> LibrariesOf:
-    """Download onnxruntime, NumPy and Pillow for another Python into a folder that its PYTHONPATH can name.
-
-    These alone, as run.py needs no more; pip would hold what they require against the Python that it runs in.
-    """
-
-    @functools.cache
-    def install(runtime: Runtime) -> Path:
-        folder = tmp_path_factory.mktemp("libraries")
-        number = runtime.version.replace(".", "")
-        abis = [f"--abi=cp{number}{'m' if number in {'36', '37'} else ''}", "--abi=abi3", "--abi=none"]
-        machine = platform.machine()
-        systems = [f"--platform=manylinux_{glibc}_{machine}" for glibc in GLIBC]
-        systems += [f"--platform=manylinux{year}_{machine}" for year in (2014, 2010)]
-        command = [
-            *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir"),
-            *(
-                "--only-binary=:all:",
-                "--no-deps",
-                "--ignore-requires-python",
-                f"--python-version={runtime.version}",
-                "--implementation=cp",
-                *abis,
-                *systems,
-            ),
-            *("--target", str(folder)),
-            *(f"{name}=={getattr(runtime, name)}" for name in ("onnxruntime", "numpy", "pillow")),
-        ]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert ended.returncode == 0, ended.stderr
-        return folder
-
-    return install
+InstalledOf = Callable[[Runtime], Installed]
 
 
 @pytest.mark.parametrize("version", ["3.6", "3.7", "3.8"])
@@ -149,22 +72,21 @@ print(json.dumps(latency))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", RUNTIMES, ids="-".join)
+@pytest.mark.parametrize("runtime", RUNTIMES, ids=str)
 def test_bundle_is_checked_and_timed_by_an_old_runtime(
     bundle: Any,
-    python_of: PythonOf,
-    libraries_of: LibrariesOf,
+    installed: InstalledOf,
     runtime: Runtime,
 ) -> None:
     """The real program, in a real Python with a real runtime, which are downloaded: what passes, and what does not."""
-    python = (str(python_of(runtime.version)),)
-    path = str(libraries_of(runtime))
+    old = installed(runtime)
+    python, path = (str(old.python),), str(old.libraries)
     ran = bundle.run("--json", "--seconds", "0.2", "--threads", "2", python=python, PYTHONPATH=path)
     assert (ran.returncode, ran.stderr) == (0, "")
     report = json.loads(ran.stdout)
     environment = report["environment"]
-    assert environment["python"].startswith(f"{runtime.version}.")
-    assert (environment["onnxruntime"], environment["numpy"]) == (runtime.onnxruntime, runtime.numpy)
+    assert environment["python"].startswith(f"{runtime.python}.")
+    assert (environment["onnxruntime"], environment["numpy"]) == (old.versions["onnxruntime"], old.versions["numpy"])
     assert report["parity"]["max_scaled_diff"] <= 1e-5
     assert report["latency"]["statistics"]["num_runs"] >= 200
     here = json.loads(bundle.run("--json", "--seconds", "0.2").stdout)
@@ -196,15 +118,14 @@ def test_bundle_is_checked_and_timed_by_an_old_runtime(
     refused = bundle.run("--skip-latency", python=python, PYTHONPATH=path)
     assert (refused.returncode, refused.stderr) == (6, "")
     assert refused.stdout.splitlines()[-1].startswith(
-        f"FAIL: onnxruntime {runtime.onnxruntime} cannot run model.onnx: "
+        f"FAIL: onnxruntime {old.versions['onnxruntime']} cannot run model.onnx: "
     )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", RUNTIMES, ids="-".join)
+@pytest.mark.parametrize("runtime", RUNTIMES, ids=str)
 def test_every_kind_of_layer_is_computed_by_an_old_runtime(
-    python_of: PythonOf,
-    libraries_of: LibrariesOf,
+    installed: InstalledOf,
     space_of: Callable[..., SearchSpace],
     tmp_path: Path,
     runtime: Runtime,
@@ -222,20 +143,18 @@ session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionPro
 numpy.save("outputs.npy", session.run(["logits"], {"input": numpy.load("inputs.npy")})[0])
 print(onnxruntime.__version__)
 """
-    environment = {"PYTHONPATH": str(libraries_of(runtime))}
-    command = [str(python_of(runtime.version)), "-c", code]
-    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert (ran.returncode, ran.stdout) == (0, f"{runtime.onnxruntime}\n"), ran.stderr
+    old = installed(runtime)
+    ran = old.run("-c", code, cwd=tmp_path)
+    assert (ran.returncode, ran.stdout) == (0, f"{old.versions['onnxruntime']}\n"), ran.stderr
     expected_BK = inference.bind(inference.open_session(str(tmp_path / "model.onnx"), 1), inputs_BCHW)()
     np.testing.assert_allclose(np.load(tmp_path / "outputs.npy"), expected_BK, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("activations", ["u8", "s8"])
-@pytest.mark.parametrize("runtime", RUNTIMES, ids="-".join)
+@pytest.mark.parametrize("runtime", RUNTIMES, ids=str)
 def test_int8_is_computed_by_an_old_runtime(
-    python_of: PythonOf,
-    libraries_of: LibrariesOf,
+    installed: InstalledOf,
     space_of: Callable[..., SearchSpace],
     tmp_path: Path,
     runtime: Runtime,
@@ -259,9 +178,7 @@ import numpy, onnxruntime
 session = onnxruntime.InferenceSession("model.int8.onnx", providers=["CPUExecutionProvider"])
 numpy.save("outputs.npy", session.run(["logits"], {"input": numpy.load("inputs.npy")})[0])
 """
-    environment = {"PYTHONPATH": str(libraries_of(runtime))}
-    command = [str(python_of(runtime.version)), "-c", code]
-    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    ran = installed(runtime).run("-c", code, cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
     outputs_BK = inference.bind(inference.open_session(content, 1), inputs_BCHW)()
     computed_BK = np.load(tmp_path / "outputs.npy")
@@ -286,11 +203,10 @@ LOSSLESS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", RUNTIMES, ids="-".join)
+@pytest.mark.parametrize("runtime", RUNTIMES, ids=str)
 def test_images_are_classified_by_an_old_runtime(
     bundle: Any,
-    python_of: PythonOf,
-    libraries_of: LibrariesOf,
+    installed: InstalledOf,
     tmp_path: Path,
     runtime: Runtime,
 ) -> None:
@@ -316,8 +232,9 @@ for size in (8, 5):
     numpy.save("%s/%d.npy" % (sys.argv[1], size), numpy.concatenate(made))
 """
     inputs, reports = {}, {}
-    environments = {"old": {"PYTHONPATH": str(libraries_of(runtime))}, "here": {}}
-    for where, python in (("old", python_of(runtime.version)), ("here", sys.executable)):
+    old = installed(runtime)
+    environments = {"old": {"PYTHONPATH": str(old.libraries)}, "here": {}}
+    for where, python in (("old", old.python), ("here", sys.executable)):
         (tmp_path / where).mkdir()
         command = [str(python), "-B", "-c", code, str(tmp_path / where), *files]
         options = {"cwd": bundle.folder, "env": environments[where], "capture_output": True, "text": True}
@@ -335,7 +252,7 @@ for size in (8, 5):
 
     (tmp_path / "a.png").write_bytes(Path(files[0]).read_bytes()[:60])
     words = ("--classify", str(tmp_path / "a.png"), str(tmp_path / "gone.png"), files[0])
-    ended = bundle.run(*words, python=(str(python_of(runtime.version)),), **environments["old"])
+    ended = bundle.run(*words, python=(str(old.python),), **environments["old"])
     assert (ended.returncode, ended.stderr) == (7, "")
     assert ended.stdout.splitlines()[-1] == "FAIL: images that were not classified: 2 of 3"
 

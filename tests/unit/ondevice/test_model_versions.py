@@ -95,7 +95,11 @@ for name in ("known", "opset", "ir"):
         assert "version" in str(error), error
 """
     ran = old.run("-c", code, cwd=tmp_path)
-    assert (ran.returncode, ran.stdout.split()) == (0, ["known"]), ran.stderr
+    loaded = ran.stdout.split()
+    assert (ran.returncode, loaded[0]) == (0, "known"), ran.stderr
+    # What a release loads that came after the list, nobody has tried.
+    if release_of(old.versions["onnxruntime"])[:2] <= RELEASES[-1][0]:
+        assert loaded == ["known"]
 
 
 def test_the_least_release_of_a_model_and_what_a_release_knows(tmp_path: Path) -> None:

@@ -198,6 +198,15 @@ def test_recorded_measurement_replaces_an_older_one(bundle, latency):
     assert load_measurement(bundle) == newer
 
 
+def test_a_measurement_replaces_what_is_damaged(bundle, latency):
+    measured = MeasuredLatency.model_validate(latency)
+    (bundle / "measured.json").write_bytes(b"half")
+
+    record_measurement(bundle, measured)
+
+    assert load_measurement(bundle) == measured
+
+
 def test_recording_that_was_killed_leaves_what_was_there(bundle, latency):
     """Killed while it writes: beside its place, under a name that is no part of a bundle."""
     older = MeasuredLatency.model_validate(latency)

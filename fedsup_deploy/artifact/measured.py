@@ -10,6 +10,7 @@ from pydantic import Field
 
 from fedsup_deploy.artifact import document
 from fedsup_deploy.artifact.document import JsonObject
+from fedsup_deploy.artifact.engine import MeasuredEngine
 from fedsup_deploy.config.section import NotNegative, Section, Text
 from fedsup_deploy.ondevice import bundle_files
 from fedsup_deploy.ondevice.records import Percentile
@@ -148,30 +149,32 @@ class MeasuredLatency(Section):
 
 
 class MeasuredDocument(Section):
-    """`measured.json`: the newest measurement of a bundle after it was made."""
+    """`measured.json`: the newest measurements of a bundle after it was made."""
 
     schema_version: Literal[1] = Field(SCHEMA, alias="schema")
     """Version of this file format."""
-    latency: MeasuredLatency
-    """What a clock said."""
+    latency: MeasuredLatency | None
+    """What a clock said of `model.onnx`; null where only an engine was timed."""
+    engine: MeasuredEngine | None = None
+    """What trtexec said of a TensorRT engine of it; null in older files, and where there is none."""
 
 
-def to_text(latency: MeasuredLatency, sums: bytes) -> bytes:
+def to_text(measured: MeasuredDocument, sums: bytes) -> bytes:
     """Return the text of `measured.json`.
 
     Args:
-        latency: What was measured.
+        measured: What was measured.
         sums: The content of the bundle's SHA256SUMS, which the text is tied to.
     """
-    text = document.to_text(MeasuredDocument(schema=SCHEMA, latency=latency)).removesuffix("\n}\n")
+    text = document.to_text(measured).removesuffix("\n}\n")
     return bundle_files.sealed(f"{text},\n".encode(), sums)
 
 
-def from_text(text: bytes, where: str) -> MeasuredLatency:
+def from_text(text: bytes, where: str) -> MeasuredDocument:
     """Return what a `measured.json` holds; its seal was checked before.
 
     Raises:
         ArtifactError: It is of another schema, or a key is missing, unknown or wrong.
     """
     whole = bundle_files.without_seal(text).removesuffix(b",\n") + b"}"
-    return document.from_text(MeasuredDocument, whole, SCHEMA, where, "measure the bundle again").latency
+    return document.from_text(MeasuredDocument, whole, SCHEMA, where, "measure the bundle again")

@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 from fedsup_deploy import files
 from fedsup_deploy.artifact import measured, program
 from fedsup_deploy.artifact.consistency import check_consistency, is_of_this_version
+from fedsup_deploy.artifact.engine import MeasuredEngine
 from fedsup_deploy.artifact.manifest import FILENAME, Manifest, ManifestDraft
-from fedsup_deploy.artifact.measured import MeasuredLatency
+from fedsup_deploy.artifact.measured import MeasuredDocument, MeasuredLatency
 from fedsup_deploy.artifact.model_card import CARD, render_model_card
 from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency, VariantLatency, VariantRecord
-from fedsup_deploy.errors import ArtifactError, DependencyError, FedsupError, GateError, OutputError
+from fedsup_deploy.errors import ArtifactError, DependencyError, FedsupError, GateError, OutputError, as_output_error
 from fedsup_deploy.ondevice import bundle_checks, bundle_files
 from fedsup_deploy.ondevice.bundle_outputs import OUTPUTS_INT8
 from fedsup_deploy.ondevice.records import Environment, Files, Int8Outputs, Outputs, Report, Verdict
@@ -190,7 +191,7 @@ def load_manifest(folder: Path) -> Manifest:
 
 
 def record_measurement(folder: Path, latency: MeasuredLatency) -> None:
-    """Keep what was measured of a bundle in its `measured.json`. What was measured before is replaced.
+    """Keep what was measured of a bundle's model in its `measured.json`. What was measured of it before is replaced.
 
     Raises:
         ArtifactError: The folder holds no bundle.
@@ -198,20 +199,45 @@ def record_measurement(folder: Path, latency: MeasuredLatency) -> None:
 
     Side effects: Writes that file in one step; every other stays as it is.
     """
+    _record(folder, latency=latency)
+
+
+def record_engine(folder: Path, engine: MeasuredEngine) -> None:
+    """Keep what was measured of an engine of the model in `measured.json`; as `record_measurement`."""
+    _record(folder, engine=engine)
+
+
+def _record(folder: Path, **found: MeasuredLatency | MeasuredEngine) -> None:
     with _failing_as_ours(folder):
         sums = bundle_files.read_text_file(folder, bundle_files.SUMS)
-    files.write_bytes(folder / measured.FILENAME, measured.to_text(latency, sums))
+    path = folder / measured.FILENAME
+    with files.atomic_file(path) as partial:  # from here on nobody else records anything
+        try:
+            before = load_measured(folder)
+        except ArtifactError:  # what is damaged is replaced
+            before = MeasuredDocument(schema=measured.SCHEMA, latency=None)
+        with as_output_error(path):
+            partial.write_bytes(measured.to_text(before.model_copy(update=found), sums))
 
 
 def load_measurement(folder: Path) -> MeasuredLatency | None:
-    """Return what was measured of a bundle after it was made; None where nobody did.
+    """Return what was measured of a bundle's model after it was made; None where nobody did.
+
+    Raises:
+        ArtifactError: `measured.json` is altered, or of another bundle.
+    """
+    return load_measured(folder).latency
+
+
+def load_measured(folder: Path) -> MeasuredDocument:
+    """Return all that was measured of a bundle after it was made.
 
     Raises:
         ArtifactError: `measured.json` is altered, or of another bundle.
     """
     path = folder / measured.FILENAME
     if not os.path.lexists(path):
-        return None
+        return MeasuredDocument(schema=measured.SCHEMA, latency=None)
     with _failing_as_ours(folder):
         content = bundle_files.read_measured(folder)
     return measured.from_text(content, str(path))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fedsup_deploy.cli import options
+from fedsup_deploy.cli import engine_page, options
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
 
@@ -72,8 +72,10 @@ def _bundle(about: "BundleFacts") -> "Iterator[tuple[str, object]]":
         yield name, _variant(variant)
     if (refined := manifest.refinement) is not None:
         yield "trimmed from", f"{refined.source_arch_id}; the search picked {refined.pick_arch_id}"
-    if about.measured is not None:
-        yield "measured since", _latency(about.measured)
+    if about.measured.latency is not None:
+        yield "measured since", _latency(about.measured.latency)
+    if about.measured.engine is not None:
+        yield "TensorRT engine", engine_page.engine_line(about.measured.engine)
     yield "made by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
 
 

@@ -42,14 +42,35 @@ if TYPE_CHECKING:
 @click.option("--python", metavar="NAME", help="Python 3.6 or later on that machine.  [default: python3]")
 @click.option("--install", is_flag=True, help="Get what Python lacks there with pip, for this run only.")
 @click.option("--ssh-config", type=options.OLD_FILE, metavar="FILE", help="A configuration for ssh instead of yours.")
+@click.option(
+    "--trtexec",
+    type=options.OLD_FILE_OR_STDIN,
+    metavar="LOG",
+    help="What trtexec printed about an engine of the bundle; - is standard input.",
+)
+@click.option(
+    "--outputs",
+    type=options.OLD_FILE,
+    metavar="FILE",
+    help="With --trtexec: what --exportOutput wrote for recorded inputs.",
+)
 @click.pass_obj
 def command(output: Output, /, path: Path, threads: int, protocol: str, **more: Any) -> None:
     """Time a bundle or an ONNX model, on this machine or another.
 
-    A bundle is checked first, and keeps the result in measured.json.
+    A bundle is checked first, and keeps the result in measured.json. With --trtexec nothing is timed: kept is what
+    TensorRT's trtexec said on the device, of an engine for its GPU.
     """
     from fedsup_deploy.commands.measure import measure, measure_on
 
+    if _is_of_an_engine(log := more.pop("trtexec"), outputs := more.pop("outputs")):
+        from fedsup_deploy.cli import engine_page
+        from fedsup_deploy.commands.measure_engine import measure_engine
+
+        with output.progress():
+            recorded = measure_engine(path, log, outputs)
+        output.emit(recorded, engine_page.page)
+        return
     saving = {name: more.pop(name) for name in ("can_save", "profile")}
     if saving["profile"] is not None and not saving["can_save"]:
         raise click.UsageError("--profile names what --save-to-profile writes to; add it, or leave --profile out")
@@ -60,6 +81,30 @@ def command(output: Output, /, path: Path, threads: int, protocol: str, **more: 
         else:
             result = measure_on(path, access, threads, protocol, listeners, **saving)
     output.emit(result, _table)
+
+
+def _is_of_an_engine(log: Path | None, outputs: Path | None) -> bool:
+    """Return whether an engine was timed elsewhere.
+
+    Raises:
+        UsageError: An option is given that is about timing here, or has no log to go with.
+    """
+    if log is None:
+        if outputs is not None:
+            raise click.UsageError("--outputs goes with what trtexec printed; add --trtexec LOG")
+        return False
+    context = click.get_current_context()
+    given = (
+        each
+        for each in context.command.params
+        if isinstance(each, click.Option)
+        and each.expose_value
+        and each.name not in {"trtexec", "outputs"}
+        and context.get_parameter_source(each.name or "") is click.core.ParameterSource.COMMANDLINE
+    )
+    for each in given:
+        raise click.UsageError(f"{each.opts[0]} is about timing, and --trtexec about what was timed; leave one out")
+    return True
 
 
 def _access(

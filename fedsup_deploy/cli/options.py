@@ -44,6 +44,7 @@ class UserPath(click.Path):
 
 NEW_PATH: Final = UserPath(path_type=Path)
 OLD_FILE: Final = UserPath(exists=True, dir_okay=False, path_type=Path)
+OLD_FILE_OR_STDIN: Final = UserPath(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 OLD_FOLDER: Final = UserPath(exists=True, file_okay=False, path_type=Path)
 OLD_PATH: Final = UserPath(exists=True, path_type=Path)
 _CORNERS: Final = ("largest", "smallest")

@@ -14,8 +14,8 @@ from fedsup_deploy.artifact import weights
 from fedsup_deploy.artifact.document import JsonObject, first_problem
 from fedsup_deploy.artifact.external_data import external_files
 from fedsup_deploy.artifact.graph import read_graph
-from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
-from fedsup_deploy.artifact.store import load_manifest, load_measurement
+from fedsup_deploy.artifact.measured import MeasuredDocument, PercentileRecord
+from fedsup_deploy.artifact.store import load_manifest, load_measured
 from fedsup_deploy.config.document import display
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
@@ -80,17 +80,24 @@ class BundleFacts:
 
     Args:
         manifest: What it says of itself.
-        measured: What was measured since it was made; None where nobody did.
+        measured: What was measured since it was made.
     """
 
     manifest: manifests.Manifest
-    measured: MeasuredLatency | None
+    measured: MeasuredDocument
 
     def to_dict(self) -> dict[str, JsonValue]:
-        """Return the JSON document: what a person asks of the manifest, under its names there, and `measured`."""
+        """Return the JSON document: what a person asks of the manifest, under its names there, and what was measured.
+
+        `measured` is of its model, `engine` of a TensorRT engine of it.
+        """
         told = self.manifest.model_dump(mode="json", by_alias=True, include=set(_TOLD))
-        measured = None if self.measured is None else self.measured.model_dump(mode="json")
-        return {**{name: told[name] for name in _TOLD}, "measured": measured}
+        measured = self.measured.model_dump(mode="json")
+        return {
+            **{name: told[name] for name in _TOLD},
+            "measured": measured["latency"],
+            "engine": measured["engine"],
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,7 +257,7 @@ def _model(path: Path) -> ModelFacts:
 
 def _folder(path: Path) -> Inspected:
     if os.path.lexists(path / manifests.FILENAME):
-        return Inspected(path, "bundle", BundleFacts(load_manifest(path), load_measurement(path)))
+        return Inspected(path, "bundle", BundleFacts(load_manifest(path), load_measured(path)))
     if (path / runs.CONFIG).is_file():
         return Inspected(path, "run", _run(path))
     raise ArtifactError(f"{path}: neither a run (no {runs.CONFIG}) nor a bundle (no {manifests.FILENAME})")

@@ -228,28 +228,46 @@ def check_int8_outputs(
     Raises:
         CheckError: Outputs are wrong.
     """
-    differences, leads = [], []
+    found = []
     for batch in batches:
         computed = _run_in_batches(run, inputs, batch, outputs.shape)
-        what = f"outputs of int8 at batch {batch}"
-        differences.append(check_scaled(PARITY, what, computed - outputs, outputs, tolerance))
-        ordered_VK = outputs.copy()
-        ordered_VK.sort(axis=1)
-        lead_V = ordered_VK[:, -1] - ordered_VK[:, -2] if outputs.shape[1] > 1 else ordered_VK[:, -1] * 0
-        is_sure_V = lead_V > 2 * tolerance * abs(outputs).max(axis=1).clip(1.0)
-        leads.append(int(is_sure_V.sum()))
-        is_other_V = computed.argmax(axis=1) != outputs.argmax(axis=1)
-        if (is_other_V & is_sure_V).any():
-            wrong = f"{int((is_other_V & is_sure_V).sum())} of {len(outputs)} images get another class of int8"
-            raise CheckError(PARITY, f"{wrong} at batch {batch}")
+        found.append(compare_rounded(f"outputs of int8 at batch {batch}", computed, outputs, tolerance))
     return {
         "num_inputs": len(inputs),
         "batches": list(batches),
         "tolerance": tolerance,
-        "max_abs_diff": max(plain for plain, _ in differences),
-        "max_scaled_diff": max(scaled for _, scaled in differences),
-        "num_classes_compared": leads[0],
+        "max_abs_diff": max(plain for plain, _, _ in found),
+        "max_scaled_diff": max(scaled for _, scaled, _ in found),
+        "num_classes_compared": found[0][2],
     }
+
+
+def compare_rounded(
+    what: str, computed_VK: "Floats", recorded_VK: "Floats", tolerance: float
+) -> Tuple[float, float, int]:
+    """Compare outputs of fewer digits with recorded ones.
+
+    Args:
+        what: They are, for messages.
+        computed_VK: The outputs.
+        recorded_VK: What they must be near.
+        tolerance: Largest scaled difference. A class must be the recorded one where that could not change it.
+
+    Returns:
+        The largest difference of a logit, plain and scaled, and of how many images the class was compared.
+
+    Raises:
+        CheckError: Outputs are wrong.
+    """
+    plain, scaled = check_scaled(PARITY, what, computed_VK - recorded_VK, recorded_VK, tolerance)
+    ordered_VK = recorded_VK.copy()
+    ordered_VK.sort(axis=1)
+    lead_V = ordered_VK[:, -1] - ordered_VK[:, -2] if recorded_VK.shape[1] > 1 else ordered_VK[:, -1] * 0
+    is_sure_V = lead_V > 2 * tolerance * abs(recorded_VK).max(axis=1).clip(1.0)
+    is_wrong_V = is_sure_V & (computed_VK.argmax(axis=1) != recorded_VK.argmax(axis=1))
+    if is_wrong_V.any():
+        raise CheckError(PARITY, f"{what}: {int(is_wrong_V.sum())} of {len(recorded_VK)} images get another class")
+    return plain, scaled, int(is_sure_V.sum())
 
 
 def check_scaled(

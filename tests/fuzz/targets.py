@@ -68,6 +68,15 @@ def measured(rng: random.Random, folder: Path) -> list[str]:
     return rng.choice((["inspect", BUNDLE], ["verify", BUNDLE]))
 
 
+def engine(rng: random.Random, folder: Path) -> list[str]:
+    """What trtexec printed on another machine, or the outputs it wrote there."""
+    name = rng.choice(("trtexec.log", "outputs.json"))
+    content = (folder / name).read_bytes()
+    as_text = rng.random() < 0.5 or name == "trtexec.log"
+    (folder / name).write_bytes(damaged_bytes(rng, content) if as_text else as_json(rng, json.loads(content)))
+    return ["measure", BUNDLE, "--trtexec", "trtexec.log", "--outputs", "outputs.json"]
+
+
 def files(rng: random.Random, folder: Path) -> list[str]:
     """Something else than a file in a bundle or run."""
     name = rng.choice(
@@ -293,7 +302,7 @@ TARGETS: MappingProxyType[str, Target] = MappingProxyType(
     {
         each.__name__: each
         for each in (
-            *(manifest, sums, model, classified, vectors, measured, files),
+            *(manifest, sums, model, classified, vectors, measured, engine, files),
             *(run, tensors, statistics, journal, search),
             *(profile, measurement, space, config, size, setting, architecture, options, images),
         )

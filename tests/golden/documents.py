@@ -27,6 +27,7 @@ RESULTS = {
     "export": "commands.export:Exported",
     "deploy": "commands.deploy:Deployed",
     "measure": "commands.measure:MeasuredModel",
+    "measure --trtexec": "commands.measure_engine:RecordedEngine",
     "verify": "artifact.store:VerifiedBundle",
     "profile list": "device.summary:ProfileList",
     "profile validate": "cli.profile:ValidFiles",
@@ -100,6 +101,7 @@ def check(words: Sequence[str], document: Any) -> None:
     """
     name = " ".join(words[:2]) if words[0] == "profile" else words[0]
     name = f"inspect: {document['kind']}" if name == "inspect" else name
+    name = f"{name} --trtexec" if "--trtexec" in words else name
     recorded = json.loads(RECORD.read_text(encoding="utf-8"))
     if name in recorded:
         problem = misfit(recorded[name], document, name)

@@ -25,6 +25,7 @@ from fedsup_deploy.artifact.store import (
     Vectors,
     WrittenFiles,
     load_manifest,
+    load_measured,
     load_measurement,
     raise_if_failed,
     record_measurement,
@@ -196,6 +197,24 @@ def test_recorded_measurement_replaces_an_older_one(bundle, latency):
     record_measurement(bundle, newer)
 
     assert load_measurement(bundle) == newer
+
+
+def test_a_measurement_of_before_there_were_engines_is_read(bundle, latency):
+    body = json.dumps({"schema": 1, "latency": latency}, indent=2).removesuffix("\n}") + ",\n"
+    sealed = bundle_files.sealed(body.encode(), (bundle / "SHA256SUMS").read_bytes())
+    (bundle / "measured.json").write_bytes(sealed)
+
+    assert load_measured(bundle).engine is None
+    assert verify_bundle(bundle).measured == MeasuredLatency.model_validate(latency)
+
+
+def test_a_measurement_replaces_what_is_damaged(bundle, latency):
+    measured = MeasuredLatency.model_validate(latency)
+    (bundle / "measured.json").write_bytes(b"half")
+
+    record_measurement(bundle, measured)
+
+    assert load_measurement(bundle) == measured
 
 
 def test_recording_that_was_killed_leaves_what_was_there(bundle, latency):

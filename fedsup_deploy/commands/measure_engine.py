@@ -1,0 +1,140 @@
+"""`fedsup-deploy measure --trtexec`: keep in a bundle what trtexec said of an engine of its model. Torch-free."""
+
+import dataclasses
+import re
+import sys
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+
+from fedsup_deploy import places
+from fedsup_deploy.artifact.engine import MeasuredEngine
+from fedsup_deploy.artifact.manifest import Manifest
+from fedsup_deploy.artifact.store import load_manifest, record_engine, verify_bundle
+from fedsup_deploy.device.trtexec import MOST_BYTES_OF_LOG, compared_outputs, engine_of
+from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.ondevice import bundle_files, bundle_outputs
+from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JSON, read_bytes
+from fedsup_deploy.ondevice.records import Percentile
+from fedsup_deploy.results import Result
+
+#: Standard input, as a path.
+STDIN: Final = Path("-")
+_LIMIT: Final = "latency_ms"
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineLimit:
+    """Whether an engine keeps the limit on latency that the network was picked for.
+
+    Args:
+        limit_ms: The limit.
+        percentile: Which percentile of latency it means.
+        measured_ms: What that percentile is, or cannot exceed; None where trtexec printed nothing that says it.
+        verdict: `undecided`: it may be above, or trtexec says that its times are unstable.
+    """
+
+    limit_ms: float
+    percentile: Percentile
+    measured_ms: float | None
+    verdict: Literal["met", "not met", "undecided"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RecordedEngine(Result):
+    """What a bundle holds now of an engine.
+
+    Args:
+        arch_id: The network.
+        profile: The device that it was exported for.
+        engine: What trtexec said.
+        limit: Whether it keeps the limit on latency; None where there is none.
+        to_compare: Commands for the device that write what `--outputs` compares; none where that was compared.
+    """
+
+    arch_id: str
+    profile: str
+    engine: MeasuredEngine
+    limit: EngineLimit | None
+    to_compare: tuple[str, ...]
+
+
+def measure_engine(bundle: Path, log: Path, outputs: Path | None = None) -> RecordedEngine:
+    """Keep what trtexec printed about an engine of a bundle's model, and compare its outputs with the recorded ones.
+
+    Args:
+        bundle: The bundle, which is checked first.
+        log: What trtexec printed; `STDIN` reads it there.
+        outputs: What `trtexec --exportOutput` wrote for recorded inputs; None compares nothing.
+
+    Raises:
+        ArtifactError: A file of the bundle is missing or altered, or the log or the outputs are not of its model.
+        GateError: The bundle does not compute here what it must, or the engine something else.
+        DeviceError: trtexec failed on the device.
+        OutputError: The bundle cannot be written.
+
+    Side effects: Reads standard input, if told to. A bundle's `measured.json` is replaced.
+    """
+    if not bundle.is_dir():
+        raise ArtifactError(f"{bundle}: expected the folder of a bundle, whose measured.json keeps what trtexec said")
+    manifest = load_manifest(bundle)
+    engine = engine_of(_content(log, MOST_BYTES_OF_LOG), _name(log), manifest.inputs[0])
+    with places.hold(bundle / bundle_files.MEASURED):  # before the bundle is checked, if it cannot keep the result
+        pass
+    verify_bundle(bundle)
+    if outputs is not None:
+        recorded_NK = bundle_outputs.read_array(bundle / bundle_files.VECTORS, "outputs").astype(np.float32)
+        content = _content(outputs, MOST_BYTES_OF_JSON)
+        found = compared_outputs(content, _name(outputs), manifest.outputs[0], recorded_NK)
+        engine = engine.model_copy(update={"outputs": found})
+    record_engine(bundle, engine)
+    return RecordedEngine(
+        arch_id=manifest.arch_id,
+        profile=manifest.profile.name,
+        engine=engine,
+        limit=_limit(manifest, engine),
+        to_compare=() if outputs is not None else _to_compare(manifest, engine.command),
+    )
+
+
+def _content(path: Path, most_bytes: int) -> bytes:
+    """Return the content of a file, or of standard input; of the latter one byte more than is allowed, at most."""
+    if path == STDIN:
+        return sys.stdin.buffer.read(most_bytes + 1)
+    try:
+        return read_bytes(path, most_bytes)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+
+
+def _name(path: Path) -> str:
+    return "standard input" if path == STDIN else str(path)
+
+
+def _limit(manifest: Manifest, engine: MeasuredEngine) -> EngineLimit | None:
+    record = manifest.limits.get(_LIMIT)
+    if record is None:
+        return None
+    percentile = "p50" if record.percentile is None else record.percentile.name
+    bound_ms, is_exact = engine.bound_ms(percentile)
+    verdict: Literal["met", "not met", "undecided"] = "undecided"
+    if bound_ms is not None and bound_ms <= record.limit:
+        verdict = "met"
+    elif is_exact and not engine.is_unstable:
+        verdict = "not met"
+    return EngineLimit(record.limit, percentile, bound_ms, verdict)
+
+
+def _to_compare(manifest: Manifest, command: str) -> tuple[str, ...]:
+    """Return what to run on the device: as many images at once as the engine was made for, as far as that is told."""
+    name, sizes = manifest.inputs[0].name, "x".join(str(size) for size in manifest.inputs[0].shape[1:])
+    most = re.search(rf"--maxShapes=(?:\S*,)?{re.escape(name)}:(\d{{1,4}})x", command)
+    num_images = min(int(most[1]), manifest.parity.num_inputs) if most else 1
+    return (
+        f"python3 -c \"import numpy; numpy.load('vectors.npz')['inputs'][:{num_images}].tofile('input.bin')\"",
+        f"trtexec --loadEngine=model.engine --shapes={name}:{num_images}x{sizes} "
+        f"--loadInputs={name}:input.bin --exportOutput=outputs.json",
+    )

@@ -72,6 +72,8 @@ def _bundle(about: "BundleFacts") -> "Iterator[tuple[str, object]]":
         yield "trimmed from", f"{refined.source_arch_id}; the search picked {refined.pick_arch_id}"
     if about.measured is not None:
         yield "measured since", _latency(about.measured)
+        if (int8 := about.measured.int8) is not None:
+            yield "int8 since", f"{_latency(int8)}; {int8.speed}"
     yield "made by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
 
 
@@ -91,6 +93,8 @@ def _variant(variant: "VariantRecord") -> str:
         said.append(f"{latency.predicted.value_ms:.4g} ms predicted")
     if latency.measured is not None:
         said.append(f"when it was made {_latency(latency.measured)}")
+    if variant.gate.kind == "int8" and variant.gate.speed is not None:
+        said.append(f"{variant.gate.speed.times_as_fast:.3g} times as fast as fp32")
     return "; ".join(said)
 
 

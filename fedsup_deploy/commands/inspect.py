@@ -14,7 +14,7 @@ from fedsup_deploy.artifact import weights
 from fedsup_deploy.artifact.document import JsonObject, first_problem
 from fedsup_deploy.artifact.external_data import external_files
 from fedsup_deploy.artifact.graph import read_graph
-from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
+from fedsup_deploy.artifact.measured import MeasuredBundle, PercentileRecord
 from fedsup_deploy.artifact.store import load_manifest, load_measurement
 from fedsup_deploy.config.document import display
 from fedsup_deploy.config.load import load_yaml, validate
@@ -84,7 +84,7 @@ class BundleFacts:
     """
 
     manifest: manifests.Manifest
-    measured: MeasuredLatency | None
+    measured: MeasuredBundle | None
 
     def to_dict(self) -> dict[str, JsonValue]:
         """Return the JSON document: what a person asks of the manifest, under its names there, and `measured`."""

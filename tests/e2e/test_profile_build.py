@@ -44,7 +44,9 @@ def check_built(document: dict[str, Any], folder: Path) -> None:
     assert profile.error != "none"
     assert (profile.error.method, profile.error.num_heldout) == ("held-out", 40)
     assert profile.error.macs_only is not None
-    assert profile.error.mape <= profile.error.macs_only.mape, "what predicts worse than the MACs gives way to their line"
+    assert profile.error.mape <= profile.error.macs_only.mape, (
+        "what predicts worse than the MACs gives way to their line"
+    )
     assert profile.latency.kind == ("table" if document["left_out"] is None else "fitted")
     assert profile.percentiles is not None
     assert (profile.percentiles.num_networks, len(profile.percentiles.p90.ratios)) == (52, 40)

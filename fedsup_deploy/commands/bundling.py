@@ -282,7 +282,8 @@ class BundleMaker:
         """
         target, prices = order.pick.target, self._prices(order, ready)
         priced = limits.records(prices, target)
-        variant, int8 = (MAIN, None) if order.profile.precision == MAIN.precision else (MAIN_INT8, passed.int8)
+        variant = Variant(MAIN.format, order.profile.precision)
+        int8 = passed.int8 if variant == MAIN_INT8 else None
         with tempfile.TemporaryDirectory() as folder:
             names = self._write(variant, passed.wanted[variant], order.arch_id, int8, Path(folder))
             num_bytes = sum((Path(folder) / name).stat().st_size for name in names)

@@ -14,6 +14,7 @@ import pytest
 
 from fedsup_deploy.artifact.store import load_manifest, load_measurement
 from fedsup_deploy.cli.main import main
+from fedsup_deploy.cli.options import bundle_table
 from fedsup_deploy.commands import timing_here
 from fedsup_deploy.commands.export import Exported, ExportRequest, export
 from fedsup_deploy.commands.search import SearchRequest, search
@@ -219,7 +220,7 @@ def timed(fp32_ms: Sequence[float], int8_ms: Sequence[float]) -> Any:
 
 
 @pytest.mark.parametrize(("int8_ms", "times"), [([2.0] * 8, 2.0), ([3.9, 3.9, 3.8, 3.8] * 2, 4.0 / 3.8)])
-def test_on_the_device_itself_int8_has_to_be_faster(run, tmp_path, monkeypatch, int8_ms, times):
+def test_on_the_device_itself_int8_has_to_be_faster(run, tmp_path, monkeypatch, int8_ms, times, capsys):
     """By more than the noise, or 2 % where that is less, as here; then the gate holds how many times."""
     monkeypatch.setattr(timing_here, "measure_both", timed([4.0] * 8, int8_ms))
     [made] = exported(run, tmp_path, of_this_machine()).bundles
@@ -237,7 +238,11 @@ def test_on_the_device_itself_int8_has_to_be_faster(run, tmp_path, monkeypatch, 
     assert made.latency_ms_measured_here == 4.0
     assert f"On the device it is {times:.3g} times as fast" in (made.folder / "MODEL_CARD.md").read_text("utf-8")
     verify(made.folder)
+    table = "\n".join(bundle_table([made])(sys.maxsize))
+    assert "int8 ms here" in table
+    assert "int8 times as fast" in table
     assert main(["inspect", str(made.folder)]) == 0
+    assert f"{times:.3g} times as fast as fp32" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

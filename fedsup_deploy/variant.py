@@ -34,3 +34,5 @@ class Variant:
 
 #: What every bundle has: `run.py` checks and times it.
 MAIN: Final = Variant("onnx", "fp32")
+#: The file in int8 that `run.py` checks and times beside it, where a bundle has one.
+MAIN_INT8: Final = Variant("onnx", "int8")

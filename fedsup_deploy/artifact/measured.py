@@ -6,13 +6,14 @@ fields and their units; the figures are those of `fedsup_deploy.ondevice.timing`
 
 from typing import Final, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from fedsup_deploy.artifact import document
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.artifact.engine import MeasuredEngine
 from fedsup_deploy.config.section import NotNegative, Section, Text
 from fedsup_deploy.ondevice import bundle_files
+from fedsup_deploy.ondevice.latency_statistics import speed_words
 from fedsup_deploy.ondevice.records import Percentile
 
 FILENAME: Final = bundle_files.MEASURED
@@ -148,13 +149,63 @@ class MeasuredLatency(Section):
     """Whether it keeps the limit of a search; null where that limit is about another machine, or there was none."""
 
 
+class MeasuredSpeed(Section):
+    """How the int8 file of a bundle compares with its fp32 file, which was timed in turns with it."""
+
+    times_as_fast: NotNegative
+    """10th percentile of fp32 / 10th percentile of int8."""
+    noise: NotNegative
+    """By what share parts of the session differ in that."""
+    faster_above: float = Field(ge=1)
+    """1 and the noise, at least 2 %: int8 counts as faster where `times_as_fast` is above it."""
+    verdict: Literal["stable", "unstable"]
+    """Whether parts differ by no more than stable measurements do."""
+
+    @field_validator("faster_above")
+    @classmethod
+    def _has_the_noise_in_it(cls, faster_above: float, info: ValidationInfo) -> float:
+        if faster_above < 1 + info.data.get("noise", 0.0):
+            raise ValueError("expected 1 + noise, or more")
+        return faster_above
+
+    def __str__(self) -> str:
+        """Return how fast int8 is, and what to do where it is not faster."""
+        return speed_words(
+            {
+                "times_as_fast": self.times_as_fast,
+                "noise": self.noise,
+                "faster_above": self.faster_above,
+                "verdict": self.verdict,
+            }
+        )
+
+    @property
+    def is_faster(self) -> bool:
+        """Whether int8 counts as faster."""
+        return self.times_as_fast > self.faster_above
+
+
+class MeasuredInt8(MeasuredLatency):
+    """Latency of an int8 file, timed in turns with the fp32 file of its bundle."""
+
+    speed: MeasuredSpeed
+    """How the two compare."""
+
+
+class MeasuredBundle(MeasuredLatency):
+    """What a clock said of a bundle after it was made: of `model.onnx`, and of its int8 file."""
+
+    int8: MeasuredInt8 | None = None
+    """Of the int8 file; null where the bundle has none, and in older files."""
+
+
 class MeasuredDocument(Section):
     """`measured.json`: the newest measurements of a bundle after it was made."""
 
     schema_version: Literal[1] = Field(SCHEMA, alias="schema")
     """Version of this file format."""
-    latency: MeasuredLatency | None
-    """What a clock said of `model.onnx`; null where only an engine was timed."""
+    latency: MeasuredBundle | None
+    """What a clock said of its files; null where only an engine was timed."""
     engine: MeasuredEngine | None = None
     """What trtexec said of a TensorRT engine of it; null in older files, and where there is none."""
 

@@ -230,6 +230,12 @@ def _int8_gate(name: str, gate: Int8Gate) -> Iterator[str]:
     images = f"{gate.num_images:,} {_text(gate.split)} images"
     yield f"{name} loses {drop} of accuracy against fp32 on {images}; allowed: {100 * gate.max_accuracy_drop:g}."
     yield f"All its convolutions are computed in 8 bits; recorded inputs with fp32's class: {gate.class_agreement:.0%}."
+    if gate.speed is None:
+        yield "Whether it is faster than fp32 was not measured: the machine that made it is not the device. `run.py` on"
+        yield "the device says it."
+    else:
+        yield f"On the device it is {gate.speed.times_as_fast:.3g} times as fast as fp32, timed in turns"
+        yield f"({gate.speed.verdict}); expected: more than {gate.speed.faster_above:.3g}."
     yield "Processors round differently: from its recorded outputs a logit may be off by a scaled difference of"
     yield f"{gate.tolerance:g}."
 

@@ -25,7 +25,7 @@ from fedsup_deploy.artifact import measured, program
 from fedsup_deploy.artifact.consistency import check_consistency, is_of_this_version
 from fedsup_deploy.artifact.engine import MeasuredEngine
 from fedsup_deploy.artifact.manifest import FILENAME, Manifest, ManifestDraft
-from fedsup_deploy.artifact.measured import MeasuredDocument, MeasuredLatency
+from fedsup_deploy.artifact.measured import MeasuredBundle, MeasuredDocument, MeasuredLatency
 from fedsup_deploy.artifact.model_card import CARD, render_model_card
 from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency, VariantLatency, VariantRecord
 from fedsup_deploy.errors import ArtifactError, DependencyError, FedsupError, GateError, OutputError, as_output_error
@@ -33,7 +33,7 @@ from fedsup_deploy.ondevice import bundle_checks, bundle_files
 from fedsup_deploy.ondevice.bundle_outputs import OUTPUTS_INT8
 from fedsup_deploy.ondevice.records import Environment, Files, Int8Outputs, Outputs, Report, Verdict
 from fedsup_deploy.results import Result
-from fedsup_deploy.variant import MAIN, Variant
+from fedsup_deploy.variant import Variant
 
 MIN_VECTORS = 16
 
@@ -96,7 +96,9 @@ class ModelWriter(NamedTuple):
 #: Files of each variant, by the variant's name; first the one a runtime is given.
 WrittenFiles = Mapping[str, tuple[str, ...]]
 Gate = Callable[[Path, WrittenFiles, Vectors], Mapping[str, ParityGate | Int8Gate]]
-Measure = Callable[[Path], MeasuredLatency]
+#: Latencies of some of the variants, by name.
+MeasuredHere = Mapping[str, MeasuredLatency]
+Measure = Callable[[Path], MeasuredHere]
 
 
 def check_replaceable(folder: Path) -> None:
@@ -134,7 +136,7 @@ def write_bundle(
         vectors: Inputs and the reference's outputs.
         gate: Compares the files in the folder it is given with the reference, and returns what it found of each
             variant; raises `GateError` if one is wrong.
-        measure: Times the model file it is given, on this machine; None does not.
+        measure: Times files in the folder it is given, on this machine; None times none.
 
     Returns:
         The manifest as written.
@@ -152,7 +154,7 @@ def write_bundle(
         files.write_bytes(partial / bundle_files.VECTORS, vectors.to_bytes())
         files.write_bytes(partial / program.FILENAME, program.program())
         gates = gate(partial, written, vectors)
-        measured_here = None if measure is None else measure(partial / bundle_files.MODEL)
+        measured_here: MeasuredHere = {} if measure is None else measure(partial)
         models = {
             each.variant.name: VariantRecord(
                 format=each.variant.format,
@@ -160,9 +162,7 @@ def write_bundle(
                 files={name: (partial / name).stat().st_size for name in written[each.variant.name]},
                 accuracy=each.accuracy,
                 gate=gates[each.variant.name],
-                latency=VariantLatency(
-                    predicted=each.predicted, measured=measured_here if each.variant == MAIN else None
-                ),
+                latency=VariantLatency(predicted=each.predicted, measured=measured_here.get(each.variant.name)),
             )
             for each in writers
         }
@@ -190,8 +190,8 @@ def load_manifest(folder: Path) -> Manifest:
         raise ArtifactError(f"{path}: cannot be read: {error}; copy or export the bundle again") from error
 
 
-def record_measurement(folder: Path, latency: MeasuredLatency) -> None:
-    """Keep what was measured of a bundle's model in its `measured.json`. What was measured of it before is replaced.
+def record_measurement(folder: Path, latency: MeasuredBundle) -> None:
+    """Keep what was measured of a bundle's files in its `measured.json`. What was measured of them before is replaced.
 
     Raises:
         ArtifactError: The folder holds no bundle.
@@ -220,8 +220,8 @@ def _record(folder: Path, **found: MeasuredLatency | MeasuredEngine) -> None:
             partial.write_bytes(measured.to_text(before.model_copy(update=found), sums))
 
 
-def load_measurement(folder: Path) -> MeasuredLatency | None:
-    """Return what was measured of a bundle's model after it was made; None where nobody did.
+def load_measurement(folder: Path) -> MeasuredBundle | None:
+    """Return what was measured of a bundle's files after it was made; None where nobody did.
 
     Raises:
         ArtifactError: `measured.json` is altered, or of another bundle.
@@ -271,7 +271,7 @@ class VerifiedBundle(Result):
     environment: Environment
     parity: Outputs
     int8: Int8Outputs | None
-    measured: MeasuredLatency | None
+    measured: MeasuredBundle | None
     not_executed: tuple[str, ...]
     not_compared: tuple[str, ...]
 

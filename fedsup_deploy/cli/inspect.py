@@ -72,8 +72,10 @@ def _bundle(about: "BundleFacts") -> "Iterator[tuple[str, object]]":
         yield name, _variant(variant)
     if (refined := manifest.refinement) is not None:
         yield "trimmed from", f"{refined.source_arch_id}; the search picked {refined.pick_arch_id}"
-    if about.measured.latency is not None:
-        yield "measured since", _latency(about.measured.latency)
+    if (latency := about.measured.latency) is not None:
+        yield "measured since", _latency(latency)
+        if (int8 := latency.int8) is not None:
+            yield "int8 since", f"{_latency(int8)}; {int8.speed}"
     if about.measured.engine is not None:
         yield "TensorRT engine", engine_page.engine_line(about.measured.engine)
     yield "made by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
@@ -95,6 +97,8 @@ def _variant(variant: "VariantRecord") -> str:
         said.append(f"{latency.predicted.value_ms:.4g} ms predicted")
     if latency.measured is not None:
         said.append(f"when it was made {_latency(latency.measured)}")
+    if variant.gate.kind == "int8" and variant.gate.speed is not None:
+        said.append(f"{variant.gate.speed.times_as_fast:.3g} times as fast as fp32")
     return "; ".join(said)
 
 

@@ -11,11 +11,11 @@ from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
 
 if TYPE_CHECKING:
-    from fedsup_deploy.cli.tables import Page
+    from fedsup_deploy.cli.tables import Page, Row
     from fedsup_deploy.commands.measure import MeasuredModel
     from fedsup_deploy.device.measure import ComparedLatency
     from fedsup_deploy.device.remote.ssh import Access
-    from fedsup_deploy.ondevice.records import StabilityRecord
+    from fedsup_deploy.ondevice.records import StabilityRecord, Statistics
 
 
 @click.command("measure", cls=Command)
@@ -58,8 +58,8 @@ if TYPE_CHECKING:
 def command(output: Output, /, path: Path, threads: int, protocol: str, **more: Any) -> None:
     """Time a bundle or an ONNX model, on this machine or another.
 
-    A bundle is checked first, and keeps the result in measured.json. With --trtexec nothing is timed: kept is what
-    TensorRT's trtexec said on the device, of an engine for its GPU.
+    A bundle is checked first, and keeps the result in measured.json. Its int8 file is timed in turns with its fp32
+    file. With --trtexec nothing is timed: kept is what TensorRT's trtexec said on the device, of an engine for its GPU.
     """
     from fedsup_deploy.commands.measure import measure, measure_on
 
@@ -130,22 +130,29 @@ def _access(
 def _table(result: "MeasuredModel") -> "Page":
     from fedsup_deploy.cli import tables
 
-    found = result.statistics
-    bound = {"p90 bound ms": found["p90_bound_ms"]} if result.protocol["name"] == "full" else {}
-    row: tables.Row = {
+    is_full = result.protocol["name"] == "full"
+    row = _row(result.statistics, is_full=is_full)
+    if result.int8 is None:
+        return tables.titled(tables.rows([row]), *_lines(result))
+    of_int8 = _row(result.int8["statistics"], is_full=is_full)
+    return tables.titled(tables.rows([{"file": "fp32", **row}, {"file": "int8", **of_int8}]), *_lines(result))
+
+
+def _row(found: "Statistics", *, is_full: bool) -> "Row":
+    return {
         "min ms": found["min_ms"],
         "p10 ms": found["p10_ms"],
         "p50 ms": found["p50_ms"],
         "p90 ms": found["p90_ms"],
-        **bound,
+        **({"p90 bound ms": found["p90_bound_ms"]} if is_full else {}),
         "runs": found["num_runs"],
     }
-    return tables.titled(tables.rows([row]), *_lines(result))
 
 
 def _lines(result: "MeasuredModel") -> Iterator[str]:
     """Yield what stands below the latencies."""
     from fedsup_deploy.cli.tables import cell
+    from fedsup_deploy.ondevice.latency_statistics import speed_words
 
     yield f"once: load {cell(result.load_ms)} ms, first run {cell(result.first_run_ms)} ms, cold: no latency"
     yield f"memory: {cell(result.peak_rss_mib)} MiB, the most this process held"
@@ -157,6 +164,8 @@ def _lines(result: "MeasuredModel") -> Iterator[str]:
         estimate = result.energy_estimated
         power = f"{cell(estimate.active_power_w)} W, which the profile states, x the median latency"
         yield f"energy: {cell(estimate.energy_mj)} mJ ESTIMATED as {power}; not measured"
+    if result.int8 is not None:
+        yield f"int8: {speed_words(result.int8['speed'])}"
     if result.ruler is not None:
         yield _ruler(result.ruler)
     if result.is_recorded:

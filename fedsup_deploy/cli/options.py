@@ -16,7 +16,7 @@ from fedsup_deploy.ondevice.latency_statistics import PERCENTILES
 
 if TYPE_CHECKING:
     from fedsup_deploy.cli.tables import Page, Row
-    from fedsup_deploy.commands.bundling import ExportedBundle
+    from fedsup_deploy.commands.exported_bundle import ExportedBundle
     from fedsup_deploy.searchers.result import Fleet, FleetOption, SearchedRun
 
 #: A command, before or after an option was added to it.
@@ -253,6 +253,7 @@ def bundle_table(bundles: "Sequence[ExportedBundle]", found: "Sequence[Row]" = (
             **({"OVER LIMIT": ", ".join(made.exceeded_limits)} if made.exceeded_limits else {}),
             **more,
             **({} if made.int8_accuracy is None else {"int8": share(made.int8_accuracy, None)}),
+            **_int8_here(made),
             "KiB": ", ".join(f"{name} {size / 1024:.0f}" for name, size in made.bytes.items()),
         }
         for made, more in zip(bundles, found or [{}] * len(bundles), strict=True)
@@ -267,6 +268,13 @@ def bundle_table(bundles: "Sequence[ExportedBundle]", found: "Sequence[Row]" = (
         *(tables.whole(f"  {name}") for name in folders),
         tables.whole(shlex.join(["python", f"{folders[0]}/run.py"]), "next:"),
     )
+
+
+def _int8_here(made: "ExportedBundle") -> "Row":
+    """Return the columns of what the int8 file takes here; none where this machine is not the device."""
+    if made.int8_latency_ms_measured_here is None or made.int8_times_as_fast is None:
+        return {}
+    return {"int8 ms here": made.int8_latency_ms_measured_here, "int8 times as fast": made.int8_times_as_fast}
 
 
 def not_recalibrated(made: "ExportedBundle") -> "Row":

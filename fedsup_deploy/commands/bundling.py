@@ -12,34 +12,34 @@ from typing import Final
 import numpy as np
 
 from fedsup_deploy import files
-from fedsup_deploy.artifact.manifest import SCHEMA, LimitRecord, Manifest, ManifestDraft, RefinementRecord
-from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
+from fedsup_deploy.artifact.manifest import SCHEMA, LimitRecord, ManifestDraft, RefinementRecord
 from fedsup_deploy.artifact.store import ModelWriter, Vectors, WrittenFiles, write_bundle
 from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency
 from fedsup_deploy.commands import limits
+from fedsup_deploy.commands.exported_bundle import ExportedBundle, exported_bundle
 from fedsup_deploy.commands.preparing import Prepared
 from fedsup_deploy.commands.quantizing import QuantizedNetwork, Quantizer, with_int8
-from fedsup_deploy.config.device import Int8Scheme, KnownBad, System
-from fedsup_deploy.device.building.measurements import is_of_this_machine, limit_check
-from fedsup_deploy.device.measure import measure_onnx
+from fedsup_deploy.commands.timing_here import BothTimed, HeldLimit, measured_here, time_both
+from fedsup_deploy.config.device import Int8Scheme
+from fedsup_deploy.device.building.measurements import is_of_this_machine
 from fedsup_deploy.device.predictor import predict_interval, predictor_for
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.errors import GateError, InfeasibleError
 from fedsup_deploy.export.exporter import Exporter
+from fedsup_deploy.export.int8_gate import with_speed
 from fedsup_deploy.export.parity import check_parity
 from fedsup_deploy.export.referee import check_macs
-from fedsup_deploy.ondevice import timing
 from fedsup_deploy.ondevice.bundle_outputs import BATCHES
 from fedsup_deploy.processor import processor
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.run import Run
 from fedsup_deploy.searchers.prices import Prices
 from fedsup_deploy.searchers.pricing import Target, price, price_network
-from fedsup_deploy.searchers.recording import percentile_record, profile_record
+from fedsup_deploy.searchers.recording import profile_record
 from fedsup_deploy.searchers.result import DeviceResult
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
-from fedsup_deploy.variant import MAIN, Variant
+from fedsup_deploy.variant import MAIN, MAIN_INT8, Variant
 
 _PACKAGES: Final = ("fedsup-deploy", "torch", "onnx", "onnxruntime", "numpy", "fvcore")
 
@@ -61,6 +61,12 @@ class DevicePick:
         """The device."""
         return self.target.profile
 
+    @property
+    def held(self) -> HeldLimit | None:
+        """The limit on latency that the search kept; None where there is none."""
+        limit_ms = None if self.found is None else self.found.limits.get("latency_ms")
+        return None if limit_ms is None else HeldLimit(limit_ms, self.target.held.percentile)
+
 
 @dataclasses.dataclass(frozen=True)
 class BundleOrder:
@@ -76,62 +82,26 @@ class BundleOrder:
         return self.pick.profile
 
 
-@dataclasses.dataclass(frozen=True)
-class ExportedBundle:
-    """One bundle that was made.
-
-    Args:
-        profile: The device.
-        arch_id: The network.
-        folder: Where it is.
-        split: Images that accuracies are shares of: `test`, or `held-out` by clients.
-        num_images: How many.
-        accuracy: Share of them classified correctly.
-        accuracy_interval: Its 95 % interval.
-        accuracy_not_recalibrated: The same with the supernet's own statistics; None where there are none.
-        accuracy_not_recalibrated_interval: Its 95 % interval.
-        latency_ms_predicted: For the device, in ms.
-        percentile: Which percentile of latency a limit on it means.
-        latency_ms_measured_here: Median on this machine, in ms.
-        measurement: Whether parts of that measurement agree: `stable` or `unstable`.
-        exceeded_limits: Names of the limits that it exceeds.
-        latency_limit: `met`, `not met` or `undecided` where the profile is about this machine, else None.
-        parity_max_abs_diff: Largest difference of a logit from the reference, over all variants of fp32.
-        parity_max_scaled_diff: The same relative to the image's largest logit.
-        bytes: Size of each variant.
-        int8_accuracy: Share of the images that the int8 file classifies correctly; None where there is none.
-        left_out: Why a variant that was asked for is not there, by its name.
-        system: What the device has, as far as the profile knows.
-        known_bad: Releases of its runtime that fail there, and that `run.py` runs nothing with.
-    """
-
-    profile: str
-    arch_id: str
-    folder: Path
-    split: str
-    num_images: int
-    accuracy: float
-    accuracy_interval: tuple[float, float]
-    accuracy_not_recalibrated: float | None
-    accuracy_not_recalibrated_interval: tuple[float, float] | None
-    latency_ms_predicted: float
-    percentile: PercentileRecord
-    latency_ms_measured_here: float
-    measurement: str
-    exceeded_limits: tuple[str, ...]
-    latency_limit: str | None
-    parity_max_abs_diff: float
-    parity_max_scaled_diff: float
-    bytes: dict[str, int]
-    int8_accuracy: float | None
-    left_out: dict[str, str]
-    system: System
-    known_bad: tuple[KnownBad, ...]
-
-
 def bundle_folder(out: Path, profile: DeviceProfile, arch_id: str) -> Path:
     """Return the place of a bundle below the folder of all."""
     return out / profile.name / arch_id
+
+
+@dataclasses.dataclass(frozen=True)
+class _Passed:
+    """What has passed its gates for a bundle.
+
+    Args:
+        wanted: The variants.
+        int8: The int8 form, where there is one.
+        left_out: Why others have not passed, by name.
+        both: What both files take, where this machine is the device.
+    """
+
+    wanted: Wanted
+    int8: QuantizedNetwork | None = None
+    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    both: BothTimed | None = None
 
 
 class BundleMaker:
@@ -180,7 +150,8 @@ class BundleMaker:
         ready, profile = self._prepared[order.arch_id], order.profile
         folder = bundle_folder(self._out, profile, order.arch_id)
         predicted = _predicted(profile, ready.costs)
-        wanted, int8, left_out = self._passed(order, wanted)
+        passed = self._passed(order, wanted)
+        wanted, int8 = passed.wanted, passed.int8
         writers = [
             ModelWriter(
                 variant,
@@ -206,15 +177,15 @@ class BundleMaker:
 
         manifest = write_bundle(
             folder,
-            self._draft(order, ready, wanted, left_out),
+            self._draft(order, ready, passed),
             writers,
             with_int8(ready.vectors, int8),
             gate,
-            lambda path: _measured(path, order.pick),
+            lambda at: measured_here(at, profile, order.pick.held, passed.both),
         )
-        return _told(manifest, folder, order.pick.target)
+        return exported_bundle(manifest, folder, order.pick.target)
 
-    def _passed(self, order: BundleOrder, wanted: Wanted) -> tuple[Wanted, QuantizedNetwork | None, dict[str, str]]:
+    def _passed(self, order: BundleOrder, wanted: Wanted) -> _Passed:
         """Return the variants that have passed their gates, the int8 form among them, and why others have not.
 
         Raises:
@@ -222,14 +193,29 @@ class BundleMaker:
         """
         asked = [variant for variant in wanted if variant.precision == "int8"]
         if not asked:
-            return wanted, None, {}
-        found = self._quantizers[order.arch_id].quantize(order.profile.accepts.int8_scheme)
+            return _Passed(wanted)
+        both, found = None, self._quantizers[order.arch_id].quantize(order.profile.accepts.int8_scheme)
+        if not isinstance(found, str) and is_of_this_machine(order.profile):
+            both = self._timed(order, wanted, found)
+            try:
+                found = dataclasses.replace(found, gate=with_speed(found.gate, both.speed))
+            except GateError as error:
+                found = str(error)
         if not isinstance(found, str):
-            return wanted, found, {}
+            return _Passed(wanted, found, both=both)
         if order.profile.precision == "int8":
             raise GateError(f"{order.arch_id} for {order.profile.name}: {found}")
         kept = {variant: exporter for variant, exporter in wanted.items() if variant not in asked}
-        return kept, None, dict.fromkeys((variant.name for variant in asked), found)
+        return _Passed(kept, None, dict.fromkeys((variant.name for variant in asked), found), both)
+
+    def _timed(self, order: BundleOrder, wanted: Wanted, int8: QuantizedNetwork) -> BothTimed:
+        """Return what both files of a bundle take on its device, which is this machine."""
+        with tempfile.TemporaryDirectory() as folder:
+            fp32_at, int8_at = (
+                Path(folder) / self._write(variant, wanted[variant], order, network, Path(folder))[0]
+                for variant, network in ((MAIN, None), (MAIN_INT8, int8))
+            )
+            return time_both(fp32_at, int8_at, order.profile)
 
     def _write(
         self, variant: Variant, exporter: Exporter, order: BundleOrder, int8: QuantizedNetwork | None, folder: Path
@@ -253,7 +239,7 @@ class BundleMaker:
         classes = json.dumps(self._run.image_facts.classes)
         return {"arch_id": arch_id, "classes": classes, "preprocessing": json.dumps(preprocessing)}
 
-    def _draft(self, order: BundleOrder, ready: Prepared, wanted: Wanted, left_out: Mapping[str, str]) -> ManifestDraft:
+    def _draft(self, order: BundleOrder, ready: Prepared, passed: _Passed) -> ManifestDraft:
         run, profile, size = self._run, order.profile, ready.resolution
         tensor, batch = {"dtype": "float32"}, 1 if profile.accepts.is_static else "batch"
         return ManifestDraft.model_validate(
@@ -274,8 +260,8 @@ class BundleMaker:
                 "outputs": ({"name": "logits", "shape": (batch, run.space.num_classes), **tensor},),
                 "accuracy": ready.accuracy.model_dump(),
                 "costs": ready.costs.row(0),
-                "limits": self._limits(order, ready, wanted),
-                "left_out": left_out,
+                "limits": self._limits(order, ready, passed),
+                "left_out": passed.left_out,
                 "refinement": order.refinement,
                 "lineage": {
                     "run": files.sha256(run.path / runs.CONFIG),
@@ -289,26 +275,29 @@ class BundleMaker:
             }
         )
 
-    def _limits(self, order: BundleOrder, ready: Prepared, wanted: Wanted) -> dict[str, LimitRecord]:
+    def _limits(self, order: BundleOrder, ready: Prepared, passed: _Passed) -> dict[str, LimitRecord]:
         """Return the limits of a bundle: of what is priced beforehand, and of the size of the file as it is.
+
+        The file is that in the precision that the profile's latencies are of.
 
         Raises:
             InfeasibleError: The file exceeds a limit that it was priced to be within.
         """
         target, prices = order.pick.target, self._prices(order, ready)
         priced = limits.records(prices, target)
-        if order.profile.precision != MAIN.precision:
-            return priced
+        variant = Variant(MAIN.format, order.profile.precision)
+        int8 = passed.int8 if variant == MAIN_INT8 else None
         with tempfile.TemporaryDirectory() as folder:
-            names = self._write(MAIN, wanted[MAIN], order, None, Path(folder))
+            names = self._write(variant, passed.wanted[variant], order, int8, Path(folder))
             num_bytes = sum((Path(folder) / name).stat().st_size for name in names)
         found = limits.records(prices.with_file(num_bytes), target)
         exceeded = [name for name, record in found.items() if record.is_exceeded and not priced[name].is_exceeded]
         if exceeded and not self._over_limit:
             costs = ", ".join(f"{name} is {found[name].cost:.6g} (limit {found[name].limit:g})" for name in exceeded)
             raise InfeasibleError(
-                f"{order.arch_id}: its file exceeds limits of {order.profile.name}: {costs}: it holds names of classes "
-                "and more, which no search counts; search with a lower limit, or export it --over-limit"
+                f"{order.arch_id}: its file exceeds limits of {order.profile.name}: {costs}: it holds "
+                f"{'scales of 8-bit numbers, ' if int8 is not None else ''}names of classes and more, which no search "
+                "counts; search with a lower limit, or export it --over-limit"
             )
         return found
 
@@ -331,45 +320,3 @@ def _predicted(profile: DeviceProfile, priced: cost.Costs) -> PredictedLatency:
         "provenance": profile.provenance_kinds,
     }
     return PredictedLatency.model_validate(document)
-
-
-def _measured(path: Path, pick: DevicePick) -> MeasuredLatency:
-    """Return the latency on this machine: at a glance, or in earnest where it is the device the limit is about."""
-    limit_ms = None if pick.found is None else pick.found.limits.get("latency_ms")
-    if limit_ms is None or not is_of_this_machine(pick.profile):
-        return MeasuredLatency.model_validate(measure_onnx(path, protocol=timing.GLANCE))
-    found = measure_onnx(path, threads=pick.profile.runtime.threads, protocol=timing.QUICK)
-    return MeasuredLatency.model_validate({**found, "limit": limit_check(limit_ms, pick.target.held.percentile, found)})
-
-
-def _told(manifest: Manifest, folder: Path, target: Target) -> ExportedBundle:
-    measured = manifest.main.latency.measured
-    predicted = next(each.latency.predicted for each in manifest.models.values() if each.latency.predicted is not None)
-    assert measured is not None, "every export measures"
-    accuracy = manifest.accuracy
-    assert accuracy.recalibrated_interval is not None, "every export counts"
-    gates = [record.gate for record in manifest.models.values() if isinstance(record.gate, ParityGate)]
-    return ExportedBundle(
-        profile=manifest.profile.name,
-        arch_id=manifest.arch_id,
-        folder=folder,
-        split=accuracy.split,
-        num_images=accuracy.num_samples,
-        accuracy=accuracy.recalibrated,
-        accuracy_interval=accuracy.recalibrated_interval,
-        accuracy_not_recalibrated=accuracy.not_recalibrated,
-        accuracy_not_recalibrated_interval=accuracy.not_recalibrated_interval,
-        latency_ms_predicted=predicted.value_ms,
-        percentile=percentile_record(target.held),
-        latency_ms_measured_here=measured.statistics.p50_ms,
-        measurement=measured.stability.verdict,
-        exceeded_limits=manifest.exceeded_limits,
-        latency_limit=None if measured.limit is None else measured.limit.verdict,
-        parity_max_abs_diff=max(gate.max_abs_diff for gate in gates),
-        parity_max_scaled_diff=max(gate.max_scaled_diff for gate in gates),
-        bytes={name: record.num_bytes for name, record in manifest.models.items()},
-        int8_accuracy=next((each.accuracy for each in manifest.models.values() if each.precision == "int8"), None),
-        left_out=manifest.left_out,
-        system=target.profile.system,
-        known_bad=target.profile.known_bad,
-    )

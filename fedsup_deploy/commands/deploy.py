@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedsup_deploy import places
-from fedsup_deploy.commands.bundling import ExportedBundle
 from fedsup_deploy.commands.export import ExportRequest, export
+from fedsup_deploy.commands.exported_bundle import ExportedBundle
 from fedsup_deploy.commands.search import RESULT, SearchRequest, search
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ConfigError

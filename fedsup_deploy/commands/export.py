@@ -9,7 +9,8 @@ from pathlib import Path
 from fedsup_deploy import files, places
 from fedsup_deploy.artifact.store import check_replaceable
 from fedsup_deploy.commands import limits
-from fedsup_deploy.commands.bundling import BundleMaker, BundleOrder, DevicePick, ExportedBundle, Wanted, bundle_folder
+from fedsup_deploy.commands.bundling import BundleMaker, BundleOrder, DevicePick, Wanted, bundle_folder
+from fedsup_deploy.commands.exported_bundle import ExportedBundle
 from fedsup_deploy.commands.preparing import prepare, prepare_trimmed
 from fedsup_deploy.commands.quantizing import MAX_ACCURACY_DROP, Quantizer
 from fedsup_deploy.commands.refining import Refinement, RefinementFacts, check_refinable, refine

@@ -7,7 +7,7 @@ from pathlib import Path
 from fedsup_deploy import places, resources
 from fedsup_deploy.artifact.external_data import external_files
 from fedsup_deploy.artifact.manifest import Manifest
-from fedsup_deploy.artifact.measured import MeasuredEnergy, MeasuredLatency
+from fedsup_deploy.artifact.measured import MeasuredBundle, MeasuredEnergy
 from fedsup_deploy.artifact.store import load_manifest, raise_if_failed, record_measurement, verify_bundle
 from fedsup_deploy.device.building.measurements import (
     check_device,
@@ -23,7 +23,14 @@ from fedsup_deploy.device.remote.ssh import Access
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.ondevice import bundle_files, machine, timing
-from fedsup_deploy.ondevice.records import Environment, ProtocolRecord, StabilityRecord, Statistics, TimedModel
+from fedsup_deploy.ondevice.records import (
+    Environment,
+    ProtocolRecord,
+    StabilityRecord,
+    Statistics,
+    TimedInt8,
+    TimedModel,
+)
 from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
 
 
@@ -59,6 +66,8 @@ class MeasuredModel(Result):
         environment: The machine before the first run.
         ruler: The same in turns with a fixed model; None without one.
         energy: By a sensor; None without one.
+        int8: Of a bundle's int8 file, timed in turns with its fp32 file, which all above is about, and how many times
+            as fast it is; None where there is none.
         energy_estimated: Of another machine, where the bundle's profile states a power.
         is_recorded: Whether a bundle holds it now.
         saved_to: The profile's file that keeps it.
@@ -78,6 +87,7 @@ class MeasuredModel(Result):
     environment: Environment
     ruler: ComparedLatency | None
     energy: MeasuredEnergy | None
+    int8: TimedInt8 | None
     energy_estimated: EstimatedEnergy | None
     is_recorded: bool
     saved_to: Path | None
@@ -123,10 +133,17 @@ def measure(
     for file in [*([] if path.is_dir() else [model]), *([] if ruler is None else [ruler])]:
         external_files(file)  # for what it refuses: a runtime would follow a name to wherever it leads
     log.emit("measurement", done=0, total=1, name=protocol)
-    result = measure_onnx(model, threads=threads, protocol=timing.PROTOCOLS[protocol], ruler=ruler, meter=open_meter())
+    result = measure_onnx(
+        model,
+        threads=threads,
+        protocol=timing.PROTOCOLS[protocol],
+        ruler=ruler,
+        meter=open_meter(),
+        int8=None if manifest is None else _int8_of(manifest, path),
+    )
     log.emit("measurement", done=1, total=1, name=protocol)
     if path.is_dir():
-        record_measurement(path, MeasuredLatency.model_validate(result))
+        record_measurement(path, MeasuredBundle.model_validate(result))
     # The power a profile states is that of its device, which need not be this machine: nothing is estimated.
     return _measured(manifest, result, None, None if save is None else save(result))
 
@@ -167,18 +184,21 @@ def measure_on(
     manifest, model = _about(path)
     save = _saver(path, profile) if can_save else None
     log.emit("measurement", done=0, total=1, name=protocol)
+    int8: TimedInt8 | None = None
     if path.is_dir():
         _check_can_keep(path)
         report = measure_bundle_there(access, path, threads=threads, protocol=protocol)
         raise_if_failed(report, f"{path} on {access.target}")
         latency: TimedModel = {**report["latency"], "environment": report["environment"]}
-        record_measurement(path, MeasuredLatency.model_validate_json(json.dumps(latency)))
+        if "int8_latency" in report:
+            int8 = {**report["int8_latency"], "environment": report["environment"]}
+        record_measurement(path, MeasuredBundle.model_validate_json(json.dumps({**latency, "int8": int8})))
     else:
         latency = measure_model_there(access, model, threads=threads, protocol=protocol)
     log.emit("measurement", done=1, total=1, name=protocol)
     saved_to = None if save is None else save(latency)
     estimated = None if manifest is None else _energy_estimated(manifest, latency)
-    return _measured(manifest, {**latency, "ruler": None, "energy": None}, estimated, saved_to)
+    return _measured(manifest, {**latency, "ruler": None, "energy": None, "int8": int8}, estimated, saved_to)
 
 
 def _measured(
@@ -238,6 +258,11 @@ def _saver(path: Path, profile: Path | None, environment: Environment | None = N
     if environment is not None and (profile is not None or manifest.profile.name in resources.known_names("profiles")):
         check_device(load_profile(profile or manifest.profile.name), environment, is_named=profile is not None)
     return _Saver(manifest, profile_to_save_to(manifest, profile), is_named=profile is not None)
+
+
+def _int8_of(manifest: Manifest, bundle: Path) -> Path | None:
+    """Return the int8 file of a bundle, where it has one."""
+    return bundle / bundle_files.INT8_MODEL if bundle_files.INT8_VARIANT in manifest.models else None
 
 
 def _about(path: Path) -> tuple[Manifest | None, Path]:

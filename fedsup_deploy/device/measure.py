@@ -16,7 +16,14 @@ from fedsup_deploy.device import session
 from fedsup_deploy.device.energy import EnergyMeter, energy_per_inference
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.ondevice import inference, latency_statistics, timing
-from fedsup_deploy.ondevice.records import LoadEvent, SessionEvent, StabilityRecord, TimedModel, VisitEvent
+from fedsup_deploy.ondevice.records import (
+    LoadEvent,
+    SessionEvent,
+    StabilityRecord,
+    TimedInt8,
+    TimedModel,
+    VisitEvent,
+)
 
 #: A visit counts only if the ruler took the same time before and after it, within this share.
 RULER_WITHIN = 0.05
@@ -73,6 +80,8 @@ class ModelLatency(TimedModel):
     """The same in turns with a ruler."""
     energy: MeasuredEnergy | None
     """Where there is a sensor."""
+    int8: TimedInt8 | None
+    """Of the int8 file of a bundle, timed in turns with it."""
 
 
 def measure_onnx(
@@ -83,6 +92,7 @@ def measure_onnx(
     protocol: timing.Protocol = timing.QUICK,
     ruler: Path | None = None,
     meter: EnergyMeter | None = None,
+    int8: Path | None = None,
 ) -> ModelLatency:
     """Time one ONNX model on the CPU.
 
@@ -93,15 +103,20 @@ def measure_onnx(
         protocol: How long.
         ruler: A fixed model to compare with, in turns.
         meter: Tells the energy as well.
+        int8: The same network in int8, to time in turns with it, by the same protocol.
 
     Raises:
-        ArtifactError: The model is missing or cannot be run.
+        ArtifactError: A model is missing or cannot be run.
         ConfigError: An impossible number of threads.
     """
     check_threads(threads)
+    latency: TimedModel
+    of_int8, energy = None, None
     try:
-        latency = session.time_model(path, threads=threads, protocol=protocol, shape=input_shape)
-        energy = None
+        if int8 is None:
+            latency = session.time_model(path, threads=threads, protocol=protocol, shape=input_shape)
+        else:
+            latency, of_int8 = measure_both(path, int8, threads=threads, protocol=protocol)
         if meter is not None:
             energy = energy_per_inference(session.load_model(path, threads, input_shape).run_once, meter)
     except session.ModelError as error:
@@ -109,7 +124,23 @@ def measure_onnx(
     compared = None
     if ruler is not None:
         compared = measure_many({"model": path}, ruler=ruler, threads=threads, rounds=_RULER_ROUNDS)["model"]
-    return {**latency, "ruler": compared, "energy": energy}
+    return {**latency, "ruler": compared, "energy": energy, "int8": of_int8}
+
+
+def measure_both(
+    fp32: Path, int8: Path, *, threads: int = 1, protocol: timing.Protocol = timing.QUICK
+) -> tuple[TimedModel, TimedInt8]:
+    """Time the two files of a bundle in turns, each by the protocol, and say how they compare.
+
+    Raises:
+        ArtifactError: A file is missing or cannot be run.
+        ConfigError: An impossible number of threads.
+    """
+    check_threads(threads)
+    try:
+        return session.time_both(fp32, int8, threads=threads, protocol=protocol)
+    except session.ModelError as error:
+        raise ArtifactError(str(error)) from error
 
 
 def measure_many(

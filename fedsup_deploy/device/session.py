@@ -48,10 +48,12 @@ from fedsup_deploy.ondevice.machine import environment
 from fedsup_deploy.ondevice.timing import (
     PROTOCOLS,
     QUICK,
+    RUNS_TO_REWARM,
     Clock,
     Protocol,
     Run,
     first_run_ms,
+    measure_both,
     measure_latency,
     now_ns,
     time_visit,
@@ -59,12 +61,15 @@ from fedsup_deploy.ondevice.timing import (
 
 if TYPE_CHECKING:
     from fedsup_deploy.ondevice.records import (
+        Environment,
         EnvironmentEvent,
         LatencyEvent,
         LoadEvent,
         RoundEvent,
         RunTimes,
+        Session,
         SessionEvent,
+        TimedInt8,
         TimedModel,
         Visited,
         VisitEvent,
@@ -73,8 +78,6 @@ if TYPE_CHECKING:
 #: Models timed between two looks at the ruler.
 MODELS_PER_RULER = 4
 _RUNS_TO_WARM_UP = 10
-#: Runs at the start of a visit that are not counted: they bring the model back into the caches.
-_RUNS_TO_REWARM = 3
 _MIN_RUNS = 5
 #: Of an input: no image has so many, and they fit into any memory.
 _MOST_ELEMENTS = 2**28
@@ -157,8 +160,32 @@ def time_model(
     """
     before = environment(threads)
     model = load_model(path, threads, shape)
-    latency = measure_latency(model.run_once, protocol)
-    return {**latency, "load_ms": model.load_ms, "first_run_ms": model.first_run_ms, "environment": before}
+    return _timed(model, measure_latency(model.run_once, protocol), before)
+
+
+def time_both(
+    fp32: Path, int8: Path, *, threads: int = 1, protocol: Protocol = QUICK
+) -> "Tuple[TimedModel, TimedInt8]":
+    """Time two forms of one network in turns, each by the protocol; see `time_model`.
+
+    Raises:
+        ModelError: See `load_model`.
+    """
+    before = environment(threads)
+    model, other = load_model(fp32, threads), load_model(int8, threads)
+    of_fp32, of_int8, speed = measure_both(model.run_once, other.run_once, protocol)
+    second: TimedInt8 = {
+        **of_int8,
+        "load_ms": other.load_ms,
+        "first_run_ms": other.first_run_ms,
+        "speed": speed,
+        "environment": before,
+    }
+    return _timed(model, of_fp32, before), second
+
+
+def _timed(model: Model, found: "Session", where: "Environment") -> "TimedModel":
+    return {**found, "load_ms": model.load_ms, "first_run_ms": model.first_run_ms, "environment": where}
 
 
 def visits(
@@ -248,7 +275,7 @@ def _look(ruler: Optional[Model], visit: Callable[[Stop], "RunTimes"]) -> Option
 def _visit(stop: Stop, filler: Optional[Model], seconds: float, clock: Clock) -> "RunTimes":
     if stop.state == "uncached" and filler is not None:
         return summarize(_time_uncached(stop.run_once, filler.run_once, seconds, clock))
-    time_visit(stop.run_once, _RUNS_TO_REWARM, 0.0, seconds, clock)
+    time_visit(stop.run_once, RUNS_TO_REWARM, 0.0, seconds, clock)
     return summarize(time_visit(stop.run_once, _MIN_RUNS, seconds, 10 * seconds, clock))
 
 

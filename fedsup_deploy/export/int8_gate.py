@@ -1,7 +1,8 @@
-"""The gate of int8: nearly as many right answers as the fp32 file gives, and every convolution in 8 bits.
+"""The gate of int8: nearly as many right answers as the fp32 file gives, every convolution in 8 bits, and faster.
 
 Two files of one network are right about other images each; how many more one of them is right about is what counts, and
-what is known of it are the images that only one is right about.
+what is known of it are the images that only one is right about. Whether it is faster can be told where this machine is
+the device, and nowhere else.
 """
 
 import math
@@ -13,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from fedsup_deploy.accuracy import DEVIATIONS
+from fedsup_deploy.artifact.measured import MeasuredSpeed
 from fedsup_deploy.artifact.variants import Int8Gate
 from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.errors import GateError
@@ -72,6 +74,20 @@ def check_int8(
         max_scaled_diff=float((np.abs(int8_VK - fp32_VK).max(axis=1) / scale_V).max()),
         class_agreement=float(np.mean(fp32_VK.argmax(axis=1) == int8_VK.argmax(axis=1))),
     )
+
+
+def with_speed(gate: Int8Gate, speed: MeasuredSpeed) -> Int8Gate:
+    """Return what was found of an int8 file, with how fast it is on the device.
+
+    Raises:
+        GateError: It is not faster than the fp32 file, or by no more than the noise of the measurement.
+    """
+    if not speed.is_faster:
+        raise GateError(
+            f"int8: {speed.times_as_fast:.3g} times as fast as fp32 on this machine, which is the device, expected "
+            f"more than {speed.faster_above:.3g}: 1 and the noise of that measurement, at least 2 %"
+        )
+    return gate.model_copy(update={"speed": speed})
 
 
 def count_float_convolutions(content: bytes, scheme: Int8Scheme) -> int:

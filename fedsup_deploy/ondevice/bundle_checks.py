@@ -3,7 +3,7 @@
 import contextlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator, Optional
+from typing import TYPE_CHECKING, Iterator, NamedTuple, Optional
 
 from fedsup_deploy.ondevice.bundle_files import (
     INT8_MODEL,
@@ -39,10 +39,18 @@ from fedsup_deploy.ondevice.known_bad import why_known_bad
 from fedsup_deploy.ondevice.latency_statistics import NS_PER_MS
 from fedsup_deploy.ondevice.machine import environment
 from fedsup_deploy.ondevice.model_versions import least_release
-from fedsup_deploy.ondevice.timing import QUICK, Protocol, first_run_ms, measure_latency, now_ns
+from fedsup_deploy.ondevice.timing import QUICK, Protocol, Run, first_run_ms, measure_both, measure_latency, now_ns
 
 if TYPE_CHECKING:
-    from fedsup_deploy.ondevice.records import ManifestRecord, Report, RuntimeRecord
+    from fedsup_deploy.ondevice.records import (
+        Floats,
+        InferenceSession,
+        Latency,
+        ManifestRecord,
+        Report,
+        RuntimeRecord,
+        Session,
+    )
 
 
 def check_bundle(
@@ -54,7 +62,7 @@ def check_bundle(
         folder: The bundle.
         report: Gets `files`, and what `check_model` adds.
         threads: Threads of the runtime.
-        seconds: The model is timed for at least this long; None does not time it.
+        seconds: Each model is timed for at least this long; None times none.
         protocol: How it is timed otherwise.
 
     Raises:
@@ -74,9 +82,10 @@ def check_model(
     *,
     is_device: bool = True,
 ) -> None:
-    """Do the part of `check_bundle` that runs the model; its file is known to be unaltered.
+    """Do the part of `check_bundle` that runs the models; their files are known to be unaltered.
 
-    The report gets `arch_id`, `runtime`, `environment`, `parity` and, where the model is timed, `latency`.
+    The report gets `arch_id`, `runtime`, `environment`, `parity` and, where models are timed, `latency`; of a bundle
+    with an int8 file also `int8` and `int8_latency`: both files are timed in turns.
 
     Args:
         folder: As of `check_bundle`.
@@ -98,25 +107,46 @@ def check_model(
     with refusing_what_cannot_run(folder, MODEL):
         report["environment"] = environment(threads)
         inputs, outputs = load_vectors(folder, manifest)
-        start_ns = now_ns()
-        session = open_session(str(folder / MODEL), threads)
-        load_ms = (now_ns() - start_ns) / NS_PER_MS
-        run_once = bind(session, inputs[:1])
-        cold_ms = first_run_ms(lambda: first_output(session, inputs[:1]))
+        fp32 = _load(folder / MODEL, threads, inputs)
         report["parity"] = check_outputs(
-            lambda x_BCHW: first_output(session, x_BCHW), inputs, outputs, gate_of(manifest), batches
+            lambda x_BCHW: first_output(fp32.session, x_BCHW), inputs, outputs, gate_of(manifest), batches
         )
     tolerance = int8_tolerance_of(manifest)
-    if tolerance is not None:
-        with refusing_what_cannot_run(folder, INT8_MODEL):
-            in_int8 = open_session(str(folder / INT8_MODEL), threads)
-            recorded = load_int8_outputs(folder, manifest, len(inputs))
-            report["int8"] = check_int8_outputs(
-                lambda x_BCHW: first_output(in_int8, x_BCHW), inputs, recorded, tolerance, batches
-            )
+    if tolerance is None:
+        if seconds is not None:
+            report["latency"] = fp32.timed(measure_latency(fp32.run_once, protocol._replace(min_seconds=seconds)))
+        return
+    with refusing_what_cannot_run(folder, INT8_MODEL):
+        int8 = _load(folder / INT8_MODEL, threads, inputs)
+        recorded = load_int8_outputs(folder, manifest, len(inputs))
+        report["int8"] = check_int8_outputs(
+            lambda x_BCHW: first_output(int8.session, x_BCHW), inputs, recorded, tolerance, batches
+        )
     if seconds is not None:
-        latency = measure_latency(run_once, protocol._replace(min_seconds=seconds))
-        report["latency"] = {**latency, "load_ms": load_ms, "first_run_ms": cold_ms}
+        of_fp32, of_int8, speed = measure_both(fp32.run_once, int8.run_once, protocol._replace(min_seconds=seconds))
+        report["latency"] = fp32.timed(of_fp32)
+        report["int8_latency"] = {**int8.timed(of_int8), "speed": speed}
+
+
+class _Loaded(NamedTuple):
+    """A model that was loaded and run once, bound to one of its recorded inputs."""
+
+    session: "InferenceSession"
+    run_once: Run
+    load_ms: float
+    first_run_ms: float
+
+    def timed(self, found: "Session") -> "Latency":
+        """Return what a session found, with what came before it."""
+        return {**found, "load_ms": self.load_ms, "first_run_ms": self.first_run_ms}
+
+
+def _load(path: Path, threads: int, inputs: "Floats") -> _Loaded:
+    start_ns = now_ns()
+    session = open_session(str(path), threads)
+    load_ms = (now_ns() - start_ns) / NS_PER_MS
+    cold_ms = first_run_ms(lambda: first_output(session, inputs[:1]))
+    return _Loaded(session, bind(session, inputs[:1]), load_ms, cold_ms)
 
 
 @contextlib.contextmanager
@@ -136,7 +166,7 @@ def refusing_what_cannot_run(folder: Path, name: str) -> Iterator[None]:
         raise CheckError(USAGE if is_too_old else UNRUNNABLE, reason.replace(str(folder) + os.sep, "")) from None
 
 
-def runtime_for(folder: Path) -> "RuntimeRecord":
+def runtime_for(folder: Path, model: str = MODEL) -> "RuntimeRecord":
     """Return what would run a bundle's model, which is not imported yet: some releases end this process when they are.
 
     Raises:
@@ -146,7 +176,7 @@ def runtime_for(folder: Path) -> "RuntimeRecord":
         version = runtime_version()
     except ImportError as error:
         raise CheckError(USAGE, why_not_imported(error)) from None
-    return {"name": RUNTIME, "version": version, "least_version": least_release(str(folder / MODEL))}
+    return {"name": RUNTIME, "version": version, "least_version": least_release(str(folder / model))}
 
 
 def refuse_known_bad(runtime: "RuntimeRecord", manifest: "ManifestRecord") -> None:

@@ -97,6 +97,12 @@ def int8_tolerance_of(manifest: "ManifestRecord") -> Optional[float]:
     return tolerance
 
 
+def precision_of(manifest: "ManifestRecord") -> str:
+    """Return of which precision the latencies of the bundle's profile are: `int8`, or `fp32` where no int8 is there."""
+    int8 = manifest["models"].get(INT8_VARIANT)
+    return "fp32" if int8 is None or int8["latency"]["predicted"] is None else "int8"
+
+
 def known_bad_of(manifest: "ManifestRecord") -> "Sequence[KnownBadRelease]":
     """Return the releases of runtimes that are known to fail on the bundle's device; older bundles know of none."""
     device = manifest.get("device")

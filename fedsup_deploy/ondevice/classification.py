@@ -6,11 +6,20 @@ channels, S side of the model's input, K classes.
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, List, NamedTuple, Tuple
+from typing import TYPE_CHECKING, List, NamedTuple, Optional, Tuple
 
 from fedsup_deploy.ondevice.bundle_checks import refuse_known_bad, refusing_what_cannot_run, runtime_for
-from fedsup_deploy.ondevice.bundle_files import MODEL, PARITY, UNCLASSIFIED, CheckError, check_files
-from fedsup_deploy.ondevice.bundle_outputs import read_manifest, refusing_damage, shape_without_batch
+from fedsup_deploy.ondevice.bundle_files import (
+    INT8_MODEL,
+    INT8_VARIANT,
+    MODEL,
+    PARITY,
+    UNCLASSIFIED,
+    USAGE,
+    CheckError,
+    check_files,
+)
+from fedsup_deploy.ondevice.bundle_outputs import precision_of, read_manifest, refusing_damage, shape_without_batch
 from fedsup_deploy.ondevice.image_file import ImageError, check_pillow, header_of, shown_image
 from fedsup_deploy.ondevice.inference import first_output, open_session
 from fedsup_deploy.ondevice.preprocessing import PreprocessingSteps, prepare, steps_of
@@ -43,14 +52,14 @@ class Classifier(NamedTuple):
     classes: Tuple[str, ...]
 
 
-def classify_images(folder: Path, files: List[str], threads: int, report: "Classification") -> None:
+def classify_images(folder: Path, files: List[str], precision: Optional[str], report: "Classification") -> None:
     """Add what the model says of each file to `report`; a file that cannot be used gets a reason and stops no other.
 
     Args:
         folder: The bundle, whose files are checked first; its outputs are not.
         files: Paths of image files.
-        threads: Threads of the runtime.
-        report: Gets one of `images` for each file, in their order.
+        precision: `fp32` or `int8`: which model file; None is the one that the bundle is for.
+        report: Has `threads`, those of the runtime; gets `model`, and one of `images` for each file, in their order.
 
     Raises:
         CheckError: The bundle or its model cannot be used, or an image was not classified.
@@ -58,10 +67,11 @@ def classify_images(folder: Path, files: List[str], threads: int, report: "Class
     check_files(folder)
     manifest = read_manifest(folder)
     classifier = classifier_of(manifest)
-    refuse_known_bad(runtime_for(folder), manifest)
-    with refusing_what_cannot_run(folder, MODEL):
+    model = report["model"] = model_of(manifest, precision)
+    refuse_known_bad(runtime_for(folder, model), manifest)
+    with refusing_what_cannot_run(folder, model):
         check_pillow()
-        session = open_session(str(folder / MODEL), threads)
+        session = open_session(str(folder / model), report["threads"])
     for file in files:
         name = printable(file, most=None)
         try:
@@ -69,12 +79,27 @@ def classify_images(folder: Path, files: List[str], threads: int, report: "Class
         except ImageError as error:
             report["images"].append(_unclassified(name, str(error)))
             continue
-        with refusing_what_cannot_run(folder, MODEL):
+        with refusing_what_cannot_run(folder, model):
             logits_BK = first_output(session, x_BCHW)
         report["images"].append(_classified(name, logits_BK, classifier.classes))
     num_unclassified = sum(image["reason"] is not None for image in report["images"])
     if num_unclassified:
         raise CheckError(UNCLASSIFIED, f"images that were not classified: {num_unclassified} of {len(files)}")
+
+
+def model_of(manifest: "ManifestRecord", precision: Optional[str]) -> str:
+    """Return the model file of a precision; of None, of that which the latencies of the bundle's profile are of.
+
+    Raises:
+        CheckError: The bundle has no such file, or its manifest is damaged.
+    """
+    with refusing_damage():
+        wanted = precision or precision_of(manifest)
+        if wanted == "fp32":
+            return MODEL
+        if INT8_VARIANT in manifest["models"]:
+            return INT8_MODEL
+    raise CheckError(USAGE, f"this bundle has no {wanted} file; leave out --precision, or export it with one")
 
 
 def classifier_of(manifest: "ManifestRecord") -> Classifier:

@@ -155,8 +155,32 @@ class Latency(Session):
     first_run_ms: float
 
 
+class SpeedRecord(TypedDict):
+    """How the int8 file compares with the fp32 file, which was timed in turns with it."""
+
+    times_as_fast: float
+    """10th percentile of fp32 / 10th percentile of int8."""
+    noise: float
+    """By what share parts of the session differ in that."""
+    faster_above: float
+    """1 and the noise, at least 2 %: int8 counts as faster where `times_as_fast` is above it."""
+    verdict: Literal["stable", "unstable"]
+
+
+class Int8Latency(Latency):
+    """The latency of a bundle's int8 file: `int8_latency` in the report of `run.py`."""
+
+    speed: SpeedRecord
+
+
 class TimedModel(Latency):
-    """The same, with the machine."""
+    """The same of any model, with the machine."""
+
+    environment: Environment
+
+
+class TimedInt8(Int8Latency):
+    """The same of a bundle's int8 file."""
 
     environment: Environment
 
@@ -222,6 +246,7 @@ class Report(Verdict, total=False):
     parity: Outputs
     int8: Int8Outputs
     latency: Latency
+    int8_latency: Int8Latency
 
 
 #: A class of a model, and its probability: the softmax of the logits.
@@ -242,9 +267,11 @@ ClassifiedImage = TypedDict(
 
 
 class Classification(TypedDict):
-    """What `run.py --classify --json` prints."""
+    """What `run.py --classify --json` prints; `model` is the file that was run, None before one was chosen."""
 
     schema: int
+    model: Optional[str]
+    threads: int
     images: List[ClassifiedImage]
     exit_code: int
     reason: Optional[str]
@@ -257,10 +284,17 @@ class Tolerances(TypedDict):
     batch_tolerance: float
 
 
+class PredictedRecord(TypedDict):
+    """What the checks need of a variant's latency in a manifest: of which precision a profile's predictions are."""
+
+    predicted: Optional[object]
+
+
 class VariantGate(TypedDict):
     """What the checks need of a variant in a manifest."""
 
     gate: Tolerances
+    latency: PredictedRecord
 
 
 class TensorRecord(TypedDict):

@@ -2,10 +2,12 @@
 
 It needs Python 3.6+, NumPy and onnxruntime 1.8+, and nothing of fedsup_deploy. It checks that the folder holds the
 files of SHA256SUMS, unaltered, and nothing else, then that the model computes the recorded outputs alone and inside a
-batch, then times it. It reads only the bundle, writes no file, and reports no host name, user name or path.
+batch, then times it. An int8 file is checked as well, and both are timed in turns. It reads only the bundle, writes no
+file, and reports no host name, user name or path.
 
 `python run.py --classify photo.jpg other.png` checks the files of the bundle and says what the model takes each image
-for; the outputs are not compared then, and nothing is timed. This needs Pillow 8.1+.
+for; the outputs are not compared then, and nothing is timed. This needs Pillow 8.1+. It runs the file of the precision
+that the bundle is for, or of `--precision`.
 
 Exit codes: 0 all checks passed; 1 a file was altered; 2 wrong usage, or NumPy, onnxruntime or Pillow is missing or too
 old; 3 the outputs are wrong; 4 the output of an image depends on its batch; 5 a file is missing; 6 the model cannot be
@@ -25,6 +27,7 @@ from fedsup_deploy.ondevice.bundle_checks import check_bundle
 from fedsup_deploy.ondevice.bundle_files import OK, USAGE, CheckError
 from fedsup_deploy.ondevice.classification import classify_images
 from fedsup_deploy.ondevice.inference import most_threads
+from fedsup_deploy.ondevice.latency_statistics import speed_words
 from fedsup_deploy.ondevice.printable import as_written, printable
 from fedsup_deploy.ondevice.timing import PROTOCOLS, QUICK
 
@@ -58,9 +61,16 @@ def _checked_bundle(options: argparse.Namespace) -> "Tuple[Report, Iterator[str]
 
 def _classified_images(options: argparse.Namespace) -> "Tuple[Classification, Iterator[str]]":
     """Return what the images were taken for, and that as lines of text."""
-    report: Classification = {"schema": 1, "images": [], "exit_code": OK, "reason": None}
+    report: Classification = {
+        "schema": 1,
+        "model": None,
+        "threads": options.threads,
+        "images": [],
+        "exit_code": OK,
+        "reason": None,
+    }
     with _failing_in(report):
-        classify_images(options.folder, options.classify, options.threads, report)
+        classify_images(options.folder, options.classify, options.precision, report)
     return report, lines_of_images(report)
 
 
@@ -75,7 +85,9 @@ def _failing_in(report: "Union[Report, Classification]") -> Iterator[None]:
 
 
 def lines_of_images(report: "Classification") -> Iterator[str]:
-    """Yield a line for each image, then one of what did not pass."""
+    """Yield which file says it, a line for each image, then one of what did not pass."""
+    if report["images"]:
+        yield f"by {report['model']}, threads used: {report['threads']}"
     for image in report["images"]:
         if image["reason"] is None:
             likely = ", ".join(f"{each['class']} {each['probability']:.1%}" for each in image["top"])
@@ -106,6 +118,9 @@ def lines(report: "Report") -> Iterator[str]:
         yield f"int8      {int8['num_inputs']} images, {int8['num_classes_compared']} classes: {off_by}"
     if "latency" in report:
         yield from _lines_of_latency(report["latency"])
+    if "int8_latency" in report:
+        found = report["int8_latency"]
+        yield f"int8      p10 {found['statistics']['p10_ms']:.4g} ms, {speed_words(found['speed'])}"
     if "environment" in report:
         where = report["environment"]
         yield f"device    {where['device'] or where['cpu']}, {where['cores']} cores, threads used: {where['threads']}"
@@ -133,10 +148,15 @@ def _parse(arguments: Optional[List[str]]) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--threads", type=int, default=1, help="threads of the runtime (default 1)")
     parser.add_argument("--protocol", choices=PROTOCOLS, help="full takes a minute (default quick)")
-    parser.add_argument("--seconds", type=float, help="time for at least this long (default: quick 5, full 60)")
+    parser.add_argument("--seconds", type=float, help="time each file for so long at least (default: quick 5, full 60)")
     parser.add_argument("--skip-latency", action="store_true", help="check only")
     parser.add_argument("--classify", nargs="+", metavar="IMAGE", help="say what image files show; needs Pillow")
+    parser.add_argument(
+        "--precision", choices=["fp32", "int8"], help="with --classify: which file (default: what the bundle is for)"
+    )
     options = parser.parse_args(arguments)
+    if options.precision is not None and not options.classify:
+        parser.error("--precision says which file classifies; add --classify IMAGE, or leave it out")
     if options.classify and (options.protocol is not None or options.seconds is not None):
         parser.error("--classify times nothing: leave out --protocol and --seconds")
     options.protocol = options.protocol or QUICK.name

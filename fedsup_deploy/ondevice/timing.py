@@ -6,7 +6,7 @@ A visit is a number of runs without a pause. What times come to is `latency_stat
 import gc
 import time
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Callable, List, Mapping, NamedTuple
+from typing import TYPE_CHECKING, Callable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from fedsup_deploy.ondevice.latency_statistics import (
     NS_PER_MS,
@@ -14,13 +14,14 @@ from fedsup_deploy.ondevice.latency_statistics import (
     noise,
     p90_bound_ms,
     pooled_p10,
+    speed_of,
     stability,
     summarize,
 )
 from fedsup_deploy.ondevice.machine import peak_rss_mib
 
 if TYPE_CHECKING:
-    from fedsup_deploy.ondevice.records import ProtocolRecord, Session, Statistics
+    from fedsup_deploy.ondevice.records import ProtocolRecord, Session, SpeedRecord, Statistics
 
 #: Runs a model once.
 Run = Callable[[], object]
@@ -31,6 +32,8 @@ Clock = Callable[[], int]
 VISIT_SECONDS = 0.1
 #: Visits between two looks at whether a session may end: of many looks, one would find agreement by chance.
 VISITS_PER_LOOK = 10
+#: Runs at the start of a visit that are not counted: they bring a model back into the caches, after another one ran.
+RUNS_TO_REWARM = 3
 
 _NS_PER_S = 1e9
 
@@ -107,25 +110,41 @@ def time_visit(
             gc.enable()
 
 
-def time_session(run_once: Run, protocol: Protocol, clock: Clock = now_ns) -> List[List[int]]:
-    """Return the times of a session in ns, visit by visit: at least two, so that its parts can be compared."""
-    visits_ns: List[List[int]] = []
+def time_session(runs: Sequence[Run], protocol: Protocol, clock: Clock = now_ns) -> List[List[List[int]]]:
+    """Return the times of a session in ns, of each model visit by visit: at least two, so that parts can be compared.
+
+    Several models are visited in turns, every second round the other way round, so that all get their share of the
+    machine's fast and slow seconds; each model by itself fulfils the protocol.
+    """
+    visits_ns: List[List[List[int]]] = [[] for _ in runs]
     visit_seconds = min(VISIT_SECONDS, protocol.min_seconds / VISITS_PER_LOOK)
-    num_runs = 0
-    timed_ns = 0
-    while len(visits_ns) < 2 or timed_ns < protocol.max_seconds * _NS_PER_S:
-        visit_ns = time_visit(run_once, 1, visit_seconds, visit_seconds, clock)
-        visits_ns.append(visit_ns)
-        num_runs += len(visit_ns)
-        timed_ns += sum(visit_ns)
-        are_minima_met = num_runs >= protocol.min_runs and timed_ns >= protocol.min_seconds * _NS_PER_S
-        if not are_minima_met or len(visits_ns) % VISITS_PER_LOOK:
-            continue
-        if timed_ns >= protocol.settle_seconds * _NS_PER_S:
-            break
-        if stability(visits_ns, pooled_p10, "p10")["verdict"] == "stable":
+    num_rounds = 0
+    while num_rounds < 2 or max(map(_total_ns, visits_ns)) < protocol.max_seconds * _NS_PER_S:
+        turn = list(zip(runs, visits_ns))
+        for run_once, of_model_ns in turn[:: -1 if num_rounds % 2 else 1]:
+            if len(runs) > 1:
+                time_visit(run_once, RUNS_TO_REWARM, 0.0, visit_seconds, clock)
+            of_model_ns.append(time_visit(run_once, 1, visit_seconds, visit_seconds, clock))
+        num_rounds += 1
+        if not num_rounds % VISITS_PER_LOOK and _is_enough(visits_ns, protocol):
             break
     return visits_ns
+
+
+def _total_ns(visits_ns: List[List[int]]) -> int:
+    return sum(map(sum, visits_ns))
+
+
+def _is_enough(visits_ns: List[List[List[int]]], protocol: Protocol) -> bool:
+    """Return whether each model reached the minima, and its parts agree or nobody waits for that any longer."""
+    for each_ns in visits_ns:
+        if sum(map(len, each_ns)) < protocol.min_runs or _total_ns(each_ns) < protocol.min_seconds * _NS_PER_S:
+            return False
+    if min(map(_total_ns, visits_ns)) >= protocol.settle_seconds * _NS_PER_S:
+        return True
+    verdicts = [stability(each_ns, pooled_p10, "p10")["verdict"] for each_ns in visits_ns]
+    verdicts += [speed_of(visits_ns[0], each_ns)["verdict"] for each_ns in visits_ns[1:]]
+    return all(verdict == "stable" for verdict in verdicts)
 
 
 def first_run_ms(run_once: Run) -> float:
@@ -135,9 +154,34 @@ def first_run_ms(run_once: Run) -> float:
 
 def measure_latency(run_once: Run, protocol: Protocol = QUICK, clock: Clock = now_ns) -> "Session":
     """Warm a model up, time it at batch 1, and return protocol, statistics, stability and memory as JSON values."""
-    time_visit(run_once, protocol.warm_up_runs, protocol.warm_up_seconds, protocol.max_seconds / 10, clock)
+    return _measure([run_once], protocol, clock)[1][0]
+
+
+def measure_both(
+    fp32: Run, int8: Run, protocol: Protocol = QUICK, clock: Clock = now_ns
+) -> "Tuple[Session, Session, SpeedRecord]":
+    """Do what `measure_latency` does with two forms of a network, in turns; return how they compare as well."""
+    visits_ns, (of_fp32, of_int8) = _measure([fp32, int8], protocol, clock)
+    return of_fp32, of_int8, speed_of(*visits_ns)
+
+
+def _measure(runs: Sequence[Run], protocol: Protocol, clock: Clock) -> "Tuple[List[List[List[int]]], List[Session]]":
+    """Return the times of each model in ns, visit by visit, and what they come to."""
+    for run_once in runs:
+        time_visit(run_once, protocol.warm_up_runs, protocol.warm_up_seconds, protocol.max_seconds / 10, clock)
     peak_mib = peak_rss_mib()  # before there are times to keep
-    visits_ns = time_session(run_once, protocol, clock)
+    visits_ns = time_session(runs, protocol, clock)
+    return visits_ns, [session_of(each_ns, protocol, peak_mib) for each_ns in visits_ns]
+
+
+def session_of(visits_ns: List[List[int]], protocol: Protocol, peak_mib: Optional[float]) -> "Session":
+    """Return what the visits of one model come to, whose times these are in ns.
+
+    Args:
+        visits_ns: The times, visit by visit.
+        protocol: That was followed.
+        peak_mib: Most memory of the process by then.
+    """
     samples_ns = [ns for visit_ns in visits_ns for ns in visit_ns]
     statistics: Statistics = {**summarize(samples_ns), "p90_bound_ms": p90_bound_ms(samples_ns)}
     return {

@@ -22,13 +22,14 @@ from sklearn.datasets import load_digits
 
 from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.store import ModelWriter, Vectors, WrittenFiles, load_measurement, write_bundle
-from fedsup_deploy.artifact.variants import ParityGate, PredictedLatency
+from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency
+from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.device.remote.measure import measure_bundle_there, measure_model_there, session_there
 from fedsup_deploy.device.remote.ssh import Access, SshHost, run_there
 from fedsup_deploy.errors import ArtifactError, DeviceError
 from fedsup_deploy.export.onnx import OnnxExporter
 from fedsup_deploy.export.parity import check_parity
-from fedsup_deploy.variant import MAIN
+from fedsup_deploy.variant import MAIN, MAIN_INT8
 
 SERVER = """
 Port {port}
@@ -145,9 +146,33 @@ def server(sshd, children_type, eventually, tmp_path_factory) -> Iterator[Server
         process.wait()
 
 
+INT8_GATE = Int8Gate(
+    scheme=Int8Scheme(activations="u8", is_symmetric=False, per_channel=True, reduce_range=False),
+    split="test",
+    num_images=100,
+    accuracy_drop=0.0,
+    accuracy_drop_interval=(-0.01, 0.01),
+    max_accuracy_drop=0.01,
+    num_float_convolutions=0,
+    tolerance=0.1,
+    max_scaled_diff=0.0,
+    class_agreement=1.0,
+)
+
+
 @pytest.fixture(scope="module")
 def small_bundle(tmp_path_factory) -> Path:
     """A bundle with a linear model of real digits."""
+    return write_linear_bundle(tmp_path_factory.mktemp("exports") / "afd02a30afb7", has_int8=False)
+
+
+@pytest.fixture(scope="module")
+def bundle_with_int8(tmp_path_factory) -> Path:
+    """The same with its int8 file, which is in float32: what is asked of it is that it is timed."""
+    return write_linear_bundle(tmp_path_factory.mktemp("exports") / "afd02a30afb7", has_int8=True)
+
+
+def write_linear_bundle(folder: Path, *, has_int8: bool) -> Path:
     draft = Path(__file__).parents[1] / "unit" / "artifact" / "draft.json"
     document = json.loads(draft.read_text(encoding="utf-8"))
     matrix_PK = np.random.default_rng(0).standard_normal((64, 3), dtype=np.float32) / 64
@@ -159,18 +184,25 @@ def small_bundle(tmp_path_factory) -> Path:
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
     graph = helper.make_graph(nodes, "linear", [image], [logits], [numpy_helper.from_array(kernels, "m")])
     model = onnx.helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    folder = tmp_path_factory.mktemp("exports") / "afd02a30afb7"
 
-    def write(partial: Path) -> tuple[str, ...]:
-        (partial / "model.onnx").write_bytes(model.SerializeToString())
-        return ("model.onnx",)
+    def writing(name: str) -> Callable[[Path], tuple[str, ...]]:
+        def write(partial: Path) -> tuple[str, ...]:
+            (partial / name).write_bytes(model.SerializeToString())
+            return (name,)
 
-    def gate(partial: Path, written: WrittenFiles, vectors: Vectors) -> dict[str, ParityGate]:
-        return check_parity(vectors.outputs_VK, {MAIN.name: OnnxExporter().load(partial / "model.onnx")}, images)
+        return write
+
+    def gate(partial: Path, written: WrittenFiles, vectors: Vectors) -> dict[str, ParityGate | Int8Gate]:
+        found = check_parity(vectors.outputs_VK, {MAIN.name: OnnxExporter().load(partial / "model.onnx")}, images)
+        return {**found, MAIN_INT8.name: INT8_GATE}
 
     predicted = PredictedLatency(value_ms=1.5, interval_ms=None, kind="roofline", provenance=("published",))
     draft_of = ManifestDraft.model_validate_json(json.dumps(document))
-    write_bundle(folder, draft_of, [ModelWriter(MAIN, write, 0.9, predicted)], Vectors(images, outputs_VK), gate)
+    writers = [ModelWriter(MAIN, writing("model.onnx"), 0.9, predicted)]
+    if has_int8:
+        writers.append(ModelWriter(MAIN_INT8, writing("model.int8.onnx"), 0.9, None))
+    vectors = Vectors(images, outputs_VK, outputs_VK if has_int8 else None)
+    write_bundle(folder, draft_of, writers, vectors, gate)
     return folder
 
 
@@ -469,6 +501,23 @@ def test_measured_bundle_holds_the_result_and_still_verifies(shell, server, smal
     assert recorded.environment == result["environment"]
     assert "127.0.0.1" not in (shell.folder / "bundle" / "measured.json").read_text()
     assert shell.json("verify", "bundle")["measured"]["statistics"] == result["statistics"]
+    assert server.is_clean()
+
+
+def test_both_files_of_a_bundle_are_timed_there_in_turns_and_kept(shell, server, bundle_with_int8):
+    shutil.copytree(bundle_with_int8, shell.folder / "bundle")
+
+    result = shell.json("measure", "bundle", *words(server))
+
+    speed = result["int8"]["speed"]
+    p10_ms = [each["statistics"]["p10_ms"] for each in (result, result["int8"])]
+    assert speed["times_as_fast"] == pytest.approx(p10_ms[0] / p10_ms[1])
+    recorded = load_measurement(shell.folder / "bundle")
+    assert recorded is not None
+    assert recorded.int8 is not None
+    assert recorded.int8.speed.model_dump() == speed
+    assert recorded.int8.environment == recorded.environment == result["environment"]
+    assert shell.json("verify", "bundle")["measured"]["int8"]["speed"] == speed
     assert server.is_clean()
 
 

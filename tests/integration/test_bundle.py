@@ -24,7 +24,7 @@ from sklearn.datasets import load_digits
 
 from fedsup_deploy import registry, rng
 from fedsup_deploy.artifact.manifest import ManifestDraft
-from fedsup_deploy.artifact.measured import MeasuredLatency
+from fedsup_deploy.artifact.measured import MeasuredBundle, MeasuredLatency
 from fedsup_deploy.artifact.model_card import render_model_card
 from fedsup_deploy.artifact.store import (
     ModelWriter,
@@ -238,8 +238,10 @@ def test_bundle_is_byte_identical_when_written_again(bundle, tmp_path):
 
 
 def test_measurement_on_this_machine_fits_into_the_manifest(bundle, tmp_path):
-    def measure(model: Path) -> MeasuredLatency:
-        return MeasuredLatency.model_validate(measure_onnx(model))
+    def measure(folder: Path) -> dict[str, MeasuredLatency]:
+        found = {**measure_onnx(folder / "model.onnx")}
+        assert found.pop("int8") is None
+        return {MAIN.name: MeasuredLatency.model_validate(found)}
 
     vectors = digit_vectors(digit_net(0))
     writers = [ModelWriter(MAIN, copying(bundle / "model.onnx"), 0.9, None)]
@@ -337,7 +339,7 @@ def measured_bundle(bundle: Path, folder: Path) -> Path:
     stability = {"statistic": "p10", "disagreement": 0.01, "stable_within": 0.05, "verdict": "stable"}
     times = {"load_ms": 1.0, "first_run_ms": 1.0, "peak_rss_mib": None, "protocol": {}, "environment": {"cpu": "any"}}
     latency = {"statistics": {"num_runs": 200, **statistics}, "stability": stability, **times}
-    record_measurement(folder, MeasuredLatency.model_validate(latency))
+    record_measurement(folder, MeasuredBundle.model_validate(latency))
     return folder
 
 

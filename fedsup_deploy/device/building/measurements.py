@@ -55,12 +55,11 @@ def measurement_of(manifest: Manifest, latency: TimedModel) -> Measurement:
 
 
 def is_of_this_machine(profile: DeviceProfile) -> bool:
-    """Return whether a profile was measured, and on a machine like this one: what its fp32 networks take shows here."""
+    """Return whether a profile was measured, and on a machine like this one: what networks take there shows here."""
     if "measured" not in profile.provenance_kinds:
         return False
-    runtime = (profile.runtime.name, profile.runtime.dtype)
-    here = device_facts(machine.environment(profile.runtime.threads))
-    return runtime == ("onnxruntime", "float32") and profile.device == here
+    is_timed_here = profile.runtime.name == "onnxruntime" and profile.runtime.dtype in {"float32", "int8"}
+    return is_timed_here and profile.device == device_facts(machine.environment(profile.runtime.threads))
 
 
 def limit_check(limit_ms: float, percentile: Percentile, latency: TimedModel) -> LimitCheck:

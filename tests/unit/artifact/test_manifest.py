@@ -603,6 +603,16 @@ INT8_GATE = {
     [
         ({}, ""),
         ({"accuracy_drop": -0.01}, ""),
+        ({"speed": None}, ""),
+        ({"speed": {"times_as_fast": 1.5, "noise": 0.25, "faster_above": 1.25, "verdict": "unstable"}}, ""),
+        (
+            {"speed": {"times_as_fast": 1.25, "noise": 0.25, "faster_above": 1.25, "verdict": "unstable"}},
+            "gate.speed: this would not have passed the gate",
+        ),
+        (
+            {"speed": {"times_as_fast": 1.5, "noise": 0.25, "faster_above": 1.0, "verdict": "stable"}},
+            "gate.speed.faster_above: got 1.0: expected 1 + noise, or more",
+        ),
         ({"accuracy_drop": 0.02}, "gate.max_accuracy_drop: got 0.01: this would not have passed the gate"),
         ({"num_float_convolutions": 1}, "gate.num_float_convolutions: got 1: input should be 0"),
         ({"tolerance": 0.2}, "gate: got a tolerance of 0.2, expected at most 0.1"),

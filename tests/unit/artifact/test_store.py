@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from fedsup_deploy import files
 from fedsup_deploy.artifact import store
 from fedsup_deploy.artifact.manifest import ManifestDraft
-from fedsup_deploy.artifact.measured import MeasuredLatency
+from fedsup_deploy.artifact.measured import MeasuredBundle, MeasuredLatency
 from fedsup_deploy.artifact.program import program
 from fedsup_deploy.artifact.store import (
     ModelWriter,
@@ -95,6 +95,9 @@ def fails(folder: Path, written: WrittenFiles, vectors: Vectors) -> dict[str, Pa
     raise GateError("onnx-fp32, batch 3: wrong")
 
 
+SPEED = {"times_as_fast": 1.5, "noise": 0.25, "faster_above": 1.25, "verdict": "stable"}
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -169,7 +172,7 @@ def test_gate_sees_the_written_files_and_the_vectors(tmp_path, draft):
 def test_measurement_goes_into_its_own_field(tmp_path, draft, latency):
     measured = MeasuredLatency.model_validate(latency)
 
-    written = write_bundle(tmp_path / "bundle", draft, WRITERS, VECTORS, passes, lambda _: measured)
+    written = write_bundle(tmp_path / "bundle", draft, WRITERS, VECTORS, passes, lambda _: {"onnx-fp32": measured})
 
     assert load_manifest(tmp_path / "bundle") == written
     assert written.main.latency == VariantLatency(predicted=PREDICTED, measured=measured)
@@ -178,7 +181,7 @@ def test_measurement_goes_into_its_own_field(tmp_path, draft, latency):
 
 
 def test_measurement_is_recorded_beside_the_bundle(bundle, latency):
-    measured = MeasuredLatency.model_validate(latency)
+    measured = MeasuredBundle.model_validate(latency)
     before = contents(bundle)
 
     record_measurement(bundle, measured)
@@ -190,9 +193,23 @@ def test_measurement_is_recorded_beside_the_bundle(bundle, latency):
     assert verify_bundle(bundle).measured == measured
 
 
+def test_a_measurement_keeps_both_files_and_an_older_one_without_int8_is_read(bundle, latency):
+    int8 = {**latency, "ruler": None, "energy": None, "speed": SPEED}
+    both = MeasuredBundle.model_validate({**latency, "int8": int8})
+    record_measurement(bundle, both)
+    found = verify_bundle(bundle).measured
+    assert found == both
+    assert str(found.int8.speed) == "1.5 times as fast as fp32 (stable)"
+    document = json.loads(contents(bundle)["measured.json"])
+    del document["latency"]["int8"], document["sha256"]
+    older = json.dumps(document, indent=2).removesuffix("\n}") + ",\n"
+    (bundle / "measured.json").write_bytes(bundle_files.sealed(older.encode(), contents(bundle)["SHA256SUMS"]))
+    assert verify_bundle(bundle).measured == MeasuredBundle.model_validate(latency)
+
+
 def test_recorded_measurement_replaces_an_older_one(bundle, latency):
-    record_measurement(bundle, MeasuredLatency.model_validate(latency))
-    newer = MeasuredLatency.model_validate({**latency, "load_ms": 11.0})
+    record_measurement(bundle, MeasuredBundle.model_validate(latency))
+    newer = MeasuredBundle.model_validate({**latency, "load_ms": 11.0})
 
     record_measurement(bundle, newer)
 
@@ -205,11 +222,11 @@ def test_a_measurement_of_before_there_were_engines_is_read(bundle, latency):
     (bundle / "measured.json").write_bytes(sealed)
 
     assert load_measured(bundle).engine is None
-    assert verify_bundle(bundle).measured == MeasuredLatency.model_validate(latency)
+    assert verify_bundle(bundle).measured == MeasuredBundle.model_validate(latency)
 
 
 def test_a_measurement_replaces_what_is_damaged(bundle, latency):
-    measured = MeasuredLatency.model_validate(latency)
+    measured = MeasuredBundle.model_validate(latency)
     (bundle / "measured.json").write_bytes(b"half")
 
     record_measurement(bundle, measured)
@@ -219,7 +236,7 @@ def test_a_measurement_replaces_what_is_damaged(bundle, latency):
 
 def test_recording_that_was_killed_leaves_what_was_there(bundle, latency):
     """Killed while it writes: beside its place, under a name that is no part of a bundle."""
-    older = MeasuredLatency.model_validate(latency)
+    older = MeasuredBundle.model_validate(latency)
     record_measurement(bundle, older)
     with files.atomic_file(bundle / "measured.json") as partial:
         name = partial.name
@@ -236,7 +253,7 @@ def test_recording_that_was_killed_leaves_what_was_there(bundle, latency):
 def test_measurement_of_another_bundle_is_refused(bundle, tmp_path, draft, latency):
     other = draft.model_copy(update={"classes": ("one", "two", "three")})
     write_bundle(tmp_path / "other", other, WRITERS, VECTORS, passes)
-    record_measurement(tmp_path / "other", MeasuredLatency.model_validate(latency))
+    record_measurement(tmp_path / "other", MeasuredBundle.model_validate(latency))
     (bundle / "measured.json").write_bytes((tmp_path / "other" / "measured.json").read_bytes())
 
     for look in (verify_bundle, load_measurement):
@@ -254,7 +271,7 @@ def test_measurement_that_is_none_is_refused_though_its_seal_is_right(bundle, la
 
 def test_nothing_is_recorded_in_a_folder_that_is_no_bundle(tmp_path, latency):
     with pytest.raises(ArtifactError, match=r"SHA256SUMS is missing; export the bundle again$"):
-        record_measurement(tmp_path, MeasuredLatency.model_validate(latency))
+        record_measurement(tmp_path, MeasuredBundle.model_validate(latency))
     assert contents(tmp_path) == {}
 
 

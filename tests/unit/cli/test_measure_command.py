@@ -36,6 +36,7 @@ def result(**changes: Any) -> MeasuredModel:
         "peak_rss_mib": None,
         "ruler": None,
         "energy": None,
+        "int8": None,
         "energy_estimated": None,
         "is_recorded": False,
         "saved_to": None,
@@ -60,6 +61,27 @@ def test_the_latency_stands_in_a_table_and_the_verdict_in_the_last_line() -> Non
         "unstable: p10 differs by 12.5% between parts of the session (stable: 5%), by 25.0% between visits "
         "(stable: 10%)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("times_as_fast", "expected"),
+    [
+        (1.5, "int8: 1.5 times as fast as fp32 (stable)"),
+        (1.0, "int8: 1 times as fast as fp32 (stable): not faster here (that is above 1.02); use the fp32 file"),
+        (0.5, "int8: 0.5 times as fast as fp32 (stable): not faster here (that is above 1.02); use the fp32 file"),
+    ],
+)
+def test_both_files_of_a_bundle_stand_in_the_table_and_how_they_compare_below(
+    times_as_fast: float, expected: str
+) -> None:
+    speed = {"times_as_fast": times_as_fast, "noise": 0.02, "faster_above": 1.02, "verdict": "stable"}
+    shown = result()
+    int8 = {"statistics": {**shown.statistics, "p10_ms": 0.5, "num_runs": 1600}, "speed": speed}
+    head, fp32_row, int8_row, *lines = printed(result(int8=int8))
+    assert head.split("  ") == ["file", "min ms", "p10 ms", "p50 ms", "p90 ms", "runs"]
+    assert fp32_row.split() == ["fp32", "0.5", "0.75", "1", "2", "1500"]
+    assert int8_row.split() == ["int8", "0.5", "0.5", "1", "2", "1600"]
+    assert expected in lines
 
 
 def test_the_full_protocol_shows_the_bound() -> None:

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from fedsup_deploy.artifact.measured import MeasuredLatency
+from fedsup_deploy.artifact.measured import MeasuredBundle
 from fedsup_deploy.device.energy import open_meter
 from fedsup_deploy.device.measure import measure_many, measure_onnx, summarize
 from fedsup_deploy.errors import ArtifactError, ConfigError
@@ -87,13 +87,13 @@ def test_a_ruler_and_a_meter_add_what_they_tell(tmp_path: Path) -> None:
     report = measure_onnx(model, ruler=ruler, meter=open_meter(tmp_path / "sys"))
     assert (report["ruler"]["num_visits"], report["ruler"]["stability"]["statistic"]) == (50, "median of p10 / ruler")
     assert (report["energy"].energy_mj, report["energy"].covers) == (0.0, "package")
-    assert MeasuredLatency.model_validate(report).energy == report["energy"]
+    assert MeasuredBundle.model_validate(report).energy == report["energy"]
 
 
 def test_what_is_measured_fits_in_a_manifest(tmp_path: Path) -> None:
     report = measure_onnx(write_model(tmp_path / "model.onnx"))
     assert (report["ruler"], report["energy"]) == (None, None)
-    measured = MeasuredLatency.model_validate(report)
+    measured = MeasuredBundle.model_validate(report)
     assert measured.statistics.p90_bound_ms == report["statistics"]["p90_bound_ms"]
     assert measured.stability.drift == report["stability"]["drift"]
 

@@ -176,9 +176,15 @@ def test_a_profile_measured_on_a_machine_like_this_is_told(of_this_machine: Devi
 def test_a_profile_of_another_runtime_is_not_of_this_machine(
     of_this_machine: DeviceProfile, change: dict[str, str]
 ) -> None:
-    """What this package times is fp32 in ONNX Runtime."""
+    """What this package times are fp32 and int8 in ONNX Runtime."""
     runtime = of_this_machine.runtime.model_copy(update=change)
     assert not is_of_this_machine(of_this_machine.model_copy(update={"runtime": runtime}))
+
+
+def test_a_profile_of_int8_in_onnx_runtime_is_of_this_machine(of_this_machine: DeviceProfile) -> None:
+    """The int8 file is timed here as well."""
+    runtime = of_this_machine.runtime.model_copy(update={"dtype": "int8"})
+    assert is_of_this_machine(of_this_machine.model_copy(update={"runtime": runtime}))
 
 
 def test_a_profile_that_nobody_measured_is_of_no_machine(of_this_machine: DeviceProfile) -> None:

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from fedsup_deploy.artifact.measured import MeasuredSpeed
 from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.errors import GateError
 from fedsup_deploy.export import int8_gate
-from fedsup_deploy.export.int8_gate import accuracy_drop, check_int8
+from fedsup_deploy.export.int8_gate import accuracy_drop, check_int8, with_speed
 from fedsup_deploy.ondevice.bundle_outputs import INT8_TOLERANCE
 
 SCHEME = Int8Scheme(activations="u8", is_symmetric=False, per_channel=True, reduce_range=False)
@@ -45,6 +46,22 @@ def test_a_convolution_in_float32_does_not_pass(num_float_convolutions):
     num_float_convolutions[0] = 3
     with pytest.raises(GateError, match=r"^int8: onnxruntime would compute 3 convolutions in float32, expected none$"):
         check_int8(b"", SCHEME, (900, 0, 0, 100), "test", (FP32, INT8), 0.01)
+
+
+@pytest.mark.parametrize(
+    ("times_as_fast", "noise", "is_passed"),
+    [(1.5, 0.0, True), (1.05, 0.04, True), (1.05, 0.06, False), (1.0, 0.0, False), (0.4, 0.01, False)],
+)
+def test_int8_that_is_not_faster_by_more_than_the_noise_does_not_pass(times_as_fast, noise, is_passed):
+    gate = check_int8(b"", SCHEME, (900, 12, 4, 84), "validation", (FP32, INT8), 0.01)
+    assert gate.speed is None, "nobody could tell by now"
+    speed = MeasuredSpeed(times_as_fast=times_as_fast, noise=noise, faster_above=1 + noise, verdict="stable")
+    if is_passed:
+        assert with_speed(gate, speed) == gate.model_copy(update={"speed": speed})
+    else:
+        expected = f"expected more than {1 + noise:.3g}: 1 and the noise of that measurement, at least 2 %"
+        with pytest.raises(GateError, match=rf"^int8: {times_as_fast:.3g} times as fast as fp32 .*, {expected}$"):
+            with_speed(gate, speed)
 
 
 def test_the_interval_holds_the_drop_as_often_as_it_says():

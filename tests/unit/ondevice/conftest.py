@@ -107,6 +107,24 @@ class Bundle:
     def write_manifest(self, *, known_bad: Any = (), **gate: Any) -> None:
         self.write_sums(json.dumps(self.manifest(known_bad=known_bad, **gate)))
 
+    def write_int8(self, *, is_what_it_is_for: bool = False) -> None:
+        """Add a second model as the int8 file: the toy model with logits of the other sign, in float32.
+
+        Args:
+            is_what_it_is_for: Whether the latencies of the bundle's profile are of int8.
+        """
+        model = toy_model()
+        [matrix] = (each for each in model.graph.initializer if each.name == "matrix")
+        matrix.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(matrix), matrix.name))
+        onnx.save(model, self.folder / bundle_files.INT8_MODEL)
+        arrays = {"inputs": self.inputs, "outputs": self.outputs, "outputs_int8": -self.outputs}
+        np.savez(self.folder / "vectors.npz", **arrays)
+        manifest = self.manifest()
+        predicted = {"value_ms": 1.5} if is_what_it_is_for else None
+        gate = {"tolerance": 0.1}
+        manifest["models"][bundle_files.INT8_VARIANT] = {"gate": gate, "latency": {"predicted": predicted}}
+        self.write_sums(json.dumps(manifest))
+
     def manifest(self, *, known_bad: Any = (), **gate: Any) -> dict[str, Any]:
         """What the program reads of a manifest."""
         return {

@@ -40,11 +40,11 @@ def png(folder: Path, name: str = "a.png", seed: int = 0) -> str:
     return written(folder, name, Image.fromarray(pixels(seed)))
 
 
-def classified(bundle: Any, *files: str, code: int = 0) -> Any:
-    found, output = bundle.run_here("--json", "--classify", *files)
+def classified(bundle: Any, *words: str, code: int = 0) -> Any:
+    found, output = bundle.run_here("--json", "--classify", *words)
     document = json.loads(output)
     assert (found, document["exit_code"]) == (code, code)
-    assert list(document) == ["schema", "images", "exit_code", "reason"]
+    assert list(document) == ["schema", "model", "threads", "images", "exit_code", "reason"]
     return document
 
 
@@ -74,12 +74,44 @@ def test_an_image_gets_the_classes_that_the_model_computes(bundle: Any, tmp_path
         assert image["reason"] is None
 
 
+@pytest.mark.parametrize(
+    ("has_int8", "is_for_int8", "words", "expected"),
+    [
+        (False, False, (), "model.onnx"),
+        (False, False, ("--precision", "fp32"), "model.onnx"),
+        (True, False, (), "model.onnx"),
+        (True, False, ("--precision", "int8"), "model.int8.onnx"),
+        (True, True, (), "model.int8.onnx"),
+        (True, True, ("--precision", "fp32", "--threads", "2"), "model.onnx"),
+    ],
+)
+def test_the_file_that_classifies_is_what_the_bundle_is_for_or_what_is_asked_for(
+    bundle: Any, tmp_path: Path, has_int8: bool, is_for_int8: bool, words: tuple[str, ...], expected: str
+) -> None:
+    """The other file has logits of the other sign, so it takes no image for what this one takes it for."""
+    if has_int8:
+        bundle.write_int8(is_what_it_is_for=is_for_int8)
+    document = classified(bundle, png(tmp_path), *words)
+    logits_BK = logits_of(bundle, prepare(pixels(0)[None], steps_of(bundle)))
+    best = int((logits_BK if expected == "model.onnx" else -logits_BK).argmax())
+    assert (document["model"], document["images"][0]["index"]) == (expected, best)
+    assert document["threads"] == (2 if "--threads" in words else 1)
+
+
+def test_a_bundle_without_the_file_that_is_asked_for_says_so_in_one_line(bundle: Any, tmp_path: Path) -> None:
+    document = classified(bundle, png(tmp_path), "--precision", "int8", code=2)
+    reason = "this bundle has no int8 file; leave out --precision, or export it with one"
+    assert (document["model"], document["images"], document["reason"]) == (None, [], reason)
+    ended = bundle.run("--classify", png(tmp_path), "--precision", "int8")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, f"FAIL: {reason}\n", "")
+
+
 def test_people_read_one_line_for_each_image(bundle: Any, tmp_path: Path) -> None:
     files = [png(tmp_path, "a.png"), png(tmp_path, "b.png", 1)]
     images = classified(bundle, *files)["images"]
     code, output = bundle.run_here("--classify", *files)
     assert code == 0
-    assert output.splitlines() == [
+    assert output.splitlines() == ["by model.onnx, threads used: 1"] + [
         f"{image['file']}  " + ", ".join(f"{each['class']} {each['probability']:.1%}" for each in image["top"])
         for image in images
     ]
@@ -155,7 +187,7 @@ def test_a_bad_image_stops_no_other_and_has_its_own_exit_code(bundle: Any, tmp_p
     assert document["reason"] == "images that were not classified: 1 of 3"
     text = bundle.run("--classify", good[0], gone, good[1])
     assert (text.returncode, text.stderr) == (7, "")
-    lines = text.stdout.splitlines()
+    _, *lines = text.stdout.splitlines()
     assert [lines[0].startswith(f"{good[0]}  class "), lines[2].startswith(f"{good[1]}  class ")] == [True, True]
     assert lines[1:2] + lines[3:] == [
         f"cannot read {gone}: No such file or directory",
@@ -196,7 +228,7 @@ def test_what_is_no_whole_image_is_one_line(bundle: Any, tmp_path: Path, content
     (tmp_path / "a.png").write_bytes(content)
     ended = bundle.run("--classify", str(tmp_path / "a.png"))
     assert (ended.returncode, ended.stderr) == (7, "")
-    first, last = ended.stdout.splitlines()
+    _, first, last = ended.stdout.splitlines()
     assert (str(tmp_path / "a.png") in first, reason in first) == (True, True)
     assert last == "FAIL: images that were not classified: 1 of 1"
 
@@ -396,6 +428,7 @@ def test_ctrl_c_ends_it_without_a_trace(bundle: Any, tmp_path: Path) -> None:
         ["--classify", "a.png", "--threads", "0"],
         ["--classify", "a.png", "--seconds", "1"],
         ["--protocol", "quick", "--classify", "a.png"],
+        ["--classify", "a.png", "--precision", "fp16"],
     ],
 )
 def test_wrong_usage_is_told(bundle: Any, words: list[str]) -> None:

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from fedsup_deploy.ondevice.latency_statistics import noise, p90_bound_ms, pooled_p10, quantile, stability, summarize
+from fedsup_deploy.ondevice.latency_statistics import (
+    noise,
+    p90_bound_ms,
+    pooled_p10,
+    quantile,
+    speed_of,
+    speed_words,
+    stability,
+    summarize,
+)
+from fedsup_deploy.ondevice.records import SpeedRecord
 
 
 def test_quantiles_are_numpys() -> None:
@@ -88,3 +98,44 @@ def test_the_noise_of_the_tenth_percentile_is_what_decides_stability() -> None:
     visits = [[draw.randrange(1_000, 1_500) for _ in range(20)] for _ in range(11)]
     found = stability(visits, pooled_p10, "p10")
     assert noise(visits)["p10"] == max(found["disagreement"], found["drift"])
+
+
+def of_visits(*p10_ms: float) -> list[list[int]]:
+    """Visits of ten equal times."""
+    return [[round(ms * 1e6)] * 10 for ms in p10_ms]
+
+
+@pytest.mark.parametrize(
+    ("fp32_ms", "int8_ms", "expected", "is_faster"),
+    [
+        ([4.0] * 8, [2.0] * 8, (2.0, 0.0, "stable"), True),
+        ([4.0] * 8, [4.0] * 8, (1.0, 0.0, "stable"), False),
+        # A file timed in turns with itself may look like this.
+        ([4.06] * 8, [4.0] * 8, (1.015, 0.0, "stable"), False),
+        ([4.12] * 8, [4.0] * 8, (1.03, 0.0, "stable"), True),
+        ([4.0] * 8, [5.0] * 8, (0.8, 0.0, "stable"), False),
+        # The machine is half as fast in the second half: both show it, and what they are to each other does not.
+        ([4.0] * 4 + [8.0] * 4, [2.0] * 4 + [4.0] * 4, (2.0, 0.0, "stable"), True),
+        # Of the halves one says 1.02 times, the other 0.98 times: 4 % apart, so nobody can tell.
+        ([4.08] * 4 + [3.92] * 4, [4.0] * 8, (0.98, 0.0408, "stable"), False),
+        # 10 % apart, and twice as fast all the same.
+        ([8.0] * 4 + [8.8] * 4, [4.0] * 8, (2.0, 0.1, "unstable"), True),
+    ],
+)
+def test_how_fast_int8_is_and_whether_that_counts_as_faster(
+    fp32_ms: list[float], int8_ms: list[float], expected: tuple[float, float, str], is_faster: bool
+) -> None:
+    speed = speed_of(of_visits(*fp32_ms), of_visits(*int8_ms))
+    times, noise_of_it, verdict = expected
+    assert (speed["times_as_fast"], speed["noise"]) == pytest.approx((times, noise_of_it), abs=1e-4)
+    assert (speed["faster_above"], speed["verdict"]) == (1 + max(speed["noise"], 0.02), verdict)
+    assert (speed["times_as_fast"] > speed["faster_above"]) is is_faster
+    assert speed_words(speed).endswith("; use the fp32 file") is not is_faster
+
+
+def test_words_about_int8_say_what_to_do_where_it_is_not_faster() -> None:
+    fast: SpeedRecord = {"times_as_fast": 1.4142, "noise": 0.01, "faster_above": 1.01, "verdict": "stable"}
+    assert speed_words(fast) == "1.41 times as fast as fp32 (stable)"
+    slow: SpeedRecord = {"times_as_fast": 0.5, "noise": 0.02, "faster_above": 1.02, "verdict": "stable"}
+    expected = "0.5 times as fast as fp32 (stable): not faster here (that is above 1.02); use the fp32 file"
+    assert speed_words(slow) == expected

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import shutil
 import struct
 import subprocess
@@ -76,6 +77,32 @@ def test_the_report_for_people_ends_with_pass(bundle: Any) -> None:
         "PASS",
     ]
     assert lines[1] == f"runtime   onnxruntime {onnxruntime.__version__}, the model needs 1.8 or later"
+
+
+def test_both_files_of_a_bundle_are_timed_in_turns_and_compared(bundle: Any) -> None:
+    bundle.write_int8()
+    code, output = bundle.run_here("--json", "--seconds", "0.05")
+    report = json.loads(output)
+    assert code == 0
+    fp32, int8 = report["latency"], report["int8_latency"]
+    assert list(int8) == [*fp32, "speed"]
+    assert int8["protocol"] == fp32["protocol"]
+    assert (int8["is_min_runs_met"], int8["is_min_duration_met"]) == (True, True)
+    speed = int8["speed"]
+    assert speed["times_as_fast"] == pytest.approx(fp32["statistics"]["p10_ms"] / int8["statistics"]["p10_ms"])
+    assert speed["faster_above"] == 1 + max(speed["noise"], 0.02)
+    code, output = bundle.run_here("--skip-latency", "--json")
+    assert (code, "int8" in output, "int8_latency" in output) == (0, True, False)
+
+
+def test_people_read_how_fast_int8_is(bundle: Any) -> None:
+    bundle.write_int8()
+    code, output = bundle.run_here("--seconds", "0.05")
+    words = [line for line in output.splitlines() if line.startswith("int8 ")]
+    assert code == 0
+    assert words[0].startswith("int8      16 images, ")
+    assert re.match(r"int8      p10 [\d.e-]+ ms, [\d.]+ times as fast as fp32 \((un)?stable\)", words[1])
+    assert len(words) == 2
 
 
 def test_it_runs_from_another_folder_and_writes_nothing(bundle: Any, tmp_path: Path) -> None:
@@ -527,7 +554,14 @@ def test_a_closed_pipe_changes_no_exit_code(bundle: Any, is_altered: bool) -> No
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--threads", "0"), ("--threads", "99999"), ("--seconds", "0"), ("--seconds", "61"), ("--protocol", "slow")],
+    [
+        ("--threads", "0"),
+        ("--threads", "99999"),
+        ("--seconds", "0"),
+        ("--seconds", "61"),
+        ("--protocol", "slow"),
+        ("--precision", "int8"),
+    ],
 )
 def test_wrong_usage_has_its_own_exit_code(bundle: Any, arguments: tuple[str, ...]) -> None:
     result = bundle.run(*arguments)

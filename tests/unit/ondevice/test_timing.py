@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from fedsup_deploy.ondevice import timing
-from fedsup_deploy.ondevice.latency_statistics import pooled_p10, stability
+from fedsup_deploy.ondevice.latency_statistics import pooled_p10, speed_of, stability
 
 
 class Clock:
@@ -51,7 +51,7 @@ def test_a_session_has_visits_that_together_reach_the_minima(
 ) -> None:
     clock = Clock()
     protocol = timing.Protocol("test", min_runs, min_seconds, settle_seconds=9.0, max_seconds=max_seconds)
-    visits = timing.time_session(clock.run_once, protocol, clock)
+    visits = timing.time_session([clock.run_once], protocol, clock)[0]
     assert [len(visit) for visit in visits] == [expected_runs] * expected_visits
 
 
@@ -70,7 +70,7 @@ class DriftingClock(Clock):
 def test_a_session_goes_on_until_its_parts_agree() -> None:
     """p10 of the halves of 10 visits differs; when most visits are of the last speed it does not."""
     clock = DriftingClock(until_run=20)
-    visits = timing.time_session(clock.run_once, timing.Protocol("test", 1, 1.0, 60.0, 60.0), clock)
+    visits = timing.time_session([clock.run_once], timing.Protocol("test", 1, 1.0, 60.0, 60.0), clock)[0]
     found = stability(visits, pooled_p10, "p10")
     assert found["verdict"] == "stable"
     assert len(visits) > 10
@@ -81,10 +81,78 @@ def test_a_session_goes_on_until_its_parts_agree() -> None:
 
 def test_a_session_that_never_settles_ends() -> None:
     clock = DriftingClock(until_run=10**9)
-    visits = timing.time_session(clock.run_once, timing.Protocol("test", 1, 1.0, 3.0, 60.0), clock)
+    visits = timing.time_session([clock.run_once], timing.Protocol("test", 1, 1.0, 3.0, 60.0), clock)[0]
     assert stability(visits, pooled_p10, "p10")["verdict"] == "unstable"
     seconds = sum(sum(visit) for visit in visits) / 1e9
     assert 3.0 <= seconds < 3.0 + 2 * 10 * timing.VISIT_SECONDS
+
+
+class TwoModels(Clock):
+    """A clock that two models move: one by 10 ms, the other by as much as a schedule says, run by run.
+
+    Args:
+        int8_ms: Of each run of the second model, in turn.
+    """
+
+    def __init__(self, *int8_ms: int) -> None:
+        super().__init__()
+        self.int8_ms, self.runs = int8_ms, 0
+        self.order: list[str] = []
+
+    def fp32(self) -> None:
+        self.now_ns += 10_000_000
+        self.order.append("fp32")
+
+    def int8(self) -> None:
+        self.now_ns += 1_000_000 * self.int8_ms[self.runs % len(self.int8_ms)]
+        self.runs += 1
+        self.order.append("int8")
+
+
+SHORT = timing.Protocol("test", 1, 1.0, settle_seconds=2.0, max_seconds=60.0, warm_up_runs=1, warm_up_seconds=0.0)
+
+
+def test_two_models_are_visited_in_turns_the_other_way_round_in_every_second_round() -> None:
+    """Three runs bring each back into the caches; then come ten of 10 ms, or twenty of 5 ms."""
+    clock = TwoModels(5)
+    fp32_ns, int8_ns = timing.time_session([clock.fp32, clock.int8], SHORT, clock)
+    assert [len(visit) for visit in fp32_ns] == [10] * 10
+    assert [len(visit) for visit in int8_ns] == [20] * 10
+    turn = ["fp32"] * 13 + ["int8"] * 23
+    back = ["int8"] * 23 + ["fp32"] * 13
+    assert clock.order == (turn + back) * 5
+
+
+def test_int8_is_as_many_times_as_fast_as_its_tenth_percentile_is_lower() -> None:
+    clock = TwoModels(4)
+    fp32, int8, speed = timing.measure_both(clock.fp32, clock.int8, SHORT, clock)
+    assert (fp32["statistics"]["p10_ms"], int8["statistics"]["p10_ms"]) == (10.0, 4.0)
+    assert speed == {"times_as_fast": 2.5, "noise": 0.0, "faster_above": 1.02, "verdict": "stable"}
+    assert fp32["protocol"] == int8["protocol"]
+    assert (int8["is_min_runs_met"], int8["is_min_duration_met"]) == (True, True)
+
+
+def test_the_model_that_is_timed_alone_is_timed_as_before() -> None:
+    """No run brings it back into the caches: nothing ran in between."""
+    clock = TwoModels(5)
+    timing.time_session([clock.fp32], SHORT, clock)
+    assert clock.order == ["fp32"] * 100
+
+
+def test_two_models_go_on_until_the_slower_in_settling_has_settled() -> None:
+    """int8 gets slower for 30 visits of 0.1 s; fp32 never changes."""
+    clock = TwoModels(*(10 + visit for visit in range(15) for _ in range(12)), *[25] * 10_000)
+    visits = timing.time_session([clock.fp32, clock.int8], SHORT._replace(settle_seconds=60.0), clock)
+    assert len(visits[0]) == len(visits[1]) > 10
+    assert stability(visits[1], pooled_p10, "p10")["verdict"] == "stable"
+    assert speed_of(*visits)["verdict"] == "stable"
+
+
+def test_two_models_that_never_settle_end() -> None:
+    clock = TwoModels(*range(10, 1000))
+    visits = timing.time_session([clock.fp32, clock.int8], SHORT, clock)
+    assert speed_of(*visits)["verdict"] == "unstable"
+    assert 2.0 <= sum(map(sum, visits[0])) / 1e9 < 4.0
 
 
 def test_a_measurement_says_whether_the_minima_were_met() -> None:

@@ -27,7 +27,6 @@ from runtimes import RUNTIMES, Installed, install
 from fedsup_deploy import registry, resources, rng
 from fedsup_deploy.artifact.program import FILENAME, program
 from fedsup_deploy.cli.main import main as run_command
-from fedsup_deploy.commands.quantizing import ANY_PROCESSOR
 from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.device.building.graph import random_weights
@@ -151,11 +150,6 @@ def run_bundle(runtime: Installed, bundle: Path) -> dict[str, Any]:
     return report
 
 
-def int8_of(profile: DeviceProfile) -> Int8Scheme:
-    """Return the form of int8 that a device gets."""
-    return profile.accepts.int8 or ANY_PROCESSOR
-
-
 def name_of(scheme: Int8Scheme) -> str:
     """Return the words for a form of int8."""
     notes = {"symmetric": scheme.is_symmetric, "7-bit weights": scheme.reduce_range}
@@ -163,7 +157,9 @@ def name_of(scheme: Int8Scheme) -> str:
 
 
 #: Every form of a file that some profile gets: in float32, or a form of int8.
-FORMS: dict[str, Int8Scheme | None] = {FP32: None} | {name_of(each): each for each in map(int8_of, _DEVICES)}
+FORMS: dict[str, Int8Scheme | None] = {FP32: None} | {
+    name_of(each.accepts.int8_scheme): each.accepts.int8_scheme for each in _DEVICES
+}
 
 
 def random_networks(family: str) -> Iterator[FoldedNetwork]:
@@ -226,7 +222,7 @@ def bundle_table(installed: Sequence[Installed], reports: dict[str, list[dict[st
     """Yield the lines of the table of bundles: by profile, the report of each runtime."""
     yield from _head(("profile", "file"), installed)
     for profile in PROFILES.values():
-        for file, key in ((FP32, "parity"), (name_of(int8_of(profile)), "int8")):
+        for file, key in ((FP32, "parity"), (name_of(profile.accepts.int8_scheme), "int8")):
             cells = ["refused" if refusal(profile) else "rule"] * len(installed)
             if profile.name in RUN:
                 cells = [_cell(report, key) for report in reports[profile.name]]

@@ -61,6 +61,7 @@ def test_of_two_classes_there_is_an_auc_and_of_very_many_no_matrix() -> None:
         ("auc", 0.5, "auc_interval: expected one"),
         ("confusion", [[135, 15], [15, 135]], "confusion: expected 3 rows of 3 numbers"),
         ("confusion", [[0, 0, 0]] * 3, "confusion: got no image"),
+        ("confusion", [[10**30, 0, 0], *CONFUSION[1:]], "less than or equal to 1000000000000"),
         ("confusion", [[150, 0, 0], *CONFUSION[1:]], "classes: got other numbers"),
         ("classes.0.recall", 0.95, "cat|no share"),
         ("classes.0.recall_interval", [0.8, 0.95], "cat: got another interval"),

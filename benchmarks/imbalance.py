@@ -77,9 +77,7 @@ def _write(path: Path, splits: DatasetSplits, rare: int) -> None:
     np.savez_compressed(path, **arrays)
 
 
-def _result(
-    options: argparse.Namespace, config: str, archive: Path, out: Path, name: str, seed: int
-) -> dict[str, Any]:
+def _result(options: argparse.Namespace, config: str, archive: Path, out: Path, name: str, seed: int) -> dict[str, Any]:
     """Return what `evaluate` says of a run, which is trained unless it is there."""
     run = out / f"{archive.stem}-{options.partition}-{name.replace(' ', '-')}-{seed}"
     settings = {

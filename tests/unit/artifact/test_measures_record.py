@@ -99,7 +99,7 @@ def test_a_manifest_holds_the_measures_of_its_own_images_and_classes(document: d
 
 
 def test_the_card_says_what_the_measures_are_and_how_right_each_class_is(document: dict[str, Any]) -> None:
-    document["classes"][2] = "<b>"
+    document |= {"classes": [*document["classes"][:2], "<b>"], "objective": "macro_f1"}
     without = render_model_card(Manifest.from_json(json.dumps(document)))
     assert "balanced" not in without
     record = MeasuresRecord.of(answers_of([[150, 0, 0], [0, 255, 45], [0, 0, 0]]), document["classes"])
@@ -111,6 +111,7 @@ def test_the_card_says_what_the_measures_are_and_how_right_each_class_is(documen
         line.startswith("| Trouser | 300 | 85.00%, 95 % interval ") and line.endswith(" | 255 |") for line in lines
     )
     assert "| &#60;b> | 0 | no images | 45 |" in lines
+    assert "- Searched for: macro_f1, within the limits" in lines
 
 
 def test_a_matrix_alone_knows_no_confidence() -> None:

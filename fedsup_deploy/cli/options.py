@@ -130,9 +130,21 @@ _EVALUATIONS: Final = "Subnets to find the accuracy of, at most, per profile.  [
 _USEFUL_TAU: Final = 0.2
 _RISK: Final = "Probability with which the measured latency is to be within its limit.  [default: the prediction is]"
 _PERCENTILE: Final = "Which percentile of latency a limit on it means.  [default: the profile's, else p50]"
+#: `searchers.objective.goals()`, which needs numpy, as they are typed.
+OBJECTIVES: Final = ("accuracy", "worst-decile", "balanced-accuracy", "macro-f1", "auc", "calibration-error")
+_OBJECTIVE: Final = (
+    "What is maximised: accuracy; of the worst tenth of the clients (worst-decile, with --accuracy clients); the mean "
+    "recall of the classes (balanced-accuracy); their mean F1; of two classes the AUC; or the lowest calibration error."
+)
 _FORMAT: Final = "A file format; may be repeated.  [default: the profile's]"
 _PRECISION: Final = "A number format; may be repeated.  [default: the profile's]"
 _ARTIFACTS: Final = "The most different subnets for all profiles together.  [default: one for each profile]"
+
+
+def _underscored(context: click.Context, parameter: click.Parameter, name: str) -> str:
+    """Return a name as it is in Python."""
+    del context, parameter
+    return name.replace("-", "_")
 
 
 def limit_options(function: Function) -> Function:
@@ -169,6 +181,14 @@ def search_options(function: Function) -> Function:
         click.option("--evaluations", type=click.IntRange(min=1), metavar="N", help=_EVALUATIONS),
         click.option("--risk", type=float, callback=probability, metavar="P", help=_RISK),
         click.option("--percentile", type=click.Choice(list(PERCENTILES)), help=_PERCENTILE),
+        click.option(
+            "--objective",
+            type=click.Choice(OBJECTIVES),
+            default="accuracy",
+            show_default=True,
+            callback=_underscored,
+            help=_OBJECTIVE,
+        ),
         click.option("--prefer", type=preference, default="accurate", show_default=True, help=_PREFER),
         click.option("--max-artifacts", type=click.IntRange(min=1), metavar="K", help=_ARTIFACTS),
     )
@@ -297,11 +317,16 @@ def about_shares(bundles: "Sequence[ExportedBundle]") -> str:
     return f"Accuracy: of {bundles[0].num_images:,} {bundles[0].split} images, with its 95 % interval."
 
 
-def fleet_table(fleet: "Fleet") -> "Page":
-    """Return what few subnets for many devices cost, one row for each number of subnets."""
+def fleet_table(fleet: "Fleet", objective: str) -> "Page":
+    """Return what few subnets for many devices cost, one row for each number of subnets.
+
+    Args:
+        fleet: What can be assigned.
+        objective: What the search was for.
+    """
     from fedsup_deploy.cli import tables
 
-    return tables.rows([_option_row(fleet, option) for option in fleet.options])
+    return tables.rows([_option_row(fleet, option, objective.replace("_", " ")) for option in fleet.options])
 
 
 def held_out_words(kendall_tau: float, mae: float, num_held_out: int | None) -> str:
@@ -321,12 +346,12 @@ def warning_about(kendall_tau: float, num_held_out: int | None) -> Iterator[str]
         yield f"warning: on {num_held_out} subnets guesses come to a tau of up to {guessed:.2f}; {advice}"
 
 
-def _option_row(fleet: "Fleet", option: "FleetOption") -> "Row":
+def _option_row(fleet: "Fleet", option: "FleetOption", objective: str) -> "Row":
     lost = option.lost
     worst = max(lost, key=lambda name: lost[name])
     return {
         "subnets": option.num_artifacts,
-        "accuracy lost on average": sum(lost.values()) / len(lost),
+        f"{objective} lost on average": sum(lost.values()) / len(lost),
         "at most": lost[worst],
         "by": worst if lost[worst] else "none",
         "chosen": option.num_artifacts == fleet.chosen,

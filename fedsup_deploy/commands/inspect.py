@@ -35,6 +35,7 @@ _TOLD: Final = (
     "accuracy",
     "costs",
     "limits",
+    "objective",
     "models",
     "refinement",
     "lineage",
@@ -172,6 +173,7 @@ class DeviceFinding:
 
     profile: str
     method: str
+    objective: str
     certified: bool
     num_evaluated: int
     pick: str
@@ -292,6 +294,7 @@ def _search(found: SearchResult) -> SearchFacts:
         DeviceFinding(
             profile=result.profile.name,
             method=result.method,
+            objective=result.objective,
             certified=result.certified,
             num_evaluated=result.num_evaluated,
             pick=result.pick,

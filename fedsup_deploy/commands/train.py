@@ -8,31 +8,31 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
-from typing_extensions import NotRequired, TypedDict
+from pydantic import JsonValue
 
 from fedsup_deploy import files, places, registry
-from fedsup_deploy.accuracy import CountedAccuracy
 from fedsup_deploy.commands.footprint import check_memory
 from fedsup_deploy.commands.scoring import nothing_held_out
+from fedsup_deploy.commands.training_summary import Trained, summary
 from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, ConfigError, FederationError
-from fedsup_deploy.events import EventLog, Listener, read_events
+from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.federation.batches import check_can_be_normalized
 from fedsup_deploy.federation.client import ClientId
 from fedsup_deploy.federation.jobs.train import LocalTraining
 from fedsup_deploy.federation.messages import Engine
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
+from fedsup_deploy.federation.server.balance import class_weights, count_classes
 from fedsup_deploy.federation.server.cohort import OnAbsences
 from fedsup_deploy.federation.server.federation import Federation, pixel_preprocessing
 from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, run_rounds
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
 from fedsup_deploy.federation.simulation import CLIENTS, VALIDATION, FederatedData
-from fedsup_deploy.results import Result
+from fedsup_deploy.measures import measures_of
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.federation import (
     absences_into,
@@ -45,48 +45,6 @@ from fedsup_deploy.runs.federation import (
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import Supernet, check_shapes, initial_weights
-
-
-@dataclasses.dataclass(frozen=True)
-class CornerAccuracy:
-    """Share of the validation images classified correctly by the corners of the space, after recalibration.
-
-    Args:
-        largest: Of the largest subnet.
-        smallest: Of the smallest.
-        num_images: How many; None where an older version trained the run, and then no intervals either.
-        largest_interval: The 95 % interval of `largest`.
-        smallest_interval: That of `smallest`.
-    """
-
-    largest: float
-    smallest: float
-    num_images: int | None
-    largest_interval: tuple[float, float] | None
-    smallest_interval: tuple[float, float] | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained(Result):
-    """What training came to.
-
-    Args:
-        run: The run's folder.
-        rounds: That were trained.
-        accuracy: At the last evaluation.
-        seconds: Of training in all.
-        bytes_up: What clients have sent.
-        bytes_down: What clients were sent.
-        client_macs: Multiply-accumulates of clients' forward passes.
-    """
-
-    run: Path
-    rounds: int
-    accuracy: CornerAccuracy
-    seconds: float
-    bytes_up: int
-    bytes_down: int
-    client_macs: int
 
 
 def train(
@@ -169,7 +127,8 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
         federation = federation_of(config, engines, Preprocessing.from_dict(facts.preprocessing), log)
         for absence in absences:
             absences_into(log, round=0)(*absence)
-        state = _train_rounds(_Session(folder, config, strategy, federation, log), state, first_round)
+        params = round_params(config, federation.preprocessing, facts.class_counts)
+        state = _train_rounds(_Session(folder, config, strategy, params, federation, log), state, first_round)
     # Before there is a supernet, for then others begin to write there.
     shutil.rmtree(folder / runs.STATISTICS, ignore_errors=True)
     save_supernet(folder / runs.SUPERNET, "supernet", state.supernet)
@@ -181,62 +140,10 @@ def _image_facts(
     """Find out from the clients what is to be known of the images."""
     found = pixel_preprocessing(clients, terms_of(config), max(space.resolutions), on_absences)
     shape = (found.native_size, found.native_size, len(found.mean))
-    return runs.ImageFacts(classes=data.train.classes, shape=shape, preprocessing=found.to_dict())
-
-
-class _RoundEvent(TypedDict):
-    """What a summary needs of a `round` event; runs of older versions know no `client_macs`."""
-
-    seconds: float
-    bytes_up: int
-    bytes_down: int
-    client_macs: NotRequired[int]
-
-
-class _EvaluationEvent(TypedDict):
-    """The same of an evaluation; runs of older versions know no `num_images`."""
-
-    accuracy_largest: float
-    accuracy_smallest: float
-    num_images: NotRequired[int]
-
-
-def summary(folder: Path) -> Trained:
-    """Return what `train` returns, from the events of a run.
-
-    Raises:
-        ArtifactError: The events are missing or damaged.
-    """
-    path = folder / runs.EVENTS
-    events = read_events(path)
-    of_kind = {kind: [event for event in events if event["event"] == kind] for kind in ("round", "evaluation")}
-    try:
-        rounds = TypeAdapter(list[_RoundEvent]).validate_python(of_kind["round"], strict=True)
-        last = TypeAdapter(_EvaluationEvent).validate_python(of_kind["evaluation"][-1], strict=True)
-    except (LookupError, ValidationError) as error:
-        raise ArtifactError(
-            f"{path}: a round or the last evaluation is missing or damaged; the supernet is not"
-        ) from error
-    return Trained(
-        run=folder,
-        rounds=len(rounds),
-        accuracy=_corners(last),
-        seconds=round(sum(event["seconds"] for event in rounds), 2),
-        bytes_up=sum(event["bytes_up"] for event in rounds),
-        bytes_down=sum(event["bytes_down"] for event in rounds),
-        client_macs=sum(event.get("client_macs", 0) for event in rounds),
-    )
-
-
-def _corners(event: _EvaluationEvent) -> CornerAccuracy:
-    shares, num_images = (event["accuracy_largest"], event["accuracy_smallest"]), event.get("num_images")
-    if num_images is None:
-        return CornerAccuracy(*shares, None, None, None)
-    return CornerAccuracy(*shares, num_images, *(_interval(share, num_images) for share in shares))
-
-
-def _interval(share: float, num_images: int) -> tuple[float, float]:
-    return CountedAccuracy.of_share(share, num_images).interval
+    counts = None
+    if config.training.class_weights:
+        counts = count_classes(clients, terms_of(config), space.num_classes, on_absences)
+    return runs.ImageFacts(classes=data.train.classes, shape=shape, preprocessing=found.to_dict(), class_counts=counts)
 
 
 def make_strategy(config: TrainConfig, space: SearchSpace) -> Strategy:
@@ -253,12 +160,21 @@ class _Session:
     folder: Path
     config: TrainConfig
     strategy: Strategy
+    params: RoundParams
     federation: Federation
     log: EventLog
 
 
-def round_params(config: TrainConfig, preprocessing: Preprocessing) -> RoundParams:
-    """Return how the config's rounds run."""
+def round_params(
+    config: TrainConfig, preprocessing: Preprocessing, class_counts: Sequence[int] | None = None
+) -> RoundParams:
+    """Return how the config's rounds run.
+
+    Args:
+        config: The settings.
+        preprocessing: Of the images.
+        class_counts: How many images of each class the clients train on, where that decides what each counts.
+    """
     training, augmentation = config.training, config.data.augmentation
     return RoundParams(
         rounds=training.rounds,
@@ -273,6 +189,7 @@ def round_params(config: TrainConfig, preprocessing: Preprocessing) -> RoundPara
             weight_decay=training.weight_decay,
             clip_value=training.clip_value,
             has_logit_adjustment=training.logit_adjustment,
+            class_weights=None if class_counts is None else class_weights(class_counts),
         ),
         augmentation=Augmentation(augmentation.crop_padding, augmentation.flip, preprocessing.black),
     )
@@ -280,10 +197,9 @@ def round_params(config: TrainConfig, preprocessing: Preprocessing) -> RoundPara
 
 def _train_rounds(session: _Session, state: ServerState, first_round: int) -> ServerState:
     training, federation = session.config.training, session.federation
-    params = round_params(session.config, federation.preprocessing)
     saved = done = first_round
     try:
-        for result in run_rounds(federation, state, session.strategy, params, first_round):
+        for result in run_rounds(federation, state, session.strategy, session.params, first_round):
             session.log.emit("round", **_round_fields(result))
             finished = result.round_index + 1
             if finished % training.evaluate_every == 0 or finished == training.rounds:
@@ -327,9 +243,10 @@ def _evaluate_corners(supernet: Supernet, federation: Federation) -> dict[str, J
     for name in ("largest", "smallest"):
         network = standalone(supernet.extract(supernet.layout.space.resolve(name)))
         pooled = recalibration.collect(federation, network, "one-shot")
-        accuracy = recalibration.evaluate(federation, network, pooled, federation.split(VALIDATION))
-        fields |= {f"accuracy_{name}": accuracy.share, f"accuracy_{name}_interval": list(accuracy.interval)}
-        fields["num_images"] = accuracy.num_images
+        answers = recalibration.evaluate(federation, network, pooled, federation.split(VALIDATION))
+        for measure, found in measures_of(answers).by_name.items():
+            fields |= {f"{measure}_{name}": found.value, f"{measure}_{name}_interval": list(found.interval)}
+        fields["num_images"] = answers.num_images
     return {**fields, "seconds": time.perf_counter() - started}
 
 
@@ -376,6 +293,8 @@ def _what_matters(config: TrainConfig) -> dict[str, JsonValue]:
     """Return the config without the settings that change no weight: a run may be resumed with others."""
     document = config.model_dump(mode="json", exclude={"engine", "federation"})
     del document["training"]["checkpoint_every"], document["training"]["evaluate_every"]
+    if not config.training.class_weights:
+        del document["training"]["class_weights"]  # Runs that an older version began do not know it.
     return document
 
 

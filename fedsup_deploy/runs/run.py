@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, JsonValue, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeInt, PositiveInt, field_validator
 
 from fedsup_deploy import files, places, resources
 from fedsup_deploy.artifact import weights
@@ -39,6 +39,8 @@ class ImageFacts(BaseModel):
         classes: Names of the classes, in the order of the labels.
         shape: Height, width and channels of an image.
         preprocessing: From pixels to what networks take, at the largest resolution: a document of `Preprocessing`.
+        class_counts: How many images of each class the clients train on; None where nobody has asked them, as no
+            `training.class_weights` follow from it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +48,7 @@ class ImageFacts(BaseModel):
     classes: tuple[str, ...]
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     preprocessing: dict[str, JsonValue]
+    class_counts: tuple[NonNegativeInt, ...] | None = None
 
     @field_validator("classes")
     @classmethod
@@ -233,7 +236,8 @@ def read_image_facts(folder: Path) -> ImageFacts | None:
 
 def write_image_facts(folder: Path, facts: ImageFacts) -> None:
     """Write what is known of a run's images into its folder."""
-    files.write_json(folder / DATA, facts.model_dump(mode="json"))
+    left_out = {"class_counts"} if facts.class_counts is None else set()
+    files.write_json(folder / DATA, facts.model_dump(mode="json", exclude=left_out))
 
 
 def load_data(config: TrainConfig) -> FederatedData:

@@ -359,7 +359,7 @@ def test_a_bundle_says_what_its_device_has_and_which_releases_fail_there(run, tm
     program = [sys.executable, str(folders["raspberry-pi-4"] / "run.py"), "--json"]
     environment = {**os.environ, "PYTHONPATH": str(libraries)}
     result = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 6
+    assert result.returncode == 8
     reason = json.loads(result.stdout)["reason"]
     [known] = load_profile("raspberry-pi-4").known_bad
     for told in ("onnxruntime 1.21.0", known.symptom, known.cure, known.source):

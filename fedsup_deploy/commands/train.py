@@ -127,7 +127,7 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
     """Train what is left to train of a run in a folder that is held."""
     space = runs.load_space(config)
     data = runs.load_data(config)
-    space = space.with_data(data.train.images_NHWC.shape[-1], len(data.train.classes))
+    space = space.with_data(data.train.image_shape[-1], len(data.train.classes))
     check_memory(config, space)
     layout = Layout(space, config.supernet.normalization)
     settings = {
@@ -179,7 +179,8 @@ def _image_facts(
     config: TrainConfig, data: FederatedData, space: SearchSpace, clients: Engine, on_absences: OnAbsences
 ) -> runs.ImageFacts:
     """Find out from the clients what is to be known of the images."""
-    found = pixel_preprocessing(clients, terms_of(config), max(space.resolutions), on_absences)
+    counted = pixel_preprocessing(clients, terms_of(config), max(space.resolutions), on_absences)
+    found = dataclasses.replace(counted, how=runs.how_resized(config))
     shape = (found.native_size, found.native_size, len(found.mean))
     return runs.ImageFacts(classes=data.train.classes, shape=shape, preprocessing=found.to_dict())
 
@@ -374,9 +375,8 @@ def _change_terms(folder: Path, config: TrainConfig) -> None:
 
 def _what_matters(config: TrainConfig) -> dict[str, JsonValue]:
     """Return the config without the settings that change no weight: a run may be resumed with others."""
-    document = config.model_dump(mode="json", exclude={"engine", "federation"})
-    del document["training"]["checkpoint_every"], document["training"]["evaluate_every"]
-    return document
+    of_training = {"checkpoint_every", "evaluate_every"}
+    return config.model_dump(mode="json", exclude={"engine": True, "federation": True, "training": of_training})
 
 
 def _flat(document: JsonValue, prefix: str = "") -> dict[str, JsonValue]:

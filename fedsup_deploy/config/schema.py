@@ -61,6 +61,12 @@ class DataConfig(Section):
     root: Annotated[Path, AfterValidator(_expanded)] | None = None
     """Folder (or file) of the images. A relative path starts at the config file's folder, or, given by `--set`, at the
     working folder; `~` is a home folder. null for datasets that bring their own."""
+    image_size: Annotated[int, Field(ge=1, le=2048)] | None = None
+    """Side in pixels, at most 2048, of the square that each image is made, of whatever size and shape it is; devices
+    then do the same. null: images are used as they are, and must all be square and of one size."""
+    resize: Literal["crop", "pad", "stretch"] = "crop"
+    """How an image is made a square of `image_size`, antialiased. `crop`: the central square of it. `pad`: all of it,
+    with black bars. `stretch`: all of it, whatever its shape."""
     validation_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.15
     """Share of the training images held out, before they are divided among clients, to compare subnets in search. Not
     used where the data set has validation images of its own."""

@@ -6,6 +6,7 @@ Shape suffixes: N images, H W pixels, C channels.
 """
 
 import hashlib
+import inspect
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fedsup_deploy import registry, rng
+from fedsup_deploy.data import source
 from fedsup_deploy.data.names import class_names
 from fedsup_deploy.errors import ConfigError, DataError
+from fedsup_deploy.ondevice.source_resize import SourceResize, resized
 
 _MAX_CHANNELS = 4
 
@@ -54,6 +57,12 @@ class ImageDataset:
     def __len__(self) -> int:
         return len(self.labels_N)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of each image."""
+        _, height, width, channels = self.images_NHWC.shape
+        return height, width, channels
+
     def take(self, indices: npt.ArrayLike) -> "ImageDataset":
         """Return the images at `indices`, in that order.
 
@@ -62,6 +71,22 @@ class ImageDataset:
         """
         chosen = np.asarray(indices, dtype=np.int64)
         return ImageDataset(self.name, self.images_NHWC[chosen], self.labels_N[chosen], self.classes)
+
+    def resized(self, resize: SourceResize) -> "ImageDataset":
+        """Return the images as squares of one size.
+
+        Raises:
+            DependencyError: Pillow is not installed.
+        """
+        source.require_pillow("data.image_size")
+        num_images, (height, width, channels) = len(self), self.images_NHWC.shape[1:]
+        if (height, width) == (resize.size, resize.size):
+            return self
+        images_NHWC = np.empty((num_images, resize.size, resize.size, channels), dtype=np.uint8)
+        for place, image in zip(images_NHWC, self.images_NHWC, strict=True):
+            # An image of one channel is an image without that axis.
+            place[...] = resized(image[..., 0], resize)[..., np.newaxis] if channels == 1 else resized(image, resize)
+        return ImageDataset(self.name, images_NHWC, self.labels_N, self.classes)
 
     def fingerprint(self) -> str:
         """Return the hexadecimal SHA-256 of pixels, labels and class names, in order. Computed once."""
@@ -121,6 +146,18 @@ class DatasetSplits:
             if other is not None:
                 self._check_same(kind, other)
 
+    def resized(self, resize: SourceResize) -> "DatasetSplits":
+        """Return the parts with their images as squares of one size, and a note that says from which.
+
+        Raises:
+            DependencyError: Pillow is not installed.
+        """
+        height, width = self.train.images_NHWC.shape[1:3]
+        validation = self.validation and self.validation.resized(resize)
+        note = f"all images resized from {width}x{height} to {resize.size}x{resize.size} pixels ({resize.how})"
+        notes = (*self.notes, note)
+        return DatasetSplits(self.train.resized(resize), self.test.resized(resize), validation, notes)
+
     def _check_same(self, kind: str, other: ImageDataset) -> None:
         train = self.train
         if train.classes != other.classes:
@@ -130,19 +167,27 @@ class DatasetSplits:
             raise DataError(f"{train.name}: {shapes} (height, width, channels), expected the same")
 
 
-def load_dataset(name: str, root: Path | None) -> DatasetSplits:
+def load_dataset(name: str, root: Path | None, resize: SourceResize | None = None) -> DatasetSplits:
     """Load a data set by its registered name.
 
     Args:
         name: A name from `registry.names("dataset")`.
         root: The folder (or file) that holds it; None for one that needs none.
+        resize: What makes squares of its images; None where they are used as they are. A loader whose images may differ
+            in size takes it as an argument of this name; the images of others are resized when they are loaded.
 
     Raises:
         ConfigError: No such name; or `root` is needed and None, or given and not needed.
         DataError: Files are missing, damaged or of another format.
         DependencyError: The format needs a library that is not installed.
     """
-    splits: DatasetSplits = registry.resolve("dataset", name)(root)
+    load = registry.resolve("dataset", name)
+    if resize is None:
+        splits: DatasetSplits = load(root)
+    elif "resize" in inspect.signature(load).parameters:
+        splits = load(root, resize=resize)
+    else:
+        splits = load(root).resized(resize)
     return splits
 
 

@@ -1,12 +1,13 @@
 """Folders of image files, one folder per class: `root/train/<class>/*.png`, `root/test/<class>/*.png`.
 
 What of a folder is read, what is passed over, and how much memory the images take. What an image looks like is decided
-in `image_file`. Needs Pillow (extra `images`). Never resizes: all images must have one size.
+in `image_file`, what becomes of those of any size in `source_resize`. Needs Pillow (extra `images`).
 """
 
-from collections.abc import Sequence
+import collections
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +16,15 @@ from fedsup_deploy.data import source
 from fedsup_deploy.data.dataset import DatasetSplits, ImageDataset
 from fedsup_deploy.data.image_file import SUFFIXES, read_header, read_image
 from fedsup_deploy.data.names import escaped, name_of
-from fedsup_deploy.errors import DataError, DependencyError
+from fedsup_deploy.errors import DataError
+from fedsup_deploy.ondevice.image_file import ImageHeader
+from fedsup_deploy.ondevice.source_resize import SourceResize, resized, scale_of
 
 _NAME = "image-folder"
 _REQUIRED = ("train", "test")
 _VALIDATION = ("val", "valid", "validation")
+#: Of an image that has so many pixels for one of the square, along one axis, the census says that it is much larger.
+_MUCH: Final = 4
 
 
 class _Labelled(NamedTuple):
@@ -34,7 +39,7 @@ class _Found(NamedTuple):
     notes: list[str]
 
 
-def load_image_folder(root: Path | None) -> DatasetSplits:
+def load_image_folder(root: Path | None, resize: SourceResize | None = None) -> DatasetSplits:
     """Load images from folders; grey if every file of all splits is stored as grey alone, RGB otherwise.
 
     Args:
@@ -42,6 +47,8 @@ def load_image_folder(root: Path | None) -> DatasetSplits:
             class; classes are those of `train`, in alphabetical order. PNG, JPEG, WebP, BMP, GIF, TIFF and PPM files
             are read, as `image_file` says. Hidden files are passed over; other files, folders within those of classes
             and what lies beside the splits are passed over, too, and the notes of the data set say so.
+        resize: What makes squares of images of any size; the notes say how many are enlarged or much larger. None: all
+            must have one size.
 
     Raises:
         ConfigError: `root` is None.
@@ -50,19 +57,20 @@ def load_image_folder(root: Path | None) -> DatasetSplits:
         DependencyError: Pillow is not installed.
     """
     folder = source.required_root(_NAME, root, "train/<class>/ and test/<class>/ folders of images")
-    _require_pillow()
+    source.require_pillow(_NAME)
     places, notes = _splits_of(folder)
     classes = tuple(_class_folders(places["train"]))
     found = {split: _find_images(place, classes) for split, place in places.items()}
-    is_grey = _check_headers([path for split in found.values() for path, _ in split.images])
+    paths = [path for split in found.values() for path, _ in split.images]
+    is_grey, census = _check_headers(paths, resize)
     first = found["train"].images[0].path
-    height, width = read_image(first).pixels.shape[:2]
+    height, width = (resize.size,) * 2 if resize else read_image(first).pixels.shape[:2]
     complaints: dict[Path, str] = {}
     made: dict[str, ImageDataset] = {}
     for split, (images, split_notes) in found.items():
         images_NHWC = np.empty((len(images), height, width, 1 if is_grey else 3), dtype=np.uint8)
         for place, (path, _) in zip(images_NHWC, images, strict=True):
-            complaints |= _read_into(place, path, first)
+            complaints |= _read_into(place, path, first, resize)
         labels_N = np.array([label for _, label in images], dtype=np.int64)
         made[split] = ImageDataset(_NAME, images_NHWC, labels_N, classes)
         notes += split_notes
@@ -70,15 +78,8 @@ def load_image_folder(root: Path | None) -> DatasetSplits:
         path, complaint = next(iter(complaints.items()))
         where = escaped(path.relative_to(folder))
         notes.append(f"images that are damaged beside their pixels: {len(complaints)} ({where}: {complaint})")
+    notes += census
     return DatasetSplits(made["train"], made["test"], made.get("validation"), tuple(notes))
-
-
-def _require_pillow() -> None:
-    try:
-        import PIL.Image  # noqa: F401
-    except ImportError as error:
-        message = "image-folder needs Pillow, which is not installed; run: pip install 'fedsup-deploy[images]'"
-        raise DependencyError(message) from error
 
 
 def _splits_of(folder: Path) -> tuple[dict[str, Path], list[str]]:
@@ -152,30 +153,63 @@ def _counted(paths: Sequence[Path], folder: Path) -> str:
     return source.counted([str(path.relative_to(folder)) for path in paths])
 
 
-def _check_headers(paths: Sequence[Path]) -> bool:
-    """Return whether all images are grey, before any pixel is decoded.
+def _check_headers(paths: Sequence[Path], resize: SourceResize | None) -> tuple[bool, list[str]]:
+    """Return whether all images are grey, before any pixel is decoded, and what is to be said of their sizes.
 
     Raises:
-        DataError: An image cannot be shown, differs in size from the first, or all need too much memory.
+        DataError: An image cannot be shown, differs in size from the first and is not resized, or all need too much
+            memory.
     """
+    counts: collections.Counter[str] = collections.Counter()
     first = read_header(paths[0])
-    is_grey = first.is_grey
-    for path in paths[1:]:
+    for path in paths:
         header = read_header(path)
-        is_grey = is_grey and header.is_grey
         # One that lies on its side is turned when it is decoded.
-        if sorted((header.width, header.height)) != sorted((first.width, first.height)):
+        if resize is None and sorted((header.width, header.height)) != sorted((first.width, first.height)):
             raise _other_size(path, (header.width, header.height), paths[0], (first.width, first.height))
-    num_bytes, max_bytes = len(paths) * first.width * first.height * (1 if is_grey else 3), source.max_image_bytes()
+        counts.update(_kinds(header, resize))
+    is_grey = counts["grey"] == len(paths)
+    num_pixels = first.width * first.height if resize is None else resize.size**2
+    num_bytes, max_bytes = len(paths) * num_pixels * (1 if is_grey else 3), source.max_image_bytes()
     if num_bytes > max_bytes:
         got, limit = f"{num_bytes / 2**30:,.1f} GiB", f"{max_bytes / 2**30:,.1f} GiB, half of this machine's memory"
         raise DataError(f"{_NAME}: the images take {got}, expected at most {limit}; make them fewer or smaller")
-    return is_grey
+    return is_grey, [] if resize is None else [_census(len(paths), counts, resize)]
 
 
-def _read_into(place: npt.NDArray[np.uint8], path: Path, first: Path) -> dict[Path, str]:
+def _kinds(header: ImageHeader, resize: SourceResize | None) -> Iterator[str]:
+    """Yield what is remarkable about an image, in words of the census."""
+    if resize is not None:
+        fewest, most = scale_of(header.width, header.height, resize)
+        if fewest < 1:
+            yield "enlarged"
+        elif most > _MUCH:
+            yield "much larger"
+    if header.is_grey:
+        yield "grey"
+    if header.is_turned:
+        yield "turned"
+    if header.is_transparent:
+        yield "transparent"
+
+
+def _census(num_images: int, counts: Mapping[str, int], resize: SourceResize) -> str:
+    told = (
+        f"smaller and so enlarged {counts['enlarged']:,}",
+        f"more than {_MUCH} times larger {counts['much larger']:,}",
+        f"set upright {counts['turned']:,}",
+        f"grey {counts['grey']:,}",
+        f"with transparency, on white now {counts['transparent']:,}",
+    )
+    size = f"{resize.size}x{resize.size}"
+    return f"{num_images:,} images made {size} pixels ({resize.how}): {', '.join(told)}"
+
+
+def _read_into(place: npt.NDArray[np.uint8], path: Path, first: Path, resize: SourceResize | None) -> dict[Path, str]:
     """Decode an image into its place, (H, W, C). Returns what is wrong with it beside its pixels, if anything."""
     pixels, complaint = read_image(path)
+    if resize is not None:
+        pixels = resized(pixels, resize)
     if pixels.shape[:2] != place.shape[:2]:
         raise _other_size(path, pixels.shape[1::-1], first, place.shape[1::-1])
     place[...] = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
@@ -185,5 +219,5 @@ def _read_into(place: npt.NDArray[np.uint8], path: Path, first: Path) -> dict[Pa
 def _other_size(path: Path, size: tuple[int, ...], first: Path, expected: tuple[int, ...]) -> DataError:
     got, wanted = (f"{width}x{height}" for width, height in (size, expected))
     return DataError(
-        f"{escaped(path)}: is {got} pixels, expected {wanted} as {escaped(first.name)}; make all images one size"
+        f"{escaped(path)}: is {got} pixels, expected {wanted} as {escaped(first.name)}; set data.image_size"
     )

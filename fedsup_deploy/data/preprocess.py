@@ -28,7 +28,8 @@ class Preprocessing:
 
     A program that gets images from files or a camera decodes them first, as the training images were decoded if they
     came from an `image-folder` (`ondevice/image_file.py`): turned upright by their EXIF orientation, transparent pixels
-    blended with white, 8 bits a channel, grey or RGB, no colour profile applied.
+    blended with white, 8 bits a channel, grey or RGB, no colour profile applied. Then, where `how` is given, it makes
+    them square (`ondevice/source_resize.py`).
 
     Args:
         mean: Per channel, of pixels divided by 255.
@@ -36,6 +37,7 @@ class Preprocessing:
         native_size: Side of the data set's images, pixels.
         padded_size: Side after padding, pixels; `native_size` means no padding.
         size: Side of the model's input, pixels; `padded_size` means no resizing.
+        how: What made the images square of those in files, as of `PreprocessingSteps`.
 
     Raises:
         DataError: The values contradict each other.
@@ -46,6 +48,7 @@ class Preprocessing:
     native_size: int
     padded_size: int
     size: int
+    how: str | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -56,7 +59,7 @@ class Preprocessing:
     @property
     def steps(self) -> PreprocessingSteps:
         """The same value, as what carries it out takes it."""
-        return PreprocessingSteps(self.mean, self.std, self.native_size, self.padded_size, self.size)
+        return PreprocessingSteps(self.mean, self.std, self.native_size, self.padded_size, self.size, self.how)
 
     @classmethod
     def fit(cls, train: ImageDataset, padded_size: int, size: int | None = None) -> "Preprocessing":
@@ -95,7 +98,7 @@ class Preprocessing:
             DataError: The images are not square, or a channel has the same value everywhere.
         """
         if height != width:
-            raise DataError(f"images are {width}x{height} pixels, expected square ones; crop them first")
+            raise DataError(f"images are {width}x{height} pixels, expected square ones; set data.image_size")
         moments = [_moments(histogram.tolist()) for histogram in histogram_CV]
         for channel, (_, std) in enumerate(moments):
             if std == 0.0:

@@ -13,7 +13,7 @@ from typing import BinaryIO, Final
 
 from fedsup_deploy import memory
 from fedsup_deploy.data.names import escaped
-from fedsup_deploy.errors import ConfigError, DataError
+from fedsup_deploy.errors import ConfigError, DataError, DependencyError
 from fedsup_deploy.ondevice.printable import reason_of
 
 #: Of a file that may have to be held whole, and of what a compressed one unfolds to, bytes. The largest official file
@@ -21,6 +21,22 @@ from fedsup_deploy.ondevice.printable import reason_of
 MAX_FILE_BYTES: Final = 1 << 30
 #: Of many names in a message these many are told.
 _MAX_NAMED: Final = 5
+
+
+def require_pillow(what: str) -> None:
+    """Fail where images cannot be decoded or resized.
+
+    Args:
+        what: What needs it, for the message.
+
+    Raises:
+        DependencyError: Pillow is not installed.
+    """
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError as error:
+        message = f"{what} needs Pillow, which is not installed; run: pip install 'fedsup-deploy[images]'"
+        raise DependencyError(message) from error
 
 
 def required_root(name: str, root: Path | None, holds: str) -> Path:

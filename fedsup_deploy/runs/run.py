@@ -16,6 +16,7 @@ from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FedsupError
 from fedsup_deploy.federation.simulation import FederatedData, hold_out, tiers_by_index
 from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JSON, parse_json, read_bytes
+from fedsup_deploy.ondevice.source_resize import SourceResize
 from fedsup_deploy.runs.images import remembered_fingerprint
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.search_space import SearchSpace
@@ -236,13 +237,25 @@ def write_image_facts(folder: Path, facts: ImageFacts) -> None:
     files.write_json(folder / DATA, facts.model_dump(mode="json"))
 
 
+def source_resize(config: TrainConfig) -> SourceResize | None:
+    """Return what makes squares of images of any size; None where they are used as they are."""
+    data = config.data
+    return None if data.image_size is None else SourceResize(data.image_size, data.resize)
+
+
+def how_resized(config: TrainConfig) -> str | None:
+    """Return how images of any size are made squares, one of `source_resize.HOW`."""
+    resize = source_resize(config)
+    return None if resize is None else resize.how
+
+
 def load_data(config: TrainConfig) -> FederatedData:
     """Return the images of a simulated federation, divided as the config says.
 
     Args:
         config: Which images, what is held out, who holds what.
     """
-    splits = load_dataset(config.data.dataset, config.data.root)
+    splits = load_dataset(config.data.dataset, config.data.root, source_resize(config))
     if len(splits.train.classes) < 2:
         raise DataError(f"{config.data.dataset}: got one class, {splits.train.classes[0]!r}, expected at least two")
     empty = set(range(len(splits.train.classes))) - set(splits.train.labels_N.tolist())
@@ -250,6 +263,8 @@ def load_data(config: TrainConfig) -> FederatedData:
         names = ", ".join(splits.train.classes[label] for label in sorted(empty))
         raise DataError(f"{config.data.dataset}: no training image of class {names}; remove the class or add images")
     train, validation, notes = splits.train, None, splits.notes
+    if config.data.image_size is None and "resize" in config.data.model_fields_set:
+        notes = (*notes, "data.resize is not used: there is no data.image_size")
     if config.data.server_images and splits.validation is not None:
         validation = splits.validation
         if "validation_fraction" in config.data.model_fields_set:

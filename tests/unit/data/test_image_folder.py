@@ -12,6 +12,7 @@ from PIL import Image
 from fedsup_deploy.data import image_folder
 from fedsup_deploy.data.image_folder import load_image_folder
 from fedsup_deploy.errors import DataError, DependencyError
+from fedsup_deploy.ondevice.source_resize import SourceResize, resized
 
 GREY = np.arange(16, dtype=np.uint8).reshape(4, 4)
 RGB = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
@@ -243,6 +244,31 @@ def test_the_first_odd_size_is_named(tmp_path: Path) -> None:
     save(tmp_path / "train" / "dog" / "z.png", np.zeros((9, 9), np.uint8))
     with pytest.raises(DataError, match=r"dog/y\.png: is 5x4 pixels, expected 4x4 as 1\.png"):
         load_image_folder(tmp_path)
+
+
+@pytest.mark.parametrize("how", ["crop", "pad", "stretch"])
+def test_images_of_any_size_become_squares(tmp_path: Path, how: str) -> None:
+    """Upright first: of one that lies on its side the same part is seen as of one that stands."""
+    resize = SourceResize(6, how)
+    tall = np.arange(25 * 14 * 3, dtype=np.uint32).reshape(25, 14, 3).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(tmp_path / "train" / "a" / "1.png", tall)
+    Image.fromarray(np.ascontiguousarray(np.rot90(tall))).save(tmp_path / "train" / "a" / "2.png", exif=exif)
+    save(tmp_path / "train" / "a" / "3.png", np.zeros((4, 90), np.uint8))
+    transparent = np.dstack([tall, np.full(tall.shape[:2], 255, np.uint8)])
+    save(tmp_path / "test" / "a" / "1.png", transparent)
+    splits = load_image_folder(tmp_path, resize)
+    assert splits.train.images_NHWC.shape == (3, 6, 6, 3)
+    for place in (0, 1):
+        np.testing.assert_array_equal(splits.train.images_NHWC[place], resized(tall, resize))
+    np.testing.assert_array_equal(splits.test.images_NHWC[0], resized(tall, resize))
+    enlarged = {"crop": 1, "pad": 0, "stretch": 1}[how]
+    larger = {"crop": 0, "pad": 4, "stretch": 3}[how]
+    assert splits.notes == (
+        f"4 images made 6x6 pixels ({how}): smaller and so enlarged {enlarged}, more than 4 times larger {larger}, "
+        "set upright 1, grey 1, with transparency, on white now 1",
+    )
 
 
 def test_sixteen_bit_pixels_are_refused(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Final
 LEVEL: Final = 0.95
 #: Standard deviations to both sides that hold 95 % of a normal distribution.
 DEVIATIONS: Final = 1.959963984540054
-# Finer than any number of images can tell apart that anybody evaluates on, and short enough to be read.
-_DIGITS: Final = 6
+#: Finer than any number of images can tell apart that anybody evaluates on, and short enough to be read.
+DIGITS: Final = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +52,22 @@ class CountedAccuracy:
     def interval(self) -> tuple[float, float]:
         """What the share is of all images like these, with a probability of 95 %: lower and upper bound, in [0, 1].
 
-        (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n) for a share p of n images, in six digits.
-        It takes the images for independent draws, and the network for one that was not chosen for its share of them:
-        the best of many candidates on the images it was chosen by is worse on others.
-
-        Source: Wilson, Journal of the American Statistical Association 22, 1927.
+        See `wilson`, in six digits. It takes the images for independent draws, and the network for one that was not
+        chosen for its share of them: the best of many candidates on the images it was chosen by is worse on others.
         """
-        share, count, z = self.share, self.num_images, DEVIATIONS
-        centre = share + z**2 / (2 * count)
-        half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-        low, high = ((centre + sign * half) / (1 + z**2 / count) for sign in (-1, 1))
-        return round(max(low, 0.0), _DIGITS), round(min(high, 1.0), _DIGITS)
+        low, high = wilson(self.share, self.num_images)
+        return round(low, DIGITS), round(high, DIGITS)
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of so many draws, at least one, in [0, 1].
+
+    (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n) for a share p of n.
+
+    Source: Wilson, Journal of the American Statistical Association 22, 1927.
+    """
+    z = DEVIATIONS
+    centre = share + z**2 / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    low, high = ((centre + sign * half) / (1 + z**2 / count) for sign in (-1, 1))
+    return max(low, 0.0), min(high, 1.0)

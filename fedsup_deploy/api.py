@@ -17,7 +17,7 @@ from fedsup_deploy.variant import Precision
 
 if TYPE_CHECKING:
     from fedsup_deploy.commands.search import WrittenSearch
-    from fedsup_deploy.commands.train import Trained
+    from fedsup_deploy.commands.training_summary import Trained
     from fedsup_deploy.searchers.result import Preference
 
 Listeners = tuple[Listener, ...]
@@ -98,6 +98,7 @@ def search(  # noqa: PLR0913  they are the options of a command
     percentile: Percentile | None = None,
     max_artifacts: int | None = None,
     prefer: "Preference" = "accurate",
+    objective: str = "accuracy",
     seed: int = 0,
     out: Path | str | None = None,
     resume: bool = False,
@@ -118,6 +119,8 @@ def search(  # noqa: PLR0913  they are the options of a command
         max_artifacts: The most different subnets for all profiles together; None lets each have its own.
         prefer: What is picked: `accurate` is the most accurate subnet, `cheaper` the one with the fewest MACs that
             is as accurate within noise and no slower.
+        objective: What is maximised: `accuracy`, `balanced_accuracy`, `macro_f1`, `auc`, `calibration_error` (the
+            lowest is best) or `worst_decile` of the clients.
         seed: Decides every random choice.
         out: Where the result goes; None is `search.json` in the run's folder.
         resume: Go on with the same search where it was stopped.
@@ -139,6 +142,7 @@ def search(  # noqa: PLR0913  they are the options of a command
         percentile=percentile,
         max_artifacts=max_artifacts,
         prefer=prefer,
+        objective=objective,
         resume=resume,
     )
     return run_command(request, listeners)
@@ -159,6 +163,7 @@ def deploy(  # noqa: PLR0913  they are the options of a command
     percentile: Percentile | None = None,
     max_artifacts: int | None = None,
     prefer: "Preference" = "accurate",
+    objective: str = "accuracy",
     seed: int = 0,
     listeners: Listeners = (),
 ) -> list[Artifact]:
@@ -178,6 +183,7 @@ def deploy(  # noqa: PLR0913  they are the options of a command
         percentile: As of `search`.
         max_artifacts: As of `search`: the bundles hold at most so many different subnets.
         prefer: As of `search`.
+        objective: As of `search`.
         seed: As of `search`.
         listeners: Called with each event.
     """
@@ -196,6 +202,7 @@ def deploy(  # noqa: PLR0913  they are the options of a command
         percentile=percentile,
         max_artifacts=max_artifacts,
         prefer=prefer,
+        objective=objective,
     )
     made = run_command(request, Path(out), formats, precisions, listeners)
     return [load_artifact(bundle.folder) for bundle in made.bundles]

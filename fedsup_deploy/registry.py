@@ -55,7 +55,7 @@ TABLES: dict[str, dict[str, str]] = {
     "job": {
         "train": "fedsup_deploy.federation.jobs.train:Train",
         "statistics": "fedsup_deploy.federation.jobs.statistics:TakeStatistics",
-        "counts": "fedsup_deploy.federation.jobs.counts:CountCorrect",
+        "counts": "fedsup_deploy.federation.jobs.counts:CountAnswers",
         "moments": "fedsup_deploy.federation.jobs.moments:CountPixels",
         "ranges": "fedsup_deploy.federation.jobs.ranges:TakeRanges",
         "agreement": "fedsup_deploy.federation.jobs.agreement:CompareAnswers",

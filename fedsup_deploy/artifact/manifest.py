@@ -16,6 +16,7 @@ from fedsup_deploy.accuracy import CountedAccuracy
 from fedsup_deploy.artifact import document
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.artifact.measured import PercentileRecord
+from fedsup_deploy.artifact.measures import Interval, MeasuresRecord
 from fedsup_deploy.artifact.variants import ParityGate, Share, VariantRecord
 from fedsup_deploy.config.device import KnownBad, System
 from fedsup_deploy.config.document import dotted, show
@@ -35,10 +36,6 @@ _MACHINE_PATH = re.compile(
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 ChannelRanges = Annotated[str, Field(pattern=r"^\d+(-\d+)?(, \d+(-\d+)?)*$")]
-
-
-#: The 95 % interval of a share of images: lower and upper bound.
-Interval = tuple[Share, Share]
 
 
 def check_interval(name: str, share: float | None, num_images: int, interval: Interval | None) -> None:
@@ -127,11 +124,15 @@ class AccuracyRecord(Section):
     """Of the same subnet with the supernet's own statistics; null where there are none."""
     not_recalibrated_interval: Interval | None = None
     """Of that; null in older files, too."""
+    measures: MeasuresRecord | None = None
+    """What the same answers are worth otherwise: balanced accuracy, recalls and so on; null in older files."""
 
     @model_validator(mode="after")
     def _has_the_intervals_of_its_shares(self) -> "AccuracyRecord":
         check_interval("recalibrated", self.recalibrated, self.num_samples, self.recalibrated_interval)
         check_interval("not_recalibrated", self.not_recalibrated, self.num_samples, self.not_recalibrated_interval)
+        if self.measures is not None and self.measures.num_images != self.num_samples:
+            raise ValueError(f"measures: got {self.measures.num_images} images, expected {self.num_samples}")
         return self
 
 
@@ -268,6 +269,9 @@ class ManifestDraft(Section):
     """The limits that could be checked, by name: of the profile, or of the search."""
     left_out: dict[Text, Text] = Field(default_factory=dict)
     """Variants that were asked for and have not passed their gate, by name, with the reason. They are not here."""
+    objective: Text | None = None
+    """What the search that picked it maximised, such as `balanced_accuracy`; null without a search, and in older
+    files."""
     refinement: RefinementRecord | None = None
     """How the network was trimmed; null where it is a subnet of the search space."""
     lineage: Lineage
@@ -301,6 +305,9 @@ class ManifestDraft(Section):
         of_input, of_output = self.inputs[0].shape[0], self.outputs[0].shape[0]
         if of_input not in {"batch", 1} or of_output != of_input:
             raise ValueError(f"inputs, outputs: got batches {of_input} and {of_output}, expected `batch` or 1 for both")
+        measures = self.accuracy.measures
+        if measures is not None and tuple(each.name for each in measures.classes) != self.classes:
+            raise ValueError("accuracy.measures.classes: got other names than those of classes")
         if self.profile.hash != self.lineage.profile:
             raise ValueError("lineage.profile: differs from profile.hash, expected the same hash")
         return self

@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
-from fedsup_deploy.artifact.manifest import DeviceRecord, Interval, Manifest, RefinementRecord
+from fedsup_deploy.artifact.manifest import DeviceRecord, Manifest, RefinementRecord
 from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
+from fedsup_deploy.artifact.measures import Interval, MeasuresRecord
 from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency, VariantRecord
 from fedsup_deploy.ondevice.printable import printable
 from fedsup_deploy.variant import MAIN
@@ -51,6 +52,7 @@ def render_model_card(manifest: Manifest) -> str:
             "",
             *_figures(manifest),
             "",
+            *([] if manifest.accuracy.measures is None else _classes(manifest.accuracy.measures)),
             "## Gates",
             "",
             *_gates(manifest),
@@ -150,12 +152,37 @@ def _figures(manifest: Manifest) -> Iterator[str]:
     if accuracy.not_recalibrated is not None:
         before = _share(accuracy.not_recalibrated, accuracy.not_recalibrated_interval)
         yield f"| accuracy before recalibration | {before} | the same images |"
+    if accuracy.measures is not None:
+        yield from _measures(accuracy.measures)
     yield f"| MACs | {costs.num_macs:,} | counted, one image |"
     yield f"| parameters | {costs.num_params:,} | counted |"
     yield f"| peak activation memory | {costs.peak_activation_bytes:,} bytes | counted, one image |"
     yield f"| memory traffic | {costs.moved_bytes:,} bytes | counted, one image |"
     for name, record in manifest.models.items():
         yield from _latency(name, record, _text(manifest.profile.name))
+
+
+def _measures(record: MeasuresRecord) -> Iterator[str]:
+    classes = f"{record.num_judged_classes} of {len(record.classes)} classes"
+    yield f"| balanced accuracy | {_share(record.balanced_accuracy, record.balanced_accuracy_interval)} | {classes} |"
+    yield f"| macro-F1 | {_share(record.macro_f1, record.macro_f1_interval)} | {classes} |"
+    if record.auc is not None:
+        yield f"| AUC | {_share(record.auc, record.auc_interval)} | of the second class against the first |"
+    error = _share(record.calibration_error, record.calibration_error_interval)
+    yield f"| calibration error | {error} | 15 bins of confidence |"
+
+
+def _classes(record: MeasuresRecord) -> Iterator[str]:
+    yield "## Classes"
+    yield ""
+    yield "Recall: the share of the images of a class that it gets right."
+    yield ""
+    yield "| class | images | recall | answered |"
+    yield "| --- | --- | --- | --- |"
+    for each in record.classes:
+        recall = "no images" if each.recall is None else _share(each.recall, each.recall_interval)
+        yield f"| {_text(each.name)} | {each.images:,} | {recall} | {each.answered:,} |"
+    yield ""
 
 
 def _share(share: float, interval: Interval | None) -> str:

@@ -1,12 +1,21 @@
 """`fedsup-deploy evaluate`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
+
+if TYPE_CHECKING:
+    from fedsup_deploy.artifact.measures import ClassRecord, MeasuresRecord
+    from fedsup_deploy.cli.tables import Page, Row
+    from fedsup_deploy.commands.evaluate import Evaluated
+
+#: Of more classes the confusion matrix is no table that anybody reads; `--json` has it of more.
+_MOST_CLASSES_IN_TABLE: Final = 12
 
 
 @click.command("evaluate", cls=Command)
@@ -21,16 +30,59 @@ from fedsup_deploy.cli.output import Output
 @click.option(
     "--per-client",
     is_flag=True,
-    help="Also the mean accuracy over clients, and of the worst tenth: on what they hold out, or else train on.",
+    help="Also the means over clients, and of the worst tenth, of accuracy and balanced accuracy: on what they hold "
+    "out, or else train on.",
 )
 @options.schedule_option()
 @click.pass_obj
 def command(
     output: Output, run: Path, architecture: str, split: str | None, per_client: bool, schedule: str | None
 ) -> None:
-    """Measure the accuracy of one subnet after recalibration."""
+    """Measure how right one subnet is after recalibration.
+
+    Accuracy, balanced accuracy, macro-F1, calibration error, of two classes the AUC, each with its 95 % interval; the
+    recall of each class, and which classes are taken for which.
+    """
     from fedsup_deploy.commands.evaluate import evaluate
 
     with output.progress() as listeners:
         result = evaluate(run, architecture, split=split, per_client=per_client, schedule=schedule, listeners=listeners)
-    output.emit(result)
+    output.emit(result, _page)
+
+
+def _page(result: "Evaluated") -> "Page":
+    from fedsup_deploy.cli import tables
+
+    measures, document = result.measures, result.to_dict()
+    about = {name: document[name] for name in ("run", "arch_id", "split", "num_images", "schedule")}
+    shares = {"accuracy": options.share(result.accuracy, result.accuracy_interval), **_shares(measures)}
+    clients = {} if result.clients is None else {"clients": document["clients"]}
+    facts = {**about, **shares, **clients, "costs": document["costs"]}
+    pages = [tables.overview(facts), tables.text(""), tables.rows([_class_row(each) for each in measures.classes])]
+    if measures.confusion is not None and len(measures.classes) <= _MOST_CLASSES_IN_TABLE:
+        pages += [tables.text(""), tables.text("Images of a class (rows) by the class answered (columns):")]
+        pages += [tables.rows(_confusion(measures))]
+    left_out = len(measures.classes) - measures.num_judged_classes
+    said = f"; {left_out} of {len(measures.classes)} classes have no images and take no part" if left_out else ""
+    return tables.titled(tables.stacked(*pages), f"In brackets: the 95 % interval, in percent{said}.")
+
+
+def _shares(measures: "MeasuresRecord") -> "Row":
+    auc = {} if measures.auc is None else {"AUC": options.share(measures.auc, measures.auc_interval)}
+    return {
+        "balanced accuracy": options.share(measures.balanced_accuracy, measures.balanced_accuracy_interval),
+        "macro-F1": options.share(measures.macro_f1, measures.macro_f1_interval),
+        **auc,
+        "calibration error": options.share(measures.calibration_error, measures.calibration_error_interval),
+    }
+
+
+def _class_row(each: "ClassRecord") -> "Row":
+    recall = None if each.recall is None else options.share(each.recall, each.recall_interval)
+    return {"class": each.name, "images": each.images, "recall": recall, "answered": each.answered}
+
+
+def _confusion(measures: "MeasuresRecord") -> "list[Row]":
+    names = [each.name for each in measures.classes]
+    matrix = measures.confusion or ()
+    return [{"of class": name, **dict(zip(names, row, strict=True))} for name, row in zip(names, matrix, strict=True)]

@@ -129,9 +129,21 @@ _EVALUATIONS: Final = "Subnets to find the accuracy of, at most, per profile.  [
 _USEFUL_TAU: Final = 0.2
 _RISK: Final = "Probability with which the measured latency is to be within its limit.  [default: the prediction is]"
 _PERCENTILE: Final = "Which percentile of latency a limit on it means.  [default: the profile's, else p50]"
+#: `searchers.objective.goals()`, which needs numpy, as they are typed.
+OBJECTIVES: Final = ("accuracy", "worst-decile", "balanced-accuracy", "macro-f1", "auc", "calibration-error")
+_OBJECTIVE: Final = (
+    "What is maximised: accuracy; of the worst tenth of the clients (worst-decile, with --accuracy clients); the mean "
+    "recall of the classes (balanced-accuracy); their mean F1; of two classes the AUC; or the lowest calibration error."
+)
 _FORMAT: Final = "A file format; may be repeated.  [default: the profile's]"
 _PRECISION: Final = "A number format; may be repeated.  [default: the profile's]"
 _ARTIFACTS: Final = "The most different subnets for all profiles together.  [default: one for each profile]"
+
+
+def _underscored(context: click.Context, parameter: click.Parameter, name: str) -> str:
+    """Return a name as it is in Python."""
+    del context, parameter
+    return name.replace("-", "_")
 
 
 def limit_options(function: Function) -> Function:
@@ -168,6 +180,14 @@ def search_options(function: Function) -> Function:
         click.option("--evaluations", type=click.IntRange(min=1), metavar="N", help=_EVALUATIONS),
         click.option("--risk", type=float, callback=probability, metavar="P", help=_RISK),
         click.option("--percentile", type=click.Choice(list(PERCENTILES)), help=_PERCENTILE),
+        click.option(
+            "--objective",
+            type=click.Choice(OBJECTIVES),
+            default="accuracy",
+            show_default=True,
+            callback=_underscored,
+            help=_OBJECTIVE,
+        ),
         click.option("--prefer", type=preference, default="accurate", show_default=True, help=_PREFER),
         click.option("--max-artifacts", type=click.IntRange(min=1), metavar="K", help=_ARTIFACTS),
     )

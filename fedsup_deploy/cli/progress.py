@@ -28,6 +28,8 @@ _DETAILS: Final = (
 #: Columns of a bar's line beside its name, the bar and two numbers: the stroke between them, the time, and blanks.
 _WIDTH_OF_THE_REST: Final = 1 + 7 + 4
 _LEAST_DETAIL: Final = 8
+#: Accuracies that differ by less are not both shown.
+_NOTABLE: Final = 0.01
 
 
 class StageProgress(NamedTuple):
@@ -160,12 +162,16 @@ def shortened(text: str, width: int) -> str:
 
 
 def _with_sample(event: dict[str, Any], key: str) -> object:
-    """Return a value of an event; of an accuracy with the images it was found on, and its interval where it has one."""
-    value, interval = event[key], event.get(f"{key}_interval")
+    """Return a value of an event; of an accuracy with the images it was found on, and its interval where it has one.
+
+    The balanced accuracy stands beside it where it is another: where classes have different numbers of images.
+    """
+    value, interval, balanced = event[key], event.get(f"{key}_interval"), event.get(f"balanced_{key}")
     if not key.startswith("accuracy") or "num_images" not in event:
         return value
     bounds = "" if interval is None else f"{interval[0]:.2f}-{interval[1]:.2f}, "
-    return f"{value:.3f} ({bounds}{event['num_images']:,} images)"
+    beside = "" if balanced is None or abs(balanced - value) < _NOTABLE else f", balanced {balanced:.3f}"
+    return f"{value:.3f} ({bounds}{event['num_images']:,} images{beside})"
 
 
 def _short(value: object) -> str:

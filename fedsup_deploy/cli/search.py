@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Go on with the same search where it was stopped.")
 @click.pass_obj
 def command(output: Output, /, profiles: tuple[str, ...], **given: Any) -> None:
-    """Find the most accurate subnet within the limits of each device profile.
+    """Find the subnet within the limits of each device profile that is the most accurate, or best in --objective.
 
     A limit given here replaces that of the profiles.
     """
@@ -58,7 +58,9 @@ def _table(result: "WrittenSearch", profiles: Sequence[str]) -> "Page":
     run = tables.whole(options.searched_run_line(result.run, result.out))
     end = (tables.whole(result.out, "wrote"), tables.whole(next_words, "next:"))
     noise = [line for found in result.results for line in _about_noise(found, chosen)]
-    return tables.titled(tables.stacked(picks, *choices), *noise, run, *_about_accuracy(result), *end)
+    return tables.titled(
+        tables.stacked(picks, *choices), *_about_objective(result), *noise, run, *_about_accuracy(result), *end
+    )
 
 
 def _row(found: "DeviceResult", chosen: Mapping[str, str]) -> "Row":
@@ -90,12 +92,14 @@ def _worth(got: "Candidate") -> "Row":
     from fedsup_deploy.searchers.prices import rounded_up
 
     worth: dict[str, float | str | None] = {}
-    for row in sorted(TABLE.values(), key=lambda row: row.score is None):
+    for row in sorted(TABLE.values(), key=lambda row: (row.score is None, not row.is_for_goal)):
         value = got.worth(row.name)
         if row.predicted_as is not None and got.is_predicted(row.name):
             worth[f"{row.column} predicted"] = value
         elif row.recorded_as == "accuracy" and value is not None and got.accuracy_interval is not None:
             worth[row.column] = options.share(value, got.accuracy_interval)
+        elif row.is_for_goal and value is not None:
+            worth[row.column] = options.share(value, got.objective_interval)
         else:
             worth[row.column] = value if value is None or row.is_maximised else rounded_up(value)
     return worth
@@ -125,6 +129,16 @@ def _about_noise(found: "DeviceResult", chosen: Mapping[str, str]) -> Iterator[s
             f"{found.profile.name}: as accurate within noise: {noise.cheapest}, {fewer:.0%} fewer MACs; "
             "--prefer cheaper picks it"
         )
+
+
+def _about_objective(result: "WrittenSearch") -> Iterator[str]:
+    """Yield what the pick is the best in, where that is not the accuracy."""
+    from fedsup_deploy.measures import ACCURACY
+    from fedsup_deploy.searchers.objective import TABLE
+
+    goal = TABLE[result.results[0].objective]
+    if goal.name != ACCURACY:
+        yield f"{'maximised' if goal.is_maximised else 'minimised'}: {goal.column} (in search.json `objective`)"
 
 
 def _share_known(found: "DeviceResult") -> str:

@@ -276,6 +276,7 @@ class BundleMaker:
                 "costs": ready.costs.row(0),
                 "limits": self._limits(order, ready, wanted),
                 "left_out": left_out,
+                "objective": None if order.pick.found is None else order.pick.found.objective,
                 "refinement": order.refinement,
                 "lineage": {
                     "run": files.sha256(run.path / runs.CONFIG),

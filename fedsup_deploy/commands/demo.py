@@ -7,7 +7,8 @@ from pathlib import Path
 from fedsup_deploy import places
 from fedsup_deploy.commands.deploy import DeployedBundle, deploy
 from fedsup_deploy.commands.search import SearchRequest
-from fedsup_deploy.commands.train import Trained, train
+from fedsup_deploy.commands.train import train
+from fedsup_deploy.commands.training_summary import Trained
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import OutputError

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import JsonValue
 
+from fedsup_deploy.artifact.measures import MeasuresRecord
 from fedsup_deploy.commands.recalibrate import calibrate
 from fedsup_deploy.commands.scoring import nothing_held_out
 from fedsup_deploy.errors import ConfigError
@@ -16,6 +17,7 @@ from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.simulation import TEST, VALIDATION
+from fedsup_deploy.measures import ACCURACY, measures_of
 from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
 from fedsup_deploy.runs.federation import load_supernet, open_run_federation
 from fedsup_deploy.runs.run import Run, open_run
@@ -39,6 +41,8 @@ class ClientAccuracy:
         images: Which of their images: `held out` or `trained on`.
         accuracy_mean: Mean over clients.
         worst_decile: Mean of the tenth of them with the lowest.
+        balanced_accuracy_mean: Mean over clients of the mean recall of the classes that the client has images of.
+        balanced_accuracy_worst_decile: Mean of the tenth of them with the lowest of these.
     """
 
     num_clients: int
@@ -46,6 +50,8 @@ class ClientAccuracy:
     images: str
     accuracy_mean: float
     worst_decile: float
+    balanced_accuracy_mean: float
+    balanced_accuracy_worst_decile: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Evaluated(Result):
         costs: By name.
         accuracy: Share of the images classified correctly.
         accuracy_interval: Its 95 % interval.
+        measures: What the same answers are worth otherwise: balanced accuracy, recalls and so on.
         clients: The same by client, where that was asked for.
     """
 
@@ -74,6 +81,7 @@ class Evaluated(Result):
     costs: dict[str, int]
     accuracy: float
     accuracy_interval: tuple[float, float]
+    measures: MeasuresRecord
     clients: ClientAccuracy | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
 
 
@@ -113,18 +121,19 @@ def evaluate(
         if split == HELD_OUT and not federation.judges:
             raise nothing_held_out(run.config)
         pooled = calibrate(run, architecture, subnet, schedule, federation, log).pooled
-        found = recalibration.evaluate(federation, standalone(subnet), pooled, split)
+        answers = recalibration.evaluate(federation, standalone(subnet), pooled, split)
         clients = _on_clients(federation, subnet, pooled) if per_client else None
     return Evaluated(
         run=run_path,
         arch_id=architecture.arch_id,
         architecture=architecture.to_dict(),
         split=split,
-        num_images=found.num_images,
+        num_images=answers.num_images,
         schedule=schedule,
         costs=cost.costs_of(run.space, [architecture]).row(0),
-        accuracy=found.share,
-        accuracy_interval=found.interval,
+        accuracy=answers.accuracy.share,
+        accuracy_interval=answers.accuracy.interval,
+        measures=MeasuresRecord.of(answers, run.image_facts.classes),
         clients=clients,
     )
 
@@ -137,14 +146,15 @@ def _check_split(run: Run, split: str) -> None:
 def _on_clients(federation: Federation, subnet: Subnet, pooled: PooledStatistics) -> ClientAccuracy:
     images = HELD_OUT if federation.judges else TRAINED
     found = recalibration.evaluate_clients(federation, standalone(subnet), pooled, images)
-    mean, worst_decile = _spread([accuracy.share for accuracy in found.values()])
-    num_images = sum(accuracy.num_images for accuracy in found.values())
+    mean, worst_decile = _spread([answers.accuracy.share for answers in found.values()])
+    balanced = _spread([measures_of(answers).balanced_accuracy.value for answers in found.values()])
+    num_images = sum(answers.num_images for answers in found.values())
     words = {HELD_OUT: "held out", TRAINED: "trained on"}[images]
-    return ClientAccuracy(len(found), num_images, words, mean, worst_decile)
+    return ClientAccuracy(len(found), num_images, words, mean, worst_decile, *balanced)
 
 
 def measure(federation: Federation, supernet: Supernet, architectures: Sequence[Architecture]) -> Iterator[Score]:
-    """Yield the accuracy of each subnet on the server's validation images, after one-shot recalibration.
+    """Yield what each subnet is worth on the server's validation images, after one-shot recalibration.
 
     Args:
         federation: Of a server that has images.
@@ -152,23 +162,29 @@ def measure(federation: Federation, supernet: Supernet, architectures: Sequence[
         architectures: The subnets.
     """
     for found in recalibration.evaluate_candidates(federation, supernet, architectures, VALIDATION):
-        yield Score(found.accuracy.share, found.accuracy.num_images, is_complete=found.is_complete)
+        yield _score(found, found.accuracy.share)
 
 
 def ask_clients(federation: Federation, supernet: Supernet, architectures: Sequence[Architecture]) -> Iterator[Score]:
-    """Yield the accuracy of each subnet on the images that clients hold out, after one-shot recalibration.
+    """Yield what each subnet is worth on the images that clients hold out, after one-shot recalibration.
 
     Args:
-        federation: With clients that hold images out; each of these counts the same.
+        federation: With clients that hold images out; in the accuracy each of these counts the same, in all other
+            measures each image.
         supernet: Of which they are subnets.
         architectures: The subnets.
     """
     for found in recalibration.evaluate_candidates_on_clients(federation, supernet, architectures):
-        mean, worst_decile = _spread([accuracy.share for accuracy in found.by_client])
-        yield Score(mean, found.accuracy.num_images, worst_decile, is_complete=found.is_complete)
+        yield _score(found, *_spread([answers.accuracy.share for answers in found.by_client]))
 
 
-def _spread(accuracies: Sequence[float]) -> tuple[float, float]:
-    """Return the mean of the clients' accuracies, and that of the lowest tenth of them, at least of one."""
-    ordered = np.sort(np.asarray(accuracies))
+def _score(found: recalibration.CandidateAnswers, accuracy: float, worst_decile: float | None = None) -> Score:
+    answers = found.answers
+    measures = {name: one for name, one in measures_of(answers).by_name.items() if name != ACCURACY}
+    return Score(accuracy, answers.num_images, worst_decile, found.is_complete, measures)
+
+
+def _spread(shares: Sequence[float]) -> tuple[float, float]:
+    """Return the mean of the clients' shares, and that of the lowest tenth of them, at least of one."""
+    ordered = np.sort(np.asarray(shares))
     return float(ordered.mean()), float(ordered[: max(1, len(ordered) // 10)].mean())

@@ -20,6 +20,7 @@ from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.export.wanted import wanted_variants
 from fedsup_deploy.federation.server.federation import Federation
+from fedsup_deploy.measures import ACCURACY
 from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.federation import load_supernet, open_run_federation
@@ -106,6 +107,7 @@ def export(request: ExportRequest, listeners: tuple[Listener, ...] = ()) -> Expo
     for pick in picks:
         if request.refine:
             check_refinable(pick.profile)
+            _check_objective(pick)
         if not request.over_limit:
             limits.check(run.space, pick.architecture, pick.target)
     with contextlib.ExitStack() as stack:
@@ -182,6 +184,15 @@ def _picks(request: ExportRequest) -> tuple[Run, list[DevicePick]]:
         held = ", ".join(result.profile.name for result in found.results)
         raise ConfigError(f"{request.search} holds no result for profile {', '.join(sorted(missing))}; it has {held}")
     return run, picks
+
+
+def _check_objective(pick: DevicePick) -> None:
+    """Fail where a refined network, which is held against the pick by its accuracy, was searched for another goal."""
+    if pick.found is not None and pick.found.objective != ACCURACY:
+        raise ConfigError(
+            f"--refine: {pick.profile.name} was searched for {pick.found.objective}, expected accuracy, by which "
+            "trimmed networks are compared; search again without --objective"
+        )
 
 
 def _as_searched(profile: DeviceProfile, result: DeviceResult) -> DeviceProfile:

@@ -165,6 +165,7 @@ class DeviceFinding:
 
     profile: str
     method: str
+    objective: str
     certified: bool
     num_evaluated: int
     pick: str
@@ -285,6 +286,7 @@ def _search(found: SearchResult) -> SearchFacts:
         DeviceFinding(
             profile=result.profile.name,
             method=result.method,
+            objective=result.objective,
             certified=result.certified,
             num_evaluated=result.num_evaluated,
             pick=result.pick,

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from fedsup_deploy import rng
-from fedsup_deploy.accuracy import CountedAccuracy
+from fedsup_deploy.answers import Answers
 from fedsup_deploy.artifact.manifest import AccuracyRecord
+from fedsup_deploy.artifact.measures import MeasuresRecord
 from fedsup_deploy.artifact.store import Vectors
 from fedsup_deploy.commands.recalibrate import calibrate, keep_statistics
 from fedsup_deploy.commands.refining import RefinedNetwork
@@ -133,11 +134,12 @@ def _ready(run: Run, network: _Network, federation: Federation) -> Prepared:
 
     alone = standalone(subnet)
 
-    def accuracy_with(sums: PooledStatistics) -> CountedAccuracy:
+    def answers_with(sums: PooledStatistics) -> Answers:
         return recalibration.evaluate(federation, alone, sums, split)
 
-    recalibrated = accuracy_with(network.pooled)
-    before = None if network.inherited is None else accuracy_with(network.inherited)
+    answers = answers_with(network.pooled)
+    recalibrated = answers.accuracy
+    before = None if network.inherited is None else answers_with(network.inherited).accuracy
     accuracy = AccuracyRecord(
         dataset=run.config.data.dataset,
         split=split,
@@ -146,6 +148,7 @@ def _ready(run: Run, network: _Network, federation: Federation) -> Prepared:
         recalibrated_interval=recalibrated.interval,
         not_recalibrated=None if before is None else before.share,
         not_recalibrated_interval=None if before is None else before.interval,
+        measures=MeasuresRecord.of(answers, run.image_facts.classes),
     )
     normalizer = FixedAffine(affines(subnet.weights, subnet.normalization, network.pooled))
 

@@ -275,7 +275,7 @@ def refine(
         log.emit("refinement", notes=notes)
     subnet = supernet.extract(pick)
     pooled = calibrate(run, pick, subnet, run.config.calibration.schedule, federation, log).pooled
-    accuracy = recalibration.evaluate(federation, standalone(subnet), pooled, split)
+    accuracy = recalibration.evaluate(federation, standalone(subnet), pooled, split).accuracy
     networks = []
     for done, source in enumerate(sources, start=1):
         network = _refined(run, source, target, supernet, federation, log)
@@ -321,7 +321,7 @@ def _refined(
     left = cut(subnet, trimmed)
     network = standalone(left)
     pooled = recalibration.collect(federation, network, run.config.calibration.schedule)
-    accuracy = recalibration.evaluate(federation, network, pooled, federation.split(VALIDATION))
+    accuracy = recalibration.evaluate(federation, network, pooled, federation.split(VALIDATION)).accuracy
     latency_ms = float(price_network(left.plan, target).latency_ms[0])
     return RefinedNetwork(source, subnet.plan, trimmed, left, pooled, latency_ms, accuracy)
 

@@ -15,8 +15,10 @@ from pydantic import JsonValue
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.errors import ConfigError, DataError
 from fedsup_deploy.events import EventLog
+from fedsup_deploy.measures import ACCURACY
 from fedsup_deploy.runs.images import IMAGES
 from fedsup_deploy.runs.run import EVALUATIONS, Run
+from fedsup_deploy.searchers import objective
 from fedsup_deploy.searchers.scoring.cache import MEASURED, ScoreCache
 from fedsup_deploy.searchers.scoring.score import Score
 from fedsup_deploy.space.architecture import Architecture
@@ -72,7 +74,7 @@ def client_scores(run: Run, architectures: Sequence[Architecture], on_score: OnS
 
 @contextlib.contextmanager
 def open_scorer(
-    run: Run, kind: str, log: EventLog | None = None
+    run: Run, kind: str, log: EventLog | None = None, goal: str = ACCURACY
 ) -> Iterator[Callable[[Sequence[Architecture], OnScore], list[Score]]]:
     """Yield `measured_scores` or `client_scores` of one run, for calls that share their worker processes.
 
@@ -80,6 +82,8 @@ def open_scorer(
         run: A finished run.
         kind: `measured` or `clients`.
         log: Gets an `absence` event of each client that has not answered.
+        goal: What is to be known of each subnet beside its accuracy: the name of an objective. Scores kept by an older
+            version that do not tell it are found anew.
 
     Raises:
         ConfigError: `clients`, and the run's config lets no client hold an image out; or `measured`, and the server has
@@ -91,7 +95,7 @@ def open_scorer(
     check_has_images(run, kind)
     cache = open_cache(run, kind)
     with contextlib.ExitStack() as stack:
-        yield functools.partial(_score, cache, _Evaluation(run, kind, log or EventLog(), stack))
+        yield functools.partial(_score, cache, _Evaluation(run, kind, log or EventLog(), stack), goal)
 
 
 def check_has_images(run: Run, kind: str) -> None:
@@ -171,20 +175,28 @@ class _Evaluation:
 
 
 def _score(
-    cache: ScoreCache, evaluate: _Evaluation, architectures: Sequence[Architecture], on_score: OnScore
+    cache: ScoreCache, evaluate: _Evaluation, goal: str, architectures: Sequence[Architecture], on_score: OnScore
 ) -> list[Score]:
-    scores = {each: score for each in architectures if (score := cache.get(each)) is not None}
+    found_before = {each: cache.get(each) for each in architectures}
+    scores = {each: score for each, score in found_before.items() if score is not None and _tells(score, goal)}
     for architecture, score in scores.items():
         on_score(architecture, score)
     new = [architecture for architecture in dict.fromkeys(architectures) if architecture not in scores]
     with contextlib.closing(evaluate(new)) as found:
         for architecture, score in found:
+            if not _tells(score, goal):
+                raise DataError(f"objective {goal}: the images that subnets are judged by are all of one class")
             # Of those that some clients have not answered for, the next command may get more.
             if score.is_complete:
                 cache.add(architecture, score, is_kept=evaluate.is_kept)
             scores[architecture] = score
             on_score(architecture, score)
     return [scores[architecture] for architecture in architectures]
+
+
+def _tells(score: Score, goal: str) -> bool:
+    """Return whether a score says what an objective is about."""
+    return goal in score.measures or not objective.TABLE[goal].is_for_goal
 
 
 def nothing_held_out(config: TrainConfig) -> ConfigError:

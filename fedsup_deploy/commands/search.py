@@ -26,12 +26,14 @@ from fedsup_deploy.device.predictor import predict_interval, predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
+from fedsup_deploy.measures import ACCURACY as ACCURACY_GOAL
 from fedsup_deploy.ondevice.records import Percentile
 from fedsup_deploy.processor import processor
 from fedsup_deploy.registry import nearest
 from fedsup_deploy.runs.run import ACCURACY, EVALUATIONS, Run, newest_run, open_run
 from fedsup_deploy.searchers.limits import effective_limits
 from fedsup_deploy.searchers.methods.choice import AUTO, open_search
+from fedsup_deploy.searchers.objective import goals
 from fedsup_deploy.searchers.pool import make_pool
 from fedsup_deploy.searchers.pricing import Target
 from fedsup_deploy.searchers.problem import Problem, pose
@@ -71,6 +73,7 @@ class SearchRequest:
         max_artifacts: The most different architectures for all profiles together; None lets each have its own.
         prefer: `accurate` picks the most accurate subnet, `cheaper` the one with the fewest MACs that is as accurate
             within noise and no slower.
+        objective: What is maximised: one of `searchers.objective.goals()`; of `calibration_error` the lowest is best.
         resume: Go on with the same search where it was stopped; if it was finished, its result stands.
     """
 
@@ -87,6 +90,7 @@ class SearchRequest:
     resume: bool = False
     percentile: Percentile | None = None
     prefer: Preference = ACCURATE
+    objective: str = ACCURACY_GOAL
 
 
 class WrittenSearch(SearchResult):
@@ -97,7 +101,7 @@ class WrittenSearch(SearchResult):
 
 
 def search(request: SearchRequest, listeners: Sequence[Listener] = ()) -> WrittenSearch:
-    """Find for each device profile the most accurate subnet within its limits, and write search.json.
+    """Find for each device profile the subnet within its limits that is best in the objective, and write search.json.
 
     All that can be wrong with the request is found before the supernet is loaded.
 
@@ -126,7 +130,8 @@ def search(request: SearchRequest, listeners: Sequence[Listener] = ()) -> Writte
 def _search(request: SearchRequest, targets: Sequence[Target], run: Run, out: Path, log: EventLog) -> SearchResult:
     """Search, and write the result to a place that is held."""
     started = time.perf_counter()
-    kind, stored = accuracy_source(run, request.accuracy)
+    goal = request.objective
+    kind, stored = accuracy_source(run, request.accuracy, goal)
     known = None if stored is None else stored.known(run.path / EVALUATIONS)
     asked = _digest(request, targets, run, kind, known)
     if request.resume and (finished := _finished(out, asked)) is not None:
@@ -135,15 +140,17 @@ def _search(request: SearchRequest, targets: Sequence[Target], run: Run, out: Pa
     if stored is not None and _all_measured(problems):
         # Nothing is predicted, so it is a search like any other for which the run holds all scores.
         kind, stored = stored.findings.measured_by, None
-    noise = noise_of(kind, stored, known)
+    noise = noise_of(kind, stored, known, goal)
     if noise is None and request.prefer == CHEAPER:
-        raise no_noise(run, kind, stored)
+        raise no_noise(run, kind, stored, goal)
     check_fleet(problems, request.max_artifacts)
     searches = [open_search(problem, request.method, request.evaluations, request.seed) for problem in problems]
     _check_out(out)
     # Taken now: what is evaluated is what the file holds at the start.
     searched = _searched(run, out)
-    evaluation = open_evaluation(run, kind, log) if known is None else open_known(known, is_measured=stored is None)
+    evaluation = (
+        open_evaluation(run, kind, log, goal) if known is None else open_known(known, is_measured=stored is None)
+    )
     with files.marked(_unfinished(out), asked):
         with evaluation as evaluate:
             outcomes = run_searches(searches, evaluate)
@@ -269,6 +276,8 @@ def _check(request: SearchRequest) -> None:
 def _check_names(request: SearchRequest) -> None:
     if request.prefer not in get_args(Preference):
         raise ConfigError(f"prefer: got {request.prefer!r}, expected {ACCURATE} or {CHEAPER}")
+    if request.objective not in goals():
+        raise ConfigError(f"unknown objective {request.objective!r}{nearest(str(request.objective), goals())}")
     if request.percentile not in (None, *PERCENTILES):
         known = ", ".join(PERCENTILES)
         raise ConfigError(f"percentile: got {request.percentile!r}, expected one of {known}")
@@ -297,6 +306,8 @@ def _digest(request: SearchRequest, targets: Sequence[Target], run: Run, kind: s
             "max_artifacts": request.max_artifacts,
             "prefer": request.prefer,
             "seed": request.seed,
+            # Only where it is another: what searches for accuracy are called has not changed.
+            **({} if request.objective == ACCURACY_GOAL else {"objective": request.objective}),
         }
     )
 

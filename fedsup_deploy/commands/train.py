@@ -8,19 +8,18 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pydantic import JsonValue, TypeAdapter, ValidationError
-from typing_extensions import NotRequired, TypedDict
+from pydantic import JsonValue
 
 from fedsup_deploy import files, places, registry
-from fedsup_deploy.accuracy import CountedAccuracy
 from fedsup_deploy.commands.footprint import check_memory
 from fedsup_deploy.commands.scoring import nothing_held_out
+from fedsup_deploy.commands.training_summary import Trained, summary
 from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, ConfigError, FederationError
-from fedsup_deploy.events import EventLog, Listener, read_events
+from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.federation.batches import check_can_be_normalized
 from fedsup_deploy.federation.client import ClientId
 from fedsup_deploy.federation.jobs.train import LocalTraining
@@ -32,7 +31,7 @@ from fedsup_deploy.federation.server.federation import Federation, pixel_preproc
 from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, run_rounds
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
 from fedsup_deploy.federation.simulation import CLIENTS, VALIDATION, FederatedData
-from fedsup_deploy.results import Result
+from fedsup_deploy.measures import measures_of
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.federation import (
     absences_into,
@@ -45,48 +44,6 @@ from fedsup_deploy.runs.federation import (
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import Supernet, check_shapes, initial_weights
-
-
-@dataclasses.dataclass(frozen=True)
-class CornerAccuracy:
-    """Share of the validation images classified correctly by the corners of the space, after recalibration.
-
-    Args:
-        largest: Of the largest subnet.
-        smallest: Of the smallest.
-        num_images: How many; None where an older version trained the run, and then no intervals either.
-        largest_interval: The 95 % interval of `largest`.
-        smallest_interval: That of `smallest`.
-    """
-
-    largest: float
-    smallest: float
-    num_images: int | None
-    largest_interval: tuple[float, float] | None
-    smallest_interval: tuple[float, float] | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained(Result):
-    """What training came to.
-
-    Args:
-        run: The run's folder.
-        rounds: That were trained.
-        accuracy: At the last evaluation.
-        seconds: Of training in all.
-        bytes_up: What clients have sent.
-        bytes_down: What clients were sent.
-        client_macs: Multiply-accumulates of clients' forward passes.
-    """
-
-    run: Path
-    rounds: int
-    accuracy: CornerAccuracy
-    seconds: float
-    bytes_up: int
-    bytes_down: int
-    client_macs: int
 
 
 def train(
@@ -185,61 +142,6 @@ def _image_facts(
     return runs.ImageFacts(classes=data.train.classes, shape=shape, preprocessing=found.to_dict())
 
 
-class _RoundEvent(TypedDict):
-    """What a summary needs of a `round` event; runs of older versions know no `client_macs`."""
-
-    seconds: float
-    bytes_up: int
-    bytes_down: int
-    client_macs: NotRequired[int]
-
-
-class _EvaluationEvent(TypedDict):
-    """The same of an evaluation; runs of older versions know no `num_images`."""
-
-    accuracy_largest: float
-    accuracy_smallest: float
-    num_images: NotRequired[int]
-
-
-def summary(folder: Path) -> Trained:
-    """Return what `train` returns, from the events of a run.
-
-    Raises:
-        ArtifactError: The events are missing or damaged.
-    """
-    path = folder / runs.EVENTS
-    events = read_events(path)
-    of_kind = {kind: [event for event in events if event["event"] == kind] for kind in ("round", "evaluation")}
-    try:
-        rounds = TypeAdapter(list[_RoundEvent]).validate_python(of_kind["round"], strict=True)
-        last = TypeAdapter(_EvaluationEvent).validate_python(of_kind["evaluation"][-1], strict=True)
-    except (LookupError, ValidationError) as error:
-        raise ArtifactError(
-            f"{path}: a round or the last evaluation is missing or damaged; the supernet is not"
-        ) from error
-    return Trained(
-        run=folder,
-        rounds=len(rounds),
-        accuracy=_corners(last),
-        seconds=round(sum(event["seconds"] for event in rounds), 2),
-        bytes_up=sum(event["bytes_up"] for event in rounds),
-        bytes_down=sum(event["bytes_down"] for event in rounds),
-        client_macs=sum(event.get("client_macs", 0) for event in rounds),
-    )
-
-
-def _corners(event: _EvaluationEvent) -> CornerAccuracy:
-    shares, num_images = (event["accuracy_largest"], event["accuracy_smallest"]), event.get("num_images")
-    if num_images is None:
-        return CornerAccuracy(*shares, None, None, None)
-    return CornerAccuracy(*shares, num_images, *(_interval(share, num_images) for share in shares))
-
-
-def _interval(share: float, num_images: int) -> tuple[float, float]:
-    return CountedAccuracy.of_share(share, num_images).interval
-
-
 def make_strategy(config: TrainConfig, space: SearchSpace) -> Strategy:
     """Return the config's strategy over a space."""
     options = {name: value for name, value in config.strategy if name != "name"}
@@ -328,9 +230,10 @@ def _evaluate_corners(supernet: Supernet, federation: Federation) -> dict[str, J
     for name in ("largest", "smallest"):
         network = standalone(supernet.extract(supernet.layout.space.resolve(name)))
         pooled = recalibration.collect(federation, network, "one-shot")
-        accuracy = recalibration.evaluate(federation, network, pooled, federation.split(VALIDATION))
-        fields |= {f"accuracy_{name}": accuracy.share, f"accuracy_{name}_interval": list(accuracy.interval)}
-        fields["num_images"] = accuracy.num_images
+        answers = recalibration.evaluate(federation, network, pooled, federation.split(VALIDATION))
+        for measure, found in measures_of(answers).by_name.items():
+            fields |= {f"{measure}_{name}": found.value, f"{measure}_{name}_interval": list(found.interval)}
+        fields["num_images"] = answers.num_images
     return {**fields, "seconds": time.perf_counter() - started}
 
 

@@ -1,10 +1,11 @@
 """`Candidate`: an evaluated architecture as `search.json` has it. Owns its fields and what makes them valid."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from fedsup_deploy.artifact.manifest import Interval, check_interval
+from fedsup_deploy.artifact.manifest import check_interval
+from fedsup_deploy.artifact.measures import Interval
 from fedsup_deploy.config.section import Count, NotNegative, Positive, Section, Text
 from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.errors import ConfigError
@@ -13,6 +14,9 @@ from fedsup_deploy.space.architecture import Architecture
 
 Share = Annotated[float, Field(ge=0, le=1)]
 ArchId = Annotated[str, Field(pattern=r"^a[0-9a-f]{11}$")]
+
+#: Of a search for accuracy there is nothing in these, unless something is registered from outside.
+_LEFT_OUT_IF_EMPTY: Final = ("more", "objective_interval")
 
 
 class Candidate(Section):
@@ -30,6 +34,8 @@ class Candidate(Section):
     accuracy_interval: Interval | None = None
     """The 95 % interval of `accuracy`; null of a prediction, whose error stands in `accuracy_model`, of a mean over
     clients, each of which has few images and counts the same, and in older files."""
+    objective_interval: Interval | None = None
+    """The 95 % interval of the objective of the search, which stands in `more`; not there where that is another one."""
     accuracy_predicted: Share | None = None
     """The same as predicted from other architectures; null where it was measured."""
     worst_decile: Share | None = None
@@ -59,7 +65,7 @@ class Candidate(Section):
 
     @model_serializer(mode="wrap")
     def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
-        return {name: value for name, value in handler(self).items() if name != "more" or value}
+        return {name: value for name, value in handler(self).items() if name not in _LEFT_OUT_IF_EMPTY or value}
 
     @model_validator(mode="after")
     def _has_one_accuracy(self) -> "Candidate":

@@ -1,17 +1,19 @@
 """What a search wants: ONE row for each objective. And the front and the best that follow from them.
 
-It prices nothing and proposes nothing.
+One of those that evaluations tell is the goal of a search: the pick is the best in it. It prices nothing and proposes
+nothing.
 
 Shapes: N architectures, K candidates, M objectives, U different rows.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from typing import Final
 
 import numpy as np
 
+from fedsup_deploy.measures import ACCURACY, AUC, BALANCED_ACCURACY, CALIBRATION_ERROR, MACRO_F1
 from fedsup_deploy.searchers.prices import FloatArray, Prices
 from fedsup_deploy.searchers.scoring.score import Scores
 from fedsup_deploy.space.plan import BoolArray, IntArray
@@ -30,6 +32,7 @@ class Objective:
         recorded_as: What a candidate in search.json calls it; None puts it under `more`.
         predicted_as: The same where it was predicted from other architectures.
         is_summed: Whether exact search over stages adds it up.
+        is_for_goal: Whether it counts only in a search whose goal it is, and then in place of the accuracy.
     """
 
     name: str
@@ -40,6 +43,12 @@ class Objective:
     recorded_as: str | None = None
     predicted_as: str | None = None
     is_summed: bool = False
+    is_for_goal: bool = False
+
+
+def _measure(name: str, column: str, *, is_maximised: bool = True) -> Objective:
+    """Return the row of what answers are worth beside their accuracy."""
+    return Objective(name, column, is_maximised, score=methodcaller("measure", name), is_for_goal=True)
 
 
 _ROWS: Final = (
@@ -66,9 +75,38 @@ _ROWS: Final = (
         score=attrgetter("worst_decile_K"),
         recorded_as="worst_decile",
     ),
+    _measure(BALANCED_ACCURACY, "balanced accuracy"),
+    _measure(MACRO_F1, "macro-F1"),
+    _measure(AUC, "AUC"),
+    _measure(CALIBRATION_ERROR, "calibration error", is_maximised=False),
 )
 #: By name. The latency comes first, and so decides the order of a front.
 TABLE: Final = {row.name: row for row in _ROWS}
+WORST_DECILE: Final = "worst_decile"
+
+
+def goals() -> tuple[str, ...]:
+    """Return the names of the objectives that a search can have for its goal."""
+    return tuple(row.name for row in TABLE.values() if row.score is not None)
+
+
+def counting(goal: str) -> list[Objective]:
+    """Return the objectives that count in a search with a goal, in the order of the table."""
+    replaced = ACCURACY if TABLE[goal].is_for_goal else None
+    return [row for row in TABLE.values() if row.name == goal or not (row.is_for_goal or row.name == replaced)]
+
+
+def goodness(goal: str, values: FloatArray) -> FloatArray:
+    """Return shares of which more is better, in [0, 1], of the values of a goal."""
+    return values if TABLE[goal].is_maximised else 1 - values
+
+
+def goal_of(scores: Scores) -> FloatArray:
+    """Return the values of the goal of a search, shape (N,)."""
+    score = TABLE[scores.goal].score
+    found = None if score is None else score(scores)
+    assert found is not None, "whoever finds scores knows the goal"
+    return found
 
 
 def priced(prices: Prices) -> dict[str, FloatArray]:
@@ -77,8 +115,11 @@ def priced(prices: Prices) -> dict[str, FloatArray]:
 
 
 def scored(scores: Scores) -> dict[str, FloatArray]:
-    """Return the values that evaluations told, by the objective's name, shape (N,) each; none of what nobody asked."""
-    values = {name: row.score(scores) for name, row in TABLE.items() if row.score is not None}
+    """Return the values that evaluations told and that count, by the objective's name, shape (N,) each.
+
+    None of what nobody asked.
+    """
+    values = {row.name: row.score(scores) for row in counting(scores.goal) if row.score is not None}
     return {name: values_N for name, values_N in values.items() if values_N is not None}
 
 
@@ -115,15 +156,15 @@ def front(objectives_KM: FloatArray) -> IntArray:
     return front_F
 
 
-def most_accurate(arch_id: Callable[[int], str], accuracy_K: FloatArray, latency_ms_K: FloatArray) -> int:
-    """Return the index of the most accurate candidate; of equals the fastest, then the first by arch_id.
+def best_of(arch_id: Callable[[int], str], goodness_K: FloatArray, latency_ms_K: FloatArray) -> int:
+    """Return the index of the best candidate; of equals the fastest, then the first by arch_id.
 
     Args:
         arch_id: Index of a candidate -> its arch_id.
-        accuracy_K: Of each candidate; at least one.
+        goodness_K: Of each candidate; at least one. More is better.
         latency_ms_K: Of each candidate.
     """
-    best = np.flatnonzero(accuracy_K == accuracy_K.max())
+    best = np.flatnonzero(goodness_K == goodness_K.max())
     best = best[latency_ms_K[best] == latency_ms_K[best].min()]
     return min((int(index) for index in best), key=arch_id)
 

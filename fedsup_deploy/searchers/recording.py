@@ -59,7 +59,7 @@ def record(
     if max_artifacts is None:
         return tuple(_device_result(outcome, outcome.genes_KG[:0], noise, prefer) for outcome in outcomes), None
     offers = _Offers.of(outcomes)
-    choices = choose_artifacts(offers.scores.accuracy_K, offers.fits_PA, offers.latency_PA, None)
+    choices = choose_artifacts(offers.goodness(), offers.fits_PA, offers.latency_PA, None)
     if noise is not None and prefer == CHEAPER:
         choices = [offers.cheapened(choice, noise) for choice in choices]
     results = []
@@ -103,16 +103,17 @@ def _device_result(
     genes_KG = outcome.genes_KG[kept_K]
     (prices,) = price(pool.space, genes_KG, [target])
     candidates = _candidates(pool.space, genes_KG, outcome.scores.take(kept_K), prices, target, noise)
-    front, best = front_and_best(candidates)
+    front, best = front_and_best(candidates, outcome.scores.goal)
     cheaper = None if within_noise is None or prefer == ACCURATE else within_noise.cheapest
     has_all = pool.is_complete and len(outcome.genes_KG) == problem.num_feasible
     is_certified = has_all or outcome.search.searcher.proves_optimum
-    about = f"{_accuracy_in_words(outcome.scores)} and the profile's latency model"
+    about = f"{_goal_in_words(outcome.scores)} and the profile's latency model"
     if cheaper is not None:
         about += f"; certified is the accuracy of {best}, and the pick is the cheapest within noise of it"
     return DeviceResult(
         profile=profile_record(target.profile),
         method=outcome.search.method,
+        objective=outcome.scores.goal,
         certified=is_certified,
         certified_relative_to=about if is_certified else None,
         num_architectures=pool.space.num_architectures,
@@ -134,8 +135,8 @@ def _device_result(
     )
 
 
-def _accuracy_in_words(scores: Scores) -> str:
-    """Return where the accuracies of a search are from, and on how many images they were measured."""
+def _goal_in_words(scores: Scores) -> str:
+    """Return where the values of a search's goal are from, and on how many images they were measured."""
     is_measured_K = scores.is_measured()
     if not is_measured_K.any():
         return "the accuracy predictor"
@@ -144,7 +145,7 @@ def _accuracy_in_words(scores: Scores) -> str:
         counts = sorted({int(scores.num_images_K[is_measured_K].min()), int(scores.num_images_K.max())})
         images = " to ".join(f"{count:,}" for count in counts) + " "
     mixed = "" if is_measured_K.all() else ", of what was not measured the accuracy predictor,"
-    return f"the accuracy measured on {images}held-out images{mixed}"
+    return f"the {objective.TABLE[scores.goal].column} measured on {images}held-out images{mixed}"
 
 
 def _kept(outcome: Outcome, assigned_KG: IntArray, noise: AccuracyNoise | None) -> tuple[IntArray, WithinNoise | None]:
@@ -159,7 +160,8 @@ def _kept(outcome: Outcome, assigned_KG: IntArray, noise: AccuracyNoise | None) 
     def arch_id(index: int) -> str:
         return problem.pool.space.decode(outcome.genes_KG[index]).arch_id
 
-    best = objective.most_accurate(arch_id, outcome.scores.accuracy_K, prices.latency_ms)
+    goodness_K = objective.goodness(outcome.scores.goal, objective.goal_of(outcome.scores))
+    best = objective.best_of(arch_id, goodness_K, prices.latency_ms)
     kept = [np.flatnonzero(is_measured_K), front_F, np.array([best])]
     kept += [np.flatnonzero(np.isin(row_keys(outcome.genes_KG), row_keys(assigned_KG)))]
     within_noise = None
@@ -178,7 +180,7 @@ def _kept(outcome: Outcome, assigned_KG: IntArray, noise: AccuracyNoise | None) 
 
 @dataclasses.dataclass(frozen=True)
 class _Offers:
-    """What a fleet can be given: all architectures whose accuracy a call knows."""
+    """What a fleet can be given: all architectures of which a call knows how good they are."""
 
     space: SearchSpace
     genes_AG: IntArray
@@ -199,6 +201,10 @@ class _Offers:
         prices = price(space, genes_AG, [outcome.search.problem.target for outcome in outcomes])
         latency_PA = np.stack([one.latency_ms for one in prices])
         return cls(space, genes_AG, scores, prices[0].num_macs, fits_PA, latency_PA)
+
+    def goodness(self) -> FloatArray:
+        """Return how good each is in the goal of the search, shape (A,): more is better."""
+        return objective.goodness(self.scores.goal, objective.goal_of(self.scores))
 
     def cheapened(self, choice: FleetChoice, noise: AccuracyNoise) -> FleetChoice:
         """Return a choice in which each architecture is the cheapest that is as accurate within noise.
@@ -267,6 +273,7 @@ def _candidates(
                 architecture=architecture.to_dict(),
                 accuracy=accuracy if is_measured_K[index] else None,
                 **_sample(scores, index, accuracy, noise),
+                objective_interval=_interval(scores, index),
                 accuracy_predicted=None if is_measured_K[index] else accuracy,
                 worst_decile=_at(scores.worst_decile_K, index),
                 latency_ms_predicted=float(prices.latency_ms[index]),
@@ -286,6 +293,12 @@ def _sample(scores: Scores, index: int, accuracy: float, noise: AccuracyNoise | 
     num_images = int(scores.num_images_K[index])
     interval = None if noise is None else CountedAccuracy.of_share(accuracy, num_images).interval
     return {"num_images": num_images, "accuracy_interval": interval}
+
+
+def _interval(scores: Scores, index: int) -> tuple[float, float] | None:
+    """Return the interval of the goal of a search, where that has no field of its own."""
+    found_K3 = scores.measures_K3.get(scores.goal)
+    return None if found_K3 is None else (float(found_K3[index, 1]), float(found_K3[index, 2]))
 
 
 def _costs(prices: Prices, scores: Scores) -> list[dict[str, Any]]:

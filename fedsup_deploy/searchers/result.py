@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import numpy as np
-from pydantic import Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
 from fedsup_deploy.artifact.document import first_problem
 from fedsup_deploy.artifact.manifest import ProfileRecord
@@ -17,6 +17,7 @@ from fedsup_deploy.artifact.measured import PercentileRecord
 from fedsup_deploy.config.section import Count, NotNegative, Positive, Section, Text
 from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.errors import ArtifactError, ConfigError
+from fedsup_deploy.measures import ACCURACY
 from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JSON, parse_json, read_bytes
 from fedsup_deploy.registry import nearest
 from fedsup_deploy.searchers import objective
@@ -71,6 +72,9 @@ class DeviceResult(Section):
     """The device profile."""
     method: Text
     """The searcher: a name registered under `searcher`."""
+    objective: Text = ACCURACY
+    """What the pick is the best in, one of `accuracy`, `balanced_accuracy`, `macro_f1`, `auc`, `calibration_error` (the
+    lowest) and `worst_decile`; `accuracy` in older files."""
     certified: bool
     """Whether everything feasible in the whole space was evaluated, so that nothing better can exist."""
     certified_relative_to: Text | None
@@ -98,10 +102,11 @@ class DeviceResult(Section):
     """All that was measured, in the order of evaluation. Of what was predicted only the front is kept, and what a
     fleet was assigned."""
     front: tuple[ArchId, ...]
-    """The candidates that none beats in accuracy, worst decile if known, and predicted latency, fastest first."""
+    """The candidates that none beats in what counts: the objective, worst decile if known, predicted latency; fastest
+    first."""
     most_accurate: ArchId | None = None
-    """The most accurate candidate; of equals the fastest, then the first by name. In older files null: it is the
-    pick."""
+    """The most accurate candidate, or the best in another `objective`; of equals the fastest, then the first by name.
+    In older files null: it is the pick."""
     within_noise: WithinNoise | None = None
     """What is as accurate as that; null where nobody knows the noise: of means over clients, and in older files."""
     prefer: Preference = "accurate"
@@ -115,6 +120,13 @@ class DeviceResult(Section):
     def picked(self) -> Candidate:
         """The candidate picked."""
         return self.candidate(self.pick)
+
+    @field_validator("objective")
+    @classmethod
+    def _is_a_goal(cls, name: str) -> str:
+        if name not in objective.goals():
+            raise ValueError(f"got {name!r}, expected one of {', '.join(objective.goals())}")
+        return name
 
     @model_validator(mode="after")
     def _has_the_percentile_of_each_candidate(self) -> "DeviceResult":
@@ -156,7 +168,7 @@ class DeviceResult(Section):
         is_listed = self.num_priced == self.num_architectures
         if self.certified and is_listed and self.num_evaluated != self.num_feasible:
             raise ValueError("certified: expected everything feasible evaluated")
-        front, best = front_and_best(self.candidates)
+        front, best = front_and_best(self.candidates, self.objective)
         pick = best
         if self.within_noise is not None:
             is_known = [
@@ -320,11 +332,19 @@ def load_result(path: Path) -> SearchResult:
     return result
 
 
-def front_and_best(candidates: Sequence[Candidate]) -> tuple[tuple[str, ...], str]:
-    """Return the arch_ids of the front, fastest first, and that of the most accurate candidate."""
-    known = {name: [candidate.worth(name) for candidate in candidates] for name in objective.TABLE}
+def front_and_best(candidates: Sequence[Candidate], goal: str) -> tuple[tuple[str, ...], str]:
+    """Return the arch_ids of the front, fastest first, and that of the candidate that is best in the goal.
+
+    Raises:
+        ValueError: Not all candidates say how good they are in it.
+    """
+    counting = [row.name for row in objective.counting(goal)]
+    known = {name: [candidate.worth(name) for candidate in candidates] for name in counting}
     values = {name: np.array(worth) for name, worth in known.items() if None not in worth}
-    best = objective.most_accurate(lambda index: candidates[index].arch_id, values["accuracy"], values["latency_ms"])
+    if goal not in values:
+        raise ValueError(f"candidates: expected the {goal} of each, which is the objective")
+    goodness_K = objective.goodness(goal, values[goal])
+    best = objective.best_of(lambda index: candidates[index].arch_id, goodness_K, values["latency_ms"])
     front_F = objective.front(objective.minimised(values))
     return tuple(candidates[index].arch_id for index in front_F), candidates[best].arch_id
 

@@ -125,7 +125,9 @@ def with_fields(value: object) -> Callable[[Any], Any]:
 
 
 def of_another_job(answer: object) -> object:
-    return CountPixels.reply(np.ones((1, 256), dtype=np.int64), 2, 2) if isinstance(answer, Counts) else Counts((1,), 8)
+    return (
+        CountPixels.reply(np.ones((1, 256), dtype=np.int64), 2, 2) if isinstance(answer, Counts) else Counts.of([], 8)
+    )
 
 
 def fields(**values: object) -> Callable[[Any], Any]:
@@ -202,6 +204,22 @@ def beyond_int64(histogram_CV: Any) -> Any:
     return histogram_CV + change
 
 
+def answers(change: Callable[[Any], Any]) -> Callable[[Counts], Counts]:
+    """Change the rows of what was answered."""
+    return lambda counts: fields(cells_C4=change(counts.cells_C4))(counts)
+
+
+def confidences(change: Callable[[Any], Any]) -> Callable[[Counts], Counts]:
+    return lambda counts: fields(confidence_MB3=change(counts.confidence_MB3))(counts)
+
+
+def more_right(cells_C4: Any) -> Any:
+    """As many images as before, all answered rightly."""
+    cells_C4 = cells_C4.copy()
+    cells_C4[:, 2] = cells_C4[:, 1]
+    return np.unique(cells_C4, axis=0)
+
+
 def on_all(attack: Callable[[Any], Any]) -> dict[str, Callable[[Any], Any]]:
     return dict.fromkeys((TRAIN, STATISTICS, COUNTS, MOMENTS, RANGES, AGREEMENT), attack)
 
@@ -228,7 +246,7 @@ ATTACKS: Final[dict[str, tuple[str, dict[str, Callable[[Any], Any]]]]] = {
         {
             TRAIN: one_weight(float("nan")),
             STATISTICS: sums(arrays(lambda of_C: of_C * np.nan)),
-            COUNTS: fields(correct=(float("nan"),)),
+            COUNTS: answers(lambda of: of * np.nan),
             MOMENTS: histogram(lambda of: of * np.nan),
             RANGES: extremes(lambda of: of * float("nan")),
             AGREEMENT: fields(both=float("nan")),
@@ -249,30 +267,31 @@ ATTACKS: Final[dict[str, tuple[str, dict[str, Callable[[Any], Any]]]]] = {
     "infinite loss": (r"^loss is inf$", {TRAIN: fields(loss=float("inf"))}),
     "endless loss": (r"loss|malformed answer", {TRAIN: fields(loss=10**400)}),
     "shape": (
-        r"^tensor .* is \(|channels$|^counts of [23] networks|^histogram of shape|^counts of int64",
+        r"^tensor .* is \(|channels$|^confidences of shape|^histogram of shape|^counts of int64",
         {
             TRAIN: tensors(lambda tensor: tensor.view(1, -1)),
             STATISTICS: sums(arrays(lambda of_C: of_C[1:])),
-            COUNTS: lambda counts: fields(correct=(*counts.correct, 1))(counts),
+            COUNTS: confidences(lambda of: of.repeat(2, axis=0)),
             MOMENTS: histogram(lambda of: of[:, 1:]),
             RANGES: bins(lambda of: of[:, 1:]),
         },
     ),
     "no dimension": (
-        r"^tensor .* is \(|malformed answer|^histogram of shape|^counts of int64",
+        r"^tensor .* is \(|malformed answer|^histogram of shape|^counts (of int64|that no)",
         {
             TRAIN: tensors(torch.sum),
             STATISTICS: sums(arrays(np.sum)),
+            COUNTS: answers(np.sum),
             MOMENTS: histogram(np.sum),
             RANGES: bins(np.sum),
         },
     ),
     "nothing in it": (
-        r"^other tensors|^statistics of 0 networks|^counts of 0 networks|^histogram of shape|^counts of int64",
+        r"^other tensors|^statistics of 0 networks|^counts that no|^histogram of shape|^counts of int64",
         {
             TRAIN: fields(weights={}),
             STATISTICS: fields(statistics=()),
-            COUNTS: fields(correct=()),
+            COUNTS: answers(lambda of: of[:0]),
             MOMENTS: histogram(lambda of: of[:0]),
             RANGES: bins(lambda of: of[:0]),
         },
@@ -312,6 +331,7 @@ ATTACKS: Final[dict[str, tuple[str, dict[str, Callable[[Any], Any]]]]] = {
         r"malformed answer",
         {
             STATISTICS: sums(arrays(lambda of_C: of_C.astype(object))),
+            COUNTS: answers(lambda of: of.astype(object)),
             MOMENTS: histogram(lambda of: of.astype(object)),
             RANGES: bins(lambda of: of.astype(object)),
         },
@@ -328,7 +348,7 @@ ATTACKS: Final[dict[str, tuple[str, dict[str, Callable[[Any], Any]]]]] = {
         {
             TRAIN: fields(num_samples=-1),
             STATISTICS: sums(lambda of: dataclasses.replace(of, count=-of.count)),
-            COUNTS: lambda counts: fields(correct=(-1,) * len(counts.correct))(counts),
+            COUNTS: answers(np.negative),
             MOMENTS: histogram(negative),
             RANGES: bins(negative),
             AGREEMENT: lambda of: fields(both=of.both + of.neither + 1, neither=-1)(of),
@@ -376,11 +396,12 @@ ATTACKS: Final[dict[str, tuple[str, dict[str, Callable[[Any], Any]]]]] = {
             AGREEMENT: fields(both=HUGE),
         },
     ),
-    "more right than counted": (
-        r"^counts that no",
-        {COUNTS: lambda counts: fields(correct=(99,) * len(counts.correct))(counts)},
+    "more right than counted": (r"^counts that no", {COUNTS: answers(more_right)}),
+    "other confidences": (r"^counts that no", {COUNTS: confidences(lambda of: of[:, ::-1])}),
+    "beyond 64 bits": (
+        r"counts",
+        {MOMENTS: histogram(beyond_int64), COUNTS: answers(beyond_int64), RANGES: bins(beyond_int64)},
     ),
-    "beyond 64 bits": (r"counts", {MOMENTS: histogram(beyond_int64), RANGES: bins(beyond_int64)}),
     "other extremes": (r"^extremes .* not those of the counts", {RANGES: extremes(lambda of: 2 * of)}),
     "extremes the wrong way round": (
         r"^extremes .* not those of the counts",

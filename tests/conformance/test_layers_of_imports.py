@@ -23,12 +23,14 @@ PROFILE = (
 #: What a bundle says of itself, the program in it, and the files of a model; the rest of `artifact` stands higher.
 BUNDLE = tuple(
     f"artifact.{name}"
-    for name in ("document", "external_data", "manifest", "measured", "packing", "program", "variants")
+    for name in ("document", "external_data", "manifest", "measured", "measures", "packing", "program", "variants")
 )
 #: From the lowest layer up. A module belongs where the longest matching name stands; what a line lists are groups.
 LAYERS = (
     (
         "accuracy",
+        "answers",
+        "measures",
         "processor",
         "errors",
         "rng",

@@ -18,7 +18,7 @@ RECORD = Path(__file__).parent / "documents.json"
 #: What each command returns.
 RESULTS = {
     "demo": "commands.demo:Demonstration",
-    "train": "commands.train:Trained",
+    "train": "commands.training_summary:Trained",
     "evaluate": "commands.evaluate:Evaluated",
     "fit-accuracy": "commands.fit_accuracy:AccuracyFit",
     "search": "commands.search:WrittenSearch",

@@ -27,7 +27,7 @@ from fedsup_deploy.errors import ArtifactError, ConfigError, DataError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.federation import batches
 from fedsup_deploy.federation.client import Client
-from fedsup_deploy.federation.jobs.counts import CountCorrect, Counts
+from fedsup_deploy.federation.jobs.counts import CountAnswers, Counts
 from fedsup_deploy.runs.federation import load_supernet
 from fedsup_deploy.runs.run import CONFIG, EVALUATIONS, SUPERNET, Run, open_run
 from fedsup_deploy.searchers.scoring.score import Score
@@ -71,15 +71,15 @@ def run(trained: Path, tmp_path: Path) -> Run:
 
 def test_scores_that_a_client_has_not_answered_for_are_not_kept(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are what this command goes by; the next one asks all again."""
-    perform, failing = CountCorrect.perform, iter([True])
+    perform, failing = CountAnswers.perform, iter([True])
 
-    def fail_once(job: CountCorrect, client: Client) -> Counts:
+    def fail_once(job: CountAnswers, client: Client) -> Counts:
         if next(failing, False):
             raise DataError("battery")
         return perform(job, client)
 
     architectures, events = some(run), list[dict[str, Any]]()
-    monkeypatch.setattr(CountCorrect, "perform", fail_once)
+    monkeypatch.setattr(CountAnswers, "perform", fail_once)
     with open_scorer(run, "clients", EventLog(None, (events.append,))) as score:
         found = score(architectures, lambda *_: None)
     assert [each.is_complete for each in found] == [False] * 3
@@ -114,7 +114,16 @@ def quiet(architecture: Architecture, score: Score) -> None:
 def test_measured_is_what_evaluate_says(run: Run) -> None:
     for architecture, score in zip(some(run), scores_of(measured_scores, run, some(run)), strict=True):
         report = evaluate(run.path, architecture.arch_id, split="validation", schedule="one-shot")
-        assert score == Score(report.accuracy, report.num_images)
+        assert alone(score) == Score(report.accuracy, report.num_images)
+        for name, found in score.measures.items():
+            assert found.value == getattr(report.measures, name), name
+            assert found.interval == getattr(report.measures, f"{name}_interval"), name
+        assert {"balanced_accuracy", "macro_f1", "calibration_error"} == score.measures.keys()
+
+
+def alone(score: Score) -> Score:
+    """Return a score without what else the answers are worth."""
+    return dataclasses.replace(score, measures={})
 
 
 def test_clients_scores_are_those_of_all_images_in_one_place(run: Run) -> None:
@@ -140,7 +149,9 @@ def test_clients_scores_are_those_of_all_images_in_one_place(run: Run) -> None:
     assert len(shares) == 21, "three clients of two images hold none out and do not count"
     (score,) = scores_of(client_scores, run, [architecture])
     num_images = len(is_correct_N)
-    assert score == Score(pytest.approx(np.mean(shares)), num_images, pytest.approx(np.mean(shares[:2])))
+    assert alone(score) == Score(pytest.approx(np.mean(shares)), num_images, pytest.approx(np.mean(shares[:2])))
+    recalls = [is_correct_N[data.train.labels_N[together] == label].mean() for label in range(10)]
+    assert score.measures["balanced_accuracy"].value == pytest.approx(np.mean(recalls), abs=1e-6)
 
 
 def test_no_image_of_the_server_takes_part_when_clients_are_asked(run: Run) -> None:
@@ -167,7 +178,7 @@ def test_evaluate_looks_at_what_clients_hold_out(run: Run) -> None:
     clients = evaluate(run.path, "smallest", per_client=True).clients
     assert clients.images == "held out"
     assert clients.num_clients == sum(len(indices) > 0 for indices in run.data.held_out)
-    assert Score(clients.accuracy_mean, clients.num_images, clients.worst_decile) == score
+    assert Score(clients.accuracy_mean, clients.num_images, clients.worst_decile) == alone(score)
 
 
 def with_config(run: Run, **change: Any) -> Run:

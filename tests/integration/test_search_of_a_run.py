@@ -467,6 +467,75 @@ def test_too_few_evaluations_for_a_predictor_are_refused(run: Path) -> None:
         fit_accuracy(run, measured_by="predicted")
 
 
+# Other objectives than the accuracy
+
+
+@pytest.mark.parametrize("goal", ["balanced_accuracy", "macro_f1", "calibration_error"])
+def test_a_search_picks_what_is_best_in_its_objective(
+    request_of: SearchRequest, run: Path, tmp_path: Path, goal: str
+) -> None:
+    """As `evaluate` tells it, of the same candidates; and it says so, in search.json and in each event."""
+    events: list[dict[str, Any]] = []
+    request = dataclasses.replace(request_of, objective=goal, out=tmp_path / "found.json")
+    found = search(request, (events.append,))
+    for result in found["results"]:
+        assert result["objective"] == goal
+        values = {each["arch_id"]: each["more"][goal] for each in result["candidates"]}
+        best = min if goal == "calibration_error" else max
+        assert values[result["pick"]] == best(values.values())
+        report = evaluate(run, result["pick"], split="validation", schedule="one-shot").measures
+        (picked,) = (each for each in result["candidates"] if each["arch_id"] == result["pick"])
+        assert picked["more"][goal] == getattr(report, goal)
+        assert tuple(picked["objective_interval"]) == getattr(report, f"{goal}_interval")
+        assert picked["accuracy_interval"] is None
+        assert result["within_noise"] is None
+    for event in (event for event in events if event["event"] == "evaluation"):
+        assert event[f"{goal}_interval"][0] <= event[goal] <= event[f"{goal}_interval"][1]
+    assert load_result(tmp_path / "found.json").to_dict() == {k: v for k, v in found.items() if k != "out"}
+
+
+def test_searches_for_different_objectives_share_what_was_evaluated(
+    request_of: SearchRequest, run: Path, tmp_path: Path
+) -> None:
+    """The journal tells all measures, but one of an older version, whose lines are found anew, and no other."""
+    own = tmp_path / "own"
+    shutil.copytree(run, own)
+    shutil.rmtree(own / "evaluations", ignore_errors=True)
+    request = dataclasses.replace(request_of, run=own, out=tmp_path / "found.json")
+    search(request)
+    (journal,) = (own / "evaluations").glob("measured-*.jsonl")
+    lines = journal.read_text(encoding="utf-8").splitlines()
+    expected = search(dataclasses.replace(request, objective="macro_f1"))
+    assert journal.read_text(encoding="utf-8").splitlines() == lines
+    old = [json.dumps({k: v for k, v in json.loads(line).items() if k != "measures"}) for line in lines[1:3]]
+    journal.write_text("\n".join([lines[0], *old, *lines[3:]]) + "\n", encoding="utf-8")
+    again = search(dataclasses.replace(request, objective="macro_f1"))
+    assert without_seconds(again) == without_seconds(expected)
+    assert len(journal.read_text(encoding="utf-8").splitlines()) == len(lines) + 2
+    assert without_seconds(search(request))["results"] == without_seconds(search(request_of))["results"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"objective": "acuracy"}, "unknown objective 'acuracy'; did you mean 'accuracy'"),
+        ({"objective": "latency_ms"}, "unknown objective 'latency_ms'"),
+        ({"objective": "auc"}, "objective auc: expected two classes, digits has 10"),
+        ({"objective": "worst_decile", "accuracy": "measured"}, "objective worst_decile: only clients can tell"),
+        ({"objective": "macro_f1", "accuracy": "predicted"}, "a predictor tells the accuracy alone"),
+        (
+            {"objective": "macro_f1", "prefer": "cheaper"},
+            "prefer cheaper: what is within noise is known of the accuracy",
+        ),
+    ],
+)
+def test_an_objective_that_nobody_can_tell_is_refused(
+    request_of: SearchRequest, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        search(dataclasses.replace(request_of, **change))
+
+
 # Accuracies by clients
 
 
@@ -489,6 +558,10 @@ def test_clients_find_accuracies_and_their_worst_decile(tmp_path: Path) -> None:
     assert result["within_noise"] is None
     with pytest.raises(ConfigError, match="prefer cheaper: accuracy is a mean over clients"):
         search(dataclasses.replace(request, prefer="cheaper"))
+    worst = search(dataclasses.replace(request, objective="worst_decile", accuracy="auto"))["results"][0]
+    assert [worst[each] for each in ("front", "candidates")] == [result[each] for each in ("front", "candidates")]
+    deciles = {each["arch_id"]: each["worst_decile"] for each in worst["candidates"]}
+    assert (worst["objective"], deciles[worst["pick"]]) == ("worst_decile", max(deciles.values()))
     run = open_run(tmp_path / "asked")
     architectures = [Architecture.from_dict(each["architecture"]) for each in result["candidates"]]
     scores = client_scores(run, architectures, lambda _index, _score: None)

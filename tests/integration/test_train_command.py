@@ -11,8 +11,8 @@ import torch
 
 from fedsup_deploy import registry
 from fedsup_deploy.artifact import weights
-from fedsup_deploy.commands.train import summary as summary_of
 from fedsup_deploy.commands.train import train
+from fedsup_deploy.commands.training_summary import summary as summary_of
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FederationError
 from fedsup_deploy.events import read_events

@@ -1,15 +1,16 @@
-"""Statistics and evaluations: which layers are observed when, and how many answers are right. Eq. 4."""
+"""Statistics and evaluations: which layers are observed when, and what is answered to images. Eq. 4."""
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from fedsup_deploy import rng
 from fedsup_deploy.accuracy import CountedAccuracy
+from fedsup_deploy.answers import Answers
 from fedsup_deploy.errors import DataError
 from fedsup_deploy.federation.client import HELD_OUT, ClientId, ClientInfo
-from fedsup_deploy.federation.jobs.counts import CountCorrect, Counts
+from fedsup_deploy.federation.jobs.counts import CountAnswers, Counts, num_classes_of
 from fedsup_deploy.federation.jobs.statistics import Observed, TakeStatistics
 from fedsup_deploy.federation.messages import Blob, Engine
 from fedsup_deploy.federation.networks import Network, SharedSubnet
@@ -63,7 +64,7 @@ def is_complete(federation: Federation, plan: NetworkPlan, statistics: PooledSta
 
 
 @dataclasses.dataclass(frozen=True)
-class CandidateAccuracy:
+class CandidateAnswers:
     """What an evaluation of a candidate has found.
 
     Args:
@@ -71,19 +72,24 @@ class CandidateAccuracy:
         is_complete: Whether all that were asked are part of it, and of the statistics before.
     """
 
-    by_client: tuple[CountedAccuracy, ...]
+    by_client: tuple[Answers, ...]
     is_complete: bool
+
+    @property
+    def answers(self) -> Answers:
+        """To all images."""
+        return Answers.sum(self.by_client)
 
     @property
     def accuracy(self) -> CountedAccuracy:
         """Over all images."""
         return CountedAccuracy(
-            sum(each.correct for each in self.by_client), sum(each.num_images for each in self.by_client)
+            sum(each.num_correct for each in self.by_client), sum(each.num_images for each in self.by_client)
         )
 
 
-def evaluate(federation: Federation, network: Network, statistics: PooledStatistics, split: str) -> CountedAccuracy:
-    """Return the accuracy of a network.
+def evaluate(federation: Federation, network: Network, statistics: PooledStatistics, split: str) -> Answers:
+    """Return the answers of a network.
 
     Args:
         federation: Whom to ask.
@@ -95,14 +101,14 @@ def evaluate(federation: Federation, network: Network, statistics: PooledStatist
         FederationError: Too few clients have answered.
     """
     judging = federation.judging(split)
-    counts = _count(federation, judging, (network,), (statistics,), HELD_OUT, f"evaluation on {split} images")
-    return _summed(counts.values())[0]
+    found = _count(federation, judging, (network,), (statistics,), HELD_OUT, f"evaluation on {split} images")
+    return _summed(found)[0]
 
 
 def evaluate_clients(
     federation: Federation, network: Network, statistics: PooledStatistics, images: str
-) -> dict[ClientId, CountedAccuracy]:
-    """Return the share of right answers on each client's own images, ascending by client.
+) -> dict[ClientId, Answers]:
+    """Return the answers to each client's own images, ascending by client.
 
     Args:
         federation: Whom to ask: its judges for what they hold out, those that calibrate for what they train on.
@@ -115,14 +121,14 @@ def evaluate_clients(
     """
     asked = federation.judges if images == HELD_OUT else federation.calibrating
     judging = federation.clients, asked, federation.terms
-    counts = _count(federation, judging, (network,), (statistics,), images, "evaluation by clients")
-    return {client: CountedAccuracy(count.correct[0], count.counted) for client, count in sorted(counts.items())}
+    found = _count(federation, judging, (network,), (statistics,), images, "evaluation by clients")
+    return {client: answers for client, (answers,) in found.items()}
 
 
 def evaluate_candidates(
     federation: Federation, supernet: Supernet, architectures: Sequence[Architecture], split: str
-) -> Iterator[CandidateAccuracy]:
-    """Yield the accuracy of each subnet on the server's own images, after one-shot recalibration.
+) -> Iterator[CandidateAnswers]:
+    """Yield the answers of each subnet to the server's own images, after one-shot recalibration.
 
     Args:
         federation: Of a server that has images.
@@ -132,15 +138,15 @@ def evaluate_candidates(
     """
     judging = federation.judging(split)
     for candidates, pooled in _recalibrated(federation, supernet, architectures):
-        counts = _count(federation, judging, candidates, pooled, HELD_OUT, f"evaluation on {split} images")
-        for index, accuracy in enumerate(_summed(counts.values())):
-            yield CandidateAccuracy((accuracy,), is_complete(federation, candidates[index].plan, pooled[index]))
+        found = _count(federation, judging, candidates, pooled, HELD_OUT, f"evaluation on {split} images")
+        for index, answers in enumerate(_summed(found)):
+            yield CandidateAnswers((answers,), is_complete(federation, candidates[index].plan, pooled[index]))
 
 
 def evaluate_candidates_on_clients(
     federation: Federation, supernet: Supernet, architectures: Sequence[Architecture]
-) -> Iterator[CandidateAccuracy]:
-    """Yield for each subnet its accuracy on what each judge holds out, after one-shot recalibration.
+) -> Iterator[CandidateAnswers]:
+    """Yield for each subnet its answers to what each judge holds out, after one-shot recalibration.
 
     Two exchanges with the clients per group of subnets: their sums, which are pooled here, and their counts. No image
     of the server takes part.
@@ -156,11 +162,10 @@ def evaluate_candidates_on_clients(
     judging = federation.judging(HELD_OUT)
     _, judges, _ = judging
     for candidates, pooled in _recalibrated(federation, supernet, architectures):
-        counts = _count(federation, judging, candidates, pooled, HELD_OUT, "evaluation by clients")
+        found = _count(federation, judging, candidates, pooled, HELD_OUT, "evaluation by clients")
         for index, (candidate, statistics) in enumerate(zip(candidates, pooled, strict=True)):
-            by_client = [CountedAccuracy(count.correct[index], count.counted) for _, count in sorted(counts.items())]
-            all_answered = len(counts) == len(judges) and is_complete(federation, candidate.plan, statistics)
-            yield CandidateAccuracy(tuple(by_client), all_answered)
+            all_answered = len(found) == len(judges) and is_complete(federation, candidate.plan, statistics)
+            yield CandidateAnswers(tuple(answers[index] for answers in found.values()), all_answered)
 
 
 def _recalibrated(
@@ -217,35 +222,30 @@ def _count(
     statistics: tuple[PooledStatistics, ...],
     images: str,
     what: str,
-) -> dict[ClientId, Counts]:
-    """Return the counts of those that have answered."""
+) -> dict[ClientId, list[Answers]]:
+    """Return the answers of each network, by those that have answered, ascending."""
     engine, asked, terms = judging
     if not asked:
         raise DataError(f"{what}: no client holds images out")
-    job = CountCorrect(networks, statistics, images, federation.preprocessing)
+    job = CountAnswers(networks, statistics, images, federation.preprocessing)
     expected = {info.client: info.num_held_out if images == HELD_OUT else info.num_samples for info in asked}
-    counts: dict[ClientId, Counts] = {}
+    num_classes = num_classes_of(networks[0])
+    found: dict[ClientId, list[Answers]] = {}
 
-    def take(client: ClientId, found: Counts) -> str | None:
-        if len(found.correct) != len(networks):
-            return f"counts of {len(found.correct)} networks, expected {len(networks)}"
-        if found.counted != expected[client]:
-            return f"{found.counted} images, expected {expected[client]}"
-        if not all(0 <= correct <= found.counted for correct in found.correct):
-            return "counts that no images have"
-        counts[client] = found
-        return None
+    def take(client: ClientId, counts: Counts) -> str | None:
+        reason = counts.reason_to_reject(len(networks), num_classes, expected[client])
+        if reason is None:
+            found[client] = counts.by_network(len(networks), num_classes)
+        return reason
 
     jobs = dict.fromkeys(expected, job)
     cohort.ask(engine, jobs, take, what=what, terms=terms, on_absences=federation.on_absences)
-    return counts
+    return dict(sorted(found.items()))
 
 
-def _summed(counts: Iterable[Counts]) -> list[CountedAccuracy]:
-    """Return for each network its accuracy over all images."""
-    found = list(counts)
-    counted = sum(count.counted for count in found)
-    return [CountedAccuracy(sum(correct), counted) for correct in zip(*(count.correct for count in found), strict=True)]
+def _summed(found: Mapping[ClientId, Sequence[Answers]]) -> list[Answers]:
+    """Return the answers of each network to all images."""
+    return [Answers.sum(of_network) for of_network in zip(*found.values(), strict=True)]
 
 
 def _groups(architectures: Sequence[Architecture], size: int) -> Iterator[tuple[Architecture, ...]]:

@@ -15,6 +15,7 @@ from pydantic import JsonValue
 
 from fedsup_deploy import files
 from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.measures import Measure
 from fedsup_deploy.searchers.scoring.journal import Journal
 from fedsup_deploy.searchers.scoring.score import Score, Scores
 from fedsup_deploy.space.architecture import Architecture
@@ -23,7 +24,7 @@ from fedsup_deploy.space.search_space import SearchSpace
 
 #: The kind of scores that clients have no part in.
 MEASURED: Final = "measured"
-_KEYS: Final = ("arch_id", "genes", "accuracy", "num_images", "worst_decile")
+_KEYS: Final = ("arch_id", "genes", "accuracy", "num_images", "worst_decile", "measures")
 
 
 class ScoreCache:
@@ -51,8 +52,9 @@ class ScoreCache:
             arch_id, genes, score = _read(where, entry, space.num_choices)
             if (score.worst_decile is None) != (kind == MEASURED):
                 raise ArtifactError(f"{where}: damaged: got worst_decile {score.worst_decile} there; remove the line")
-            # Two processes may have found the same at the same time.
-            self._scores.setdefault(arch_id, score)
+            # Two processes may have found the same at the same time; of what an older version found, more was found.
+            if arch_id not in self._scores or (score.measures and not self._scores[arch_id].measures):
+                self._scores[arch_id] = score
             self._genes.setdefault(arch_id, genes)
 
     @property
@@ -81,7 +83,8 @@ class ScoreCache:
             OutputError: The file cannot be written.
         """
         arch_id, genes = architecture.arch_id, self._space.encode(architecture).tolist()
-        values = (arch_id, genes, score.accuracy, score.num_images, score.worst_decile)
+        measures: dict[str, JsonValue] = {name: [one.value, *one.interval] for name, one in score.measures.items()}
+        values = (arch_id, genes, score.accuracy, score.num_images, score.worst_decile, measures)
         if is_kept:
             self._journal.append(dict(zip(_KEYS, values, strict=True)))
         self._scores[arch_id], self._genes[arch_id] = score, genes
@@ -97,7 +100,7 @@ class ScoreCache:
 
 
 def _read(where: str, entry: dict[str, JsonValue], num_choices: tuple[int, ...]) -> tuple[str, list[int], Score]:
-    arch_id, genes, accuracy, num_images, worst_decile = (entry.get(key) for key in _KEYS)
+    arch_id, genes, accuracy, num_images, worst_decile, _ = (entry.get(key) for key in _KEYS)
     if not (
         isinstance(arch_id, str)
         and isinstance(genes, list)
@@ -110,7 +113,20 @@ def _read(where: str, entry: dict[str, JsonValue], num_choices: tuple[int, ...])
         raise ArtifactError(f"{where}: damaged: got {got}, expected shares in [0, 1]; remove the line")
     if type(num_images) is not int or num_images < 1:
         raise ArtifactError(f"{where}: damaged: got num_images {num_images}, expected at least 1; remove the line")
-    return arch_id, [gene for gene in genes if isinstance(gene, int)], Score(accuracy, num_images, worst_decile)
+    score = Score(accuracy, num_images, worst_decile, measures=_measures(where, entry.get("measures", {})))
+    return arch_id, [gene for gene in genes if isinstance(gene, int)], score
+
+
+def _measures(where: str, found: JsonValue) -> dict[str, Measure]:
+    """Return the measures of a line; of one by an older version none."""
+    measures = {}
+    for name, numbers in found.items() if isinstance(found, dict) else [("measures", found)]:
+        shares = [each for each in numbers if _is_share(each)] if isinstance(numbers, list) else []
+        if len(shares) != 3 or numbers != shares or not shares[1] <= shares[0] <= shares[2]:
+            got = f"{name} {numbers}, expected a value and its interval"
+            raise ArtifactError(f"{where}: damaged: got {got}; remove the line")
+        measures[name] = Measure(shares[0], (shares[1], shares[2]))
+    return measures
 
 
 def _is_share(value: object) -> TypeGuard[float]:

@@ -419,6 +419,7 @@ def accuracies(draw: st.DrawFn) -> dict[str, Any]:
         "recalibrated_interval": None if is_old else list(after.interval),
         "not_recalibrated": before.share if has_before else None,
         "not_recalibrated_interval": list(before.interval) if has_before and not is_old else None,
+        "measures": None,
     }
 
 
@@ -507,6 +508,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             **draw(accuracies()),
         },
         "costs": draw(costs),
+        "objective": draw(nullable(words)),
         "refinement": draw(nullable(refinements)),
         "limits": draw(st.dictionaries(words, limit_records(), max_size=3)),
         "left_out": draw(st.dictionaries(words, words, max_size=2)),

@@ -47,6 +47,16 @@ def test_an_accuracy_is_shown_with_its_images_and_its_interval():
     )
 
 
+def test_a_balanced_accuracy_is_shown_where_it_is_another():
+    steps, event = Steps(), {"event": "evaluation", "done": 1, "total": 2, "num_images": 200, "accuracy": 0.975}
+    found = steps.read({**event, "balanced_accuracy": 0.5})
+    assert found is not None
+    assert found.detail == "accuracy 0.975 (200 images, balanced 0.500)"
+    found = steps.read({**event, "balanced_accuracy": 0.968})
+    assert found is not None
+    assert found.detail == "accuracy 0.975 (200 images)"
+
+
 def test_rounds_of_unknown_number_show_no_progress():
     assert Steps().read({"event": "round", "round": 0}) is None
 

@@ -1,4 +1,4 @@
-"""`CountCorrect`, recomputed from the images themselves."""
+"""`CountAnswers`, recomputed from the images themselves."""
 
 import dataclasses
 
@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from fedsup_deploy.answers import Answers, count_answers
 from fedsup_deploy.data.dataset import DatasetSplits, ImageDataset
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import DataError
 from fedsup_deploy.federation.client import HELD_OUT, TRAINED, Client
-from fedsup_deploy.federation.jobs.counts import CountCorrect, Counts
+from fedsup_deploy.federation.jobs.counts import CountAnswers, Counts
 from fedsup_deploy.federation.messages import Blob
 from fedsup_deploy.federation.networks import Network, SharedSubnet, standalone
+from fedsup_deploy.measures import measures_of
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.fold import affines
 from fedsup_deploy.supernet.layout import Layout
@@ -62,8 +64,35 @@ def num_correct(subnet: Subnet, statistics: PooledStatistics, images: ImageDatas
     return int((logits.argmax(dim=1) == torch.tensor(images.labels_N)).sum())
 
 
-def job_of(networks: tuple[Network, ...], *statistics: PooledStatistics, images: str = HELD_OUT) -> CountCorrect:
-    return CountCorrect(networks, statistics, images, PREPROCESSING)
+def test_of_two_classes_scores_are_counted_as_well(client: Client, digits: DatasetSplits, space_of) -> None:
+    space = space_of({"widths": [5], "depths": [1]}, num_classes=2)
+    subnet = supernet_of(Layout(space, "batch")).extract(space.largest)
+    images = dataclasses.replace(digits.test, labels_N=digits.test.labels_N % 2)
+    statistics = calibrated(subnet, digits.train.take(np.arange(50)))
+    found = Client({HELD_OUT: images}).perform(job_of((standalone(subnet),), statistics))
+    assert found.reason_to_reject(1, 2, 449) is None
+    x_NCHW = torch.from_numpy(PREPROCESSING.for_size(8).apply(images.images_NHWC))
+    logits = subnet(x_NCHW, FixedAffine(affines(subnet.weights, subnet.normalization, statistics)))
+    (answers,) = found.by_network(1, 2)
+    expected = count_answers(logits.detach().numpy(), images.labels_N)
+    # Folded, the last digits of a logit are others: an image may be in the next bin.
+    assert (answers.num_images, answers.scores_S3[:, 2].sum()) == (449, 449)
+    assert np.abs(answers.confusion() - expected.confusion()).sum() <= 2
+    assert measures_of(answers).auc.value == pytest.approx(measures_of(expected).auc.value, abs=1e-3)
+
+
+def job_of(networks: tuple[Network, ...], *statistics: PooledStatistics, images: str = HELD_OUT) -> CountAnswers:
+    return CountAnswers(networks, statistics, images, PREPROCESSING)
+
+
+def answers_of(counts: Counts) -> list[Answers]:
+    num_networks = len(counts.confidence_MB3)
+    assert counts.reason_to_reject(num_networks, 10, counts.counted) is None
+    return counts.by_network(num_networks, 10)
+
+
+def correct_of(counts: Counts) -> tuple[list[int], int]:
+    return [answers.num_correct for answers in answers_of(counts)], counts.counted
 
 
 @pytest.mark.parametrize("which", [HELD_OUT, TRAINED])
@@ -75,7 +104,7 @@ def test_right_answers_are_counted(
     statistics, images = calibrated(subnet, digits.train.take(np.arange(50))), client.images(which)
     expected = num_correct(subnet, statistics, images)
     found = client.perform(job_of((standalone(subnet),), statistics, images=which))
-    assert found == Counts((expected,), len(images))
+    assert correct_of(found) == ([expected], len(images))
     assert 0 < expected < len(images)
 
 
@@ -86,7 +115,7 @@ def test_parametric_normalisation_is_folded_too(
     subnet = supernet.extract(digits_space.largest)
     statistics = calibrated(subnet, digits.train.take(np.arange(50)))
     expected = num_correct(subnet, statistics, digits.test)
-    assert client.perform(job_of((standalone(subnet),), statistics)) == Counts((expected,), 449)
+    assert correct_of(client.perform(job_of((standalone(subnet),), statistics))) == ([expected], 449)
 
 
 def test_a_network_that_is_in_no_space_is_evaluated_all_the_same(
@@ -97,7 +126,7 @@ def test_a_network_that_is_in_no_space_is_evaluated_all_the_same(
     trimmed = supernet_of(Layout(space, "batch")).extract(space.largest)
     statistics = calibrated(trimmed, digits.train.take(np.arange(50)))
     expected = num_correct(trimmed, statistics, digits.test)
-    assert client.perform(job_of((standalone(trimmed),), statistics)) == Counts((expected,), 449)
+    assert correct_of(client.perform(job_of((standalone(trimmed),), statistics))) == ([expected], 449)
 
 
 def test_candidates_counted_together_have_the_counts_of_each_alone(
@@ -111,11 +140,11 @@ def test_candidates_counted_together_have_the_counts_of_each_alone(
     subnets = [supernet.extract(architecture) for architecture in architectures]
     statistics = [calibrated(subnet, digits.train.take(np.arange(50))) for subnet in subnets]
     together = client.perform(job_of(candidates, *statistics))
-    alone = [client.perform(job_of((c,), s)).correct[0] for c, s in zip(candidates, statistics, strict=True)]
+    alone = [answers_of(client.perform(job_of((c,), s)))[0] for c, s in zip(candidates, statistics, strict=True)]
     by_hand = [num_correct(n, s, digits.test) for n, s in zip(subnets, statistics, strict=True)]
-    assert together == Counts(tuple(alone), 449)
-    assert alone == by_hand
-    assert len(set(alone)) > 1
+    assert answers_of(together) == alone
+    assert [each.num_correct for each in alone] == by_hand
+    assert len(set(by_hand)) > 1
 
 
 def test_client_that_holds_nothing_out_says_so(supernet: Supernet, digits: DatasetSplits) -> None:

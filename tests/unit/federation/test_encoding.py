@@ -25,7 +25,7 @@ from fedsup_deploy.federation.encoding import (
     encode_request,
 )
 from fedsup_deploy.federation.jobs.agreement import Agreement, CompareAnswers, both_of
-from fedsup_deploy.federation.jobs.counts import CountCorrect, Counts
+from fedsup_deploy.federation.jobs.counts import CountAnswers, Counts
 from fedsup_deploy.federation.jobs.moments import CountPixels, Pixels
 from fedsup_deploy.federation.jobs.ranges import Ranges, TakeRanges
 from fedsup_deploy.federation.jobs.statistics import CalibrationDraw, Observed, TakeStatistics
@@ -48,6 +48,8 @@ STATISTICS = PooledStatistics(
     }
 )
 NOTHING = PooledStatistics({})
+NO_ROWS = np.empty((0, 4), np.int64)
+NO_COUNTS = Counts.of([], 0)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ def jobs(supernet: Supernet) -> dict[str, list[Job[Any]]]:
     candidates = tuple(SharedSubnet(layout, each, blob) for each in (space.largest, space.smallest))
     alone = standalone(supernet.extract(space.smallest))
     take = TakeStatistics(candidates, ("stem", "s1.0.depthwise"), STATISTICS, preprocessing, CalibrationDraw(64, 16), 5)
-    count = CountCorrect((*candidates, alone), (STATISTICS, NOTHING, STATISTICS), "held-out", preprocessing)
+    count = CountAnswers((*candidates, alone), (STATISTICS, NOTHING, STATISTICS), "held-out", preprocessing)
     whole = dataclasses.replace(
         train,
         assignment=Assignment(None, 4, is_distilled=True),
@@ -103,7 +105,7 @@ ANSWERS: dict[str, list[Any]] = {
         ClientUpdate(0, float("nan"), {}),
     ],
     "statistics": [Observed((STATISTICS, NOTHING)), Observed(())],
-    "counts": [Counts((3, 0, 449), 449), Counts((), 0)],
+    "counts": [Counts(np.arange(8).reshape(2, 4), np.ones((1, 15, 3), np.int64) * 2**50, NO_ROWS, 449), NO_COUNTS],
     "moments": [Pixels(np.arange(512).reshape(2, 256) * 2**50, 28, 32)],
     "ranges": [Ranges(np.arange(6).reshape(2, 3) * 2**50, torch.tensor([[-1 / 3, 0.0], [1e-45, 3e38]]))],
     "agreement": [Agreement(1, 2, 3, 10**15)],
@@ -196,8 +198,10 @@ def test_a_message_is_json_beside_arrays(jobs: dict[str, list[Job[Any]]]) -> Non
     """Nothing else: a safetensors file whose metadata holds the document. Clients know nothing of each other."""
     message, _ = encode_request({3: CountPixels()})
     assert parts_of(message) == ({"asked": [[3, "moments", {}]]}, {})
-    counted = encode_replies([Reply(3, Counts((1, 2), 9)), Reply(4, None, "battery")], {3: jobs["counts"][0]})
-    assert parts_of(counted)[0] == {"said": [[3, {"correct": [1, 2], "counted": 9}, None], [4, None, "battery"]]}
+    counted = encode_replies([Reply(3, NO_COUNTS), Reply(4, None, "battery")], {3: jobs["counts"][0]})
+    assert parts_of(counted)[0] == {
+        "said": [[3, {"cells_C4": 0, "confidence_MB3": 1, "scores_S4": 2, "counted": 0}, None], [4, None, "battery"]]
+    }
     pixels = ANSWERS["moments"][0]
     document, arrays = parts_of(encode_replies([Reply(3, pixels)], {3: CountPixels()}))
     assert document == {"said": [[3, {"histogram_CV": 0, "height": 28, "width": 32}, None]]}
@@ -436,14 +440,19 @@ def array_of_statistics(count: float = 4.0, channels: int = 2) -> np.ndarray[Any
     return np.stack([np.full(channels, count), np.ones(channels), np.ones(channels)])
 
 
+#: How an answer about no network is sent.
+NO_COUNTS_SENT = {"cells_C4": 0, "confidence_MB3": 1, "scores_S4": 0, "counted": 0}
+NO_ARRAYS = {"0": NO_ROWS, "1": NO_COUNTS.confidence_MB3}
 #: Of an answer its kind, the value and arrays as they are sent, and the beginning of the reason.
 BAD_ANSWERS: dict[str, tuple[str, Any, Arrays, str]] = {
-    "another answer": ("counts", {"histogram_CV": 0, "height": 2, "width": 2}, {}, "correct: "),
+    "another answer": ("counts", {"histogram_CV": 0, "height": 2, "width": 2}, {}, "cells_C4: "),
     "a number": ("counts", 5, {}, ""),
     "a list": ("counts", [[1], 5], {}, ""),
-    "half a count": ("counts", {"correct": [1.5], "counted": 2}, {}, "correct.0: "),
-    "a count that is text": ("counts", {"correct": ["one"], "counted": 2}, {}, "correct.0: "),
-    "no counts": ("counts", {"correct": None, "counted": 2}, {}, "correct: "),
+    "half a count": ("agreement", {"both": 1.5, "only_first": 0, "only_second": 0, "neither": 2}, {}, "both: "),
+    "a count that is text": (
+        "agreement", {"both": "one", "only_first": 0, "only_second": 0, "neither": 2}, {}, "both: "
+    ),
+    "no counts": ("counts", {**NO_COUNTS_SENT, "cells_C4": None}, NO_ARRAYS, "cells_C4: "),
     "counts of floats": (
         "moments", {"histogram_CV": 0, "height": 2, "width": 2}, {"0": np.ones((1, 256))}, "histogram_CV: "
     ),
@@ -505,10 +514,10 @@ def test_an_answer_of_other_types_is_an_absence_and_the_others_count(
 
 def test_each_client_that_was_asked_has_one_reply_at_most(jobs: dict[str, list[Job[Any]]]) -> None:
     """Others have none, and a second one is not looked at, be it well-formed or not."""
-    right, wrong = {"correct": [1], "counted": 2}, {"correct": None}
+    right, wrong = NO_COUNTS_SENT, {"cells_C4": None}
     said = [[9, right, None], [3, right, None], [3, wrong, None], [3, None, "late"], [4, wrong, None], [4, right, None]]
-    received = decode_replies(message_of({"said": said}), {3: jobs["counts"][0], 4: jobs["counts"][0]})
-    assert received[0] == Reply(3, Counts((1,), 2))
+    received = decode_replies(message_of({"said": said}, NO_ARRAYS), dict.fromkeys((3, 4), jobs["counts"][0]))
+    assert plain(received[0]) == plain(Reply(3, NO_COUNTS))
     assert [reply.client for reply in received] == [3, 4]
     assert received[1].value is None
 
@@ -542,8 +551,8 @@ def test_answers_in_this_process_are_as_from_a_network_and_not_copied(
     [
         ("counts", 5),
         ("counts", ANSWERS["moments"][0]),
-        ("counts", Counts((1.5,), 2)),  # type: ignore[arg-type]
-        ("counts", Counts(("1",), 2)),  # type: ignore[arg-type]
+        ("counts", Counts(NO_ROWS * 1.5, NO_COUNTS.confidence_MB3, NO_ROWS, 0)),
+        ("counts", dataclasses.replace(NO_COUNTS, counted=1.5)),  # type: ignore[arg-type]
         ("moments", Pixels(np.ones((1, 256)), 2, 2)),  # type: ignore[arg-type]
         ("train", ClientUpdate(1, 0.5, {"w": 1.0})),  # type: ignore[dict-item]
         ("train", ClientUpdate(1, 0.5, {"w": torch.ones(1, dtype=torch.bfloat16)})),

@@ -10,9 +10,10 @@ import torch
 
 from fedsup_deploy import rng
 from fedsup_deploy.accuracy import CountedAccuracy
+from fedsup_deploy.answers import CONFIDENCE_BINS, UNITS, Answers
 from fedsup_deploy.errors import DataError, FederationError
 from fedsup_deploy.federation.client import HELD_OUT, TRAINED, ClientId, ClientInfo
-from fedsup_deploy.federation.jobs.counts import CountCorrect, Counts
+from fedsup_deploy.federation.jobs.counts import CountAnswers, Counts
 from fedsup_deploy.federation.jobs.statistics import CalibrationDraw, Observed, TakeStatistics
 from fedsup_deploy.federation.messages import Blob, Job
 from fedsup_deploy.federation.networks import Network, Standalone, standalone
@@ -59,6 +60,18 @@ def observed(client: ClientId, job: TakeStatistics, num_images: int = 10) -> Obs
     return Observed(tuple(of_one(network) for network in job.networks))
 
 
+def answers_of(correct: int, num_images: int) -> Answers:
+    """Return answers to images of the first class, of which those that are not right are the second; all are sure."""
+    cells_C3 = [row for row in ([0, 0, correct], [0, 1, num_images - correct]) if row[2]]
+    confidence_B3 = np.zeros((CONFIDENCE_BINS, 3), np.int64)
+    confidence_B3[-1] = num_images, correct, num_images * UNITS
+    return Answers(10, np.array(cells_C3, np.int64).reshape(-1, 3), confidence_B3, np.empty((0, 3), np.int64))
+
+
+def counts_of(correct: Iterable[int], num_images: int) -> Counts:
+    return Counts.of([answers_of(each, num_images) for each in correct], num_images)
+
+
 def answer(client: ClientId, job: Any) -> Any:
     """Of a network with w channels in its stem, client k is right about w + k of the 100 + k images it holds out.
 
@@ -67,8 +80,8 @@ def answer(client: ClientId, job: Any) -> Any:
     if isinstance(job, TakeStatistics):
         return observed(client, job)
     if job.images == TRAINED:
-        return Counts(tuple(client for _ in job.networks), 10)
-    return Counts(tuple(network.plan.stem.out_channels + client for network in job.networks), 100 + client)
+        return counts_of([client for _ in job.networks], 10)
+    return counts_of([network.plan.stem.out_channels + client for network in job.networks], 100 + client)
 
 
 def infos_of(clients: Iterable[ClientId]) -> list[ClientInfo]:
@@ -225,7 +238,7 @@ def test_a_client_is_part_of_the_statistics_of_every_network_or_of_none(supernet
     space = supernet.layout.space
 
     def some(client: ClientId, job: Any) -> Any:
-        if isinstance(job, CountCorrect) or client == 2:
+        if isinstance(job, CountAnswers) or client == 2:
             return answer(client, job)
         first, second = observed(client, job).statistics
         without = PooledStatistics({name: sums for name, sums in second.layers.items() if name != "stem"})
@@ -263,7 +276,7 @@ def test_every_part_of_the_servers_images_is_evaluated_once(
 ) -> None:
     """6 + 7 + 8 right answers of 100 + 101 + 102; nothing is asked of clients, and there is no deadline."""
     network = network_of(tiny_space)
-    accuracy = recalibration.evaluate(server, network, NOTHING, split)
+    accuracy = recalibration.evaluate(server, network, NOTHING, split).accuracy
     assert (accuracy.correct, accuracy.num_images) == (21, 303)
     assert accuracy.share == 21 / 303
     (jobs,) = server.own[split].asked  # type: ignore[attr-defined]
@@ -291,7 +304,7 @@ def test_networks_are_evaluated_on_what_clients_hold_out(tiny_space: SearchSpace
     infos = [ClientInfo(client, 10, 100 + client if client % 2 else 0) for client in range(5)]
     engine = scripted(infos, answer)
     federation = federation_over(engine, terms=Terms(0.5, 7.0))
-    accuracy = recalibration.evaluate(federation, network_of(tiny_space), NOTHING, HELD_OUT)
+    accuracy = recalibration.evaluate(federation, network_of(tiny_space), NOTHING, HELD_OUT).accuracy
     assert (accuracy.correct, accuracy.num_images) == (16, 204)
     assert [list(jobs) for jobs in engine.asked] == [[1, 3]]
     assert {job.images for job in engine.asked[0].values()} == {HELD_OUT}
@@ -302,16 +315,17 @@ def test_clients_are_evaluated_each_on_its_own_images(tiny_space: SearchSpace, f
     federation, network = federation_with([1, 4, 9]), network_of(tiny_space)
     held_out = recalibration.evaluate_clients(federation, network, NOTHING, HELD_OUT)
     assert list(held_out) == [1, 4, 9]
-    assert list(held_out.values()) == [CountedAccuracy(7, 101), CountedAccuracy(10, 104), CountedAccuracy(15, 109)]
+    expected = [CountedAccuracy(7, 101), CountedAccuracy(10, 104), CountedAccuracy(15, 109)]
+    assert [answers.accuracy for answers in held_out.values()] == expected
     trained = recalibration.evaluate_clients(federation, network, NOTHING, TRAINED)
-    assert {client: accuracy.share for client, accuracy in trained.items()} == {1: 0.1, 4: 0.4, 9: 0.9}
+    assert {client: answers.accuracy.share for client, answers in trained.items()} == {1: 0.1, 4: 0.4, 9: 0.9}
     assert [{job.images for job in jobs.values()} for jobs in asked(federation)] == [{HELD_OUT}, {TRAINED}]
 
 
 def test_clients_evaluated_by_what_they_train_on_are_those_that_calibrate(
     tiny_space: SearchSpace, federation_with
 ) -> None:
-    federation = federation_with(range(10), lambda *_: Counts((1,), 10), calibration_clients=3)
+    federation = federation_with(range(10), lambda *_: counts_of([1], 10), calibration_clients=3)
     found = recalibration.evaluate_clients(federation, network_of(tiny_space), NOTHING, TRAINED)
     assert list(found) == [info.client for info in federation.calibrating]
 
@@ -325,15 +339,51 @@ def test_clients_that_do_not_answer_have_no_share(tiny_space: SearchSpace, feder
     assert absences == [("evaluation by clients", 1, "battery")]
 
 
+def impossible() -> list[Counts]:
+    """Return answers to 101 images, each of which is wrong in one way: rows, and then confidences and scores."""
+    good = counts_of([7], 101)
+    cells_C4, confidence_MB3 = good.cells_C4, good.confidence_MB3
+
+    def rows(*changed: list[int]) -> Counts:
+        return dataclasses.replace(good, cells_C4=np.array(changed, np.int64))
+
+    def sure(column: int, number: int, at: int = -1) -> Counts:
+        changed_MB3 = confidence_MB3.copy()
+        changed_MB3[0, at, column] = number
+        return dataclasses.replace(good, confidence_MB3=changed_MB3)
+
+    first, second = cells_C4.tolist()
+    return [
+        rows(first),
+        rows(second, first),
+        rows(first, first, second),
+        rows([0, 0, 0, 102], [0, 0, 1, -1]),
+        rows([0, 0, 0, 101], [0, 0, 1, 0]),
+        rows(first, [0, 0, 10, 94]),
+        rows(first, [0, 10, 1, 94]),
+        rows(first, [1, 0, 1, 94]),
+        rows([-1, 0, 0, 7], second),
+        dataclasses.replace(good, cells_C4=cells_C4[:, 1:]),
+        dataclasses.replace(good, cells_C4=cells_C4[:0]),
+        sure(0, 100),
+        sure(1, 8),
+        sure(1, -1),
+        sure(2, 101 * UNITS + 1),
+        sure(2, 101 * UNITS * 14 // 15),
+        sure(2, 1, at=0),
+        sure(0, 2**62, at=0),
+        dataclasses.replace(good, scores_S4=np.array([[0, 0, 5, 101]])),
+    ]
+
+
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (Counts((1,), 99), "99 images, expected 101"),
-        (Counts((1,), 102), "102 images, expected 101"),
-        (Counts((1, 1), 101), "counts of 2 networks, expected 1"),
-        (Counts((), 101), "counts of 0 networks, expected 1"),
-        (Counts((102,), 101), "counts that no images have"),
-        (Counts((-1,), 101), "counts that no images have"),
+        (counts_of([1], 99), "99 images, expected 101"),
+        (counts_of([1], 102), "102 images, expected 101"),
+        (counts_of([1, 1], 101), "confidences of shape (2, 15, 3), expected those of 1 network"),
+        (counts_of([], 101), "confidences of shape (0, 15, 3), expected those of 1 network"),
+        *((bad, "counts that no images have") for bad in impossible()),
     ],
 )
 def test_counts_that_cannot_be_are_refused(tiny_space: SearchSpace, federation_with, bad: Counts, reason: str) -> None:
@@ -341,7 +391,7 @@ def test_counts_that_cannot_be_are_refused(tiny_space: SearchSpace, federation_w
     federation = federation_with(
         range(3), lambda client, job: bad if client == 1 else answer(client, job), terms=ANY, absences=absences
     )
-    accuracy = recalibration.evaluate(federation, network_of(tiny_space), NOTHING, HELD_OUT)
+    accuracy = recalibration.evaluate(federation, network_of(tiny_space), NOTHING, HELD_OUT).accuracy
     assert (accuracy.correct, accuracy.num_images) == (6 + 8, 100 + 102)
     assert absences == [("evaluation on held-out images", 1, reason)]
 
@@ -382,7 +432,7 @@ def test_clients_are_asked_for_sums_then_told_what_they_add_up_to_and_asked_for_
     engine = scripted([ClientInfo(k, 10, 100 + k if k in (7, 3) else 0) for k in clients], answer)
     architectures = [space.smallest, space.largest]
     found = list(recalibration.evaluate_candidates_on_clients(federation_over(engine), supernet, architectures))
-    assert [each.by_client for each in found] == [
+    assert [tuple(answers.accuracy for answers in each.by_client) for each in found] == [
         (CountedAccuracy(7, 103), CountedAccuracy(11, 107)),
         (CountedAccuracy(9, 103), CountedAccuracy(13, 107)),
     ]
@@ -402,10 +452,9 @@ def test_sixteen_candidates_at_most_are_asked_about_at_once(
     space, federation = supernet.layout.space, federation_with([2])
     architectures = [space.decode(genes) for genes in space.enumerate_genes()[:count]]
     found = list(recalibration.evaluate_candidates_on_clients(federation, supernet, architectures))
-    expected = [(CountedAccuracy(architecture.stem_width + 2, 102),) for architecture in architectures]
-    assert [each.by_client for each in found] == expected
+    assert [each.accuracy for each in found] == [CountedAccuracy(each.stem_width + 2, 102) for each in architectures]
     jobs = [job for each in asked(federation) for job in each.values()]
-    for kind in (TakeStatistics, CountCorrect):
+    for kind in (TakeStatistics, CountAnswers):
         of_kind = [job for job in jobs if isinstance(job, kind)]
         assert [len(job.networks) for job in of_kind] == sizes
         assert [network.architecture for job in of_kind for network in job.networks] == architectures
@@ -468,17 +517,17 @@ def test_candidate_is_scored_as_the_subnet_extracted_after_one_shot_statistics(
         expected = recalibration.evaluate(federation, network, statistics, split)
         assert expected.num_images == {"validation": 60, "test": 449}[split]
         (candidate,) = recalibration.evaluate_candidates(federation, trained, [architecture], split)
-        assert (candidate.accuracy, candidate.is_complete) == (expected, True)
+        assert (candidate.answers, candidate.is_complete) == (expected, True)
     by_client = recalibration.evaluate_clients(federation, network, statistics, HELD_OUT)
     (found,) = recalibration.evaluate_candidates_on_clients(federation, trained, [architecture])
     assert list(by_client) == [0, 2, 3]
     assert list(found.by_client) == list(by_client.values())
-    assert [accuracy.num_images for accuracy in found.by_client] == [8, 8, 8]
+    assert [answers.num_images for answers in found.by_client] == [8, 8, 8]
     assert found.is_complete
-    assert recalibration.evaluate(federation, network, statistics, HELD_OUT) == found.accuracy
+    assert recalibration.evaluate(federation, network, statistics, HELD_OUT) == found.answers
 
 
-@pytest.mark.parametrize("kind", [TakeStatistics, CountCorrect])
+@pytest.mark.parametrize("kind", [TakeStatistics, CountAnswers])
 def test_what_somebody_was_absent_from_is_not_complete(
     trained: Supernet, divided: FederatedData, federation_of, scripted, kind: type[Job[Any]]
 ) -> None:
@@ -496,7 +545,7 @@ def test_what_somebody_was_absent_from_is_not_complete(
     (found,) = recalibration.evaluate_candidates_on_clients(failing, trained, [architecture])
     assert not found.is_complete
     (on_server,) = recalibration.evaluate_candidates(failing, trained, [architecture], "test")
-    assert on_server.is_complete == (kind is CountCorrect)
+    assert on_server.is_complete == (kind is CountAnswers)
 
 
 def test_candidates_scored_together_have_the_accuracy_of_each_alone(

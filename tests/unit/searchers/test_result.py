@@ -65,6 +65,7 @@ def test_the_record_of_an_exact_search(toy_space: SearchSpace, make_target: Make
             "error": "none",
         },
         "method": "exact",
+        "objective": "accuracy",
         "certified": True,
         "certified_relative_to": "the accuracy measured on 100 held-out images and the profile's latency model",
         "num_architectures": 2,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.measures import Measure
 from fedsup_deploy.searchers.scoring.cache import ScoreCache
 from fedsup_deploy.searchers.scoring.score import Score
 from fedsup_deploy.space.search_space import SearchSpace
@@ -63,6 +64,19 @@ def test_what_decides_a_score_keeps_scores_apart(
     assert open_in(tmp_path, toy_space).get(toy_space.largest) == Score(0.5, 12)
 
 
+def test_of_what_an_older_version_kept_the_measures_are_found_anew(tmp_path: Path, toy_space: SearchSpace) -> None:
+    """Its accuracy stands until then; what is found later stands beside it in the file, and counts."""
+    cache, better = open_in(tmp_path, toy_space), Score(0.5, 12, measures={"auc": Measure(0.75, (0.5, 0.875))})
+    cache.add(toy_space.largest, Score(0.5, 12))
+    header, line = cache.path.read_text(encoding="utf-8").splitlines()
+    old = {name: value for name, value in json.loads(line).items() if name != "measures"}
+    cache.path.write_text(f"{header}\n{json.dumps(old)}\n", encoding="utf-8")
+    again = open_in(tmp_path, toy_space)
+    assert again.get(toy_space.largest) == Score(0.5, 12)
+    again.add(toy_space.largest, better)
+    assert open_in(tmp_path, toy_space).all_scores() == {toy_space.largest.arch_id: better}
+
+
 def test_two_that_are_open_at_once_both_keep_what_they_find(tmp_path: Path, toy_space: SearchSpace) -> None:
     """Also the same one: both found the same."""
     first, second = open_in(tmp_path, toy_space), open_in(tmp_path, toy_space)
@@ -87,6 +101,10 @@ def test_two_that_are_open_at_once_both_keep_what_they_find(tmp_path: Path, toy_
         ({"num_images": True}, "got num_images True, expected at least 1"),
         ({"accuracy": "1"}, "got accuracy 1, worst_decile None"),
         ({"worst_decile": -0.5}, "got accuracy 0.25, worst_decile -0.5"),
+        ({"measures": 5}, "got measures 5, expected a value and its interval"),
+        ({"measures": {"auc": [0.5, 0.6, 0.7]}}, r"got auc \[0.5, 0.6, 0.7\], expected a value and its interval"),
+        ({"measures": {"auc": [0.5, 0.4]}}, r"got auc \[0.5, 0.4\], expected"),
+        ({"measures": {"auc": [0.5, 0.4, 1.5]}}, r"got auc \[0.5, 0.4, 1.5\], expected"),
     ],
 )
 def test_a_damaged_score_is_named_with_its_line(

@@ -1,0 +1,135 @@
+"""What training a run came to, read from its events."""
+
+import dataclasses
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import NotRequired, TypedDict
+
+from fedsup_deploy.accuracy import CountedAccuracy
+from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.events import read_events
+from fedsup_deploy.results import Result
+from fedsup_deploy.runs import run as runs
+
+
+@dataclasses.dataclass(frozen=True)
+class CornerAccuracy:
+    """Share of the validation images classified correctly by the corners of the space, after recalibration.
+
+    Args:
+        largest: Of the largest subnet.
+        smallest: Of the smallest.
+        num_images: How many; None where an older version trained the run, and then no intervals either.
+        largest_interval: The 95 % interval of `largest`.
+        smallest_interval: That of `smallest`.
+        balanced_largest: Balanced accuracy of the largest subnet: the mean recall of its classes; None where an older
+            version trained the run, and the next as well.
+        balanced_smallest: That of the smallest.
+        balanced_largest_interval: The 95 % interval of `balanced_largest`.
+        balanced_smallest_interval: That of `balanced_smallest`.
+    """
+
+    largest: float
+    smallest: float
+    num_images: int | None
+    largest_interval: tuple[float, float] | None
+    smallest_interval: tuple[float, float] | None
+    balanced_largest: float | None
+    balanced_smallest: float | None
+    balanced_largest_interval: tuple[float, float] | None
+    balanced_smallest_interval: tuple[float, float] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained(Result):
+    """What training came to.
+
+    Args:
+        run: The run's folder.
+        rounds: That were trained.
+        accuracy: At the last evaluation.
+        seconds: Of training in all.
+        bytes_up: What clients have sent.
+        bytes_down: What clients were sent.
+        client_macs: Multiply-accumulates of clients' forward passes.
+    """
+
+    run: Path
+    rounds: int
+    accuracy: CornerAccuracy
+    seconds: float
+    bytes_up: int
+    bytes_down: int
+    client_macs: int
+
+
+class _RoundEvent(TypedDict):
+    """What a summary needs of a `round` event; runs of older versions know no `client_macs`."""
+
+    seconds: float
+    bytes_up: int
+    bytes_down: int
+    client_macs: NotRequired[int]
+
+
+class _EvaluationEvent(TypedDict):
+    """The same of an evaluation; runs of older versions know no `num_images`, and no balanced accuracy."""
+
+    accuracy_largest: float
+    accuracy_smallest: float
+    num_images: NotRequired[int]
+    balanced_accuracy_largest: NotRequired[float]
+    balanced_accuracy_smallest: NotRequired[float]
+    balanced_accuracy_largest_interval: NotRequired[list[float]]
+    balanced_accuracy_smallest_interval: NotRequired[list[float]]
+
+
+def summary(folder: Path) -> Trained:
+    """Return what `train` returns, from the events of a run.
+
+    Raises:
+        ArtifactError: The events are missing or damaged.
+    """
+    path = folder / runs.EVENTS
+    events = read_events(path)
+    of_kind = {kind: [event for event in events if event["event"] == kind] for kind in ("round", "evaluation")}
+    try:
+        rounds = TypeAdapter(list[_RoundEvent]).validate_python(of_kind["round"], strict=True)
+        last = TypeAdapter(_EvaluationEvent).validate_python(of_kind["evaluation"][-1], strict=True)
+    except (LookupError, ValidationError) as error:
+        raise ArtifactError(
+            f"{path}: a round or the last evaluation is missing or damaged; the supernet is not"
+        ) from error
+    return Trained(
+        run=folder,
+        rounds=len(rounds),
+        accuracy=_corners(last),
+        seconds=round(sum(event["seconds"] for event in rounds), 2),
+        bytes_up=sum(event["bytes_up"] for event in rounds),
+        bytes_down=sum(event["bytes_down"] for event in rounds),
+        client_macs=sum(event.get("client_macs", 0) for event in rounds),
+    )
+
+
+def _corners(event: _EvaluationEvent) -> CornerAccuracy:
+    shares, num_images = (event["accuracy_largest"], event["accuracy_smallest"]), event.get("num_images")
+    largest, smallest = (None if num_images is None else _interval(share, num_images) for share in shares)
+    return CornerAccuracy(
+        *shares,
+        num_images,
+        largest,
+        smallest,
+        event.get("balanced_accuracy_largest"),
+        event.get("balanced_accuracy_smallest"),
+        _bounds(event.get("balanced_accuracy_largest_interval")),
+        _bounds(event.get("balanced_accuracy_smallest_interval")),
+    )
+
+
+def _bounds(interval: list[float] | None) -> tuple[float, float] | None:
+    return None if interval is None else (interval[0], interval[1])
+
+
+def _interval(share: float, num_images: int) -> tuple[float, float]:
+    return CountedAccuracy.of_share(share, num_images).interval

@@ -28,11 +28,12 @@ from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.cohort import OnAbsences
 from fedsup_deploy.federation.server.federation import Federation, pixel_preprocessing
-from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, run_rounds
+from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, cohort_size, run_rounds
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
 from fedsup_deploy.federation.simulation import CLIENTS, VALIDATION, FederatedData
 from fedsup_deploy.measures import measures_of
 from fedsup_deploy.runs import run as runs
+from fedsup_deploy.runs.clients import ClientFacts
 from fedsup_deploy.runs.federation import (
     absences_into,
     federation_of,
@@ -94,9 +95,11 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
     }
     infos = data.populations()[CLIENTS].infos()
     check_can_be_normalized(layout, infos, settings)
-    if not config.data.server_images and not any(info.num_held_out for info in infos):
+    if not config.server_has_images and not any(info.num_held_out for info in infos):
         raise nothing_held_out(config)
     strategy = make_strategy(config, space)
+    # Unseen clients do not, so only now it is known.
+    cohort_size(config.training.clients_per_round, len(strategy.eligible(infos)))
     state, first_round = _start(folder, config, layout, strategy, resume=resume)
     if (folder / runs.SUPERNET).exists():
         runs.open_run(folder)  # Whatever of it is damaged or missing is said now, not by the next command.
@@ -118,8 +121,9 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
             "train_started",
             round=first_round,
             rounds=config.training.rounds,
-            num_clients=data.num_clients,
-            num_images=len(data.train),
+            num_clients=len(data.seen),
+            num_unseen_clients=len(data.unseen),
+            num_images=sum(info.num_samples + info.num_held_out for info in infos),
             num_architectures=space.num_architectures,
             notes=list(data.notes),
         )
@@ -139,7 +143,9 @@ def _image_facts(
     counted = pixel_preprocessing(clients, terms_of(config), max(space.resolutions), on_absences)
     found = dataclasses.replace(counted, how=runs.how_resized(config))
     shape = (found.native_size, found.native_size, len(found.mean))
-    return runs.ImageFacts(classes=data.train.classes, shape=shape, preprocessing=found.to_dict())
+    return runs.ImageFacts(
+        classes=data.train.classes, shape=shape, preprocessing=found.to_dict(), clients=ClientFacts.of(data)
+    )
 
 
 def make_strategy(config: TrainConfig, space: SearchSpace) -> Strategy:

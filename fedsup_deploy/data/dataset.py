@@ -17,12 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fedsup_deploy import registry, rng
+from fedsup_deploy.config.partition import ClientList
 from fedsup_deploy.data import source
 from fedsup_deploy.data.names import class_names
+from fedsup_deploy.data.owners import Owners, no_list
 from fedsup_deploy.errors import ConfigError, DataError
 from fedsup_deploy.ondevice.source_resize import SourceResize, resized
 
 _MAX_CHANNELS = 4
+_NO_CLIENTS = "does not say whose images are whose, as image-folder and npz can; choose another partition"
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,19 +130,21 @@ class DatasetSplits:
 
     Args:
         train: Images to train on.
-        test: Images for final figures.
+        test: Images for final figures; None where the data set is of clients that have none.
         validation: Images to compare subnets on, where the data set has a part for that; None: they are to be split
             off those for training.
         notes: What of the files was passed over, or is not as it should be; a line each, for the user to read.
+        owners: Whose images are whose, where the data set says so.
 
     Raises:
         DataError: The parts do not go together.
     """
 
     train: ImageDataset
-    test: ImageDataset
+    test: ImageDataset | None
     validation: ImageDataset | None = None
     notes: tuple[str, ...] = ()
+    owners: Owners | None = None
 
     def __post_init__(self) -> None:
         for kind, other in (("test", self.test), ("validation", self.validation)):
@@ -153,10 +158,10 @@ class DatasetSplits:
             DependencyError: Pillow is not installed.
         """
         height, width = self.train.images_NHWC.shape[1:3]
-        validation = self.validation and self.validation.resized(resize)
+        test, validation = (part and part.resized(resize) for part in (self.test, self.validation))
         note = f"all images resized from {width}x{height} to {resize.size}x{resize.size} pixels ({resize.how})"
         notes = (*self.notes, note)
-        return DatasetSplits(self.train.resized(resize), self.test.resized(resize), validation, notes)
+        return DatasetSplits(self.train.resized(resize), test, validation, notes, self.owners)
 
     def _check_same(self, kind: str, other: ImageDataset) -> None:
         train = self.train
@@ -167,7 +172,9 @@ class DatasetSplits:
             raise DataError(f"{train.name}: {shapes} (height, width, channels), expected the same")
 
 
-def load_dataset(name: str, root: Path | None, resize: SourceResize | None = None) -> DatasetSplits:
+def load_dataset(
+    name: str, root: Path | None, resize: SourceResize | None = None, clients: ClientList | None = None
+) -> DatasetSplits:
     """Load a data set by its registered name.
 
     Args:
@@ -175,20 +182,22 @@ def load_dataset(name: str, root: Path | None, resize: SourceResize | None = Non
         root: The folder (or file) that holds it; None for one that needs none.
         resize: What makes squares of its images; None where they are used as they are. A loader whose images may differ
             in size takes it as an argument of this name; the images of others are resized when they are loaded.
+        clients: Where the data set is to say whose images are whose; None: it need not. A loader that finds them in
+            other places then, or reads a list, takes it as an argument of this name.
 
     Raises:
-        ConfigError: No such name; or `root` is needed and None, or given and not needed.
+        ConfigError: No such name; `root` is needed and None, or given and not needed; or the data set takes no list of
+            clients.
         DataError: Files are missing, damaged or of another format.
         DependencyError: The format needs a library that is not installed.
     """
     load = registry.resolve("dataset", name)
-    if resize is None:
-        splits: DatasetSplits = load(root)
-    elif "resize" in inspect.signature(load).parameters:
-        splits = load(root, resize=resize)
-    else:
-        splits = load(root).resized(resize)
-    return splits
+    taken = inspect.signature(load).parameters
+    if clients is not None and "clients" not in taken:
+        raise no_list(name) if clients.path else ConfigError(f"partition: natural, but {name} {_NO_CLIENTS}")
+    wanted = {"resize": resize, "clients": clients}
+    splits: DatasetSplits = load(root, **{key: value for key, value in wanted.items() if key in taken and value})
+    return splits if resize is None or "resize" in taken else splits.resized(resize)
 
 
 def split_off(dataset: ImageDataset, fraction: float, seed: int) -> tuple[ImageDataset, ImageDataset]:

@@ -1,10 +1,13 @@
 """Folders of image files, one folder per class: `root/train/<class>/*.png`, `root/test/<class>/*.png`.
 
+Or one folder per client, where that is asked for: `root/<client>/<class>/*.png`, or the layout above in each of them.
+
 What of a folder is read, what is passed over, and how much memory the images take. What an image looks like is decided
 in `image_file`, what becomes of those of any size in `source_resize`. Needs Pillow (extra `images`).
 """
 
 import collections
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -12,10 +15,12 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fedsup_deploy.config.partition import ClientList
 from fedsup_deploy.data import source
 from fedsup_deploy.data.dataset import DatasetSplits, ImageDataset
 from fedsup_deploy.data.image_file import SUFFIXES, read_header, read_image
 from fedsup_deploy.data.names import escaped, name_of
+from fedsup_deploy.data.owners import listed_owners, owners_of
 from fedsup_deploy.errors import DataError
 from fedsup_deploy.ondevice.image_file import ImageHeader
 from fedsup_deploy.ondevice.source_resize import SourceResize, resized, scale_of
@@ -32,14 +37,27 @@ class _Labelled(NamedTuple):
     label: int
 
 
+class _Places(NamedTuple):
+    """Where images of a split lie: folders that hold one folder per class, by the client they are of, if any.
+
+    `base` is what the notes tell paths below.
+    """
+
+    base: Path
+    of: dict[str, Path]
+
+
 class _Found(NamedTuple):
-    """The files of one split, and what was passed over beside them."""
+    """The files of one split, for each the client it is of, and what was passed over beside them."""
 
     images: list[_Labelled]
+    clients: list[str]
     notes: list[str]
 
 
-def load_image_folder(root: Path | None, resize: SourceResize | None = None) -> DatasetSplits:
+def load_image_folder(
+    root: Path | None, resize: SourceResize | None = None, clients: ClientList | None = None
+) -> DatasetSplits:
     """Load images from folders; grey if every file of all splits is stored as grey alone, RGB otherwise.
 
     Args:
@@ -49,6 +67,9 @@ def load_image_folder(root: Path | None, resize: SourceResize | None = None) -> 
             and what lies beside the splits are passed over, too, and the notes of the data set say so.
         resize: What makes squares of images of any size; the notes say how many are enlarged or much larger. None: all
             must have one size.
+        clients: Without a list, `root` is the folder of one folder per client, each with one folder per class, or with
+            `train`, `val` and `test`, of which it may have any; classes are those of all clients' training images. With
+            a list, it says whose images are whose.
 
     Raises:
         ConfigError: `root` is None.
@@ -56,18 +77,21 @@ def load_image_folder(root: Path | None, resize: SourceResize | None = None) -> 
             not UTF-8, the images differ in size or need too much memory, or a class has no training images.
         DependencyError: Pillow is not installed.
     """
-    folder = source.required_root(_NAME, root, "train/<class>/ and test/<class>/ folders of images")
+    by_client = clients is not None and clients.path is None
+    layout = "<client>/<class>/ folders" if by_client else "train/<class>/ and test/<class>/ folders"
+    folder = source.required_root(_NAME, root, f"{layout} of images")
     source.require_pillow(_NAME)
-    places, notes = _splits_of(folder)
-    classes = tuple(_class_folders(places["train"]))
-    found = {split: _find_images(place, classes) for split, place in places.items()}
+    listed = clients.path if clients is not None else None
+    places, notes = _splits_of_clients(folder) if by_client else _splits_of(folder, listed)
+    classes = tuple(sorted({name for place in places["train"].of.values() for name in _class_folders(place)}))
+    found = {split: _find_images(place, split, classes) for split, place in places.items()}
     paths = [path for split in found.values() for path, _ in split.images]
     is_grey, census = _check_headers(paths, resize)
     first = found["train"].images[0].path
     height, width = (resize.size,) * 2 if resize else read_image(first).pixels.shape[:2]
     complaints: dict[Path, str] = {}
     made: dict[str, ImageDataset] = {}
-    for split, (images, split_notes) in found.items():
+    for split, (images, _, split_notes) in found.items():
         images_NHWC = np.empty((len(images), height, width, 1 if is_grey else 3), dtype=np.uint8)
         for place, (path, _) in zip(images_NHWC, images, strict=True):
             complaints |= _read_into(place, path, first, resize)
@@ -79,46 +103,122 @@ def load_image_folder(root: Path | None, resize: SourceResize | None = None) -> 
         where = escaped(path.relative_to(folder))
         notes.append(f"images that are damaged beside their pixels: {len(complaints)} ({where}: {complaint})")
     notes += census
-    return DatasetSplits(made["train"], made["test"], made.get("validation"), tuple(notes))
+    owners = None
+    if listed is not None:
+        files = {split: [_below(path, folder) for path, _ in each.images] for split, each in found.items()}
+        owners, list_notes = listed_owners(_NAME, listed, files)
+        notes += list_notes
+    elif by_client:
+        owners = owners_of(_NAME, {split: each.clients for split, each in found.items()}, list(_folders(folder)))
+    return DatasetSplits(made["train"], made.get("test"), made.get("validation"), tuple(notes), owners)
 
 
-def _splits_of(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """Return the folder of each split, and what lies beside them."""
+def _splits_of(folder: Path, listed: Path | None) -> tuple[dict[str, _Places], list[str]]:
+    """Return the folder of each split, and what lies beside them and a list."""
     missing = [name for name in _REQUIRED if not (folder / name).is_dir()]
     if missing:
         place = str(folder) if folder.is_dir() else f"{folder} (no such folder)"
-        raise DataError(f"{_NAME}: missing {' and '.join(missing)} - looked in {place} - set data.root")
-    validation = [folder / name for name in _VALIDATION if (folder / name).is_dir()]
-    if len(validation) > 1:
-        got = " and ".join(path.name for path in validation)
+        hint = "; for a folder per client set partition.kind: natural" if listed is None and folder.is_dir() else ""
+        raise DataError(f"{_NAME}: missing {' and '.join(missing)} - looked in {place} - set data.root{hint}")
+    places = {name: folder / name for name in _REQUIRED} | _validation_in(folder)
+    beside = [path for path in _entries(folder) if path not in (*places.values(), listed)]
+    notes = [f"passed over beside train and test: {_counted(beside, folder)}"] if beside else []
+    return {split: _Places(place, {"": place}) for split, place in places.items()}, notes
+
+
+def _validation_in(folder: Path) -> dict[str, Path]:
+    """Return the folder of validation images, if there is one."""
+    found = [folder / name for name in _VALIDATION if (folder / name).is_dir()]
+    if len(found) > 1:
+        got = " and ".join(path.name for path in found)
         raise DataError(f"{escaped(folder)}: got {got}, expected one folder of validation images; remove the others")
-    places = {name: folder / name for name in _REQUIRED}
-    if validation:
-        places["validation"] = validation[0]
-    beside = [path for path in _entries(folder) if path not in places.values()]
-    return places, [f"passed over beside train and test: {_counted(beside, folder)}"] if beside else []
+    return {"validation": found[0]} if found else {}
+
+
+def _splits_of_clients(folder: Path) -> tuple[dict[str, _Places], list[str]]:
+    """Return for each split the folders of the clients that have images of it, and what lies beside them."""
+    clients = _folders(folder)
+    if not clients:
+        place = escaped(folder) if folder.is_dir() else f"{escaped(folder)} (no such folder)"
+        raise DataError(
+            f"{_NAME}: no folders of clients, expected <client>/<class>/ - looked in {place} - set data.root"
+        )
+    if clients.keys() >= set(_REQUIRED):
+        raise DataError(
+            f"{escaped(folder)}: has train and test, which are no clients; for <client>/<class>/ set data.root to the "
+            "folder of the clients, for train/<class>/ name a list in partition.clients or choose another partition"
+        )
+    places: dict[str, _Places] = {}
+    beside = [path for path in _entries(folder) if not path.is_dir()]
+    for name, client in clients.items():
+        named = {part: client / part for part in _REQUIRED} | _validation_in(client)
+        parts = {part: path for part, path in named.items() if _holds_folders(path)}
+        if not parts:
+            parts = {"train": client}
+        else:
+            beside += [path for path in _entries(client) if path not in parts.values()]
+        for part, path in parts.items():
+            places.setdefault(part, _Places(folder, {})).of[name] = path
+    if "train" not in places:
+        raise DataError(f"{escaped(folder)}: no client has training images, expected <client>/train/<class>/")
+    notes = [f"passed over beside folders of clients, train and test: {_counted(beside, folder)}"] if beside else []
+    return places, notes
+
+
+def _holds_folders(folder: Path) -> bool:
+    """Return whether a folder holds others: `train` may also be a class."""
+    return folder.is_dir() and any(path.is_dir() for path in _entries(folder))
 
 
 def _class_folders(split: Path) -> dict[str, Path]:
     """Return the folders of classes by their names, in the order of these."""
+    return _folders(split, "class")
+
+
+def _folders(place: Path, what: str = "client") -> dict[str, Path]:
+    """Return the folders in one by their names, in the order of these."""
     folders: dict[str, Path] = {}
-    for path in _entries(split):
+    for path in _entries(place) if place.is_dir() else ():
         if path.is_dir():
             if (name := name_of(path)) in folders:
-                raise DataError(f"{escaped(split)}: two folders of class {name!r}; put their images into one")
+                raise DataError(f"{escaped(place)}: two folders of {what} {name!r}; put their images into one")
             folders[name] = path
     return dict(sorted(folders.items()))
 
 
-def _find_images(split: Path, classes: tuple[str, ...]) -> _Found:
-    folders = _class_folders(split)
+def _find_images(places: _Places, split: str, classes: tuple[str, ...]) -> _Found:
+    """Return the images of a split, client after client."""
+    images: list[_Labelled] = []
+    clients: list[str] = []
+    others: list[Path] = []
+    inner: list[Path] = []
+    for client, place in places.of.items():
+        found = _images_in(place, classes, inner, others)
+        images += sorted(found, key=lambda image: (image.label, name_of(image.path)))
+        clients += [client] * len(found)
+    if not images:
+        layout = "<class>/*" if "" in places.of else "<client>/<class>/*"
+        raise DataError(f"{escaped(places.base)}: no images, expected {layout}{' or *'.join(SUFFIXES)}; set data.root")
+    notes = []
+    name = split if "" not in places.of else places.base.name
+    if inner:
+        num_files = sum(not path.is_dir() for folder in inner for path in folder.rglob("*"))
+        what = f"folders within those of classes: {_counted(inner, places.base)}, files in them: {num_files}"
+        notes.append(f"passed over in {name}, {what}")
+    if others:
+        notes.append(f"passed over in {name}, files that are no images: {_counted(others, places.base)}")
+    return _Found(images, clients, notes)
+
+
+def _images_in(place: Path, classes: tuple[str, ...], inner: list[Path], others: list[Path]) -> list[_Labelled]:
+    """Return the images in folders of classes; adds what is passed over to `inner`, folders, and `others`."""
+    folders = _class_folders(place)
     if unknown := [name for name in folders if name not in classes]:
         raise DataError(
-            f"{escaped(split)}: class {unknown[0]!r} has no folder in train; add it there or remove it here"
+            f"{escaped(place)}: class {unknown[0]!r} has no folder in train; add it there or remove it here"
         )
     images: list[_Labelled] = []
-    others = [path for path in _entries(split) if not path.is_dir()]
-    inner: list[Path] = []
+    others += [path for path in _entries(place) if not path.is_dir()]
     for label, name in enumerate(classes):
         for path in _entries(folders[name]) if name in folders else ():
             if path.is_dir():
@@ -127,17 +227,12 @@ def _find_images(split: Path, classes: tuple[str, ...]) -> _Found:
                 images.append(_Labelled(path, label))
             else:
                 others.append(path)
-    if not images:
-        raise DataError(f"{escaped(split)}: no images, expected <class>/*{' or *'.join(SUFFIXES)}; set data.root")
-    images.sort(key=lambda image: (image.label, name_of(image.path)))
-    notes = []
-    if inner:
-        num_files = sum(not path.is_dir() for folder in inner for path in folder.rglob("*"))
-        what = f"folders within those of classes: {_counted(inner, split)}, files in them: {num_files}"
-        notes.append(f"passed over in {split.name}, {what}")
-    if others:
-        notes.append(f"passed over in {split.name}, files that are no images: {_counted(others, split)}")
-    return _Found(images, notes)
+    return images
+
+
+def _below(path: Path, folder: Path) -> str:
+    """Return where a file lies below a folder, as a list of clients says it, whatever the locale."""
+    return os.fsencode(path.relative_to(folder)).decode("utf-8")
 
 
 def _entries(folder: Path) -> list[Path]:

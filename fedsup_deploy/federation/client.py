@@ -15,9 +15,10 @@ from fedsup_deploy.errors import DataError
 ClientId = int
 R_co = TypeVar("R_co", covariant=True)
 
-#: Images that a client trains on and takes statistics of; those that it evaluates subnets on.
-TRAINED, HELD_OUT = "trained", "held-out"
-IMAGES: Final = (TRAINED, HELD_OUT)
+#: Images that a client trains on and takes statistics of; those that it evaluates subnets on; test images of its own,
+#: which only final figures are taken on.
+TRAINED, HELD_OUT, TESTED = "trained", "held-out", "tested"
+IMAGES: Final = (TRAINED, HELD_OUT, TESTED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +30,23 @@ class ClientInfo:
         num_samples: Images that it trains on.
         num_held_out: Images that it holds out.
         tier: Class of capability, an index of the strategy's tiers.
+        num_tested: Test images of its own.
     """
 
     client: ClientId
     num_samples: int
     num_held_out: int = 0
     tier: int = 0
+    num_tested: int = 0
+
+    def num_images(self, which: str) -> int:
+        """Return how many images it has of one of `IMAGES`."""
+        return {TRAINED: self.num_samples, HELD_OUT: self.num_held_out, TESTED: self.num_tested}[which]
+
+    @property
+    def num_of_all(self) -> int:
+        """How many images it has in all."""
+        return sum(map(self.num_images, IMAGES))
 
 
 class Performs(Protocol[R_co]):

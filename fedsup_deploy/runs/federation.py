@@ -19,7 +19,7 @@ from fedsup_deploy.federation.messages import Blob, Engine
 from fedsup_deploy.federation.server.cohort import OnAbsences, Terms
 from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.server.strategy import ServerState
-from fedsup_deploy.federation.simulation import CLIENTS, FederatedData
+from fedsup_deploy.federation.simulation import CLIENTS, UNSEEN, FederatedData
 from fedsup_deploy.runs.run import SUPERNET, Run
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import Supernet
@@ -44,13 +44,14 @@ def federation_of(
     """Return the server's side of a federation; each absence is an event."""
     return Federation(
         clients=engines[CLIENTS],
-        own={name: engine for name, engine in engines.items() if name != CLIENTS},
+        own={name: engine for name, engine in engines.items() if name not in {CLIENTS, UNSEEN}},
         preprocessing=preprocessing,
         calibration=CalibrationDraw(config.calibration.samples_per_client, config.calibration.batch_size),
         calibration_clients=config.calibration.clients,
         terms=terms_of(config),
         seed=config.seed,
         on_absences=absences_into(log),
+        unseen=engines.get(UNSEEN),
     )
 
 

@@ -46,7 +46,7 @@ strategy:
     - {architecture: largest}
     - {params: [750000, 1000000]}
     - {random: true}
-training: {rounds: 30, clients_per_round: 10, local_epochs: 1, batch_size: 32, learning_rate: 0.1, warmup_rounds: 3,
+training: {rounds: 30, clients_per_round: null, local_epochs: 1, batch_size: 32, learning_rate: 0.1, warmup_rounds: 3,
            final_learning_rate: 0.0, momentum: 0.9, weight_decay: 0.0001, clip_value: 1.0, checkpoint_every: 5,
            evaluate_every: 5}
 engine: {name: local, workers: 2}
@@ -189,8 +189,8 @@ def test_clients_of_fedavg_that_there_are_not(tmp_path: Path, clients: str, expe
 
 def test_fewer_clients_of_fedavg_than_take_part_in_a_round(tmp_path: Path):
     few = "strategy={name: fedavg, clients: [[0, 4], [3, 8]]}"
-    expected = "training.clients_per_round: got the default 10, expected <= the clients of strategy.clients (9)"
-    assert problem(tmp_path, few).endswith(expected)
+    expected = "training.clients_per_round: got 10, expected <= the clients of strategy.clients (9)"
+    assert problem(tmp_path, few, "training.clients_per_round=10").endswith(expected)
     assert config_of(tmp_path, MINIMAL, few, "training.clients_per_round=9").training.clients_per_round == 9
 
 

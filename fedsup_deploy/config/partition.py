@@ -4,24 +4,34 @@ import abc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple, Protocol
 
-from pydantic import AfterValidator, Field
+from pydantic import BeforeValidator, Field
 
-from fedsup_deploy.config.section import Section, Text
+from fedsup_deploy.config.document import show
+from fedsup_deploy.config.section import Section
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 #: A number of clients, a share of them, or their names; the numbers of clients that have no names.
-Unseen = int | float | tuple[Annotated[int, Field(ge=0)] | Text, ...]
+Unseen = int | float | tuple[int | str, ...]
 
 
-def _number_share_or_names(unseen: Unseen) -> Unseen:
-    is_fit = len(unseen) > 0 if isinstance(unseen, tuple) else unseen > 0 and (isinstance(unseen, int) or unseen < 1)
+def _number_share_or_names(unseen: object) -> object:
+    """Refuse all else in one line: of a union each member would complain."""
+    is_fit = unseen is None
+    if isinstance(unseen, list | tuple):
+        is_fit = len(unseen) > 0 and all(_is_client(each) for each in unseen)
+    elif isinstance(unseen, int | float) and not isinstance(unseen, bool):
+        is_fit = unseen > 0 and (isinstance(unseen, int) or unseen < 1)
     if not is_fit:
-        got = "[]" if isinstance(unseen, tuple) else unseen
-        raise ValueError(f"got {got}, expected a number of clients, a share between 0 and 1, or a list of clients")
-    return unseen
+        expected = "a number of clients, a share between 0 and 1, or a list of clients"
+        raise ValueError(f"got {show(unseen)}, expected {expected}")
+    return tuple(unseen) if isinstance(unseen, list) else unseen
+
+
+def _is_client(each: object) -> bool:
+    return bool(each) if isinstance(each, str) else isinstance(each, int) and not isinstance(each, bool) and each >= 0
 
 
 class ClientList(NamedTuple):
@@ -70,7 +80,7 @@ class PartitionConfig(Section, abc.ABC):
     min_samples: Annotated[int, Field(ge=1, le=1_000_000)] = 2
     """Fewest images of a client; at most a million. Images move from the largest clients until every client has
     them; `natural` moves none, and leaves out clients with fewer, which `train` names."""
-    unseen: Annotated[Unseen, AfterValidator(_number_share_or_names)] | None = None
+    unseen: Annotated[Unseen | None, BeforeValidator(_number_share_or_names)] = None
     """Clients that take no part in training, statistics and search: a number or a share of them, drawn by the seed, or
     a list of their names. `evaluate` tells how right a subnet is on them: on sites it has never seen. null: none."""
 

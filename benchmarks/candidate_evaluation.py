@@ -2,7 +2,7 @@
 
     python benchmarks/candidate_evaluation.py RUN
 
-Draws subnets, sorts them as a search does, and has one process find their accuracies after one-shot recalibration: one
+Draws subnets, sorts them as a search does, and has one process count their answers after one-shot recalibration: one
 by one, then several at once, which compute once what neighbours have in common. It stops if both give other counts.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from interleaved import ratio_of_medians, time_in_turn
 
 from fedsup_deploy.events import EventLog
-from fedsup_deploy.federation.server.recalibration import CountedAccuracy, evaluate_candidates
+from fedsup_deploy.federation.server.recalibration import CandidateAnswers, evaluate_candidates
 from fedsup_deploy.federation.simulation import VALIDATION
 from fedsup_deploy.runs.federation import load_supernet, open_run_federation
 from fedsup_deploy.runs.run import open_run
@@ -39,10 +39,10 @@ def main() -> None:
     supernet = load_supernet(run)
     with open_run_federation(run, EventLog()) as federation:
 
-        def one_by_one() -> list[CountedAccuracy]:
+        def one_by_one() -> list[CandidateAnswers]:
             return [next(evaluate_candidates(federation, supernet, [subnet], VALIDATION)) for subnet in subnets]
 
-        def together() -> list[CountedAccuracy]:
+        def together() -> list[CandidateAnswers]:
             return list(evaluate_candidates(federation, supernet, subnets, VALIDATION))
 
         if one_by_one() != together():

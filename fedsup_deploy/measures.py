@@ -106,21 +106,14 @@ class Measures:
 
 def measures_of(answers: Answers) -> Measures:
     """Return all measures of answers to at least one image."""
+    counts = (answers.right_by_class.tolist(), answers.images_by_class.tolist(), answers.answered_by_class.tolist())
     return Measures(
         Measure(answers.accuracy.share, answers.accuracy.interval),
         _balanced_accuracy(answers),
         _macro_f1(answers),
         _calibration_error(answers.confidence_B3),
         _auc(answers) if answers.num_classes == TWO else None,
-        tuple(
-            map(
-                _recall,
-                *(
-                    each.tolist()
-                    for each in (answers.right_by_class, answers.images_by_class, answers.answered_by_class)
-                ),
-            )
-        ),
+        tuple(map(_recall, *counts)),
     )
 
 

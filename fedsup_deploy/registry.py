@@ -58,6 +58,7 @@ TABLES: dict[str, dict[str, str]] = {
         "statistics": "fedsup_deploy.federation.jobs.statistics:TakeStatistics",
         "counts": "fedsup_deploy.federation.jobs.counts:CountAnswers",
         "moments": "fedsup_deploy.federation.jobs.moments:CountPixels",
+        "classes": "fedsup_deploy.federation.jobs.classes:CountClasses",
         "ranges": "fedsup_deploy.federation.jobs.ranges:TakeRanges",
         "agreement": "fedsup_deploy.federation.jobs.agreement:CompareAnswers",
     },

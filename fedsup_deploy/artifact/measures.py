@@ -16,7 +16,8 @@ from fedsup_deploy.measures import Measure, Measures, measures_of
 Share = Annotated[float, Field(ge=0, le=1)]
 #: The 95 % interval of a share or a mean of shares: lower and upper bound.
 Interval = tuple[Share, Share]
-Images = Annotated[int, Field(ge=0)]
+#: Bounded, so that no sum of them is beyond 64 bits, whoever wrote the document.
+Images = Annotated[int, Field(ge=0, le=10**12)]
 
 #: With more classes a document leaves the confusion matrix out: it has so many numbers squared.
 MOST_CLASSES_IN_CONFUSION: Final = 100

@@ -106,6 +106,8 @@ def _summary(manifest: Manifest) -> Iterator[str]:
     yield f"- Input: `{_text(manifest.inputs[0].name)}`, {manifest.inputs[0].dtype}, {shape}{one}"
     yield f"- Output: `{_text(manifest.outputs[0].name)}`, {manifest.outputs[0].dtype}, one logit per class"
     yield f"- Classes: {', '.join(map(_text, manifest.classes))}"
+    if manifest.objective is not None:
+        yield f"- Searched for: {_text(manifest.objective)}, within the limits"
 
 
 def _refinement(manifest: Manifest, how: RefinementRecord) -> Iterator[str]:

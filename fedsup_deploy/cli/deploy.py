@@ -53,5 +53,9 @@ def _table(result: "Deployed") -> "Page":
     granted = dict.fromkeys(made.certified_relative_to for made in result.bundles if made.certified)
     certified = [tables.text(f"certified relative to {what}") for what in granted]
     run = tables.whole(options.searched_run_line(result.run, result.search))
-    fleet = [] if result.fleet is None else [options.fleet_table(result.fleet), tables.text("")]
+    fleet = (
+        []
+        if result.fleet is None
+        else [options.fleet_table(result.fleet, result.bundles[0].objective), tables.text("")]
+    )
     return tables.stacked(*fleet, bundles, *certified, run)

@@ -54,7 +54,7 @@ def _page(result: "Evaluated") -> "Page":
     from fedsup_deploy.cli import tables
 
     measures, document = result.measures, result.to_dict()
-    about = {name: document[name] for name in ("run", "arch_id", "split", "num_images", "schedule")}
+    about = {name: document[name] for name in ("run", "arch_id", "architecture", "split", "num_images", "schedule")}
     shares = {"accuracy": options.share(result.accuracy, result.accuracy_interval), **_shares(measures)}
     clients: Row = {name: document[name] for name in ("clients", "unseen") if name in document}
     facts = {**about, **shares, **clients, "costs": document["costs"]}

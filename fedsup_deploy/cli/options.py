@@ -308,11 +308,16 @@ def about_shares(bundles: "Sequence[ExportedBundle]") -> str:
     return f"Accuracy: of {bundles[0].num_images:,} {bundles[0].split} images, with its 95 % interval."
 
 
-def fleet_table(fleet: "Fleet") -> "Page":
-    """Return what few subnets for many devices cost, one row for each number of subnets."""
+def fleet_table(fleet: "Fleet", objective: str) -> "Page":
+    """Return what few subnets for many devices cost, one row for each number of subnets.
+
+    Args:
+        fleet: What can be assigned.
+        objective: What the search was for.
+    """
     from fedsup_deploy.cli import tables
 
-    return tables.rows([_option_row(fleet, option) for option in fleet.options])
+    return tables.rows([_option_row(fleet, option, objective.replace("_", " ")) for option in fleet.options])
 
 
 def held_out_words(kendall_tau: float, mae: float, num_held_out: int | None) -> str:
@@ -332,12 +337,12 @@ def warning_about(kendall_tau: float, num_held_out: int | None) -> Iterator[str]
         yield f"warning: on {num_held_out} subnets guesses come to a tau of up to {guessed:.2f}; {advice}"
 
 
-def _option_row(fleet: "Fleet", option: "FleetOption") -> "Row":
+def _option_row(fleet: "Fleet", option: "FleetOption", objective: str) -> "Row":
     lost = option.lost
     worst = max(lost, key=lambda name: lost[name])
     return {
         "subnets": option.num_artifacts,
-        "accuracy lost on average": sum(lost.values()) / len(lost),
+        f"{objective} lost on average": sum(lost.values()) / len(lost),
         "at most": lost[worst],
         "by": worst if lost[worst] else "none",
         "chosen": option.num_artifacts == fleet.chosen,

@@ -50,7 +50,7 @@ def _table(result: "WrittenSearch", profiles: Sequence[str]) -> "Page":
     fleet = result.fleet
     chosen = {} if fleet is None else fleet.option.assigned
     picks = tables.rows([_row(found, chosen) for found in result.results])
-    choices = [] if fleet is None else [options.fleet_table(fleet)]
+    choices = [] if fleet is None else [options.fleet_table(fleet, result.results[0].objective)]
     # A profile of the user's own is found by its file alone, and then all that are wanted have to be named.
     has_own = not set(profiles) <= set(resources.shipped_names("profiles"))
     named = [word for profile in profiles for word in ("--profile", profile)] if has_own else []

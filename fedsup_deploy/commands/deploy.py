@@ -23,11 +23,13 @@ class DeployedBundle(ExportedBundle):
     """The bundle of one device, and what its search says of it.
 
     Args:
+        objective: What it is the best in, of all within the limits that were evaluated.
         limits: In force in the search, by name.
         certified: Whether it is proven that nothing within them is more accurate.
         certified_relative_to: What that takes for granted; None without a proof.
     """
 
+    objective: str
     limits: dict[str, float]
     certified: bool
     certified_relative_to: str | None
@@ -87,6 +89,7 @@ def _deployed(bundle: ExportedBundle, found: DeviceResult) -> DeployedBundle:
     """Return a bundle with what the search for its device says."""
     return DeployedBundle(
         **vars(bundle),
+        objective=found.objective,
         limits=found.limits,
         certified=found.certified,
         certified_relative_to=found.certified_relative_to,

@@ -35,6 +35,7 @@ _TOLD: Final = (
     "accuracy",
     "costs",
     "limits",
+    "objective",
     "models",
     "refinement",
     "lineage",

@@ -26,9 +26,10 @@ from fedsup_deploy.federation.jobs.train import LocalTraining
 from fedsup_deploy.federation.messages import Engine
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
+from fedsup_deploy.federation.server.balance import class_weights, count_classes
 from fedsup_deploy.federation.server.cohort import OnAbsences
 from fedsup_deploy.federation.server.federation import Federation, pixel_preprocessing
-from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, cohort_size, run_rounds
+from fedsup_deploy.federation.server.rounds import USUAL_CLIENTS, RoundParams, RoundResult, cohort_size, run_rounds
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
 from fedsup_deploy.federation.simulation import CLIENTS, VALIDATION, FederatedData
 from fedsup_deploy.measures import measures_of
@@ -130,7 +131,8 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
         federation = federation_of(config, engines, Preprocessing.from_dict(facts.preprocessing), log)
         for absence in absences:
             absences_into(log, round=0)(*absence)
-        state = _train_rounds(_Session(folder, config, strategy, federation, log), state, first_round)
+        params = round_params(config, federation.preprocessing, facts.class_counts)
+        state = _train_rounds(_Session(folder, config, strategy, params, federation, log), state, first_round)
     # Before there is a supernet, for then others begin to write there.
     shutil.rmtree(folder / runs.STATISTICS, ignore_errors=True)
     save_supernet(folder / runs.SUPERNET, "supernet", state.supernet)
@@ -143,8 +145,15 @@ def _image_facts(
     counted = pixel_preprocessing(clients, terms_of(config), max(space.resolutions), on_absences)
     found = dataclasses.replace(counted, how=runs.how_resized(config))
     shape = (found.native_size, found.native_size, len(found.mean))
+    counts = None
+    if config.training.class_weights:
+        counts = count_classes(clients, terms_of(config), space.num_classes, on_absences)
     return runs.ImageFacts(
-        classes=data.train.classes, shape=shape, preprocessing=found.to_dict(), clients=ClientFacts.of(data)
+        classes=data.train.classes,
+        shape=shape,
+        preprocessing=found.to_dict(),
+        clients=ClientFacts.of(data),
+        class_counts=counts,
     )
 
 
@@ -162,12 +171,21 @@ class _Session:
     folder: Path
     config: TrainConfig
     strategy: Strategy
+    params: RoundParams
     federation: Federation
     log: EventLog
 
 
-def round_params(config: TrainConfig, preprocessing: Preprocessing) -> RoundParams:
-    """Return how the config's rounds run."""
+def round_params(
+    config: TrainConfig, preprocessing: Preprocessing, class_counts: Sequence[int] | None = None
+) -> RoundParams:
+    """Return how the config's rounds run.
+
+    Args:
+        config: The settings.
+        preprocessing: Of the images.
+        class_counts: How many images of each class the clients train on, where that decides what each counts.
+    """
     training, augmentation = config.training, config.data.augmentation
     return RoundParams(
         rounds=training.rounds,
@@ -182,6 +200,7 @@ def round_params(config: TrainConfig, preprocessing: Preprocessing) -> RoundPara
             weight_decay=training.weight_decay,
             clip_value=training.clip_value,
             has_logit_adjustment=training.logit_adjustment,
+            class_weights=None if class_counts is None else class_weights(class_counts),
         ),
         augmentation=Augmentation(augmentation.crop_padding, augmentation.flip, preprocessing.black),
     )
@@ -189,10 +208,9 @@ def round_params(config: TrainConfig, preprocessing: Preprocessing) -> RoundPara
 
 def _train_rounds(session: _Session, state: ServerState, first_round: int) -> ServerState:
     training, federation = session.config.training, session.federation
-    params = round_params(session.config, federation.preprocessing)
     saved = done = first_round
     try:
-        for result in run_rounds(federation, state, session.strategy, params, first_round):
+        for result in run_rounds(federation, state, session.strategy, session.params, first_round):
             session.log.emit("round", **_round_fields(result))
             finished = result.round_index + 1
             if finished % training.evaluate_every == 0 or finished == training.rounds:
@@ -284,8 +302,19 @@ def _change_terms(folder: Path, config: TrainConfig) -> None:
 
 def _what_matters(config: TrainConfig) -> dict[str, JsonValue]:
     """Return the config without the settings that change no weight: a run may be resumed with others."""
-    of_training = {"checkpoint_every", "evaluate_every"}
-    return config.model_dump(mode="json", exclude={"engine": True, "federation": True, "training": of_training})
+    document = config.model_dump(mode="json", exclude={"engine", "federation"})
+    del document["training"]["checkpoint_every"], document["training"]["evaluate_every"]
+    # Runs that an older version began say the same in other words, or do not know it.
+    document["data"] |= {
+        "server_images": config.server_has_images,
+        "client_validation_fraction": config.held_out_fraction,
+    }
+    document["training"]["clients_per_round"] = config.training.clients_per_round or USUAL_CLIENTS
+    if not config.training.class_weights:
+        del document["training"]["class_weights"]
+    if config.partition.unseen is None:
+        del document["partition"]["unseen"]
+    return document
 
 
 def _flat(document: JsonValue, prefix: str = "") -> dict[str, JsonValue]:

@@ -119,6 +119,10 @@ class TrainingConfig(Section):
     logit_adjustment: bool = True
     """Add the logarithm of a client's own class shares to the logits in its loss, so that skewed labels pull the
     classifier apart less. false: the plain loss of the FedSup paper."""
+    class_weights: bool = False
+    """Let an image count in the loss by how rare its class is in the whole federation, so that all classes count the
+    same. Clients tell how many images of each class they have. It takes the place of `logit_adjustment`, which has to
+    be false."""
     checkpoint_every: Count = 5
     """Rounds between checkpoints: what an interrupted run may have to repeat."""
     evaluate_every: Count = 5
@@ -230,6 +234,9 @@ class TrainConfig(Section):
         if training.warmup_rounds > training.rounds:
             expected = f"<= training.rounds ({training.rounds})"
             misfits.append((("training", "warmup_rounds"), training.warmup_rounds, expected))
+        if training.class_weights and training.logit_adjustment:
+            expected = "false, or training.logit_adjustment false: both let rare classes count for more"
+            misfits.append((("training", "class_weights"), True, expected))
         if misfits:
             raise misfit(misfits)
         return self

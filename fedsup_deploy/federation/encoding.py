@@ -99,6 +99,9 @@ def _tensor_out(tensor: Tensor, info: SerializationInfo) -> int:
 
 
 def _array_out(array: Array, info: SerializationInfo) -> int:
+    # A list would become an array here, and be taken for one.
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{type(array).__name__}, expected an array")
     return _outgoing(info).put(np.ascontiguousarray(array))
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, JsonValue, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeInt, PositiveInt, field_validator
 
 from fedsup_deploy import files, places, resources
 from fedsup_deploy.artifact import weights
@@ -41,6 +41,8 @@ class ImageFacts(BaseModel):
         shape: Height, width and channels of an image.
         preprocessing: From pixels to what networks take, at the largest resolution: a document of `Preprocessing`.
         clients: Who the clients are; None where an older version made the run.
+        class_counts: How many images of each class the clients train on; None where nobody has asked them, as no
+            `training.class_weights` follow from it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +51,7 @@ class ImageFacts(BaseModel):
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     preprocessing: dict[str, JsonValue]
     clients: ClientFacts | None = None
+    class_counts: tuple[NonNegativeInt, ...] | None = None
 
     @field_validator("classes")
     @classmethod
@@ -236,7 +239,8 @@ def read_image_facts(folder: Path) -> ImageFacts | None:
 
 def write_image_facts(folder: Path, facts: ImageFacts) -> None:
     """Write what is known of a run's images into its folder."""
-    files.write_json(folder / DATA, facts.model_dump(mode="json"))
+    left_out = {"class_counts"} if facts.class_counts is None else set()
+    files.write_json(folder / DATA, facts.model_dump(mode="json", exclude=left_out))
 
 
 def source_resize(config: TrainConfig) -> SourceResize | None:

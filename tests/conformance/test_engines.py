@@ -33,6 +33,7 @@ from fedsup_deploy.errors import DataError, FederationError
 from fedsup_deploy.federation import encoding
 from fedsup_deploy.federation.client import HELD_OUT, TRAINED, Client, ClientId, ClientInfo, Performs
 from fedsup_deploy.federation.jobs.agreement import both_of
+from fedsup_deploy.federation.jobs.classes import ClassCounts
 from fedsup_deploy.federation.jobs.counts import Counts
 from fedsup_deploy.federation.jobs.moments import CountPixels, Pixels
 from fedsup_deploy.federation.jobs.ranges import Ranges
@@ -41,6 +42,7 @@ from fedsup_deploy.federation.jobs.train import ClientUpdate, LocalTraining
 from fedsup_deploy.federation.messages import Engine, Job, Reply
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
+from fedsup_deploy.federation.server.balance import count_classes
 from fedsup_deploy.federation.server.cohort import OnAbsences, Terms
 from fedsup_deploy.federation.server.federation import Federation, pixel_preprocessing
 from fedsup_deploy.federation.server.int8 import collect_ranges, compare_answers
@@ -77,7 +79,7 @@ SPACE = SearchSpace.model_validate(
     }
 )
 LAYOUT = Layout(SPACE, "batch")
-TRAIN, STATISTICS, COUNTS, MOMENTS = "train", "statistics", "counts", "moments"
+TRAIN, STATISTICS, COUNTS, MOMENTS, CLASSES = "train", "statistics", "counts", "moments", "classes"
 RANGES, AGREEMENT = "ranges", "agreement"
 
 
@@ -186,6 +188,10 @@ def bins(change: Callable[[Any], Any]) -> Callable[[Ranges], Ranges]:
     return lambda ranges: fields(counts_VB=change(ranges.counts_VB))(ranges)
 
 
+def classes(change: Callable[[Any], Any]) -> Callable[[ClassCounts], ClassCounts]:
+    return lambda counts: fields(images_K=change(counts.images_K))(counts)
+
+
 def extremes(change: Callable[[Tensor], Tensor]) -> Callable[[Ranges], Ranges]:
     return lambda ranges: fields(extremes_V2=change(ranges.extremes_V2))(ranges)
 
@@ -221,7 +227,7 @@ def more_right(cells_C4: Any) -> Any:
 
 
 def on_all(attack: Callable[[Any], Any]) -> dict[str, Callable[[Any], Any]]:
-    return dict.fromkeys((TRAIN, STATISTICS, COUNTS, MOMENTS, RANGES, AGREEMENT), attack)
+    return dict.fromkeys((TRAIN, STATISTICS, COUNTS, MOMENTS, CLASSES, RANGES, AGREEMENT), attack)
 
 
 MANY = 10**30
@@ -248,6 +254,7 @@ ATTACKS: Final[dict[str, tuple[str, dict[str, Callable[[Any], Any]]]]] = {
             STATISTICS: sums(arrays(lambda of_C: of_C * np.nan)),
             COUNTS: answers(lambda of: of * np.nan),
             MOMENTS: histogram(lambda of: of * np.nan),
+            CLASSES: classes(lambda of: of * np.nan),
             RANGES: extremes(lambda of: of * float("nan")),
             AGREEMENT: fields(both=float("nan")),
         },
@@ -267,32 +274,35 @@ ATTACKS: Final[dict[str, tuple[str, dict[str, Callable[[Any], Any]]]]] = {
     "infinite loss": (r"^loss is inf$", {TRAIN: fields(loss=float("inf"))}),
     "endless loss": (r"loss|malformed answer", {TRAIN: fields(loss=10**400)}),
     "shape": (
-        r"^tensor .* is \(|channels$|^confidences of shape|^histogram of shape|^counts of int64",
+        r"^tensor .* is \(|channels$|^confidences of shape|^(histogram|class counts) of shape|^counts of int64",
         {
             TRAIN: tensors(lambda tensor: tensor.view(1, -1)),
             STATISTICS: sums(arrays(lambda of_C: of_C[1:])),
             COUNTS: confidences(lambda of: of.repeat(2, axis=0)),
             MOMENTS: histogram(lambda of: of[:, 1:]),
+            CLASSES: classes(lambda of: of[1:]),
             RANGES: bins(lambda of: of[:, 1:]),
         },
     ),
     "no dimension": (
-        r"^tensor .* is \(|malformed answer|^histogram of shape|^counts (of int64|that no)",
+        r"^tensor .* is \(|malformed answer|^(histogram|class counts) of shape|^counts (of int64|that no)",
         {
             TRAIN: tensors(torch.sum),
             STATISTICS: sums(arrays(np.sum)),
             COUNTS: answers(np.sum),
             MOMENTS: histogram(np.sum),
+            CLASSES: classes(np.sum),
             RANGES: bins(np.sum),
         },
     ),
     "nothing in it": (
-        r"^other tensors|^statistics of 0 networks|^counts that no|^histogram of shape|^counts of int64",
+        r"^other tensors|^statistics of 0 networks|^counts that no|^(histogram|class counts) of shape|^counts of int64",
         {
             TRAIN: fields(weights={}),
             STATISTICS: fields(statistics=()),
             COUNTS: answers(lambda of: of[:0]),
             MOMENTS: histogram(lambda of: of[:0]),
+            CLASSES: classes(lambda of: of[:0]),
             RANGES: bins(lambda of: of[:0]),
         },
     ),
@@ -313,6 +323,7 @@ ATTACKS: Final[dict[str, tuple[str, dict[str, Callable[[Any], Any]]]]] = {
         {
             TRAIN: tensors(Tensor.double),
             MOMENTS: histogram(lambda of: of.astype(np.float64)),
+            CLASSES: classes(lambda of: of.astype(np.float64)),
             RANGES: extremes(Tensor.double),
         },
     ),
@@ -333,6 +344,7 @@ ATTACKS: Final[dict[str, tuple[str, dict[str, Callable[[Any], Any]]]]] = {
             STATISTICS: sums(arrays(lambda of_C: of_C.astype(object))),
             COUNTS: answers(lambda of: of.astype(object)),
             MOMENTS: histogram(lambda of: of.astype(object)),
+            CLASSES: classes(lambda of: of.astype(object)),
             RANGES: bins(lambda of: of.astype(object)),
         },
     ),
@@ -350,28 +362,31 @@ ATTACKS: Final[dict[str, tuple[str, dict[str, Callable[[Any], Any]]]]] = {
             STATISTICS: sums(lambda of: dataclasses.replace(of, count=-of.count)),
             COUNTS: answers(np.negative),
             MOMENTS: histogram(negative),
+            CLASSES: classes(lambda of: of + np.array([99, -99] + [0] * (len(of) - 2))),
             RANGES: bins(negative),
             AGREEMENT: lambda of: fields(both=of.both + of.neither + 1, neither=-1)(of),
         },
     ),
     "none": (
-        r"^0 samples|0 values|^0 images|^other counts",
+        r"^0 samples|0 values|^0 images|^other (class )?counts",
         {
             TRAIN: fields(num_samples=0),
             STATISTICS: sums(lambda of: dataclasses.replace(of, count=0)),
             COUNTS: fields(counted=0),
             MOMENTS: histogram(np.zeros_like),
+            CLASSES: classes(np.zeros_like),
             RANGES: bins(np.zeros_like),
             AGREEMENT: with_fields(0),
         },
     ),
     "twice the images": (
-        r"^16 samples, 8 announced|values, expected|^(16|6) images|^other counts",
+        r"^16 samples, 8 announced|values, expected|^(16|6) images|^other (class )?counts",
         {
             TRAIN: lambda update: fields(num_samples=2 * update.num_samples)(update),
             STATISTICS: sums(lambda of: ChannelSums(2 * of.count, 2 * of.total_C, 2 * of.squares_C)),
             COUNTS: lambda counts: fields(counted=2 * counts.counted)(counts),
             MOMENTS: histogram(lambda of: 2 * of),
+            CLASSES: classes(lambda of: 2 * of),
             RANGES: bins(lambda of: 2 * of),
             AGREEMENT: lambda of: fields(neither=of.neither + sum(of.counts))(of),
         },
@@ -525,6 +540,10 @@ def pixel_moments(federation: Federation) -> object:
     return pixel_preprocessing(federation.clients, federation.terms, 8, federation.on_absences)
 
 
+def class_counts(federation: Federation) -> object:
+    return count_classes(federation.clients, federation.terms, SPACE.num_classes, federation.on_absences)
+
+
 def activation_ranges(federation: Federation) -> object:
     network = standalone(supernet().extract(SPACE.largest))
     found = collect_ranges(federation, network, statistics(), value_sizes(onnx_model()))
@@ -552,6 +571,7 @@ EXCHANGES: Final[dict[str, tuple[set[str], Callable[[Federation], object]]]] = {
     "evaluation on held-out images": ({COUNTS}, evaluation_held_out),
     "search": ({STATISTICS, COUNTS}, search),
     "pixel moments": ({MOMENTS}, pixel_moments),
+    "class counts": ({CLASSES}, class_counts),
     "activation ranges": ({RANGES}, activation_ranges),
     "comparison of files": ({AGREEMENT}, comparison_of_files),
 }
@@ -866,5 +886,5 @@ def test_of_two_answers_in_a_message_the_first_counts(exchange: str) -> None:
 def test_how_much_was_tried() -> None:
     """Attacks x exchanges x engines, with those that are late, and those that die in a worker."""
     in_time, late, died = len(CASES) * len(ENGINES), len(EXCHANGES) * len(ENGINES), len(EXCHANGES) * len(ENGINES) // 2
-    assert (len(ATTACKS) + 2, len(EXCHANGES), len(ENGINES)) == (48, 9, 2)
-    assert in_time + late + died == 491
+    assert (len(ATTACKS) + 2, len(EXCHANGES), len(ENGINES)) == (49, 10, 2)
+    assert in_time + late + died == 552

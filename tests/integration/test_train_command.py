@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,7 +20,7 @@ from fedsup_deploy.events import read_events
 from fedsup_deploy.federation.client import Client
 from fedsup_deploy.federation.jobs.statistics import Observed, TakeStatistics
 from fedsup_deploy.federation.messages import Blob
-from fedsup_deploy.runs.run import CHECKPOINT, EVENTS, SPACE, SUPERNET, newest_run, open_run
+from fedsup_deploy.runs.run import CHECKPOINT, DATA, EVENTS, SPACE, SUPERNET, newest_run, open_run, read_image_facts
 
 CONFIG = """
 schema: 1
@@ -115,6 +116,24 @@ def test_what_changes_no_weight_may_change_when_resuming(train_in, whole, tmp_pa
         train_in(tmp_path / "run", listeners=(CtrlC(2),))
     train_in(tmp_path / "run", "training.checkpoint_every=1", "engine.workers=1", resume=True)
     assert (tmp_path / "run" / SUPERNET).read_bytes() == (whole / SUPERNET).read_bytes()
+
+
+def test_with_class_weights_clients_are_asked_once_and_a_resumed_run_ends_the_same(train_in, whole, tmp_path):
+    """How many images of each class there are stands in the run; without them nobody is asked."""
+    settings = ("training.class_weights=true", "training.logit_adjustment=false")
+    train_in(tmp_path / "whole", *settings)
+    facts, data = read_image_facts(tmp_path / "whole"), open_run(tmp_path / "whole").data
+    labels = np.concatenate([data.train.labels_N[indices] for indices in data.clients])
+    assert facts is not None
+    assert facts.class_counts == tuple(np.bincount(labels, minlength=10).tolist())
+    with pytest.raises(KeyboardInterrupt):
+        train_in(tmp_path / "cut", *settings, listeners=(CtrlC(4),))
+    train_in(tmp_path / "cut", *settings, resume=True)
+    for name in (SUPERNET, DATA):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    train_in(tmp_path / "plain", settings[1])
+    assert (tmp_path / "plain" / SUPERNET).read_bytes() != (tmp_path / "whole" / SUPERNET).read_bytes()
+    assert "class_counts" not in (whole / DATA).read_text(encoding="utf-8")
 
 
 def test_too_few_answers_lose_no_round_that_was_done(train_in, whole, tmp_path, monkeypatch):

@@ -42,6 +42,10 @@ class LocalTraining:
         has_logit_adjustment: Whether the loss adds the logarithm of the client's own class shares to the logits. The
             shares then explain what the client sees more often, and the network need not: with skewed labels the
             clients' classifiers drift apart less.
+        class_weights: What an image of each class counts in the loss, on labels or on another subnet's answers to it.
+            The loss of a batch is their mean over its images, not over their weights: so a client's images count by
+            what their classes are worth in the whole federation, also where it has one class only. None: all count the
+            same.
 
     Source of the adjustment: A. K. Menon et al., arXiv 2007.07314; in federated learning, J. Zhang et al.,
     arXiv 2209.00189.
@@ -53,6 +57,7 @@ class LocalTraining:
     weight_decay: float
     clip_value: float | None
     has_logit_adjustment: bool
+    class_weights: tuple[float, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +133,8 @@ class Train:
         params, generator = self.training, rng.generator_at(self.seed)
         offset_K = log_shares(labels, self.layout.space.num_classes) if params.has_logit_adjustment else torch.zeros(1)
         sgd = Sgd(self.weights.tensors, params.momentum, params.weight_decay, params.clip_value)
-        subnets = _Subnets(self.assignment, self.layout, offset_K, generator)
+        weight_K = None if params.class_weights is None else torch.tensor(params.class_weights)
+        subnets = _Subnets(self.assignment, self.layout, _Loss(offset_K, weight_K), generator)
         losses: list[float] = []
         num_macs = 0
         for indices in _batches(len(labels), params, generator):
@@ -149,13 +155,30 @@ class Train:
         return ClientUpdate(len(labels), float(np.mean(losses)), weights, num_macs)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Loss:
+    """Cross-entropy of logits that an offset is added to; an image counts what its class is worth, or all the same."""
+
+    offset_K: Tensor
+    weight_K: Tensor | None
+
+    def of(self, logits_BK: Tensor, targets: Tensor, labels_B: Tensor) -> Tensor:
+        """Return the mean over a batch; targets are labels or, of each image, a probability for each class."""
+        if self.weight_K is None:
+            return functional.cross_entropy(logits_BK + self.offset_K, targets)
+        loss_B = functional.cross_entropy(logits_BK + self.offset_K, targets, reduction="none")
+        return (loss_B * self.weight_K[labels_B]).mean()
+
+    def answers(self, logits_BK: Tensor) -> Tensor:
+        """Return the probabilities that other subnets learn from."""
+        return (logits_BK.detach() + self.offset_K).softmax(dim=1)
+
+
 class _Subnets:
     """The subnets that a client trains together, from the largest to the smallest: their gradients add up."""
 
-    def __init__(
-        self, assignment: Assignment, layout: Layout, offset_K: Tensor, generator: np.random.Generator
-    ) -> None:
-        self._assignment, self._layout, self._offset_K, self._generator = assignment, layout, offset_K, generator
+    def __init__(self, assignment: Assignment, layout: Layout, loss: _Loss, generator: np.random.Generator) -> None:
+        self._assignment, self._layout, self._loss, self._generator = assignment, layout, loss, generator
         self._sent = layout.slices(assignment.architecture) if assignment.architecture else layout.whole
 
     def add_gradients(self, sgd: Sgd, x_BCHW: Tensor, labels_B: Tensor) -> tuple[float, tuple[Architecture, ...]]:
@@ -170,12 +193,12 @@ class _Subnets:
             part = sgd.part(where)
             x = at_resolution(x_BCHW, architecture.resolution)
             logits_BK = forward(self._layout.plan(architecture), part, x, BY_BATCH[self._layout.normalization])
-            loss = functional.cross_entropy(logits_BK + self._offset_K, targets)
+            loss = self._loss.of(logits_BK, targets, labels_B)
             loss.backward()
             sgd.add_gradients(part, where)
             total += loss.item()
             if self._assignment.is_distilled and targets is labels_B:
-                targets = (logits_BK.detach() + self._offset_K).softmax(dim=1)
+                targets = self._loss.answers(logits_BK)
         return total / len(subnets), subnets
 
     def partial_coverage(self, trained: tuple[Architecture, ...]) -> dict[str, Tensor]:

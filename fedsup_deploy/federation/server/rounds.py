@@ -20,7 +20,7 @@ from fedsup_deploy.supernet import slices as rule
 from fedsup_deploy.supernet.layout import Layout
 
 #: Clients of a round where a config does not say, if there are so many.
-_USUAL_CLIENTS: Final = 10
+USUAL_CLIENTS: Final = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +150,7 @@ def cohort_size(wanted: int | None, num_eligible: int) -> int:
         ConfigError: Those are fewer.
     """
     if wanted is None and num_eligible > 0:
-        return min(_USUAL_CLIENTS, num_eligible)
+        return min(USUAL_CLIENTS, num_eligible)
     if wanted is None or num_eligible < wanted:
         raise ConfigError(f"training.clients_per_round: got {wanted or 'null'}, {num_eligible} can take part")
     return wanted

@@ -61,6 +61,7 @@ def test_of_two_classes_there_is_an_auc_and_of_very_many_no_matrix() -> None:
         ("auc", 0.5, "auc_interval: expected one"),
         ("confusion", [[135, 15], [15, 135]], "confusion: expected 3 rows of 3 numbers"),
         ("confusion", [[0, 0, 0]] * 3, "confusion: got no image"),
+        ("confusion", [[10**30, 0, 0], *CONFUSION[1:]], "less than or equal to 1000000000000"),
         ("confusion", [[150, 0, 0], *CONFUSION[1:]], "classes: got other numbers"),
         ("classes.0.recall", 0.95, "cat|no share"),
         ("classes.0.recall_interval", [0.8, 0.95], "cat: got another interval"),
@@ -98,7 +99,7 @@ def test_a_manifest_holds_the_measures_of_its_own_images_and_classes(document: d
 
 
 def test_the_card_says_what_the_measures_are_and_how_right_each_class_is(document: dict[str, Any]) -> None:
-    document["classes"][2] = "<b>"
+    document |= {"classes": [*document["classes"][:2], "<b>"], "objective": "macro_f1"}
     without = render_model_card(Manifest.from_json(json.dumps(document)))
     assert "balanced" not in without
     record = MeasuresRecord.of(answers_of([[150, 0, 0], [0, 255, 45], [0, 0, 0]]), document["classes"])
@@ -110,6 +111,7 @@ def test_the_card_says_what_the_measures_are_and_how_right_each_class_is(documen
         line.startswith("| Trouser | 300 | 85.00%, 95 % interval ") and line.endswith(" | 255 |") for line in lines
     )
     assert "| &#60;b> | 0 | no images | 45 |" in lines
+    assert "- Searched for: macro_f1, within the limits" in lines
 
 
 def test_a_matrix_alone_knows_no_confidence() -> None:

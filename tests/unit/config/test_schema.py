@@ -66,6 +66,15 @@ def problem(folder: Path, *overrides: str) -> str:
     return str(caught.value)
 
 
+def test_rare_classes_count_for_more_in_one_way_at_most(tmp_path: Path):
+    """Logit adjustment is what a config that says nothing has."""
+    expected = "training.class_weights: got true, expected false, or training.logit_adjustment false"
+    assert expected in problem(tmp_path, "training.class_weights=true")
+    training = config_of(tmp_path, MINIMAL, "training.class_weights=true", "training.logit_adjustment=false").training
+    assert (training.class_weights, training.logit_adjustment) == (True, False)
+    assert not config_of(tmp_path, MINIMAL).training.class_weights
+
+
 def test_what_is_not_said_has_the_documented_defaults(tmp_path: Path):
     assert config_of(tmp_path, MINIMAL) == config_of(tmp_path, FULL)
 

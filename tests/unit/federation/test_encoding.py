@@ -25,6 +25,7 @@ from fedsup_deploy.federation.encoding import (
     encode_request,
 )
 from fedsup_deploy.federation.jobs.agreement import Agreement, CompareAnswers, both_of
+from fedsup_deploy.federation.jobs.classes import ClassCounts, CountClasses
 from fedsup_deploy.federation.jobs.counts import CountAnswers, Counts
 from fedsup_deploy.federation.jobs.moments import CountPixels, Pixels
 from fedsup_deploy.federation.jobs.ranges import Ranges, TakeRanges
@@ -64,7 +65,7 @@ def jobs(supernet: Supernet) -> dict[str, list[Job[Any]]]:
     layout, space = supernet.layout, supernet.layout.space
     middle = space.decode(space.enumerate_genes()[20])
     preprocessing = Preprocessing((1 / 3, 0.5), (0.1, 1e-7), 8, 10, 6)
-    training = LocalTraining(2, 16, 0.9, 1e-4, 1 / 3, has_logit_adjustment=True)
+    training = LocalTraining(2, 16, 0.9, 1e-4, 1 / 3, has_logit_adjustment=True, class_weights=(1 / 3, 2.0, 1e-9))
     train = Train(
         layout,
         Assignment(middle, inner=(space.smallest,)),
@@ -84,7 +85,7 @@ def jobs(supernet: Supernet) -> dict[str, list[Job[Any]]]:
         train,
         assignment=Assignment(None, 4, is_distilled=True),
         weights=blob,
-        training=dataclasses.replace(training, clip_value=None),
+        training=dataclasses.replace(training, clip_value=None, class_weights=None),
         augmentation=Augmentation(),
     )
     return {
@@ -92,6 +93,7 @@ def jobs(supernet: Supernet) -> dict[str, list[Job[Any]]]:
         "statistics": [take, dataclasses.replace(take, networks=(alone,), known=NOTHING)],
         "counts": [count, dataclasses.replace(count, networks=(), statistics=(), images="trained")],
         "moments": [CountPixels()],
+        "classes": [CountClasses(3)],
         "ranges": [TakeRanges(alone, STATISTICS, preprocessing, CalibrationDraw(64, 16), 7)],
         "agreement": [CompareAnswers(both_of(b"one file", b"another"), "held-out", preprocessing)],
     }
@@ -107,6 +109,7 @@ ANSWERS: dict[str, list[Any]] = {
     "statistics": [Observed((STATISTICS, NOTHING)), Observed(())],
     "counts": [Counts(np.arange(8).reshape(2, 4), np.ones((1, 15, 3), np.int64) * 2**50, NO_ROWS, 449), NO_COUNTS],
     "moments": [Pixels(np.arange(512).reshape(2, 256) * 2**50, 28, 32)],
+    "classes": [ClassCounts(np.arange(3) * 2**60)],
     "ranges": [Ranges(np.arange(6).reshape(2, 3) * 2**50, torch.tensor([[-1 / 3, 0.0], [1e-45, 3e38]]))],
     "agreement": [Agreement(1, 2, 3, 10**15)],
 }

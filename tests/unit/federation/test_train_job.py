@@ -90,20 +90,22 @@ def gradients(
     subnets: tuple[Architecture, ...],
     batch: tuple[Tensor, Tensor],
     log_shares: list[float] | None = None,
+    class_weights: tuple[float, ...] = (1.0, 1.0, 1.0),
 ):
     """Return the mean loss and the summed gradients of the sandwich rule, from one graph over the whole supernet."""
     leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in weights.items()}
     supernet = Supernet(layout, leaves)
     x_BCHW, targets = batch
+    weight_B = torch.tensor(class_weights)[targets]
     losses = []
     for architecture in subnets:
         logits = supernet(at_resolution(x_BCHW, architecture.resolution), architecture)
         log_probabilities = (logits + torch.tensor(log_shares or [0.0])).log_softmax(dim=1)
         if targets.ndim == 1:
-            losses.append(-log_probabilities[torch.arange(len(targets)), targets].mean())
+            losses.append(-(weight_B * log_probabilities[torch.arange(len(targets)), targets]).mean())
             targets = log_probabilities.detach().exp()
         else:
-            losses.append(-(targets * log_probabilities).sum(dim=1).mean())
+            losses.append(-(weight_B * (targets * log_probabilities).sum(dim=1)).mean())
     found = torch.autograd.grad(torch.stack(losses).sum(), list(leaves.values()), allow_unused=True)
     return torch.stack(losses).mean().item(), dict(zip(leaves, found, strict=True))
 
@@ -211,6 +213,32 @@ def test_logit_adjustment_adds_the_logarithms_of_the_clients_class_shares(layout
     assert update.loss == pytest.approx(loss, rel=1e-5)
     assert_close(update.weights, {name: tensor - 0.1 * found[name] for name, tensor in job.weights.tensors.items()})
     assert not torch.allclose(plain.weights["head.bias"], update.weights["head.bias"], atol=1e-3)
+
+
+@pytest.mark.parametrize("num_subnets", [1, 3])
+def test_an_image_counts_what_its_class_is_worth_on_labels_and_on_answers(layout: Layout, num_subnets: int) -> None:
+    """Of 12 images 8, 2 and 2 are of the three classes; a batch is divided by its images, not by their weights."""
+    weights = (0.25, 3.0, 1.5)
+    params = dataclasses.replace(PLAIN, class_weights=weights)
+    ((batch, subnets),) = batches_of(layout, params, num_subnets)
+    job = job_of(layout, None if subnets else layout.space.largest, num_subnets)
+    update, plain = run(job, params), run(job)
+    chosen = subnets or (layout.space.largest,)
+    loss, found = gradients(layout, start_of(layout), chosen, batch, class_weights=weights)
+    assert update.loss == pytest.approx(loss, rel=1e-5)
+    assert_close(update.weights, {name: tensor - 0.1 * found[name] for name, tensor in job.weights.tensors.items()})
+    assert not torch.allclose(plain.weights["head.bias"], update.weights["head.bias"], atol=1e-3)
+
+
+def test_a_client_of_one_rare_class_counts_for_more_than_one_of_a_common_class(layout: Layout) -> None:
+    """It would not if weights were its own, or a batch were divided by them."""
+    images = dataclasses.replace(images_of(layout.space), labels_N=np.full(12, 2, dtype=np.int64))
+    job, moved = job_of(layout, layout.space.largest), []
+    for weight in (1.0, 4.0):
+        params = dataclasses.replace(PLAIN, class_weights=(0.5, 0.5, weight))
+        update = Client({TRAINED: images}).perform(dataclasses.replace(job, training=params))
+        moved.append(update.weights["head.bias"] - job.weights.tensors["head.bias"])
+    torch.testing.assert_close(moved[1], 4 * moved[0], rtol=1e-4, atol=1e-6)
 
 
 def test_class_a_client_has_not_seen_keeps_a_finite_share(layout: Layout) -> None:

@@ -19,7 +19,7 @@ from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.data.preprocess import Preprocessing
-from fedsup_deploy.errors import ArtifactError, ConfigError, FederationError
+from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FederationError
 from fedsup_deploy.events import EventLog, Listener, read_events
 from fedsup_deploy.federation.batches import check_can_be_normalized
 from fedsup_deploy.federation.client import ClientId
@@ -28,7 +28,7 @@ from fedsup_deploy.federation.messages import Engine
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.cohort import OnAbsences
-from fedsup_deploy.federation.server.federation import Federation, pixel_preprocessing
+from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, run_rounds
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
 from fedsup_deploy.federation.simulation import CLIENTS, VALIDATION, FederatedData
@@ -36,11 +36,11 @@ from fedsup_deploy.results import Result
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.federation import (
     absences_into,
+    count_pixels,
     federation_of,
     open_engines,
     read_checkpoint,
     save_supernet,
-    terms_of,
 )
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.layout import Layout
@@ -179,8 +179,7 @@ def _image_facts(
     config: TrainConfig, data: FederatedData, space: SearchSpace, clients: Engine, on_absences: OnAbsences
 ) -> runs.ImageFacts:
     """Find out from the clients what is to be known of the images."""
-    counted = pixel_preprocessing(clients, terms_of(config), max(space.resolutions), on_absences)
-    found = dataclasses.replace(counted, how=runs.how_resized(config))
+    found = count_pixels(config, clients, max(space.resolutions), on_absences)
     shape = (found.native_size, found.native_size, len(found.mean))
     return runs.ImageFacts(classes=data.train.classes, shape=shape, preprocessing=found.to_dict())
 
@@ -298,7 +297,7 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
             if done % training.checkpoint_every == 0:
                 _save_checkpoint(session.folder, session.config, state, done)
                 saved = done
-    except (KeyboardInterrupt, FederationError) as stop:
+    except (KeyboardInterrupt, DataError, FederationError) as stop:
         if done > saved:
             _save_checkpoint(session.folder, session.config, state, done)
         if isinstance(stop, FederationError) and done > 0:
@@ -375,8 +374,8 @@ def _change_terms(folder: Path, config: TrainConfig) -> None:
 
 def _what_matters(config: TrainConfig) -> dict[str, JsonValue]:
     """Return the config without the settings that change no weight: a run may be resumed with others."""
-    of_training = {"checkpoint_every", "evaluate_every"}
-    return config.model_dump(mode="json", exclude={"engine": True, "federation": True, "training": of_training})
+    parts = {"data": {"cache_mib"}, "training": {"checkpoint_every", "evaluate_every"}}
+    return config.model_dump(mode="json", exclude={"engine": True, "federation": True, **parts})
 
 
 def _flat(document: JsonValue, prefix: str = "") -> dict[str, JsonValue]:

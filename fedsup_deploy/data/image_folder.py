@@ -1,10 +1,11 @@
 """Folders of image files, one folder per class: `root/train/<class>/*.png`, `root/test/<class>/*.png`.
 
-What of a folder is read, what is passed over, and how much memory the images take. What an image looks like is decided
-in `image_file`, what becomes of those of any size in `source_resize`. Needs Pillow (extra `images`).
+Which files are read, what is passed over, and what their headers say. Their pixels are decoded later, where they are
+needed: `image_files`. Needs Pillow (extra `images`).
 """
 
 import collections
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -13,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fedsup_deploy.data import source
-from fedsup_deploy.data.dataset import DatasetSplits, ImageDataset
+from fedsup_deploy.data.dataset import DatasetSplits, Reading
 from fedsup_deploy.data.image_file import SUFFIXES, read_header, read_image
+from fedsup_deploy.data.image_files import Decoder, ImageFiles, Paths, other_size
 from fedsup_deploy.data.names import escaped, name_of
+from fedsup_deploy.data.pixel_cache import PixelCache
 from fedsup_deploy.errors import DataError
 from fedsup_deploy.ondevice.image_file import ImageHeader
-from fedsup_deploy.ondevice.source_resize import SourceResize, resized, scale_of
+from fedsup_deploy.ondevice.source_resize import SourceResize, scale_of
 
 _NAME = "image-folder"
 _REQUIRED = ("train", "test")
@@ -27,58 +30,63 @@ _VALIDATION = ("val", "valid", "validation")
 _MUCH: Final = 4
 
 
-class _Labelled(NamedTuple):
-    path: Path
-    label: int
-
-
 class _Found(NamedTuple):
-    """The files of one split, and what was passed over beside them."""
+    """The files of one split, below the root, and what was passed over beside them."""
 
-    images: list[_Labelled]
+    names: list[str]
+    labels_N: npt.NDArray[np.int64]
     notes: list[str]
 
 
-def load_image_folder(root: Path | None, resize: SourceResize | None = None) -> DatasetSplits:
-    """Load images from folders; grey if every file of all splits is stored as grey alone, RGB otherwise.
+class _Census(NamedTuple):
+    """What the headers of all files say.
+
+    `counts` has how many images are of a kind, `damaged` those that are damaged beside their pixels: the first, how.
+    """
+
+    counts: Mapping[str, int]
+    damaged: str | None
+
+
+def load_image_folder(root: Path | None, reading: Reading | None = None) -> DatasetSplits:
+    """Find images in folders; grey if every file of all splits is stored as grey alone, RGB otherwise.
 
     Args:
         root: The folder of `train`, `test` and maybe `val` (or `valid`, or `validation`). Each holds one folder per
             class; classes are those of `train`, in alphabetical order. PNG, JPEG, WebP, BMP, GIF, TIFF and PPM files
             are read, as `image_file` says. Hidden files are passed over; other files, folders within those of classes
             and what lies beside the splits are passed over, too, and the notes of the data set say so.
-        resize: What makes squares of images of any size; the notes say how many are enlarged or much larger. None: all
-            must have one size.
+        reading: What makes squares of images of any size; the notes say how many are enlarged or much larger. Without,
+            all must have one size.
 
     Raises:
         ConfigError: `root` is None.
-        DataError: A folder is missing or empty, a file is damaged or cannot be shown in 8 bits a channel, a name is
-            not UTF-8, the images differ in size or need too much memory, or a class has no training images.
+        DataError: A folder is missing or empty, a file is no image or cannot be shown in 8 bits a channel, a name is
+            not UTF-8, images that are not resized differ in size, or a class has no training images. Damage of pixels
+            is found once they are decoded.
         DependencyError: Pillow is not installed.
+
+    Side effects: Makes a temporary file, for decoded pixels.
     """
+    reading = reading or Reading()
     folder = source.required_root(_NAME, root, "train/<class>/ and test/<class>/ folders of images")
     source.require_pillow(_NAME)
     places, notes = _splits_of(folder)
     classes = tuple(_class_folders(places["train"]))
     found = {split: _find_images(place, classes) for split, place in places.items()}
-    paths = [path for split in found.values() for path, _ in split.images]
-    is_grey, census = _check_headers(paths, resize)
-    first = found["train"].images[0].path
-    height, width = (resize.size,) * 2 if resize else read_image(first).pixels.shape[:2]
-    complaints: dict[Path, str] = {}
-    made: dict[str, ImageDataset] = {}
-    for split, (images, split_notes) in found.items():
-        images_NHWC = np.empty((len(images), height, width, 1 if is_grey else 3), dtype=np.uint8)
-        for place, (path, _) in zip(images_NHWC, images, strict=True):
-            complaints |= _read_into(place, path, first, resize)
-        labels_N = np.array([label for _, label in images], dtype=np.int64)
-        made[split] = ImageDataset(_NAME, images_NHWC, labels_N, classes)
-        notes += split_notes
-    if complaints:
-        path, complaint = next(iter(complaints.items()))
-        where = escaped(path.relative_to(folder))
-        notes.append(f"images that are damaged beside their pixels: {len(complaints)} ({where}: {complaint})")
-    notes += census
+    paths = Paths(folder, [name for split in found.values() for name in split.names])
+    census = _look_at_headers(paths, folder, reading.resize)
+    is_grey = census.counts["grey"] == len(paths)
+    height, width = (reading.resize.size,) * 2 if reading.resize else read_image(paths[0]).pixels.shape[:2]
+    shape = (height, width, 1 if is_grey else 3)
+    cache = PixelCache(len(paths), height * width * shape[2], reading.cache_bytes)
+    decoder = Decoder(paths, shape, reading.resize, cache)
+    made, first = {}, 0
+    for split, images in found.items():
+        made[split] = ImageFiles.checked(_NAME, decoder, first, images.labels_N, classes)
+        notes += images.notes
+        first += len(images.names)
+    notes += _notes_of(census, len(paths), reading.resize)
     return DatasetSplits(made["train"], made["test"], made.get("validation"), tuple(notes))
 
 
@@ -116,20 +124,24 @@ def _find_images(split: Path, classes: tuple[str, ...]) -> _Found:
         raise DataError(
             f"{escaped(split)}: class {unknown[0]!r} has no folder in train; add it there or remove it here"
         )
-    images: list[_Labelled] = []
+    images: list[str] = []
+    counts: list[int] = []
     others = [path for path in _entries(split) if not path.is_dir()]
     inner: list[Path] = []
-    for label, name in enumerate(classes):
-        for path in _entries(folders[name]) if name in folders else ():
-            if path.is_dir():
+    for name in classes:
+        of_class: list[tuple[str, str]] = []
+        for entry in _files(folders[name]) if name in folders else ():
+            path = folders[name] / entry.name
+            if path.is_dir() if entry.is_symlink() else entry.is_dir():
                 inner.append(path)
             elif path.suffix.lower() in SUFFIXES:
-                images.append(_Labelled(path, label))
+                of_class.append((name_of(path), f"{split.name}/{folders[name].name}/{entry.name}"))
             else:
                 others.append(path)
+        images += [path for _, path in sorted(of_class)]
+        counts.append(len(of_class))
     if not images:
         raise DataError(f"{escaped(split)}: no images, expected <class>/*{' or *'.join(SUFFIXES)}; set data.root")
-    images.sort(key=lambda image: (image.label, name_of(image.path)))
     notes = []
     if inner:
         num_files = sum(not path.is_dir() for folder in inner for path in folder.rglob("*"))
@@ -137,13 +149,19 @@ def _find_images(split: Path, classes: tuple[str, ...]) -> _Found:
         notes.append(f"passed over in {split.name}, {what}")
     if others:
         notes.append(f"passed over in {split.name}, files that are no images: {_counted(others, split)}")
-    return _Found(images, notes)
+    return _Found(images, np.repeat(np.arange(len(classes)), counts), notes)
 
 
 def _entries(folder: Path) -> list[Path]:
     """Return what lies in a folder and is not hidden, in a fixed order."""
+    return [folder / entry.name for entry in _files(folder)]
+
+
+def _files(folder: Path) -> list["os.DirEntry[str]"]:
+    """Return the same with what the system says of each at once: of a hundred thousand files that takes a second."""
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        with os.scandir(folder) as entries:
+            return sorted((each for each in entries if not each.name.startswith(".")), key=lambda each: each.name)
     except OSError as error:
         raise DataError(f"cannot read {escaped(folder)}: {error.strerror}; make it readable") from error
 
@@ -153,28 +171,25 @@ def _counted(paths: Sequence[Path], folder: Path) -> str:
     return source.counted([str(path.relative_to(folder)) for path in paths])
 
 
-def _check_headers(paths: Sequence[Path], resize: SourceResize | None) -> tuple[bool, list[str]]:
-    """Return whether all images are grey, before any pixel is decoded, and what is to be said of their sizes.
+def _look_at_headers(paths: Paths, folder: Path, resize: SourceResize | None) -> _Census:
+    """Return what the files say of their pixels, of which none is decoded.
 
     Raises:
-        DataError: An image cannot be shown, differs in size from the first and is not resized, or all need too much
-            memory.
+        DataError: An image cannot be shown, or differs in size from the first and is not resized.
     """
     counts: collections.Counter[str] = collections.Counter()
+    damaged = None
     first = read_header(paths[0])
-    for path in paths:
+    for index in range(len(paths)):
+        path = paths[index]
         header = read_header(path)
         # One that lies on its side is turned when it is decoded.
         if resize is None and sorted((header.width, header.height)) != sorted((first.width, first.height)):
-            raise _other_size(path, (header.width, header.height), paths[0], (first.width, first.height))
+            raise other_size(path, header.width, header.height, first.width, first.height)
         counts.update(_kinds(header, resize))
-    is_grey = counts["grey"] == len(paths)
-    num_pixels = first.width * first.height if resize is None else resize.size**2
-    num_bytes, max_bytes = len(paths) * num_pixels * (1 if is_grey else 3), source.max_image_bytes()
-    if num_bytes > max_bytes:
-        got, limit = f"{num_bytes / 2**30:,.1f} GiB", f"{max_bytes / 2**30:,.1f} GiB, half of this machine's memory"
-        raise DataError(f"{_NAME}: the images take {got}, expected at most {limit}; make them fewer or smaller")
-    return is_grey, [] if resize is None else [_census(len(paths), counts, resize)]
+        if header.complaint is not None and damaged is None:
+            damaged = f"{escaped(path.relative_to(folder))}: {header.complaint}"
+    return _Census(counts, damaged)
 
 
 def _kinds(header: ImageHeader, resize: SourceResize | None) -> Iterator[str]:
@@ -191,33 +206,20 @@ def _kinds(header: ImageHeader, resize: SourceResize | None) -> Iterator[str]:
         yield "turned"
     if header.is_transparent:
         yield "transparent"
+    if header.complaint is not None:
+        yield "damaged"
 
 
-def _census(num_images: int, counts: Mapping[str, int], resize: SourceResize) -> str:
-    told = (
-        f"smaller and so enlarged {counts['enlarged']:,}",
-        f"more than {_MUCH} times larger {counts['much larger']:,}",
-        f"set upright {counts['turned']:,}",
-        f"grey {counts['grey']:,}",
-        f"with transparency, on white now {counts['transparent']:,}",
-    )
-    size = f"{resize.size}x{resize.size}"
-    return f"{num_images:,} images made {size} pixels ({resize.how}): {', '.join(told)}"
-
-
-def _read_into(place: npt.NDArray[np.uint8], path: Path, first: Path, resize: SourceResize | None) -> dict[Path, str]:
-    """Decode an image into its place, (H, W, C). Returns what is wrong with it beside its pixels, if anything."""
-    pixels, complaint = read_image(path)
+def _notes_of(census: _Census, num_images: int, resize: SourceResize | None) -> Iterator[str]:
+    counts = census.counts
+    if census.damaged is not None:
+        yield f"images that are damaged beside their pixels: {counts['damaged']} ({census.damaged})"
     if resize is not None:
-        pixels = resized(pixels, resize)
-    if pixels.shape[:2] != place.shape[:2]:
-        raise _other_size(path, pixels.shape[1::-1], first, place.shape[1::-1])
-    place[...] = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
-    return {path: complaint} if complaint else {}
-
-
-def _other_size(path: Path, size: tuple[int, ...], first: Path, expected: tuple[int, ...]) -> DataError:
-    got, wanted = (f"{width}x{height}" for width, height in (size, expected))
-    return DataError(
-        f"{escaped(path)}: is {got} pixels, expected {wanted} as {escaped(first.name)}; set data.image_size"
-    )
+        told = (
+            f"smaller and so enlarged {counts['enlarged']:,}",
+            f"more than {_MUCH} times larger {counts['much larger']:,}",
+            f"set upright {counts['turned']:,}",
+            f"grey {counts['grey']:,}",
+            f"with transparency, on white now {counts['transparent']:,}",
+        )
+        yield f"{num_images:,} images made {resize.size}x{resize.size} pixels ({resize.how}): {', '.join(told)}"

@@ -77,7 +77,8 @@ def _state(config: TrainConfig, padded_size: int) -> str | None:
         return None
     if any(changed_ns > (time.time() - _REST_S) * 1e9 for *_, changed_ns in found):
         return None
-    document = config.model_dump(mode="json", include={"data", "partition", "seed"})
+    document = config.model_dump(mode="json", include={"data": True, "partition": True, "seed": True})
+    del document["data"]["cache_mib"]
     versions = [__version__, *(_version(name) for name in _READERS)]
     return files.sha256_of({**document, "padded_size": padded_size, "versions": versions, "files": found})
 

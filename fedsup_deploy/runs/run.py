@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, JsonValue, PositiveInt, field_valida
 from fedsup_deploy import files, places, resources
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.config.load import load_yaml, validate
-from fedsup_deploy.config.schema import TrainConfig
-from fedsup_deploy.data.dataset import load_dataset, split_off
+from fedsup_deploy.config.schema import DataConfig, TrainConfig
+from fedsup_deploy.data.dataset import Reading, load_dataset, split_off
 from fedsup_deploy.data.partition import partition
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FedsupError
@@ -237,16 +237,9 @@ def write_image_facts(folder: Path, facts: ImageFacts) -> None:
     files.write_json(folder / DATA, facts.model_dump(mode="json"))
 
 
-def source_resize(config: TrainConfig) -> SourceResize | None:
-    """Return what makes squares of images of any size; None where they are used as they are."""
-    data = config.data
-    return None if data.image_size is None else SourceResize(data.image_size, data.resize)
-
-
-def how_resized(config: TrainConfig) -> str | None:
-    """Return how images of any size are made squares, one of `source_resize.HOW`."""
-    resize = source_resize(config)
-    return None if resize is None else resize.how
+def _reading(data: DataConfig) -> Reading:
+    resize = None if data.image_size is None else SourceResize(data.image_size, data.resize)
+    return Reading(resize, None if data.cache_mib is None else data.cache_mib * 2**20)
 
 
 def load_data(config: TrainConfig) -> FederatedData:
@@ -255,7 +248,7 @@ def load_data(config: TrainConfig) -> FederatedData:
     Args:
         config: Which images, what is held out, who holds what.
     """
-    splits = load_dataset(config.data.dataset, config.data.root, source_resize(config))
+    splits = load_dataset(config.data.dataset, config.data.root, _reading(config.data))
     if len(splits.train.classes) < 2:
         raise DataError(f"{config.data.dataset}: got one class, {splits.train.classes[0]!r}, expected at least two")
     empty = set(range(len(splits.train.classes))) - set(splits.train.labels_N.tolist())

@@ -39,6 +39,7 @@ LAYERS = (
         "events",
         "resources",
         "results",
+        "shared_files",
         "libraries",
         "memory",
         "version",

@@ -18,7 +18,7 @@ from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.data.preprocess import Preprocessing
-from fedsup_deploy.errors import ArtifactError, ConfigError, FederationError
+from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FederationError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.federation.batches import check_can_be_normalized
 from fedsup_deploy.federation.client import ClientId
@@ -28,7 +28,7 @@ from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.balance import class_weights, count_classes
 from fedsup_deploy.federation.server.cohort import OnAbsences
-from fedsup_deploy.federation.server.federation import Federation, pixel_preprocessing
+from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.server.rounds import USUAL_CLIENTS, RoundParams, RoundResult, cohort_size, run_rounds
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
 from fedsup_deploy.federation.simulation import CLIENTS, VALIDATION, FederatedData
@@ -37,6 +37,7 @@ from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.clients import ClientFacts
 from fedsup_deploy.runs.federation import (
     absences_into,
+    count_pixels,
     federation_of,
     open_engines,
     read_checkpoint,
@@ -142,8 +143,7 @@ def _image_facts(
     config: TrainConfig, data: FederatedData, space: SearchSpace, clients: Engine, on_absences: OnAbsences
 ) -> runs.ImageFacts:
     """Find out from the clients what is to be known of the images."""
-    counted = pixel_preprocessing(clients, terms_of(config), max(space.resolutions), on_absences)
-    found = dataclasses.replace(counted, how=runs.how_resized(config))
+    found = count_pixels(config, clients, max(space.resolutions), on_absences)
     shape = (found.native_size, found.native_size, len(found.mean))
     counts = None
     if config.training.class_weights:
@@ -224,7 +224,7 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
             if done % training.checkpoint_every == 0:
                 _save_checkpoint(session.folder, session.config, state, done)
                 saved = done
-    except (KeyboardInterrupt, FederationError) as stop:
+    except (KeyboardInterrupt, DataError, FederationError) as stop:
         if done > saved:
             _save_checkpoint(session.folder, session.config, state, done)
         if isinstance(stop, FederationError) and done > 0:
@@ -303,7 +303,7 @@ def _change_terms(folder: Path, config: TrainConfig) -> None:
 def _what_matters(config: TrainConfig) -> dict[str, JsonValue]:
     """Return the config without the settings that change no weight: a run may be resumed with others."""
     document = config.model_dump(mode="json", exclude={"engine", "federation"})
-    del document["training"]["checkpoint_every"], document["training"]["evaluate_every"]
+    del document["training"]["checkpoint_every"], document["training"]["evaluate_every"], document["data"]["cache_mib"]
     # Runs that an older version began say the same in other words, or do not know it.
     document["data"] |= {
         "server_images": config.server_has_images,

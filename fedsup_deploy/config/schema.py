@@ -70,6 +70,9 @@ class DataConfig(Section):
     resize: Literal["crop", "pad", "stretch"] = "crop"
     """How an image is made a square of `image_size`, antialiased. `crop`: the central square of it. `pad`: all of it,
     with black bars. `stretch`: all of it, whatever its shape."""
+    cache_mib: Annotated[int, Field(ge=0, le=2**24)] | None = None
+    """MiB of decoded images that are kept in a temporary file at most, of images in files; what is not kept is decoded
+    again in each pass. null: a quarter of the machine's memory, or half of the free room there if that is less."""
     validation_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.15
     """Share of the training images held out, before they are divided among clients, to compare subnets in search. Not
     used where the data set has validation images of its own."""
@@ -152,7 +155,8 @@ class CalibrationConfig(Section):
     """How the normalisation statistics of a subnet are taken from clients."""
 
     clients: Count | None = None
-    """Clients that take part, and in evaluations by clients: the same sample throughout a run. null: up to 100."""
+    """Clients that take part, and in evaluations by clients: the same sample throughout a run. null: up to 100. A
+    number also bounds the clients whose pixels tell the mean and the deviation; null: all."""
 
     samples_per_client: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     """Images each client uses at most; not more than a million."""

@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import JsonValue
 
-from fedsup_deploy.data.dataset import ImageDataset
+from fedsup_deploy.data.dataset import LabelledImages
 from fedsup_deploy.errors import ArtifactError, DataError
 from fedsup_deploy.ondevice import preprocessing
 from fedsup_deploy.ondevice.preprocessing import PreprocessingSteps
 
-_IMAGES_PER_PASS = 4096
+#: Of images that are looked at together.
+_BYTES_PER_PASS = 2**25
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Preprocessing:
         return PreprocessingSteps(self.mean, self.std, self.native_size, self.padded_size, self.size, self.how)
 
     @classmethod
-    def fit(cls, train: ImageDataset, padded_size: int, size: int | None = None) -> "Preprocessing":
+    def fit(cls, train: LabelledImages, padded_size: int, size: int | None = None) -> "Preprocessing":
         """Return the preprocessing of a training set in one place, with its pixel mean and deviation.
 
         Args:
@@ -74,9 +75,9 @@ class Preprocessing:
         Raises:
             DataError: The images are not square, or a channel has the same value everywhere.
         """
-        _, height, width, _ = train.images_NHWC.shape
+        height, width, _ = train.image_shape
         try:
-            return cls.from_histograms(histograms(train.images_NHWC), height, width, padded_size, size)
+            return cls.from_histograms(histograms(train), height, width, padded_size, size)
         except DataError as error:
             raise DataError(f"{train.name}: {error}") from error
 
@@ -143,12 +144,13 @@ class Preprocessing:
             raise ArtifactError(str(error)) from error
 
 
-def histograms(images_NHWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+def histograms(images: LabelledImages) -> npt.NDArray[np.int64]:
     """Return for each channel how many pixels have each value, shape (C, 256)."""
-    num_channels = images_NHWC.shape[3]
+    num_channels = images.image_shape[2]
+    num_together = max(1, _BYTES_PER_PASS // math.prod(images.image_shape))
     histogram_CV = np.zeros((num_channels, 256), dtype=np.int64)
-    for start in range(0, len(images_NHWC), _IMAGES_PER_PASS):
-        part = images_NHWC[start : start + _IMAGES_PER_PASS]
+    for start in range(0, len(images), num_together):
+        part = images.pixels(np.arange(start, min(start + num_together, len(images))))
         for channel in range(num_channels):
             histogram_CV[channel] += np.bincount(part[..., channel].ravel(), minlength=256)
     return histogram_CV

@@ -5,6 +5,7 @@ Owns the wording of those messages, and the limits that hold for files of any fo
 
 import contextlib
 import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -87,7 +88,7 @@ def opened(path: Path, max_bytes: int | None = None) -> Iterator[BinaryIO]:
             what the standard library raises for that, here or in the block.
     """
     try:
-        if path.exists() and not path.is_file():
+        if not stat.S_ISREG(path.stat().st_mode):
             raise DataError(f"cannot read {escaped(path)}: it is no regular file; remove it")
         with path.open("rb") as file:
             size_bytes = os.fstat(file.fileno()).st_size

@@ -8,7 +8,7 @@ from typing import Final, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsup_deploy.data.dataset import ImageDataset
+from fedsup_deploy.data.dataset import LabelledImages
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import DataError
 
@@ -64,7 +64,7 @@ class Client:
         images: What it has of `IMAGES`.
     """
 
-    def __init__(self, images: Mapping[str, ImageDataset]) -> None:
+    def __init__(self, images: Mapping[str, LabelledImages]) -> None:
         self._images = images
         # The same images are looked at by one network after the other.
         self._prepared = functools.lru_cache(maxsize=1)(self._prepare)
@@ -77,7 +77,7 @@ class Client:
         """
         return job.perform(self)
 
-    def images(self, which: str) -> ImageDataset:
+    def images(self, which: str) -> LabelledImages:
         """Return the client's images.
 
         Raises:
@@ -86,6 +86,14 @@ class Client:
         if which not in self._images:
             raise DataError(f"no {which} images")
         return self._images[which]
+
+    def batch(self, which: str, preprocessing: Preprocessing, indices_B: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return some images as networks take them, shape (B, C, S, S).
+
+        Raises:
+            DataError: It has none of these, or they are of another size than `preprocessing` is for.
+        """
+        return preprocessing.apply(self.images(which).pixels(indices_B))
 
     def prepared(self, which: str, preprocessing: Preprocessing) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return images as networks take them, shape (N, C, S, S), and labels, shape (N,). They must not be changed.

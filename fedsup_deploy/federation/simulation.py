@@ -5,6 +5,7 @@ Torch-free.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Collection, Sequence
 from typing import Final, Protocol
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from fedsup_deploy import files, rng
-from fedsup_deploy.data.dataset import ImageDataset
+from fedsup_deploy.data.dataset import LabelledImages
 from fedsup_deploy.federation.client import HELD_OUT, TESTED, TRAINED, Client, ClientId, ClientInfo
 
 Indices = NDArray[np.int64]
@@ -21,8 +22,9 @@ Indices = NDArray[np.int64]
 #: Populations of a simulation: the clients, those that take no part, and the server's own images in parts that are
 #: counted side by side.
 CLIENTS, UNSEEN, VALIDATION, TEST = "clients", "unseen", "validation", "test"
-#: Images of such a part.
+#: Images of such a part, at most, and bytes that they take as float32: a part is prepared as a whole.
 _PART_IMAGES: Final = 500
+_PART_BYTES: Final = 2**26
 #: Of its images a client trains on at least so many: one image has too little to normalise by.
 _MIN_TRAINED = 2
 
@@ -48,7 +50,7 @@ class Shares:
         of_client: For each client the ascending indices of its own, maybe none.
     """
 
-    images: ImageDataset
+    images: LabelledImages
     of_client: tuple[Indices, ...]
 
     def fingerprint(self) -> list[JsonValue]:
@@ -76,10 +78,10 @@ class FederatedData:
         names: Of all clients, where the data set names them.
     """
 
-    train: ImageDataset
+    train: LabelledImages
     clients: tuple[Indices, ...]
-    validation: ImageDataset | None
-    test: ImageDataset | None
+    validation: LabelledImages | None
+    test: LabelledImages | None
     held_out: tuple[Indices, ...] = ()
     tiers: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
@@ -144,7 +146,7 @@ class _Clients:
         """Return one client with its images."""
         return Client({which: images.take(indices) for which, (images, indices) in self._shares(client).items()})
 
-    def _shares(self, client: ClientId) -> dict[str, tuple[ImageDataset, Indices]]:
+    def _shares(self, client: ClientId) -> dict[str, tuple[LabelledImages, Indices]]:
         """Return what a client has: its images of each kind, among all of them."""
         data = self._data
         shares = {TRAINED: (data.train, data.clients[client])}
@@ -157,21 +159,24 @@ class _Clients:
 
 
 class _Parts:
-    """Images of the server's, in parts of equal size but for the last. They are asked as clients are."""
+    """Images of the server's, in parts of equal size but for the last. They are asked as clients are.
 
-    def __init__(self, images: ImageDataset) -> None:
+    Search looks at all of them again and again, so each is kept as it was prepared, if its pixels are held anyway.
+    """
+
+    def __init__(self, images: LabelledImages) -> None:
         self._images = images
-        # Search looks at all of them again and again.
-        self.client = functools.cache(self._client)
+        self._size = max(1, min(_PART_IMAGES, _PART_BYTES // (4 * math.prod(images.image_shape))))
+        self.client = functools.cache(self._client) if images.is_held else self._client
 
     def infos(self) -> list[ClientInfo]:
         """Return how many images each part has."""
-        starts = range(0, len(self._images), _PART_IMAGES)
-        return [ClientInfo(part, 0, min(_PART_IMAGES, len(self._images) - start)) for part, start in enumerate(starts)]
+        starts = range(0, len(self._images), self._size)
+        return [ClientInfo(part, 0, min(self._size, len(self._images) - start)) for part, start in enumerate(starts)]
 
     def _client(self, part: ClientId) -> Client:
-        stop = min((part + 1) * _PART_IMAGES, len(self._images))
-        return Client({HELD_OUT: self._images.take(np.arange(part * _PART_IMAGES, stop))})
+        stop = min((part + 1) * self._size, len(self._images))
+        return Client({HELD_OUT: self._images.take(np.arange(part * self._size, stop))})
 
 
 def tiers_by_index(num_clients: int, num_tiers: int) -> tuple[int, ...]:

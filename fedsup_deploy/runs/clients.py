@@ -11,7 +11,7 @@ from fedsup_deploy import registry, rng
 from fedsup_deploy.config.partition import Unseen
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.data import source
-from fedsup_deploy.data.dataset import DatasetSplits, ImageDataset
+from fedsup_deploy.data.dataset import DatasetSplits, LabelledImages
 from fedsup_deploy.errors import ConfigError, DataError
 from fedsup_deploy.federation.client import ClientId
 from fedsup_deploy.federation.simulation import FederatedData, Indices, Shares, hold_out, tiers_by_index
@@ -68,9 +68,9 @@ class _Held:
 def divided(
     config: TrainConfig,
     splits: DatasetSplits,
-    train: ImageDataset,
-    validation: ImageDataset | None,
-    test: ImageDataset | None,
+    train: LabelledImages,
+    validation: LabelledImages | None,
+    test: LabelledImages | None,
     notes: Sequence[str],
 ) -> FederatedData:
     """Return the images of a federation by who holds them.
@@ -114,7 +114,7 @@ def divided(
     )
 
 
-def _held(config: TrainConfig, splits: DatasetSplits, train: ImageDataset) -> _Held:
+def _held(config: TrainConfig, splits: DatasetSplits, train: LabelledImages) -> _Held:
     """Return what the clients hold that have enough images, or that the config calls unseen."""
     settings, owners = config.partition, splits.owners
     names, parts = settings.holdings(train.labels_N, owners, config.seed)
@@ -174,7 +174,7 @@ def _unseen(asked: Unseen | None, held: _Held, seed: int) -> tuple[ClientId, ...
     return tuple(sorted(chosen))
 
 
-def _check(config: TrainConfig, held: _Held, seen: Sequence[ClientId], train: ImageDataset) -> None:
+def _check(config: TrainConfig, held: _Held, seen: Sequence[ClientId], train: LabelledImages) -> None:
     """Refuse clients that the rest of the config does not fit to, or that lack a class."""
     for path, value, expected in config.misfits_of_clients(len(held.names), "the number of clients of the data"):
         raise ConfigError(f"{'.'.join(map(str, path))}: got {value}, expected {expected}")
@@ -187,7 +187,7 @@ def _check(config: TrainConfig, held: _Held, seen: Sequence[ClientId], train: Im
         raise DataError(f"{train.name}: {lacking}; choose other clients for partition.unseen, or add images")
 
 
-def _about(held: _Held, seen: Sequence[ClientId], train: ImageDataset) -> list[str]:
+def _about(held: _Held, seen: Sequence[ClientId], train: LabelledImages) -> list[str]:
     """Return what is to be known of clients that are as they are."""
     sizes = [len(held.train[client]) for client in seen]
     median = f"median {statistics.median(sizes):g}"

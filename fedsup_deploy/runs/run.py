@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeInt, PositiveI
 from fedsup_deploy import files, places, resources
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.config.load import load_yaml, validate
-from fedsup_deploy.config.schema import TrainConfig
-from fedsup_deploy.data.dataset import DatasetSplits, ImageDataset, load_dataset, split_off
+from fedsup_deploy.config.schema import DataConfig, TrainConfig
+from fedsup_deploy.data.dataset import DatasetSplits, LabelledImages, Reading, load_dataset, split_off
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FedsupError
 from fedsup_deploy.federation.simulation import FederatedData
@@ -243,16 +243,9 @@ def write_image_facts(folder: Path, facts: ImageFacts) -> None:
     files.write_json(folder / DATA, facts.model_dump(mode="json", exclude=left_out))
 
 
-def source_resize(config: TrainConfig) -> SourceResize | None:
-    """Return what makes squares of images of any size; None where they are used as they are."""
-    data = config.data
-    return None if data.image_size is None else SourceResize(data.image_size, data.resize)
-
-
-def how_resized(config: TrainConfig) -> str | None:
-    """Return how images of any size are made squares, one of `source_resize.HOW`."""
-    resize = source_resize(config)
-    return None if resize is None else resize.how
+def _reading(data: DataConfig) -> Reading:
+    resize = None if data.image_size is None else SourceResize(data.image_size, data.resize)
+    return Reading(resize, None if data.cache_mib is None else data.cache_mib * 2**20)
 
 
 def load_data(config: TrainConfig) -> FederatedData:
@@ -262,7 +255,7 @@ def load_data(config: TrainConfig) -> FederatedData:
         config: Which images, what is held out, who holds what.
     """
     listed = config.partition.client_list(config.data.root)
-    splits = load_dataset(config.data.dataset, config.data.root, source_resize(config), listed)
+    splits = load_dataset(config.data.dataset, config.data.root, _reading(config.data), listed)
     if len(splits.train.classes) < 2:
         raise DataError(f"{config.data.dataset}: got one class, {splits.train.classes[0]!r}, expected at least two")
     empty = set(range(len(splits.train.classes))) - set(splits.train.labels_N.tolist())
@@ -278,7 +271,7 @@ def load_data(config: TrainConfig) -> FederatedData:
 
 def _servers(
     config: TrainConfig, splits: DatasetSplits
-) -> tuple[ImageDataset, ImageDataset | None, ImageDataset | None, list[str]]:
+) -> tuple[LabelledImages, LabelledImages | None, LabelledImages | None, list[str]]:
     """Return the training images that are left for clients, the server's validation and test images, and notes."""
     owned = splits.owners.clients_N if splits.owners is not None else {}
     # What is some client's own is never the server's.

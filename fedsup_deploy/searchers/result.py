@@ -221,7 +221,7 @@ class FleetOption(Section):
     assigned: dict[str, ArchId]
     """For each device profile its architecture."""
     lost: dict[str, NotNegative]
-    """For each device profile what it loses of the objective, such as accuracy, against the best candidate of its own."""
+    """For each device profile what it loses of the objective, such as accuracy, against its own best candidate."""
 
 
 class Fleet(Section):

@@ -41,6 +41,7 @@ LAYERS = (
         "events",
         "resources",
         "results",
+        "shared_files",
         "libraries",
         "memory",
         "version",

@@ -85,20 +85,27 @@ class Federation:
         return cohort.sample(able, self.calibration_clients, self.seed, "evaluation")
 
 
-def pixel_preprocessing(engine: Engine, terms: Terms, padded_size: int, on_absences: OnAbsences) -> Preprocessing:
-    """Return the preprocessing of the images of all clients, of whom each says how often it has which value.
+def pixel_preprocessing(
+    engine: Engine,
+    terms: Terms,
+    padded_size: int,
+    on_absences: OnAbsences,
+    asked: Sequence[ClientInfo] | None = None,
+) -> Preprocessing:
+    """Return the preprocessing of the images of clients, of whom each says how often it has which value.
 
     Args:
         engine: Carries jobs to the clients.
         terms: What is expected of them.
         padded_size: Side to pad smaller images to, pixels: the largest resolution of the space.
         on_absences: Told of the clients that have not answered.
+        asked: The clients; None asks all.
 
     Raises:
         DataError: The images are not square, or a channel has the same value everywhere.
         FederationError: Too few clients have answered.
     """
-    infos = {info.client: info for info in engine.clients()}
+    infos = {info.client: info for info in (engine.clients() if asked is None else asked)}
     counted: dict[tuple[int, ...], _Counted] = {}
 
     def take(client: ClientId, pixels: Pixels) -> str | None:

@@ -42,6 +42,7 @@ TABLES: dict[str, dict[str, str]] = {
         "iid": "fedsup_deploy.data.partition:IidPartition",
         "shards": "fedsup_deploy.data.partition:ShardsPartition",
         "dirichlet": "fedsup_deploy.data.partition:DirichletPartition",
+        "natural": "fedsup_deploy.data.partition:NaturalPartition",
     },
     "strategy": {
         "fedavg": "fedsup_deploy.federation.server.fedavg_config:FedAvgConfig",

@@ -30,8 +30,8 @@ _MOST_CLASSES_IN_TABLE: Final = 12
 @click.option(
     "--per-client",
     is_flag=True,
-    help="Also the means over clients, and of the worst tenth, of accuracy and balanced accuracy: on what they hold "
-    "out, or else train on.",
+    help="Also the means over clients, and of the worst tenth, of accuracy and balanced accuracy: on test images of "
+    "their own, or what they hold out, or train on. Always where clients have test images or are unseen.",
 )
 @options.schedule_option()
 @click.pass_obj
@@ -56,7 +56,7 @@ def _page(result: "Evaluated") -> "Page":
     measures, document = result.measures, result.to_dict()
     about = {name: document[name] for name in ("run", "arch_id", "architecture", "split", "num_images", "schedule")}
     shares = {"accuracy": options.share(result.accuracy, result.accuracy_interval), **_shares(measures)}
-    clients = {} if result.clients is None else {"clients": document["clients"]}
+    clients: Row = {name: document[name] for name in ("clients", "unseen") if name in document}
     facts = {**about, **shares, **clients, "costs": document["costs"]}
     pages = [tables.overview(facts), tables.text(""), tables.rows([_class_row(each) for each in measures.classes])]
     if measures.confusion is not None and len(measures.classes) <= _MOST_CLASSES_IN_TABLE:

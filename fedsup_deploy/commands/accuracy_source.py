@@ -46,7 +46,7 @@ def accuracy_source(run: Run, accuracy: str, goal: str = measures.ACCURACY) -> t
     """
     path = run.path / ACCURACY
     if accuracy == AUTO:
-        own = MEASURED if run.config.data.server_images and goal != WORST_DECILE else CLIENTS
+        own = MEASURED if run.config.server_has_images and goal != WORST_DECILE else CLIENTS
         accuracy = PREDICTED if path.exists() and goal == measures.ACCURACY else own
     _check_goal(run, accuracy, goal)
     if accuracy != PREDICTED:

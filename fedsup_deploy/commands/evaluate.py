@@ -1,18 +1,19 @@
 """`fedsup-deploy evaluate`, and how the accuracy of a search's candidates is found. Imports torch."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from pydantic import JsonValue
 
+from fedsup_deploy.answers import Answers
 from fedsup_deploy.artifact.measures import MeasuresRecord
 from fedsup_deploy.commands.recalibrate import calibrate
 from fedsup_deploy.commands.scoring import nothing_held_out
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import EventLog, Listener
-from fedsup_deploy.federation.client import HELD_OUT, TRAINED
+from fedsup_deploy.federation.client import HELD_OUT, TESTED, TRAINED, ClientId
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.federation import Federation
@@ -38,7 +39,7 @@ class ClientAccuracy:
     Args:
         num_clients: That were asked.
         num_images: Of all of them.
-        images: Which of their images: `held out` or `trained on`.
+        images: Which of their images: `held out`, `trained on`, `tested` for test images of their own, or `all`.
         accuracy_mean: Mean over clients.
         worst_decile: Mean of the tenth of them with the lowest.
         balanced_accuracy_mean: Mean over clients of the mean recall of the classes that the client has images of.
@@ -69,7 +70,8 @@ class Evaluated(Result):
         accuracy: Share of the images classified correctly.
         accuracy_interval: Its 95 % interval.
         measures: What the same answers are worth otherwise: balanced accuracy, recalls and so on.
-        clients: The same by client, where that was asked for.
+        clients: The same by client, where that was asked for, and wherever clients have test images or are unseen.
+        unseen: The same of the clients that took no part, on all of their images; None where all took part.
     """
 
     run: Path
@@ -83,6 +85,7 @@ class Evaluated(Result):
     accuracy_interval: tuple[float, float]
     measures: MeasuresRecord
     clients: ClientAccuracy | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
+    unseen: ClientAccuracy | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
 
 
 def evaluate(
@@ -101,8 +104,8 @@ def evaluate(
         architecture_name: `largest`, `smallest`, an arch_id or a file.
         split: `validation` or `test` of the server, or `held-out` for all that clients hold out; None is `test` where
             the server has images, and else `held-out`.
-        per_client: Also evaluate it on the images that clients hold out; in a run without any, on those each client
-            trains on.
+        per_client: Also evaluate it on test images of the clients' own; in a run without any on those that they hold
+            out, or else train on. In a run with test images of clients, or with unseen clients, that is always done.
         schedule: How statistics are taken; None as the run's config says.
         listeners: Called with progress events.
 
@@ -111,7 +114,7 @@ def evaluate(
         FederationError: Too few clients have answered.
     """
     run = open_run(run_path)
-    split = split or (TEST if run.config.data.server_images else HELD_OUT)
+    split = split or (TEST if run.config.server_has_images else HELD_OUT)
     _check_split(run, split)
     architecture = run.architecture(architecture_name)
     schedule = schedule or run.config.calibration.schedule
@@ -122,7 +125,9 @@ def evaluate(
             raise nothing_held_out(run.config)
         pooled = calibrate(run, architecture, subnet, schedule, federation, log).pooled
         answers = recalibration.evaluate(federation, standalone(subnet), pooled, split)
-        clients = _on_clients(federation, subnet, pooled) if per_client else None
+        asks_clients = per_client or federation.testing or federation.unseen is not None
+        clients = _on_clients(federation, subnet, pooled) if asks_clients else None
+        of_unseen = recalibration.evaluate_unseen(federation, standalone(subnet), pooled)
     return Evaluated(
         run=run_path,
         arch_id=architecture.arch_id,
@@ -135,22 +140,26 @@ def evaluate(
         accuracy_interval=answers.accuracy.interval,
         measures=MeasuresRecord.of(answers, run.image_facts.classes),
         clients=clients,
+        unseen=_over_clients(of_unseen, "all") if of_unseen else None,
     )
 
 
 def _check_split(run: Run, split: str) -> None:
-    if split != HELD_OUT and not run.config.data.server_images:
+    if split != HELD_OUT and not run.config.server_has_images:
         raise ConfigError(f"{run.path}: the server has no {split} images; evaluate with --split {HELD_OUT}")
 
 
 def _on_clients(federation: Federation, subnet: Subnet, pooled: PooledStatistics) -> ClientAccuracy:
-    images = HELD_OUT if federation.judges else TRAINED
+    images = TESTED if federation.testing else HELD_OUT if federation.judges else TRAINED
     found = recalibration.evaluate_clients(federation, standalone(subnet), pooled, images)
+    return _over_clients(found, {TESTED: "tested", HELD_OUT: "held out", TRAINED: "trained on"}[images])
+
+
+def _over_clients(found: Mapping[ClientId, Answers], images: str) -> ClientAccuracy:
     mean, worst_decile = _spread([answers.accuracy.share for answers in found.values()])
     balanced = _spread([measures_of(answers).balanced_accuracy.value for answers in found.values()])
     num_images = sum(answers.num_images for answers in found.values())
-    words = {HELD_OUT: "held out", TRAINED: "trained on"}[images]
-    return ClientAccuracy(len(found), num_images, words, mean, worst_decile, *balanced)
+    return ClientAccuracy(len(found), num_images, images, mean, worst_decile, *balanced)
 
 
 def measure(federation: Federation, supernet: Supernet, architectures: Sequence[Architecture]) -> Iterator[Score]:

@@ -86,7 +86,7 @@ def fit_accuracy(
     if predictor not in (AUTO, *registry.names("accuracy")):
         raise ConfigError(f"unknown predictor {predictor!r}{registry.nearest(predictor, registry.names('accuracy'))}")
     run = open_run(newest_run() if run_path is None else run_path)
-    by = measured_by or (MEASURED if run.config.data.server_images else CLIENTS)
+    by = measured_by or (MEASURED if run.config.server_has_images else CLIENTS)
     with places.hold(run.path / ACCURACY):
         return _fit(run, evaluations, by, predictor, seed, EventLog(None, listeners))
 

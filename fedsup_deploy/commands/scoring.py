@@ -105,9 +105,9 @@ def check_has_images(run: Run, kind: str) -> None:
         ConfigError: `clients`, and the run's config lets no client hold an image out; or `measured`, and the server has
             no images.
     """
-    if kind == CLIENTS and run.config.data.client_validation_fraction == 0:
+    if kind == CLIENTS and not run.config.clients_may_hold_out:
         raise nothing_held_out(run.config)
-    if kind == MEASURED and not run.config.data.server_images:
+    if kind == MEASURED and not run.config.server_has_images:
         raise ConfigError(f"{run.path}: the server has no images to measure on; ask clients with --accuracy clients")
 
 
@@ -202,7 +202,7 @@ def _tells(score: Score, goal: str) -> bool:
 def nothing_held_out(config: TrainConfig) -> ConfigError:
     """Return the error where no client of a config holds an image out."""
     what = f"run {config.name}: no client holds images out to evaluate subnets on"
-    fraction = config.data.client_validation_fraction
+    fraction = config.held_out_fraction
     if fraction > 0:
         return ConfigError(
             f"{what}: each has too few for data.client_validation_fraction {fraction:g}; train with more or with "

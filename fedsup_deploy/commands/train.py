@@ -18,7 +18,7 @@ from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.data.preprocess import Preprocessing
-from fedsup_deploy.errors import ArtifactError, ConfigError, FederationError
+from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FederationError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.federation.batches import check_can_be_normalized
 from fedsup_deploy.federation.client import ClientId
@@ -28,14 +28,16 @@ from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.balance import class_weights, count_classes
 from fedsup_deploy.federation.server.cohort import OnAbsences
-from fedsup_deploy.federation.server.federation import Federation, pixel_preprocessing
-from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, run_rounds
+from fedsup_deploy.federation.server.federation import Federation
+from fedsup_deploy.federation.server.rounds import USUAL_CLIENTS, RoundParams, RoundResult, cohort_size, run_rounds
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
 from fedsup_deploy.federation.simulation import CLIENTS, VALIDATION, FederatedData
 from fedsup_deploy.measures import measures_of
 from fedsup_deploy.runs import run as runs
+from fedsup_deploy.runs.clients import ClientFacts
 from fedsup_deploy.runs.federation import (
     absences_into,
+    count_pixels,
     federation_of,
     open_engines,
     read_checkpoint,
@@ -85,7 +87,7 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
     """Train what is left to train of a run in a folder that is held."""
     space = runs.load_space(config)
     data = runs.load_data(config)
-    space = space.with_data(data.train.images_NHWC.shape[-1], len(data.train.classes))
+    space = space.with_data(data.train.image_shape[-1], len(data.train.classes))
     check_memory(config, space)
     layout = Layout(space, config.supernet.normalization)
     settings = {
@@ -95,9 +97,11 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
     }
     infos = data.populations()[CLIENTS].infos()
     check_can_be_normalized(layout, infos, settings)
-    if not config.data.server_images and not any(info.num_held_out for info in infos):
+    if not config.server_has_images and not any(info.num_held_out for info in infos):
         raise nothing_held_out(config)
     strategy = make_strategy(config, space)
+    # Unseen clients do not, so only now it is known.
+    cohort_size(config.training.clients_per_round, len(strategy.eligible(infos)))
     state, first_round = _start(folder, config, layout, strategy, resume=resume)
     if (folder / runs.SUPERNET).exists():
         runs.open_run(folder)  # Whatever of it is damaged or missing is said now, not by the next command.
@@ -119,8 +123,9 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
             "train_started",
             round=first_round,
             rounds=config.training.rounds,
-            num_clients=data.num_clients,
-            num_images=len(data.train),
+            num_clients=len(data.seen),
+            num_unseen_clients=len(data.unseen),
+            num_images=sum(info.num_samples + info.num_held_out for info in infos),
             num_architectures=space.num_architectures,
             notes=list(data.notes),
         )
@@ -138,12 +143,18 @@ def _image_facts(
     config: TrainConfig, data: FederatedData, space: SearchSpace, clients: Engine, on_absences: OnAbsences
 ) -> runs.ImageFacts:
     """Find out from the clients what is to be known of the images."""
-    found = pixel_preprocessing(clients, terms_of(config), max(space.resolutions), on_absences)
+    found = count_pixels(config, clients, max(space.resolutions), on_absences)
     shape = (found.native_size, found.native_size, len(found.mean))
     counts = None
     if config.training.class_weights:
         counts = count_classes(clients, terms_of(config), space.num_classes, on_absences)
-    return runs.ImageFacts(classes=data.train.classes, shape=shape, preprocessing=found.to_dict(), class_counts=counts)
+    return runs.ImageFacts(
+        classes=data.train.classes,
+        shape=shape,
+        preprocessing=found.to_dict(),
+        clients=ClientFacts.of(data),
+        class_counts=counts,
+    )
 
 
 def make_strategy(config: TrainConfig, space: SearchSpace) -> Strategy:
@@ -213,7 +224,7 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
             if done % training.checkpoint_every == 0:
                 _save_checkpoint(session.folder, session.config, state, done)
                 saved = done
-    except (KeyboardInterrupt, FederationError) as stop:
+    except (KeyboardInterrupt, DataError, FederationError) as stop:
         if done > saved:
             _save_checkpoint(session.folder, session.config, state, done)
         if isinstance(stop, FederationError) and done > 0:
@@ -292,9 +303,17 @@ def _change_terms(folder: Path, config: TrainConfig) -> None:
 def _what_matters(config: TrainConfig) -> dict[str, JsonValue]:
     """Return the config without the settings that change no weight: a run may be resumed with others."""
     document = config.model_dump(mode="json", exclude={"engine", "federation"})
-    del document["training"]["checkpoint_every"], document["training"]["evaluate_every"]
+    del document["training"]["checkpoint_every"], document["training"]["evaluate_every"], document["data"]["cache_mib"]
+    # Runs that an older version began say the same in other words, or do not know it.
+    document["data"] |= {
+        "server_images": config.server_has_images,
+        "client_validation_fraction": config.held_out_fraction,
+    }
+    document["training"]["clients_per_round"] = config.training.clients_per_round or USUAL_CLIENTS
     if not config.training.class_weights:
-        del document["training"]["class_weights"]  # Runs that an older version began do not know it.
+        del document["training"]["class_weights"]
+    if config.partition.unseen is None:
+        del document["partition"]["unseen"]
     return document
 
 

@@ -9,7 +9,7 @@ from typing_extensions import NotRequired, TypedDict
 from fedsup_deploy.accuracy import CountedAccuracy
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.events import read_events
-from fedsup_deploy.results import Result
+from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
 from fedsup_deploy.runs import run as runs
 
 
@@ -53,6 +53,7 @@ class Trained(Result):
         bytes_up: What clients have sent.
         bytes_down: What clients were sent.
         client_macs: Multiply-accumulates of clients' forward passes.
+        unseen: The clients that took no part, by name or number; None where all did.
     """
 
     run: Path
@@ -62,6 +63,7 @@ class Trained(Result):
     bytes_up: int
     bytes_down: int
     client_macs: int
+    unseen: tuple[str, ...] | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
 
 
 class _RoundEvent(TypedDict):
@@ -101,6 +103,7 @@ def summary(folder: Path) -> Trained:
         raise ArtifactError(
             f"{path}: a round or the last evaluation is missing or damaged; the supernet is not"
         ) from error
+    facts = runs.read_image_facts(folder)
     return Trained(
         run=folder,
         rounds=len(rounds),
@@ -109,6 +112,7 @@ def summary(folder: Path) -> Trained:
         bytes_up=sum(event["bytes_up"] for event in rounds),
         bytes_down=sum(event["bytes_down"] for event in rounds),
         client_macs=sum(event.get("client_macs", 0) for event in rounds),
+        unseen=(facts.clients.unseen or None) if facts is not None and facts.clients is not None else None,
     )
 
 

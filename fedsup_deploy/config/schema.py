@@ -6,7 +6,7 @@ or an architecture name means is decided where it is used.
 
 import errno
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 
@@ -20,6 +20,9 @@ from fedsup_deploy.config.registered import Registered
 from fedsup_deploy.config.section import Count, Section, Text
 from fedsup_deploy.config.strategy import StrategyConfig
 from fedsup_deploy.errors import ConfigError
+
+#: Of its images, where the server has none and a config does not say.
+_USUALLY_HELD_OUT: Final = 0.2
 
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]
 
@@ -61,25 +64,29 @@ class DataConfig(Section):
     root: Annotated[Path, AfterValidator(_expanded)] | None = None
     """Folder (or file) of the images. A relative path starts at the config file's folder, or, given by `--set`, at the
     working folder; `~` is a home folder. null for datasets that bring their own."""
+    image_size: Annotated[int, Field(ge=1, le=2048)] | None = None
+    """Side in pixels, at most 2048, of the square that each image is made, of whatever size and shape it is; devices
+    then do the same. null: images are used as they are, and must all be square and of one size."""
+    resize: Literal["crop", "pad", "stretch"] = "crop"
+    """How an image is made a square of `image_size`, antialiased. `crop`: the central square of it. `pad`: all of it,
+    with black bars. `stretch`: all of it, whatever its shape."""
+    cache_mib: Annotated[int, Field(ge=0, le=2**24)] | None = None
+    """MiB of decoded images that are kept in a temporary file at most, of images in files; what is not kept is decoded
+    again in each pass. null: a quarter of the machine's memory, or half of the free room there if that is less."""
     validation_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.15
     """Share of the training images held out, before they are divided among clients, to compare subnets in search. Not
     used where the data set has validation images of its own."""
-    server_images: bool = True
+    server_images: bool | None = None
     """Whether the server has images of its own: validation images, split off those for training, and the data set's
-    test images. false: all training images are the clients'; subnets are compared on what these hold out."""
-    client_validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    test images. false: all training images are the clients'; subnets are compared on what these hold out. null: true,
+    and false where `partition.kind` is `natural`; there true needs validation and test images that are of no client."""
+    client_validation_fraction: Annotated[float, Field(ge=0, le=0.5)] | None = None
     """Share of its images that each client holds out, neither trained on nor calibrated with, so that subnets can be
     compared on clients without an image on the server. A client keeps two; one too small to hold one out does not
-    count. 0: none."""
+    count; one with validation images of its own holds these out instead. 0: none. null: 0 where the server has images,
+    and else 0.2."""
     augmentation: AugmentationConfig = AugmentationConfig()
     """Random changes of training images; off by default."""
-
-    @model_validator(mode="after")
-    def _somebody_evaluates(self) -> "DataConfig":
-        if not self.server_images and self.client_validation_fraction == 0:
-            expected = "more than 0 where data.server_images is false: nobody else has images to evaluate on"
-            raise misfit([(("client_validation_fraction",), 0.0, expected)])
-        return self
 
 
 class SupernetConfig(Section):
@@ -94,8 +101,8 @@ class TrainingConfig(Section):
 
     rounds: Annotated[int, Field(ge=1, le=1_000_000)]
     """Rounds of plan, train, aggregate; at most a million."""
-    clients_per_round: Count = 10
-    """Clients sampled in each round; at most `partition.num_clients`."""
+    clients_per_round: Count | None = None
+    """Clients sampled in each round; at most as many as take part. null: 10, or all where there are fewer."""
     local_epochs: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Passes of a sampled client over its images; at most 10,000."""
     batch_size: BatchSize = 32
@@ -148,7 +155,8 @@ class CalibrationConfig(Section):
     """How the normalisation statistics of a subnet are taken from clients."""
 
     clients: Count | None = None
-    """Clients that take part, and in evaluations by clients: the same sample throughout a run. null: up to 100."""
+    """Clients that take part, and in evaluations by clients: the same sample throughout a run. null: up to 100. A
+    number also bounds the clients whose pixels tell the mean and the deviation; null: all."""
 
     samples_per_client: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     """Images each client uses at most; not more than a million."""
@@ -186,17 +194,47 @@ class TrainConfig(Section):
     calibration: CalibrationConfig = CalibrationConfig()
     """How a subnet's statistics are taken from clients."""
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> "TrainConfig":
-        training, clients = self.training, self.partition.num_clients
+    @property
+    def server_has_images(self) -> bool:
+        """Whether the server has images of its own."""
+        stated = self.data.server_images
+        return self.partition.server_has_images if stated is None else stated
+
+    @property
+    def held_out_fraction(self) -> float:
+        """Share of its images that a client holds out that has no validation images of its own."""
+        stated = self.data.client_validation_fraction
+        if stated is None:
+            return 0.0 if self.server_has_images else _USUALLY_HELD_OUT
+        return stated
+
+    @property
+    def clients_may_hold_out(self) -> bool:
+        """Whether a client may have images to evaluate subnets on; whether it brings any, only the data says."""
+        return self.held_out_fraction > 0 or self.partition.stated_clients is None
+
+    def misfits_of_clients(self, clients: int, counted_by: str) -> list[tuple[KeyPath, Any, str]]:
+        """Return which settings do not fit to so many clients: for each its path, its value, and what was expected.
+
+        Args:
+            clients: How many there are.
+            counted_by: What decides that, for the message.
+        """
         of_strategy = self.strategy.misfits(clients)
         misfits: list[tuple[KeyPath, Any, str]] = [
             (("strategy", *path), value, expected) for path, value, expected in of_strategy
         ]
-        able, decided_by = (clients, "partition.num_clients") if of_strategy else self.strategy.able_clients(clients)
-        if training.clients_per_round > able:
-            expected = f"<= {decided_by} ({able})"
-            misfits.append((("training", "clients_per_round"), training.clients_per_round, expected))
+        able, decided_by = (clients, None) if of_strategy else self.strategy.able_clients(clients)
+        wanted = self.training.clients_per_round
+        if wanted is not None and wanted > able:
+            expected = f"<= {decided_by or counted_by} ({able})"
+            misfits.append((("training", "clients_per_round"), wanted, expected))
+        return misfits
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "TrainConfig":
+        training, clients = self.training, self.partition.stated_clients
+        misfits = [] if clients is None else self.misfits_of_clients(clients, "partition.num_clients")
         if training.warmup_rounds > training.rounds:
             expected = f"<= training.rounds ({training.rounds})"
             misfits.append((("training", "warmup_rounds"), training.warmup_rounds, expected))

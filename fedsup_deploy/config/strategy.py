@@ -29,6 +29,9 @@ class StrategyConfig(Section):
         del num_clients
         return ()
 
-    def able_clients(self, num_clients: int) -> tuple[int, str]:
-        """Return how many of the clients can take part, and what decides it. Only asked where all options fit."""
-        return num_clients, "partition.num_clients"
+    def able_clients(self, num_clients: int) -> tuple[int, str | None]:
+        """Return how many of the clients can take part, and which option decides it, if one does.
+
+        Only asked where all options fit.
+        """
+        return num_clients, None

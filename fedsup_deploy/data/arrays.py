@@ -1,21 +1,26 @@
 """NPZ files: MedMNIST's, and any user's own arrays. Never reads an NPZ that holds pickled objects."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fedsup_deploy.config.partition import ClientList
 from fedsup_deploy.data import source
 from fedsup_deploy.data.dataset import DatasetSplits, ImageDataset
 from fedsup_deploy.data.names import escaped
 from fedsup_deploy.data.npz import Archive, Arrays, read_npz
+from fedsup_deploy.data.owners import Owners, no_list, owners_of
 from fedsup_deploy.errors import DataError
 from fedsup_deploy.ondevice.printable import reason_of
 
 _KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 _VALIDATION_KEYS = ("val_images", "val_labels")
 _CLASSES = "classes"
+#: Arrays with the client of each image, and the split that they are about.
+_CLIENTS = {"train_clients": "train", "val_clients": "validation", "test_clients": "test"}
 # Far above any data set of labelled images, and low enough to make names up for.
 _MAX_UNNAMED_CLASSES = 100_000
 
@@ -36,21 +41,27 @@ def load_medmnist(root: Path | None) -> DatasetSplits:
     return _splits("medmnist", path, _read(path, (*_KEYS, *_VALIDATION_KEYS)))
 
 
-def load_npz(root: Path | None) -> DatasetSplits:
+def load_npz(root: Path | None, clients: ClientList | None = None) -> DatasetSplits:
     """Load a user's own images from one NPZ file.
 
     Args:
         root: The `.npz` file, or a folder with exactly one. It holds `train_images` and `test_images`, uint8,
             (N, H, W) or (N, H, W, C); `train_labels` and `test_labels`, integers from 0; if wanted, `val_images` and
-            `val_labels`; and, if wanted, `classes`, their names. Without it, classes are named by their number. Any
-            other array is passed over, and the notes of the data set say so.
+            `val_labels`; and, if wanted, `classes`, their names. Without it, classes are named by their number.
+            Any other array is passed over, and the notes of the data set say so.
+        clients: Asks for `train_clients` as well, and if wanted `val_clients` and `test_clients`: integers or text that
+            say whose images are whose.
 
     Raises:
-        ConfigError: `root` is None.
+        ConfigError: `root` is None, or `clients` is a list.
         DataError: The file is missing, damaged, or holds other arrays.
     """
+    if clients is not None and clients.path is not None:
+        raise no_list("npz")
     path = _find("npz", root)
-    return _splits("npz", path, _read(path, (*_KEYS, *_VALIDATION_KEYS, _CLASSES)))
+    archive = _read(path, (*_KEYS, *_VALIDATION_KEYS, _CLASSES, *(_CLIENTS if clients else ())))
+    splits = _splits("npz", path, archive)
+    return splits if clients is None else dataclasses.replace(splits, owners=_owners(path, archive.arrays))
 
 
 def _find(name: str, root: Path | None) -> Path:
@@ -115,6 +126,26 @@ def _labels(path: Path, key: str, arrays: Arrays) -> npt.NDArray[np.int64]:
         expected = "integers, one per image (multi-label sets are not supported)"
         raise DataError(f"{path}: {key} is {labels.dtype} of shape {labels.shape}, expected {expected}")
     return labels.astype(np.int64)
+
+
+def _owners(path: Path, arrays: Arrays) -> Owners:
+    """Return whose images are whose."""
+    present = [key for key in _CLIENTS if key in arrays]
+    if "train_clients" not in present:
+        expected = "the client of each training image, as partition.kind is natural"
+        raise DataError(f"{path}: no train_clients, expected {expected}; add it or choose another partition")
+    told: dict[str, list[Any]] = {}
+    for key in present:
+        clients, kind = arrays[key], key.removesuffix("_clients")
+        clients = clients[:, 0] if clients.ndim == 2 and clients.shape[1] == 1 else clients
+        num_images = len(arrays[f"{kind}_images"]) if f"{kind}_images" in arrays else 0
+        if clients.shape != (num_images,) or clients.dtype.kind not in "iuU":
+            expected = f"integers or text, one for each of the {num_images:,} images of {kind}"
+            raise DataError(f"{path}: {key} is {clients.dtype} of shape {clients.shape}, expected {expected}")
+        told[_CLIENTS[key]] = clients.tolist()
+    if len({arrays[key].dtype.kind == "U" for key in present}) > 1:
+        raise DataError(f"{path}: got integers and text in {', '.join(present)}, expected one of them")
+    return owners_of("npz", told)
 
 
 def _class_names(path: Path, names: npt.NDArray[Any]) -> tuple[str, ...]:

@@ -6,25 +6,96 @@ Shape suffixes: N images, H W pixels, C channels.
 """
 
 import hashlib
+import inspect
 import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from fedsup_deploy import registry, rng
+from fedsup_deploy.config.partition import ClientList
+from fedsup_deploy.data import source
 from fedsup_deploy.data.names import class_names
+from fedsup_deploy.data.owners import Owners, no_list
 from fedsup_deploy.errors import ConfigError, DataError
+from fedsup_deploy.ondevice.source_resize import SourceResize, resized
 
 _MAX_CHANNELS = 4
+_NO_CLIENTS = "does not say whose images are whose, as image-folder and npz can; choose another partition"
+
+
+class DamagedFileError(DataError):
+    """A file of images is damaged, gone or another one. No client is to blame, and none could answer."""
+
+
+class LabelledImages(Protocol):
+    """Images with one label each, wherever their pixels are. All arrays are read-only."""
+
+    @property
+    def name(self) -> str:
+        """The registered name of the data set."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the labels, in NFC."""
+        ...
+
+    @property
+    def labels_N(self) -> npt.NDArray[np.int64]:  # noqa: N802  its axes
+        """Class of each image, in [0, number of classes)."""
+        ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of each image; known without its pixels."""
+        ...
+
+    @property
+    def is_held(self) -> bool:
+        """Whether pixels are in memory already, so that to prepare them is all that they cost."""
+        ...
+
+    @property
+    def images_NHWC(self) -> npt.NDArray[np.uint8]:  # noqa: N802  its axes
+        """All pixels, uint8, 0 is black; 1 to 4 channels last."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def pixels(self, indices: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+        """Return the pixels of the images at `indices`, in that order, (N, H, W, C)."""
+        ...
+
+    def take(self, indices: npt.ArrayLike) -> "LabelledImages":
+        """Return the images at `indices`, in that order."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Return the hexadecimal SHA-256 of all that decides pixels, labels and class names, in order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images are read that may lie in files.
+
+    Args:
+        resize: What makes squares of images of any size; None where they are used as they are.
+        cache_bytes: Of decoded images that are kept, at most; None is a share of what the machine has.
+    """
+
+    resize: SourceResize | None = None
+    cache_bytes: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """Images with one label each. Both arrays are read-only views; copy before changing.
+    """`LabelledImages` in memory. Both arrays are read-only views; copy before changing.
 
     Args:
         name: The registered name of the data set.
@@ -42,10 +113,12 @@ class ImageDataset:
     labels_N: npt.NDArray[np.int64]
     classes: tuple[str, ...]
 
+    is_held = True
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", class_names(self.classes, self.name))
         self._check_images()
-        self._check_labels()
+        check_labels(self.name, self.labels_N, len(self.images_NHWC), len(self.classes))
         for field in ("images_NHWC", "labels_N"):
             view = getattr(self, field).view()
             view.flags.writeable = False
@@ -53,6 +126,16 @@ class ImageDataset:
 
     def __len__(self) -> int:
         return len(self.labels_N)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of each image."""
+        _, height, width, channels = self.images_NHWC.shape
+        return height, width, channels
+
+    def pixels(self, indices: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+        """Return a copy of the pixels of the images at `indices`, in that order."""
+        return self.images_NHWC[np.asarray(indices, dtype=np.int64)]
 
     def take(self, indices: npt.ArrayLike) -> "ImageDataset":
         """Return the images at `indices`, in that order.
@@ -85,15 +168,20 @@ class ImageDataset:
         if 0 in images.shape:
             raise DataError(f"{self.name}: no images: got shape {images.shape}, expected at least one")
 
-    def _check_labels(self) -> None:
-        labels: npt.NDArray[Any] = self.labels_N
-        if labels.dtype != np.int64 or labels.shape != (len(self.images_NHWC),):
-            expected = f"{len(self.images_NHWC)} of int64, one per image"
-            raise DataError(f"{self.name}: labels are {labels.dtype} of shape {labels.shape}, expected {expected}")
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= len(self.classes):
-            expected = f"0 to {len(self.classes) - 1}, one per class"
-            raise DataError(f"{self.name}: labels run from {low} to {high}, expected {expected}")
+
+def check_labels(name: str, labels: npt.NDArray[Any], num_images: int, num_classes: int) -> None:
+    """Refuse labels that are none for so many images of so many classes.
+
+    Raises:
+        DataError: They have the wrong type or length, or a label has no class.
+    """
+    if labels.dtype != np.int64 or labels.shape != (num_images,):
+        expected = f"{num_images} of int64, one per image"
+        raise DataError(f"{name}: labels are {labels.dtype} of shape {labels.shape}, expected {expected}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        expected = f"0 to {num_classes - 1}, one per class"
+        raise DataError(f"{name}: labels run from {low} to {high}, expected {expected}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,51 +190,83 @@ class DatasetSplits:
 
     Args:
         train: Images to train on.
-        test: Images for final figures.
+        test: Images for final figures; None where the data set is of clients that have none.
         validation: Images to compare subnets on, where the data set has a part for that; None: they are to be split
             off those for training.
         notes: What of the files was passed over, or is not as it should be; a line each, for the user to read.
+        owners: Whose images are whose, where the data set says so.
 
     Raises:
         DataError: The parts do not go together.
     """
 
-    train: ImageDataset
-    test: ImageDataset
-    validation: ImageDataset | None = None
+    train: LabelledImages
+    test: LabelledImages | None
+    validation: LabelledImages | None = None
     notes: tuple[str, ...] = ()
+    owners: Owners | None = None
 
     def __post_init__(self) -> None:
         for kind, other in (("test", self.test), ("validation", self.validation)):
             if other is not None:
                 self._check_same(kind, other)
 
-    def _check_same(self, kind: str, other: ImageDataset) -> None:
+    def _check_same(self, kind: str, other: LabelledImages) -> None:
         train = self.train
         if train.classes != other.classes:
             raise DataError(f"{train.name}: training and {kind} images name different classes")
-        if train.images_NHWC.shape[1:] != other.images_NHWC.shape[1:]:
-            shapes = f"training images have {train.images_NHWC.shape[1:]}, {kind} images {other.images_NHWC.shape[1:]}"
+        if train.image_shape != other.image_shape:
+            shapes = f"training images have {train.image_shape}, {kind} images {other.image_shape}"
             raise DataError(f"{train.name}: {shapes} (height, width, channels), expected the same")
 
 
-def load_dataset(name: str, root: Path | None) -> DatasetSplits:
+def load_dataset(
+    name: str, root: Path | None, reading: Reading | None = None, clients: ClientList | None = None
+) -> DatasetSplits:
     """Load a data set by its registered name.
 
     Args:
         name: A name from `registry.names("dataset")`.
         root: The folder (or file) that holds it; None for one that needs none.
+        reading: How images are read. A loader whose images lie in files takes it as an argument of this name; the
+            images of any other are resized once they are loaded.
+        clients: Where the data set is to say whose images are whose; None: it need not. A loader that finds them in
+            other places then, or reads a list, takes it as an argument of this name.
 
     Raises:
-        ConfigError: No such name; or `root` is needed and None, or given and not needed.
+        ConfigError: No such name; `root` is needed and None, or given and not needed; or the data set takes no list of
+            clients.
         DataError: Files are missing, damaged or of another format.
         DependencyError: The format needs a library that is not installed.
     """
-    splits: DatasetSplits = registry.resolve("dataset", name)(root)
-    return splits
+    reading = reading or Reading()
+    load = registry.resolve("dataset", name)
+    taken = inspect.signature(load).parameters
+    if clients is not None and "clients" not in taken:
+        raise no_list(name) if clients.path else ConfigError(f"partition: natural, but {name} {_NO_CLIENTS}")
+    wanted = {"reading": reading, "clients": clients}
+    splits: DatasetSplits = load(root, **{key: value for key, value in wanted.items() if key in taken and value})
+    return splits if reading.resize is None or "reading" in taken else _resized(splits, reading.resize)
 
 
-def split_off(dataset: ImageDataset, fraction: float, seed: int) -> tuple[ImageDataset, ImageDataset]:
+def _resized(splits: DatasetSplits, resize: SourceResize) -> DatasetSplits:
+    """Return a data set with its images as squares of one size, and a note that says from which."""
+    source.require_pillow("data.image_size")
+    height, width, _ = splits.train.image_shape
+    note = f"all images resized from {width}x{height} to {resize.size}x{resize.size} pixels ({resize.how})"
+    test, validation = (part and _squares(part, resize) for part in (splits.test, splits.validation))
+    notes = (*splits.notes, note)
+    return DatasetSplits(_squares(splits.train, resize), test, validation, notes, splits.owners)
+
+
+def _squares(images: LabelledImages, resize: SourceResize) -> ImageDataset:
+    squares_NHWC = np.empty((len(images), resize.size, resize.size, images.image_shape[2]), dtype=np.uint8)
+    for place, image in zip(squares_NHWC, images.images_NHWC, strict=True):
+        place[...] = resized(image, resize)
+    return ImageDataset(images.name, squares_NHWC, images.labels_N, images.classes)
+
+
+def split_off(dataset: LabelledImages, fraction: float, seed: int) -> tuple[LabelledImages, LabelledImages]:
     """Split a data set in two, each image in exactly one part, both with the class proportions of the whole.
 
     Args:

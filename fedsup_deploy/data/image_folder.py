@@ -1,189 +1,152 @@
 """Folders of image files, one folder per class: `root/train/<class>/*.png`, `root/test/<class>/*.png`.
 
-What of a folder is read, what is passed over, and how much memory the images take. What an image looks like is decided
-in `image_file`. Needs Pillow (extra `images`). Never resizes: all images must have one size.
+Or one folder per client, where that is asked for: `root/<client>/<class>/*.png`, or that layout in each of them. Which
+files there are is found in `image_tree`, what their headers say here. Their pixels are decoded later, where they are
+needed: `image_files`. Needs Pillow (extra `images`).
 """
 
-from collections.abc import Sequence
+import collections
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
+from fedsup_deploy.config.partition import ClientList
 from fedsup_deploy.data import source
-from fedsup_deploy.data.dataset import DatasetSplits, ImageDataset
-from fedsup_deploy.data.image_file import SUFFIXES, read_header, read_image
-from fedsup_deploy.data.names import escaped, name_of
-from fedsup_deploy.errors import DataError, DependencyError
+from fedsup_deploy.data.dataset import DatasetSplits, Reading
+from fedsup_deploy.data.image_file import read_header, read_image
+from fedsup_deploy.data.image_files import Decoder, Files, ImageFiles, other_size
+from fedsup_deploy.data.image_tree import tree_of_classes, tree_of_clients
+from fedsup_deploy.data.names import escaped
+from fedsup_deploy.data.owners import listed_owners, owners_of
+from fedsup_deploy.data.pixel_cache import PixelCache
+from fedsup_deploy.ondevice.image_file import ImageHeader
+from fedsup_deploy.ondevice.source_resize import SourceResize, scale_of
 
 _NAME = "image-folder"
-_REQUIRED = ("train", "test")
-_VALIDATION = ("val", "valid", "validation")
+#: Of an image that has so many pixels for one of the square, along one axis, the census says that it is much larger.
+_MUCH: Final = 4
 
 
-class _Labelled(NamedTuple):
-    path: Path
-    label: int
+class _Census(NamedTuple):
+    """What the headers of all files say.
+
+    `counts` has how many images are of a kind, `damaged` those that are damaged beside their pixels: the first, how.
+    """
+
+    counts: Mapping[str, int]
+    damaged: str | None
 
 
-class _Found(NamedTuple):
-    """The files of one split, and what was passed over beside them."""
-
-    images: list[_Labelled]
-    notes: list[str]
-
-
-def load_image_folder(root: Path | None) -> DatasetSplits:
-    """Load images from folders; grey if every file of all splits is stored as grey alone, RGB otherwise.
+def load_image_folder(
+    root: Path | None, reading: Reading | None = None, clients: ClientList | None = None
+) -> DatasetSplits:
+    """Find images in folders; grey if every file of all splits is stored as grey alone, RGB otherwise.
 
     Args:
         root: The folder of `train`, `test` and maybe `val` (or `valid`, or `validation`). Each holds one folder per
             class; classes are those of `train`, in alphabetical order. PNG, JPEG, WebP, BMP, GIF, TIFF and PPM files
             are read, as `image_file` says. Hidden files are passed over; other files, folders within those of classes
             and what lies beside the splits are passed over, too, and the notes of the data set say so.
+        reading: What makes squares of images of any size; the notes say how many are enlarged or much larger. Without,
+            all must have one size.
+        clients: Without a list, `root` is the folder of one folder per client, each with one folder per class, or with
+            any of `train`, `val` and `test`; classes are those of all clients' training images. With a list, that says
+            whose images are whose.
 
     Raises:
         ConfigError: `root` is None.
-        DataError: A folder is missing or empty, a file is damaged or cannot be shown in 8 bits a channel, a name is
-            not UTF-8, the images differ in size or need too much memory, or a class has no training images.
+        DataError: A folder is missing or empty, a file is no image or cannot be shown in 8 bits a channel, a name is
+            not UTF-8, images that are not resized differ in size, or a class has no training images. Damage of pixels
+            is found once they are decoded.
         DependencyError: Pillow is not installed.
+
+    Side effects: Makes a temporary file, for decoded pixels.
     """
-    folder = source.required_root(_NAME, root, "train/<class>/ and test/<class>/ folders of images")
-    _require_pillow()
-    places, notes = _splits_of(folder)
-    classes = tuple(_class_folders(places["train"]))
-    found = {split: _find_images(place, classes) for split, place in places.items()}
-    is_grey = _check_headers([path for split in found.values() for path, _ in split.images])
-    first = found["train"].images[0].path
-    height, width = read_image(first).pixels.shape[:2]
-    complaints: dict[Path, str] = {}
-    made: dict[str, ImageDataset] = {}
-    for split, (images, split_notes) in found.items():
-        images_NHWC = np.empty((len(images), height, width, 1 if is_grey else 3), dtype=np.uint8)
-        for place, (path, _) in zip(images_NHWC, images, strict=True):
-            complaints |= _read_into(place, path, first)
-        labels_N = np.array([label for _, label in images], dtype=np.int64)
-        made[split] = ImageDataset(_NAME, images_NHWC, labels_N, classes)
-        notes += split_notes
-    if complaints:
-        path, complaint = next(iter(complaints.items()))
-        where = escaped(path.relative_to(folder))
-        notes.append(f"images that are damaged beside their pixels: {len(complaints)} ({where}: {complaint})")
-    return DatasetSplits(made["train"], made["test"], made.get("validation"), tuple(notes))
+    reading = reading or Reading()
+    by_client = clients is not None and clients.path is None
+    layout = "<client>/<class>/ folders" if by_client else "train/<class>/ and test/<class>/ folders"
+    folder = source.required_root(_NAME, root, f"{layout} of images")
+    source.require_pillow(_NAME)
+    listed = clients.path if clients is not None else None
+    classes, found, names, notes = (
+        tree_of_clients(folder, _NAME) if by_client else tree_of_classes(folder, _NAME, listed)
+    )
+    files = Files(folder, [name for split in found.values() for name in split.names])
+    census = _look_at_headers(files, folder, reading.resize)
+    is_grey = census.counts["grey"] == len(files)
+    height, width = (reading.resize.size,) * 2 if reading.resize else read_image(files[0]).pixels.shape[:2]
+    shape = (height, width, 1 if is_grey else 3)
+    cache = PixelCache(len(files), height * width * shape[2], reading.cache_bytes)
+    decoder = Decoder(files, shape, reading.resize, cache)
+    made, first = {}, 0
+    for split, images in found.items():
+        made[split] = ImageFiles.checked(_NAME, decoder, first, images.labels_N, classes)
+        first += len(images.names)
+    notes += _notes_of(census, len(files), reading.resize)
+    owners = None
+    if listed is not None:
+        owners, of_list = listed_owners(_NAME, listed, {split: _as_listed(each.names) for split, each in found.items()})
+        notes += of_list
+    elif by_client:
+        owners = owners_of(_NAME, {split: each.clients for split, each in found.items()}, names)
+    return DatasetSplits(made["train"], made.get("test"), made.get("validation"), tuple(notes), owners)
 
 
-def _require_pillow() -> None:
-    try:
-        import PIL.Image  # noqa: F401
-    except ImportError as error:
-        message = "image-folder needs Pillow, which is not installed; run: pip install 'fedsup-deploy[images]'"
-        raise DependencyError(message) from error
+def _as_listed(names: Sequence[str]) -> list[str]:
+    """Return where files lie as a list of clients says it, whatever the locale."""
+    return [os.fsencode(name).decode("utf-8") for name in names]
 
 
-def _splits_of(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """Return the folder of each split, and what lies beside them."""
-    missing = [name for name in _REQUIRED if not (folder / name).is_dir()]
-    if missing:
-        place = str(folder) if folder.is_dir() else f"{folder} (no such folder)"
-        raise DataError(f"{_NAME}: missing {' and '.join(missing)} - looked in {place} - set data.root")
-    validation = [folder / name for name in _VALIDATION if (folder / name).is_dir()]
-    if len(validation) > 1:
-        got = " and ".join(path.name for path in validation)
-        raise DataError(f"{escaped(folder)}: got {got}, expected one folder of validation images; remove the others")
-    places = {name: folder / name for name in _REQUIRED}
-    if validation:
-        places["validation"] = validation[0]
-    beside = [path for path in _entries(folder) if path not in places.values()]
-    return places, [f"passed over beside train and test: {_counted(beside, folder)}"] if beside else []
-
-
-def _class_folders(split: Path) -> dict[str, Path]:
-    """Return the folders of classes by their names, in the order of these."""
-    folders: dict[str, Path] = {}
-    for path in _entries(split):
-        if path.is_dir():
-            if (name := name_of(path)) in folders:
-                raise DataError(f"{escaped(split)}: two folders of class {name!r}; put their images into one")
-            folders[name] = path
-    return dict(sorted(folders.items()))
-
-
-def _find_images(split: Path, classes: tuple[str, ...]) -> _Found:
-    folders = _class_folders(split)
-    if unknown := [name for name in folders if name not in classes]:
-        raise DataError(
-            f"{escaped(split)}: class {unknown[0]!r} has no folder in train; add it there or remove it here"
-        )
-    images: list[_Labelled] = []
-    others = [path for path in _entries(split) if not path.is_dir()]
-    inner: list[Path] = []
-    for label, name in enumerate(classes):
-        for path in _entries(folders[name]) if name in folders else ():
-            if path.is_dir():
-                inner.append(path)
-            elif path.suffix.lower() in SUFFIXES:
-                images.append(_Labelled(path, label))
-            else:
-                others.append(path)
-    if not images:
-        raise DataError(f"{escaped(split)}: no images, expected <class>/*{' or *'.join(SUFFIXES)}; set data.root")
-    images.sort(key=lambda image: (image.label, name_of(image.path)))
-    notes = []
-    if inner:
-        num_files = sum(not path.is_dir() for folder in inner for path in folder.rglob("*"))
-        what = f"folders within those of classes: {_counted(inner, split)}, files in them: {num_files}"
-        notes.append(f"passed over in {split.name}, {what}")
-    if others:
-        notes.append(f"passed over in {split.name}, files that are no images: {_counted(others, split)}")
-    return _Found(images, notes)
-
-
-def _entries(folder: Path) -> list[Path]:
-    """Return what lies in a folder and is not hidden, in a fixed order."""
-    try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise DataError(f"cannot read {escaped(folder)}: {error.strerror}; make it readable") from error
-
-
-def _counted(paths: Sequence[Path], folder: Path) -> str:
-    """Return how many there are, and where a few of them lie below a folder."""
-    return source.counted([str(path.relative_to(folder)) for path in paths])
-
-
-def _check_headers(paths: Sequence[Path]) -> bool:
-    """Return whether all images are grey, before any pixel is decoded.
+def _look_at_headers(files: Files, folder: Path, resize: SourceResize | None) -> _Census:
+    """Return what the files say of their pixels, of which none is decoded.
 
     Raises:
-        DataError: An image cannot be shown, differs in size from the first, or all need too much memory.
+        DataError: An image cannot be shown, or differs in size from the first and is not resized.
     """
-    first = read_header(paths[0])
-    is_grey = first.is_grey
-    for path in paths[1:]:
+    counts: collections.Counter[str] = collections.Counter()
+    damaged = None
+    first = read_header(files[0])
+    for index in range(len(files)):
+        path = files[index]
         header = read_header(path)
-        is_grey = is_grey and header.is_grey
         # One that lies on its side is turned when it is decoded.
-        if sorted((header.width, header.height)) != sorted((first.width, first.height)):
-            raise _other_size(path, (header.width, header.height), paths[0], (first.width, first.height))
-    num_bytes, max_bytes = len(paths) * first.width * first.height * (1 if is_grey else 3), source.max_image_bytes()
-    if num_bytes > max_bytes:
-        got, limit = f"{num_bytes / 2**30:,.1f} GiB", f"{max_bytes / 2**30:,.1f} GiB, half of this machine's memory"
-        raise DataError(f"{_NAME}: the images take {got}, expected at most {limit}; make them fewer or smaller")
-    return is_grey
+        if resize is None and sorted((header.width, header.height)) != sorted((first.width, first.height)):
+            raise other_size(path, header.width, header.height, first.width, first.height)
+        counts.update(_kinds(header, resize))
+        if header.complaint is not None and damaged is None:
+            damaged = f"{escaped(path.relative_to(folder))}: {header.complaint}"
+    return _Census(counts, damaged)
 
 
-def _read_into(place: npt.NDArray[np.uint8], path: Path, first: Path) -> dict[Path, str]:
-    """Decode an image into its place, (H, W, C). Returns what is wrong with it beside its pixels, if anything."""
-    pixels, complaint = read_image(path)
-    if pixels.shape[:2] != place.shape[:2]:
-        raise _other_size(path, pixels.shape[1::-1], first, place.shape[1::-1])
-    place[...] = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
-    return {path: complaint} if complaint else {}
+def _kinds(header: ImageHeader, resize: SourceResize | None) -> Iterator[str]:
+    """Yield what is remarkable about an image, in words of the census."""
+    if resize is not None:
+        fewest, most = scale_of(header.width, header.height, resize)
+        if fewest < 1:
+            yield "enlarged"
+        elif most > _MUCH:
+            yield "much larger"
+    if header.is_grey:
+        yield "grey"
+    if header.is_turned:
+        yield "turned"
+    if header.is_transparent:
+        yield "transparent"
+    if header.complaint is not None:
+        yield "damaged"
 
 
-def _other_size(path: Path, size: tuple[int, ...], first: Path, expected: tuple[int, ...]) -> DataError:
-    got, wanted = (f"{width}x{height}" for width, height in (size, expected))
-    return DataError(
-        f"{escaped(path)}: is {got} pixels, expected {wanted} as {escaped(first.name)}; make all images one size"
-    )
+def _notes_of(census: _Census, num_images: int, resize: SourceResize | None) -> Iterator[str]:
+    counts = census.counts
+    if census.damaged is not None:
+        yield f"images that are damaged beside their pixels: {counts['damaged']} ({census.damaged})"
+    if resize is not None:
+        told = (
+            f"smaller and so enlarged {counts['enlarged']:,}",
+            f"more than {_MUCH} times larger {counts['much larger']:,}",
+            f"set upright {counts['turned']:,}",
+            f"grey {counts['grey']:,}",
+            f"with transparency, on white now {counts['transparent']:,}",
+        )
+        yield f"{num_images:,} images made {resize.size}x{resize.size} pixels ({resize.how}): {', '.join(told)}"

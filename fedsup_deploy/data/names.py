@@ -1,4 +1,4 @@
-"""Names of classes and files as text that every file and terminal can hold, decided once: when data is loaded.
+"""Names of classes, clients and files as text that every file and terminal can hold, decided once: when data is loaded.
 
 A name is NFC-normalised: macOS writes `é` as two characters and Linux as one, and both mean the same class.
 """
@@ -13,6 +13,8 @@ from fedsup_deploy.ondevice.printable import printable
 
 # Control characters, halves of characters, and separators of lines and paragraphs.
 _UNFIT_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")
+# As of files: no longer name comes from a folder.
+_LONGEST_CLIENT = 255
 
 
 def name_of(path: Path) -> str:
@@ -49,6 +51,25 @@ def class_names(classes: Sequence[str], name: str) -> tuple[str, ...]:
         doubled = next(text for place, text in enumerate(made) if text in made[:place])
         raise DataError(f"{name}: two classes are called {doubled!r}; rename one, or make them one class")
     return tuple(made)
+
+
+def client_name(text: str, name: str) -> str:
+    """Return the name of a client in NFC.
+
+    Args:
+        text: The name.
+        name: The data set, for the message.
+
+    Raises:
+        DataError: It is empty, too long, cannot be encoded or holds control characters.
+    """
+    if len(text) > _LONGEST_CLIENT:
+        got = f"{text[:40]!a}... has {len(text)} characters"
+        raise DataError(f"{name}: the name of a client, {got}, expected at most {_LONGEST_CLIENT}; rename it")
+    try:
+        return _fit(text)
+    except ValueError as error:
+        raise DataError(f"{name}: the name of a client, {text[:40]!a}, {error}; rename it") from error
 
 
 def decoded(content: bytes, where: object) -> str:

@@ -1,23 +1,24 @@
-"""Which client holds which images: pure functions from labels and a seed to indices.
+"""Which client holds which images: pure functions from labels and a seed to indices, or as the data set says.
 
-Every partition covers all images exactly once and gives every client at least `min_samples`. Never looks at pixels,
-never keeps state, never imports torch.
+Every partition covers all images exactly once, and one that divides them gives every client at least `min_samples`.
+Never looks at pixels, never keeps state, never imports torch.
 
 Shape suffixes: N images, K clients.
 """
 
 import inspect
 import math
-from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from fedsup_deploy import registry, rng
-from fedsup_deploy.config.partition import PartitionConfig
-from fedsup_deploy.config.section import Count
+from fedsup_deploy import places, registry, rng
+from fedsup_deploy.config.partition import ClientList, Holdings, Owners, PartitionConfig
+from fedsup_deploy.config.section import Count, Text
 from fedsup_deploy.errors import ConfigError
 
 Indices = npt.NDArray[np.int64]
@@ -31,7 +32,7 @@ def partition(labels_N: npt.ArrayLike, kind: str, num_clients: int, seed: int, *
 
     Args:
         labels_N: Class of each image.
-        kind: A name from `registry.names("partition")`.
+        kind: A name from `registry.names("partition")`, of a partition that divides.
         num_clients: How many clients.
         seed: The run's seed; the same arguments give the same partition on every machine.
         options: What the kind takes: `min_samples`, and `beta` or `shards_per_client`.
@@ -42,7 +43,10 @@ def partition(labels_N: npt.ArrayLike, kind: str, num_clients: int, seed: int, *
     Raises:
         ConfigError: Unknown kind or option, an option is missing or out of range, or too few images.
     """
-    function = registry.resolve("partition", kind).divide
+    options_type = registry.resolve("partition", kind)
+    if not issubclass(options_type, DividedPartition):
+        raise ConfigError(f"partition: {kind} divides no images: the data set says whose they are")
+    function = options_type.divide
     parameters = {
         name: parameter
         for name, parameter in inspect.signature(function).parameters.items()
@@ -186,7 +190,29 @@ def _check(num_images: int, num_clients: int, min_samples: int) -> None:
         raise ConfigError(f"partition: got {got}; lower num_clients or min_samples")
 
 
-class IidPartition(PartitionConfig):
+class DividedPartition(PartitionConfig):
+    """What partitions have in common that divide the images among a stated number of clients."""
+
+    divide: ClassVar[Callable[..., Any]]
+    """Called with the labels, the number of clients, a generator, and all other options but the kind and `unseen`."""
+
+    num_clients: Annotated[int, Field(ge=1, le=1_000_000)]
+    """How many clients hold the training images; at most a million."""
+
+    @property
+    def stated_clients(self) -> int:
+        """How many clients there are."""
+        return self.num_clients
+
+    def holdings(self, labels_N: Indices, owners: Owners | None, seed: int) -> Holdings:
+        """Return the images of each client, which is named by its number. Whose they are does not count."""
+        del owners
+        options = self.model_dump(exclude={"kind", "num_clients", "unseen"})
+        parts = partition(labels_N, self.kind, self.num_clients, seed, **options)
+        return Holdings(tuple(map(str, range(self.num_clients))), parts)
+
+
+class IidPartition(DividedPartition):
     """Every client holds the same mixture of classes."""
 
     divide: ClassVar = iid
@@ -195,7 +221,7 @@ class IidPartition(PartitionConfig):
     """Which partition."""
 
 
-class ShardsPartition(PartitionConfig):
+class ShardsPartition(DividedPartition):
     """Every client holds images of a few classes."""
 
     divide: ClassVar = shards
@@ -206,7 +232,7 @@ class ShardsPartition(PartitionConfig):
     """Runs of class-sorted images per client. 1: most clients hold one class; many: nearly iid."""
 
 
-class DirichletPartition(PartitionConfig):
+class DirichletPartition(DividedPartition):
     """The share of each class is drawn per client."""
 
     divide: ClassVar = dirichlet
@@ -215,3 +241,29 @@ class DirichletPartition(PartitionConfig):
     """Which partition."""
     beta: Annotated[float, Field(gt=0)] = 0.5
     """Evenness of the class shares. 0.01: a class lies with one or two clients; 100: nearly iid."""
+
+
+class NaturalPartition(PartitionConfig):
+    """Every client holds the images that are its own, as the data set says."""
+
+    server_has_images: ClassVar[bool] = False
+
+    kind: Literal["natural"]
+    """Which partition."""
+    clients: Text | None = None
+    """For images in `train/<class>/`: a CSV file with columns `file` and `client`, which starts at `data.root` as the
+    files it lists do. null: the data set tells by itself, in a folder per client (`image-folder`: `<client>/<class>/`,
+    or `<client>/train/<class>/` and, if wanted, `val` and `test` beside `train`) or in `train_clients` (`npz`)."""
+
+    def client_list(self, root: Path | None) -> ClientList:
+        """Return where the data set says whose images are whose."""
+        path = None if self.clients is None else Path(places.expanded(self.clients))
+        return ClientList(path if path is None or root is None else root / path)
+
+    def holdings(self, labels_N: Indices, owners: Owners | None, seed: int) -> Holdings:
+        """Return the images of each client."""
+        del labels_N, seed
+        parts = None if owners is None else owners.parts("train")
+        if owners is None or parts is None:
+            raise ConfigError("partition: natural, but the data set does not say whose images are whose")
+        return Holdings(owners.names, parts)

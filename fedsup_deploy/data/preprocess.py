@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import JsonValue
 
-from fedsup_deploy.data.dataset import ImageDataset
+from fedsup_deploy.data.dataset import LabelledImages
 from fedsup_deploy.errors import ArtifactError, DataError
 from fedsup_deploy.ondevice import preprocessing
 from fedsup_deploy.ondevice.preprocessing import PreprocessingSteps
 
-_IMAGES_PER_PASS = 4096
+#: Of images that are looked at together.
+_BYTES_PER_PASS = 2**25
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Preprocessing:
 
     A program that gets images from files or a camera decodes them first, as the training images were decoded if they
     came from an `image-folder` (`ondevice/image_file.py`): turned upright by their EXIF orientation, transparent pixels
-    blended with white, 8 bits a channel, grey or RGB, no colour profile applied.
+    blended with white, 8 bits a channel, grey or RGB, no colour profile applied. Then, where `how` is given, it makes
+    them square (`ondevice/source_resize.py`).
 
     Args:
         mean: Per channel, of pixels divided by 255.
@@ -36,6 +38,7 @@ class Preprocessing:
         native_size: Side of the data set's images, pixels.
         padded_size: Side after padding, pixels; `native_size` means no padding.
         size: Side of the model's input, pixels; `padded_size` means no resizing.
+        how: What made the images square of those in files, as of `PreprocessingSteps`.
 
     Raises:
         DataError: The values contradict each other.
@@ -46,6 +49,7 @@ class Preprocessing:
     native_size: int
     padded_size: int
     size: int
+    how: str | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -56,10 +60,10 @@ class Preprocessing:
     @property
     def steps(self) -> PreprocessingSteps:
         """The same value, as what carries it out takes it."""
-        return PreprocessingSteps(self.mean, self.std, self.native_size, self.padded_size, self.size)
+        return PreprocessingSteps(self.mean, self.std, self.native_size, self.padded_size, self.size, self.how)
 
     @classmethod
-    def fit(cls, train: ImageDataset, padded_size: int, size: int | None = None) -> "Preprocessing":
+    def fit(cls, train: LabelledImages, padded_size: int, size: int | None = None) -> "Preprocessing":
         """Return the preprocessing of a training set in one place, with its pixel mean and deviation.
 
         Args:
@@ -71,9 +75,9 @@ class Preprocessing:
         Raises:
             DataError: The images are not square, or a channel has the same value everywhere.
         """
-        _, height, width, _ = train.images_NHWC.shape
+        height, width, _ = train.image_shape
         try:
-            return cls.from_histograms(histograms(train.images_NHWC), height, width, padded_size, size)
+            return cls.from_histograms(histograms(train), height, width, padded_size, size)
         except DataError as error:
             raise DataError(f"{train.name}: {error}") from error
 
@@ -95,7 +99,7 @@ class Preprocessing:
             DataError: The images are not square, or a channel has the same value everywhere.
         """
         if height != width:
-            raise DataError(f"images are {width}x{height} pixels, expected square ones; crop them first")
+            raise DataError(f"images are {width}x{height} pixels, expected square ones; set data.image_size")
         moments = [_moments(histogram.tolist()) for histogram in histogram_CV]
         for channel, (_, std) in enumerate(moments):
             if std == 0.0:
@@ -140,12 +144,13 @@ class Preprocessing:
             raise ArtifactError(str(error)) from error
 
 
-def histograms(images_NHWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+def histograms(images: LabelledImages) -> npt.NDArray[np.int64]:
     """Return for each channel how many pixels have each value, shape (C, 256)."""
-    num_channels = images_NHWC.shape[3]
+    num_channels = images.image_shape[2]
+    num_together = max(1, _BYTES_PER_PASS // math.prod(images.image_shape))
     histogram_CV = np.zeros((num_channels, 256), dtype=np.int64)
-    for start in range(0, len(images_NHWC), _IMAGES_PER_PASS):
-        part = images_NHWC[start : start + _IMAGES_PER_PASS]
+    for start in range(0, len(images), num_together):
+        part = images.pixels(np.arange(start, min(start + num_together, len(images))))
         for channel in range(num_channels):
             histogram_CV[channel] += np.bincount(part[..., channel].ravel(), minlength=256)
     return histogram_CV

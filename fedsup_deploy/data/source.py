@@ -5,6 +5,7 @@ Owns the wording of those messages, and the limits that hold for files of any fo
 
 import contextlib
 import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from typing import BinaryIO, Final
 
 from fedsup_deploy import memory
 from fedsup_deploy.data.names import escaped
-from fedsup_deploy.errors import ConfigError, DataError
+from fedsup_deploy.errors import ConfigError, DataError, DependencyError
 from fedsup_deploy.ondevice.printable import reason_of
 
 #: Of a file that may have to be held whole, and of what a compressed one unfolds to, bytes. The largest official file
@@ -21,6 +22,22 @@ from fedsup_deploy.ondevice.printable import reason_of
 MAX_FILE_BYTES: Final = 1 << 30
 #: Of many names in a message these many are told.
 _MAX_NAMED: Final = 5
+
+
+def require_pillow(what: str) -> None:
+    """Fail where images cannot be decoded or resized.
+
+    Args:
+        what: What needs it, for the message.
+
+    Raises:
+        DependencyError: Pillow is not installed.
+    """
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError as error:
+        message = f"{what} needs Pillow, which is not installed; run: pip install 'fedsup-deploy[images]'"
+        raise DependencyError(message) from error
 
 
 def required_root(name: str, root: Path | None, holds: str) -> Path:
@@ -71,7 +88,7 @@ def opened(path: Path, max_bytes: int | None = None) -> Iterator[BinaryIO]:
             what the standard library raises for that, here or in the block.
     """
     try:
-        if path.exists() and not path.is_file():
+        if not stat.S_ISREG(path.stat().st_mode):
             raise DataError(f"cannot read {escaped(path)}: it is no regular file; remove it")
         with path.open("rb") as file:
             size_bytes = os.fstat(file.fileno()).st_size

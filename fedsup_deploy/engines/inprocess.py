@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import torch
 
+from fedsup_deploy.data.dataset import DamagedFileError
 from fedsup_deploy.federation.client import ClientId, ClientInfo
 from fedsup_deploy.federation.encoding import absence, as_received
 from fedsup_deploy.federation.messages import Job, Reply
@@ -50,9 +51,15 @@ class InProcess:
 
 
 def perform(population: Population, client: ClientId, job: Job[R]) -> Reply[R]:
-    """Return what comes of one job, whatever the client does but ending the process."""
+    """Return what comes of one job, whatever the client does but ending the process.
+
+    Raises:
+        DamagedFileError: A file of the images is damaged, which is no matter of a client's.
+    """
     try:
         value = population.client(client).perform(job)
+    except DamagedFileError:
+        raise
     except Exception as error:  # noqa: BLE001  a client may fail in any way; the server is told of it
         return absence(client, error)
     return as_received(Reply(client, value), job)

@@ -15,11 +15,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 
+from fedsup_deploy import shared_files
 from fedsup_deploy.engines import worker
 from fedsup_deploy.errors import FederationError, OutputError
 from fedsup_deploy.libraries import ENVIRONMENT
@@ -48,7 +49,9 @@ class WorkerPool:
 
     def __init__(self, open_work: Callable[[], Callable[[Any], object]], num_workers: int) -> None:
         self.num_workers = num_workers
-        self._work = _work_file(open_work)
+        # What it pickles as may name files that are open here for as long.
+        self._open_work = open_work
+        self._work, self._descriptors = _work_file(open_work)
         self._exchanges: queue.SimpleQueue[tuple[Future[Any], Callable[[Worker], Any]] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._workers: list[Worker] = []
@@ -106,7 +109,7 @@ class WorkerPool:
             if self._is_ended:
                 raise FederationError(_DIED)
             try:
-                started = Worker(self._work)
+                started = Worker(self._work, self._descriptors)
             except OSError as error:
                 raise FederationError(
                     f"a worker process cannot be started: {error.strerror}; lower engine.workers"
@@ -130,12 +133,13 @@ class Worker:
 
     Args:
         work: The file that says what it does.
+        shared: Descriptors of other files that it is to have.
 
     Attributes:
         held: Names of what it was sent and should hold, for those who ask it.
     """
 
-    def __init__(self, work: IO[bytes]) -> None:
+    def __init__(self, work: IO[bytes], shared: Collection[int] = ()) -> None:
         self.held: set[str] = set()
         self._connection, theirs = multiprocessing.Pipe()
         with theirs:
@@ -145,7 +149,7 @@ class Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,  # this process's is for the result of a command
                 env={**os.environ, **ENVIRONMENT},
-                pass_fds=descriptors,
+                pass_fds=(*descriptors, *shared),
                 start_new_session=True,
             )
 
@@ -182,17 +186,17 @@ def _python() -> list[str]:
     return [sys.executable, *flags, *(["-B"] if sys.dont_write_bytecode else [])]
 
 
-def _work_file(open_work: Callable[[], object]) -> IO[bytes]:
-    """Return a file that says what workers do. It has no name, so that nobody need remove it."""
+def _work_file(open_work: Callable[[], object]) -> tuple[IO[bytes], frozenset[int]]:
+    """Return a file that says what workers do, and the shared files they need. It has no name, so nobody removes it."""
     try:
-        with contextlib.ExitStack() as on_error:
+        with contextlib.ExitStack() as on_error, shared_files.descriptors_of() as descriptors:
             file = on_error.enter_context(tempfile.TemporaryFile())
             worker.write_work(file, open_work, _module_folders())
             on_error.pop_all()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise OutputError(f"cannot write temporary files: {reason}; set TMPDIR to a folder with room") from error
-    return file
+    return file, frozenset(descriptors)
 
 
 def _module_folders() -> list[str]:

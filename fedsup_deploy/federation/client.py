@@ -8,16 +8,17 @@ from typing import Final, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsup_deploy.data.dataset import ImageDataset
+from fedsup_deploy.data.dataset import LabelledImages
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import DataError
 
 ClientId = int
 R_co = TypeVar("R_co", covariant=True)
 
-#: Images that a client trains on and takes statistics of; those that it evaluates subnets on.
-TRAINED, HELD_OUT = "trained", "held-out"
-IMAGES: Final = (TRAINED, HELD_OUT)
+#: Images that a client trains on and takes statistics of; those that it evaluates subnets on; test images of its own,
+#: which only final figures are taken on.
+TRAINED, HELD_OUT, TESTED = "trained", "held-out", "tested"
+IMAGES: Final = (TRAINED, HELD_OUT, TESTED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +30,23 @@ class ClientInfo:
         num_samples: Images that it trains on.
         num_held_out: Images that it holds out.
         tier: Class of capability, an index of the strategy's tiers.
+        num_tested: Test images of its own.
     """
 
     client: ClientId
     num_samples: int
     num_held_out: int = 0
     tier: int = 0
+    num_tested: int = 0
+
+    def num_images(self, which: str) -> int:
+        """Return how many images it has of one of `IMAGES`."""
+        return {TRAINED: self.num_samples, HELD_OUT: self.num_held_out, TESTED: self.num_tested}[which]
+
+    @property
+    def num_of_all(self) -> int:
+        """How many images it has in all."""
+        return sum(map(self.num_images, IMAGES))
 
 
 class Performs(Protocol[R_co]):
@@ -52,7 +64,7 @@ class Client:
         images: What it has of `IMAGES`.
     """
 
-    def __init__(self, images: Mapping[str, ImageDataset]) -> None:
+    def __init__(self, images: Mapping[str, LabelledImages]) -> None:
         self._images = images
         # The same images are looked at by one network after the other.
         self._prepared = functools.lru_cache(maxsize=1)(self._prepare)
@@ -65,7 +77,7 @@ class Client:
         """
         return job.perform(self)
 
-    def images(self, which: str) -> ImageDataset:
+    def images(self, which: str) -> LabelledImages:
         """Return the client's images.
 
         Raises:
@@ -74,6 +86,14 @@ class Client:
         if which not in self._images:
             raise DataError(f"no {which} images")
         return self._images[which]
+
+    def batch(self, which: str, preprocessing: Preprocessing, indices_B: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return some images as networks take them, shape (B, C, S, S).
+
+        Raises:
+            DataError: It has none of these, or they are of another size than `preprocessing` is for.
+        """
+        return preprocessing.apply(self.images(which).pixels(indices_B))
 
     def prepared(self, which: str, preprocessing: Preprocessing) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return images as networks take them, shape (N, C, S, S), and labels, shape (N,). They must not be changed.

@@ -1,7 +1,7 @@
 """What a bundle's model says of image files: each is prepared as the manifest records, and run alone.
 
-An image has the size of the training images, or is refused: the manifest records no rule for any other. Shapes: C
-channels, S side of the model's input, K classes.
+An image of any size is made a square where the manifest says how; otherwise it has the size of the training images, or
+is refused. Shapes: C channels, S side of the model's input, K classes.
 """
 
 import io
@@ -25,6 +25,7 @@ from fedsup_deploy.ondevice.inference import first_output, open_session
 from fedsup_deploy.ondevice.preprocessing import PreprocessingSteps, prepare, steps_of
 from fedsup_deploy.ondevice.printable import printable, reason_of
 from fedsup_deploy.ondevice.reading import read_bytes
+from fedsup_deploy.ondevice.source_resize import resized
 
 if TYPE_CHECKING:
     from fedsup_deploy.ondevice.records import (
@@ -137,14 +138,18 @@ def input_of(path: Path, name: str, steps: PreprocessingSteps) -> "Floats32":
     except (OSError, ValueError) as error:
         raise ImageError(f"cannot read {name}: {reason_of(error)}") from None
     header = header_of(io.BytesIO(content), name)
-    if (header.width, header.height) != (steps.native_size, steps.native_size):
+    if steps.source is None and (header.width, header.height) != (steps.native_size, steps.native_size):
         got, expected = f"{header.width}x{header.height}", f"{steps.native_size}x{steps.native_size}"
         raise ImageError(f"{name}: is {got} pixels, expected {expected} as in training; crop or resize it first")
     pixels = shown_image(io.BytesIO(content), name).pixels
-    pixels_HWC = _with_channels(pixels, len(steps.mean), name)
     try:
+        if steps.source is not None:
+            pixels = resized(pixels, steps.source)
+        pixels_HWC = _with_channels(pixels, len(steps.mean), name)
         with numpy.errstate(all="ignore"):  # of a forged mean or deviation; the outputs are looked at
             return prepare(pixels_HWC[numpy.newaxis], steps)
+    except ImageError:
+        raise
     except (ValueError, MemoryError) as error:
         raise ImageError(f"cannot read {name}: {reason_of(error)}; get the file again") from None
 

@@ -7,7 +7,8 @@
 - Of a camera's file with further views of one photo (MPO) it is the first, which every viewer shows.
 
 Refused is what has no one right picture of 8 bits: grey of 16 or 32 bits, floating-point pixels, several frames.
-Training images and those that a device classifies are decoded here, so both mean the same. Never resizes.
+Training images and those that a device classifies are decoded here, so both mean the same. Never resizes: that is for
+`source_resize.py`.
 
 Everything used here is in Pillow 8.1 and in the newest.
 """
@@ -85,11 +86,17 @@ class ImageHeader(NamedTuple):
         width: As stored, pixels; the height of an image that lies on its side.
         height: As stored, pixels.
         is_grey: Whether it is stored as grey alone.
+        is_turned: Whether it says, before its pixels, that it is stored turned or mirrored.
+        is_transparent: Whether it says, before its pixels, that some of these may be transparent.
+        complaint: What Pillow finds wrong with what the file says before its pixels; None if nothing.
     """
 
     width: int
     height: int
     is_grey: bool
+    is_turned: bool
+    is_transparent: bool
+    complaint: Optional[str]
 
 
 class ShownImage(NamedTuple):
@@ -128,13 +135,14 @@ def header_of(file: IO[bytes], name: str) -> ImageHeader:
     Raises:
         ImageError: It is no image, or none that can be shown in 8 bits a channel.
     """
-    with _opened(file, name) as (image, _):
+    with _opened(file, name) as (image, said):
         if image.mode not in _MODES:
             raise ImageError(f"{name}: has pixels of mode {image.mode}, expected 8 bits a channel; convert it")
         if getattr(image, "is_animated", False) and image.format != _SEVERAL_VIEWS:
             got = f"is a {image.format} of several frames (mode {image.mode})"
             raise ImageError(f"{name}: {got}, expected one image; save one frame")
-        return ImageHeader(image.size[0], image.size[1], image.mode == _GREY)
+        (width, height), is_grey, is_turned = image.size, image.mode == _GREY, _lies(image)
+        return ImageHeader(width, height, is_grey, is_turned, _is_transparent(image), _complaint(said))
 
 
 def shown_image(file: IO[bytes], name: str) -> ShownImage:
@@ -155,14 +163,24 @@ def shown_image(file: IO[bytes], name: str) -> ShownImage:
         is_turned, row_step, column_step = _UPRIGHT_BY.get(_orientation(image), (False, 1, 1))
         pixels = numpy.asarray(_opaque(image))
         pixels = (pixels.swapaxes(0, 1) if is_turned else pixels)[::row_step, ::column_step]
-        return ShownImage(pixels, reason_of(said[0].message) if said else None)
+        return ShownImage(pixels, _complaint(said))
+
+
+def _complaint(said: "List[warnings.WarningMessage]") -> Optional[str]:
+    return reason_of(said[0].message) if said else None
+
+
+def _lies(image: "PIL.Image.Image") -> bool:
+    """Return whether an image that is not yet loaded is stored otherwise than upright."""
+    tags = getattr(image, "tag_v2", {}) if image.format == _TURNED_BY_PILLOW else {}
+    return (tags.get(_ORIENTATION_TAG, 1) if tags else _orientation(image)) in _UPRIGHT_BY
 
 
 def _orientation(image: "PIL.Image.Image") -> int:
     """Return what the EXIF of a loaded image says of how it lies; 1 where Pillow has set it upright itself."""
     import PIL.Image
 
-    if image.format == _TURNED_BY_PILLOW:
+    if image.format == _TURNED_BY_PILLOW or not any(key in image.info for key in _EXIF_KEYS):
         return 1
     alone = PIL.Image.new("1", (1, 1))
     alone.info = {key: image.info[key] for key in _EXIF_KEYS if key in image.info}

@@ -1,14 +1,16 @@
 """From decoded pixels to what a model takes in: the document that says how, and doing it.
 
 Training images and those that a device classifies are prepared here, so both mean the same. How image files become
-pixels is in `image_file.py`. Works with NumPy 1.16 as with the newest.
+pixels is in `image_file.py`, how these become square in `source_resize.py`. Works with NumPy 1.16 as with the newest.
 
 Shape suffixes: N images, H W pixels, C channels, S side of the model's input.
 """
 
 import math
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Tuple
+from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional, Tuple
+
+from fedsup_deploy.ondevice.source_resize import HOW, SourceResize, document_of_resize, resize_of
 
 if TYPE_CHECKING:
     from fedsup_deploy.ondevice.records import Floats32, Pixels
@@ -25,6 +27,8 @@ _FIXED = MappingProxyType(
         "order": "divide by pixel_max, pad, resize to size, subtract mean, divide by std",
     }
 )
+# Of images of any size only. Without it they must have the native size.
+_SOURCE = "source_resize"
 
 
 class PreprocessingSteps(NamedTuple):
@@ -41,6 +45,8 @@ class PreprocessingSteps(NamedTuple):
         native_size: Side of the images, pixels.
         padded_size: Side after padding, pixels; `native_size` means no padding.
         size: Side of the model's input, pixels; `padded_size` means no resizing.
+        how: What made the images square of those in files, of any size, before all this, one of `source_resize.HOW`;
+            None where they have `native_size` as they are.
     """
 
     mean: Tuple[float, ...]
@@ -48,6 +54,12 @@ class PreprocessingSteps(NamedTuple):
     native_size: int
     padded_size: int
     size: int
+    how: Optional[str] = None
+
+    @property
+    def source(self) -> Optional[SourceResize]:
+        """What makes them square; None where files must have `native_size`."""
+        return None if self.how is None else SourceResize(self.native_size, self.how)
 
 
 def check_steps(steps: PreprocessingSteps) -> None:
@@ -59,6 +71,8 @@ def check_steps(steps: PreprocessingSteps) -> None:
     if not 1 <= steps.native_size <= steps.padded_size or steps.size < 1:
         got = f"native_size {steps.native_size}, padded_size {steps.padded_size}, size {steps.size}"
         raise ValueError(f"preprocessing: got {got}, expected 1 <= native_size <= padded_size and size >= 1")
+    if steps.how is not None and steps.how not in HOW:
+        raise ValueError(f"preprocessing: got source_resize {steps.how!r}, expected one of {', '.join(HOW)}")
     are_finite = all(math.isfinite(value) for value in (*steps.mean, *steps.std))
     if not steps.mean or len(steps.mean) != len(steps.std) or not are_finite or min(steps.std) <= 0.0:
         got = f"mean {steps.mean}, std {steps.std}"
@@ -101,6 +115,7 @@ def document_of(steps: PreprocessingSteps) -> Dict[str, object]:
         "size": steps.size,
         "padding": {"top": before, "bottom": after, "left": before, "right": after, "value": _PADDING_VALUE},
         **_FIXED,
+        **({} if steps.source is None else {_SOURCE: document_of_resize(steps.source)}),
     }
 
 
@@ -111,8 +126,8 @@ def steps_of(document: Dict[str, Any]) -> PreprocessingSteps:
         ValueError: A key is missing, unknown or holds something else.
     """
     keys = {"mean", "std", "native_size", "padded_size", "size", "padding", *_FIXED}
-    if document.keys() != keys:
-        wrong = ", ".join(sorted(document.keys() ^ keys))
+    if document.keys() - {_SOURCE} != keys:
+        wrong = ", ".join(sorted((document.keys() - {_SOURCE}) ^ keys))
         raise ValueError(f"preprocessing: missing or unknown {wrong}; the document is not whole")
     for key, value in _FIXED.items():
         if document[key] != value:
@@ -120,10 +135,13 @@ def steps_of(document: Dict[str, Any]) -> PreprocessingSteps:
     try:
         mean, std = (tuple(float(value) for value in document[key]) for key in ("mean", "std"))
         native_size, padded_size, size = (int(document[key]) for key in ("native_size", "padded_size", "size"))
-        steps = PreprocessingSteps(mean, std, native_size, padded_size, size)
+        source = resize_of(document[_SOURCE]) if _SOURCE in document else None
+        steps = PreprocessingSteps(mean, std, native_size, padded_size, size, source and source.how)
         check_steps(steps)
     except (TypeError, ValueError) as error:
         raise ValueError(f"preprocessing: the document holds no valid values: {error}") from error
+    if source is not None and source.size != native_size:
+        raise ValueError(f"preprocessing: source_resize makes {source.size} pixels, not native_size")
     expected = document_of(steps)["padding"]
     if document["padding"] != expected:
         raise ValueError(f"preprocessing: padding is {document['padding']!r}, expected {expected!r}")

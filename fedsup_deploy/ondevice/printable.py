@@ -20,6 +20,8 @@ def printable(text: str, most: Optional[int] = MOST_CHARACTERS) -> str:
     """
     if most is not None and len(text) > most:  # first, so that a huge text costs nothing
         text = _cut(text, most)
+    if text.isprintable():
+        return text
     shown = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
     return shown if most is None else _cut(shown, most)
 

@@ -1,6 +1,7 @@
 """What a run needs to work with its clients: the supernet's weights, and the federation. Imports torch."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -16,10 +17,11 @@ from fedsup_deploy.events import EventLog
 from fedsup_deploy.federation.client import ClientId
 from fedsup_deploy.federation.jobs.statistics import CalibrationDraw
 from fedsup_deploy.federation.messages import Blob, Engine
+from fedsup_deploy.federation.server import cohort
 from fedsup_deploy.federation.server.cohort import OnAbsences, Terms
-from fedsup_deploy.federation.server.federation import Federation
+from fedsup_deploy.federation.server.federation import Federation, pixel_preprocessing
 from fedsup_deploy.federation.server.strategy import ServerState
-from fedsup_deploy.federation.simulation import CLIENTS, FederatedData
+from fedsup_deploy.federation.simulation import CLIENTS, UNSEEN, FederatedData
 from fedsup_deploy.runs.run import SUPERNET, Run
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import Supernet
@@ -44,14 +46,30 @@ def federation_of(
     """Return the server's side of a federation; each absence is an event."""
     return Federation(
         clients=engines[CLIENTS],
-        own={name: engine for name, engine in engines.items() if name != CLIENTS},
+        own={name: engine for name, engine in engines.items() if name not in {CLIENTS, UNSEEN}},
         preprocessing=preprocessing,
         calibration=CalibrationDraw(config.calibration.samples_per_client, config.calibration.batch_size),
         calibration_clients=config.calibration.clients,
         terms=terms_of(config),
         seed=config.seed,
         on_absences=absences_into(log),
+        unseen=engines.get(UNSEEN),
     )
+
+
+def count_pixels(config: TrainConfig, clients: Engine, padded_size: int, on_absences: OnAbsences) -> Preprocessing:
+    """Return the preprocessing of the clients' images, before there is a federation.
+
+    Args:
+        config: Of the run; with `calibration.clients` so many are asked, and no other has to look at its images.
+        clients: Carries jobs to the clients.
+        padded_size: Side to pad smaller images to, pixels.
+        on_absences: Told of the clients that have not answered.
+    """
+    count, how = config.calibration.clients, None if config.data.image_size is None else config.data.resize
+    asked = None if count is None else cohort.sample(clients.clients(), count, config.seed, "calibration")
+    found = pixel_preprocessing(clients, terms_of(config), padded_size, on_absences, asked)
+    return dataclasses.replace(found, how=how)
 
 
 @contextlib.contextmanager

@@ -70,14 +70,17 @@ def _state(config: TrainConfig, padded_size: int) -> str | None:
 
     None if it would say too little: a file changed just now, or a folder is a link.
     """
+    listed = config.partition.client_list(config.data.root)
+    roots = [place for place in (config.data.root, listed and listed.path) if place is not None]
     try:
-        found = [] if config.data.root is None else [_state_of(path) for path in _files_at(config.data.root)]
+        found = [_state_of(path) for root in roots for path in _files_at(root)]
     except OSError:
         # Whoever reads the images will say what is wrong with them.
         return None
     if any(changed_ns > (time.time() - _REST_S) * 1e9 for *_, changed_ns in found):
         return None
-    document = config.model_dump(mode="json", include={"data", "partition", "seed"})
+    document = config.model_dump(mode="json", include={"data": True, "partition": True, "seed": True})
+    del document["data"]["cache_mib"]
     versions = [__version__, *(_version(name) for name in _READERS)]
     return files.sha256_of({**document, "padded_size": padded_size, "versions": versions, "files": found})
 

@@ -9,13 +9,14 @@ from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeInt, PositiveI
 from fedsup_deploy import files, places, resources
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.config.load import load_yaml, validate
-from fedsup_deploy.config.schema import TrainConfig
-from fedsup_deploy.data.dataset import load_dataset, split_off
-from fedsup_deploy.data.partition import partition
+from fedsup_deploy.config.schema import DataConfig, TrainConfig
+from fedsup_deploy.data.dataset import DatasetSplits, LabelledImages, Reading, load_dataset, split_off
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FedsupError
-from fedsup_deploy.federation.simulation import FederatedData, hold_out, tiers_by_index
+from fedsup_deploy.federation.simulation import FederatedData
 from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JSON, parse_json, read_bytes
+from fedsup_deploy.ondevice.source_resize import SourceResize
+from fedsup_deploy.runs.clients import ClientFacts, divided
 from fedsup_deploy.runs.images import remembered_fingerprint
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.search_space import SearchSpace
@@ -39,6 +40,7 @@ class ImageFacts(BaseModel):
         classes: Names of the classes, in the order of the labels.
         shape: Height, width and channels of an image.
         preprocessing: From pixels to what networks take, at the largest resolution: a document of `Preprocessing`.
+        clients: Who the clients are; None where an older version made the run.
         class_counts: How many images of each class the clients train on; None where nobody has asked them, as no
             `training.class_weights` follow from it.
     """
@@ -48,6 +50,7 @@ class ImageFacts(BaseModel):
     classes: tuple[str, ...]
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     preprocessing: dict[str, JsonValue]
+    clients: ClientFacts | None = None
     class_counts: tuple[NonNegativeInt, ...] | None = None
 
     @field_validator("classes")
@@ -240,30 +243,52 @@ def write_image_facts(folder: Path, facts: ImageFacts) -> None:
     files.write_json(folder / DATA, facts.model_dump(mode="json", exclude=left_out))
 
 
+def _reading(data: DataConfig) -> Reading:
+    resize = None if data.image_size is None else SourceResize(data.image_size, data.resize)
+    return Reading(resize, None if data.cache_mib is None else data.cache_mib * 2**20)
+
+
 def load_data(config: TrainConfig) -> FederatedData:
     """Return the images of a simulated federation, divided as the config says.
 
     Args:
         config: Which images, what is held out, who holds what.
     """
-    splits = load_dataset(config.data.dataset, config.data.root)
+    listed = config.partition.client_list(config.data.root)
+    splits = load_dataset(config.data.dataset, config.data.root, _reading(config.data), listed)
     if len(splits.train.classes) < 2:
         raise DataError(f"{config.data.dataset}: got one class, {splits.train.classes[0]!r}, expected at least two")
     empty = set(range(len(splits.train.classes))) - set(splits.train.labels_N.tolist())
     if empty:
         names = ", ".join(splits.train.classes[label] for label in sorted(empty))
         raise DataError(f"{config.data.dataset}: no training image of class {names}; remove the class or add images")
-    train, validation, notes = splits.train, None, splits.notes
-    if config.data.server_images and splits.validation is not None:
-        validation = splits.validation
+    notes = splits.notes
+    if config.data.image_size is None and "resize" in config.data.model_fields_set:
+        notes = (*notes, "data.resize is not used: there is no data.image_size")
+    train, validation, test, server_notes = _servers(config, splits)
+    return divided(config, splits, train, validation, test, (*notes, *server_notes))
+
+
+def _servers(
+    config: TrainConfig, splits: DatasetSplits
+) -> tuple[LabelledImages, LabelledImages | None, LabelledImages | None, list[str]]:
+    """Return the training images that are left for clients, the server's validation and test images, and notes."""
+    owned = splits.owners.clients_N if splits.owners is not None else {}
+    # What is some client's own is never the server's.
+    validation, test = (
+        None if split in owned else images
+        for split, images in (("validation", splits.validation), ("test", splits.test))
+    )
+    if not config.server_has_images:
+        unused = [f"{kind} ({len(part):,})" for kind, part in (("validation", validation), ("test", test)) if part]
+        of_nobody = "images of no client are not used, as the server has none (data.server_images)"
+        return splits.train, None, None, [f"{of_nobody}: {', '.join(unused)}"] if unused else []
+    if test is None or (validation is None and splits.owners is not None):
+        raise ConfigError("data.server_images: got true, but all images are of clients; expected false or null")
+    if validation is not None:
+        notes = []
         if "validation_fraction" in config.data.model_fields_set:
             own = f"{config.data.dataset} brings validation images of its own ({len(validation):,})"
-            notes = (*notes, f"data.validation_fraction is not used: {own}")
-    elif config.data.server_images:
-        train, validation = split_off(splits.train, config.data.validation_fraction, config.seed)
-    options = config.partition.model_dump(exclude={"kind", "num_clients"})
-    parts = partition(train.labels_N, config.partition.kind, config.partition.num_clients, config.seed, **options)
-    clients, held_out = hold_out(parts, config.data.client_validation_fraction, config.seed)
-    test = splits.test if config.data.server_images else None
-    tiers = tiers_by_index(config.partition.num_clients, config.strategy.num_tiers)
-    return FederatedData(train, clients, validation, test, held_out, tiers, notes)
+            notes = [f"data.validation_fraction is not used: {own}"]
+        return splits.train, validation, test, notes
+    return *split_off(splits.train, config.data.validation_fraction, config.seed), test, []

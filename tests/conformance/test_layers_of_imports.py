@@ -51,6 +51,7 @@ LAYERS = (
         "events",
         "resources",
         "results",
+        "shared_files",
         "libraries",
         "memory",
         "version",

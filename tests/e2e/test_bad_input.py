@@ -101,6 +101,10 @@ def both(*changes: Change) -> Change:
     return lambda folder: [change(folder) for change in changes]
 
 
+#: Clients that hold what is theirs.
+NATURAL = setting("{kind: iid, num_clients: 4}", "{kind: natural}")
+
+
 def remove(name: str) -> Change:
     return lambda folder: (folder / name).unlink()
 
@@ -280,6 +284,30 @@ CASES = {
     "out of range": Case(TRAIN, CONFIG, ("training.rounds", "got 0", ">= 1"), setting("rounds: 2", "rounds: 0")),
     "more clients per round than there are": Case(
         TRAIN, CONFIG, ("training.clients_per_round", "got 9", "(4)"), setting("round: 2", "round: 9")
+    ),
+    "clients as they are of a data set that names none": Case(
+        TRAIN, CONFIG, ("partition: natural, but digits does not say whose images are whose",), NATURAL
+    ),
+    "a client that is not there": Case(
+        f"{TRAIN} --set partition.unseen=[yard]", CONFIG, ("partition.unseen: no client 'yard'; known: 0, 1, 2, 3",)
+    ),
+    "too few clients that are not unseen": Case(
+        f"{TRAIN} --set partition.unseen=3", CONFIG, ("training.clients_per_round: got 2, 1 can take part",)
+    ),
+    "no share of clients": Case(
+        f"{TRAIN} --set partition.unseen=1.5",
+        CONFIG,
+        ("--set partition.unseen: got 1.5, expected a number of clients",),
+    ),
+    "a folder of classes for one of clients": Case(
+        TRAIN,
+        DATA,
+        ("tree: has train and test, which are no clients",),
+        both(
+            NATURAL,
+            setting("{dataset: digits}", "{dataset: image-folder, root: tree}"),
+            lambda folder: [(folder / "tree" / name / "a").mkdir(parents=True) for name in ("train", "test")],
+        ),
     ),
     "unknown dataset": Case(
         TRAIN,

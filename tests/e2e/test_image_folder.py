@@ -79,6 +79,22 @@ def test_a_fraction_that_was_asked_for_and_is_not_needed_is_said(shell, images):
     assert events(shell)[0]["num_images"] == 24
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_damaged_file_is_named_whenever_it_is_met(shell, images, workers):
+    """No client is absent for it; once it is mended, or removed, training goes on."""
+    path = images / "train" / "b" / "05.png"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-60])
+    words = ("train", "--config", "mine.yaml", "--set", f"engine.workers={workers}")
+    ended = shell.run(*words)
+    assert ended.exit_code == 3
+    (error,) = ended.errors
+    assert error.startswith(f"error: cannot read {path}: ")
+    assert error.endswith("; get the file again")
+    path.write_bytes(whole)
+    assert shell.run(*words, "--resume").exit_code == 0
+
+
 def test_a_server_without_images_has_no_validation_images_either(shell, images):
     (images / "val" / "b").mkdir(parents=True)
     (images / "test" / "b" / "00.png").rename(images / "val" / "b" / "00.png")

@@ -77,7 +77,8 @@ def test_what_needs_images_of_the_server_says_so_in_one_line(shell, words, expec
 
 
 def test_somebody_must_have_images_to_evaluate_on(shell):
-    ended = shell.run(*shell.training(data__server_images="false"), "--out", "other")
+    settings = {"data__server_images": "false", "data__client_validation_fraction": 0}
+    ended = shell.run(*shell.training(**settings), "--out", "other")
     assert ended.exit_code == 2
-    assert "data.client_validation_fraction: got the default 0.0, expected more than 0 where" in ended.err
+    assert "no client holds images out to evaluate subnets on; train with --set data.client_validation" in ended.err
     assert not (shell.folder / "other").exists()

@@ -30,6 +30,35 @@ def images(rng: random.Random, folder: Path) -> list[str]:
     return ["train", "--config", "mine.yaml", "--out", "out"]
 
 
+def clients(rng: random.Random, folder: Path) -> list[str]:
+    """Damage what says whose images are whose: a list, folders of clients, or a column of an archive."""
+    root = folder / "images"
+    form = rng.choice(("list", "folders", "npz"))
+    named = ""
+    if form == "npz":
+        root.mkdir()
+        _npz(
+            rng,
+            root,
+            train_clients=rng.choice((list("abba"), [1, 2, 2**63 - 1, -1], ["\x1b", "", "e\u0301", "a" * 400])),
+        )
+    else:
+        for part in ("train", "test") if form == "list" else ("a/train", "a/test", "b", rng.choice(_NAMES)):
+            _folder(rng, root, (part,))
+    if form == "list":
+        files = [path.relative_to(root).as_posix() for path in sorted(root.glob("train/*/*"))]
+        lines = ["file,client", *(f"{name},{rng.choice(_NAMES)}" for name in files)]
+        text = "\r\n".join(lines).encode("utf-8", "surrogateescape")
+        (root / "clients.csv").write_bytes(damaged_bytes(rng, text) if rng.random() < 0.8 else text)
+        named = ", clients: clients.csv"
+    data = "npz" if form == "npz" else "image-folder"
+    config = folder / "mine.yaml"
+    said = config.read_text(encoding="utf-8").replace("{dataset: digits}", f"{{dataset: {data}, root: images}}")
+    said = said.replace("{kind: iid, num_clients: 4}", f"{{kind: natural{named}}}")
+    config.write_text(said.replace("clients_per_round: 2", "clients_per_round: 999999"), encoding="utf-8")
+    return ["train", "--config", "mine.yaml", "--out", "out"]
+
+
 def photo(rng: random.Random, folder: Path) -> Path:
     """Write an image file of the size that the bundle's model takes, mostly damaged."""
     path = folder / f"photo.{rng.choice(('png', 'jpg', 'gif', 'bmp', 'tif', 'webp', 'ppm'))}"
@@ -43,11 +72,11 @@ def _pixels(rng: random.Random, *shape: int) -> "np.ndarray":
     return np.frombuffer(rng.randbytes(int(np.prod(shape))), np.uint8).reshape(shape)
 
 
-def _npz(rng: random.Random, root: Path) -> None:
+def _npz(rng: random.Random, root: Path, **more: object) -> None:
     arrays = {f"{split}_images": _pixels(rng, _COUNT, 8, 8) for split in ("train", "test")}
     arrays |= {f"{split}_labels": np.arange(_COUNT) % 2 for split in ("train", "test")}
     whole = io.BytesIO()
-    np.savez(whole, **arrays)
+    np.savez(whole, **arrays, **more)
     (root / "set.npz").write_bytes(damaged_npz(rng, whole.getvalue()))
 
 
@@ -112,11 +141,15 @@ def _idx(rng: random.Random, root: Path) -> None:
             (root / name).write_bytes(content)
 
 
-def _folder(rng: random.Random, root: Path) -> None:
+#: Of clients, or of folders.
+_NAMES = ("a", "b", "caf\u00e9", "cafe\u0301", "train", "test", "\u202e", "a\x1b[2J", "a" * 200, " ", "caf\udce9")
+
+
+def _folder(rng: random.Random, root: Path, splits: tuple[str, ...] = ("train", "test")) -> None:
     paths = []
-    for split in ("train", "test"):
+    for split in splits:
         for label in ("a", "b"):
-            (root / split / label).mkdir(parents=True)
+            (root / split / label).mkdir(parents=True, exist_ok=True)
             for number in range(2):
                 path = root / split / label / f"{number}.{rng.choice(('png', 'jpg', 'gif', 'bmp', 'tif'))}"
                 Image.fromarray(_pixels(rng, 8, 8, 3)).save(path)

@@ -15,7 +15,7 @@ from types import MappingProxyType
 import numpy as np
 import yaml
 from base import BUNDLE
-from images import images, photo
+from images import clients, images, photo
 from mutations import NASTY, as_json, as_yaml, damaged_bytes, damaged_npz, places, scalar
 from safetensors.numpy import load_file, save_file
 
@@ -304,7 +304,7 @@ TARGETS: MappingProxyType[str, Target] = MappingProxyType(
         for each in (
             *(manifest, sums, model, classified, vectors, measured, engine, files),
             *(run, tensors, statistics, journal, search),
-            *(profile, measurement, space, config, size, setting, architecture, options, images),
+            *(profile, measurement, space, config, size, setting, architecture, options, images, clients),
         )
     }
 )

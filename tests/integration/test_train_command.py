@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from fedsup_deploy import registry
 from fedsup_deploy.artifact import weights
@@ -109,6 +110,17 @@ def test_a_run_that_is_resumed_when_it_is_whole_stays_the_same(train_in, whole, 
     train_in(tmp_path / "run", resume=True)
     assert (tmp_path / "run" / SUPERNET).read_bytes() == (whole / SUPERNET).read_bytes()
     assert lasting(tmp_path / "run") == lasting(whole)
+
+
+def test_a_run_that_an_older_version_began_is_gone_on_with(train_in, whole, tmp_path):
+    """Its config says what today is left to follow from the rest, and knows nothing of what is off."""
+    train_in(tmp_path / "run")
+    config = yaml.safe_load((tmp_path / "run" / "config.resolved.yaml").read_text(encoding="utf-8"))
+    config["data"] |= {"server_images": True, "client_validation_fraction": 0.0}
+    del config["partition"]["unseen"], config["training"]["class_weights"]
+    (tmp_path / "run" / "config.resolved.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    train_in(tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / SUPERNET).read_bytes() == (whole / SUPERNET).read_bytes()
 
 
 def test_what_changes_no_weight_may_change_when_resuming(train_in, whole, tmp_path):

@@ -55,8 +55,11 @@ tiers = st.one_of(
     mapping({"random": st.just(True)}),
 )
 clients = {"num_clients": st.integers(50, 10**6)}
+names = st.lists(st.integers(0, 9) | st.text(min_size=1), min_size=1, max_size=4)
+unseen = st.none() | st.integers(1, 9) | st.floats(1e-9, 0.999) | names
 partitions = st.one_of(
-    mapping({"kind": st.just("iid"), **clients}, min_samples=below(9)),
+    mapping({"kind": st.just("iid"), **clients}, min_samples=below(9), unseen=unseen),
+    mapping({"kind": st.just("natural")}, clients=st.none() | st.text(min_size=1), unseen=unseen),
     mapping({"kind": st.just("shards"), **clients}, shards_per_client=below(9)),
     mapping({"kind": st.just("dirichlet"), **clients}, beta=positive),
 )
@@ -79,14 +82,15 @@ configs = mapping(
             {"dataset": st.sampled_from(registry.names("dataset"))},
             root=st.none() | st.text(min_size=1),
             validation_fraction=st.floats(1e-9, 0.5),
-            client_validation_fraction=st.floats(0, 0.5),
+            server_images=st.none() | st.booleans(),
+            client_validation_fraction=st.none() | st.floats(0, 0.5),
             augmentation=mapping({}, crop_padding=below(9, 0), flip=st.booleans()),
         ),
         "partition": partitions,
         "strategy": strategies,
         "training": mapping(
             {"rounds": st.integers(30, 10**6)},
-            clients_per_round=below(50),
+            clients_per_round=st.none() | below(50),
             warmup_rounds=below(30, 0),
             learning_rate=rates,
             clip_value=st.none() | rates,

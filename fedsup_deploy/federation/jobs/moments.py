@@ -35,6 +35,6 @@ class CountPixels:
 
     def perform(self, client: Client) -> Pixels:
         """Return the counts."""
-        images_NHWC = client.images(TRAINED).images_NHWC
-        _, height, width, _ = images_NHWC.shape
-        return Pixels(histograms(images_NHWC), height, width)
+        images = client.images(TRAINED)
+        height, width, _ = images.image_shape
+        return Pixels(histograms(images), height, width)

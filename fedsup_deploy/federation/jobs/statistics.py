@@ -134,6 +134,6 @@ def drawn(client: Client, preprocessing: Preprocessing, calibration: Calibration
     """
     images = client.images(TRAINED)
     chosen = rng.generator_at(seed).permutation(len(images))[: calibration.num_images]
-    x_NCHW = torch.from_numpy(preprocessing.apply(images.take(chosen).images_NHWC))
+    x_NCHW = torch.from_numpy(client.batch(TRAINED, preprocessing, chosen))
     for indices_B in batches.split(torch.arange(len(x_NCHW)), calibration.batch_size):
         yield x_NCHW[indices_B]

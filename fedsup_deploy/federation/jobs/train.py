@@ -128,8 +128,7 @@ class Train:
             DataError: A batch cannot be computed, or its loss is not finite.
         """
         preprocessing = self.preprocessing.for_size(self.preprocessing.padded_size)
-        x_NCHW, labels_N = client.prepared(TRAINED, preprocessing)
-        labels = torch.from_numpy(labels_N)
+        labels = torch.from_numpy(client.images(TRAINED).labels_N.copy())
         params, generator = self.training, rng.generator_at(self.seed)
         offset_K = log_shares(labels, self.layout.space.num_classes) if params.has_logit_adjustment else torch.zeros(1)
         sgd = Sgd(self.weights.tensors, params.momentum, params.weight_decay, params.clip_value)
@@ -138,7 +137,9 @@ class Train:
         losses: list[float] = []
         num_macs = 0
         for indices in _batches(len(labels), params, generator):
-            x_BCHW = torch.from_numpy(self.augmentation.apply(x_NCHW[indices.numpy()], generator))
+            # Batch by batch: of a client with many images all would be too many.
+            images_BCHW = client.batch(TRAINED, preprocessing, indices.numpy())
+            x_BCHW = torch.from_numpy(self.augmentation.apply(images_BCHW, generator))
             try:
                 loss, trained = subnets.add_gradients(sgd, x_BCHW, labels[indices])
             except (DataError, IndexError, RuntimeError, ValueError) as error:

@@ -36,7 +36,7 @@ class OneSubnetConfig(StrategyConfig):
             return ()
         return [(("clients",), highest, f"no client after the last one, {num_clients - 1}")]
 
-    def able_clients(self, num_clients: int) -> tuple[int, str]:
+    def able_clients(self, num_clients: int) -> tuple[int, str | None]:
         """Return how many clients are in the runs, which may overlap."""
         if self.clients is None:
             return super().able_clients(num_clients)

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from fedsup_deploy.data.preprocess import Preprocessing
-from fedsup_deploy.federation.client import HELD_OUT, ClientId, ClientInfo
+from fedsup_deploy.federation.client import HELD_OUT, TESTED, ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.moments import CountPixels, Pixels
 from fedsup_deploy.federation.jobs.statistics import CalibrationDraw
 from fedsup_deploy.federation.messages import Engine
@@ -32,6 +32,7 @@ class Federation:
         terms: What is expected of clients that are asked.
         seed: Seed of the run.
         on_absences: Told of the clients that were asked and have not answered.
+        unseen: Carries jobs to the clients that take no part, only for final figures; None: all take part.
     """
 
     clients: Engine
@@ -42,6 +43,7 @@ class Federation:
     terms: Terms
     seed: int
     on_absences: OnAbsences
+    unseen: Engine | None = None
 
     def split(self, preferred: str) -> str:
         """Return what networks are evaluated on: the server's images of that name, or what clients hold out."""
@@ -71,24 +73,39 @@ class Federation:
     @functools.cached_property
     def judges(self) -> tuple[ClientInfo, ...]:
         """The clients that evaluate subnets on what they hold out; none in a federation where nobody does."""
-        able = [info for info in self.infos.values() if info.num_held_out]
+        return self._evaluating(HELD_OUT)
+
+    @functools.cached_property
+    def testing(self) -> tuple[ClientInfo, ...]:
+        """The clients that take final figures on test images of their own."""
+        return self._evaluating(TESTED)
+
+    def _evaluating(self, images: str) -> tuple[ClientInfo, ...]:
+        able = [info for info in self.infos.values() if info.num_images(images)]
         return cohort.sample(able, self.calibration_clients, self.seed, "evaluation")
 
 
-def pixel_preprocessing(engine: Engine, terms: Terms, padded_size: int, on_absences: OnAbsences) -> Preprocessing:
-    """Return the preprocessing of the images of all clients, of whom each says how often it has which value.
+def pixel_preprocessing(
+    engine: Engine,
+    terms: Terms,
+    padded_size: int,
+    on_absences: OnAbsences,
+    asked: Sequence[ClientInfo] | None = None,
+) -> Preprocessing:
+    """Return the preprocessing of the images of clients, of whom each says how often it has which value.
 
     Args:
         engine: Carries jobs to the clients.
         terms: What is expected of them.
         padded_size: Side to pad smaller images to, pixels: the largest resolution of the space.
         on_absences: Told of the clients that have not answered.
+        asked: The clients; None asks all.
 
     Raises:
         DataError: The images are not square, or a channel has the same value everywhere.
         FederationError: Too few clients have answered.
     """
-    infos = {info.client: info for info in engine.clients()}
+    infos = {info.client: info for info in (engine.clients() if asked is None else asked)}
     counted: dict[tuple[int, ...], _Counted] = {}
 
     def take(client: ClientId, pixels: Pixels) -> str | None:

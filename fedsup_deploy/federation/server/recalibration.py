@@ -8,8 +8,8 @@ from typing import Final
 from fedsup_deploy import rng
 from fedsup_deploy.accuracy import CountedAccuracy
 from fedsup_deploy.answers import Answers
-from fedsup_deploy.errors import DataError
-from fedsup_deploy.federation.client import HELD_OUT, ClientId, ClientInfo
+from fedsup_deploy.errors import DataError, FederationError
+from fedsup_deploy.federation.client import HELD_OUT, IMAGES, TESTED, TRAINED, ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.counts import CountAnswers, Counts, num_classes_of
 from fedsup_deploy.federation.jobs.statistics import Observed, TakeStatistics
 from fedsup_deploy.federation.messages import Blob, Engine
@@ -111,18 +111,48 @@ def evaluate_clients(
     """Return the answers to each client's own images, ascending by client.
 
     Args:
-        federation: Whom to ask: its judges for what they hold out, those that calibrate for what they train on.
+        federation: Whom to ask: its judges for what they hold out, those with test images of their own for these, those
+            that calibrate for what they train on.
         network: Any network.
         statistics: What its activations are normalised with.
-        images: `TRAINED` or `HELD_OUT`.
+        images: One of `IMAGES`.
 
     Raises:
         FederationError: Too few clients have answered.
     """
-    asked = federation.judges if images == HELD_OUT else federation.calibrating
+    asked = {HELD_OUT: federation.judges, TESTED: federation.testing, TRAINED: federation.calibrating}[images]
     judging = federation.clients, asked, federation.terms
     found = _count(federation, judging, (network,), (statistics,), images, "evaluation by clients")
     return {client: answers for client, (answers,) in found.items()}
+
+
+def evaluate_unseen(federation: Federation, network: Network, statistics: PooledStatistics) -> dict[ClientId, Answers]:
+    """Return the answers to all images of each client that takes no part, ascending by client.
+
+    Args:
+        federation: With such clients.
+        network: Any network.
+        statistics: What its activations are normalised with: taken of the clients that take part.
+
+    Raises:
+        FederationError: Too few of them have answered.
+    """
+    if federation.unseen is None:
+        return {}
+    infos = federation.unseen.clients()
+    found: dict[ClientId, list[Answers]] = {info.client: [] for info in infos}
+    for images in IMAGES:
+        judging = federation.unseen, [info for info in infos if info.num_images(images)], federation.terms
+        if judging[1]:
+            what = "evaluation by unseen clients"
+            for client, answers in _count(federation, judging, (network,), (statistics,), images, what).items():
+                found[client] += answers
+    summed = {info: Answers.sum(found[info.client]) for info in infos if found[info.client]}
+    # Of a client that has answered for one kind of its images and not for another nothing is said.
+    whole = {info.client: answers for info, answers in summed.items() if answers.num_images == info.num_of_all}
+    if not whole:
+        raise FederationError("evaluation by unseen clients: none has answered for all of its images; mend that")
+    return whole
 
 
 def evaluate_candidates(
@@ -228,7 +258,7 @@ def _count(
     if not asked:
         raise DataError(f"{what}: no client holds images out")
     job = CountAnswers(networks, statistics, images, federation.preprocessing)
-    expected = {info.client: info.num_held_out if images == HELD_OUT else info.num_samples for info in asked}
+    expected = {info.client: info.num_images(images) for info in asked}
     num_classes = num_classes_of(networks[0])
     found: dict[ClientId, list[Answers]] = {}
 

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Iterator
+from typing import Final
 
 from fedsup_deploy import rng
 from fedsup_deploy.data.augment import Augmentation
@@ -18,6 +19,9 @@ from fedsup_deploy.federation.server.strategy import ServerState, Strategy
 from fedsup_deploy.supernet import slices as rule
 from fedsup_deploy.supernet.layout import Layout
 
+#: Clients of a round where a config does not say, if there are so many.
+USUAL_CLIENTS: Final = 10
+
 
 @dataclasses.dataclass(frozen=True)
 class RoundParams:
@@ -25,7 +29,7 @@ class RoundParams:
 
     Args:
         rounds: Rounds in all.
-        clients_per_round: Clients sampled per round, without repetition.
+        clients_per_round: Clients sampled per round, without repetition; None is a stated number, or all.
         learning_rate: Highest step size.
         warmup_rounds: Rounds of linear warm-up, at first and where the strategy asks for it again.
         final_learning_rate: Step size at the end of the cosine.
@@ -34,7 +38,7 @@ class RoundParams:
     """
 
     rounds: int
-    clients_per_round: int
+    clients_per_round: int | None
     learning_rate: float
     warmup_rounds: int
     final_learning_rate: float
@@ -91,12 +95,11 @@ def run_rounds(
         FederationError: Too few clients of a round have returned a usable update.
     """
     eligible = strategy.eligible(list(federation.infos.values()))
-    if len(eligible) < params.clients_per_round:
-        raise ConfigError(f"training.clients_per_round: got {params.clients_per_round}, {len(eligible)} can take part")
+    num_clients = cohort_size(params.clients_per_round, len(eligible))
     for index in range(first_round, params.rounds):
         started = time.perf_counter()
         drawn = rng.generator(federation.seed, "cohort", index).choice(
-            [info.client for info in eligible], params.clients_per_round, replace=False
+            [info.client for info in eligible], num_clients, replace=False
         )
         infos = {client: federation.infos[client] for client in sorted(drawn.tolist())}
         rate = learning_rate(
@@ -134,6 +137,23 @@ def run_rounds(
             sum(update.num_macs for update in used),
             time.perf_counter() - started,
         )
+
+
+def cohort_size(wanted: int | None, num_eligible: int) -> int:
+    """Return how many clients train in a round.
+
+    Args:
+        wanted: `RoundParams.clients_per_round`.
+        num_eligible: Clients that can take part.
+
+    Raises:
+        ConfigError: Those are fewer.
+    """
+    if wanted is None and num_eligible > 0:
+        return min(USUAL_CLIENTS, num_eligible)
+    if wanted is None or num_eligible < wanted:
+        raise ConfigError(f"training.clients_per_round: got {wanted or 'null'}, {num_eligible} can take part")
+    return wanted
 
 
 class _Updates:

@@ -31,7 +31,7 @@ class LookaheadConfig(StrategyConfig):
     def num_tiers(self) -> int:
         return 2
 
-    def able_clients(self, num_clients: int) -> tuple[int, str]:
+    def able_clients(self, num_clients: int) -> tuple[int, str | None]:
         return num_clients - self.skipped, "the clients that strategy.skipped leaves"
 
 

@@ -46,7 +46,7 @@ strategy:
     - {architecture: largest}
     - {params: [750000, 1000000]}
     - {random: true}
-training: {rounds: 30, clients_per_round: 10, local_epochs: 1, batch_size: 32, learning_rate: 0.1, warmup_rounds: 3,
+training: {rounds: 30, clients_per_round: null, local_epochs: 1, batch_size: 32, learning_rate: 0.1, warmup_rounds: 3,
            final_learning_rate: 0.0, momentum: 0.9, weight_decay: 0.0001, clip_value: 1.0, checkpoint_every: 5,
            evaluate_every: 5}
 engine: {name: local, workers: 2}
@@ -94,6 +94,10 @@ def test_what_has_no_default_is_asked_for(tmp_path: Path, key: str):
     [
         ("data={}", "missing key 'dataset' in data"),
         ("partition={kind: iid}", "missing key 'num_clients' in partition of kind 'iid'"),
+        (
+            "partition={kind: natural, num_clients: 3}",
+            "unknown key 'num_clients' in partition of kind 'natural'; did you mean 'clients'?",
+        ),
         ("strategy={}", "missing key 'name' in strategy"),
         ("training={}", "missing key 'rounds' in training"),
     ],
@@ -198,8 +202,8 @@ def test_clients_of_fedavg_that_there_are_not(tmp_path: Path, clients: str, expe
 
 def test_fewer_clients_of_fedavg_than_take_part_in_a_round(tmp_path: Path):
     few = "strategy={name: fedavg, clients: [[0, 4], [3, 8]]}"
-    expected = "training.clients_per_round: got the default 10, expected <= the clients of strategy.clients (9)"
-    assert problem(tmp_path, few).endswith(expected)
+    expected = "training.clients_per_round: got 10, expected <= the clients of strategy.clients (9)"
+    assert problem(tmp_path, few, "training.clients_per_round=10").endswith(expected)
     assert config_of(tmp_path, MINIMAL, few, "training.clients_per_round=9").training.clients_per_round == 9
 
 
@@ -354,3 +358,30 @@ def test_an_unknown_config_is_an_error():
 
 def test_sections_are_models():
     assert issubclass(TrainConfig, BaseModel)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "0.0", "1.5", "[]", "true", "'yard'", '["yard", -1]', "[[1]]", "[true]"])
+def test_what_is_no_number_share_or_list_of_clients_is_not_unseen(tmp_path: Path, text: str):
+    expected = f"got {text}, expected a number of clients, a share between 0 and 1, or a list of clients"
+    assert problem(tmp_path, f"partition.unseen={text}") == f"--set partition.unseen: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("text", "unseen"),
+    [("2", 2), ("0.25", 0.25), ("[yard, '7', 7]", ("yard", "7", 7)), ("null", None)],
+)
+def test_who_is_unseen(tmp_path: Path, text: str, unseen: object):
+    assert config_of(tmp_path, MINIMAL, f"partition.unseen={text}").partition.unseen == unseen
+
+
+def test_clients_as_they_are_need_no_other_key(tmp_path: Path):
+    """The server then has no images, and clients hold a fifth out; a fraction is theirs where the server has none."""
+    natural = config_of(tmp_path, MINIMAL, "partition={kind: natural}")
+    assert (natural.server_has_images, natural.held_out_fraction) == (False, 0.2)
+    assert natural.partition.stated_clients is None
+    drawn = config_of(tmp_path, MINIMAL)
+    assert (drawn.server_has_images, drawn.held_out_fraction, drawn.clients_may_hold_out) == (True, 0.0, False)
+    alone = config_of(tmp_path, MINIMAL, "data.server_images=false")
+    assert (alone.server_has_images, alone.held_out_fraction) == (False, 0.2)
+    stated = config_of(tmp_path, MINIMAL, "partition={kind: natural}", "data.client_validation_fraction=0")
+    assert (stated.held_out_fraction, stated.clients_may_hold_out) == (0, True), "they may bring images"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedsup_deploy.config.partition import ClientList
 from fedsup_deploy.data import arrays as arrays_module
 from fedsup_deploy.data.arrays import load_medmnist, load_npz
 from fedsup_deploy.errors import DataError
@@ -80,6 +81,42 @@ def test_arrays_that_nothing_reads_are_named(tmp_path: Path) -> None:
     path = write(tmp_path, classes=["a", "b"])
     assert load_npz(path).notes == ()
     assert load_medmnist(path).notes == ("passed over in set.npz, arrays: 1 (classes)",)
+
+
+@pytest.mark.parametrize(
+    ("clients", "names"), [([10, 9], ("9", "10")), ([["yard"], ["roof"]], ("roof", "yard"))], ids=["numbers", "text"]
+)
+def test_the_client_of_each_image(tmp_path: Path, clients: list[Any], names: tuple[str, ...]) -> None:
+    owners = load_npz(write(tmp_path, train_clients=clients, test_clients=clients[:1]), ClientList()).owners
+    assert owners is not None
+    assert owners.names == names
+    assert {split: clients_N.tolist() for split, clients_N in owners.clients_N.items()} == {
+        "train": [1, 0],
+        "test": [1],
+    }
+
+
+@pytest.mark.parametrize(
+    ("arrays", "expected"),
+    [
+        ({}, "no train_clients, expected the client of each training image, as partition.kind is natural; add it"),
+        (
+            {"train_clients": [1]},
+            "train_clients is int64 of shape (1,), expected integers or text, one for each of the 2",
+        ),
+        ({"train_clients": [0.5, 1]}, "train_clients is float64 of shape (2,), expected integers or text"),
+        (
+            {"train_clients": [0, 1], "val_clients": [0]},
+            "val_clients is int64 of shape (1,), expected integers or text",
+        ),
+        ({"train_clients": [0, 1], "test_clients": ["a"]}, "got integers and text in train_clients, test_clients"),
+    ],
+    ids=["none", "too few", "fractions", "without images", "numbers and text"],
+)
+def test_clients_that_are_none_are_refused(tmp_path: Path, arrays: dict[str, Any], expected: str) -> None:
+    with pytest.raises(DataError) as caught:
+        load_npz(write(tmp_path, **arrays), ClientList())
+    assert expected in str(caught.value)
 
 
 def test_class_names_are_kept_in_nfc(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsup_deploy.data.dataset import DatasetSplits, ImageDataset, load_dataset, split_off
+from fedsup_deploy.data.dataset import DatasetSplits, ImageDataset, Reading, load_dataset, split_off
 from fedsup_deploy.errors import ConfigError, DataError
+from fedsup_deploy.ondevice.source_resize import SourceResize, resized
 
 
 def make(labels: list[int], num_classes: int | None = None) -> ImageDataset:
@@ -171,3 +172,12 @@ def test_a_place_without_the_files_lists_what_was_looked_for(
     assert [word for word in looked_for if word not in message] == []
     assert ("no such" in message) != exists
     assert "\n" not in message
+
+
+def test_arrays_of_any_loader_become_squares_and_a_note_says_so() -> None:
+    before = load_dataset("digits", None)
+    after = load_dataset("digits", None, Reading(SourceResize(5, "crop")))
+    assert after.train.images_NHWC.shape == (len(before.train), 5, 5, 1)
+    expected = resized(before.test.images_NHWC[3, ..., 0], SourceResize(5, "crop"))
+    np.testing.assert_array_equal(after.test.images_NHWC[3, ..., 0], expected)
+    assert after.notes[-1] == "all images resized from 8x8 to 5x5 pixels (crop)"

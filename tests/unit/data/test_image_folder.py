@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedsup_deploy.data import image_folder
+from fedsup_deploy.data.dataset import DamagedFileError, Reading
 from fedsup_deploy.data.image_folder import load_image_folder
 from fedsup_deploy.errors import DataError, DependencyError
+from fedsup_deploy.ondevice.source_resize import SourceResize, resized
 
 GREY = np.arange(16, dtype=np.uint8).reshape(4, 4)
 RGB = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
@@ -192,34 +193,18 @@ def test_what_a_pipe_or_a_device_would_say_is_not_waited_for(tmp_path: Path) -> 
         load_image_folder(tmp_path)
 
 
-@pytest.mark.parametrize(("pixel", "num_bytes"), [(np.uint8(0), 12), (np.zeros(3, np.uint8), 36)])
-def test_too_many_pixels_are_refused_before_any_is_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pixel: np.ndarray, num_bytes: int
-) -> None:
-    """Twelve images of a pixel; the last is cut short, which only decoding would notice."""
-    for number in range(11):
-        save(tmp_path / "train" / "a" / f"{number:02}.png", np.full((1, 1, *pixel.shape), pixel))
-    save(tmp_path / "test" / "a" / "1.png", np.full((1, 1, *pixel.shape), pixel))
-    monkeypatch.setattr(image_folder.source, "max_image_bytes", lambda: num_bytes)
-    assert len(load_image_folder(tmp_path).train) == 11
-    monkeypatch.setattr(image_folder.source, "max_image_bytes", lambda: num_bytes - 1)
-    path = tmp_path / "test" / "a" / "1.png"
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(DataError, match=r"the images take 0\.0 GiB, expected at most .* half of this machine's memory"):
-        load_image_folder(tmp_path)
-
-
-def test_images_take_memory_once_while_they_are_read(tmp_path: Path) -> None:
-    """They are decoded into their place. A list of images, made one array, would take twice as much."""
+def test_no_pixels_are_held(tmp_path: Path) -> None:
+    """Not even a path of each file: bytes of its name alone."""
     for number in range(20):
         save(tmp_path / "train" / "a" / f"{number:02}.png", np.zeros((256, 256, 3), np.uint8))
     save(tmp_path / "test" / "a" / "1.png", np.zeros((256, 256, 3), np.uint8))
     load_image_folder(tmp_path)
     tracemalloc.start()
-    load_image_folder(tmp_path)
-    _, peak_bytes = tracemalloc.get_traced_memory()
+    splits = load_image_folder(tmp_path)
+    splits.train.pixels([3, 5])
+    held_bytes, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak_bytes < 1.5 * 21 * 256 * 256 * 3
+    assert held_bytes < 256 * 256 * 3 < peak_bytes < 6 * 256 * 256 * 3
 
 
 def test_upright_images_and_those_on_their_side_have_one_size(tmp_path: Path) -> None:
@@ -233,16 +218,41 @@ def test_upright_images_and_those_on_their_side_have_one_size(tmp_path: Path) ->
     images_NHWC = load_image_folder(tmp_path).train.images_NHWC
     np.testing.assert_array_equal(images_NHWC[1, ..., 0], np.rot90(lying, -1))
     save(tmp_path / "train" / "a" / "3.png", lying)
-    with pytest.raises(DataError, match=r"3\.png: is 3x2 pixels, expected 2x3 as 1\.png"):
-        load_image_folder(tmp_path)
+    with pytest.raises(DamagedFileError, match=r"3\.png: is 3x2 pixels, expected 2x3 as of the first; make all"):
+        load_image_folder(tmp_path).train.pixels([2])
 
 
 def test_the_first_odd_size_is_named(tmp_path: Path) -> None:
     make_grey(tmp_path)
     save(tmp_path / "train" / "dog" / "y.png", np.zeros((4, 5), np.uint8))
     save(tmp_path / "train" / "dog" / "z.png", np.zeros((9, 9), np.uint8))
-    with pytest.raises(DataError, match=r"dog/y\.png: is 5x4 pixels, expected 4x4 as 1\.png"):
+    with pytest.raises(DataError, match=r"dog/y\.png: is 5x4 pixels, expected 4x4 as of the first"):
         load_image_folder(tmp_path)
+
+
+@pytest.mark.parametrize("how", ["crop", "pad", "stretch"])
+def test_images_of_any_size_become_squares(tmp_path: Path, how: str) -> None:
+    """Upright first: of one that lies on its side the same part is seen as of one that stands."""
+    resize = SourceResize(6, how)
+    tall = np.arange(25 * 14 * 3, dtype=np.uint32).reshape(25, 14, 3).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(tmp_path / "train" / "a" / "1.png", tall)
+    Image.fromarray(np.ascontiguousarray(np.rot90(tall))).save(tmp_path / "train" / "a" / "2.png", exif=exif)
+    save(tmp_path / "train" / "a" / "3.png", np.zeros((4, 90), np.uint8))
+    transparent = np.dstack([tall, np.full(tall.shape[:2], 255, np.uint8)])
+    save(tmp_path / "test" / "a" / "1.png", transparent)
+    splits = load_image_folder(tmp_path, Reading(resize))
+    assert splits.train.images_NHWC.shape == (3, 6, 6, 3)
+    for place in (0, 1):
+        np.testing.assert_array_equal(splits.train.images_NHWC[place], resized(tall, resize))
+    np.testing.assert_array_equal(splits.test.images_NHWC[0], resized(tall, resize))
+    enlarged = {"crop": 1, "pad": 0, "stretch": 1}[how]
+    larger = {"crop": 0, "pad": 4, "stretch": 3}[how]
+    assert splits.notes == (
+        f"4 images made 6x6 pixels ({how}): smaller and so enlarged {enlarged}, more than 4 times larger {larger}, "
+        "set upright 1, grey 1, with transparency, on white now 1",
+    )
 
 
 def test_sixteen_bit_pixels_are_refused(tmp_path: Path) -> None:
@@ -275,7 +285,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
     for content in (b"", b"no image", whole[: len(whole) // 2]):
         path.write_bytes(content)
         with pytest.raises(DataError, match=f"cannot read .*{name}"):
-            load_image_folder(tmp_path)
+            _ = load_image_folder(tmp_path).train.images_NHWC
 
 
 def test_a_file_that_claims_a_huge_image_is_not_decoded(tmp_path: Path) -> None:

@@ -20,12 +20,20 @@ import pytest
 from fedsup_deploy.engines import pool
 from fedsup_deploy.engines.pool import Worker, WorkerPool
 from fedsup_deploy.errors import ArtifactError, FederationError, OutputError
+from fedsup_deploy.shared_files import SharedFile
 
 #: A module that is found here and in workers, because its folder is on `sys.path` here.
 CHORES = """
     import os, sys, time
 
     from fedsup_deploy.errors import ArtifactError
+
+    def opened_on(file):
+        def append(content):
+            size = os.fstat(file.descriptor).st_size
+            os.pwrite(file.descriptor, content, size)
+            return size
+        return append
 
     class Unsendable(Exception):
         def __init__(self, one, two):
@@ -140,6 +148,17 @@ def test_arrays_are_in_memory_once_and_nobody_writes_to_them(chores: ModuleType,
     pool = pool_of(functools.partial(chores.opened_with, array_N))
     assert submit(pool, 999).result() == (999, False, True)
     assert submit(pool_of(functools.partial(chores.opened_with, odd)), 2).result() == (2, False, True)
+
+
+def test_a_shared_file_is_one_file_for_all(chores: ModuleType, pool_of: PoolOf) -> None:
+    """What workers write, each and this process read; one that starts late has it as well."""
+    file = SharedFile()
+    assert file.descriptor is not None
+    for workers in [pool_of(functools.partial(chores.opened_on, file)) for _ in range(2)]:
+        workers.submit(lambda worker: worker.ask(b"w")).result()
+    assert os.pread(file.descriptor, 3, 0) == b"ww"
+    other = pool_of(functools.partial(chores.opened_on, SharedFile()))
+    assert other.submit(lambda worker: worker.ask(b"x")).result() == 0
 
 
 def test_what_is_raised_in_a_worker_is_raised_here(chores: ModuleType, pool_of: PoolOf) -> None:

@@ -1,17 +1,21 @@
 """Clients in worker processes: the same replies as in this process, blobs that travel once, and deadlines."""
 
 import functools
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fedsup_deploy.answers import Answers
 from fedsup_deploy.data.augment import Augmentation
-from fedsup_deploy.data.dataset import load_dataset
+from fedsup_deploy.data.dataset import DamagedFileError, load_dataset
+from fedsup_deploy.data.image_folder import load_image_folder
 from fedsup_deploy.data.partition import partition
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.engines import workers
@@ -105,6 +109,48 @@ def test_updates_are_those_of_this_process_to_the_bit(
 
 def answers_of(reply: Reply[Any]) -> list[Answers]:
     return reply.value.by_network(len(reply.value.confidence_MB3), 10)
+
+
+@pytest.fixture
+def photographs(data: FederatedData, tmp_path: Path) -> FederatedData:
+    """The same images in files, which are decoded in the workers."""
+    for split, images in (("train", data.train), ("test", data.test)):
+        assert images is not None
+        for index in range(len(images)):
+            folder = tmp_path / split / images.classes[images.labels_N[index]]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images.pixels([index])[0, ..., 0]).save(folder / f"{index:03}.png")
+    splits = load_image_folder(tmp_path)
+    # Files lie class by class.
+    order = np.argsort(np.argsort(data.train.labels_N, kind="stable"), kind="stable")
+    return FederatedData(splits.train, tuple(order[indices] for indices in data.clients), None, splits.test)
+
+
+def test_images_in_files_train_as_arrays_do_and_are_decoded_once(
+    layout: Layout, data: FederatedData, photographs: FederatedData, tmp_path: Path
+) -> None:
+    jobs = train_jobs(layout, data, list(range(NUM_CLIENTS)))
+    expected = sorted_replies(here(data), jobs)
+    with open_local(photographs.populations, 2) as engines:
+        for _ in range(2):
+            found = sorted_replies(engines[CLIENTS], jobs)
+            assert [reply.value.loss for reply in found] == [reply.value.loss for reply in expected]
+            # What is still needed of them is in the cache, whichever worker has decoded it.
+            shutil.rmtree(tmp_path / "train", ignore_errors=True)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_damaged_file_is_nobodys_absence(
+    layout: Layout, data: FederatedData, photographs: FederatedData, tmp_path: Path, workers: int
+) -> None:
+    (path, *_) = sorted((tmp_path / "train").glob("*/*.png"))
+    path.write_bytes(path.read_bytes()[:40])
+    jobs = train_jobs(layout, data, list(range(NUM_CLIENTS)))
+    with (
+        open_local(photographs.populations, workers) as engines,
+        pytest.raises(DamagedFileError, match=f"cannot read {path}: "),
+    ):
+        list(engines[CLIENTS].ask(jobs))
 
 
 def test_statistics_counts_and_moments_are_those_of_this_process_to_the_bit(

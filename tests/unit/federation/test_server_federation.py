@@ -54,6 +54,15 @@ def test_pixel_preprocessing_is_that_of_all_images_in_one_place(data_of, padded_
     assert found != Preprocessing.fit(data.train, padded_size)
 
 
+def test_pixel_preprocessing_asks_nobody_else(data_of) -> None:
+    """Of a federation whose others would have to decode their images for it."""
+    data: FederatedData = data_of(130, 7, kind="iid")
+    engine = InProcess(data.populations()[CLIENTS])
+    asked = [engine.clients()[client] for client in (2, 5)]
+    found = pixel_preprocessing(engine, ALL, 8, nobody_is_absent, asked)
+    assert found == Preprocessing.fit(data.train.take(np.concatenate([data.clients[2], data.clients[5]])), 8)
+
+
 def test_pixel_preprocessing_of_several_channels(data_of) -> None:
     """Each of which has a mean and a deviation of its own."""
     pixels_NHWC = np.random.Generator(np.random.PCG64(0)).integers(0, [[[[256, 100, 20]]]], (30, 8, 8, 3), np.uint8)

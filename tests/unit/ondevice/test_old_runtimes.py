@@ -210,7 +210,10 @@ def test_images_are_classified_by_an_old_runtime(
     tmp_path: Path,
     runtime: Runtime,
 ) -> None:
-    """Lying in every way, the model's inputs are the same to the byte, and to rounding where they are resized."""
+    """Lying in every way, the model's inputs are the same to the byte, and to rounding where they are resized.
+
+    Squares of photographs are the same to the byte.
+    """
     files = []
     for name, options in LOSSLESS.items():
         for orientation in range(1, 9):
@@ -222,10 +225,20 @@ def test_images_are_classified_by_an_old_runtime(
             image = Image.fromarray(pixels).convert("RGB" if mode == "CMYK" else mode).convert(mode)
             files.append(str(tmp_path / f"{orientation}-{name}"))
             image.save(files[-1], **lying, **options)
+    #: Photographs: landscape, portrait, odd borders, less than the square; grey and in colours.
+    shapes = [(48, 65, 3), (65, 48), (301, 23, 3), (59, 8), (5, 7, 3), (480, 640, 3)]
+    noise = rng.generator(0, "photographs")
+    np.savez(tmp_path / "photographs.npz", *(noise.integers(0, 256, shape, dtype=np.uint8) for shape in shapes))
     code = """
 import sys
 from pathlib import Path
 import numpy, run
+photographs = numpy.load(sys.argv[1] + "/../photographs.npz")
+squares = [
+    run.resized(photographs[name], run.SourceResize(size, how)).ravel()
+    for name in sorted(photographs.files) for size in (9, 32) for how in run.HOW
+]
+numpy.save(sys.argv[1] + "/squares.npy", numpy.concatenate(squares))
 steps = run.classifier_of(run.read_manifest(Path("."))).steps
 for size in (8, 5):
     made = [run.input_of(Path(file), file, steps._replace(size=size)) for file in sys.argv[2:]]
@@ -244,6 +257,7 @@ for size in (8, 5):
         ran = bundle.run("--json", "--classify", *files, python=(str(python),), **environments[where])
         assert (ran.returncode, ran.stderr) == (0, "")
         reports[where] = json.loads(ran.stdout)["images"]
+    np.testing.assert_array_equal(*(np.load(tmp_path / where / "squares.npy") for where in ("old", "here")))
     np.testing.assert_array_equal(inputs["old"][0], inputs["here"][0])
     np.testing.assert_allclose(inputs["old"][1], inputs["here"][1], rtol=0, atol=2e-6)
     assert [image["class"] for image in reports["old"]] == [image["class"] for image in reports["here"]]

@@ -10,6 +10,7 @@ import pytest
 
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
+from fedsup_deploy.data.partition import NaturalPartition
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.runs import images
 from fedsup_deploy.runs.images import remembered_fingerprint
@@ -96,6 +97,17 @@ def test_other_settings_are_other_images(ask: Ask, change: dict[str, Any]) -> No
     ask()
     assert ask(**change)[1] == 1
     assert ask()[1] == 0, "and the first are still known"
+
+
+def test_a_list_of_clients_elsewhere_is_noticed(ask: Ask, tmp_path: Path) -> None:
+    """It decides who holds what, and so the fingerprint."""
+    listed = tmp_path / "clients.csv"
+    listed.write_text("file,client\n", encoding="utf-8")
+    natural = NaturalPartition(kind="natural", clients=str(listed))
+    assert ask(partition=natural)[1] == 1
+    assert ask(partition=natural)[1] == 0
+    listed.write_text("file,client\na,b\n", encoding="utf-8")
+    assert ask(partition=natural)[1] == 1
 
 
 def test_files_that_changed_just_now_are_not_trusted(

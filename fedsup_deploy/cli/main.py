@@ -37,9 +37,9 @@ cli = LazyGroup(
     {
         "demo": "Run the whole way on bundled images: train, search, export, measure.",
         "train": "Train a supernet over federated clients.",
-        "evaluate": "Measure the accuracy of one subnet after recalibration.",
+        "evaluate": "Measure how right one subnet is after recalibration.",
         "fit-accuracy": "Measure some subnets of a run and predict the accuracy of all others.",
-        "search": "Find the most accurate subnet within the limits of each device profile.",
+        "search": "Find the best subnet within the limits of each device profile.",
         "extract": "Write one subnet's own weights and its architecture.",
         "recalibrate": "Take a subnet's normalisation statistics from the clients.",
         "export": "Make one verified bundle of model files per device profile.",

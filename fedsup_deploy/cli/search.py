@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Go on with the same search where it was stopped.")
 @click.pass_obj
 def command(output: Output, /, profiles: tuple[str, ...], **given: Any) -> None:
-    """Find the subnet within the limits of each device profile that is the most accurate, or best in --objective.
+    """Find the best subnet within the limits of each device profile.
 
-    A limit given here replaces that of the profiles.
+    The best is the most accurate one, or as --objective says. A limit given here replaces that of the profiles.
     """
     from fedsup_deploy.commands.search import SearchRequest, search
 

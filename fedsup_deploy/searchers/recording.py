@@ -17,6 +17,7 @@ from fedsup_deploy.device.held_latency import HeldLatency
 from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.measures import ACCURACY
 from fedsup_deploy.searchers import objective
 from fedsup_deploy.searchers.candidate import Candidate
 from fedsup_deploy.searchers.fleet import FleetChoice, choose_artifacts
@@ -291,7 +292,9 @@ def _sample(scores: Scores, index: int, accuracy: float, noise: AccuracyNoise | 
     if scores.num_images_K is None or not scores.is_measured()[index]:
         return {}
     num_images = int(scores.num_images_K[index])
-    interval = None if noise is None else CountedAccuracy.of_share(accuracy, num_images).interval
+    # Without noise it is a mean over clients; where noise is not asked for, such a mean has a worst decile beside it.
+    is_share = noise is not None or (scores.goal != ACCURACY and scores.worst_decile_K is None)
+    interval = CountedAccuracy.of_share(accuracy, num_images).interval if is_share else None
     return {"num_images": num_images, "accuracy_interval": interval}
 
 

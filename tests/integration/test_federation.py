@@ -125,17 +125,17 @@ def test_same_bytes_for_any_engine_and_number_of_workers(little_data: FederatedD
             results = [list(run_rounds(federation, start("batch"), each, params))[-1] for each in strategies]
             network = standalone(results[0].state.supernet.extract(SPACE.smallest))
             pooled = recalibration.collect(federation, network, "layer-wise")
-            accuracy = recalibration.evaluate(federation, network, pooled, TEST)
-        outcomes.append((results, pooled, accuracy))
-    (first, first_pooled, first_accuracy), *others = outcomes
-    for results, pooled, accuracy in others:
+            answers = recalibration.evaluate(federation, network, pooled, TEST)
+        outcomes.append((results, pooled, answers))
+    (first, first_pooled, first_answers), *others = outcomes
+    for results, pooled, answers in others:
         for here, there in zip(first, results, strict=True):
             assert_same_bytes(here.state.supernet, there.state.supernet)
             assert (here.loss, here.sampled, here.bytes_up) == (there.loss, there.sampled, there.bytes_up)
         for name, sums in first_pooled.layers.items():
             assert np.array_equal(sums.squares_C, pooled.layers[name].squares_C), name
-        assert accuracy == first_accuracy
-    assert first_accuracy.num_images == 449
+        assert answers == first_answers
+    assert first_answers.num_images == 449
     weights = [result.state.supernet.weights["head.weight"] for result in first]
     assert not torch.equal(*weights)
 
@@ -162,7 +162,7 @@ def test_every_strategy_learns_digits(data: FederatedData, name: str, normalizat
         supernet = results[-1].state.supernet
         network = standalone(supernet.extract(SPACE.largest))
         pooled = recalibration.collect(federation, network, "layer-wise")
-        accuracy = recalibration.evaluate(federation, network, pooled, TEST)
+        accuracy = recalibration.evaluate(federation, network, pooled, TEST).accuracy
     assert accuracy.share > 0.3
     check_folded(supernet, pooled, data, accuracy.share)
 

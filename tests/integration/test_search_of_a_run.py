@@ -14,6 +14,7 @@ import pytest
 
 import fedsup_deploy
 from fedsup_deploy import files, registry
+from fedsup_deploy.accuracy import CountedAccuracy
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.main import main
@@ -487,7 +488,7 @@ def test_a_search_picks_what_is_best_in_its_objective(
         (picked,) = (each for each in result["candidates"] if each["arch_id"] == result["pick"])
         assert picked["more"][goal] == getattr(report, goal)
         assert tuple(picked["objective_interval"]) == getattr(report, f"{goal}_interval")
-        assert picked["accuracy_interval"] is None
+        assert picked["accuracy_interval"] == list(CountedAccuracy.of_share(picked["accuracy"], 202).interval)
         assert result["within_noise"] is None
     for event in (event for event in events if event["event"] == "evaluation"):
         assert event[f"{goal}_interval"][0] <= event[goal] <= event[f"{goal}_interval"][1]
@@ -561,6 +562,7 @@ def test_clients_find_accuracies_and_their_worst_decile(tmp_path: Path) -> None:
     worst = search(dataclasses.replace(request, objective="worst_decile", accuracy="auto"))["results"][0]
     assert [worst[each] for each in ("front", "candidates")] == [result[each] for each in ("front", "candidates")]
     deciles = {each["arch_id"]: each["worst_decile"] for each in worst["candidates"]}
+    assert {each["accuracy_interval"] for each in worst["candidates"]} == {None}
     assert (worst["objective"], deciles[worst["pick"]]) == ("worst_decile", max(deciles.values()))
     run = open_run(tmp_path / "asked")
     architectures = [Architecture.from_dict(each["architecture"]) for each in result["candidates"]]

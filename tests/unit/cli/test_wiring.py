@@ -42,6 +42,7 @@ class SearchRequest:
     max_artifacts: int | None = None
     resume: bool = False
     percentile: str | None = None
+    objective: str = "accuracy"
     prefer: str = "accurate"
 
 
@@ -209,7 +210,7 @@ FIT = {"evaluations": 300, "measured_by": None, "predictor": "auto", "seed": 0}
             "search --profile a --run runs/tiny --max-latency-ms 2.5 --max-macs 1e6 --max-params 1000"
             " --max-memory-mib 1 --max-storage-mib 2 --max-energy-mj 3 --method exact --evaluations 9 --seed 7"
             " --max-resolution 24 --accuracy clients --risk 0.9 --percentile p90 --max-artifacts 2 --resume"
-            " --prefer cheaper --out s.json",
+            " --prefer cheaper --objective balanced-accuracy --out s.json",
             "search",
             (
                 SearchRequest(
@@ -233,6 +234,7 @@ FIT = {"evaluations": 300, "measured_by": None, "predictor": "auto", "seed": 0}
                     2,
                     resume=True,
                     percentile="p90",
+                    objective="balanced_accuracy",
                     prefer="cheaper",
                 ),
                 (),

@@ -44,7 +44,7 @@ class ClientList(NamedTuple):
     path: Path | None = None
 
 
-class Owners(Protocol):
+class Ownership(Protocol):
     """Whose images are whose."""
 
     @property
@@ -95,7 +95,7 @@ class PartitionConfig(Section, abc.ABC):
         return None
 
     @abc.abstractmethod
-    def holdings(self, labels_N: "NDArray[np.int64]", owners: Owners | None, seed: int) -> Holdings:
+    def holdings(self, labels_N: "NDArray[np.int64]", owners: Ownership | None, seed: int) -> Holdings:
         """Return who holds which training images.
 
         Args:

@@ -6,7 +6,7 @@ or an architecture name means is decided where it is used.
 
 import errno
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 
@@ -213,7 +213,7 @@ class TrainConfig(Section):
         """Whether a client may have images to evaluate subnets on; whether it brings any, only the data says."""
         return self.held_out_fraction > 0 or self.partition.stated_clients is None
 
-    def misfits_of_clients(self, clients: int, counted_by: str) -> list[tuple[KeyPath, Any, str]]:
+    def misfits_of_clients(self, clients: int, counted_by: str) -> list[tuple[KeyPath, object, str]]:
         """Return which settings do not fit to so many clients: for each its path, its value, and what was expected.
 
         Args:
@@ -221,7 +221,7 @@ class TrainConfig(Section):
             counted_by: What decides that, for the message.
         """
         of_strategy = self.strategy.misfits(clients)
-        misfits: list[tuple[KeyPath, Any, str]] = [
+        misfits: list[tuple[KeyPath, object, str]] = [
             (("strategy", *path), value, expected) for path, value, expected in of_strategy
         ]
         able, decided_by = (clients, None) if of_strategy else self.strategy.able_clients(clients)

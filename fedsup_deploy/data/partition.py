@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from fedsup_deploy import places, registry, rng
-from fedsup_deploy.config.partition import ClientList, Holdings, Owners, PartitionConfig
+from fedsup_deploy.config.partition import ClientList, Holdings, Ownership, PartitionConfig
 from fedsup_deploy.config.section import Count, Text
 from fedsup_deploy.errors import ConfigError
 
@@ -204,7 +204,7 @@ class DividedPartition(PartitionConfig):
         """How many clients there are."""
         return self.num_clients
 
-    def holdings(self, labels_N: Indices, owners: Owners | None, seed: int) -> Holdings:
+    def holdings(self, labels_N: Indices, owners: Ownership | None, seed: int) -> Holdings:
         """Return the images of each client, which is named by its number. Whose they are does not count."""
         del owners
         options = self.model_dump(exclude={"kind", "num_clients", "unseen"})
@@ -260,7 +260,7 @@ class NaturalPartition(PartitionConfig):
         path = None if self.clients is None else Path(places.expanded(self.clients))
         return ClientList(path if path is None or root is None else root / path)
 
-    def holdings(self, labels_N: Indices, owners: Owners | None, seed: int) -> Holdings:
+    def holdings(self, labels_N: Indices, owners: Ownership | None, seed: int) -> Holdings:
         """Return the images of each client."""
         del labels_N, seed
         parts = None if owners is None else owners.parts("train")

@@ -5,7 +5,7 @@ FedsupError                  1
 ├── DataError                3   images or labels are missing or malformed
 ├── ArtifactError            4   a run, checkpoint or bundle is incomplete, altered or of another version
 ├── InfeasibleError          5   no subnet meets the limits
-├── GateError                6   an exported model does not compute what it must
+├── GateError                6   an exported model has not passed a gate, by what it computes or how fast it is
 ├── FederationError          7   too few clients answered
 ├── OutputError              8   the result cannot be written where it was asked for
 ├── DependencyError          9   a library is missing, too old, or cannot do what is needed
@@ -53,7 +53,7 @@ class InfeasibleError(FedsupError):
 
 
 class GateError(FedsupError):
-    """An exported model does not compute what it must."""
+    """An exported model has not passed a gate, by what it computes or how fast it is."""
 
     exit_code = 6
 

@@ -63,6 +63,17 @@ def positive(context: click.Context, parameter: click.Parameter, number: float |
     return number
 
 
+def points(context: click.Context, parameter: click.Parameter, number: float) -> float:
+    """Let percentage points pass: the callback of an option.
+
+    Raises:
+        BadParameter: It is another number.
+    """
+    if not 0 <= number <= 100:  # written so that NaN fails
+        raise click.BadParameter(f"got {number}, expected 0 to 100 points", context, parameter)
+    return number
+
+
 def probability(context: click.Context, parameter: click.Parameter, number: float | None) -> float | None:
     """Let only numbers between 0 and 1 pass: the callback of an option.
 
@@ -137,7 +148,7 @@ _OBJECTIVE: Final = (
     "recall of the classes (balanced-accuracy); their mean F1; of two classes the AUC; or the lowest calibration error."
 )
 _FORMAT: Final = "A file format; may be repeated.  [default: the profile's]"
-_PRECISION: Final = "A number format; may be repeated.  [default: the profile's]"
+_PRECISION: Final = "A number format; repeat it for both.  [default: the profile's]"
 _ARTIFACTS: Final = "The most different subnets for all profiles together.  [default: one for each profile]"
 
 

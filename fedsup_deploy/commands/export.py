@@ -17,7 +17,7 @@ from fedsup_deploy.commands.refining import Refinement, RefinementFacts, check_r
 from fedsup_deploy.commands.search import target_for, target_of
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
-from fedsup_deploy.errors import ArtifactError, ConfigError
+from fedsup_deploy.errors import ArtifactError, ConfigError, GateError, InfeasibleError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.export.wanted import wanted_variants
 from fedsup_deploy.federation.server.federation import Federation
@@ -100,7 +100,8 @@ def export(request: ExportRequest, listeners: tuple[Listener, ...] = ()) -> Expo
         DependencyError: A library that a format needs is not installed.
         ArtifactError: The run or search is missing, damaged, or they do not belong together.
         InfeasibleError: A subnet exceeds a limit of a profile, and `over_limit` is not asked for.
-        GateError: An exported file does not compute what the supernet computes; its bundle is not written.
+        GateError: A file of a bundle has not passed its gate. That bundle is not written, those of other devices are,
+            and the message names them.
         OutputError: The folder cannot be written, or another process is writing one of the bundles.
     """
     run, picks = _picks(request)
@@ -139,10 +140,16 @@ def _export(
             arch_id: Quantizer(ready, federation, request.max_accuracy_drop) for arch_id, ready in prepared.items()
         }
         maker = BundleMaker(run, request.out, prepared, quantizers, over_limit=request.over_limit)
-        made = []
+        made, refused = [], []
         for done, order in enumerate(orders, start=1):
-            made.append(maker.make(order, wanted[order.profile.name]))
+            try:
+                made.append(maker.make(order, wanted[order.profile.name]))
+            except (GateError, InfeasibleError) as error:  # of this device; the others get what they can have
+                refused.append(error)
             log.emit("export", done=done, total=len(orders), profile=order.profile.name)
+    if refused:
+        others = f"; made: {', '.join(str(bundle.folder) for bundle in made)}" if made else ""
+        raise type(refused[0])(f"{'; '.join(map(str, refused))}{others}")
     if not request.refine:
         return Exported(tuple(made))
     second = {bundle.profile: bundle for bundle in made[len(picks) :]}

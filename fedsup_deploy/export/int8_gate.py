@@ -85,7 +85,7 @@ def with_speed(gate: Int8Gate, speed: MeasuredSpeed) -> Int8Gate:
     if not speed.is_faster:
         raise GateError(
             f"int8: {speed.times_as_fast:.3g} times as fast as fp32 on this machine, which is the device, expected "
-            f"more than {speed.faster_above:.3g}: 1 and the noise of that measurement, at least 2 %"
+            f"more than {speed.faster_above:.3g}, beyond noise; use fp32 there, or a larger network"
         )
     return gate.model_copy(update={"speed": speed})
 

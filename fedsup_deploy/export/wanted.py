@@ -60,5 +60,5 @@ def _check_precisions(profile: DeviceProfile, asked: Sequence[Precision]) -> Non
     if profile.precision not in wanted:
         raise ConfigError(
             f"profile {profile.name}: its latencies are of {profile.precision}, so an export of {', '.join(wanted)} "
-            f"would not be what was searched; use a profile for {wanted[0]}"
+            f"would not be what was searched; ask for both: --precision {profile.precision} --precision {wanted[0]}"
         )

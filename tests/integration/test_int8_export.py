@@ -248,11 +248,11 @@ def test_on_the_device_itself_int8_has_to_be_faster(run, tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("fp32_ms", "reason"),
     [
-        ([2.0] * 8, "int8: 0.5 times as fast as fp32 on this machine, which is the device, expected more than 1.02: "),
-        ([4.0] * 8, "int8: 1 times as fast as fp32 on this machine, which is the device, expected more than 1.02: "),
+        ([2.0] * 8, "int8: 0.5 times as fast as fp32 on this machine, which is the device, expected more than 1.02, "),
+        ([4.0] * 8, "int8: 1 times as fast as fp32 on this machine, which is the device, expected more than 1.02, "),
         (
             [4.06] * 8,
-            "int8: 1.01 times as fast as fp32 on this machine, which is the device, expected more than 1.02: ",
+            "int8: 1.01 times as fast as fp32 on this machine, which is the device, expected more than 1.02, ",
         ),
         # One half of the session says 1.06 times, the other 1.01 times: 5 % apart.
         ([4.25] * 4 + [4.05] * 4, "int8: 1.01 times as fast as fp32 on this machine, which is the device, expected mo"),
@@ -309,6 +309,18 @@ def test_of_a_profile_of_int8_that_is_not_faster_here_no_bundle_comes_about(run,
     monkeypatch.setattr(timing_here, "measure_both", timed([2.0] * 8, [4.0] * 8))
     with pytest.raises(GateError, match=r"for here: int8: 0\.5 times as fast as fp32 on this machine"):
         exported(run, tmp_path, of_this_machine("int8"), precisions=())
+
+
+def test_a_device_that_is_refused_its_bundle_is_no_obstacle_for_the_others(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(timing_here, "measure_both", timed([2.0] * 8, [4.0] * 8))
+    profiles = of_this_machine("int8"), load_profile("raspberry-pi-4")
+    request = ExportRequest(run, "smallest", None, profiles, ("onnx",), (), tmp_path, over_limit=True)
+    with pytest.raises(GateError, match=r"for here: int8: .*; made: .*raspberry-pi-4") as refused:
+        export(request)
+    [made] = (tmp_path / "raspberry-pi-4").iterdir()
+    assert str(refused.value).endswith(f"made: {made}")
+    assert verify(made).verdict == "ok"
+    assert not (tmp_path / "here").exists()
 
 
 def test_the_limit_on_storage_of_a_profile_of_int8_is_about_the_int8_file(run, tmp_path):

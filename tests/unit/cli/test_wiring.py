@@ -371,6 +371,10 @@ def test_an_interrupted_training_says_how_to_go_on(
         ("search --profile a --max-latency-ms nan", "got nan, expected a number above 0"),
         ("search --profile a --max-latency-ms inf", "got inf, expected a number above 0"),
         ("search --profile a --max-latency-ms 0", "got 0.0, expected a number above 0"),
+        *(
+            (f"export runs/tiny --arch largest --profile a --max-accuracy-drop {points}", "expected 0 to 100 points")
+            for points in ("-1", "101", "inf", "nan")
+        ),
         ("search --profile a --max-latency-ms fast", "'fast' is not a valid float"),
         ("search --profile a --method best", "'best' is not one of"),
         ("search --profile a --evaluations 0", "0 is not in the range x>=1"),

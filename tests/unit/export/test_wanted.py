@@ -45,7 +45,7 @@ def test_an_int8_file_comes_with_the_fp32_file_that_it_is_compared_with():
             PI,
             ("int8",),
             "profile raspberry-pi-4: its latencies are of fp32, so an export of int8 would not be what was searched; "
-            "use a profile for int8",
+            "ask for both: --precision fp32 --precision int8",
         ),
         (PI, ("fp32", "fp16"), "precision: got fp16, which cannot be exported yet, expected fp32"),
         (
@@ -58,7 +58,7 @@ def test_an_int8_file_comes_with_the_fp32_file_that_it_is_compared_with():
             load_profile("stm32h7"),
             ("fp32",),
             "profile stm32h7: its latencies are of int8, so an export of fp32 would not be what was searched; "
-            "use a profile for fp32",
+            "ask for both: --precision int8 --precision fp32",
         ),
         (
             PI.model_copy(update={"accepts": Accepts(onnx_opset=11, onnx_ir=None)}),

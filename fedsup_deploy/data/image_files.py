@@ -9,7 +9,7 @@ Shape suffixes: N images, H W pixels, C channels.
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -23,22 +23,29 @@ from fedsup_deploy.data.image_file import read_image
 from fedsup_deploy.data.names import class_names, escaped
 from fedsup_deploy.data.pixel_cache import PixelCache
 from fedsup_deploy.errors import DataError
+from fedsup_deploy.ondevice.printable import reason_of
 from fedsup_deploy.ondevice.source_resize import SourceResize, resized
 
 
-class Paths:
-    """Paths of many files below one folder, in a tenth of the memory of as many `Path`s.
+class Files:
+    """Many files below one folder as they were at first, in a tenth of the memory of as many `Path`s.
 
     Args:
         folder: Above all of them.
         paths: Below it; their order stays.
+
+    Raises:
+        DataError: One cannot be found.
     """
 
-    def __init__(self, folder: Path, paths: Iterable[str]) -> None:
+    def __init__(self, folder: Path, paths: Sequence[str]) -> None:
         self._folder = folder
         names = [os.fsencode(path) for path in paths]
         self._names = np.frombuffer(b"".join(names), dtype=np.uint8)
         self._ends = np.cumsum([len(name) for name in names], dtype=np.int64)
+        self._states = np.empty((len(names), 2), dtype=np.int64)
+        for index in range(len(names)):
+            self._states[index] = _state_of(self[index])
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -47,19 +54,43 @@ class Paths:
         begin = self._ends[index - 1] if index else 0
         return self._folder / os.fsdecode(self._names[begin : self._ends[index]].tobytes())
 
+    def unchanged(self, index: int) -> Path:
+        """Return the path of a file that is still what it was: else images would be of two kinds in one run.
+
+        Raises:
+            DamagedFileError: It has changed, or is gone.
+        """
+        path = self[index]
+        try:
+            is_same = _state_of(path) == tuple(self._states[index])
+        except DataError as error:
+            raise DamagedFileError(str(error)) from error
+        if not is_same:
+            raise DamagedFileError(f"{escaped(path)}: has changed since the command began; start again")
+        return path
+
+
+def _state_of(path: Path) -> tuple[int, int]:
+    """Return the size of a file and when it was last modified, in nanoseconds."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"cannot read {escaped(path)}: {reason_of(error)}; get the file again") from error
+    return status.st_size, status.st_mtime_ns
+
 
 @dataclass(frozen=True, eq=False)
 class Decoder:
     """Makes pixels of files; the images of all parts of a data set have one.
 
     Args:
-        paths: The files.
+        files: The files.
         image_shape: Height, width and channels of what is made of each.
         resize: What makes squares of images of any size; None where all have that height and width.
         cache: Keeps what was decoded.
     """
 
-    paths: Paths
+    files: Files
     image_shape: tuple[int, int, int]
     resize: SourceResize | None
     cache: PixelCache
@@ -72,7 +103,7 @@ class Decoder:
         """
         if self.cache.get(index, place_HWC):
             return
-        path = self.paths[index]
+        path = self.files.unchanged(index)
         try:
             pixels = read_image(path).pixels
         except DataError as error:
@@ -82,8 +113,7 @@ class Decoder:
         height, width, channels = self.image_shape
         if pixels.shape[:2] != (height, width):
             raise other_size(path, pixels.shape[1], pixels.shape[0], width, height)
-        if pixels.ndim == 3 and channels == 1:
-            raise DamagedFileError(f"{escaped(path)}: has colours, and was grey; it has changed, start again")
+        assert channels == 3 or pixels.ndim == 2, "its header said grey"
         place_HWC[...] = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
         self.cache.put(index, place_HWC)
 
@@ -173,12 +203,12 @@ class ImageFiles:
         """Return the hexadecimal SHA-256 of files, labels, class names, and of what decides what is decoded of files.
 
         Raises:
-            DataError: A file cannot be read.
+            DataError: A file cannot be read, or has changed.
         """
         resize, pillow = self.decoder.resize, metadata.version("pillow")
         header = {"shape": (len(self), *self.image_shape), "classes": self.classes, "resize": resize, "pillow": pillow}
         digest = hashlib.sha256(json.dumps(header).encode())
         for index in self.files_N.tolist():
-            digest.update(hashlib.sha256(source.read_whole(self.decoder.paths[index])).digest())
+            digest.update(hashlib.sha256(source.read_whole(self.decoder.files.unchanged(index))).digest())
         digest.update(np.ascontiguousarray(self.labels_N, dtype="<i8").data)
         return digest.hexdigest()

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from fedsup_deploy.data import source
 from fedsup_deploy.data.dataset import DatasetSplits, Reading
 from fedsup_deploy.data.image_file import SUFFIXES, read_header, read_image
-from fedsup_deploy.data.image_files import Decoder, ImageFiles, Paths, other_size
+from fedsup_deploy.data.image_files import Decoder, Files, ImageFiles, other_size
 from fedsup_deploy.data.names import escaped, name_of
 from fedsup_deploy.data.pixel_cache import PixelCache
 from fedsup_deploy.errors import DataError
@@ -74,19 +74,19 @@ def load_image_folder(root: Path | None, reading: Reading | None = None) -> Data
     places, notes = _splits_of(folder)
     classes = tuple(_class_folders(places["train"]))
     found = {split: _find_images(place, classes) for split, place in places.items()}
-    paths = Paths(folder, [name for split in found.values() for name in split.names])
-    census = _look_at_headers(paths, folder, reading.resize)
-    is_grey = census.counts["grey"] == len(paths)
-    height, width = (reading.resize.size,) * 2 if reading.resize else read_image(paths[0]).pixels.shape[:2]
+    files = Files(folder, [name for split in found.values() for name in split.names])
+    census = _look_at_headers(files, folder, reading.resize)
+    is_grey = census.counts["grey"] == len(files)
+    height, width = (reading.resize.size,) * 2 if reading.resize else read_image(files[0]).pixels.shape[:2]
     shape = (height, width, 1 if is_grey else 3)
-    cache = PixelCache(len(paths), height * width * shape[2], reading.cache_bytes)
-    decoder = Decoder(paths, shape, reading.resize, cache)
+    cache = PixelCache(len(files), height * width * shape[2], reading.cache_bytes)
+    decoder = Decoder(files, shape, reading.resize, cache)
     made, first = {}, 0
     for split, images in found.items():
         made[split] = ImageFiles.checked(_NAME, decoder, first, images.labels_N, classes)
         notes += images.notes
         first += len(images.names)
-    notes += _notes_of(census, len(paths), reading.resize)
+    notes += _notes_of(census, len(files), reading.resize)
     return DatasetSplits(made["train"], made["test"], made.get("validation"), tuple(notes))
 
 
@@ -171,7 +171,7 @@ def _counted(paths: Sequence[Path], folder: Path) -> str:
     return source.counted([str(path.relative_to(folder)) for path in paths])
 
 
-def _look_at_headers(paths: Paths, folder: Path, resize: SourceResize | None) -> _Census:
+def _look_at_headers(files: Files, folder: Path, resize: SourceResize | None) -> _Census:
     """Return what the files say of their pixels, of which none is decoded.
 
     Raises:
@@ -179,9 +179,9 @@ def _look_at_headers(paths: Paths, folder: Path, resize: SourceResize | None) ->
     """
     counts: collections.Counter[str] = collections.Counter()
     damaged = None
-    first = read_header(paths[0])
-    for index in range(len(paths)):
-        path = paths[index]
+    first = read_header(files[0])
+    for index in range(len(files)):
+        path = files[index]
         header = read_header(path)
         # One that lies on its side is turned when it is decoded.
         if resize is None and sorted((header.width, header.height)) != sorted((first.width, first.height)):

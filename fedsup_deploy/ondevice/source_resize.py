@@ -47,8 +47,9 @@ _RULES = MappingProxyType(
             "weights of output i, in 64-bit floating point, and rounded to the nearest multiple of 2**-22"
         ),
         "rounding": (
-            "first each row is scaled to the new columns, then each column to the new rows; the sums of either step "
-            "are exact, and rounded to the nearest of 0..255, half up (uint8)"
+            "first each row is scaled to the new columns, then each column to the new rows; the other way round if "
+            "what is scaled has more rows than columns; the sums of either step are exact, and rounded to the nearest "
+            "of 0..255, half up (uint8)"
         ),
     }
 )
@@ -139,8 +140,10 @@ def _scaled(pixels: "Pixels", columns: int, rows: int) -> "Pixels":
         return pixels
     if pixels.ndim == 2 or pixels.shape[2] == 3:
         image = PIL.Image.fromarray(numpy.ascontiguousarray(pixels))
-        # One axis after the other: which comes first if both are asked for depends on the release of Pillow.
-        for size in ((columns, image.size[1]), (columns, rows)):
+        # One axis after the other: which comes first if both are asked for depends on the release of Pillow. The longer
+        # one, for a thread of a million pixels would fill the memory if it were made wide first.
+        width, height = image.size
+        for size in ((columns, height) if width >= height else (width, rows), (columns, rows)):
             image = image.resize(size, _BILINEAR)
         return numpy.asarray(image)
     # Pillow would take a fourth channel for transparency, and blend the others by it.

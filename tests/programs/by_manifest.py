@@ -32,14 +32,20 @@ def weights_of(a, b):
 
 
 def scale(pixels, columns, rows):
-    """Return (rows, columns, C), uint8: rows first, then columns, rounded after each."""
+    """Return (rows, columns, C), uint8: first along the longer side, then the other, rounded after each."""
 
     def rounded(sums):
         return ((sums + 2**21) >> 22).clip(0, 255)
 
-    across, down = weights_of(pixels.shape[1], columns), weights_of(pixels.shape[0], rows)
-    wide = rounded(np.einsum("oi,hic->hoc", across, pixels.astype(np.int64), optimize=True))
-    return rounded(np.einsum("oi,iwc->owc", down, wide, optimize=True)).astype(np.uint8)
+    def across(image):
+        return rounded(np.einsum("oi,hic->hoc", weights_of(image.shape[1], columns), image, optimize=True))
+
+    def down(image):
+        return rounded(np.einsum("oi,iwc->owc", weights_of(image.shape[0], rows), image, optimize=True))
+
+    image = pixels.astype(np.int64)
+    has_more_rows = image.shape[0] > image.shape[1]
+    return (across(down(image)) if has_more_rows else down(across(image))).astype(np.uint8)
 
 
 def make_square(pixels, source):

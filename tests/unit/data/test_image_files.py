@@ -12,7 +12,7 @@ from PIL import Image
 
 from fedsup_deploy import rng
 from fedsup_deploy.data.dataset import DamagedFileError, DatasetSplits, Reading, split_off
-from fedsup_deploy.data.image_files import ImageFiles, Paths
+from fedsup_deploy.data.image_files import Files, ImageFiles
 from fedsup_deploy.data.image_folder import load_image_folder
 from fedsup_deploy.data.pixel_cache import PixelCache
 from fedsup_deploy.errors import DataError
@@ -108,28 +108,33 @@ def test_a_fingerprint_is_of_files_steps_and_labels(root: Path) -> None:
     assert len({first, *others}) == 6
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "colours"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "changed"])
 def test_what_is_found_out_late_names_the_file(root: Path, damage: str) -> None:
-    if damage == "colours":
-        for path in root.glob("*/*/*.png"):
-            Image.open(path).convert("L").save(path)
-    images = load(root).train
     path = root / "train" / "a" / "04.png"
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-40])
-    elif damage == "gone":
+    images = load(root).train
+    if damage == "gone":
         path.unlink()
-    else:
-        Image.fromarray(np.full((9, 9, 3), (1, 2, 3), np.uint8)).save(path)
-    with pytest.raises(DamagedFileError, match=r"train/a/04\.png: ") as caught:
+    elif damage == "changed":
+        shutil.copy(root / "train" / "a" / "02.png", path)
+    said = {"cut": "cannot read .*", "gone": "cannot read .*", "changed": ".*"}[damage]
+    with pytest.raises(DamagedFileError, match=rf"^{said}train/a/04\.png: ") as caught:
         _ = images.images_NHWC
     assert "\n" not in str(caught.value)
+    if damage != "cut":
+        with pytest.raises(DamagedFileError, match=rf"^{said}train/a/04\.png: "):
+            images.fingerprint()
 
 
 def test_paths_come_back_whatever_their_bytes(tmp_path: Path) -> None:
-    names = ["a/1.png", "b/caf\u00e9.png", os.fsdecode(b"b/caf\xe9.png"), "c/x"]
-    paths = Paths(tmp_path, names)
-    assert [paths[index] for index in range(len(paths))] == [tmp_path / name for name in names]
+    names = ["1.png", "caf\u00e9.png", os.fsdecode(b"caf\xe9.png"), "x"]
+    for name in names:
+        (tmp_path / name).touch()
+    found = Files(tmp_path, names)
+    assert [found[index] for index in range(len(found))] == [tmp_path / name for name in names]
+    with pytest.raises(DataError, match=r"cannot read .*gone: no such file"):
+        Files(tmp_path, ["x", "gone"])
 
 
 def test_a_full_disk_ends_the_keeping_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Squares of photographs: by Pillow here, in NumPy by a program that was written from the document."""
 
+import resource
 import runpy
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,20 @@ def test_fine_patterns_become_their_mean_and_do_not_alias() -> None:
     for how in HOW:
         inside = resized(stripes, SourceResize(8, how))[:, 1:-1]
         assert np.abs(inside.astype(int) - 128).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(2_000_000, 1), (1, 2_000_000)])
+def test_a_thread_of_pixels_takes_no_memory(shape: tuple[int, int]) -> None:
+    """Neither lying nor standing; across it would be 128 million pixels."""
+    pixels, resize = np.zeros(shape, np.uint8), SourceResize(64, "stretch")
+    resized(pixels[:9, :9], resize)
+    taken_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (taken_bytes + 100 * 2**20, limits[1]))
+    try:
+        assert resized(pixels, resize).shape == (64, 64)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 def test_how_much_an_image_is_scaled() -> None:

@@ -1,7 +1,7 @@
 """Photographs of any size in numbers that no memory holds: what two rounds of training take, against arrays.
 
 Makes N hard links to some hundred photographs (parts of the two that scikit-learn brings, as JPEG, PNG and WebP, 160
-to 640 pixels wide), divides them among N / 50 clients, and trains two rounds in which all clients take part, with
+to 640 pixels wide), divides them among 100 clients, and trains two rounds in which all clients take part, with
 statistics, pixel moments and evaluations of a sample. So round 0 decodes and round 1 reads what was kept. Then the same
 with the squares in an `.npz`, which are arrays in memory. Prints the largest sum of resident memory of the processes
 (shared pages count in each), the time until training starts, and images/s of either round.
@@ -30,7 +30,7 @@ from fedsup_deploy.ondevice.source_resize import SourceResize
 
 CLASSES = ("china", "flower")
 WRITTEN = (("jpg", {"quality": 90}), ("jpg", {"quality": 75}), ("png", {}), ("webp", {"quality": 80}))
-NUM_PHOTOGRAPHS, SIDE, IMAGES_PER_CLIENT, NUM_TEST = 300, 64, 50, 40
+NUM_PHOTOGRAPHS, SIDE, NUM_CLIENTS, NUM_TEST = 300, 64, 100, 40
 SPACE = """\
 schema: 1
 name: photographs
@@ -95,9 +95,8 @@ def link(photographs: Sequence[tuple[str, Path]], root: Path, count: int) -> Non
 
 def trained(folder: Path, name: str, dataset: str, root: Path, count: int, more: str = "") -> Measured:
     """Train in a process of its own and return what that took."""
-    clients = count // IMAGES_PER_CLIENT
     config = folder / f"{name}.yaml"
-    config.write_text(CONFIG.format(dataset=dataset, root=root, clients=clients, more=more))
+    config.write_text(CONFIG.format(dataset=dataset, root=root, clients=NUM_CLIENTS, more=more))
     program = Path(sys.executable).with_name("fedsup-deploy")
     command = [str(program), "train", "--config", str(config), "--out", str(folder / name)]
     started = time.time()

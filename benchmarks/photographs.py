@@ -1,36 +1,49 @@
-"""Photographs of any size in numbers that no memory holds: what two rounds of training take, against arrays.
+"""Photographs of any size in numbers that no memory holds: what their training takes, against arrays.
 
-Makes N hard links to some hundred photographs (parts of the two that scikit-learn brings, as JPEG, PNG and WebP, 160
-to 640 pixels wide), divides them among 100 clients, and trains two rounds in which all clients take part, with
-statistics, pixel moments and evaluations of a sample. So round 0 decodes and round 1 reads what was kept. Then the same
-with the squares in an `.npz`, which are arrays in memory. Prints the largest sum of resident memory of the processes
-(shared pages count in each), the time until training starts, and images/s of either round.
-
+    python benchmarks/photographs.py
     python benchmarks/photographs.py 1000 10000 100000
+
+First, one client's training in one thread, in turn: on squares in memory, on photographs decoded in an earlier pass, on
+photographs decoded now; and their decoding alone. Then, for each number N, two rounds of a whole run: N hard links to
+some hundred photographs (parts of the two that scikit-learn brings, as JPEG, PNG and WebP, 160 to 640 pixels wide),
+divided among 100 clients that all take part in both, with statistics, pixel moments and evaluations of a sample of 10;
+and the same with as many squares in an `.npz`. Tells the largest sum of resident memory of the processes (shared pages
+count in each), the time until training starts, and images/s.
 """
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from interleaved import ratio_of_medians, time_in_turn
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from fedsup_deploy import rng
-from fedsup_deploy.data.dataset import Reading, load_dataset
+from fedsup_deploy.config.load import load_yaml, validate
+from fedsup_deploy.data.augment import Augmentation
+from fedsup_deploy.data.dataset import ImageDataset, LabelledImages, Reading, load_dataset
+from fedsup_deploy.data.preprocess import Preprocessing
+from fedsup_deploy.federation.client import TRAINED, Client
+from fedsup_deploy.federation.jobs.train import Assignment, LocalTraining, Train
+from fedsup_deploy.federation.messages import Blob
 from fedsup_deploy.ondevice.source_resize import SourceResize
+from fedsup_deploy.space.search_space import SearchSpace
+from fedsup_deploy.supernet.layout import Layout
+from fedsup_deploy.supernet.model import initial_weights
 
 CLASSES = ("china", "flower")
 WRITTEN = (("jpg", {"quality": 90}), ("jpg", {"quality": 75}), ("png", {}), ("webp", {"quality": 80}))
-NUM_PHOTOGRAPHS, SIDE, NUM_CLIENTS, NUM_TEST = 300, 64, 100, 40
+NUM_PHOTOGRAPHS, SIDE, NUM_CLIENTS, NUM_TEST, ROUNDS = 300, 64, 100, 40, 7
 SPACE = """\
 schema: 1
 name: photographs
@@ -49,7 +62,8 @@ space: space.yaml
 data: {{dataset: {dataset}, root: {root}, server_images: false, client_validation_fraction: 0.1{more}}}
 partition: {{kind: iid, num_clients: {clients}}}
 strategy: {{name: fedavg}}
-training: {{rounds: 2, clients_per_round: {clients}, warmup_rounds: 0, learning_rate: 0.05, evaluate_every: 2}}
+training:
+  {{rounds: 2, clients_per_round: {clients}, warmup_rounds: 0, learning_rate: 0.05, evaluate_every: 2, batch_size: 8}}
 engine: {{workers: 2}}
 calibration: {{clients: 10, samples_per_client: 16, schedule: one-shot}}
 """
@@ -139,19 +153,49 @@ def _resident_mib(number: int) -> float:
         return 0.0
 
 
-def as_arrays(photographs: Sequence[tuple[str, Path]], folder: Path, count: int) -> float:
-    """Write as many squares of the photographs as an `.npz`; returns the seconds that one takes to decode."""
+def in_turn(folder: Path) -> None:
+    """Print images/s of one client, and how much of those from arrays."""
+    (folder / "files").mkdir()
+    (folder / "space.yaml").write_text(SPACE)
+    link(write_photographs(folder / "files"), folder / "images", NUM_PHOTOGRAPHS)
+    resize = SourceResize(SIDE, "crop")
+    kept, decoded = (load_dataset("image-folder", folder / "images", Reading(resize, size)).train for size in (None, 0))
+    arrays = ImageDataset("squares", kept.images_NHWC, kept.labels_N, kept.classes)
+    layout = Layout(validate(load_yaml(folder / "space.yaml"), SearchSpace).with_data(3, 2), "batch")
+    blob, preprocessing = Blob(initial_weights(layout, 0)), Preprocessing.fit(arrays, SIDE)
+    params = LocalTraining(1, 32, 0.9, 1e-4, 1.0, has_logit_adjustment=True)
+    job = Train(layout, Assignment(layout.space.largest), blob, 0.01, params, preprocessing, Augmentation(), seed=0)
+
+    def training(images: LabelledImages) -> Callable[[], object]:
+        return lambda: Client({TRAINED: images}).perform(job)
+
+    forms = {
+        "arrays": training(arrays),
+        "photographs, decoded before": training(kept),
+        "photographs, decoded now": training(decoded),
+        "decoding alone": lambda: decoded.images_NHWC,
+    }
+    seconds = time_in_turn(forms, ROUNDS)
+    for name, values in seconds.items():
+        ratio = ratio_of_medians(seconds, "arrays", name)
+        print(f"{name}: {NUM_PHOTOGRAPHS / statistics.median(values):,.0f} images/s, {ratio:.2f} of arrays", flush=True)
+    parts, now = (
+        sum(statistics.median(seconds[name]) for name in names)
+        for names in (("arrays", "decoding alone"), ("photographs, decoded now",))
+    )
+    print(f"photographs, decoded now: {now / parts:.2f} of the time of decoding and training, each alone")
+
+
+def as_arrays(photographs: Sequence[tuple[str, Path]], folder: Path, count: int) -> None:
+    """Write as many squares of the photographs as an `.npz`."""
     link(photographs, folder / "once", len(photographs))
     images = load_dataset("image-folder", folder / "once", Reading(SourceResize(SIDE, "crop"), 0)).train
-    started = time.perf_counter()
     squares_NHWC = images.images_NHWC
-    decode_s = (time.perf_counter() - started) / len(images)
     arrays = {}
     for split, number in (("train", count), ("test", NUM_TEST)):
         chosen = np.arange(number) % len(images)
         arrays |= {f"{split}_images": squares_NHWC[chosen], f"{split}_labels": images.labels_N[chosen]}
     np.savez(folder / "squares.npz", **arrays)
-    return decode_s
 
 
 def row(count: int, folder: Path) -> list[str]:
@@ -161,22 +205,21 @@ def row(count: int, folder: Path) -> list[str]:
     photographs = write_photographs(folder / "files")
     link(photographs, folder / "images", count)
     files = trained(folder, "of-files", "image-folder", folder / "images", count, f", image_size: {SIDE}")
-    decode_s = as_arrays(photographs, folder, count)
+    as_arrays(photographs, folder, count)
     arrays = trained(folder, "of-arrays", "npz", folder / "squares.npz", count)
-    # Two workers share the decoding as they share the training.
-    sum_of_both = 1 / (1 / arrays.rates[0] + decode_s / 2)
     return [
         *(f"{count:,}", f"{files.peak_mib:,.0f}", f"{arrays.peak_mib:,.0f}", f"{files.start_s:.0f}"),
-        *(f"{files.rates[0]:,.0f}", f"{sum_of_both:,.0f}", f"{files.rates[1]:,.0f}", f"{arrays.rates[1]:,.0f}"),
-        f"{files.rates[1] / arrays.rates[1]:.2f}",
+        *(f"{rate:,.0f}" for rate in (*files.rates, *arrays.rates)),
     ]
 
 
 def main(counts: list[int]) -> None:
-    """Print a row for each number of photographs."""
+    """Print a line for each form of training, and a row for each number of photographs."""
+    with tempfile.TemporaryDirectory() as name:
+        in_turn(Path(name))
     head = (
         *("photographs", "peak MiB", "of arrays", "s to start"),
-        *("images/s, round 0", "decoding + training", "images/s, round 1", "of arrays", "ratio"),
+        *("images/s, round 0", "round 1", "of arrays, round 0", "round 1"),
     )
     print(f"| {' | '.join(head)} |\n|{' --- |' * len(head)}", flush=True)
     for count in counts:
@@ -185,4 +228,4 @@ def main(counts: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main([int(word) for word in sys.argv[1:]] or [1000, 10_000])
+    main([int(word) for word in sys.argv[1:]])

@@ -133,7 +133,7 @@ def test_paths_come_back_whatever_their_bytes(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     found = Files(tmp_path, names)
     assert [found[index] for index in range(len(found))] == [tmp_path / name for name in names]
-    with pytest.raises(DataError, match=r"cannot read .*gone: no such file"):
+    with pytest.raises(DataError, match=r"cannot read .*gone: No such file"):
         Files(tmp_path, ["x", "gone"])
 
 

@@ -19,7 +19,7 @@ from fedsup_deploy.events import read_events
 from fedsup_deploy.federation.client import Client
 from fedsup_deploy.federation.jobs.statistics import Observed, TakeStatistics
 from fedsup_deploy.federation.messages import Blob
-from fedsup_deploy.runs.run import CHECKPOINT, EVENTS, SPACE, SUPERNET, newest_run, open_run
+from fedsup_deploy.runs.run import CHECKPOINT, DATA, EVENTS, SPACE, SUPERNET, newest_run, open_run
 
 CONFIG = """
 schema: 1
@@ -115,6 +115,17 @@ def test_what_changes_no_weight_may_change_when_resuming(train_in, whole, tmp_pa
         train_in(tmp_path / "run", listeners=(CtrlC(2),))
     train_in(tmp_path / "run", "training.checkpoint_every=1", "engine.workers=1", resume=True)
     assert (tmp_path / "run" / SUPERNET).read_bytes() == (whole / SUPERNET).read_bytes()
+
+
+def test_some_clients_alone_are_asked_for_their_pixels(train_in, whole, tmp_path):
+    """Who else has images has not looked at them before it trains; the mean is another one."""
+    train_in(tmp_path / "run", "calibration.pixel_clients=2", "training.rounds=1", "training.warmup_rounds=0")
+    means = [
+        json.loads((folder / DATA).read_text(encoding="utf-8"))["preprocessing"]["mean"]
+        for folder in (tmp_path / "run", whole)
+    ]
+    assert means[0] != means[1]
+    assert means[0] == pytest.approx(means[1], rel=0.2)
 
 
 def test_too_few_answers_lose_no_round_that_was_done(train_in, whole, tmp_path, monkeypatch):

@@ -65,7 +65,7 @@ strategy: {{name: fedavg}}
 training:
   {{rounds: 2, clients_per_round: 20, warmup_rounds: 0, learning_rate: 0.05, evaluate_every: 2}}
 engine: {{workers: 2}}
-calibration: {{clients: 10, samples_per_client: 16, schedule: one-shot}}
+calibration: {{clients: 10, pixel_clients: 10, samples_per_client: 16, schedule: one-shot}}
 """
 
 

@@ -155,9 +155,11 @@ class CalibrationConfig(Section):
     """How the normalisation statistics of a subnet are taken from clients."""
 
     clients: Count | None = None
-    """Clients that take part, and in evaluations by clients: the same sample throughout a run. null: up to 100. A
-    number also bounds the clients whose pixels tell the mean and the deviation; null: all."""
+    """Clients that take part, and in evaluations by clients: the same sample throughout a run. null: up to 100."""
 
+    pixel_clients: Count | None = None
+    """Clients whose pixels tell the mean and the deviation that images are normalised with, before the first round.
+    Fewer than all spare the others of a folder of photographs to decode all of theirs for it. null: all."""
     samples_per_client: Annotated[int, Field(ge=1, le=1_000_000)] = 64
     """Images each client uses at most; not more than a million."""
     batch_size: BatchSize = 64

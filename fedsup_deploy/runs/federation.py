@@ -61,12 +61,12 @@ def count_pixels(config: TrainConfig, clients: Engine, padded_size: int, on_abse
     """Return the preprocessing of the clients' images, before there is a federation.
 
     Args:
-        config: Of the run; with `calibration.clients` so many are asked, and no other has to look at its images.
+        config: Of the run; with `calibration.pixel_clients` no others have to look at their images.
         clients: Carries jobs to the clients.
         padded_size: Side to pad smaller images to, pixels.
         on_absences: Told of the clients that have not answered.
     """
-    count, how = config.calibration.clients, None if config.data.image_size is None else config.data.resize
+    count, how = config.calibration.pixel_clients, None if config.data.image_size is None else config.data.resize
     asked = None if count is None else cohort.sample(clients.clients(), count, config.seed, "calibration")
     found = pixel_preprocessing(clients, terms_of(config), padded_size, on_absences, asked)
     return dataclasses.replace(found, how=how)

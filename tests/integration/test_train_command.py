@@ -148,6 +148,17 @@ def test_with_class_weights_clients_are_asked_once_and_a_resumed_run_ends_the_sa
     assert "class_counts" not in (whole / DATA).read_text(encoding="utf-8")
 
 
+def test_some_clients_alone_are_asked_for_their_pixels(train_in, whole, tmp_path):
+    """Who else has images has not looked at them before it trains; the mean is another one."""
+    train_in(tmp_path / "run", "calibration.pixel_clients=2", "training.rounds=1", "training.warmup_rounds=0")
+    means = [
+        json.loads((folder / DATA).read_text(encoding="utf-8"))["preprocessing"]["mean"]
+        for folder in (tmp_path / "run", whole)
+    ]
+    assert means[0] != means[1]
+    assert means[0] == pytest.approx(means[1], rel=0.2)
+
+
 def test_too_few_answers_lose_no_round_that_was_done(train_in, whole, tmp_path, monkeypatch):
     """Nobody answers in the evaluation after the last round; three rounds were done before it."""
 

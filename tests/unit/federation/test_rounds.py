@@ -8,14 +8,14 @@ import torch
 
 from fedsup_deploy import rng
 from fedsup_deploy.data.augment import Augmentation
-from fedsup_deploy.errors import FederationError
+from fedsup_deploy.errors import ConfigError, FederationError
 from fedsup_deploy.federation.client import ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.train import ClientUpdate, LocalTraining, Train
 from fedsup_deploy.federation.messages import num_bytes
 from fedsup_deploy.federation.server.assignment import Tier
 from fedsup_deploy.federation.server.cohort import Terms
 from fedsup_deploy.federation.server.fedavgm import FedAvgM
-from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, run_rounds
+from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, cohort_size, run_rounds
 from fedsup_deploy.federation.server.schedule import learning_rate
 from fedsup_deploy.federation.server.strategy import EFedSup, FedAvg, FedSup, ServerState, Strategy
 from fedsup_deploy.space.search_space import SearchSpace
@@ -256,3 +256,14 @@ def test_caller_that_stops_early_gets_what_was_done(state: ServerState, scripted
     assert next(rounds).round_index == 0
     rounds.close()
     assert len(engine.asked) == 1
+
+
+@pytest.mark.parametrize(("wanted", "eligible", "size"), [(None, 4, 4), (None, 25, 10), (3, 4, 3), (12, 25, 12)])
+def test_where_nobody_says_how_many_train_it_is_ten_or_all(wanted: int | None, eligible: int, size: int) -> None:
+    assert cohort_size(wanted, eligible) == size
+
+
+@pytest.mark.parametrize(("wanted", "eligible"), [(5, 4), (None, 0)])
+def test_a_round_has_no_more_clients_than_take_part(wanted: int | None, eligible: int) -> None:
+    with pytest.raises(ConfigError, match=rf"training.clients_per_round: got (5|null), {eligible} can take part"):
+        cohort_size(wanted, eligible)

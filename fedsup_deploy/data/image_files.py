@@ -27,7 +27,7 @@ from fedsup_deploy.ondevice.printable import reason_of
 from fedsup_deploy.ondevice.source_resize import SourceResize, resized
 
 
-class Files:
+class FoundFiles:
     """Many files below one folder as they were at first, in a tenth of the memory of as many `Path`s.
 
     Args:
@@ -90,7 +90,7 @@ class Decoder:
         cache: Keeps what was decoded.
     """
 
-    files: Files
+    files: FoundFiles
     image_shape: tuple[int, int, int]
     resize: SourceResize | None
     cache: PixelCache

@@ -15,7 +15,7 @@ from fedsup_deploy.config.partition import ClientList
 from fedsup_deploy.data import source
 from fedsup_deploy.data.dataset import DatasetSplits, Reading
 from fedsup_deploy.data.image_file import read_header, read_image
-from fedsup_deploy.data.image_files import Decoder, Files, ImageFiles, other_size
+from fedsup_deploy.data.image_files import Decoder, FoundFiles, ImageFiles, other_size
 from fedsup_deploy.data.image_tree import tree_of_classes, tree_of_clients
 from fedsup_deploy.data.names import escaped
 from fedsup_deploy.data.owners import listed_owners, owners_of
@@ -72,7 +72,7 @@ def load_image_folder(
     classes, found, names, notes = (
         tree_of_clients(folder, _NAME) if by_client else tree_of_classes(folder, _NAME, listed)
     )
-    files = Files(folder, [name for split in found.values() for name in split.names])
+    files = FoundFiles(folder, [name for split in found.values() for name in split.names])
     census = _look_at_headers(files, folder, reading.resize)
     is_grey = census.counts["grey"] == len(files)
     height, width = (reading.resize.size,) * 2 if reading.resize else read_image(files[0]).pixels.shape[:2]
@@ -98,7 +98,7 @@ def _as_listed(names: Sequence[str]) -> list[str]:
     return [os.fsencode(name).decode("utf-8") for name in names]
 
 
-def _look_at_headers(files: Files, folder: Path, resize: SourceResize | None) -> _Census:
+def _look_at_headers(files: FoundFiles, folder: Path, resize: SourceResize | None) -> _Census:
     """Return what the files say of their pixels, of which none is decoded.
 
     Raises:

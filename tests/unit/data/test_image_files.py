@@ -12,7 +12,7 @@ from PIL import Image
 
 from fedsup_deploy import rng
 from fedsup_deploy.data.dataset import DamagedFileError, DatasetSplits, Reading, split_off
-from fedsup_deploy.data.image_files import Files, ImageFiles
+from fedsup_deploy.data.image_files import FoundFiles, ImageFiles
 from fedsup_deploy.data.image_folder import load_image_folder
 from fedsup_deploy.data.pixel_cache import PixelCache
 from fedsup_deploy.errors import DataError
@@ -131,10 +131,10 @@ def test_paths_come_back_whatever_their_bytes(tmp_path: Path) -> None:
     names = ["1.png", "caf\u00e9.png", os.fsdecode(b"caf\xe9.png"), "x"]
     for name in names:
         (tmp_path / name).touch()
-    found = Files(tmp_path, names)
+    found = FoundFiles(tmp_path, names)
     assert [found[index] for index in range(len(found))] == [tmp_path / name for name in names]
     with pytest.raises(DataError, match=r"cannot read .*gone: No such file"):
-        Files(tmp_path, ["x", "gone"])
+        FoundFiles(tmp_path, ["x", "gone"])
 
 
 def test_a_full_disk_ends_the_keeping_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from fedsup_deploy.data.partition import partition
 from fedsup_deploy.engines.inprocess import InProcess
 from fedsup_deploy.errors import DataError
 from fedsup_deploy.federation.client import TRAINED, Client
-from fedsup_deploy.federation.jobs.counts import Counts
+from fedsup_deploy.federation.jobs.agreement import Agreement
 from fedsup_deploy.federation.messages import Reply
 from fedsup_deploy.federation.simulation import CLIENTS, FederatedData, Population
 
@@ -23,11 +23,11 @@ class Look:
     """Return what a function makes of a client."""
 
     kind: ClassVar[str] = "counts"
-    reply: ClassVar[type] = Counts
+    reply: ClassVar[type] = Agreement
 
-    look: Callable[[Client], Counts]
+    look: Callable[[Client], Agreement]
 
-    def perform(self, client: Client) -> Counts:
+    def perform(self, client: Client) -> Agreement:
         return self.look(client)
 
 
@@ -38,12 +38,12 @@ def population() -> Population:
     return FederatedData(train, tuple(partition(train.labels_N, "iid", 3, 0)), None, None).populations()[CLIENTS]
 
 
-def counted(client: Client) -> Counts:
-    return Counts((), len(client.images(TRAINED)))
+def counted(client: Client) -> Agreement:
+    return Agreement(0, 0, 0, len(client.images(TRAINED)))
 
 
 def failing(error: Exception) -> Look:
-    def fail(client: Client) -> Counts:
+    def fail(client: Client) -> Agreement:
         raise error
 
     return Look(fail)
@@ -53,13 +53,13 @@ def test_a_job_is_done_when_its_reply_is_asked_for_in_the_order_of_jobs(populati
     """So a round may be stopped in between."""
     done: list[int] = []
 
-    def look(client: Client) -> Counts:
+    def look(client: Client) -> Agreement:
         done.append(len(done))
         return counted(client)
 
     replies = InProcess(population).ask(dict.fromkeys((2, 0, 1), Look(look)))
     assert done == []
-    assert next(replies) == Reply(2, Counts((), 10))
+    assert next(replies) == Reply(2, Agreement(0, 0, 0, 10))
     assert done == [0]
     assert [reply.client for reply in replies] == [0, 1]
     assert done == [0, 1, 2]
@@ -73,7 +73,7 @@ def test_a_job_has_one_thread_and_the_others_are_given_back(population: Populati
     """The order of a sum, and so its last bit, depends on the number of threads."""
     seen: list[int] = []
 
-    def look(client: Client) -> Counts:
+    def look(client: Client) -> Agreement:
         seen.append(torch.get_num_threads())
         return counted(client)
 
@@ -98,7 +98,7 @@ def test_a_client_that_fails_says_why_and_the_others_go_on(population: Populatio
     assert list(InProcess(population).ask(jobs)) == [
         Reply(0, None, "no such images"),
         Reply(1, None, "ZeroDivisionError: by zero in a line"),
-        Reply(2, Counts((), 10)),
+        Reply(2, Agreement(0, 0, 0, 10)),
     ]
     (reply,) = InProcess(population).ask({9: Look(counted)})
     assert (reply.client, reply.value, (reply.absent or "")[:11]) == (9, None, "IndexError:")
@@ -107,7 +107,7 @@ def test_a_client_that_fails_says_why_and_the_others_go_on(population: Populatio
 def test_an_answer_of_another_type_is_none(population: Population) -> None:
     job = Look(lambda client: len(client.images(TRAINED)))  # type: ignore[arg-type, return-value]
     (reply,) = InProcess(population).ask({0: job})
-    assert reply == Reply(0, None, "malformed answer: got int, expected Counts")
+    assert reply == Reply(0, None, "malformed answer: got int, expected Agreement")
 
 
 @pytest.mark.parametrize(("deadline_s", "in_time"), [(None, 3), (25.0, 2), (20.0, 2), (9.0, 0)])
@@ -117,7 +117,7 @@ def test_what_is_finished_after_the_deadline_is_not_heard(
     """Each job takes 10 seconds of a clock that stands still otherwise; after the deadline none is begun."""
     now, done = [100.0], []
 
-    def look(client: Client) -> Counts:
+    def look(client: Client) -> Agreement:
         now[0] += 10
         done.append(now[0])
         return counted(client)

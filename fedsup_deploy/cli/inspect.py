@@ -50,7 +50,8 @@ def _page(result: "Inspected") -> "Page":
         )
     shown = result.to_dict()
     if isinstance(about, ModelFacts):
-        shown |= {"int8": None if about.int8 is None else str(about.int8)}
+        shown.pop("int8")
+        shown |= {} if about.int8 is None else {"int8": str(about.int8)}
     return tables.overview(shown)
 
 

@@ -12,13 +12,15 @@ from typing import Final
 
 from fedsup_deploy import resources
 from fedsup_deploy.artifact import program
-from fedsup_deploy.artifact.graph import Shape, read_graph
+from fedsup_deploy.artifact.graph import Shape, check_int8, read_graph
 from fedsup_deploy.artifact.manifest import Manifest, TensorSpec
 from fedsup_deploy.artifact.model_card import CARD, render_model_card
+from fedsup_deploy.artifact.variants import Int8Gate
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.ondevice import bundle_files
 from fedsup_deploy.space.architecture import Architecture
+from fedsup_deploy.variant import MAIN_INT8
 from fedsup_deploy.version import __version__
 
 _NAME_OF_A_NETWORK: Final = re.compile(r"a[0-9a-f]{11}(-refined-[0-9a-f]{8})?")
@@ -44,6 +46,7 @@ def check_consistency(folder: Path, manifest: Manifest, sizes: Mapping[str, int]
             *_of_the_architecture(manifest, preprocessing),
             *_of_the_files(manifest, sizes),
             *_of_the_graph(folder / bundle_files.MODEL, manifest),
+            *_of_the_int8_graph(folder, manifest),
             *_of_what_was_rendered(folder, manifest, sizes),
         )
     except (ArtifactError, ConfigError) as error:
@@ -108,6 +111,25 @@ def _of_the_graph(path: Path, manifest: Manifest) -> Iterator[str]:
     ):
         if got != expected:
             yield f"{name}: got {got}, expected {expected} as in {path.name}"
+
+
+def _of_the_int8_graph(folder: Path, manifest: Manifest) -> Iterator[str]:
+    record = manifest.models.get(MAIN_INT8.name)
+    if record is None:
+        return
+    where, name = f"models.{MAIN_INT8.name}", bundle_files.INT8_MODEL
+    if tuple(record.files) != (name,) or not isinstance(record.gate, Int8Gate):
+        yield f"{where}.files: got {_listed(record.files)}, expected {name}"
+        return
+    graph = read_graph(folder / name)
+    for key, got, expected in (
+        ("inputs", _signature(manifest.inputs), dict(graph.inputs)),
+        ("outputs", _signature(manifest.outputs), dict(graph.outputs)),
+    ):
+        if got != expected:
+            yield f"{key}: got {got}, expected {expected} as in {name}"
+    for problem in check_int8(folder / name, folder / bundle_files.MODEL, record.gate.scheme):
+        yield f"{where}.{problem}"
 
 
 def _of_what_was_rendered(folder: Path, manifest: Manifest, sizes: Mapping[str, int]) -> Iterator[str]:

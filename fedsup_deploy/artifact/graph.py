@@ -3,14 +3,17 @@
 Owns a count of its own, from shapes alone: it is held against what a manifest says, so it must not come from there.
 """
 
+import contextlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsup_deploy import memory
 from fedsup_deploy.artifact.external_data import locations
+from fedsup_deploy.artifact.int8_graph import Int8Graph
+from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.ondevice.bundle_files import MOST_BYTES_OF_A_FILE
 from fedsup_deploy.ondevice.reading import read_bytes
@@ -29,7 +32,7 @@ _DOMAINS = ("", "ai.onnx")
 
 @dataclass(frozen=True)
 class Graph:
-    """What the graph of a model says.
+    """What the graph of a model says; of one in int8 as of the one in fp32 that it was made from.
 
     Args:
         inputs: Shape of each input by name; a dimension that may be anything has its symbol, such as `batch`.
@@ -39,6 +42,7 @@ class Graph:
             has one for several, or none because it is zero.
         first_width: Channels that the first convolution writes; None without one.
         opset: Version of the operators of ONNX that it asks for; None where it does not say.
+        scheme: How it computes in int8; None where it does not, or by no scheme of ours.
     """
 
     inputs: Mapping[str, Shape]
@@ -47,6 +51,7 @@ class Graph:
     num_params: int
     first_width: int | None
     opset: int | None
+    scheme: Int8Scheme | None
 
 
 def read_graph(path: Path, *, has_all_weights: bool = True) -> Graph:
@@ -62,20 +67,19 @@ def read_graph(path: Path, *, has_all_weights: bool = True) -> Graph:
             no memory could hold.
     """
     import onnx
-    from google.protobuf.message import DecodeError
 
-    try:
-        model = onnx.load_model_from_string(read_bytes(path, MOST_BYTES_OF_A_FILE))
-        _refuse_what_no_exporter_writes(model)
-        if has_all_weights:
-            _refuse_other_files(model)
+    with _refusing_what_cannot_be_counted(path):
+        model = _load(path, has_all_weights=has_all_weights)
         inputs, outputs = _shapes(model.graph.input), _shapes(model.graph.output)
+        int8 = Int8Graph(model) if _has_conversions(model) else None
         _fix_batch(model.graph)
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
         weights = {tensor.name: tuple(tensor.dims) for tensor in inferred.initializer}
+        weights |= {node.output[0]: weights[node.input[0]] for node in inferred.node if _is_weight(node, weights)}
         values = {**_shapes((*inferred.input, *inferred.value_info, *inferred.output)), **weights}
         _refuse_what_cannot_be_held(inferred.node, values)
-        nodes = [node for node in inferred.node if node.op_type in _WEIGHTED]
+        means = frozenset() if int8 is None else int8.means()
+        nodes = [node for node in inferred.node if node.op_type in _WEIGHTED and node.output[0] not in means]
         # The exporter writes equal tensors once, such as two biases of zeros; each layer has its own all the same.
         used = [name for node in nodes for name in node.input if name in weights]
         widths = [weights[node.input[1]][0] for node in nodes if node.op_type == "Conv"]
@@ -85,13 +89,72 @@ def read_graph(path: Path, *, has_all_weights: bool = True) -> Graph:
             num_macs=sum(_macs(node, values) for node in nodes),
             num_params=sum(math.prod(weights[name]) for name in used) + sum(_left_out(node, weights) for node in nodes),
             first_width=widths[0] if widths else None,
-            opset=next((each.version for each in model.opset_import if each.domain in _DOMAINS), None),
+            opset=_opset(model),
+            scheme=None if int8 is None else int8.scheme(),
         )
+
+
+def check_int8(path: Path, fp32: Path, scheme: Int8Scheme) -> Iterator[str]:
+    """Yield in what an int8 file is not an fp32 file in 8 bits by a scheme; nothing where it is.
+
+    Args:
+        path: The int8 file.
+        fp32: The other.
+        scheme: How numbers of 8 bits stand for those of the other.
+
+    Raises:
+        ArtifactError: As of `read_graph`.
+    """
+    with _refusing_what_cannot_be_counted(path):
+        model, of_fp32 = _load(path), _load(fp32)
+        found = Int8Graph(model)
+        for name, got, expected in (
+            ("num_float_convolutions", 0, found.num_float_convolutions()),
+            ("scheme", scheme, found.scheme()),
+        ):
+            if got != expected:
+                yield f"gate.{name}: got {got}, expected {expected} as in {path.name}"
+        versions = [(each.ir_version, _opset(each)) for each in (model, of_fp32)]
+        if versions[0] != versions[1]:
+            yield f"files: got IR version and opset {versions[0]}, expected {versions[1]} as in {fp32.name}"
+        yield from (f"files: got {each} as in {fp32.name}" for each in found.differences(of_fp32))
+
+
+def _load(path: Path, *, has_all_weights: bool = True) -> "ModelProto":
+    import onnx
+
+    model = onnx.load_model_from_string(read_bytes(path, MOST_BYTES_OF_A_FILE))
+    _refuse_what_no_exporter_writes(model)
+    if has_all_weights:
+        _refuse_other_files(model)
+    return model
+
+
+@contextlib.contextmanager
+def _refusing_what_cannot_be_counted(path: Path) -> Iterator[None]:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        yield
     except (DecodeError, onnx.shape_inference.InferenceError, LookupError, TypeError, ValueError) as error:
         what = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ArtifactError(
             f"{path.name}: got no graph that can be counted ({what}); copy or export it again"
         ) from error
+
+
+def _has_conversions(model: "ModelProto") -> bool:
+    return any(node.op_type == "DequantizeLinear" for node in model.graph.node)
+
+
+def _is_weight(node: "NodeProto", weights: Mapping[str, Shape]) -> bool:
+    """Return whether what a node writes is a weight that the file has in 8 bits."""
+    return node.op_type == "DequantizeLinear" and node.input[0] in weights
+
+
+def _opset(model: "ModelProto") -> int | None:
+    return next((each.version for each in model.opset_import if each.domain in _DOMAINS), None)
 
 
 def _refuse_what_no_exporter_writes(model: "ModelProto") -> None:

@@ -8,8 +8,9 @@ from fedsup_deploy.artifact.manifest import DeviceRecord, Manifest, RefinementRe
 from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
 from fedsup_deploy.artifact.measures import Interval, MeasuresRecord
 from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency, VariantRecord
+from fedsup_deploy.ondevice import bundle_files
 from fedsup_deploy.ondevice.printable import printable
-from fedsup_deploy.variant import MAIN
+from fedsup_deploy.variant import MAIN, MAIN_INT8
 
 CARD: Final = "MODEL_CARD.md"
 
@@ -17,7 +18,7 @@ _MARKDOWN: Final = str.maketrans({letter: f"&#{ord(letter)};" for letter in "<[|
 _USE = """\
 ```python
 import json, numpy as np, onnxruntime
-session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+session = onnxruntime.InferenceSession("{file}", providers=["CPUExecutionProvider"])
 images = np.load("vectors.npz")["inputs"]  # preprocessed as below, float32, any number of them
 logits = {logits}
 print([json.load(open("manifest.json", encoding="utf-8"))["classes"][i] for i in logits.argmax(axis=1)])
@@ -41,7 +42,7 @@ def render_model_card(manifest: Manifest) -> str:
             *([] if manifest.refinement is None else _refinement(manifest, manifest.refinement)),
             "## Use",
             "",
-            _USE.format(logits=_logits(manifest)),
+            _USE.format(file=_file(manifest), logits=_logits(manifest)),
             "",
             "`python run.py` checks every file, compares the outputs with `vectors.npz` and times the model on this "
             "machine. It needs Python 3.6+, numpy and onnxruntime 1.8+. `python run.py --classify photo.png` says what "
@@ -72,6 +73,13 @@ def render_model_card(manifest: Manifest) -> str:
             "",
         ]
     )
+
+
+def _file(manifest: Manifest) -> str:
+    """Return the ONNX file that the bundle is for: of the precision that the profile's latencies are of."""
+    int8 = manifest.models.get(MAIN_INT8.name)
+    is_int8 = int8 is not None and int8.latency.predicted is not None
+    return bundle_files.INT8_MODEL if is_int8 else bundle_files.MODEL
 
 
 def _logits(manifest: Manifest) -> str:

@@ -11,9 +11,9 @@ from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
 
 if TYPE_CHECKING:
-    from fedsup_deploy.artifact.manifest import LimitRecord
+    from fedsup_deploy.artifact.manifest import AccuracyRecord, LimitRecord, Manifest
     from fedsup_deploy.artifact.measured import MeasuredLatency
-    from fedsup_deploy.artifact.variants import VariantRecord
+    from fedsup_deploy.artifact.variants import Int8Gate, VariantRecord
     from fedsup_deploy.cli.tables import Page
     from fedsup_deploy.commands.inspect import BundleFacts, DeviceFinding, Inspected
 
@@ -37,7 +37,7 @@ def command(output: Output, path: Path) -> None:
 def _page(result: "Inspected") -> "Page":
     """Return all there is, but of a bundle what a person asks first."""
     from fedsup_deploy.cli import tables
-    from fedsup_deploy.commands.inspect import BundleFacts, SearchFacts
+    from fedsup_deploy.commands.inspect import BundleFacts, ModelFacts, SearchFacts
 
     about = result.about
     head: list[tuple[str, object]] = [("path", str(result.path)), ("kind", result.kind)]
@@ -48,7 +48,11 @@ def _page(result: "Inspected") -> "Page":
         return tables.stacked(
             tables.fields([*head, ("run", about.run), ("run_hash", about.run_hash)]), tables.text(""), rows
         )
-    return tables.overview(result.to_dict())
+    shown = result.to_dict()
+    if isinstance(about, ModelFacts):
+        shown.pop("int8")
+        shown |= {} if about.int8 is None else {"int8": str(about.int8)}
+    return tables.overview(shown)
 
 
 def _bundle(about: "BundleFacts") -> "Iterator[tuple[str, object]]":
@@ -68,8 +72,7 @@ def _bundle(about: "BundleFacts") -> "Iterator[tuple[str, object]]":
         yield f"limit {name}", _limit(limit)
     if manifest.is_static:
         yield "images at once", "1, in files of ONNX"
-    for name, variant in manifest.models.items():
-        yield name, _variant(variant)
+    yield from _variants(manifest)
     if (refined := manifest.refinement) is not None:
         yield "trimmed from", f"{refined.source_arch_id}; the search picked {refined.pick_arch_id}"
     if (latency := about.measured.latency) is not None:
@@ -79,6 +82,15 @@ def _bundle(about: "BundleFacts") -> "Iterator[tuple[str, object]]":
     if about.measured.engine is not None:
         yield "TensorRT engine", engine_page.engine_line(about.measured.engine)
     yield "made by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
+
+
+def _variants(manifest: "Manifest") -> "Iterator[tuple[str, object]]":
+    for name, variant in manifest.models.items():
+        yield name, _variant(variant)
+        if variant.gate.kind == "int8":
+            yield from _int8(variant, variant.gate, manifest.accuracy)
+    for name, reason in manifest.left_out.items():
+        yield f"no {name}", reason
 
 
 def _limit(limit: "LimitRecord") -> str:
@@ -100,6 +112,14 @@ def _variant(variant: "VariantRecord") -> str:
     if variant.gate.kind == "int8" and variant.gate.speed is not None:
         said.append(f"{variant.gate.speed.times_as_fast:.3g} times as fast as fp32")
     return "; ".join(said)
+
+
+def _int8(variant: "VariantRecord", gate: "Int8Gate", accuracy: "AccuracyRecord") -> "Iterator[tuple[str, object]]":
+    yield "int8 scheme", str(gate.scheme)
+    if variant.accuracy is not None:
+        yield "int8 accuracy", f"{options.share(variant.accuracy, None)} on the same {accuracy.num_samples:,} images"
+    drop = options.points(gate.accuracy_drop, gate.accuracy_drop_interval)
+    yield "int8 drop", f"{drop} against fp32 on {gate.num_images:,} {gate.split} images"
 
 
 def _latency(measured: "MeasuredLatency") -> str:

@@ -261,6 +261,12 @@ def share(accuracy: float, interval: tuple[float, float] | None) -> str:
     )
 
 
+def points(difference: float, interval: tuple[float, float]) -> str:
+    """Return a difference of shares with its 95 % interval: `0.50 points (-0.31 to 1.27)`."""
+    low, high = (100 * end for end in interval)
+    return f"{100 * difference:.2f} points ({low:.2f} to {high:.2f})"
+
+
 def bundle_table(bundles: "Sequence[ExportedBundle]", found: "Sequence[Row]" = ()) -> "Page":
     """Return bundles as a table, with their folders and what to do next below it.
 
@@ -293,12 +299,20 @@ def bundle_table(bundles: "Sequence[ExportedBundle]", found: "Sequence[Row]" = (
     return tables.titled(
         tables.rows(rows),
         about_shares(bundles),
+        *(line for made in bundles for line in _int8_drop(made)),
         *about_devices(bundles),
         *(f"{made.profile}: no {name}: {why}" for made in bundles for name, why in made.left_out.items()),
         "Bundles:",
         *(tables.whole(f"  {name}") for name in folders),
         tables.whole(shlex.join(["python", f"{folders[0]}/run.py"]), "next:"),
     )
+
+
+def _int8_drop(made: "ExportedBundle") -> Iterator[str]:
+    if made.int8_drop is not None:
+        drop = made.int8_drop
+        lost = points(drop.share, drop.interval)
+        yield f"{made.profile}: int8 loses {lost} against fp32 on {drop.num_images:,} {drop.split} images."
 
 
 def _int8_here(made: "ExportedBundle") -> "Row":

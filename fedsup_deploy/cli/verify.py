@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from fedsup_deploy.artifact.store import VerifiedBundle
     from fedsup_deploy.cli.tables import Page
+    from fedsup_deploy.ondevice.records import Int8Outputs, Outputs
 
 
 @click.command("verify", cls=Command)
@@ -39,18 +40,12 @@ def _table(result: "VerifiedBundle") -> "Page":
     from fedsup_deploy.cli import tables
 
     document = result.to_dict()
-    over = ("exceeded_limits",) if result.exceeded_limits else ()
-    kept = ("bundle", "verdict", *over, "arch_id", "profile", "files", "not_executed", "not_compared")
-    parity = result.parity
-    short: dict[str, JsonValue] = {
-        **{name: document[name] for name in kept},
-        "parity": {
-            "num_inputs": parity["num_inputs"],
-            "max_scaled_diff": parity["max_scaled_diff"],
-            "tolerance": parity["tolerance"],
-        },
-        "measured": None,
-    }
+    where_any = ("exceeded_limits", "not_executed", "not_compared")
+    names = ("bundle", "verdict", "exceeded_limits", "arch_id", "profile", "files", "not_executed", "not_compared")
+    short: dict[str, JsonValue] = {name: document[name] for name in names if document[name] or name not in where_any}
+    short["parity"] = _compared(result.parity)
+    if (int8 := result.int8) is not None:
+        short["int8"] = {**_compared(int8), "num_classes_compared": int8["num_classes_compared"]}
     if (latency := result.measured) is not None:
         found = latency.statistics
         short["measured"] = {
@@ -60,3 +55,11 @@ def _table(result: "VerifiedBundle") -> "Page":
             "verdict": latency.stability.verdict,
         }
     return tables.overview(short)
+
+
+def _compared(found: "Outputs | Int8Outputs") -> "dict[str, JsonValue]":
+    return {
+        "num_inputs": found["num_inputs"],
+        "max_scaled_diff": found["max_scaled_diff"],
+        "tolerance": found["tolerance"],
+    }

@@ -13,6 +13,23 @@ from fedsup_deploy.variant import MAIN_INT8
 
 
 @dataclasses.dataclass(frozen=True)
+class AccuracyDrop:
+    """What int8 costs.
+
+    Args:
+        share: Of the images that the fp32 file is right about, less that of the int8 file.
+        interval: Its 95 % interval.
+        split: Of which images.
+        num_images: How many.
+    """
+
+    share: float
+    interval: tuple[float, float]
+    split: str
+    num_images: int
+
+
+@dataclasses.dataclass(frozen=True)
 class ExportedBundle:
     """One bundle that was made.
 
@@ -36,6 +53,7 @@ class ExportedBundle:
         parity_max_scaled_diff: The same relative to the image's largest logit.
         bytes: Size of each variant.
         int8_accuracy: Share of the images that the int8 file classifies correctly; None where there is none.
+        int8_drop: What the gate found that it costs; None as above.
         int8_latency_ms_measured_here: Median of the int8 file, in ms; None where this machine is not the device.
         int8_times_as_fast: As the fp32 file on this machine; None as above.
         left_out: Why a variant that was asked for is not there, by its name.
@@ -62,6 +80,7 @@ class ExportedBundle:
     parity_max_scaled_diff: float
     bytes: dict[str, int]
     int8_accuracy: float | None
+    int8_drop: AccuracyDrop | None
     int8_latency_ms_measured_here: float | None
     int8_times_as_fast: float | None
     left_out: dict[str, str]
@@ -85,7 +104,8 @@ def exported_bundle(manifest: Manifest, folder: Path, target: Target) -> Exporte
     limit = None if held.measured is None else held.measured.limit
     int8 = next((each for each in manifest.models.values() if each.variant == MAIN_INT8), None)
     int8_measured = None if int8 is None else int8.latency.measured
-    speed = int8.gate.speed if int8 is not None and isinstance(int8.gate, Int8Gate) else None
+    gate = int8.gate if int8 is not None and isinstance(int8.gate, Int8Gate) else None
+    speed = None if gate is None else gate.speed
     accuracy = manifest.accuracy
     assert accuracy.recalibrated_interval is not None, "every export counts"
     gates = [record.gate for record in manifest.models.values() if isinstance(record.gate, ParityGate)]
@@ -109,9 +129,14 @@ def exported_bundle(manifest: Manifest, folder: Path, target: Target) -> Exporte
         parity_max_scaled_diff=max(gate.max_scaled_diff for gate in gates),
         bytes={name: record.num_bytes for name, record in manifest.models.items()},
         int8_accuracy=None if int8 is None else int8.accuracy,
+        int8_drop=None if gate is None else _drop(gate),
         int8_latency_ms_measured_here=None if int8_measured is None else int8_measured.statistics.p50_ms,
         int8_times_as_fast=None if speed is None else speed.times_as_fast,
         left_out=manifest.left_out,
         system=target.profile.system,
         known_bad=target.profile.known_bad,
     )
+
+
+def _drop(gate: Int8Gate) -> AccuracyDrop:
+    return AccuracyDrop(gate.accuracy_drop, gate.accuracy_drop_interval, gate.split, gate.num_images)

@@ -16,6 +16,7 @@ from fedsup_deploy.artifact.external_data import external_files
 from fedsup_deploy.artifact.graph import read_graph
 from fedsup_deploy.artifact.measured import MeasuredDocument, PercentileRecord
 from fedsup_deploy.artifact.store import load_manifest, load_measured
+from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.config.document import display
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
@@ -37,6 +38,7 @@ _TOLD: Final = (
     "limits",
     "objective",
     "models",
+    "left_out",
     "refinement",
     "lineage",
     "versions",
@@ -131,6 +133,7 @@ class ModelFacts(Result):
         outputs: The same of each output.
         num_macs: Multiply-accumulates for one image.
         num_params: Weights and biases.
+        int8: How it computes in int8; None where it does not, or by no scheme of ours.
     """
 
     num_bytes: int
@@ -139,6 +142,7 @@ class ModelFacts(Result):
     outputs: dict[str, tuple[int | str, ...]]
     num_macs: int
     num_params: int
+    int8: Int8Scheme | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,6 +258,7 @@ def _model(path: Path) -> ModelFacts:
         outputs={**graph.outputs},
         num_macs=graph.num_macs,
         num_params=graph.num_params,
+        int8=graph.scheme,
     )
 
 

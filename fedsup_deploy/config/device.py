@@ -62,3 +62,9 @@ class Int8Scheme(Section):
     """Whether each output channel of a weight has a scale of its own; false: one for the whole tensor."""
     reduce_range: bool
     """Whether weights have 7 bits: products of two numbers of 8 bits, added in pairs, do not fit into 16."""
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        symmetric = ", symmetric" if self.is_symmetric else ""
+        scale = "channel" if self.per_channel else "tensor"
+        return f"{self.activations} activations{symmetric}, weights of {7 if self.reduce_range else 8} bits per {scale}"

@@ -57,8 +57,8 @@ def check_int8(
     if drop > max_accuracy_drop:
         low, high = (100 * end for end in interval)
         raise GateError(
-            f"int8: right about {100 * drop:.2f} points fewer of {sum(answers):,} {split} images than fp32 (95 % "
-            f"interval {low:.2f} to {high:.2f}), expected at most {100 * max_accuracy_drop:g}"
+            f"int8: its share of right answers is {100 * drop:.2f} points lower than that of fp32 on {sum(answers):,} "
+            f"{split} images (95 % interval {low:.2f} to {high:.2f}), expected at most {100 * max_accuracy_drop:g}"
         )
     fp32_VK, int8_VK = (each.astype(np.float64) for each in outputs)
     scale_V = np.maximum(1.0, np.abs(fp32_VK).max(axis=1))

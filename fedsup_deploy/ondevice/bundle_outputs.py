@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Callable, Iterator, List, Optional, Sequence, 
 from fedsup_deploy.ondevice.bundle_files import (
     ALTERED,
     BATCH_INVARIANCE,
+    INT8_MODEL,
     INT8_VARIANT,
     MANIFEST,
+    MISSING,
     PARITY,
     VARIANT,
     VECTORS,
@@ -50,7 +52,8 @@ def read_manifest(folder: Path) -> "ManifestRecord":
     """Return the manifest's document.
 
     Raises:
-        CheckError: It is missing, no JSON, without what the checks need, or kinder than the parity gate.
+        CheckError: It is missing, no JSON, without what the checks need, or kinder than the parity gate; or it names an
+            int8 file that is missing.
     """
     with refusing_damage():
         manifest = cast("ManifestRecord", parse_json(read_text_file(folder, MANIFEST)))
@@ -65,6 +68,8 @@ def read_manifest(folder: Path) -> "ManifestRecord":
         int8_tolerance_of(manifest)
         for each in known_bad_of(manifest):
             comparisons_of(each["versions"])
+    if INT8_VARIANT in manifest["models"] and not (folder / INT8_MODEL).is_file():
+        raise CheckError(MISSING, f"{INT8_MODEL} is missing, which {MANIFEST} names; copy the bundle again")
     return manifest
 
 
@@ -155,11 +160,15 @@ def read_array(path: Path, name: str) -> "Floats":
     try:
         size = path.stat().st_size
         with zipfile.ZipFile(str(path)) as archive:
-            is_compressed = archive.getinfo(f"{name}.npy").file_size > size
+            sizes = {each.filename: each.file_size for each in archive.infolist()}
+        is_missing = f"{name}.npy" not in sizes
+        is_compressed = sizes.get(f"{name}.npy", 0) > size
         with numpy.load(str(path), allow_pickle=False) as arrays:
-            array = None if is_compressed else numpy.atleast_1d(arrays[name])
+            array = None if is_missing or is_compressed else numpy.atleast_1d(arrays[name])
     except Exception as error:  # NumPy and zipfile raise nearly anything for an archive that is none
         raise CheckError(PARITY, f"{path.name} cannot be used: {first_line(error)}") from error
+    if is_missing:
+        raise CheckError(ALTERED, f"{path.name} was altered: it has no array {name}; copy the bundle again")
     if array is None:
         raise CheckError(PARITY, f"{path.name} is compressed, expected plain arrays")
     return array

@@ -17,6 +17,7 @@ nothing is run with it.
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -40,15 +41,22 @@ def main(arguments: Optional[List[str]] = None) -> int:
     options = _parse(arguments)
     report, told = _classified_images(options) if options.classify else _checked_bundle(options)
     text = json.dumps(report, indent=2, allow_nan=False) if options.json else "\n".join(told)
+    if sys.stdout is None:  # so Python has it where whoever started this closed it
+        return _told_that_it_is_not_written(report, os.strerror(errno.EBADF))
     try:
         print(as_written(text, sys.stdout.encoding), flush=True)
     except OSError as error:
         # Python would complain again when it flushes stdout at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):  # else whoever read it has gone, and knows
-            print(f"the report cannot be written: {error.strerror}", file=sys.stderr)
-            return int(report["exit_code"]) or USAGE
+            return _told_that_it_is_not_written(report, str(error.strerror))
     return int(report["exit_code"])
+
+
+def _told_that_it_is_not_written(report: "Union[Report, Classification]", reason: str) -> int:
+    """Say why a report cannot be written; return the exit code."""
+    print(f"the report cannot be written: {reason}", file=sys.stderr)
+    return int(report["exit_code"]) or USAGE
 
 
 def _checked_bundle(options: argparse.Namespace) -> "Tuple[Report, Iterator[str]]":
@@ -115,7 +123,8 @@ def lines(report: "Report") -> Iterator[str]:
     if "int8" in report:
         int8 = report["int8"]
         off_by = f"scaled difference {int8['max_scaled_diff']:.2g}, allowed {int8['tolerance']:.2g}"
-        yield f"int8      {int8['num_inputs']} images, {int8['num_classes_compared']} classes: {off_by}"
+        compared = f"class compared on {int8['num_classes_compared']} of them"
+        yield f"int8      {int8['num_inputs']} images, {compared}: {off_by}"
     if "latency" in report:
         yield from _lines_of_latency(report["latency"])
     if "int8_latency" in report:

@@ -17,6 +17,7 @@ from fedsup_deploy.cli.main import main
 from fedsup_deploy.cli.options import bundle_table
 from fedsup_deploy.commands import timing_here
 from fedsup_deploy.commands.export import Exported, ExportRequest, export
+from fedsup_deploy.commands.exported_bundle import AccuracyDrop
 from fedsup_deploy.commands.search import SearchRequest, search
 from fedsup_deploy.commands.train import train
 from fedsup_deploy.commands.verify import verify
@@ -148,13 +149,73 @@ def test_a_changed_weight_is_a_wrong_result_and_a_damaged_file_cannot_be_loaded(
     code, report = run_py(copy)
     assert code == bundle_files.PARITY
     assert str(report["reason"]).startswith("outputs of int8 at batch 1: scaled difference ")
-    with pytest.raises(GateError, match="outputs of int8"):
+    with pytest.raises(ArtifactError, match=r"other numbers for head\.weight"):
         verify(copy)
     path.write_bytes(content[: len(content) // 2])
     seal(copy)
     code, report = run_py(copy)
     assert code == bundle_files.UNRUNNABLE
     assert bundle_files.INT8_MODEL in str(report["reason"])
+
+
+def _the_fp32_file(folder: Path) -> None:
+    shutil.copyfile(folder / bundle_files.MODEL, folder / bundle_files.INT8_MODEL)
+
+
+def _control_flow(folder: Path) -> None:
+    model = onnx.load(folder / bundle_files.INT8_MODEL)
+    value = onnx.helper.make_tensor_value_info("inner", onnx.TensorProto.FLOAT, [1])
+    constant = onnx.helper.make_node("Constant", [], ["inner"], value_float=0.0)
+    branch = onnx.helper.make_graph([constant], "branch", [], [value])
+    condition = onnx.numpy_helper.from_array(np.array([True]), "condition")
+    model.graph.initializer.append(condition)
+    model.graph.node.append(
+        onnx.helper.make_node("If", ["condition"], ["chosen"], "chosen", then_branch=branch, else_branch=branch)
+    )
+    onnx.save(model, folder / bundle_files.INT8_MODEL)
+
+
+def _another_scheme(folder: Path) -> None:
+    path = folder / "manifest.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    scheme = document["models"]["onnx-int8"]["gate"]["scheme"]
+    scheme["activations"] = {"s8": "u8", "u8": "s8"}[scheme["activations"]]
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def _weights_elsewhere(folder: Path) -> None:
+    model = onnx.load(folder / bundle_files.INT8_MODEL)
+    tensor = next(each for each in model.graph.initializer if each.name == "head.weight_quantized")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="vectors.npz")
+    (folder / bundle_files.INT8_MODEL).write_bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_the_fp32_file, r"num_float_convolutions: got 0, expected \d+ as in model\.int8\.onnx"),
+        (_control_flow, r"model\.int8\.onnx: got no graph .* control flow"),
+        (_another_scheme, r"gate\.scheme: got u8 activations, .*, expected s8 activations"),
+        (_weights_elsewhere, r"model\.int8\.onnx: got no graph .* in another file"),
+    ],
+)
+def test_an_int8_file_that_is_not_what_the_manifest_says_contradicts_it(copy, change, said):
+    """Also where size, recorded outputs and hashes were written again."""
+    change(copy)
+    seal(copy)
+    with pytest.raises(ArtifactError, match=said):
+        verify(copy)
+
+
+def test_the_int8_file_of_another_subnet_contradicts_the_fp32_file(run, copy, tmp_path):
+    other = export(
+        ExportRequest(run, "largest", None, ("raspberry-pi-4",), ("onnx",), BOTH, tmp_path / "other", over_limit=True)
+    )
+    shutil.copyfile(other.bundles[0].folder / bundle_files.INT8_MODEL, copy / bundle_files.INT8_MODEL)
+    seal(copy)
+    with pytest.raises(ArtifactError, match=r"models\.onnx-int8\.files: got .* as in model\.onnx"):
+        verify(copy)
 
 
 def test_a_manifest_that_allows_any_difference_is_altered(copy):
@@ -175,7 +236,7 @@ def test_int8_that_loses_too_much_is_not_shipped_and_the_reason_stands_everywher
     manifest = load_manifest(made.folder)
     assert manifest.left_out == made.left_out
     [reason] = made.left_out.values()
-    assert reason.startswith("int8: right about ")
+    assert reason.startswith("int8: its share of right answers is ")
     assert reason in (made.folder / "MODEL_CARD.md").read_text(encoding="utf-8").replace("\\", "")
     assert not (made.folder / bundle_files.INT8_MODEL).exists()
     verify(made.folder)
@@ -187,7 +248,7 @@ def test_of_a_device_that_computes_in_int8_such_a_bundle_does_not_come_about(run
     assert list(manifest.models) == ["onnx-fp32", "onnx-int8"]
     assert manifest.models["onnx-int8"].latency.predicted is not None
     assert manifest.models["onnx-int8"].gate.scheme.reduce_range, "nobody knows more: what is right on any processor"
-    with pytest.raises(GateError, match=r"for stm32h7: int8: right about "):
+    with pytest.raises(GateError, match=r"for stm32h7: int8: its share of right answers is "):
         exported(run, tmp_path / "bad", "stm32h7", precisions=(), over_limit=True, max_accuracy_drop=-1.5)
     assert not (tmp_path / "bad").exists()
 
@@ -356,6 +417,51 @@ def test_measure_times_both_files_and_keeps_both(copy, capsys):
     assert json.loads(capsys.readouterr().out)["measured"]["int8"]["speed"] == speed
     assert main(["inspect", str(copy)]) == 0
     assert "times as fast as fp32" in capsys.readouterr().out
+
+
+def test_inspect_and_the_table_tell_what_int8_costs_and_how_sure_that_is(run, bundle, tmp_path, capsys):
+    manifest = load_manifest(bundle)
+    gate = manifest.models["onnx-int8"].gate
+    low, high = (100 * end for end in gate.accuracy_drop_interval)
+    drop = f"{100 * gate.accuracy_drop:.2f} points ({low:.2f} to {high:.2f})"
+    assert main(["inspect", str(bundle)]) == 0
+    shown = capsys.readouterr().out
+    for line in (f"{drop} against fp32 on {gate.num_images} validation images", str(gate.scheme), " % on the same 449"):
+        assert line in shown
+    [made] = exported(run, tmp_path / "made").bundles
+    assert made.int8_drop == AccuracyDrop(
+        gate.accuracy_drop, gate.accuracy_drop_interval, "validation", gate.num_images
+    )
+    assert f"raspberry-pi-4: int8 loses {drop} against fp32" in "\n".join(bundle_table([made])(sys.maxsize))
+    [without] = exported(run, tmp_path / "without", max_accuracy_drop=-1.5).bundles
+    assert main(["inspect", str(without.folder)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"no onnx-int8 {without.left_out['onnx-int8']} made by" in shown
+    assert main(["inspect", str(without.folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["left_out"] == without.left_out
+
+
+def test_verify_tells_of_both_files_and_of_nothing_that_is_not_there(bundle, capsys):
+    assert main(["verify", str(bundle)]) == 0
+    shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert shown["int8.max_scaled_diff"] == "0"
+    assert int(shown["int8.num_classes_compared"]) <= int(shown["int8.num_inputs"]) == 32
+    assert not {"not_executed", "not_compared", "measured"} & shown.keys()
+
+
+def test_inspect_tells_what_an_int8_file_is(bundle, capsys):
+    facts = []
+    for name in (bundle_files.MODEL, bundle_files.INT8_MODEL):
+        assert main(["inspect", str(bundle / name), "--json"]) == 0
+        facts.append(json.loads(capsys.readouterr().out))
+    fp32, int8 = facts
+    assert (fp32["int8"], int8["int8"]) == (
+        None,
+        load_manifest(bundle).models["onnx-int8"].gate.scheme.model_dump(),
+    )
+    assert {**int8, **{name: fp32[name] for name in ("path", "num_bytes", "int8")}} == fp32
+    assert main(["inspect", str(bundle / bundle_files.INT8_MODEL)]) == 0
+    assert "s8 activations, weights of 8 bits per channel" in capsys.readouterr().out
 
 
 def test_the_command_takes_the_allowed_drop_in_points(run, tmp_path, capsys):

@@ -639,6 +639,21 @@ def test_what_has_passed_the_gate_of_int8_is_read_and_nothing_else(document, cha
 
 
 def test_what_is_left_out_is_told_on_the_card(document):
-    document["left_out"] = {"onnx-int8": "int8: right about 3.00 points fewer"}
+    document["left_out"] = {"onnx-int8": "int8: its share of right answers is 3.00 points lower"}
     card = render_model_card(Manifest.from_json(json.dumps(document)))
-    assert "onnx-int8 was asked for and is not here: int8: right about 3.00 points fewer." in card
+    assert "onnx-int8 was asked for and is not here: int8: its share of right answers is 3.00 points lower." in card
+
+
+@pytest.mark.parametrize("is_what_it_is_for", [False, True])
+def test_the_card_runs_the_file_that_the_bundle_is_for(document, is_what_it_is_for):
+    """As `run.py --classify` does."""
+    record = document["models"]["onnx-fp32"]
+    predicted, measured = record["latency"]["predicted"], record["latency"]["measured"]
+    files = {"model.int8.onnx": 300}
+    int8 = {**record, "precision": "int8", "files": files, "gate": INT8_GATE}
+    int8["latency"] = {"predicted": predicted if is_what_it_is_for else None, "measured": None}
+    record["latency"] = {"predicted": None if is_what_it_is_for else predicted, "measured": measured}
+    document["models"]["onnx-int8"] = int8
+    card = render_model_card(Manifest.from_json(json.dumps(document)))
+    expected = "model.int8.onnx" if is_what_it_is_for else "model.onnx"
+    assert f'InferenceSession("{expected}", ' in card

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import struct
 import subprocess
@@ -310,7 +311,7 @@ def test_vectors_that_cannot_be_used_are_refused(bundle: Any) -> None:
     bundle.check(exit_code=3, reason="vectors.npz holds 5 inputs and 5 outputs, expected equally many, at least 8")
     np.savez(bundle.folder / "vectors.npz", images=bundle.inputs)
     bundle.write_manifest()
-    bundle.check(exit_code=3, reason="vectors.npz cannot be used")
+    bundle.check(exit_code=1, reason="vectors.npz was altered: it has no array inputs; copy the bundle again")
     (bundle.folder / "vectors.npz").write_bytes(b"PK\x03\x04 no archive")
     bundle.write_manifest()
     bundle.check(exit_code=3, reason="vectors.npz cannot be used")
@@ -525,6 +526,39 @@ def test_a_report_that_cannot_be_written_is_no_success(bundle: Any, is_altered: 
         code,
         b"the report cannot be written: No space left on device\n",
     )
+
+
+@pytest.mark.parametrize("words", ["--skip-latency", "--classify photo.png"])
+def test_a_report_for_which_there_is_no_stdout_cannot_be_written(bundle: Any, words: str) -> None:
+    """A shell closes it with `>&-`."""
+    command = f"exec {shlex.quote(sys.executable)} run.py {words} >&-"
+    ended = subprocess.run(["sh", "-c", command], cwd=bundle.folder, stderr=subprocess.PIPE, check=False)
+    assert ended.stderr == b"the report cannot be written: Bad file descriptor\n"
+    assert ended.returncode == (2 if words == "--skip-latency" else 7)
+
+
+def test_an_int8_file_that_the_manifest_names_is_missing_also_where_the_sums_do_not_list_it(bundle: Any) -> None:
+    bundle.write_int8(is_what_it_is_for=True)
+    (bundle.folder / "model.int8.onnx").unlink()
+    bundle.write_sums((bundle.folder / "manifest.json").read_text())
+    bundle.check(exit_code=5, reason="model.int8.onnx is missing, which manifest.json names; copy the bundle again")
+    ended = bundle.run("--classify", "photo.png")
+    assert ended.returncode == 5
+    assert ended.stdout.startswith("FAIL: model.int8.onnx is missing")
+
+
+def test_recorded_outputs_of_int8_that_are_missing_are_an_altered_file(bundle: Any) -> None:
+    bundle.write_int8()
+    bundle.write_vectors(bundle.inputs, bundle.outputs)
+    bundle.write_sums((bundle.folder / "manifest.json").read_text())
+    bundle.check(exit_code=1, reason="vectors.npz was altered: it has no array outputs_int8; copy the bundle again")
+
+
+def test_of_how_many_images_the_class_was_compared_is_told(bundle: Any) -> None:
+    """And not as if it were the number of classes."""
+    bundle.write_int8()
+    _, output = bundle.run_here("--skip-latency")
+    assert re.search(r"^int8 +16 images, class compared on \d+ of them: scaled", output, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9", "café".encode()])

@@ -18,11 +18,12 @@ def engine_line(engine: "MeasuredEngine") -> str:
     return f"{engine.latency.p50_ms:.4g} ms in the median on {_where(engine)}{unstable}; {compared}"
 
 
-def about_making(profile: str, command: str) -> "Page":
-    """Return the line that shows the command with which a device makes an engine."""
+def about_making(profile: str, command: str) -> "Iterator[str | Page]":
+    """Yield the command with which a device makes an engine, below what it is."""
     from fedsup_deploy.cli import tables
 
-    return tables.whole(command, f"note: on a {profile}, an engine for its GPU, never tried by us:")
+    yield f"note: in a bundle's folder on a {profile}, this makes an engine for its GPU; never tried by us:"
+    yield tables.whole(f"  {command}")
 
 
 def page(result: "RecordedEngine") -> "Page":

@@ -83,11 +83,11 @@ def _bundle(about: "BundleFacts") -> "Iterator[tuple[str, object]]":
     yield "made by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
 
 
-def _making(about: "BundleFacts") -> "Iterator[Page]":
+def _making(about: "BundleFacts") -> "Iterator[str | Page]":
     """Yield the command that makes an engine on the device, where there is one."""
     device = about.manifest.device
     if device is not None and device.build_on_device is not None:
-        yield engine_page.about_making(about.manifest.profile.name, device.build_on_device)
+        yield from engine_page.about_making(about.manifest.profile.name, device.build_on_device)
 
 
 def _limit(limit: "LimitRecord") -> str:

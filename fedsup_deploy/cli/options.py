@@ -314,11 +314,11 @@ def about_devices(bundles: "Sequence[ExportedBundle]") -> Iterator[str]:
             yield f"{profile}: {'; '.join(filter(None, known))}"
 
 
-def about_engines(bundles: "Sequence[ExportedBundle]") -> "Iterator[Page]":
+def about_engines(bundles: "Sequence[ExportedBundle]") -> "Iterator[str | Page]":
     """Yield for each device the command that makes an engine of a bundle there, where its profile names one."""
     for profile, command in {made.profile: made.build_on_device for made in bundles}.items():
         if command is not None:
-            yield engine_page.about_making(profile, command)
+            yield from engine_page.about_making(profile, command)
 
 
 def about_shares(bundles: "Sequence[ExportedBundle]") -> str:

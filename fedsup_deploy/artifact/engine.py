@@ -69,7 +69,8 @@ class MeasuredEngine(Section):
     device: Text | None
     """The name of the GPU; null where the log does not say."""
     input: Text | None
-    """Shape that was timed, such as `1x3x32x32`; null where the log does not say."""
+    """Shape that was timed, such as `1x3x32x32`; null where the log does not say. Then only the name of a file says
+    that the engine is of this model."""
     command: Text
     """What was run on the device, without folders."""
     log_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -86,6 +87,18 @@ class MeasuredEngine(Section):
     """What trtexec itself said against its figures."""
     outputs: EngineOutputs | None = None
     """Whether it computes what the fp32 network computes; null where nobody compared."""
+
+    @model_validator(mode="after")
+    def _is_whole_above_part(self) -> "MeasuredEngine":
+        """Hold each figure of the GPU's work against that of the latency, which is this work and the transfers."""
+        part = {} if self.gpu_compute is None else self.gpu_compute.model_dump()
+        for name, whole_ms in self.latency.model_dump().items():
+            part_ms = part.get(name)
+            if None not in {part_ms, whole_ms} and part_ms > whole_ms:
+                raise ValueError(
+                    f"got {part_ms:g} ms of the GPU in a latency of {whole_ms:g} ms that contains it ({name})"
+                )
+        return self
 
     @property
     def is_unstable(self) -> bool:

@@ -18,6 +18,14 @@ def engine_line(engine: "MeasuredEngine") -> str:
     return f"{engine.latency.p50_ms:.4g} ms in the median on {_where(engine)}{unstable}; {compared}"
 
 
+def about_making(profile: str, command: str) -> "Iterator[str | Page]":
+    """Yield the command with which a device makes an engine, below what it is."""
+    from fedsup_deploy.cli import tables
+
+    yield f"note: in a bundle's folder on a {profile}, this makes an engine for its GPU; never tried by us:"
+    yield tables.whole(f"  {command}")
+
+
 def page(result: "RecordedEngine") -> "Page":
     """Return what `measure --trtexec` prints."""
     from fedsup_deploy.cli import tables
@@ -47,7 +55,10 @@ def _lines(result: "RecordedEngine") -> Iterator[str]:
     yield f"engine on {_where(engine)}: {engine.command}"
     yield from (f"trtexec warns: {each}" for each in engine.warnings)
     if engine.input is None:
-        yield "the log does not say how many images were timed at once: expected one"
+        yield "the log does not say what shape was timed: expected one image of this model"
+        yield "that the engine is of this model, only the name of a file says"
+    if result.build_on_device is None:
+        yield f"profile {result.profile} has no build_on_device: the device is not known to have TensorRT"
     if limit is not None:
         measured = "unknown" if limit.measured_ms is None else f"{cell(limit.measured_ms)} ms"
         yield f"limit of {cell(limit.limit_ms)} ms ({limit.percentile}): {limit.verdict}, {measured}"
@@ -63,6 +74,6 @@ def _lines(result: "RecordedEngine") -> Iterator[str]:
 
 def _where(engine: "MeasuredEngine") -> str:
     """Return device, runtime and precision, as far as the log told them."""
-    version = "TensorRT" if engine.version is None else f"TensorRT {engine.version}"
+    version = "TensorRT of an unknown version" if engine.version is None else f"TensorRT {engine.version}"
     precision = [] if engine.precision is None else [engine.precision]
     return ", ".join([engine.device or "an unknown GPU", version, *precision])

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     "--max-accuracy-drop",
     "max_drop_points",
     type=float,
-    callback=options.points,
+    callback=options.percentage_points,
     default=1.0,
     show_default=True,
     metavar="POINTS",

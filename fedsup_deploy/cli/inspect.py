@@ -42,7 +42,9 @@ def _page(result: "Inspected") -> "Page":
     about = result.about
     head: list[tuple[str, object]] = [("path", str(result.path)), ("kind", result.kind)]
     if isinstance(about, BundleFacts):
-        return tables.titled(tables.fields([*head, *_bundle(about)]), "--json gives all, hashes included")
+        return tables.titled(
+            tables.fields([*head, *_bundle(about)]), *_making(about), "--json gives all, hashes included"
+        )
     if isinstance(about, SearchFacts):
         rows = tables.rows([_found(found) for found in about.results])
         return tables.stacked(
@@ -91,6 +93,13 @@ def _variants(manifest: "Manifest") -> "Iterator[tuple[str, object]]":
             yield from _int8(variant, variant.gate, manifest.accuracy)
     for name, reason in manifest.left_out.items():
         yield f"no {name}", reason
+
+
+def _making(about: "BundleFacts") -> "Iterator[str | Page]":
+    """Yield the command that makes an engine on the device, where there is one."""
+    device = about.manifest.device
+    if device is not None and device.build_on_device is not None:
+        yield from engine_page.about_making(about.manifest.profile.name, device.build_on_device)
 
 
 def _limit(limit: "LimitRecord") -> str:

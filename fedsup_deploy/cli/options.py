@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from fedsup_deploy import places, registry
+from fedsup_deploy.cli import engine_page
 from fedsup_deploy.device import limits
 from fedsup_deploy.ondevice.latency_statistics import PERCENTILES
 
@@ -63,7 +64,7 @@ def positive(context: click.Context, parameter: click.Parameter, number: float |
     return number
 
 
-def points(context: click.Context, parameter: click.Parameter, number: float) -> float:
+def percentage_points(context: click.Context, parameter: click.Parameter, number: float) -> float:
     """Let percentage points pass: the callback of an option.
 
     Raises:
@@ -305,6 +306,7 @@ def bundle_table(bundles: "Sequence[ExportedBundle]", found: "Sequence[Row]" = (
         "Bundles:",
         *(tables.whole(f"  {name}") for name in folders),
         tables.whole(shlex.join(["python", f"{folders[0]}/run.py"]), "next:"),
+        *about_engines(bundles),
     )
 
 
@@ -335,6 +337,13 @@ def about_devices(bundles: "Sequence[ExportedBundle]") -> Iterator[str]:
         known = [str(made.system), f"known bad there: {bad}" if bad else ""]
         if any(known):
             yield f"{profile}: {'; '.join(filter(None, known))}"
+
+
+def about_engines(bundles: "Sequence[ExportedBundle]") -> "Iterator[str | Page]":
+    """Yield for each device the command that makes an engine of a bundle there, where its profile names one."""
+    for profile, command in {made.profile: made.build_on_device for made in bundles}.items():
+        if command is not None:
+            yield from engine_page.about_making(profile, command)
 
 
 def about_shares(bundles: "Sequence[ExportedBundle]") -> str:

@@ -59,6 +59,7 @@ class ExportedBundle:
         left_out: Why a variant that was asked for is not there, by its name.
         system: What the device has, as far as the profile knows.
         known_bad: Releases of its runtime that fail there, and that `run.py` runs nothing with.
+        build_on_device: A command that makes an engine there, where there is one; we have run none.
     """
 
     profile: str
@@ -86,6 +87,7 @@ class ExportedBundle:
     left_out: dict[str, str]
     system: System
     known_bad: tuple[KnownBad, ...]
+    build_on_device: str | None
 
 
 def exported_bundle(manifest: Manifest, folder: Path, target: Target) -> ExportedBundle:
@@ -135,6 +137,7 @@ def exported_bundle(manifest: Manifest, folder: Path, target: Target) -> Exporte
         left_out=manifest.left_out,
         system=target.profile.system,
         known_bad=target.profile.known_bad,
+        build_on_device=target.profile.build_on_device,
     )
 
 

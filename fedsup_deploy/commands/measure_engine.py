@@ -13,6 +13,7 @@ from fedsup_deploy.artifact.engine import MeasuredEngine
 from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.artifact.store import load_manifest, record_engine, verify_bundle
 from fedsup_deploy.device.trtexec import MOST_BYTES_OF_LOG, compared_outputs, engine_of
+from fedsup_deploy.device.trtexec_command import ENGINE, sizes_of
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.ondevice import bundle_files, bundle_outputs
 from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JSON, read_bytes
@@ -22,6 +23,8 @@ from fedsup_deploy.results import Result
 #: Standard input, as a path.
 STDIN: Final = Path("-")
 _LIMIT: Final = "latency_ms"
+# What a shell's <(...) stands for: it is open already, so nothing waits for someone to write into it.
+_DESCRIPTORS: Final = frozenset({Path("/dev/fd"), Path("/proc/self/fd")})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +53,8 @@ class RecordedEngine(Result):
         profile: The device that it was exported for.
         engine: What trtexec said.
         limit: Whether it keeps the limit on latency; None where there is none.
+        build_on_device: The command with which its profile makes an engine; None where it names none: the device is not
+            known to have TensorRT.
         to_compare: Commands for the device that write what `--outputs` compares; none where that was compared.
     """
 
@@ -57,6 +62,7 @@ class RecordedEngine(Result):
     profile: str
     engine: MeasuredEngine
     limit: EngineLimit | None
+    build_on_device: str | None
     to_compare: tuple[str, ...]
 
 
@@ -94,15 +100,19 @@ def measure_engine(bundle: Path, log: Path, outputs: Path | None = None) -> Reco
         profile=manifest.profile.name,
         engine=engine,
         limit=_limit(manifest, engine),
+        build_on_device=None if manifest.device is None else manifest.device.build_on_device,
         to_compare=() if outputs is not None else _to_compare(manifest, engine.command),
     )
 
 
 def _content(path: Path, most_bytes: int) -> bytes:
-    """Return the content of a file, or of standard input; of the latter one byte more than is allowed, at most."""
+    """Return the content of a file, standard input or a shell's pipe; of a pipe one byte more than allowed, at most."""
     if path == STDIN:
         return sys.stdin.buffer.read(most_bytes + 1)
     try:
+        if path.parent in _DESCRIPTORS and path.is_fifo():
+            with path.open("rb") as pipe:
+                return pipe.read(most_bytes + 1)
         return read_bytes(path, most_bytes)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror}") from error
@@ -130,11 +140,11 @@ def _limit(manifest: Manifest, engine: MeasuredEngine) -> EngineLimit | None:
 
 def _to_compare(manifest: Manifest, command: str) -> tuple[str, ...]:
     """Return what to run on the device: as many images at once as the engine was made for, as far as that is told."""
-    name, sizes = manifest.inputs[0].name, "x".join(str(size) for size in manifest.inputs[0].shape[1:])
+    name, sizes = manifest.inputs[0].name, sizes_of(manifest.inputs[0])
     most = re.search(rf"--maxShapes=(?:\S*,)?{re.escape(name)}:(\d{{1,4}})x", command)
     num_images = min(int(most[1]), manifest.parity.num_inputs) if most else 1
     return (
         f"python3 -c \"import numpy; numpy.load('vectors.npz')['inputs'][:{num_images}].tofile('input.bin')\"",
-        f"trtexec --loadEngine=model.engine --shapes={name}:{num_images}x{sizes} "
+        f"trtexec --loadEngine={ENGINE} --shapes={name}:{num_images}x{sizes} "
         f"--loadInputs={name}:input.bin --exportOutput=outputs.json",
     )

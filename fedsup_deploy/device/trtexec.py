@@ -11,6 +11,7 @@ the next one early.
 Shape suffixes: N compared inputs, K classes.
 """
 
+import codecs
 import hashlib
 import io
 import re
@@ -25,6 +26,7 @@ from pydantic import ValidationError
 from fedsup_deploy.artifact.document import first_problem
 from fedsup_deploy.artifact.engine import EngineOutputs, EngineTimes, MeasuredEngine
 from fedsup_deploy.artifact.manifest import TensorSpec
+from fedsup_deploy.device.trtexec_command import TrtexecCommand, check_shape, sizes_of
 from fedsup_deploy.errors import ArtifactError, DeviceError, GateError
 from fedsup_deploy.ondevice import bundle_files
 from fedsup_deploy.ondevice.bundle_outputs import compare_rounded
@@ -37,9 +39,11 @@ MOST_BYTES_OF_LOG: Final = 2**24
 FP16_TOLERANCE: Final = 0.05
 
 _MOST_OF_A_LINE: Final = 4096
-_MOST_OF_A_COMMAND: Final = 1000
 _MOST_OF_A_TEXT: Final = 400
 _MOST_WARNINGS: Final = 8
+#: What colours a terminal, as `ssh -t` and tools of continuous integration keep it in a log.
+_COLOURS: Final = re.compile(r"\x1b\[[0-?]{0,60}[ -/]{0,9}[@-~]")
+_BYTE_ORDERS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _NUMBER: Final = r"(\d{1,12}(?:\.\d{1,12})?(?:e[+-]?\d{1,2})?)"
 _HEAD: Final = re.compile(r"(?:\[[\d/:-]{1,30}\] ?)?\[([A-Z])\] ?")
 _END: Final = re.compile(r"&&&& (\w+) TensorRT\.trtexec(?: \[TensorRT v(\d{4,6})\])?(?: \[\w{1,9}\])? # (.*)")
@@ -60,10 +64,7 @@ _INPUTS: Final = (
 _TOLD: Final = ("Timing trace", "Input ", "Created ", "Dynamic ")
 _FACTS: Final = frozenset({"Selected Device", "Precision", "Throughput", "throughput", "TensorRT version", "Batch"})
 _SUMMARY: Final = frozenset({"Latency", "GPU Compute Time"})
-_FOLDER: Final = re.compile(r"(?:(?<!\w)[A-Za-z]:)?[^\s=:,]*[/\\]")
 _PRECISIONS: Final[Mapping[str, Literal["fp32", "fp16"]]] = MappingProxyType({"FP32": "fp32", "FP32+FP16": "fp16"})
-#: What makes another measurement of it than that of one image after the other.
-_OTHER_TIMING: Final = re.compile(r"--(noDataTransfers|(?:streams|infStreams|batch)=(?!1\b)\S*)(?=\s|$)")
 _NOT_FINITE: Final = re.compile(rb"[\[,]\s*-?(?:nan|inf)", re.IGNORECASE)
 
 
@@ -83,23 +84,20 @@ def engine_of(content: bytes, where: str, tensor: TensorSpec) -> MeasuredEngine:
     if len(content) > MOST_BYTES_OF_LOG:
         raise ArtifactError(f"{where}: has more than {MOST_BYTES_OF_LOG:,} bytes; run trtexec without --verbose")
     log = _Log()
-    for line in io.BytesIO(content):
-        log.take(line[:_MOST_OF_A_LINE].decode("utf-8", "replace"))
+    for line in _lines(content):
+        log.take(_COLOURS.sub("", line[:_MOST_OF_A_LINE]))
     version, command = _check_end(log, where)
     _check_measurement(log, command, where)
     shape = _check_model(log, command, where, tensor)
-    precision = None if "--loadEngine=" in command else log.facts.get("Precision")  # of what is loaded it knows nothing
-    if precision is not None and re.search("INT8|FP8|INT4", precision):
-        what = "int8 for which trtexec has no ranges of the training images" if "INT8" in precision else precision
-        raise ArtifactError(f"{where}: got {printable(what, _MOST_OF_A_TEXT)}, expected an engine of --fp16 or fp32")
+    precision = _precision(log, command, where)
     throughput = re.fullmatch(f"{_NUMBER} qps", log.facts.get("Throughput", log.facts.get("throughput", "")))
     try:
         return MeasuredEngine(
             version=version or _dotted(log.facts.get("TensorRT version", "")),
-            precision=_PRECISIONS.get(precision or ""),
+            precision=precision,
             device=printable(log.facts["Selected Device"], _MOST_OF_A_TEXT) if "Selected Device" in log.facts else None,
             input=shape,
-            command=printable(command, _MOST_OF_A_TEXT),
+            command=command.text,
             log_sha256=hashlib.sha256(content).hexdigest(),
             num_runs=log.num_queries or None,  # TensorRT 7 counts none where the batch is part of the model
             throughput_per_s=(float(throughput[1]) or None) if throughput else None,
@@ -109,6 +107,12 @@ def engine_of(content: bytes, where: str, tensor: TensorSpec) -> MeasuredEngine:
         )
     except ValidationError as error:
         raise ArtifactError(f"{where}: {first_problem(error)}; run trtexec again") from error
+
+
+def _lines(content: bytes) -> io.TextIOWrapper:
+    """Return the lines of a log: `tee` of PowerShell writes UTF-16."""
+    encoding = "utf-16" if content.startswith(_BYTE_ORDERS) else "utf-8-sig"
+    return io.TextIOWrapper(io.BytesIO(content), encoding=encoding, errors="replace", newline="\n")
 
 
 def compared_outputs(content: bytes, where: str, output: TensorSpec, recorded_NK: NDArray[np.float32]) -> EngineOutputs:
@@ -196,7 +200,7 @@ class _Log:
             self.inputs |= {(found[1], found[2]) for each in _INPUTS if (found := each.fullmatch(text))}
 
 
-def _check_end(log: _Log, where: str) -> tuple[str | None, str]:
+def _check_end(log: _Log, where: str) -> tuple[str | None, TrtexecCommand]:
     """Return the version of TensorRT, if it is told, and the command; both stand in the line that trtexec ends with."""
     ends = [end for end in log.ends if end[0] != "RUNNING"]
     if any(verdict == "FAILED" for verdict, _, _ in ends):
@@ -214,7 +218,7 @@ def _check_end(log: _Log, where: str) -> tuple[str | None, str]:
             f"{where}: has no latencies; run trtexec without --buildOnly and --skipInference, and TensorRT 7 or later"
         )
     _, code, command = ends[0]
-    return _dotted(code), _FOLDER.sub("", command[:_MOST_OF_A_COMMAND]).strip() or "trtexec"
+    return _dotted(code), TrtexecCommand(command, where)
 
 
 def _dotted(version: str) -> str | None:
@@ -224,34 +228,40 @@ def _dotted(version: str) -> str | None:
     return version if re.fullmatch(r"\d{1,4}(\.\d{1,6}){1,4}", version, re.ASCII) else None
 
 
-def _check_measurement(log: _Log, command: str, where: str) -> None:
+def _check_measurement(log: _Log, command: TrtexecCommand, where: str) -> None:
     """Fail unless one image after the other was timed, with its way to the GPU and back."""
-    other = _OTHER_TIMING.search(command)
-    if other:
-        got = printable(other[1], 60)
-        raise ArtifactError(f"{where}: got --{got}, which times something else; run trtexec without it")
+    command.check_measurement()
     batch = log.facts.get("Batch", "Explicit")
     if batch not in {"Explicit", "1"}:
         raise ArtifactError(f"{where}: got a batch of {printable(batch, 60)}, expected one image")
 
 
-def _check_model(log: _Log, command: str, where: str, tensor: TensorSpec) -> str | None:
-    """Return the input's shape, if it is told; fail if it, or the file's name, is not that of the bundle's model."""
-    names = {each.partition("=")[2] for each in command.split() if each.startswith("--onnx=")}
-    if names - {bundle_files.MODEL} or not (names or "--loadEngine=" in command):
-        got = printable(", ".join(sorted(names)) or "no ONNX file", _MOST_OF_A_TEXT)
-        raise ArtifactError(f"{where}: got a log about {got}, expected one about this bundle's {bundle_files.MODEL}")
-    sizes = "x".join(str(size) for size in tensor.shape[1:])
+def _check_model(log: _Log, command: TrtexecCommand, where: str, tensor: TensorSpec) -> str | None:
+    """Return the input's shape, if it is told; fail if it, or a file's name, is not that of the bundle's model."""
+    command.check_file()
     for name, shape in sorted(log.inputs):
-        batch, _, rest = shape.partition("x")
-        if (name, rest) != (tensor.name, sizes):
-            got = f"the input {printable(name, 60)} of shape {shape}"
-            raise ArtifactError(
-                f"{where}: got {got}, expected {tensor.name} of shape 1x{sizes}: it is of another model"
-            )
+        check_shape(name, shape, tensor, where)
+    in_command = command.timed(tensor)
+    for shape in sorted(shape for _, shape in log.inputs) or filter(None, [in_command]):
+        batch = shape.partition("x")[0]
         if batch != "1":
-            raise ArtifactError(f"{where}: got {batch} images at a time, expected one: --shapes={name}:1x{sizes}")
-    return f"1x{sizes}" if log.inputs else None
+            expected = f"one: --shapes={tensor.name}:1x{sizes_of(tensor)}"
+            raise ArtifactError(f"{where}: got {printable(batch, 60)} images at a time, expected {expected}")
+    if log.inputs or in_command:
+        return f"1x{sizes_of(tensor)}"
+    command.check_engine(tensor)
+    return None
+
+
+def _precision(log: _Log, command: TrtexecCommand, where: str) -> Literal["fp32", "fp16"] | None:
+    """Return the lowest precision that was allowed; fail if it is one that the engine cannot be right in."""
+    if command.is_of_a_loaded_engine or "Precision" not in log.facts:  # of what is loaded trtexec knows none
+        return command.precision
+    precision = log.facts["Precision"]
+    if re.search("INT8|FP8|INT4", precision):
+        what = "int8 for which trtexec has no ranges of the training images" if "INT8" in precision else precision
+        raise ArtifactError(f"{where}: got {printable(what, _MOST_OF_A_TEXT)}, expected an engine of --fp16 or fp32")
+    return _PRECISIONS.get(precision)
 
 
 def _times(log: _Log, name: str, where: str) -> EngineTimes:

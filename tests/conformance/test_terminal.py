@@ -38,7 +38,7 @@ def words_of(lines: list[str]) -> set[str]:
 
 def is_to_be_copied(line: str) -> bool:
     """Return whether a line is one name or path, or a command."""
-    return len(line.split()) == 1 or line.strip().startswith(("fedsup-deploy ", "python "))
+    return len(line.split()) == 1 or line.strip().startswith(("fedsup-deploy ", "python ", "trtexec "))
 
 
 def leaves(group: click.Group, names: tuple[str, ...] = ()) -> set[str]:

@@ -345,6 +345,10 @@ def test_a_bundle_says_what_its_device_has_and_which_releases_fail_there(run, tm
     text = capsys.readouterr().out
     assert "raspberry-pi-4: Python 3.11, glibc 2.36, aarch64; known bad there: onnxruntime ==1.21.0\n" in text
     assert "jetson-nano: Python 3.6, glibc 2.27, aarch64\n" in text
+    command = load_profile("jetson-nano").build_on_device
+    making = f"on a jetson-nano, this makes an engine for its GPU; never tried by us:\n  {command}\n"
+    assert making in text
+    assert text.count("this makes an engine") == 1
     folders = {name: next((tmp_path / "out" / name).iterdir()) for name in ("raspberry-pi-4", "jetson-nano")}
     for name, folder in folders.items():
         profile, device = load_profile(name), load_manifest(folder).device
@@ -352,6 +356,9 @@ def test_a_bundle_says_what_its_device_has_and_which_releases_fail_there(run, tm
         assert (device.system, device.known_bad) == (profile.system, profile.known_bad)
         assert device.build_on_device == profile.build_on_device
         assert verify(folder).verdict == "ok"
+    for name, is_shown in (("jetson-nano", True), ("raspberry-pi-4", False)):
+        assert main(["inspect", str(folders[name])]) == 0
+        assert (making in capsys.readouterr().out) is is_shown
     assert "trtexec --onnx=model.onnx" in (folders["jetson-nano"] / "MODEL_CARD.md").read_text(encoding="utf-8")
     libraries = tmp_path / "libraries"
     (libraries / "onnxruntime").mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from fedsup_deploy.artifact.store import (
     ModelWriter,
     Vectors,
     WrittenFiles,
+    load_manifest,
     load_measured,
     record_measurement,
     verify_bundle,
@@ -103,7 +105,9 @@ def test_a_log_is_recorded_and_shown(bundle: Path, capsys: pytest.CaptureFixture
     assert engine is not None
     assert engine.model_dump(mode="json") == found["engine"]
     _, text, _ = run(capsys, "inspect", str(bundle))
-    assert "TensorRT engine   52.65 ms in the median on an unknown GPU, TensorRT 8.2.1; outputs not compared" in text
+    assert (
+        "TensorRT engine   52.65 ms in the median on an unknown GPU, TensorRT 8.2.1, fp16; outputs not compared" in text
+    )
     _, inspected, _ = run(capsys, "inspect", str(bundle), "--json")
     assert (inspected["engine"], inspected["measured"]) == (found["engine"], None)
 
@@ -156,9 +160,54 @@ def test_a_log_comes_through_a_pipe(
     assert err.startswith("error: standard input: no whole log of trtexec")
 
 
+def test_a_log_comes_through_a_pipe_of_a_shell(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As of `--trtexec <(cat log)`; a pipe with a name, which may have no writer, is not waited for."""
+    read_end, write_end = os.pipe()
+    try:
+        os.write(write_end, LOG.read_bytes())
+    finally:
+        os.close(write_end)
+    try:
+        code, found, _ = run(capsys, "measure", str(bundle), "--trtexec", f"/dev/fd/{read_end}", "--json")
+    finally:
+        os.close(read_end)
+    assert (code, found["engine"]["version"]) == (0, "8.2.1")
+    os.mkfifo(bundle.parent / "pipe")
+    code, _, err = run(capsys, "measure", str(bundle), "--trtexec", str(bundle.parent / "pipe"))
+    assert code == 4
+    assert "it is no regular file" in err
+
+
+def test_what_nobody_knows_of_an_engine_is_said(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bundle's profile names no command for TensorRT, and the log neither its version nor a shape."""
+    log = tmp_path / "some.log"
+    log.write_bytes(LOG.read_bytes().replace(b" [TensorRT v8201]", b""))
+    code, text, _ = run(capsys, "measure", str(bundle), "--trtexec", str(log))
+    assert code == 0
+    assert "engine on an unknown GPU, TensorRT of an unknown version, fp16: trtexec --onnx=model.onnx" in text
+    assert "that the engine is of this model, only the name of a file says\n" in text
+    profile = load_manifest(bundle).profile.name
+    assert f"profile {profile} has no build_on_device: the device is not known to have TensorRT\n" in text
+    log.write_bytes(LOG.read_bytes().replace(b"--fp16", b"--fp16 --shapes=input:1x1x8x8"))
+    _, text, _ = run(capsys, "measure", str(bundle), "--trtexec", str(log))
+    assert "only the name of a file" not in text
+    engine = load_measured(bundle).engine
+    assert engine is not None
+    assert engine.input == "1x1x8x8"
+
+
 @pytest.mark.parametrize(
     ("name", "code"),
-    [("failed", 10), ("6-without-summary", 4), ("8.4-batch-of-16", 4), ("10-other-model", 4)],
+    [
+        ("failed", 10),
+        ("6-without-summary", 4),
+        ("8.4-batch-of-16", 4),
+        ("10-other-model", 4),
+        ("10-thor", 4),
+        ("8.5-orin", 4),
+    ],
 )
 def test_what_is_no_measurement_of_it_is_refused(
     bundle: Path, capsys: pytest.CaptureFixture[str], name: str, code: int

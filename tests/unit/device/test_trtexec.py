@@ -42,7 +42,7 @@ def test_every_published_log_names_its_source() -> None:
 @pytest.mark.parametrize(
     ("name", "version", "times"),
     [
-        ("7", None, (1.64058, 1.65601, None, None, 1.67065, 6.2915, 1.66069)),
+        ("7", None, (4.34442, 4.49951, None, None, 5.46606, 7.12915, 4.52398)),
         ("8-jetson-nano", "8.2.1", (52.4875, 52.6539, None, None, 57.1544, 57.1544, 52.7275)),
         ("8.4-unstable", "8.4.1", (1.3476, 1.38037, None, None, 1.55853, 1.5657, 1.38629)),
         ("8.5-orin", "8.5.1", (2240.97, 2241.13, 2241.2, 2241.41, 2241.41, 2241.41, 2241.14)),
@@ -59,7 +59,7 @@ def test_latency_is_what_an_application_waits_for(name: str, version: str | None
 def test_the_work_of_the_gpu_is_kept_beside_it() -> None:
     medians = {name: read(published(name)).gpu_compute for name in ("7", "8-jetson-nano", "8.5-orin", "10-thor")}
     assert {name: found and found.p50_ms for name, found in medians.items()} == {
-        "7": 9.17056,
+        "7": 4.40088,
         "8-jetson-nano": 51.9009,
         "8.5-orin": 2239.15,
         "10-thor": None,
@@ -73,7 +73,7 @@ def test_what_else_a_log_says() -> None:
         "trtexec --onnx=model.onnx --saveEngine=yolo11s-seg.engine --fp16 --minShapes=input:1x3x32x32 "
         "--optShapes=input:1x3x32x32 --maxShapes=input:1x3x32x32"
     )
-    assert (engine.input, engine.num_runs, engine.warnings) == (None, None, ())
+    assert (engine.input, engine.num_runs, engine.warnings) == ("1x3x32x32", None, ())
 
 
 def test_zeros_of_tensorrt_7_are_no_figures() -> None:
@@ -111,10 +111,18 @@ def test_logs_of_something_else_are_refused(name: str, problem: str) -> None:
 
 
 def test_refused_for_one_word_and_read_without_it() -> None:
-    found = read(published("8.4-batch-of-16").replace(b" --batch=16", b""))
+    found = read(published("8.4-batch-of-16").replace(b" --batch=16", b"").replace(b"mnist16.trt", b"model.engine"))
     assert (found.version, found.latency.p50_ms) == ("8.4.0", 0.401947)
     assert found.precision is None, "of an engine that it loads, trtexec knows no precision"
-    as_ours = published("8.0").replace(b" --noDataTransfers", b"").replace(b"resnet.onnx", b"model.onnx")
+    as_ours = (
+        published("8.0")
+        .replace(b" --noDataTransfers", b"")
+        .replace(b"resnet.", b"model.")
+        .replace(b"model.trt", b"model.engine")
+    )
+    with pytest.raises(ArtifactError, match="got --best, expected an engine of --fp16 or fp32"):
+        read(as_ours)
+    as_ours = as_ours.replace(b" --best", b"")
     found = read(as_ours)
     assert (found.version, found.device, found.latency.p50_ms) == ("8.0.0", "GeForce GTX 1080 Ti", 636.003)
 
@@ -195,6 +203,93 @@ def test_commands_about_something_else_are_refused(command: str, problem: str) -
 def test_commands_that_only_look_like_it_are_read() -> None:
     for command in ("trtexec --onnx=model.onnx --streams=1", "trtexec --onnx=model.onnx --batch=1 --useCudaGraph"):
         assert read(made("Batch: 1", command=command)).command == command
+
+
+@pytest.mark.parametrize("flag", ["--int8", "--fp16 --int8", "--best", "--fp8", "--int4", "--calib=a", "--int8=1"])
+def test_flags_of_precisions_without_ranges_of_ours_are_refused(flag: str) -> None:
+    with pytest.raises(ArtifactError, match=r"^trtexec\.log: got --\w+, expected an engine of --fp16 or fp32: "):
+        read(made(command=f"trtexec --onnx=model.onnx {flag}"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [("", "fp32"), (" --fp16", "fp16"), (" --fp16 --bf16", None), (" --stronglyTyped", None), (" --fp16=1", "fp16")],
+)
+def test_precision_is_in_the_command_where_no_line_says_it(flags: str, precision: str | None) -> None:
+    assert read(made(command=f"trtexec --onnx=model.onnx{flags}")).precision == precision
+    assert read(made("Precision: FP32", command=f"trtexec --onnx=model.onnx{flags}")).precision == "fp32"
+    assert read(made(command=f"trtexec --loadEngine=model.engine{flags}")).precision is None
+
+
+@pytest.mark.parametrize("option", ["shapes", "minShapes", "optShapes", "maxShapes"])
+@pytest.mark.parametrize(
+    "shape",
+    ["input:1x1x8x8", "input:4x3x224x224", "foo:1x3x32x32", "input:1x3x32x32,foo:1", "input:1x3x32", "1x3x32x32"],
+)
+@pytest.mark.parametrize("file", ["onnx=model.onnx", "loadEngine=model.engine"])
+def test_shapes_of_another_model_in_the_command_are_refused(option: str, shape: str, file: str) -> None:
+    with pytest.raises(ArtifactError, match=r"expected input of shape 1x3x32x32: it is of another model$"):
+        read(made(command=f"trtexec --{file} --{option}={shape}"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "images"),
+    [
+        ("--shapes=input:1x3x32x32", "1"),
+        ("--shapes='input':1x3x32x32", "1"),
+        ("--optShapes=input:1x3x32x32 --maxShapes=input:16x3x32x32", "1"),
+        ("--optShapes=input:8x3x32x32 --maxShapes=input:16x3x32x32 --shapes=input:1x3x32x32", "1"),
+        ("--minShapes=input:1x3x32x32 --maxShapes=input:16x3x32x32", None),
+        ("--shapes=input:4x3x32x32", "4"),
+        ("--minShapes=input:1x3x32x32 --optShapes=input:8x3x32x32 --maxShapes=input:16x3x32x32", "8"),
+        ("--optShapes=input:1x3x32x32 --shapes=input:4x3x32x32", "4"),
+    ],
+)
+def test_how_many_images_were_timed_is_in_the_command(flags: str, images: str | None) -> None:
+    content = made(command=f"trtexec --onnx=model.onnx {flags}")
+    if images in {None, "1"}:
+        assert read(content).input == (images and "1x3x32x32")
+        return
+    with pytest.raises(ArtifactError, match=f"got {images} images at a time, expected one: --shapes=input:1x3x32x32$"):
+        read(content)
+
+
+@pytest.mark.parametrize("flags", ["--loadEngine=/a/yolo.engine", "--onnx=model.onnx --saveEngine=C:\\a\\yolo.engine"])
+def test_an_engine_of_another_name_needs_the_shape_that_was_timed(flags: str) -> None:
+    with pytest.raises(
+        ArtifactError, match=r"the engine yolo\.engine, which says no shape, expected model\.engine, or"
+    ):
+        read(made(command=f"trtexec {flags}"))
+    assert read(made(command=f"trtexec {flags} --shapes=input:1x3x32x32")).input == "1x3x32x32"
+    assert read(made(command=f"trtexec {flags.replace('yolo', 'model')}")).input is None
+
+
+@pytest.mark.parametrize("figure", ["min", "max", "mean", "median", "percentile(99%)"])
+def test_a_part_of_the_latency_is_no_longer_than_it(figure: str) -> None:
+    whole = {"min": 2, "max": 6, "mean": 4, "median": 3, "percentile(99%)": 5}
+    part = {**whole, figure: whole[figure] + 0.5}
+    latency, gpu, same = (
+        ", ".join(f"{name} = {value} ms" for name, value in figures.items()) for figures in (whole, part, whole)
+    )
+    found = read(made(f"GPU Compute Time: {same}", latency=latency))
+    assert found.gpu_compute == found.latency
+    with pytest.raises(ArtifactError, match=r"got \S+ ms of the GPU in a latency of \S+ ms that contains it"):
+        read(made(f"GPU Compute Time: {gpu}", latency=latency))
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-8-sig"])
+def test_a_log_is_read_in_the_encoding_of_its_byte_order_mark(encoding: str) -> None:
+    text = published("8.5-orin").decode().replace("\n", "\r\n")
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    found, plain = read((mark + text).encode(encoding)), read(published("8.5-orin"))
+    assert found.log_sha256 != plain.log_sha256
+    assert found.model_copy(update={"log_sha256": plain.log_sha256}) == plain
+
+
+def test_colours_of_a_terminal_are_no_part_of_a_log() -> None:
+    coloured = b"".join(b"\x1b[1;32m" + line[:9] + b"\x1b[0m" + line[9:] for line in made().splitlines(keepends=True))
+    assert b"&&&& PASS\x1b[0mED" in coloured
+    assert read(coloured).latency == read(made()).latency
 
 
 @pytest.mark.parametrize(("batch", "problem"), [("16", "got a batch of 16"), ("-1", "got a batch of -1")])

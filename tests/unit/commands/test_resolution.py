@@ -104,7 +104,7 @@ def test_without_a_profile_the_page_says_how_to_get_latencies(capsys: pytest.Cap
     [
         ("--resolution photographs", "got 'photographs', expected sides in pixels, such as 96,128,224"),
         ("photographs --resolution 96,,128", "got '96,,128', expected sides"),
-        ("photographs --resolution=-3", "got '-3', expected sides"),
+        ("photographs --resolution 96x128", "got '96x128', expected sides"),
         ("photographs --resolution 4096", "resolutions.0: got 4096: input should be less than or equal to 2048"),
         ("photographs --profile jetson-nano", "--profile is for what resolutions cost; add --resolution"),
         ("photographs --resolution --profile nano", "no profile 'nano'"),

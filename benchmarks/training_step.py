@@ -1,13 +1,19 @@
-"""One client's training on the corners of the paper's space, one thread: ours beside plain PyTorch, and a sandwich.
+"""One client's training on the corners of a space, one thread: ours beside plain PyTorch, and a sandwich.
 
-    python benchmarks/training_step.py
+    python benchmarks/training_step.py                                                   # the paper's space
+    python benchmarks/training_step.py --space photographs --resolution 224 --images 64 --busy
+
+Images have the side of the resolution, for both corners.
 
 Plain is the same network of `conv2d` and `batch_norm`, trained by `torch.optim.SGD` with its fused step on the same
 batches: in NCHW, with the channels innermost, and the latter compiled by `torch.compile` (a C++ compiler is needed; its
 first call, which compiles, is not timed). Then FedSup's step of several subnets beside the sum of their own steps.
 """
 
+import argparse
+import dataclasses
 import statistics
+import time
 from collections.abc import Callable, Mapping
 from unittest import mock
 
@@ -35,8 +41,6 @@ from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import initial_weights
 from fedsup_deploy.supernet.normalization import BY_BATCH
 
-IMAGES = 160
-ROUNDS = 7
 CLIP_VALUE = 1.0
 PARAMS = LocalTraining(1, 32, 0.9, 1e-4, CLIP_VALUE, has_logit_adjustment=True)
 RATE = 0.01
@@ -92,13 +96,23 @@ def plain(
 
 def main() -> None:
     """Print images per second and the ratios."""
-    space = validate(load_yaml(resources.find("configs/spaces", "fedsup-mobilenet")), SearchSpace)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--space", default="fedsup-mobilenet", help="a shipped name or a file")
+    parser.add_argument("--resolution", type=int, help="one of the space's; its largest, unless said otherwise")
+    parser.add_argument("--images", type=int, default=160, help="of one epoch")
+    parser.add_argument("--rounds", type=int, default=7, help="in which each form trains one epoch")
+    parser.add_argument("--busy", action="store_true", help="time what the process computes: others take the processor")
+    given = parser.parse_args()
+    clock = time.process_time if given.busy else time.perf_counter
+    space = validate(load_yaml(resources.find("configs/spaces", given.space)), SearchSpace)
+    side, num_images = given.resolution or space.resolutions[-1], given.images
+    largest, smallest = (dataclasses.replace(each, resolution=side) for each in (space.largest, space.smallest))
     layout = Layout(space, "batch")
     weights = initial_weights(layout, seed=0)
     generator = np.random.Generator(np.random.PCG64(0))
-    pixels_NHWC = generator.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
-    dataset = ImageDataset("random", pixels_NHWC, generator.integers(0, 10, IMAGES), tuple("0123456789"))
-    preprocessing, client = Preprocessing.fit(dataset, 32), Client({TRAINED: dataset})
+    pixels_NHWC = generator.integers(0, 256, (num_images, side, side, 3), dtype=np.uint8)
+    dataset = ImageDataset("random", pixels_NHWC, generator.integers(0, 10, num_images), tuple("0123456789"))
+    preprocessing, client = Preprocessing.fit(dataset, side), Client({TRAINED: dataset})
     x_NCHW, labels_N = client.prepared(TRAINED, preprocessing)
     images = torch.from_numpy(x_NCHW), torch.from_numpy(labels_N)
 
@@ -108,8 +122,7 @@ def main() -> None:
         job = Train(layout, assignment, blob, RATE, PARAMS, preprocessing, Augmentation(), seed=0)
         return lambda: client.perform(job)
 
-    for name in ("largest", "smallest"):
-        architecture = space.resolve(name)
+    for name, architecture in (("largest", largest), ("smallest", smallest)):
         part = slices.gather(weights, layout.slices(architecture))
         forms = {
             "plain, NCHW": plain(layout, architecture, part, images, convolution_nchw),
@@ -117,13 +130,15 @@ def main() -> None:
             "plain, compiled": plain(layout, architecture, part, images, convolution, is_compiled=True),
             "ours": ours(Assignment(architecture)),
         }
-        seconds = time_in_turn(forms, ROUNDS)
+        seconds = time_in_turn(forms, given.rounds, clock)
         best = min(seconds, key=lambda form: (form == "ours", statistics.median(seconds[form])))
         for form, values in seconds.items():
-            print(f"{name}, {form}: {IMAGES / min(values):.0f} images/s")
+            print(f"{name}, {form}: {num_images / min(values):.0f} images/s")
         print(f"{name}: ratio of medians {ratio_of_medians(seconds, best, 'ours'):.2f} to {best}")
-    corners = Assignment(space.largest), Assignment(space.smallest), Assignment(space.largest, inner=(space.smallest,))
-    seconds = time_in_turn(dict(zip(("largest", "smallest", "both"), map(ours, corners), strict=True)), ROUNDS)
+    corners = Assignment(largest), Assignment(smallest), Assignment(largest, inner=(smallest,))
+    seconds = time_in_turn(
+        dict(zip(("largest", "smallest", "both"), map(ours, corners), strict=True)), given.rounds, clock
+    )
     parts, both = (
         sum(statistics.median(seconds[key]) for key in keys) for keys in (("largest", "smallest"), ("both",))
     )

@@ -54,6 +54,7 @@ COMMANDS = (
     "inspect BUNDLE/model.onnx",
     "inspect runs/digits",
     "inspect fedsup-mobilenet",
+    "inspect photographs --resolution 96,160,224 --profile jetson-nano --profile raspberry-pi-4",
     "profile list",
     "profile validate PROFILES/jetson-nano.yaml",
     "profile check jetson-nano",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fedsup_deploy.cli import engine_page, options
+from fedsup_deploy.cli import engine_page, options, resolution_page
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
 
@@ -20,14 +20,38 @@ if TYPE_CHECKING:
 
 @click.command("inspect", cls=Command)
 @click.argument("path", metavar="PATH|NAME", type=options.NEW_PATH)
+@click.option(
+    "--resolution",
+    "sides",
+    is_flag=False,
+    flag_value="",
+    callback=resolution_page.sides,
+    metavar="[PX,PX,...]",
+    help="Of a search space or a run: what its subnets cost at each of its resolutions, or at those named.",
+)
+@click.option(
+    "--profile",
+    "profiles",
+    multiple=True,
+    metavar="NAME|FILE",
+    help="With --resolution: a device whose latency is predicted; may be repeated.",
+)
 @click.pass_obj
-def command(output: Output, path: Path) -> None:
+def command(output: Output, path: Path, sides: tuple[int, ...] | None, profiles: tuple[str, ...]) -> None:
     """Say what a file or folder of ours is and what made it.
 
     Or what a shipped search space, config or profile of that name is. What it says of itself: whether a bundle is
-    unaltered is for `verify` to find out.
+    unaltered is for `verify` to find out. With --resolution: which resolutions to train for.
     """
     from fedsup_deploy.commands.inspect import inspect
+
+    if sides is not None:
+        from fedsup_deploy.commands.resolution import resolution_costs
+
+        output.emit(resolution_costs(str(path), sides, profiles), resolution_page.page)
+        return
+    if profiles:
+        raise click.UsageError("--profile is for what resolutions cost; add --resolution, or leave --profile out")
 
     with output.progress():
         result = inspect(path)

@@ -118,7 +118,7 @@ def search(request: SearchRequest, listeners: Sequence[Listener] = ()) -> Writte
     """
     log = EventLog(None, tuple(listeners))
     _check(request)
-    targets = _targets(request)
+    targets = targets_of(request)
     run = open_run(newest_run() if request.run is None else request.run)
     out = run.path / RESULT if request.out is None else request.out
     with places.hold(out, advice=places.CHOOSE_OUT):
@@ -232,7 +232,12 @@ def target_of(profile: DeviceProfile, found: DeviceResult) -> Target:
     return target
 
 
-def _targets(request: SearchRequest) -> list[Target]:
+def targets_of(request: SearchRequest) -> list[Target]:
+    """Return the devices of a request, in its order.
+
+    Raises:
+        ConfigError: There is none, two have one name, a profile is unknown or wrong; or as of `target_for`.
+    """
     if not request.profiles:
         raise ConfigError("got no device profile, expected at least one; name it with --profile")
     profiles = [load_profile(item) if isinstance(item, str) else item for item in request.profiles]

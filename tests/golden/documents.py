@@ -29,6 +29,7 @@ RESULTS = {
     "measure": "commands.measure:MeasuredModel",
     "measure --trtexec": "commands.measure_engine:RecordedEngine",
     "verify": "artifact.store:VerifiedBundle",
+    "inspect --resolution": "commands.resolution:ResolutionCosts",
     "profile list": "device.summary:ProfileList",
     "profile validate": "cli.profile:ValidFiles",
     "profile check": "device.published.check:ProfileCheck",
@@ -100,8 +101,9 @@ def check(words: Sequence[str], document: Any) -> None:
         document: What it printed; of a command that is not on record, and of an error, anything.
     """
     name = " ".join(words[:2]) if words[0] == "profile" else words[0]
-    name = f"inspect: {document['kind']}" if name == "inspect" else name
-    name = f"{name} --trtexec" if "--trtexec" in words else name
+    variant = next((option for option in ("--trtexec", "--resolution") if option in words), None)
+    name = f"inspect: {document['kind']}" if name == "inspect" and variant is None else name
+    name = name if variant is None else f"{name} {variant}"
     recorded = json.loads(RECORD.read_text(encoding="utf-8"))
     if name in recorded:
         problem = misfit(recorded[name], document, name)

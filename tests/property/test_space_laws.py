@@ -29,6 +29,7 @@ CORNERS = {
     "fedsup-mobilenet": ("a048fddf4277", "a132829eed11"),
     "fedsup-mobilenet-per-block": ("a048fddf4277", "a132829eed11"),
     "large-mobilenet": ("a581d08b05ef", "a61677d56859"),
+    "photographs": ("aaff7f5ce4ef", "ad1bacbcd670"),
 }
 
 

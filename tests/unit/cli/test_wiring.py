@@ -91,6 +91,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
         "measure": ["measure", "measure_on"],
         "verify": ["verify"],
         "inspect": ["inspect"],
+        "resolution": ["resolution_costs"],
     }
     package = types.ModuleType("fedsup_deploy.commands")
     vars(package)["runs"] = runs  # only where runs stand is asked of it
@@ -174,6 +175,13 @@ FIT = {"evaluations": 300, "measured_by": None, "predictor": "auto", "seed": 0}
         ("recalibrate runs/tiny --arch a12d0108d544", "recalibrate", (RUN, "a12d0108d544", None, None, ()), {}),
         ("verify bundle", "verify", (Path("bundle"),), {}),
         ("inspect search.json", "inspect", (Path("search.json"),), {}),
+        ("inspect digits --resolution", "resolution_costs", ("digits", (), ()), {}),
+        (
+            "inspect digits --profile a --resolution 96,8 --profile b",
+            "resolution_costs",
+            ("digits", (96, 8), ("a", "b")),
+            {},
+        ),
         (
             "measure bundle",
             "measure",

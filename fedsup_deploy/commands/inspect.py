@@ -24,7 +24,7 @@ from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.device.summary import ProfileSummary, summary_of
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JSON, parse_json, read_bytes
-from fedsup_deploy.results import Result
+from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.searchers.result import SearchResult, load_result
 from fedsup_deploy.space import cost
@@ -142,7 +142,7 @@ class ModelFacts(Result):
     outputs: dict[str, tuple[int | str, ...]]
     num_macs: int
     num_params: int
-    int8: Int8Scheme | None
+    int8: Int8Scheme | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
 
 
 @dataclasses.dataclass(frozen=True)

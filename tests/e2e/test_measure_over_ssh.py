@@ -29,6 +29,9 @@ from fedsup_deploy.device.remote.ssh import Access, SshHost, run_there
 from fedsup_deploy.errors import ArtifactError, DeviceError
 from fedsup_deploy.export.onnx import OnnxExporter
 from fedsup_deploy.export.parity import check_parity
+from fedsup_deploy.ondevice import inference
+from fedsup_deploy.space.onnx_graph import observable, to_bytes
+from fedsup_deploy.space.quantization import quantized
 from fedsup_deploy.variant import MAIN, MAIN_INT8
 
 SERVER = """
@@ -168,7 +171,7 @@ def small_bundle(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle_with_int8(tmp_path_factory) -> Path:
-    """The same with its int8 file, which is in float32: what is asked of it is that it is timed."""
+    """The same with its int8 file."""
     return write_linear_bundle(tmp_path_factory.mktemp("exports") / "afd02a30afb7", has_int8=True)
 
 
@@ -179,15 +182,23 @@ def write_linear_bundle(folder: Path, *, has_int8: bool) -> Path:
     images = (load_digits().images[:16, np.newaxis] / 16).astype(np.float32)
     outputs_VK = images.reshape(16, 64) @ matrix_PK
     kernels = np.ascontiguousarray(matrix_PK.T).reshape(3, 1, 8, 8)
-    nodes = [helper.make_node("Conv", ["input", "m"], ["sums"]), helper.make_node("Flatten", ["sums"], ["logits"])]
+    nodes = [
+        helper.make_node("Conv", ["input", "m"], ["sums"], "sums"),
+        helper.make_node("ReduceMean", ["sums"], ["logits"], "logits", axes=[2, 3], keepdims=0),
+    ]
     image = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 1, 8, 8])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
     graph = helper.make_graph(nodes, "linear", [image], [logits], [numpy_helper.from_array(kernels, "m")])
-    model = onnx.helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    model = onnx.helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+    watched, names = observable(model)
+    values = [images, *inference.open_session(to_bytes(watched), 1).run(list(names), {"input": images})]
+    ranges_V2 = np.array([(each.min(), each.max()) for each in values], dtype=np.float32)
+    int8 = to_bytes(quantized(model, ranges_V2, INT8_GATE.scheme))
+    int8_outputs_VK = inference.bind(inference.open_session(int8, 1), images)()
 
-    def writing(name: str) -> Callable[[Path], tuple[str, ...]]:
+    def writing(name: str, content: bytes) -> Callable[[Path], tuple[str, ...]]:
         def write(partial: Path) -> tuple[str, ...]:
-            (partial / name).write_bytes(model.SerializeToString())
+            (partial / name).write_bytes(content)
             return (name,)
 
         return write
@@ -198,10 +209,10 @@ def write_linear_bundle(folder: Path, *, has_int8: bool) -> Path:
 
     predicted = PredictedLatency(value_ms=1.5, interval_ms=None, kind="roofline", provenance=("published",))
     draft_of = ManifestDraft.model_validate_json(json.dumps(document))
-    writers = [ModelWriter(MAIN, writing("model.onnx"), 0.9, predicted)]
+    writers = [ModelWriter(MAIN, writing("model.onnx", to_bytes(model)), 0.9, predicted)]
     if has_int8:
-        writers.append(ModelWriter(MAIN_INT8, writing("model.int8.onnx"), 0.9, None))
-    vectors = Vectors(images, outputs_VK, outputs_VK if has_int8 else None)
+        writers.append(ModelWriter(MAIN_INT8, writing("model.int8.onnx", int8), 0.9, None))
+    vectors = Vectors(images, outputs_VK, int8_outputs_VK if has_int8 else None)
     write_bundle(folder, draft_of, writers, vectors, gate)
     return folder
 

@@ -75,9 +75,8 @@ def _page(result: "Inspected") -> "Page":
             tables.fields([*head, ("run", about.run), ("run_hash", about.run_hash)]), tables.text(""), rows
         )
     shown = result.to_dict()
-    if isinstance(about, ModelFacts):
-        shown.pop("int8")
-        shown |= {} if about.int8 is None else {"int8": str(about.int8)}
+    if isinstance(about, ModelFacts) and about.int8 is not None:
+        shown["int8"] = str(about.int8)
     return tables.overview(shown)
 
 

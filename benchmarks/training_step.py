@@ -7,7 +7,8 @@ Images have the side of the resolution, for both corners.
 
 Plain is the same network of `conv2d` and `batch_norm`, trained by `torch.optim.SGD` with its fused step on the same
 batches: in NCHW, with the channels innermost, and the latter compiled by `torch.compile` (a C++ compiler is needed; its
-first call, which compiles, is not timed). Then FedSup's step of several subnets beside the sum of their own steps.
+first call, which compiles, is not timed). Each form has a process of its own. Then FedSup's step of several subnets
+beside the sum of their own steps.
 """
 
 import argparse
@@ -19,11 +20,12 @@ from unittest import mock
 
 import numpy as np
 import torch
-from interleaved import ratio_of_medians, time_in_turn
+from interleaved import ratio_of_medians, time_processes_in_turn
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 
-from fedsup_deploy import resources
+from fedsup_deploy import memory, resources
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.data.dataset import ImageDataset
@@ -74,24 +76,75 @@ def plain(
     plan, tensors = layout.plan(architecture), {name: t.clone().requires_grad_() for name, t in weights.items()}
     optimizer = torch.optim.SGD(tensors.values(), RATE, PARAMS.momentum, weight_decay=PARAMS.weight_decay, fused=True)
 
-    def loss(x_BCHW: Tensor, labels_B: Tensor) -> Tensor:
-        return functional.cross_entropy(forward.forward(plan, tensors, x_BCHW, BY_BATCH["batch"]), labels_B)
-
-    loss = torch.compile(loss, dynamic=False) if is_compiled else loss
-
-    def epoch() -> None:
+    def loss(tensors: dict[str, Tensor], x_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         with (
             mock.patch.object(Convolution, "forward", lambda _, *given: compute(*given)),
             mock.patch.object(Pointwise, "forward", lambda _, *given: compute(*given)),
             mock.patch.object(Depthwise, "forward", lambda _, *given: compute(*given)),
         ):
-            for x_BCHW, labels_B in zip(*(tensor.split(PARAMS.batch_size) for tensor in images), strict=True):
-                optimizer.zero_grad()
-                loss(x_BCHW, labels_B).backward()
-                torch.nn.utils.clip_grad_value_(tensors.values(), CLIP_VALUE)
-                optimizer.step()
+            return functional.cross_entropy(forward.forward(plan, tensors, x_BCHW, BY_BATCH["batch"]), labels_B)
+
+    batches = list(zip(*(tensor.split(PARAMS.batch_size) for tensor in images), strict=True))
+    if is_compiled:
+        # Of the operations alone: our classes of layers would each be compiled for itself, at twice the time.
+        loss = torch.compile(make_fx(loss)(tensors, *batches[0]), dynamic=False)
+
+    def epoch() -> None:
+        for x_BCHW, labels_B in batches:
+            optimizer.zero_grad()
+            loss(tensors, x_BCHW, labels_B).backward()
+            torch.nn.utils.clip_grad_value_(tensors.values(), CLIP_VALUE)
+            optimizer.step()
 
     return epoch
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """What is trained.
+
+    Args:
+        space: A shipped name or a file.
+        side: Of the images and of every subnet's input, pixels.
+        num_images: Of one epoch.
+    """
+
+    space: str
+    side: int
+    num_images: int
+
+    def make(self, name: str) -> Callable[[], object]:
+        """Return what trains an epoch: "largest, ours", "smallest, plain, NCHW" and the like, or "both, ours"."""
+        which, _, form = name.partition(", ")
+        space = validate(load_yaml(resources.find("configs/spaces", self.space)), SearchSpace)
+        corners = [dataclasses.replace(each, resolution=self.side) for each in (space.largest, space.smallest)]
+        layout = Layout(space, "batch")
+        weights = initial_weights(layout, seed=0)
+        generator = np.random.Generator(np.random.PCG64(0))
+        pixels_NHWC = generator.integers(0, 256, (self.num_images, self.side, self.side, 3), dtype=np.uint8)
+        labels_N = generator.integers(0, 10, self.num_images)
+        dataset = ImageDataset("random", pixels_NHWC, labels_N, tuple("0123456789"))
+        preprocessing, client = Preprocessing.fit(dataset, self.side), Client({TRAINED: dataset})
+        architecture = corners[which == "smallest"]
+        if form == "ours":
+            memory.keep_freed()  # As the engines do.
+            inner = (corners[1],) if which == "both" else ()
+            blob = Blob(slices.gather(weights, layout.slices(architecture)))
+            assignment = Assignment(architecture, inner=inner)
+            job = Train(layout, assignment, blob, RATE, PARAMS, preprocessing, Augmentation(), seed=0)
+            return lambda: client.perform(job)
+        x_NCHW, labels_N = client.prepared(TRAINED, preprocessing)
+        part = slices.gather(weights, layout.slices(architecture))
+        compute, is_compiled = PLAIN[form]
+        images = torch.from_numpy(x_NCHW), torch.from_numpy(labels_N)
+        return plain(layout, architecture, part, images, compute, is_compiled=is_compiled)
+
+
+PLAIN = {
+    "plain, NCHW": (convolution_nchw, False),
+    "plain, channels innermost": (convolution, False),
+    "plain, compiled": (convolution, True),
+}
 
 
 def main() -> None:
@@ -99,50 +152,24 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--space", default="fedsup-mobilenet", help="a shipped name or a file")
     parser.add_argument("--resolution", type=int, help="one of the space's; its largest, unless said otherwise")
-    parser.add_argument("--images", type=int, default=160, help="of one epoch")
+    parser.add_argument("--images", type=int, default=160, help="of one epoch; whole batches of 32")
     parser.add_argument("--rounds", type=int, default=7, help="in which each form trains one epoch")
     parser.add_argument("--busy", action="store_true", help="time what the process computes: others take the processor")
     given = parser.parse_args()
     clock = time.process_time if given.busy else time.perf_counter
     space = validate(load_yaml(resources.find("configs/spaces", given.space)), SearchSpace)
-    side, num_images = given.resolution or space.resolutions[-1], given.images
-    largest, smallest = (dataclasses.replace(each, resolution=side) for each in (space.largest, space.smallest))
-    layout = Layout(space, "batch")
-    weights = initial_weights(layout, seed=0)
-    generator = np.random.Generator(np.random.PCG64(0))
-    pixels_NHWC = generator.integers(0, 256, (num_images, side, side, 3), dtype=np.uint8)
-    dataset = ImageDataset("random", pixels_NHWC, generator.integers(0, 10, num_images), tuple("0123456789"))
-    preprocessing, client = Preprocessing.fit(dataset, side), Client({TRAINED: dataset})
-    x_NCHW, labels_N = client.prepared(TRAINED, preprocessing)
-    images = torch.from_numpy(x_NCHW), torch.from_numpy(labels_N)
-
-    def ours(assignment: Assignment) -> Callable[[], object]:
-        sent = layout.slices(assignment.architecture) if assignment.architecture else layout.whole
-        blob = Blob(slices.gather(weights, sent))
-        job = Train(layout, assignment, blob, RATE, PARAMS, preprocessing, Augmentation(), seed=0)
-        return lambda: client.perform(job)
-
-    for name, architecture in (("largest", largest), ("smallest", smallest)):
-        part = slices.gather(weights, layout.slices(architecture))
-        forms = {
-            "plain, NCHW": plain(layout, architecture, part, images, convolution_nchw),
-            "plain, channels innermost": plain(layout, architecture, part, images, convolution),
-            "plain, compiled": plain(layout, architecture, part, images, convolution, is_compiled=True),
-            "ours": ours(Assignment(architecture)),
-        }
-        seconds = time_in_turn(forms, given.rounds, clock)
-        best = min(seconds, key=lambda form: (form == "ours", statistics.median(seconds[form])))
-        for form, values in seconds.items():
-            print(f"{name}, {form}: {num_images / min(values):.0f} images/s")
-        print(f"{name}: ratio of medians {ratio_of_medians(seconds, best, 'ours'):.2f} to {best}")
-    corners = Assignment(largest), Assignment(smallest), Assignment(largest, inner=(smallest,))
-    seconds = time_in_turn(
-        dict(zip(("largest", "smallest", "both"), map(ours, corners), strict=True)), given.rounds, clock
-    )
-    parts, both = (
-        sum(statistics.median(seconds[key]) for key in keys) for keys in (("largest", "smallest"), ("both",))
-    )
-    print(f"both in one step: {parts / both:.2f} of the sum of their own steps")
+    bench = Bench(given.space, given.resolution or space.resolutions[-1], given.images)
+    for which in ("largest", "smallest"):
+        names = [f"{which}, {form}" for form in (*PLAIN, "ours")]
+        seconds = time_processes_in_turn(bench.make, names, given.rounds, clock)
+        ours = names.pop()
+        best = min(names, key=lambda name: statistics.median(seconds[name]))
+        for name, values in seconds.items():
+            print(f"{name}: {given.images / min(values):.0f} images/s")
+        print(f"{which}: ratio of medians {ratio_of_medians(seconds, best, ours):.2f} to {best}")
+    seconds = time_processes_in_turn(bench.make, ["largest, ours", "smallest, ours", "both, ours"], given.rounds, clock)
+    largest, smallest, both = map(statistics.median, seconds.values())
+    print(f"both in one step: {(largest + smallest) / both:.2f} of the sum of their own steps")
 
 
 if __name__ == "__main__":

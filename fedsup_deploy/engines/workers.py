@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 import torch
 
+from fedsup_deploy import memory
 from fedsup_deploy.engines.inprocess import InProcess, perform
 from fedsup_deploy.engines.pool import Worker, WorkerPool
 from fedsup_deploy.errors import DataError
@@ -47,10 +48,12 @@ def open_local(make_populations: MakePopulations, workers: int) -> Iterator[dict
     Raises:
         OutputError: No room for temporary files.
 
-    Side effects: Starts processes, which end with the context or with this process, however it ends.
+    Side effects: Starts processes, which end with the context or with this process, however it ends. A process that
+        works, this one too where it is the only one, keeps the memory it frees.
     """
     populations = make_populations()
     if workers == 1:
+        memory.keep_freed()
         yield {name: InProcess(population) for name, population in populations.items()}
         return
     with contextlib.closing(WorkerPool(functools.partial(_open_clients, make_populations), workers)) as pool:
@@ -139,6 +142,7 @@ def _exchange(worker: Worker, population: str, jobs: Mapping[ClientId, Job[R]]) 
 def _open_clients(make_populations: MakePopulations) -> Callable[[tuple[str, bytes]], bytes]:
     """Return what answers messages in a worker process."""
     torch.set_num_threads(1)
+    memory.keep_freed()
     populations, store = make_populations(), BlobStore()
 
     def answer(request: tuple[str, bytes]) -> bytes:

@@ -4,6 +4,7 @@ Shapes: B batch, C channels, H W spatial.
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -11,6 +12,10 @@ from torch.nn import functional
 from fedsup_deploy.space.layers.kind import kind_of
 from fedsup_deploy.space.layers.layer import Layer
 from fedsup_deploy.supernet.layers.depthwise import depthwise_conv2d
+
+#: Multiply-accumulates of one image up to which a matrix product is faster than conv2d: up to 2.6 times, as a call
+#: costs less; above them it is up to 5 times slower, in its gradients (torch 2.13, AVX-512, `benchmarks/pointwise.py`).
+_MACS_OF_A_PRODUCT: Final = 300_000
 
 
 class Convolution:
@@ -51,10 +56,12 @@ class Depthwise(Convolution):
 
 
 def _of_one_pixel(layer: Layer, weight: Tensor, bias: Tensor | None, x_BCHW: Tensor) -> Tensor:
-    """Return a 1x1 convolution as one matrix product, which is up to 4 times as fast as conv2d makes it.
+    """Return a 1x1 convolution: of a small map as one matrix product, of a large one by conv2d, whichever is faster.
 
-    With a stride, too: there the weight gradient of conv2d, channels innermost, writes outside of its memory (torch
-    2.13, AVX2, few channels).
+    With a stride always as a product: there the weight gradient of conv2d, channels innermost, writes outside of its
+    memory (torch 2.13, AVX2, few channels).
     """
+    if layer.stride == 1 and weight.numel() * x_BCHW.shape[2:].numel() > _MACS_OF_A_PRODUCT:
+        return functional.conv2d(x_BCHW, weight, bias)
     seen = x_BCHW[:, :, :: layer.stride, :: layer.stride]
     return functional.linear(seen.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)

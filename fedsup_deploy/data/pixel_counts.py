@@ -18,8 +18,8 @@ from fedsup_deploy.data.dataset import LabelledImages
 from fedsup_deploy.ondevice.preprocessing import MOST_VALUE, PIXEL_MAX, USUAL_PIXELS
 from fedsup_deploy.ondevice.records import AnyPixels
 
-#: Of images that are looked at together; to count them takes many times as much.
-_VALUES_PER_PASS: Final = 2**22
+#: Of images that are looked at together; to count floats takes up to 80 bytes for each.
+_VALUES_PER_PASS: Final = 2**20
 #: A number is a mantissa, a whole number of 24 bits and a sign, times 2^(exponent - 24).
 _MANTISSA_BITS: Final = 24
 #: Of the smallest float32, 2^-149, and what the largest has at most: `frexp`.

@@ -112,7 +112,8 @@ class Preprocessing:
             DataError: The images are not square, or a channel has the same value everywhere.
         """
         if height != width:
-            raise DataError(f"images are {width}x{height} pixels, expected square ones; set data.image_size")
+            advice = "set data.image_size" if pixel_dtype == USUAL_PIXELS else "crop them before they are saved"
+            raise DataError(f"images are {width}x{height} pixels, expected square ones; {advice}")
         pixel_max = PIXEL_MAX[pixel_dtype]
         moments = [pixel_counts.sums_of(counts_V, pixel_dtype).moments(pixel_max) for counts_V in counts_CV]
         for channel, (_, std) in enumerate(moments):

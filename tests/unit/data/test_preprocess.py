@@ -64,6 +64,8 @@ def test_fit_can_enlarge_instead_of_padding() -> None:
 def test_fit_refuses_what_it_cannot_use() -> None:
     with pytest.raises(DataError, match="images are 6x4 pixels, expected square"):
         Preprocessing.fit(dataset(random_images(2, 4, 6, 1)), 8)
+    with pytest.raises(DataError, match="images are 6x4 pixels, expected square ones; crop them before they are saved"):
+        Preprocessing.fit(dataset(random_images(2, 4, 6, 1).astype(np.uint16)), 8)
     images = random_images(2, 4, 4, 3)
     images[..., 1] = 7
     with pytest.raises(DataError, match="channel 1 has one value everywhere"):

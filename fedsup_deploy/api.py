@@ -12,7 +12,7 @@ from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.config.schema import TrainConfig, load_train_config
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.events import Listener
-from fedsup_deploy.ondevice.records import Percentile
+from fedsup_deploy.ondevice.records import AnyPixels, Percentile
 from fedsup_deploy.variant import Precision
 
 if TYPE_CHECKING:
@@ -44,11 +44,12 @@ class Artifact:
             f"{manifest.arch_id} for {manifest.profile.name}, {accuracy}, {', '.join(manifest.models)}: {self.folder}"
         )
 
-    def predict(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(self, images_NHWC: AnyPixels) -> NDArray[np.float32]:
         """Return the logits of images, shape (N, K), by `model.onnx` in onnxruntime.
 
         Args:
-            images_NHWC: Pixels 0 to 255, square, of the size the manifest's preprocessing starts from.
+            images_NHWC: Square, of the size the manifest's preprocessing starts from, of the type of its pixels: uint8
+                where it names none.
 
         Raises:
             DataError: The images are not of that type, size or number of channels.

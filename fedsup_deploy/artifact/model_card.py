@@ -9,6 +9,7 @@ from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
 from fedsup_deploy.artifact.measures import Interval, MeasuresRecord
 from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency, VariantRecord
 from fedsup_deploy.ondevice import bundle_files
+from fedsup_deploy.ondevice.preprocessing import PIXEL_DTYPE
 from fedsup_deploy.ondevice.printable import printable
 from fedsup_deploy.variant import MAIN, MAIN_INT8
 
@@ -45,8 +46,7 @@ def render_model_card(manifest: Manifest) -> str:
             _USE.format(file=_file(manifest), logits=_logits(manifest)),
             "",
             "`python run.py` checks every file, compares the outputs with `vectors.npz` and times the model on this "
-            "machine. It needs Python 3.6+, numpy and onnxruntime 1.8+. `python run.py --classify photo.png` says what "
-            "the model takes image files for, which have the `native_size` below; it needs Pillow 8.1+ as well.",
+            f"machine. It needs Python 3.6+, numpy and onnxruntime 1.8+. {_classify(manifest)}",
             "",
             *([] if manifest.device is None else _device(manifest.device, _text(manifest.profile.name))),
             "## Figures",
@@ -61,7 +61,8 @@ def render_model_card(manifest: Manifest) -> str:
             "## Preprocessing",
             "",
             "In the order of `order`. `padding` is how many rows and columns of `value` are added on each side after",
-            "the division: 0 is black. Nothing is resized where the sizes agree; `mean` and `std` are per channel.",
+            f"the division: {_padding(manifest)}. Nothing is resized where the sizes agree; `mean` and `std` are per "
+            "channel.",
             "",
             "```json",
             json.dumps(manifest.preprocessing, indent=2, ensure_ascii=False),
@@ -73,6 +74,20 @@ def render_model_card(manifest: Manifest) -> str:
             "",
         ]
     )
+
+
+def _classify(manifest: Manifest) -> str:
+    """Return how images are classified: pictures, or arrays where no picture has such pixels."""
+    if PIXEL_DTYPE not in manifest.preprocessing:
+        does = "`python run.py --classify photo.png` says what the model takes image files for"
+        return f"{does}, which have the `native_size` below; it needs Pillow 8.1+ as well."
+    dtype = _text(str(manifest.preprocessing[PIXEL_DTYPE]))
+    does = "`python run.py --classify image.npy` says what the model takes an image for"
+    return f"{does}: an array (height, width, channels) of {dtype} that `numpy.save` wrote, of the `native_size` below."
+
+
+def _padding(manifest: Manifest) -> str:
+    return "of each channel its mean" if manifest.preprocessing.get(PIXEL_DTYPE) == "float32" else "0 is black"
 
 
 def _file(manifest: Manifest) -> str:

@@ -23,6 +23,8 @@ from fedsup_deploy.federation.networks import Standalone, standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.simulation import TEST
+from fedsup_deploy.ondevice.preprocessing import PIXEL_MAX, USUAL_PIXELS
+from fedsup_deploy.ondevice.records import AnyPixels
 from fedsup_deploy.runs.run import STATISTICS, Run
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
@@ -195,7 +197,7 @@ def _leading(sums: ChannelSums, channels: int) -> ChannelSums:
     return ChannelSums(sums.count, sums.total_C[:channels], sums.squares_C[:channels])
 
 
-def _parity_images(run: Run) -> NDArray[np.uint8]:
+def _parity_images(run: Run) -> AnyPixels:
     """Return some of the validation images, drawn from all of them: they may stand class by class.
 
     Where the server has none, random ones with the mean and the deviation of the clients' pixels.
@@ -204,22 +206,31 @@ def _parity_images(run: Run) -> NDArray[np.uint8]:
     if run.data.validation is not None:
         drawn = generator.permutation(len(run.data.validation))
         return run.data.validation.take(drawn[:_NUM_PARITY_IMAGES]).images_NHWC
-    mean_C, std_C = (np.array(values) for values in (run.preprocessing.mean, run.preprocessing.std))
-    fine, coarse = _noise(run, generator, _NUM_PARITY_IMAGES)
-    scaled_NHWC: NDArray[np.float64] = (np.concatenate([fine, coarse]) / 255 - 0.5) * np.sqrt(12) * std_C + mean_C
-    images: NDArray[np.uint8] = (scaled_NHWC.clip(0, 1) * 255).round().astype(np.uint8)
+    return _as_clients_have(run, _noise(run, generator, _NUM_PARITY_IMAGES))
+
+
+def _synthetic_images(run: Run) -> AnyPixels:
+    """Return random images for a bundle's vectors: a bundle travels to every device, so it holds nobody's image."""
+    noise_NHWC = _noise(run, rng.generator(run.config.seed, "vectors"), _NUM_VECTORS)
+    # Of the numbers of other types few or none may be like those of images.
+    return noise_NHWC if run.preprocessing.pixel_dtype == USUAL_PIXELS else _as_clients_have(run, noise_NHWC)
+
+
+def _as_clients_have(run: Run, noise_NHWC: NDArray[np.uint8]) -> AnyPixels:
+    """Return noise of the type of the clients' pixels, with their mean and deviation."""
+    preprocessing = run.preprocessing
+    mean_C, std_C, dtype = np.array(preprocessing.mean), np.array(preprocessing.std), preprocessing.pixel_dtype
+    scaled_NHWC: NDArray[np.float64] = (noise_NHWC / 255 - 0.5) * np.sqrt(12) * std_C + mean_C
+    if dtype == "float32":
+        return scaled_NHWC.astype(np.float32)
+    images: AnyPixels = (scaled_NHWC.clip(0, 1) * PIXEL_MAX[dtype]).round().astype(dtype)
     return images
 
 
-def _synthetic_images(run: Run) -> NDArray[np.uint8]:
-    """Return random images for a bundle's vectors: a bundle travels to every device, so it holds nobody's image."""
-    return np.concatenate(_noise(run, rng.generator(run.config.seed, "vectors"), _NUM_VECTORS))
-
-
-def _noise(run: Run, generator: np.random.Generator, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _noise(run: Run, generator: np.random.Generator, number: int) -> NDArray[np.uint8]:
     """Return half of the images as noise of single pixels and half of large squares: fast changes and slow ones."""
     shape = run.image_facts.shape
     fine = generator.integers(0, 256, (number // 2, *shape), dtype=np.uint8)
     coarse = generator.integers(0, 256, (number // 2, 4, 4, shape[2]), dtype=np.uint8)
     rows, columns = (np.arange(side) * 4 // side for side in shape[:2])
-    return fine, coarse[:, rows][:, :, columns]
+    return np.concatenate([fine, coarse[:, rows][:, :, columns]])

@@ -202,7 +202,7 @@ def round_params(
             has_logit_adjustment=training.logit_adjustment,
             class_weights=None if class_counts is None else class_weights(class_counts),
         ),
-        augmentation=Augmentation(augmentation.crop_padding, augmentation.flip, preprocessing.black),
+        augmentation=Augmentation(augmentation.crop_padding, augmentation.flip, preprocessing.fill),
     )
 
 

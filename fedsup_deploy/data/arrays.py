@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fedsup_deploy.config.partition import ClientList
 from fedsup_deploy.data import source
-from fedsup_deploy.data.dataset import DatasetSplits, ImageDataset
+from fedsup_deploy.data.dataset import DatasetSplits, ImageDataset, check_images
 from fedsup_deploy.data.names import escaped
 from fedsup_deploy.data.npz import Archive, Arrays, read_npz
 from fedsup_deploy.data.owners import Owners, no_list, owners_of
@@ -45,9 +45,10 @@ def load_npz(root: Path | None, clients: ClientList | None = None) -> DatasetSpl
     """Load a user's own images from one NPZ file.
 
     Args:
-        root: The `.npz` file, or a folder with exactly one. It holds `train_images` and `test_images`, uint8,
-            (N, H, W) or (N, H, W, C); `train_labels` and `test_labels`, integers from 0; if wanted, `val_images` and
-            `val_labels`; and, if wanted, `classes`, their names. Without it, classes are named by their number.
+        root: The `.npz` file, or a folder with exactly one. It holds `train_images` and `test_images`, uint8, uint16 or
+            float32, (N, H, W) or (N, H, W, C); `train_labels` and `test_labels`, integers from 0; if wanted,
+            `val_images` and `val_labels`; and, if wanted, `classes`, their names. Without it, classes are named by
+            their number.
             Any other array is passed over, and the notes of the data set say so.
         clients: Asks for `train_clients` as well, and if wanted `val_clients` and `test_clients`: integers or text that
             say whose images are whose.
@@ -106,15 +107,19 @@ def _splits(name: str, path: Path, archive: Archive) -> DatasetSplits:
                 f"{path}: labels go up to {highest:,}, expected 0 to {_MAX_UNNAMED_CLASSES - 1:,}; renumber"
             )
         classes = tuple(str(label) for label in range(highest + 1))
-    parts = {kind: ImageDataset(name, _images(arrays[f"{kind}_images"]), labels[kind], classes) for kind in kinds}
+    parts = {kind: ImageDataset(name, _images(path, f"{kind}_images", arrays), labels[kind], classes) for kind in kinds}
     unread = source.counted(archive.unread)
     notes = (f"passed over in {escaped(path.name)}, arrays: {unread}",) if archive.unread else ()
     return DatasetSplits(parts["train"], parts["test"], parts.get("val"), notes)
 
 
-def _images(images: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Give grey images the channel axis they lack; everything else is for the data set to check."""
-    return images[..., np.newaxis] if images.ndim == 3 else images
+def _images(path: Path, key: str, arrays: Arrays) -> npt.NDArray[Any]:
+    """Return images of shape (N, H, W, C) from (N, H, W) or that, in the order of bytes of this machine."""
+    images = arrays[key]
+    images = images if images.dtype.isnative else images.astype(images.dtype.newbyteorder("="))
+    images = images[..., np.newaxis] if images.ndim == 3 else images
+    check_images(f"{escaped(path)}: {key}", images)
+    return images
 
 
 def _labels(path: Path, key: str, arrays: Arrays) -> npt.NDArray[np.int64]:

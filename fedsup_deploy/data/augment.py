@@ -18,7 +18,7 @@ class Augmentation:
     Args:
         crop_padding: Largest shift in either direction, pixels; 0 shifts nothing.
         flip: Whether to mirror.
-        fill: What is shifted in, per channel, or one value for all; a normalised black: `Preprocessing.black`.
+        fill: What is shifted in, per channel, or one value for all: `Preprocessing.fill`.
 
     Raises:
         ConfigError: `crop_padding` is negative.

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +22,12 @@ from fedsup_deploy.data import source
 from fedsup_deploy.data.names import class_names
 from fedsup_deploy.data.owners import Owners, no_list
 from fedsup_deploy.errors import ConfigError, DataError
+from fedsup_deploy.ondevice.preprocessing import PIXEL_MAX, UNUSABLE, USUAL_PIXELS, first_unusable
+from fedsup_deploy.ondevice.records import AnyPixels
 from fedsup_deploy.ondevice.source_resize import SourceResize, resized
 
-_MAX_CHANNELS = 4
+#: Of an image: as many as cameras of many spectral bands have, and neighbouring slices of a scan.
+MAX_CHANNELS: Final = 16
 _NO_CLIENTS = "does not say whose images are whose, as image-folder and npz can; choose another partition"
 
 
@@ -56,18 +59,23 @@ class LabelledImages(Protocol):
         ...
 
     @property
+    def pixel_dtype(self) -> str:
+        """Type of the pixels, one of `preprocessing.PIXEL_MAX`."""
+        ...
+
+    @property
     def is_held(self) -> bool:
         """Whether pixels are in memory already, so that to prepare them is all that they cost."""
         ...
 
     @property
-    def images_NHWC(self) -> npt.NDArray[np.uint8]:  # noqa: N802  its axes
-        """All pixels, uint8, 0 is black; 1 to 4 channels last."""
+    def images_NHWC(self) -> AnyPixels:  # noqa: N802  its axes
+        """All pixels; 1 to `MAX_CHANNELS` channels last."""
         ...
 
     def __len__(self) -> int: ...
 
-    def pixels(self, indices: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    def pixels(self, indices: npt.ArrayLike) -> AnyPixels:
         """Return the pixels of the images at `indices`, in that order, (N, H, W, C)."""
         ...
 
@@ -99,7 +107,8 @@ class ImageDataset:
 
     Args:
         name: The registered name of the data set.
-        images_NHWC: Pixels, uint8, 0 is black; 1 to 4 channels last.
+        images_NHWC: Pixels of a type in `preprocessing.PIXEL_MAX`, finite; of integers 0 is black. 1 to `MAX_CHANNELS`
+            channels last.
         labels_N: Class of each image, int64, in [0, number of classes).
         classes: Names of the classes, in the order of the labels; kept in NFC.
 
@@ -109,7 +118,7 @@ class ImageDataset:
     """
 
     name: str
-    images_NHWC: npt.NDArray[np.uint8]
+    images_NHWC: AnyPixels
     labels_N: npt.NDArray[np.int64]
     classes: tuple[str, ...]
 
@@ -117,7 +126,7 @@ class ImageDataset:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", class_names(self.classes, self.name))
-        self._check_images()
+        check_images(self.name, self.images_NHWC)
         check_labels(self.name, self.labels_N, len(self.images_NHWC), len(self.classes))
         for field in ("images_NHWC", "labels_N"):
             view = getattr(self, field).view()
@@ -133,7 +142,12 @@ class ImageDataset:
         _, height, width, channels = self.images_NHWC.shape
         return height, width, channels
 
-    def pixels(self, indices: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    @property
+    def pixel_dtype(self) -> str:
+        """Type of the pixels."""
+        return self.images_NHWC.dtype.name
+
+    def pixels(self, indices: npt.ArrayLike) -> AnyPixels:
         """Return a copy of the pixels of the images at `indices`, in that order."""
         return self.images_NHWC[np.asarray(indices, dtype=np.int64)]
 
@@ -152,21 +166,33 @@ class ImageDataset:
 
     @cached_property
     def _fingerprint(self) -> str:
+        # The type of the pixels is in it, too: no two have as many bytes.
         header = json.dumps({"shape": self.images_NHWC.shape, "classes": self.classes})
         digest = hashlib.sha256(header.encode())
         digest.update(np.ascontiguousarray(self.images_NHWC).data)
         digest.update(np.ascontiguousarray(self.labels_N, dtype="<i8").data)
         return digest.hexdigest()
 
-    def _check_images(self) -> None:
-        images: npt.NDArray[Any] = self.images_NHWC
-        if images.dtype != np.uint8:
-            raise DataError(f"{self.name}: pixels are {images.dtype}, expected uint8 in 0..255; convert them first")
-        if images.ndim != 4 or not 1 <= images.shape[3] <= _MAX_CHANNELS:
-            expected = f"(images, height, width, channels) with 1 to {_MAX_CHANNELS} channels last"
-            raise DataError(f"{self.name}: images have shape {images.shape}, expected {expected}")
-        if 0 in images.shape:
-            raise DataError(f"{self.name}: no images: got shape {images.shape}, expected at least one")
+
+def check_images(name: str, images: npt.NDArray[Any]) -> None:
+    """Refuse arrays that are no images.
+
+    Args:
+        name: What to call them.
+        images: (N, H, W, C).
+
+    Raises:
+        DataError: They have the wrong type or shape, there is none, or a pixel is not finite.
+    """
+    if images.dtype.name not in PIXEL_MAX or not images.dtype.isnative:
+        raise DataError(f"{name}: pixels are {images.dtype}, expected {' or '.join(PIXEL_MAX)}; convert them first")
+    if images.ndim != 4 or not 1 <= images.shape[3] <= MAX_CHANNELS:
+        expected = f"(images, height, width, channels) with 1 to {MAX_CHANNELS} channels last"
+        raise DataError(f"{name}: images have shape {images.shape}, expected {expected}")
+    if 0 in images.shape:
+        raise DataError(f"{name}: no images: got shape {images.shape}, expected at least one")
+    if (unusable := first_unusable(images)) is not None:
+        raise DataError(f"{name}: image {unusable} {UNUSABLE}; mend it or leave it out")
 
 
 def check_labels(name: str, labels: npt.NDArray[Any], num_images: int, num_classes: int) -> None:
@@ -218,6 +244,9 @@ class DatasetSplits:
         if train.image_shape != other.image_shape:
             shapes = f"training images have {train.image_shape}, {kind} images {other.image_shape}"
             raise DataError(f"{train.name}: {shapes} (height, width, channels), expected the same")
+        if train.pixel_dtype != other.pixel_dtype:
+            types = f"training images are {train.pixel_dtype}, {kind} images {other.pixel_dtype}"
+            raise DataError(f"{train.name}: {types}, expected the same; convert one of them")
 
 
 def load_dataset(
@@ -251,6 +280,9 @@ def load_dataset(
 
 def _resized(splits: DatasetSplits, resize: SourceResize) -> DatasetSplits:
     """Return a data set with its images as squares of one size, and a note that says from which."""
+    if splits.train.pixel_dtype != USUAL_PIXELS:
+        got = f"images of {splits.train.name} are {splits.train.pixel_dtype}, and only {USUAL_PIXELS} ones are resized"
+        raise ConfigError(f"data.image_size: {got}; resize them before they are saved, and remove data.image_size")
     source.require_pillow("data.image_size")
     height, width, _ = splits.train.image_shape
     note = f"all images resized from {width}x{height} to {resize.size}x{resize.size} pixels ({resize.how})"
@@ -261,7 +293,7 @@ def _resized(splits: DatasetSplits, resize: SourceResize) -> DatasetSplits:
 
 def _squares(images: LabelledImages, resize: SourceResize) -> ImageDataset:
     squares_NHWC = np.empty((len(images), resize.size, resize.size, images.image_shape[2]), dtype=np.uint8)
-    for place, image in zip(squares_NHWC, images.images_NHWC, strict=True):
+    for place, image in zip(squares_NHWC, np.asarray(images.images_NHWC, np.uint8), strict=True):
         place[...] = resized(image, resize)
     return ImageDataset(images.name, squares_NHWC, images.labels_N, images.classes)
 

@@ -23,6 +23,7 @@ from fedsup_deploy.data.image_file import read_image
 from fedsup_deploy.data.names import class_names, escaped
 from fedsup_deploy.data.pixel_cache import PixelCache
 from fedsup_deploy.errors import DataError
+from fedsup_deploy.ondevice.preprocessing import USUAL_PIXELS
 from fedsup_deploy.ondevice.printable import reason_of
 from fedsup_deploy.ondevice.source_resize import SourceResize, resized
 
@@ -166,6 +167,11 @@ class ImageFiles:
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of each image."""
         return self.decoder.image_shape
+
+    @property
+    def pixel_dtype(self) -> str:
+        """Type of the pixels."""
+        return USUAL_PIXELS
 
     @property
     def images_NHWC(self) -> npt.NDArray[np.uint8]:  # noqa: N802  its axes

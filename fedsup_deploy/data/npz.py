@@ -4,9 +4,7 @@
 it is a plain array, not encrypted, as long as its header says, and small enough. Nothing is ever unpickled.
 """
 
-import io
 import math
-import tokenize
 import zipfile
 from collections.abc import Collection
 from typing import Any, BinaryIO, Final, NamedTuple
@@ -14,13 +12,11 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fedsup_deploy.ondevice.array_file import ARRAY_SUFFIX, ArrayHeader, array_header
+
 #: Any: the element types are for the caller to look at.
 Arrays = dict[str, npt.NDArray[Any]]
 
-_SUFFIX: Final = ".npy"
-_MAGIC: Final = b"\x93NUMPY\x01\x00"
-# NumPy's own limit: longer ones can take long to parse.
-_MAX_HEADER_BYTES: Final = 10_000
 _ENCRYPTED: Final = 0x1
 # What NumPy writes. The other methods need far more memory to unpack.
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -39,20 +35,6 @@ class Archive(NamedTuple):
     unread: tuple[str, ...]
 
 
-class _Header(NamedTuple):
-    """What the header of an array says, and how many bytes it takes itself."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    is_fortran: bool
-    num_bytes: int
-
-    @property
-    def array_bytes(self) -> int:
-        """Size of the array itself."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
 def read_npz(file: BinaryIO, wanted: Collection[str], max_bytes: int) -> Archive:
     """Read arrays from an archive.
 
@@ -68,7 +50,7 @@ def read_npz(file: BinaryIO, wanted: Collection[str], max_bytes: int) -> Archive
     """
     try:
         with zipfile.ZipFile(file) as archive:
-            members = {info.filename.removesuffix(_SUFFIX): info for info in archive.infolist()}
+            members = {info.filename.removesuffix(ARRAY_SUFFIX): info for info in archive.infolist()}
             if len(members) < len(archive.infolist()):
                 raise ValueError("two arrays have one name")
             chosen = {name: members[name] for name in wanted if name in members}
@@ -83,36 +65,21 @@ def read_npz(file: BinaryIO, wanted: Collection[str], max_bytes: int) -> Archive
         raise ValueError(str(error)) from error
 
 
-def _header(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> _Header:
+def _header(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> ArrayHeader:
     """Read the header of an array and refuse what is none, or will not be read."""
     if info.flag_bits & _ENCRYPTED:
         raise ValueError(f"{name} is encrypted")
     if info.compress_type not in _METHODS:
         raise ValueError(f"{name} is compressed by method {info.compress_type}, expected none or deflate")
     with archive.open(info) as member:
-        start = member.read(len(_MAGIC) + 2)
-        if not start.startswith(_MAGIC):
-            raise ValueError(f"{name} is no array of NumPy's format 1.0")
-        length = int.from_bytes(start[len(_MAGIC) :], "little")
-        if length > _MAX_HEADER_BYTES:
-            raise ValueError(f"{name} has a header of {length:,} bytes, expected at most {_MAX_HEADER_BYTES:,}")
-        text = io.BytesIO(start[len(_MAGIC) :] + member.read(length))
-    try:
-        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(text)
-    except (SyntaxError, TypeError, RecursionError, MemoryError, tokenize.TokenError) as error:
-        raise ValueError(f"{name} has a garbled header") from error
-    header = _Header(dtype, shape, is_fortran, len(start) + length)
-    if dtype.hasobject:
-        raise ValueError(f"{name} holds Python objects, and allow_pickle=False")
-    if dtype.itemsize == 0 or min(shape, default=0) < 0:
-        raise ValueError(f"{name} is {dtype} of shape {shape}")
+        header = array_header(member, name)
     if header.num_bytes + header.array_bytes != info.file_size:
-        got, expected = f"{info.file_size - header.num_bytes:,} bytes", f"{header.array_bytes:,} for {shape}"
+        got, expected = f"{info.file_size - header.num_bytes:,} bytes", f"{header.array_bytes:,} for {header.shape}"
         raise ValueError(f"{name} has {got}, expected {expected}")
     return header
 
 
-def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, header: _Header) -> npt.NDArray[Any]:
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo, header: ArrayHeader) -> npt.NDArray[Any]:
     flat = np.empty(math.prod(header.shape), dtype=header.dtype)
     content = flat.view(np.uint8).data
     with archive.open(info) as member:

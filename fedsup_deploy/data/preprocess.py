@@ -6,7 +6,6 @@ The same value normalises the training images, stands in a bundle's manifest and
 Shape suffixes: N images, H W pixels, C channels, S side of the model's input.
 """
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -14,18 +13,21 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import JsonValue
 
+from fedsup_deploy.data import pixel_counts
 from fedsup_deploy.data.dataset import LabelledImages
+from fedsup_deploy.data.pixel_counts import Counts
 from fedsup_deploy.errors import ArtifactError, DataError
 from fedsup_deploy.ondevice import preprocessing
-from fedsup_deploy.ondevice.preprocessing import PreprocessingSteps
+from fedsup_deploy.ondevice.preprocessing import PIXEL_MAX, USUAL_PIXELS, PreprocessingSteps
+from fedsup_deploy.ondevice.records import AnyPixels
 
-#: Of images that are looked at together; to count them takes eight times as much.
-_BYTES_PER_PASS = 2**22
+#: Of pixels: what is divided by less is no longer a number of float32.
+_LEAST_DEVIATION = 1e-15
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to square uint8 images; `PreprocessingSteps` says it step by step.
+    """What is done to square images; `PreprocessingSteps` says it step by step.
 
     A program that gets images from files or a camera decodes them first, as the training images were decoded if they
     came from an `image-folder` (`ondevice/image_file.py`): turned upright by their EXIF orientation, transparent pixels
@@ -33,12 +35,13 @@ class Preprocessing:
     them square (`ondevice/source_resize.py`).
 
     Args:
-        mean: Per channel, of pixels divided by 255.
-        std: Per channel, of pixels divided by 255; positive.
+        mean: Per channel, of pixels divided by what `PIXEL_MAX` says of their type.
+        std: Per channel, of pixels so divided; positive.
         native_size: Side of the data set's images, pixels.
         padded_size: Side after padding, pixels; `native_size` means no padding.
         size: Side of the model's input, pixels; `padded_size` means no resizing.
         how: What made the images square of those in files, as of `PreprocessingSteps`.
+        pixel_dtype: Type of the pixels, as of `PreprocessingSteps`.
 
     Raises:
         DataError: The values contradict each other.
@@ -50,6 +53,7 @@ class Preprocessing:
     padded_size: int
     size: int
     how: str | None = None
+    pixel_dtype: str = USUAL_PIXELS
 
     def __post_init__(self) -> None:
         try:
@@ -60,7 +64,8 @@ class Preprocessing:
     @property
     def steps(self) -> PreprocessingSteps:
         """The same value, as what carries it out takes it."""
-        return PreprocessingSteps(self.mean, self.std, self.native_size, self.padded_size, self.size, self.how)
+        sizes = (self.native_size, self.padded_size, self.size)
+        return PreprocessingSteps(self.mean, self.std, *sizes, self.how, self.pixel_dtype)
 
     @classmethod
     def fit(cls, train: LabelledImages, padded_size: int, size: int | None = None) -> "Preprocessing":
@@ -76,47 +81,61 @@ class Preprocessing:
             DataError: The images are not square, or a channel has the same value everywhere.
         """
         height, width, _ = train.image_shape
+        counts_CV = pixel_counts.count_pixels(train)
         try:
-            return cls.from_histograms(histograms(train), height, width, padded_size, size)
+            return cls.from_counts(counts_CV, height, width, padded_size, size, train.pixel_dtype)
         except DataError as error:
             raise DataError(f"{train.name}: {error}") from error
 
     @classmethod
-    def from_histograms(
-        cls, histogram_CV: npt.NDArray[np.int64], height: int, width: int, padded_size: int, size: int | None = None
+    def from_counts(
+        cls,
+        counts_CV: Counts,
+        height: int,
+        width: int,
+        padded_size: int,
+        size: int | None = None,
+        pixel_dtype: str = USUAL_PIXELS,
     ) -> "Preprocessing":
         """Return the preprocessing for images of which the pixels were counted, wherever they are.
 
         Args:
-            histogram_CV: For each channel how many pixels have each value 0..255. Counts add up exactly, so the mean
-                and the deviation (biased, before padding) depend neither on an order nor on who holds which image.
+            counts_CV: Of `pixel_counts`. They add up exactly, so the mean and the deviation (biased, before padding)
+                depend neither on an order nor on who holds which image.
             height: Of the images, pixels.
             width: Of the images, pixels.
             padded_size: As of `fit`.
             size: As of `fit`.
+            pixel_dtype: Type of the pixels.
 
         Raises:
             DataError: The images are not square, or a channel has the same value everywhere.
         """
         if height != width:
-            raise DataError(f"images are {width}x{height} pixels, expected square ones; set data.image_size")
-        moments = [_moments(histogram.tolist()) for histogram in histogram_CV]
+            advice = "set data.image_size" if pixel_dtype == USUAL_PIXELS else "crop them before they are saved"
+            raise DataError(f"images are {width}x{height} pixels, expected square ones; {advice}")
+        pixel_max = PIXEL_MAX[pixel_dtype]
+        moments = [pixel_counts.sums_of(counts_V, pixel_dtype).moments(pixel_max) for counts_V in counts_CV]
         for channel, (_, std) in enumerate(moments):
             if std == 0.0:
                 raise DataError(f"channel {channel} has one value everywhere; drop it or check the images")
+            if std < _LEAST_DEVIATION:
+                raise DataError(f"channel {channel} has a deviation of {std:.2g}, expected more; scale its values up")
         means, stds = tuple(mean for mean, _ in moments), tuple(std for _, std in moments)
-        return cls(means, stds, height, max(height, padded_size), padded_size if size is None else size)
+        size = padded_size if size is None else size
+        return cls(means, stds, height, max(height, padded_size), size, pixel_dtype=pixel_dtype)
 
     @property
-    def black(self) -> tuple[float, ...]:
-        """What a black pixel becomes, per channel."""
-        return tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
+    def fill(self) -> tuple[float, ...]:
+        """What the pixels become that are added around an image, per channel."""
+        parts = zip(self.steps.padding, self.mean, self.std, strict=True)
+        return tuple((value - mean) / std for value, mean, std in parts)
 
-    def apply(self, images_NHWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def apply(self, images_NHWC: AnyPixels) -> npt.NDArray[np.float32]:
         """Return images as (N, C, S, S), float32, C-contiguous; each depends on its own pixels only.
 
         Raises:
-            DataError: The images are not uint8, or their size or channels are not those of this preprocessing.
+            DataError: The images' type, size or channels are not those of this preprocessing, or a pixel is not finite.
         """
         try:
             return preprocessing.prepare(images_NHWC, self.steps)
@@ -142,24 +161,3 @@ class Preprocessing:
             return cls(*preprocessing.steps_of(document))
         except ValueError as error:
             raise ArtifactError(str(error)) from error
-
-
-def histograms(images: LabelledImages) -> npt.NDArray[np.int64]:
-    """Return for each channel how many pixels have each value, shape (C, 256)."""
-    num_channels = images.image_shape[2]
-    num_together = max(1, _BYTES_PER_PASS // math.prod(images.image_shape))
-    histogram_CV = np.zeros((num_channels, 256), dtype=np.int64)
-    for start in range(0, len(images), num_together):
-        part = images.pixels(np.arange(start, min(start + num_together, len(images))))
-        for channel in range(num_channels):
-            histogram_CV[channel] += np.bincount(part[..., channel].ravel(), minlength=256)
-    return histogram_CV
-
-
-def _moments(histogram: list[int]) -> tuple[float, float]:
-    """Return mean and biased deviation of value/255 for counts of the values 0..255."""
-    count = sum(histogram)
-    total = sum(value * times for value, times in enumerate(histogram))
-    squares = sum(value * value * times for value, times in enumerate(histogram))
-    # Python integers: the difference loses nothing, whatever the number of pixels.
-    return total / (count * 255), math.sqrt(count * squares - total * total) / (count * 255)

@@ -1,13 +1,16 @@
 """What a bundle's model says of image files: each is prepared as the manifest records, and run alone.
 
 An image of any size is made a square where the manifest says how; otherwise it has the size of the training images, or
-is refused. Shapes: C channels, S side of the model's input, K classes.
+is refused. A file is a picture, or an array where its name ends in .npy.
+
+Shapes: H W pixels, C channels, S side of the model's input, K classes.
 """
 
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, List, NamedTuple, Optional, Tuple
 
+from fedsup_deploy.ondevice.array_file import ARRAY_SUFFIX, pixels_of_array
 from fedsup_deploy.ondevice.bundle_checks import refuse_known_bad, refusing_what_cannot_run, runtime_for
 from fedsup_deploy.ondevice.bundle_files import (
     INT8_MODEL,
@@ -22,13 +25,14 @@ from fedsup_deploy.ondevice.bundle_files import (
 from fedsup_deploy.ondevice.bundle_outputs import precision_of, read_manifest, refusing_damage, shape_without_batch
 from fedsup_deploy.ondevice.image_file import ImageError, check_pillow, header_of, shown_image
 from fedsup_deploy.ondevice.inference import first_output, open_session
-from fedsup_deploy.ondevice.preprocessing import PreprocessingSteps, prepare, steps_of
+from fedsup_deploy.ondevice.preprocessing import USUAL_PIXELS, PreprocessingSteps, prepare, steps_of
 from fedsup_deploy.ondevice.printable import printable, reason_of
 from fedsup_deploy.ondevice.reading import read_bytes
 from fedsup_deploy.ondevice.source_resize import resized
 
 if TYPE_CHECKING:
     from fedsup_deploy.ondevice.records import (
+        AnyPixels,
         Classification,
         ClassifiedImage,
         Floats,
@@ -71,7 +75,8 @@ def classify_images(folder: Path, files: List[str], precision: Optional[str], re
     model = report["model"] = model_of(manifest, precision)
     refuse_known_bad(runtime_for(folder, model), manifest)
     with refusing_what_cannot_run(folder, model):
-        check_pillow()
+        if classifier.steps.source is not None or not all(map(_is_array, files)):
+            check_pillow()
         session = open_session(str(folder / model), report["threads"])
     for file in files:
         name = printable(file, most=None)
@@ -137,15 +142,9 @@ def input_of(path: Path, name: str, steps: PreprocessingSteps) -> "Floats32":
         content = read_bytes(path, MOST_BYTES_OF_AN_IMAGE)
     except (OSError, ValueError) as error:
         raise ImageError(f"cannot read {name}: {reason_of(error)}") from None
-    header = header_of(io.BytesIO(content), name)
-    if steps.source is None and (header.width, header.height) != (steps.native_size, steps.native_size):
-        got, expected = f"{header.width}x{header.height}", f"{steps.native_size}x{steps.native_size}"
-        raise ImageError(f"{name}: is {got} pixels, expected {expected} as in training; crop or resize it first")
-    pixels = shown_image(io.BytesIO(content), name).pixels
+    pixels_of = _pixels_of_array if _is_array(path.name) else _pixels_of_picture
     try:
-        if steps.source is not None:
-            pixels = resized(pixels, steps.source)
-        pixels_HWC = _with_channels(pixels, len(steps.mean), name)
+        pixels_HWC = pixels_of(content, name, steps)
         with numpy.errstate(all="ignore"):  # of a forged mean or deviation; the outputs are looked at
             return prepare(pixels_HWC[numpy.newaxis], steps)
     except ImageError:
@@ -154,14 +153,47 @@ def input_of(path: Path, name: str, steps: PreprocessingSteps) -> "Floats32":
         raise ImageError(f"cannot read {name}: {reason_of(error)}; get the file again") from None
 
 
+def _is_array(name: str) -> bool:
+    return name.lower().endswith(ARRAY_SUFFIX)
+
+
+def _pixels_of_array(content: bytes, name: str, steps: PreprocessingSteps) -> "AnyPixels":
+    """Return the array that a file holds, square, (H, W, C).
+
+    Raises:
+        ImageError: It cannot be read, or has another type or size.
+    """
+    import numpy
+
+    side = steps.native_size if steps.source is None else None
+    pixels = pixels_of_array(content, name, steps.pixel_dtype, len(steps.mean), side)
+    return pixels if steps.source is None else resized(numpy.asarray(pixels, numpy.uint8), steps.source)
+
+
+def _pixels_of_picture(content: bytes, name: str, steps: PreprocessingSteps) -> "AnyPixels":
+    """Return what a file shows, square, (H, W, C).
+
+    Raises:
+        ImageError: It cannot be decoded, has another size or colours, or no picture is what the model takes.
+    """
+    num_channels = len(steps.mean)
+    if steps.pixel_dtype != USUAL_PIXELS or num_channels not in {1, 3}:
+        takes = f"{num_channels} channels of {steps.pixel_dtype}"
+        raise ImageError(f"{name}: the model takes {takes}, and no picture has them; save an array as .npy")
+    header = header_of(io.BytesIO(content), name)
+    if steps.source is None and (header.width, header.height) != (steps.native_size, steps.native_size):
+        got, expected = f"{header.width}x{header.height}", f"{steps.native_size}x{steps.native_size}"
+        raise ImageError(f"{name}: is {got} pixels, expected {expected} as in training; crop or resize it first")
+    pixels = shown_image(io.BytesIO(content), name).pixels
+    return _with_channels(pixels if steps.source is None else resized(pixels, steps.source), num_channels, name)
+
+
 def _with_channels(pixels: "Pixels", num_channels: int, name: str) -> "Pixels":
-    """Return the pixels (H, W, C) of an image: a grey one is grey in colour, too.
+    """Return the pixels (H, W, C) of a picture: a grey one is grey in colour, too.
 
     Raises:
         ImageError: It would have to become another image for that.
     """
-    if num_channels not in {1, 3}:
-        raise ImageError(f"{name}: the model takes {num_channels} channels, and an image file has 1 or 3")
     if pixels.ndim == 2:
         return pixels[..., None].repeat(num_channels, axis=2)
     if num_channels == 1 and not (pixels == pixels[..., :1]).all():

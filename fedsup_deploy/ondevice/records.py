@@ -15,6 +15,8 @@ Floats = NDArray[np.floating[Any]]
 Floats32 = NDArray[np.float32]
 #: Images as they are decoded.
 Pixels = NDArray[np.uint8]
+#: Images as they are stored, of one of `preprocessing.PIXEL_MAX`.
+AnyPixels = NDArray[Union[np.uint8, np.uint16, np.float32]]
 
 
 #: Of the latency of one network: what 10, 50 or 90 % of its inferences stay within.

@@ -6,8 +6,8 @@ batch, then times it. An int8 file is checked as well, and both are timed in tur
 file, and reports no host name, user name or path.
 
 `python run.py --classify photo.jpg other.png` checks the files of the bundle and says what the model takes each image
-for; the outputs are not compared then, and nothing is timed. This needs Pillow 8.1+. It runs the file of the precision
-that the bundle is for, or of `--precision`.
+for; the outputs are not compared then, and nothing is timed. This needs Pillow 8.1+, but not for arrays (`.npy`). It
+runs the file of the precision that the bundle is for, or of `--precision`.
 
 Exit codes: 0 all checks passed; 1 a file was altered; 2 wrong usage, or NumPy, onnxruntime or Pillow is missing or too
 old; 3 the outputs are wrong; 4 the output of an image depends on its batch; 5 a file is missing; 6 the model cannot be
@@ -159,7 +159,9 @@ def _parse(arguments: Optional[List[str]]) -> argparse.Namespace:
     parser.add_argument("--protocol", choices=PROTOCOLS, help="full takes a minute (default quick)")
     parser.add_argument("--seconds", type=float, help="time each file for so long at least (default: quick 5, full 60)")
     parser.add_argument("--skip-latency", action="store_true", help="check only")
-    parser.add_argument("--classify", nargs="+", metavar="IMAGE", help="say what image files show; needs Pillow")
+    parser.add_argument(
+        "--classify", nargs="+", metavar="IMAGE", help="say what images show: .npy, or with Pillow files"
+    )
     parser.add_argument(
         "--precision", choices=["fp32", "int8"], help="with --classify: which file (default: what the bundle is for)"
     )

@@ -123,6 +123,7 @@ def images(
     num_labels: int = 40,
     is_blank: bool = False,
     is_pickled: bool = False,
+    nan_at: int | None = None,
 ) -> Change:
     """Make `mine.npz`, and a config that names it."""
 
@@ -131,6 +132,8 @@ def images(
         labels = np.arange(num_labels) % 4
         arrays = {"train_images": pixels.astype(dtype), "train_labels": labels}
         arrays |= {"test_images": pixels.astype(dtype), "test_labels": labels}
+        if nan_at is not None:
+            arrays["train_images"][nan_at, 1, 2] = np.nan
         if is_pickled:
             arrays["test_labels"] = np.array([Payload()] * num_labels, dtype=object)
         np.savez(folder / "mine.npz", **arrays)
@@ -342,7 +345,14 @@ CASES = {
         TRAIN, CONFIG, ("digits are bundled", "data.root"), setting("dataset: digits", "dataset: digits, root: .")
     ),
     "images that are not square": Case(TRAIN, DATA, ("10x8", "square"), images(shape=(40, 8, 10))),
-    "images of floats": Case(TRAIN, DATA, ("float32", "uint8"), images(dtype="float32")),
+    "images of long floats": Case(TRAIN, DATA, ("mine.npz: train_images", "float64"), images(dtype="float64")),
+    "images of floats with NaN": Case(
+        TRAIN, DATA, ("train_images: image 3 ", "NaN"), images(dtype="float32", nan_at=3)
+    ),
+    "images of floats, resized": Case(
+        f"{TRAIN} --set data.image_size=6", CONFIG, ("data.image_size", "float32"), images(dtype="float32")
+    ),
+    "images of 17 channels": Case(TRAIN, DATA, ("1 to 16 channels",), images(shape=(40, 8, 8, 17))),
     "images of one value": Case(TRAIN, DATA, ("channel 0 has one value",), images(is_blank=True)),
     "fewer labels than images": Case(TRAIN, DATA, ("labels", "40", "one per image"), images(num_labels=39)),
     "images with a pickle": Case(TRAIN, DATA, ("mine.npz", "without objects"), images(is_pickled=True)),

@@ -43,7 +43,9 @@ def clients(rng: random.Random, folder: Path) -> list[str]:
             train_clients=rng.choice((list("abba"), [1, 2, 2**63 - 1, -1], ["\x1b", "", "e\u0301", "a" * 400])),
         )
     else:
-        for part in ("train", "test") if form == "list" else ("a/train", "a/test", "b", rng.choice(_NAMES)):
+        # No folder twice: what lies in its place after it was damaged may be no folder.
+        other = rng.choice([name for name in _NAMES if name != "b"])
+        for part in ("train", "test") if form == "list" else ("a/train", "a/test", "b", other):
             _folder(rng, root, (part,))
     if form == "list":
         files = [path.relative_to(root).as_posix() for path in sorted(root.glob("train/*/*"))]
@@ -61,8 +63,12 @@ def clients(rng: random.Random, folder: Path) -> list[str]:
 
 def photo(rng: random.Random, folder: Path) -> Path:
     """Write an image file of the size that the bundle's model takes, mostly damaged."""
-    path = folder / f"photo.{rng.choice(('png', 'jpg', 'gif', 'bmp', 'tif', 'webp', 'ppm'))}"
-    Image.fromarray(_pixels(rng, 8, rng.choice((8, 8, 8, 9)), rng.choice((1, 3))).squeeze()).save(path)
+    path = folder / f"photo.{rng.choice(('png', 'jpg', 'gif', 'bmp', 'tif', 'webp', 'ppm', 'npy', 'npy'))}"
+    pixels = _pixels(rng, 8, rng.choice((8, 8, 8, 9)), rng.choice((1, 3)))
+    if path.suffix == ".npy":
+        np.save(path, pixels.astype(rng.choice(("u1", "u1", "u1", ">u2", "f4", "O"))))
+    else:
+        Image.fromarray(pixels.squeeze()).save(path)
     if rng.random() < 0.9:
         path.write_bytes(damaged_bytes(rng, path.read_bytes()))
     return path
@@ -73,7 +79,10 @@ def _pixels(rng: random.Random, *shape: int) -> "np.ndarray":
 
 
 def _npz(rng: random.Random, root: Path, **more: object) -> None:
-    arrays = {f"{split}_images": _pixels(rng, _COUNT, 8, 8) for split in ("train", "test")}
+    dtype, shape = rng.choice(("u1", "u1", "<u2", ">u2", "f4", "f8")), (_COUNT, 8, 8, *rng.choice(((), (4,), (16,))))
+    arrays = {f"{split}_images": _pixels(rng, *shape).astype(dtype) for split in ("train", "test")}
+    if dtype == "f4" and rng.random() < 0.5:
+        arrays["test_images"] = np.frombuffer(rng.randbytes(arrays["test_images"].nbytes), "f4").reshape(shape)
     arrays |= {f"{split}_labels": np.arange(_COUNT) % 2 for split in ("train", "test")}
     whole = io.BytesIO()
     np.savez(whole, **arrays, **more)

@@ -101,7 +101,7 @@ def start(normalization: str) -> ServerState:
 
 
 def params_of(data: FederatedData, rounds: int, clients: int = 4) -> RoundParams:
-    augmentation = Augmentation(crop_padding=1, fill=preprocessing_of(data).black)
+    augmentation = Augmentation(crop_padding=1, fill=preprocessing_of(data).fill)
     return RoundParams(rounds, clients, 0.1, 0, 0.0, TRAINING, augmentation)
 
 

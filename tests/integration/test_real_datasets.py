@@ -232,7 +232,7 @@ def test_from_files_to_the_batch_of_a_client(unpacked: Path) -> None:
     parts = partition(rest.labels_N, "dirichlet", 20, seed=0, beta=0.1)
     preprocessing = Preprocessing.fit(rest, 32)
     x_NCHW = preprocessing.apply(rest.take(parts[0]).images_NHWC)
-    augmented = Augmentation(4, flip=True, fill=preprocessing.black).apply(x_NCHW, generator(0, "client", 0))
+    augmented = Augmentation(4, flip=True, fill=preprocessing.fill).apply(x_NCHW, generator(0, "client", 0))
     assert augmented.shape == (len(parts[0]), 3, 32, 32)
-    lowest = np.array(preprocessing.black, np.float32)[:, np.newaxis, np.newaxis]
+    lowest = np.array(preprocessing.fill, np.float32)[:, np.newaxis, np.newaxis]
     assert (augmented >= lowest - 1e-6).all()

@@ -1,7 +1,7 @@
-"""Classifies photographs by what a bundle's manifest says, and by nothing else of the project: NumPy, Pillow to decode.
+"""Classifies images by what a bundle's manifest says, and by nothing else of the project: NumPy, Pillow to decode.
 
 As somebody would write it who ports a bundle to another language. `python by_manifest.py BUNDLE FILE...` prints a JSON
-list: for each file its class.
+list: for each file its class. A file is a photograph, or an array of NumPy's where its name ends in .npy.
 """
 
 import json
@@ -14,7 +14,10 @@ from PIL import Image, ImageOps
 
 
 def decode(path):
-    """Return pixels upright, on white, (H, W, 3)."""
+    """Return the array (H, W, C) that a file holds, or the pixels of a photograph, upright, on white, (H, W, 3)."""
+    if str(path).endswith(".npy"):
+        array = np.load(path, allow_pickle=False)
+        return array.reshape(array.shape[0], array.shape[1], -1)
     image = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
     return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
 
@@ -77,11 +80,14 @@ def to_size(pixels, size):
 
 def prepare(pixels, how):
     """Do what a manifest's preprocessing says to decoded pixels."""
-    pixels = make_square(pixels, how["source_resize"]).astype(np.float32) / np.float32(how["pixel_max"])
-    pad = how["padding"]
-    margins = ((pad["top"], pad["bottom"]), (pad["left"], pad["right"]), (0, 0))
-    pixels = np.pad(pixels, margins, constant_values=pad["value"])
-    pixels = to_size(pixels, how["size"])
+    assert pixels.dtype == how.get("pixel_dtype", "uint8")
+    if "source_resize" in how:
+        pixels = make_square(pixels, how["source_resize"])
+    n, pad = how["native_size"], how["padding"]
+    padded = np.empty((pad["top"] + n + pad["bottom"], pad["left"] + n + pad["right"], len(how["mean"])), np.float32)
+    padded[:] = pad["value"]  # one for all channels, or one for each
+    padded[pad["top"] :, pad["left"] :][:n, :n] = pixels.astype(np.float32) / np.float32(how["pixel_max"])
+    pixels = to_size(padded, how["size"])
     normal = (pixels - np.array(how["mean"], np.float32)) / np.array(how["std"], np.float32)
     return np.ascontiguousarray(normal.transpose(2, 0, 1)[np.newaxis], dtype=how["dtype"])
 

@@ -3,10 +3,13 @@
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fedsup_deploy.data import pixel_counts
+from fedsup_deploy.data.dataset import MAX_CHANNELS
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.federation.client import HELD_OUT, TESTED, ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.moments import CountPixels, Pixels
@@ -14,6 +17,7 @@ from fedsup_deploy.federation.jobs.statistics import CalibrationDraw
 from fedsup_deploy.federation.messages import Engine
 from fedsup_deploy.federation.server import cohort
 from fedsup_deploy.federation.server.cohort import OnAbsences, Terms
+from fedsup_deploy.ondevice.preprocessing import USUAL_PIXELS
 
 #: Longest side of an image, in pixels.
 _MAX_SIDE: Final = 2**14
@@ -92,7 +96,7 @@ def pixel_preprocessing(
     on_absences: OnAbsences,
     asked: Sequence[ClientInfo] | None = None,
 ) -> Preprocessing:
-    """Return the preprocessing of the images of clients, of whom each says how often it has which value.
+    """Return the preprocessing of the images of clients, of whom each counts its pixels.
 
     Args:
         engine: Carries jobs to the clients.
@@ -106,55 +110,66 @@ def pixel_preprocessing(
         FederationError: Too few clients have answered.
     """
     infos = {info.client: info for info in (engine.clients() if asked is None else asked)}
-    counted: dict[tuple[int, ...], _Counted] = {}
+    counted: dict[_Form, _Counted] = {}
 
     def take(client: ClientId, pixels: Pixels) -> str | None:
         num_images = infos[client].num_samples
         reason = _reason_to_reject(pixels, num_images)
         if reason is None:
-            channels = len(pixels.histogram_CV)
-            of_shape = counted.setdefault((pixels.height, pixels.width, channels), _Counted(channels))
-            of_shape.histogram_CV += pixels.histogram_CV
-            of_shape.num_images += num_images
-            of_shape.clients.append(client)
+            form = _Form(pixels.height, pixels.width, len(pixels.histogram_CV), pixels.pixel_dtype)
+            of_form = counted.setdefault(form, _Counted(pixels.histogram_CV.shape))
+            of_form.counts_CV += pixels.histogram_CV
+            of_form.num_images += num_images
+            of_form.clients.append(client)
         return reason
 
     what = "pixel moments"
     absent = cohort.gather(engine, dict.fromkeys(infos, CountPixels()), take, terms)
     # Whoever has other images than most cannot take part; who answered first does not decide what most have.
-    shape = max(counted, key=lambda shape: (counted[shape].num_images, shape), default=())
+    form = max(counted, key=lambda form: (counted[form].num_images, form), default=None)
     for other, of_other in counted.items():
-        if other != shape:
-            absent |= dict.fromkeys(of_other.clients, f"images of {_words(other)}, most are of {_words(shape)}")
+        if other != form:
+            absent |= dict.fromkeys(of_other.clients, f"images of {other}, most are of {form}")
     cohort.report(len(infos), dict(sorted(absent.items())), what=what, terms=terms, on_absences=on_absences)
-    return Preprocessing.from_histograms(counted[shape].histogram_CV, shape[0], shape[1], padded_size)
+    assert form is not None, "somebody has answered"
+    counts_CV = counted[form].counts_CV
+    return Preprocessing.from_counts(counts_CV, form.height, form.width, padded_size, pixel_dtype=form.pixel_dtype)
 
 
-def _words(shape: tuple[int, ...]) -> str:
-    height, width, channels = shape
-    return f"{width}x{height} pixels and {channels} channels"
+class _Form(NamedTuple):
+    """What the images of all have in common that take part."""
+
+    height: int
+    width: int
+    channels: int
+    pixel_dtype: str
+
+    def __str__(self) -> str:
+        of_type = "" if self.pixel_dtype == USUAL_PIXELS else f" of {self.pixel_dtype}"
+        return f"{self.width}x{self.height} pixels and {self.channels} channels{of_type}"
 
 
 class _Counted:
-    """The pixels of images of one shape."""
+    """The pixels of images of one form."""
 
-    def __init__(self, channels: int) -> None:
-        self.histogram_CV = np.zeros((channels, 256), dtype=np.int64)
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        # Python's integers: no number of clients is too many.
+        self.counts_CV: NDArray[np.object_] = np.zeros(shape, dtype=np.object_)
         self.num_images = 0
         self.clients: list[ClientId] = []
 
 
 def _reason_to_reject(pixels: Pixels, num_images: int) -> str | None:
     histogram_CV, (height, width) = pixels.histogram_CV, (pixels.height, pixels.width)
-    if histogram_CV.ndim != 2 or histogram_CV.shape[1] != 256 or not 1 <= len(histogram_CV) <= 4:
+    if pixels.pixel_dtype not in pixel_counts.WIDTH_OF:
+        return f"pixels of type {pixels.pixel_dtype[:20]}"
+    num_numbers = pixel_counts.WIDTH_OF[pixels.pixel_dtype]
+    if histogram_CV.ndim != 2 or histogram_CV.shape[1] != num_numbers or not 1 <= len(histogram_CV) <= MAX_CHANNELS:
         return f"histogram of shape {histogram_CV.shape}"
     if not (1 <= height <= _MAX_SIDE and 1 <= width <= _MAX_SIDE):
         return f"images of {width}x{height} pixels"
-    num_pixels = num_images * height * width
-    # Each before their sum, which could overflow.
-    if np.any((histogram_CV < 0) | (histogram_CV > num_pixels)) or np.any(histogram_CV.sum(axis=1) != num_pixels):
-        return f"other counts than {num_images} images have"
-    return None
+    reason = pixel_counts.why_impossible(histogram_CV, pixels.pixel_dtype, num_images * height * width)
+    return None if reason is None else f"{reason} than {num_images} images have"
 
 
 def calibration_images(info: ClientInfo, calibration: CalibrationDraw) -> int:

@@ -10,7 +10,9 @@ import pytest
 from fedsup_deploy.config.partition import ClientList
 from fedsup_deploy.data import arrays as arrays_module
 from fedsup_deploy.data.arrays import load_medmnist, load_npz
-from fedsup_deploy.errors import DataError
+from fedsup_deploy.data.dataset import Reading, load_dataset
+from fedsup_deploy.errors import ConfigError, DataError
+from fedsup_deploy.ondevice.source_resize import SourceResize
 
 GREY = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4)
 COLOUR = np.arange(3 * 4 * 4 * 3, dtype=np.uint8).reshape(3, 4, 4, 3)
@@ -19,6 +21,13 @@ COLOUR = np.arange(3 * 4 * 4 * 3, dtype=np.uint8).reshape(3, 4, 4, 3)
 def arrays(**replaced: Any) -> dict[str, Any]:
     base = {"train_images": GREY, "train_labels": [1, 0], "test_images": GREY[:1], "test_labels": [0]}
     return {key: value for key, value in {**base, **replaced}.items() if value is not None}
+
+
+def of_one_pixel(value: float) -> Any:
+    """Return two images; the second has a pixel of some value."""
+    images = GREY.astype(np.float32)
+    images[1, 2, 3] = value
+    return images
 
 
 def write(folder: Path, **replaced: Any) -> Path:
@@ -46,6 +55,27 @@ def test_colour_images_and_class_names(tmp_path: Path) -> None:
     splits = load_npz(path)
     np.testing.assert_array_equal(splits.train.images_NHWC, COLOUR)
     assert splits.test.classes == ("cat", "dog", "owl")
+
+
+@pytest.mark.parametrize("dtype", ["<u2", ">u2", "<f4", ">f4"])
+@pytest.mark.parametrize("channels", [1, 4, 16])
+def test_numbers_of_16_bits_and_floats_in_any_order_of_bytes(tmp_path: Path, dtype: str, channels: int) -> None:
+    images = (np.arange(2 * 4 * 4 * channels).reshape(2, 4, 4, channels) * 40).astype(dtype)
+    train = load_npz(write(tmp_path, train_images=images, test_images=images[:1])).train
+    assert (train.pixel_dtype, train.image_shape) == (np.dtype(dtype).name, (4, 4, channels))
+    assert train.images_NHWC.dtype.isnative
+    np.testing.assert_array_equal(train.images_NHWC, images)
+
+
+def test_only_images_of_bytes_are_resized(tmp_path: Path) -> None:
+    images = GREY.astype(np.float32)
+    path = write(tmp_path, train_images=images, test_images=images[:1])
+    with pytest.raises(ConfigError) as caught:
+        load_dataset("npz", path, Reading(SourceResize(2, "crop")))
+    assert str(caught.value) == (
+        "data.image_size: images of npz are float32, and only uint8 ones are resized; resize them before they are "
+        "saved, and remove data.image_size"
+    )
 
 
 def test_a_folder_with_one_file_will_do_and_with_two_will_not(tmp_path: Path) -> None:
@@ -173,10 +203,19 @@ def test_object_arrays_are_refused_and_not_unpickled(tmp_path: Path, key: str) -
         ({"val_images": COLOUR, "val_labels": [0, 1, 1]}, r"validation images \(4, 4, 3\)"),
         ({"classes": ["a", "a"]}, "two classes are called 'a'"),
         ({"classes": ["a", "b\n"]}, r"name of class 1, 'b\\n', holds"),
-        ({"train_images": GREY / 255.0}, "pixels are float64, expected uint8"),
-        ({"train_images": GREY.astype(np.uint16)}, "pixels are uint16, expected uint8"),
+        (
+            {"train_images": GREY / 255.0},
+            r"set\.npz: train_images: pixels are float64, expected uint8 or uint16 or float32",
+        ),
+        ({"test_images": GREY[:1].astype(np.float16)}, r"set\.npz: test_images: pixels are float16, expected uint8 or"),
+        ({"train_images": GREY.astype(np.int16)}, "pixels are int16, expected uint8 or"),
+        ({"train_images": GREY.astype(np.uint16)}, "training images are uint16, test images uint8, expected the same"),
+        ({"train_images": of_one_pixel(np.nan)}, r"set\.npz: train_images: image 1 has a pixel that is NaN, inf"),
+        ({"train_images": of_one_pixel(-np.inf)}, "image 1 has a pixel that is NaN, infinite or beyond 1e"),
+        ({"train_images": of_one_pixel(-3.4e38)}, "image 1 has a pixel that is NaN, infinite or beyond 1e"),
+        ({"train_images": np.zeros((2, 4, 4, 17), np.float32)}, "with 1 to 16 channels last"),
         ({"train_images": GREY[0]}, r"images have shape \(4, 4\)"),
-        ({"train_images": np.zeros((2, 3, 8, 8), np.uint8)}, "channels last"),
+        ({"train_images": np.zeros((2, 3, 8, 28), np.uint8)}, "channels last"),
         ({"train_labels": [[1, 0], [0, 1]]}, "multi-label"),
         ({"train_labels": [0.0, 1.0]}, "train_labels is float64"),
         ({"train_labels": ["cat", "dog"]}, "train_labels is <U3"),

@@ -50,7 +50,7 @@ def test_arrays_cannot_be_changed_through_the_dataset() -> None:
     [
         (np.zeros((2, 2, 2, 1)), np.zeros(2, np.int64), ("a",), "pixels are float64"),
         (np.zeros((2, 2, 2), np.uint8), np.zeros(2, np.int64), ("a",), r"shape \(2, 2, 2\)"),
-        (np.zeros((2, 3, 8, 8), np.uint8), np.zeros(2, np.int64), ("a",), "channels last"),
+        (np.zeros((2, 3, 8, 28), np.uint8), np.zeros(2, np.int64), ("a",), "channels last"),
         (np.zeros((2, 2, 2, 1), np.uint8), np.zeros(2, np.int32), ("a",), "labels are int32"),
         (np.zeros((2, 2, 2, 1), np.uint8), np.zeros(3, np.int64), ("a",), r"shape \(3,\)"),
         (np.zeros((2, 2, 2, 1), np.uint8), np.array([0, 1]), ("a",), "labels run from 0 to 1"),

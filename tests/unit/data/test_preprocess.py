@@ -64,6 +64,8 @@ def test_fit_can_enlarge_instead_of_padding() -> None:
 def test_fit_refuses_what_it_cannot_use() -> None:
     with pytest.raises(DataError, match="images are 6x4 pixels, expected square"):
         Preprocessing.fit(dataset(random_images(2, 4, 6, 1)), 8)
+    with pytest.raises(DataError, match="images are 6x4 pixels, expected square ones; crop them before they are saved"):
+        Preprocessing.fit(dataset(random_images(2, 4, 6, 1).astype(np.uint16)), 8)
     images = random_images(2, 4, 4, 3)
     images[..., 1] = 7
     with pytest.raises(DataError, match="channel 1 has one value everywhere"):
@@ -76,7 +78,7 @@ def test_apply_normalises_per_channel() -> None:
     expected = [[[[0.0]], [[2.0]]]]
     np.testing.assert_allclose(x_NCHW, expected, atol=1e-6)
     assert x_NCHW.dtype == np.float32
-    assert preprocessing.black == pytest.approx((-2.0, -2.0))
+    assert preprocessing.fill == pytest.approx((-2.0, -2.0))
 
 
 def test_padding_is_black_before_normalisation_and_its_odd_row_is_last() -> None:
@@ -233,3 +235,59 @@ def test_an_incomplete_document_names_what_is_missing() -> None:
     del document["std"]
     with pytest.raises(ArtifactError, match="missing or unknown std"):
         Preprocessing.from_dict(document)
+
+
+def floats(channels: int = 2) -> Preprocessing:
+    """Of floats whose 0 means nothing: they are padded to 4 pixels and resized to 5."""
+    means, stds = (300.0, -1e-3, 7.0)[:channels], (10.0, 1e-4, 1.0)[:channels]
+    return Preprocessing(means, stds, 3, 4, 5, pixel_dtype="float32")
+
+
+def test_floats_stay_as_they_are_and_are_padded_with_the_mean() -> None:
+    """Which is 0 once it is normalised, to the last digits of the mean: so is what augmentation shifts in."""
+    images = (300 + np.random.default_rng(0).standard_normal((2, 3, 3, 2))).astype(np.float32)
+    preprocessing = floats().for_size(4)
+    x_NCHW = preprocessing.apply(images)
+    expected = (images - np.array([300, -1e-3], np.float32)) / np.array([10, 1e-4], np.float32)
+    np.testing.assert_array_equal(x_NCHW[:, :, :3, :3], expected.transpose(0, 3, 1, 2))
+    assert not x_NCHW[:, :, 3].any()
+    assert not x_NCHW[:, :, :, 3].any()
+    assert preprocessing.fill == (0.0, 0.0)
+
+
+def test_numbers_of_16_bits_are_divided_by_the_largest_and_padded_with_black() -> None:
+    preprocessing = Preprocessing((0.5,), (0.25,), 1, 2, 2, pixel_dtype="uint16")
+    x_NCHW = preprocessing.apply(np.array([[[[65535]]]], np.uint16))
+    assert x_NCHW.tolist() == [[[[2.0, -2.0], [-2.0, -2.0]]]]
+    assert preprocessing.fill == (-2.0,)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_the_document_says_of_which_type_pixels_are_unless_they_are_bytes(dtype: str) -> None:
+    preprocessing = Preprocessing((0.5, 2.0), (0.25, 1.0), 3, 4, 5, pixel_dtype=dtype)
+    document = json.loads(json.dumps(preprocessing.to_dict()))
+    assert Preprocessing.from_dict(document) == preprocessing
+    assert document["pixel_dtype"] == dtype
+    assert document["pixel_max"] == {"uint16": 65535, "float32": 1}[dtype]
+    assert document["padding"]["value"] == {"uint16": 0.0, "float32": [0.5, 2.0]}[dtype]
+    assert "pixel_dtype" not in Preprocessing((0.5, 2.0), (0.25, 1.0), 3, 4, 5).to_dict()
+    for changed in ({"pixel_dtype": "int16"}, {"pixel_dtype": ["float32"]}, {"pixel_max": 255}, {"pixel_dtype": None}):
+        with pytest.raises(ArtifactError, match=r"^preprocessing: pixel_(max|dtype) is "):
+            Preprocessing.from_dict({**document, **changed})
+    with pytest.raises(ArtifactError, match="padding is"):
+        Preprocessing.from_dict({**document, "padding": {**document["padding"], "value": [0.0, 0.0]}})
+
+
+def test_only_bytes_are_made_square() -> None:
+    with pytest.raises(DataError, match="got source_resize for uint16, expected uint8"):
+        Preprocessing((0.5,), (0.25,), 3, 4, 5, "crop", "uint16")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 2e15])
+def test_no_pixel_is_prepared_that_nothing_can_be_computed_with(value: float) -> None:
+    images = np.zeros((3, 3, 3, 2), np.float32)
+    images[1, 0, 2, 1] = value
+    with pytest.raises(DataError, match=r"^preprocessing: image 1 has a pixel that is NaN, infinite or beyond 1e\+15$"):
+        floats().apply(images)
+    with pytest.raises(DataError, match=r"got float64 images .* expected float32 of shape"):
+        floats().apply(images.astype(np.float64))

@@ -207,7 +207,7 @@ def test_a_message_is_json_beside_arrays(jobs: dict[str, list[Job[Any]]]) -> Non
     }
     pixels = ANSWERS["moments"][0]
     document, arrays = parts_of(encode_replies([Reply(3, pixels)], {3: CountPixels()}))
-    assert document == {"said": [[3, {"histogram_CV": 0, "height": 28, "width": 32}, None]]}
+    assert document == {"said": [[3, {"histogram_CV": 0, "height": 28, "width": 32, "pixel_dtype": "uint8"}, None]]}
     assert plain(arrays) == plain({"0": pixels.histogram_CV})
 
 

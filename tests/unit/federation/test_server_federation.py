@@ -11,7 +11,7 @@ from fedsup_deploy.data.dataset import ImageDataset
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.engines.inprocess import InProcess
 from fedsup_deploy.errors import DataError, FederationError
-from fedsup_deploy.federation.client import HELD_OUT, ClientId, ClientInfo
+from fedsup_deploy.federation.client import HELD_OUT, TRAINED, Client, ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.moments import CountPixels, Pixels
 from fedsup_deploy.federation.jobs.statistics import CalibrationDraw
 from fedsup_deploy.federation.server.cohort import OnAbsences, Terms
@@ -103,7 +103,7 @@ def test_pixel_moments_by_hand(scripted) -> None:
         (Pixels(np.array([3, 1]), 2, 2), "histogram of shape (2,)"),
         (Pixels(np.ones((1, 255), dtype=np.int64), 2, 2), "histogram of shape (1, 255)"),
         (Pixels(np.zeros((0, 256), dtype=np.int64), 2, 2), "histogram of shape (0, 256)"),
-        (pixels_of(*[{0: 4}] * 5), "histogram of shape (5, 256)"),
+        (pixels_of(*[{0: 4}] * 17), "histogram of shape (17, 256)"),
         (pixels_of({0: 5, 255: -1}), "other counts than 1 images have"),
         (pixels_of({0: 2**63 - 1, 1: 2**63 - 1, 2: 6}), "other counts than 1 images have"),
         (pixels_of({}, height=0), "images of 2x0 pixels"),
@@ -127,8 +127,55 @@ def test_histograms_that_no_images_have_are_refused(scripted, bad: Pixels | str 
     absences: list[tuple[str, ClientId, str]] = []
     engine = scripted([ClientInfo(0, 1), ClientInfo(1, 1), ClientInfo(2, 2)], lambda client, _: answers[client])
     found = pixel_preprocessing(engine, ANY, 2, into(absences))
-    assert found == Preprocessing.from_histograms(pixels_of({0: 7, 255: 5}).histogram_CV, 2, 2, 2)
+    assert found == Preprocessing.from_counts(pixels_of({0: 7, 255: 5}).histogram_CV, 2, 2, 2)
     assert absences == [("pixel moments", 1, reason)]
+
+
+def client_of(images_NHWC: np.ndarray) -> Client:
+    labels_N = np.zeros(len(images_NHWC), dtype=np.int64)
+    return Client({TRAINED: ImageDataset("made", images_NHWC, labels_N, ("a",))})
+
+
+def test_floats_of_clients_are_added_up_in_any_order(scripted) -> None:
+    """Sums of these depend on the order in any float; whoever holds which image, mean and deviation are the same."""
+    generator = np.random.Generator(np.random.PCG64(0))
+    images_NHWC = np.ldexp(generator.standard_normal((24, 4, 4, 3)), generator.integers(-40, 40, (24, 4, 4, 3)))
+    images_NHWC = images_NHWC.astype(np.float32)
+    found = set()
+    for ends in ([4, 10], [1, 20], [20, 21]):
+        parts = np.split(generator.permutation(24), ends)
+        answers = {number: client_of(images_NHWC[part]).perform(CountPixels()) for number, part in enumerate(parts)}
+        infos = [ClientInfo(number, len(part)) for number, part in enumerate(parts)]
+        for turned in (infos, infos[::-1]):
+            engine = scripted(turned, lambda client, _, answers=answers: answers[client])
+            found.add(pixel_preprocessing(engine, ALL, 4, nobody_is_absent))
+    assert len(found) == 1
+    assert found == {Preprocessing.fit(client_of(images_NHWC).images(TRAINED), 4)}
+
+
+def test_clients_of_another_type_of_pixels_or_with_forged_sums_are_absent(scripted) -> None:
+    images_NHWC = np.arange(16, dtype=np.uint16).reshape(1, 4, 4, 1)
+    honest = client_of(images_NHWC).perform(CountPixels())
+    forged = honest.histogram_CV.copy()
+    forged[forged > 1] -= 1
+    answers = {
+        0: honest,
+        1: honest,
+        2: client_of(images_NHWC.astype(np.float32)).perform(CountPixels()),
+        3: dataclasses.replace(honest, histogram_CV=forged),
+        4: dataclasses.replace(honest, pixel_dtype="float64"),
+        5: dataclasses.replace(honest, pixel_dtype="uint8"),
+    }
+    absences: list[tuple[str, ClientId, str]] = []
+    engine = scripted([ClientInfo(client, 1) for client in answers], lambda client, _: answers[client])
+    assert pixel_preprocessing(engine, ANY, 4, into(absences)).pixel_dtype == "uint16"
+    same = "4x4 pixels and 1 channels of"
+    assert [(client, reason) for _, client, reason in absences] == [
+        (2, f"images of {same} float32, most are of {same} uint16"),
+        (3, "other counts than 1 images have"),
+        (4, "pixels of type float64"),
+        (5, "histogram of shape (1, 1385)"),
+    ]
 
 
 def test_what_most_images_have_is_not_for_the_first_to_decide(scripted) -> None:

@@ -21,6 +21,7 @@ from PIL import Image
 
 from fedsup_deploy.ondevice import classification
 from fedsup_deploy.ondevice.bundle_outputs import read_manifest
+from fedsup_deploy.ondevice.image_file import ImageError
 from fedsup_deploy.ondevice.preprocessing import document_of, prepare
 
 ORIENTATION = 0x0112
@@ -155,10 +156,103 @@ def test_a_model_of_grey_images_takes_no_colours(bundle: Any, tmp_path: Path) ->
         classification.input_of(Path(png(tmp_path)), "a.png", steps)
 
 
-def test_no_image_file_has_four_channels(bundle: Any, tmp_path: Path) -> None:
-    steps = steps_of(bundle)._replace(mean=(0.5,) * 4, std=(0.25,) * 4)
-    with pytest.raises(ValueError, match="the model takes 4 channels, and an image file has 1 or 3"):
+@pytest.mark.parametrize(("channels", "dtype"), [(4, "uint8"), (3, "uint16"), (1, "float32")])
+def test_no_picture_has_four_channels_or_numbers_of_other_types(
+    bundle: Any, tmp_path: Path, channels: int, dtype: str
+) -> None:
+    steps = steps_of(bundle)._replace(mean=(0.5,) * channels, std=(0.25,) * channels, pixel_dtype=dtype)
+    with pytest.raises(ImageError) as caught:
         classification.input_of(Path(png(tmp_path)), "a.png", steps)
+    takes = f"the model takes {channels} channels of {dtype}, and no picture has them"
+    assert str(caught.value) == f"a.png: {takes}; save an array as .npy"
+
+
+def saved(folder: Path, array: Any, name: str = "a.npy") -> Path:
+    np.save(folder / name, array)
+    return folder / name
+
+
+@pytest.mark.parametrize("dtype", ["|u1", "<u2", ">u2", "<f4", ">f4"])
+@pytest.mark.parametrize("channels", [1, 3, 16])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_array_is_prepared_as_training_prepares_it(
+    bundle: Any, tmp_path: Path, dtype: str, channels: int, order: Any
+) -> None:
+    steps = steps_of(bundle)._replace(
+        mean=(0.5,) * channels, std=(0.25,) * channels, pixel_dtype=np.dtype(dtype).name, padded_size=8, size=7
+    )
+    image = pixels(1, channels=channels).astype(dtype)
+    expected = prepare(image.astype(np.dtype(dtype).newbyteorder("="))[np.newaxis], steps)
+    made = classification.input_of(saved(tmp_path, np.asarray(image, order=order)), "a.npy", steps)
+    assert made.tobytes() == expected.tobytes()
+    if channels == 1:
+        grey = classification.input_of(saved(tmp_path, image[..., 0], "b.npy"), "b.npy", steps)
+        assert grey.tobytes() == expected.tobytes()
+
+
+def test_an_array_of_bytes_of_any_size_is_made_square(bundle: Any, tmp_path: Path) -> None:
+    steps = steps_of(bundle)._replace(how="crop")
+    image = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
+    file = Path(written(tmp_path, "a.png", Image.fromarray(image)))
+    made = classification.input_of(saved(tmp_path, image), "a.npy", steps)
+    assert made.tobytes() == classification.input_of(file, "a.png", steps).tobytes()
+
+
+def test_arrays_need_no_pillow_and_are_classified_beside_pictures(bundle: Any, tmp_path: Path) -> None:
+    image = pixels(0)
+    [array, picture] = classified(bundle, str(saved(tmp_path, image)), png(tmp_path))["images"]
+    assert {**array, "file": None} == {**picture, "file": None}
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without" / "PIL.py").write_text("raise ImportError('no Pillow', name='PIL')")
+    ended = bundle.run("--json", "--classify", str(tmp_path / "a.npy"), PYTHONPATH=str(tmp_path / "without"))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert json.loads(ended.stdout)["images"] == [array]
+
+
+def bytes_of(kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels(0)).save(file, kind)
+    return file.getvalue()
+
+
+def header_of_array(text: str) -> bytes:
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+def content_of(array: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=True)
+    return file.getvalue()
+
+
+HUGE = "{'descr': '<f4', 'fortran_order': False, 'shape': (6, 6, 1000000000000), }"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "a.npy is no array of NumPy's format 1.0; save one image with numpy.save"),
+        (bytes_of("PNG"), "a.npy is no array of NumPy's format 1.0; save"),
+        (header_of_array("{'descr': '<f4'"), "a.npy has a garbled header; save"),
+        (header_of_array(HUGE), "a.npy: has shape (6, 6, 1000000000000), expected (6, 6, 3) as in training"),
+        (content_of(np.array([{}])), "a.npy holds Python objects, and allow_pickle=False; save"),
+        (content_of(np.zeros((6, 6, 3))), "a.npy: is float64, expected float32 as in training; convert it"),
+        (content_of(np.zeros((6, 6, 3), "i4")), "a.npy: is int32, expected float32 as in training; convert it"),
+        (content_of(np.zeros((6, 6), "f4")), "a.npy: has shape (6, 6), expected (6, 6, 3) as in training"),
+        (content_of(np.zeros((1, 6, 6, 3), "f4")), "a.npy: has shape (1, 6, 6, 3), expected (6, 6, 3) as in"),
+        (content_of(np.zeros((0, 6, 3), "f4")), "a.npy: has shape (0, 6, 3), expected (6, 6, 3) as in training"),
+        (content_of(np.zeros((6, 6, 3), "f4"))[:-1], "a.npy: has 431 bytes of pixels, expected 432; get the file"),
+        (content_of(np.zeros((6, 6, 3), "f4")) + b"\0", "a.npy: has 433 bytes of pixels, expected 432; get the file"),
+        (content_of(np.full((6, 6, 3), np.nan, "f4")), "a.npy: has a pixel that is NaN, infinite or beyond 1e+15;"),
+    ],
+)
+def test_what_is_no_array_that_the_model_takes_is_one_line(
+    bundle: Any, tmp_path: Path, content: bytes, reason: str
+) -> None:
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(ImageError) as caught:
+        classification.input_of(tmp_path / "a.npy", "a.npy", steps_of(bundle)._replace(pixel_dtype="float32"))
+    assert str(caught.value).startswith(reason)
 
 
 @pytest.mark.parametrize("size", [(7, 7), (6, 5), (12, 12), (2000, 1000)])
@@ -203,12 +297,6 @@ def png_that_claims(width: int, height: int, rows: bytes = b"") -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
-def bytes_of(kind: str) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels(0)).save(file, kind)
-    return file.getvalue()
 
 
 @pytest.mark.parametrize(

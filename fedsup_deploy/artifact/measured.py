@@ -168,15 +168,16 @@ class MeasuredSpeed(Section):
             raise ValueError("expected 1 + noise, or more")
         return faster_above
 
-    def __str__(self) -> str:
-        """Return how fast int8 is, and what to do where it is not faster."""
+    def words(self, *, may_be_device: bool) -> str:
+        """Return how fast int8 is, and what to do where it is not faster; see `speed_words`."""
         return speed_words(
             {
                 "times_as_fast": self.times_as_fast,
                 "noise": self.noise,
                 "faster_above": self.faster_above,
                 "verdict": self.verdict,
-            }
+            },
+            may_be_device=may_be_device,
         )
 
     @property

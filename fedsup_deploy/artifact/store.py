@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import io
 import os
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -337,18 +336,8 @@ def _check(folder: Path, place: Path) -> tuple[Manifest, Report]:
         "files": {"num_files": len(sizes), "num_bytes": sum(sizes.values())},
     }
     with _failing_as_ours(place):
-        bundle_checks.check_model(folder, report, threads=1, seconds=None, is_device=_may_be_the_device(manifest))
+        bundle_checks.check_model(folder, report, threads=1, seconds=None)
     return manifest, report
-
-
-def _may_be_the_device(manifest: Manifest) -> bool:
-    """Return whether this machine may be of the kind that a bundle is for; one with another instruction set is not.
-
-    Who looks at a bundle at a desk does so with a runtime of the desk, which is not the device's. `run.py` is meant to
-    be started on the device, and does not ask.
-    """
-    arch = None if manifest.device is None else manifest.device.system.arch
-    return arch is None or arch == platform.machine()
 
 
 @contextlib.contextmanager

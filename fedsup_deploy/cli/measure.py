@@ -129,6 +129,15 @@ def _access(
 
 def _table(result: "MeasuredModel") -> "Page":
     from fedsup_deploy.cli import tables
+    from fedsup_deploy.ondevice.instruction_set import why_not_device
+
+    reason = None if result.device is None else why_not_device(result.device)
+    page = _latencies(result)
+    return page if reason is None else tables.stacked(tables.text(reason), tables.text(""), page)
+
+
+def _latencies(result: "MeasuredModel") -> "Page":
+    from fedsup_deploy.cli import tables
 
     is_full = result.protocol["name"] == "full"
     row = _row(result.statistics, is_full=is_full)
@@ -165,7 +174,8 @@ def _lines(result: "MeasuredModel") -> Iterator[str]:
         power = f"{cell(estimate.active_power_w)} W, which the profile states, x the median latency"
         yield f"energy: {cell(estimate.energy_mj)} mJ ESTIMATED as {power}; not measured"
     if result.int8 is not None:
-        yield f"int8: {speed_words(result.int8['speed'])}"
+        may_be_device = result.device is None or result.device["may_be_here"]
+        yield f"int8: {speed_words(result.int8['speed'], may_be_device=may_be_device)}"
     if result.ruler is not None:
         yield _ruler(result.ruler)
     if result.is_recorded:

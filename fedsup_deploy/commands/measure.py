@@ -23,7 +23,9 @@ from fedsup_deploy.device.remote.ssh import Access
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.ondevice import bundle_files, machine, timing
+from fedsup_deploy.ondevice.instruction_set import device_here
 from fedsup_deploy.ondevice.records import (
+    DeviceHere,
     Environment,
     ProtocolRecord,
     StabilityRecord,
@@ -54,6 +56,7 @@ class MeasuredModel(Result):
     Args:
         arch_id: Of a bundle.
         profile: That a bundle was made for.
+        device: Of a bundle: whether the machine that was timed may be the device it was made for.
         protocol: How long it was timed.
         statistics: Times of single inferences, in ms.
         stability: Whether parts of the measurement agree, with a verdict.
@@ -75,6 +78,7 @@ class MeasuredModel(Result):
 
     arch_id: str | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     profile: str | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
+    device: DeviceHere | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     protocol: ProtocolRecord
     statistics: Statistics
     stability: StabilityRecord
@@ -145,7 +149,7 @@ def measure(
     if path.is_dir():
         record_measurement(path, MeasuredBundle.model_validate(result))
     # The power a profile states is that of its device, which need not be this machine: nothing is estimated.
-    return _measured(manifest, result, None, None if save is None else save(result))
+    return _measured(manifest, _device_here(manifest), result, None, None if save is None else save(result))
 
 
 def measure_on(
@@ -185,10 +189,12 @@ def measure_on(
     save = _saver(path, profile) if can_save else None
     log.emit("measurement", done=0, total=1, name=protocol)
     int8: TimedInt8 | None = None
+    device: DeviceHere | None = None
     if path.is_dir():
         _check_can_keep(path)
         report = measure_bundle_there(access, path, threads=threads, protocol=protocol)
         raise_if_failed(report, f"{path} on {access.target}")
+        device = report["device"]
         latency: TimedModel = {**report["latency"], "environment": report["environment"]}
         if "int8_latency" in report:
             int8 = {**report["int8_latency"], "environment": report["environment"]}
@@ -198,20 +204,32 @@ def measure_on(
     log.emit("measurement", done=1, total=1, name=protocol)
     saved_to = None if save is None else save(latency)
     estimated = None if manifest is None else _energy_estimated(manifest, latency)
-    return _measured(manifest, {**latency, "ruler": None, "energy": None, "int8": int8}, estimated, saved_to)
+    return _measured(manifest, device, {**latency, "ruler": None, "energy": None, "int8": int8}, estimated, saved_to)
 
 
 def _measured(
-    manifest: Manifest | None, latency: ModelLatency, estimated: EstimatedEnergy | None, saved_to: Path | None
+    manifest: Manifest | None,
+    device: DeviceHere | None,
+    latency: ModelLatency,
+    estimated: EstimatedEnergy | None,
+    saved_to: Path | None,
 ) -> MeasuredModel:
     return MeasuredModel(
         arch_id=None if manifest is None else manifest.arch_id,
         profile=None if manifest is None else manifest.profile.name,
+        device=device,
         **latency,
         energy_estimated=estimated,
         is_recorded=manifest is not None,
         saved_to=saved_to,
     )
+
+
+def _device_here(manifest: Manifest | None) -> DeviceHere | None:
+    """Return whether this machine may be the device of a bundle; None of a model that is in none."""
+    if manifest is None:
+        return None
+    return device_here(None if manifest.device is None else manifest.device.system.arch)
 
 
 def _check_can_keep(bundle: Path) -> None:

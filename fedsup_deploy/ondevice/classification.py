@@ -19,7 +19,13 @@ from fedsup_deploy.ondevice.bundle_files import (
     CheckError,
     check_files,
 )
-from fedsup_deploy.ondevice.bundle_outputs import precision_of, read_manifest, refusing_damage, shape_without_batch
+from fedsup_deploy.ondevice.bundle_outputs import (
+    device_of,
+    precision_of,
+    read_manifest,
+    refusing_damage,
+    shape_without_batch,
+)
 from fedsup_deploy.ondevice.image_file import ImageError, check_pillow, header_of, shown_image
 from fedsup_deploy.ondevice.inference import first_output, open_session
 from fedsup_deploy.ondevice.preprocessing import PreprocessingSteps, prepare, steps_of
@@ -60,16 +66,18 @@ def classify_images(folder: Path, files: List[str], precision: Optional[str], re
         folder: The bundle, whose files are checked first; its outputs are not.
         files: Paths of image files.
         precision: `fp32` or `int8`: which model file; None is the one that the bundle is for.
-        report: Has `threads`, those of the runtime; gets `model`, and one of `images` for each file, in their order.
+        report: Has `threads`, those of the runtime; gets `device`, `model`, and one of `images` for each file, in their
+            order.
 
     Raises:
         CheckError: The bundle or its model cannot be used, or an image was not classified.
     """
     check_files(folder)
     manifest = read_manifest(folder)
+    device = report["device"] = device_of(manifest)
     classifier = classifier_of(manifest)
     model = report["model"] = model_of(manifest, precision)
-    refuse_known_bad(runtime_for(folder, model), manifest)
+    refuse_known_bad(runtime_for(folder, model), device, manifest)
     with refusing_what_cannot_run(folder, model):
         check_pillow()
         session = open_session(str(folder / model), report["threads"])

@@ -236,11 +236,20 @@ class RuntimeRecord(TypedDict):
     least_version: Optional[str]
 
 
+class DeviceHere(TypedDict):
+    """Whether a machine may be the bundle's device, by the instruction sets of both; `arch` is None where unknown."""
+
+    arch: Optional[str]
+    arch_here: str
+    may_be_here: bool
+
+
 class Report(Verdict, total=False):
     """What `run.py --json` prints: what was found until a check failed."""
 
     files: Files
     arch_id: str
+    device: DeviceHere
     runtime: RuntimeRecord
     environment: Environment
     parity: Outputs
@@ -267,9 +276,13 @@ ClassifiedImage = TypedDict(
 
 
 class Classification(TypedDict):
-    """What `run.py --classify --json` prints; `model` is the file that was run, None before one was chosen."""
+    """What `run.py --classify --json` prints; `model` is the file that was run, None before one was chosen.
+
+    So is `device` before the manifest was read.
+    """
 
     schema: int
+    device: Optional[DeviceHere]
     model: Optional[str]
     threads: int
     images: List[ClassifiedImage]
@@ -313,9 +326,16 @@ class KnownBadRelease(TypedDict):
     source: str
 
 
+class SystemOfDevice(TypedDict):
+    """What the checks need of a device's system in a manifest."""
+
+    arch: Optional[str]
+
+
 class DeviceOfBundle(TypedDict):
     """What the checks need of a bundle's device in a manifest."""
 
+    system: SystemOfDevice
     known_bad: List[KnownBadRelease]
 
 
@@ -332,60 +352,3 @@ class ManifestRecord(_EveryManifestRecord, total=False):
     """What the checks on a device need of a manifest; older ones lack the device."""
 
     device: Optional[DeviceOfBundle]
-
-
-class Visited(RunTimes):
-    """A visit of a model: its `state` is `cached` or `uncached`."""
-
-    model: str
-    state: str
-    ruler_ms: Optional[List[float]]
-
-
-class LatencyEvent(TimedModel):
-    """A model was timed by itself."""
-
-    event: Literal["latency"]
-    model: str
-
-
-class EnvironmentEvent(Environment):
-    """The start of a session."""
-
-    event: Literal["environment"]
-
-
-class LoadEvent(TypedDict):
-    """A model was loaded and run once."""
-
-    event: Literal["load"]
-    model: str
-    load_ms: float
-    first_run_ms: float
-
-
-class VisitEvent(Visited):
-    """A model was visited."""
-
-    event: Literal["visit"]
-    round: int
-
-
-class RoundEvent(TypedDict):
-    """All models were visited once more; `seconds` since the first."""
-
-    event: Literal["round"]
-    done: int
-    total: int
-    seconds: float
-
-
-class ErrorEvent(TypedDict):
-    """A model cannot be run."""
-
-    event: Literal["error"]
-    reason: str
-
-
-#: What a session of many models tells, one line each.
-SessionEvent = Union[EnvironmentEvent, LoadEvent, VisitEvent, RoundEvent]

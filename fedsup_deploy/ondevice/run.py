@@ -12,7 +12,8 @@ that the bundle is for, or of `--precision`.
 Exit codes: 0 all checks passed; 1 a file was altered; 2 wrong usage, or NumPy, onnxruntime or Pillow is missing or too
 old; 3 the outputs are wrong; 4 the output of an image depends on its batch; 5 a file is missing; 6 the model cannot be
 run here; 7 an image cannot be classified, the others are; 8 this onnxruntime is known to fail on the bundle's device:
-nothing is run with it.
+nothing is run with it. A machine of another instruction set is not that device: a line says so, no release is refused
+there, and times are about that machine alone.
 """
 
 import argparse
@@ -28,12 +29,13 @@ from fedsup_deploy.ondevice.bundle_checks import check_bundle
 from fedsup_deploy.ondevice.bundle_files import OK, USAGE, CheckError
 from fedsup_deploy.ondevice.classification import classify_images
 from fedsup_deploy.ondevice.inference import most_threads
+from fedsup_deploy.ondevice.instruction_set import why_not_device
 from fedsup_deploy.ondevice.latency_statistics import speed_words
 from fedsup_deploy.ondevice.printable import as_written, printable
 from fedsup_deploy.ondevice.timing import PROTOCOLS, QUICK
 
 if TYPE_CHECKING:
-    from fedsup_deploy.ondevice.records import Classification, Latency, Report
+    from fedsup_deploy.ondevice.records import Classification, DeviceHere, Latency, Report
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -71,6 +73,7 @@ def _classified_images(options: argparse.Namespace) -> "Tuple[Classification, It
     """Return what the images were taken for, and that as lines of text."""
     report: Classification = {
         "schema": 1,
+        "device": None,
         "model": None,
         "threads": options.threads,
         "images": [],
@@ -93,7 +96,9 @@ def _failing_in(report: "Union[Report, Classification]") -> Iterator[None]:
 
 
 def lines_of_images(report: "Classification") -> Iterator[str]:
-    """Yield which file says it, a line for each image, then one of what did not pass."""
+    """Yield where this is not the device, which file says it, a line for each image, then one of what did not pass."""
+    if report["device"] is not None:
+        yield from _lines_of_device(report["device"])
     if report["images"]:
         yield f"by {report['model']}, threads used: {report['threads']}"
     for image in report["images"]:
@@ -110,6 +115,8 @@ def lines(report: "Report") -> Iterator[str]:
     """Yield the report as short lines of text."""
     if "files" in report:
         yield f"files     {report['files']['num_files']} unchanged"
+    if "device" in report:
+        yield from _lines_of_device(report["device"])
     if "runtime" in report:
         runtime = report["runtime"]
         least = runtime["least_version"]
@@ -128,12 +135,19 @@ def lines(report: "Report") -> Iterator[str]:
     if "latency" in report:
         yield from _lines_of_latency(report["latency"])
     if "int8_latency" in report:
-        found = report["int8_latency"]
-        yield f"int8      p10 {found['statistics']['p10_ms']:.4g} ms, {speed_words(found['speed'])}"
+        found, may_be_device = report["int8_latency"], report["device"]["may_be_here"]
+        words = speed_words(found["speed"], may_be_device=may_be_device)
+        yield f"int8      p10 {found['statistics']['p10_ms']:.4g} ms, {words}"
     if "environment" in report:
         where = report["environment"]
         yield f"device    {where['device'] or where['cpu']}, {where['cores']} cores, threads used: {where['threads']}"
     yield "PASS" if report["exit_code"] == OK else f"FAIL: {report['reason']}"
+
+
+def _lines_of_device(device: "DeviceHere") -> Iterator[str]:
+    reason = why_not_device(device)
+    if reason is not None:
+        yield f"machine   {reason}"
 
 
 def _lines_of_latency(latency: "Latency") -> Iterator[str]:

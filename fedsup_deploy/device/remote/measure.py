@@ -16,7 +16,8 @@ from fedsup_deploy.device import session
 from fedsup_deploy.device.remote.ssh import Access, run_there
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.ondevice import bundle_files
-from fedsup_deploy.ondevice.records import ErrorEvent, LatencyEvent, Report, SessionEvent, TimedModel
+from fedsup_deploy.ondevice.records import Report, TimedModel
+from fedsup_deploy.ondevice.session_records import ErrorEvent, LatencyEvent, SessionEvent
 
 _REPORT: Final = TypeAdapter(Report)
 _EVENT: Final = TypeAdapter(Annotated[SessionEvent | LatencyEvent | ErrorEvent, Field(discriminator="event")])

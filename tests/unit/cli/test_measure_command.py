@@ -84,6 +84,18 @@ def test_both_files_of_a_bundle_stand_in_the_table_and_how_they_compare_below(
     assert expected in lines
 
 
+def test_where_the_machine_is_not_the_device_that_is_said_first() -> None:
+    """And not what to do about the speed of int8 there."""
+    speed = {"times_as_fast": 0.5, "noise": 0.02, "faster_above": 1.02, "verdict": "stable"}
+    given = {"int8": {"statistics": result().statistics, "speed": speed}}
+    there = {"arch": "aarch64", "arch_here": "x86_64", "may_be_here": False}
+    first, *lines = printed(result(**given, device=there))
+    assert first.startswith("not the device (x86_64 here, aarch64 there): ")
+    assert "int8: 0.5 times as fast as fp32 (stable), not on the device" in lines
+    here = printed(result(**given, device={**there, "arch_here": "aarch64", "may_be_here": True}))
+    assert here == printed(result(**given))
+
+
 def test_the_full_protocol_shows_the_bound() -> None:
     head, row, *_ = printed(result(protocol={"name": "full"}))
     assert "p90 bound ms" in head

@@ -12,7 +12,7 @@ from fedsup_deploy.cli.output import Output
 
 if TYPE_CHECKING:
     from fedsup_deploy.artifact.manifest import AccuracyRecord, LimitRecord, Manifest
-    from fedsup_deploy.artifact.measured import MeasuredLatency
+    from fedsup_deploy.artifact.measured import MeasuredLatency, MeasuredPictures
     from fedsup_deploy.artifact.variants import Int8Gate, VariantRecord
     from fedsup_deploy.cli.tables import Page
     from fedsup_deploy.commands.inspect import BundleFacts, DeviceFinding, Inspected
@@ -106,6 +106,8 @@ def _bundle(about: "BundleFacts") -> "Iterator[tuple[str, object]]":
         yield "measured since", f"{_latency(latency)}{where}"
         if (int8 := latency.int8) is not None:
             yield "int8 since", f"{_latency(int8)}; {int8.speed.words(may_be_device=may_be_device)}"
+        if latency.pictures is not None:
+            yield "pictures since", f"{_pictures(latency.pictures)}{where}"
     if about.measured.engine is not None:
         yield "TensorRT engine", engine_page.engine_line(about.measured.engine)
     yield "made by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
@@ -168,6 +170,13 @@ def _int8(variant: "VariantRecord", gate: "Int8Gate", accuracy: "AccuracyRecord"
 def _latency(measured: "MeasuredLatency") -> str:
     p50_ms, cpu = measured.statistics.p50_ms, measured.environment.get("cpu", "a machine")
     return f"{p50_ms:.4g} ms in the median on {cpu}, {measured.stability.verdict}"
+
+
+def _pictures(found: "MeasuredPictures") -> str:
+    decode, prepare = found.decode.statistics.p50_ms, found.prepare.statistics.p50_ms
+    sizes = " to ".join(dict.fromkeys(map(str, (found.smallest, found.largest))))
+    times = f"decode {decode:.4g} ms, prepare {prepare:.4g} ms in the median"
+    return f"{times}, before the network; pictures: {found.num_pictures}, {sizes} pixels"
 
 
 def _found(found: "DeviceFinding") -> dict[str, object]:

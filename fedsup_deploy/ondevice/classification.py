@@ -139,17 +139,42 @@ def input_of(path: Path, name: str, steps: PreprocessingSteps) -> "Floats32":
     Raises:
         ImageError: It is none that can be used, or has another size than the training images.
     """
-    import numpy
+    return prepared(decoded(content_of(path, name), name, steps), name, steps)
 
+
+def content_of(path: Path, name: str) -> bytes:
+    """Return the bytes of an image file, which is called `name`.
+
+    Raises:
+        ImageError: It cannot be read, or has too many.
+    """
     try:
-        content = read_bytes(path, MOST_BYTES_OF_AN_IMAGE)
+        return read_bytes(path, MOST_BYTES_OF_AN_IMAGE)
     except (OSError, ValueError) as error:
         raise ImageError(f"cannot read {name}: {reason_of(error)}") from None
+
+
+def decoded(content: bytes, name: str, steps: PreprocessingSteps) -> "Pixels":
+    """Return the pixels of an image file, (H, W) or (H, W, 3), uint8, as a viewer shows them.
+
+    Raises:
+        ImageError: It is none that can be used, or has another size than the training images.
+    """
     header = header_of(io.BytesIO(content), name)
     if steps.source is None and (header.width, header.height) != (steps.native_size, steps.native_size):
         got, expected = f"{header.width}x{header.height}", f"{steps.native_size}x{steps.native_size}"
         raise ImageError(f"{name}: is {got} pixels, expected {expected} as in training; crop or resize it first")
-    pixels = shown_image(io.BytesIO(content), name).pixels
+    return shown_image(io.BytesIO(content), name).pixels
+
+
+def prepared(pixels: "Pixels", name: str, steps: PreprocessingSteps) -> "Floats32":
+    """Return decoded pixels as a model takes them, (1, C, S, S).
+
+    Raises:
+        ImageError: The model takes other channels.
+    """
+    import numpy
+
     try:
         if steps.source is not None:
             pixels = resized(pixels, steps.source)

@@ -185,6 +185,36 @@ class TimedInt8(Int8Latency):
     environment: Environment
 
 
+class PictureSize(TypedDict):
+    """Of a picture as it is shown, pixels."""
+
+    width: int
+    height: int
+
+
+class PictureStep(TypedDict):
+    """What a step before the network takes: single runs, each of one picture."""
+
+    statistics: RunTimes
+    stability: StabilityRecord
+
+
+class PictureTimes(TypedDict):
+    """What pictures of the user take before the network has them; each was timed as often as any other."""
+
+    num_pictures: int
+    num_found: int
+    """Of those that were named; no more than some are timed."""
+    smallest: PictureSize
+    largest: PictureSize
+    pillow: str
+    """Version of Pillow."""
+    decode: PictureStep
+    """From the bytes of a file to pixels as they are shown."""
+    prepare: PictureStep
+    """From pixels to the model's input: made a square, resized, normalised."""
+
+
 class Outputs(TypedDict):
     """What was asked of a bundle's outputs, and the largest differences, plain and scaled."""
 
@@ -256,6 +286,7 @@ class Report(Verdict, total=False):
     int8: Int8Outputs
     latency: Latency
     int8_latency: Int8Latency
+    pictures: PictureTimes
 
 
 #: A class of a model, and its probability: the softmax of the logits.

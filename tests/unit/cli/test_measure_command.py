@@ -37,6 +37,7 @@ def result(**changes: Any) -> MeasuredModel:
         "ruler": None,
         "energy": None,
         "int8": None,
+        "pictures": None,
         "energy_estimated": None,
         "is_recorded": False,
         "saved_to": None,
@@ -94,6 +95,29 @@ def test_where_the_machine_is_not_the_device_that_is_said_first() -> None:
     assert "int8: 0.5 times as fast as fp32 (stable), not on the device" in lines
     here = printed(result(**given, device={**there, "arch_here": "aarch64", "may_be_here": True}))
     assert here == printed(result(**given))
+
+
+def test_pictures_have_lines_of_their_own() -> None:
+    shown = result()
+    step = {"statistics": {**shown.statistics, "num_runs": 640}, "stability": {**shown.stability, "verdict": "stable"}}
+    pictures = {
+        "num_pictures": 32,
+        "num_found": 4500,
+        "smallest": {"width": 160, "height": 120},
+        "largest": {"width": 640, "height": 480},
+        "pillow": "11.1.0",
+        "decode": {**step, "statistics": {**step["statistics"], "p50_ms": 6.02, "p90_ms": 7.5}},
+        "prepare": step,
+    }
+    lines = printed(result(pictures=pictures))
+    of_pictures = [
+        "pictures: 32 of 4,500, 160x120 to 640x480 pixels; before the network, by Pillow 11.1.0",
+        "decode: p50 6.02 ms, p90 7.5 ms a picture, 640 runs, stable",
+        "prepare: p50 1 ms, p90 2 ms a picture, 640 runs, stable",
+    ]
+    assert [line for line in lines if line not in printed(shown)] == of_pictures
+    one = {**pictures, "num_pictures": 1, "num_found": 1, "smallest": pictures["largest"]}
+    assert "pictures: 1, 640x480 pixels; before the network, by Pillow 11.1.0" in printed(result(pictures=one))
 
 
 def test_the_full_protocol_shows_the_bound() -> None:

@@ -169,7 +169,8 @@ def measure(
         meter=open_meter(),
         int8=None if manifest is None else _int8_of(manifest, path),
     )
-    of_pictures = None if pictures is None else time_pictures(pictures, timing.PROTOCOLS[protocol])
+    with failing_as_ours(path):
+        of_pictures = None if pictures is None else time_pictures(pictures, timing.PROTOCOLS[protocol])
     log.emit("measurement", done=1, total=1, name=protocol)
     if path.is_dir():
         record_measurement(path, MeasuredBundle.model_validate({**result, "pictures": of_pictures}))

@@ -14,6 +14,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from fedsup_deploy import rng
+from fedsup_deploy.commands.measure import measure
+from fedsup_deploy.errors import DataError
 from fedsup_deploy.ondevice.bundle_outputs import read_manifest
 from fedsup_deploy.ondevice.classification import classifier_of, input_of
 
@@ -148,6 +150,19 @@ def test_what_photographs_take_before_the_network_is_measured_and_kept(
     assert f"pictures since decode {decode_ms:.4g} ms, prepare {prepare_ms:.4g} ms in the median, before the" in shown
     assert shell.json("measure", "bundle")["pictures"] is None
     assert shell.json("inspect", "bundle")["measured"]["pictures"] is None
+
+
+def test_a_photograph_that_is_gone_while_the_network_is_timed_is_named(exported: Exported, tmp_path: Path) -> None:
+    """And nothing is recorded."""
+    bundle, photo = shutil.copytree(exported.bundle, tmp_path / "bundle"), tmp_path / "photo.png"
+    shutil.copy(next(file for file in exported.files if file.suffix == ".png"), photo)
+
+    def remove(event: dict[str, Any]) -> None:
+        photo.unlink()
+
+    with pytest.raises(DataError, match=r"cannot read .*photo\.png: No such file"):
+        measure(bundle, 1, "quick", (remove,), images=photo)
+    assert not (bundle / "measured.json").exists()
 
 
 def test_its_inputs_are_those_of_training(exported: Exported, repository: Path) -> None:

@@ -35,6 +35,7 @@ from fedsup_deploy.export.exporter import exporter_for
 from fedsup_deploy.export.parity import check_parity
 from fedsup_deploy.ondevice import bundle_files, inference
 from fedsup_deploy.ondevice.bundle_outputs import INT8_TOLERANCE, TOLERANCE
+from fedsup_deploy.ondevice.instruction_set import device_here
 from fedsup_deploy.ondevice.known_bad import why_known_bad
 from fedsup_deploy.ondevice.model_versions import why_too_old
 from fedsup_deploy.space import sampling
@@ -125,8 +126,9 @@ def refusal(profile: DeviceProfile) -> str | None:
 
 
 def by_rule(profile: DeviceProfile, bundle: Path, release: str) -> Outcome:
-    """Return what has to come of a bundle with a release of onnxruntime, by the lists of releases."""
-    known_bad = [each.model_dump() for each in profile.known_bad]
+    """Return what has to come of a bundle with a release of onnxruntime here, by the lists of releases."""
+    may_be_here = device_here(profile.system.arch)["may_be_here"]
+    known_bad = [each.model_dump() for each in profile.known_bad] if may_be_here else []
     bad = why_known_bad(inference.RUNTIME, release, known_bad)  # type: ignore[arg-type]  # such documents
     if bad is not None:
         return Outcome(bundle_files.KNOWN_BAD, bad)

@@ -51,11 +51,12 @@ them. Only the link of a process on another machine must be removed by hand; the
 output's place stays, and what it leads to is replaced. A run that cannot be written is evaluated, searched (`--out`)
 and exported as well; its `statistics/` and `evaluations/` are then not kept, which a `note:` says.
 
-`run.py` takes `--json`, `--threads N`, `--protocol quick|full`, `--seconds S` and `--skip-latency`, or `--classify`
-and images, with `--precision fp32|int8` ([devices.md](devices.md#classify-images-on-a-device)). It is a program of its
-own, with other exit codes: 0 passed, 1 a file was altered, 2 usage, or a package is missing or too old, 3 other
-outputs, 4 outputs depend on the batch, 5 a file is missing, 6 the model cannot be run there, 7 an image cannot be
-classified, 8 its onnxruntime is known to fail on that device.
+`run.py` takes `--json`, `--threads N`, `--protocol quick|full`, `--seconds S`, `--skip-latency` and `--images PATH...`
+([devices.md](devices.md#measure-on-a-device)), or `--classify` and images, with `--precision fp32|int8`
+([devices.md](devices.md#classify-images-on-a-device)). It is a program of its own, with other exit codes: 0 passed, 1 a
+file was altered, 2 usage, or a package is missing or too old, 3 other outputs, 4 outputs depend on the batch, 5 a file
+is missing, 6 the model cannot be run there, 7 an image cannot be classified or timed, 8 its onnxruntime is known to
+fail on that device; [no other machine](devices.md#is-this-the-device) is held to that.
 """
 
 

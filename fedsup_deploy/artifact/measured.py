@@ -20,11 +20,11 @@ FILENAME: Final = bundle_files.MEASURED
 SCHEMA: Final = 1
 
 
-class LatencyStatistics(Section):
-    """Times of single inferences, in ms."""
+class RunStatistics(Section):
+    """Times of single runs, in ms."""
 
     num_runs: int = Field(ge=1)
-    """Number of timed inferences."""
+    """Number of timed runs."""
     min_ms: NotNegative
     """Shortest."""
     p10_ms: NotNegative
@@ -35,6 +35,11 @@ class LatencyStatistics(Section):
     """90th percentile."""
     mean_ms: NotNegative
     """Mean."""
+
+
+class LatencyStatistics(RunStatistics):
+    """Times of single inferences, in ms."""
+
     p90_bound_ms: NotNegative | None = None
     """What 90 % of all inferences stay within, 99 % sure; null where there were too few."""
 
@@ -168,15 +173,16 @@ class MeasuredSpeed(Section):
             raise ValueError("expected 1 + noise, or more")
         return faster_above
 
-    def __str__(self) -> str:
-        """Return how fast int8 is, and what to do where it is not faster."""
+    def words(self, *, may_be_device: bool) -> str:
+        """Return how fast int8 is, and what to do where it is not faster; see `speed_words`."""
         return speed_words(
             {
                 "times_as_fast": self.times_as_fast,
                 "noise": self.noise,
                 "faster_above": self.faster_above,
                 "verdict": self.verdict,
-            }
+            },
+            may_be_device=may_be_device,
         )
 
     @property
@@ -192,11 +198,54 @@ class MeasuredInt8(MeasuredLatency):
     """How the two compare."""
 
 
+class MeasuredSize(Section):
+    """Size of a picture as it is shown, in pixels."""
+
+    width: int = Field(ge=1)
+    """Columns."""
+    height: int = Field(ge=1)
+    """Rows."""
+
+    def __str__(self) -> str:
+        """Return it as WIDTHxHEIGHT."""
+        return f"{self.width}x{self.height}"
+
+
+class MeasuredStep(Section):
+    """What a step before the network takes for one picture."""
+
+    statistics: RunStatistics
+    """What was found."""
+    stability: Stability
+    """The noise of the 10th percentile, with a verdict."""
+
+
+class MeasuredPictures(Section):
+    """What pictures of the user take before the network has them; each was timed as often as any other."""
+
+    num_pictures: int = Field(ge=1)
+    """That were timed."""
+    num_found: int = Field(ge=1)
+    """That were named: of many, some are timed."""
+    smallest: MeasuredSize
+    """Of those that were timed, the one with the fewest pixels."""
+    largest: MeasuredSize
+    """The one with the most."""
+    pillow: Text
+    """Version of Pillow, which decoded them."""
+    decode: MeasuredStep
+    """From the bytes of a file to pixels as they are shown."""
+    prepare: MeasuredStep
+    """From pixels to the model's input: made a square, resized, normalised."""
+
+
 class MeasuredBundle(MeasuredLatency):
-    """What a clock said of a bundle after it was made: of `model.onnx`, and of its int8 file."""
+    """What a clock said of a bundle after it was made: of `model.onnx`, of its int8 file, and of pictures before it."""
 
     int8: MeasuredInt8 | None = None
     """Of the int8 file; null where the bundle has none, and in older files."""
+    pictures: MeasuredPictures | None = None
+    """Of what comes before the network; null where no pictures were named, and in older files."""
 
 
 class MeasuredDocument(Section):

@@ -11,7 +11,6 @@ import contextlib
 import dataclasses
 import io
 import os
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -28,7 +27,15 @@ from fedsup_deploy.artifact.manifest import FILENAME, Manifest, ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredBundle, MeasuredDocument, MeasuredLatency
 from fedsup_deploy.artifact.model_card import CARD, render_model_card
 from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency, VariantLatency, VariantRecord
-from fedsup_deploy.errors import ArtifactError, DependencyError, FedsupError, GateError, OutputError, as_output_error
+from fedsup_deploy.errors import (
+    ArtifactError,
+    DataError,
+    DependencyError,
+    FedsupError,
+    GateError,
+    OutputError,
+    as_output_error,
+)
 from fedsup_deploy.ondevice import bundle_checks, bundle_files
 from fedsup_deploy.ondevice.bundle_outputs import OUTPUTS_INT8
 from fedsup_deploy.ondevice.records import Environment, Files, Int8Outputs, Outputs, Report, Verdict
@@ -44,6 +51,7 @@ _ERRORS: Mapping[int, type[FedsupError]] = MappingProxyType(
         bundle_files.USAGE: DependencyError,
         bundle_files.UNRUNNABLE: DependencyError,
         bundle_files.KNOWN_BAD: DependencyError,
+        bundle_files.UNCLASSIFIED: DataError,
         bundle_files.PARITY: GateError,
         bundle_files.BATCH_INVARIANCE: GateError,
     }
@@ -181,7 +189,7 @@ def load_manifest(folder: Path) -> Manifest:
     Raises:
         ArtifactError: There is none, or it is damaged or of another schema version; the message names file and key.
     """
-    with _failing_as_ours(folder):
+    with failing_as_ours(folder):
         content = bundle_files.read_text_file(folder, FILENAME)
     path = folder / FILENAME
     try:
@@ -208,7 +216,7 @@ def record_engine(folder: Path, engine: MeasuredEngine) -> None:
 
 
 def _record(folder: Path, **found: MeasuredLatency | MeasuredEngine) -> None:
-    with _failing_as_ours(folder):
+    with failing_as_ours(folder):
         sums = bundle_files.read_text_file(folder, bundle_files.SUMS)
     path = folder / measured.FILENAME
     with files.atomic_file(path) as partial:  # from here on nobody else records anything
@@ -238,7 +246,7 @@ def load_measured(folder: Path) -> MeasuredDocument:
     path = folder / measured.FILENAME
     if not os.path.lexists(path):
         return MeasuredDocument(schema=measured.SCHEMA, latency=None)
-    with _failing_as_ours(folder):
+    with failing_as_ours(folder):
         content = bundle_files.read_measured(folder)
     return measured.from_text(content, str(path))
 
@@ -316,6 +324,7 @@ def raise_if_failed(report: Verdict, where: str) -> None:
         ArtifactError: A file is missing or altered.
         GateError: The outputs differ from the recorded ones, or depend on the batch.
         DependencyError: NumPy or onnxruntime cannot be imported, is too old, or cannot run the model.
+        DataError: A picture to be timed cannot be used.
     """
     if report["exit_code"] != bundle_files.OK:
         raise _ERRORS[report["exit_code"]](f"{where}: {report['reason']}")
@@ -326,7 +335,7 @@ def _check(folder: Path, place: Path) -> tuple[Manifest, Report]:
 
     Nothing is executed before everything else was found right.
     """
-    with _failing_as_ours(place):
+    with failing_as_ours(place):
         sizes = bundle_files.check_files(folder)
     manifest = load_manifest(folder)
     check_consistency(folder, manifest, sizes, place)
@@ -336,24 +345,14 @@ def _check(folder: Path, place: Path) -> tuple[Manifest, Report]:
         "reason": None,
         "files": {"num_files": len(sizes), "num_bytes": sum(sizes.values())},
     }
-    with _failing_as_ours(place):
-        bundle_checks.check_model(folder, report, threads=1, seconds=None, is_device=_may_be_the_device(manifest))
+    with failing_as_ours(place):
+        bundle_checks.check_model(folder, report, threads=1, seconds=None)
     return manifest, report
 
 
-def _may_be_the_device(manifest: Manifest) -> bool:
-    """Return whether this machine may be of the kind that a bundle is for; one with another instruction set is not.
-
-    Who looks at a bundle at a desk does so with a runtime of the desk, which is not the device's. `run.py` is meant to
-    be started on the device, and does not ask.
-    """
-    arch = None if manifest.device is None else manifest.device.system.arch
-    return arch is None or arch == platform.machine()
-
-
 @contextlib.contextmanager
-def _failing_as_ours(place: Path) -> Iterator[None]:
-    """Turn what the runner raises into the error that it is."""
+def failing_as_ours(place: Path) -> Iterator[None]:
+    """Turn what the runner raises into the error that it is; `place` stands for the bundle in messages."""
     try:
         yield
     except bundle_files.CheckError as error:

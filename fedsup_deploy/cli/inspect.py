@@ -12,7 +12,7 @@ from fedsup_deploy.cli.output import Output
 
 if TYPE_CHECKING:
     from fedsup_deploy.artifact.manifest import AccuracyRecord, LimitRecord, Manifest
-    from fedsup_deploy.artifact.measured import MeasuredLatency
+    from fedsup_deploy.artifact.measured import MeasuredLatency, MeasuredPictures
     from fedsup_deploy.artifact.variants import Int8Gate, VariantRecord
     from fedsup_deploy.cli.tables import Page
     from fedsup_deploy.commands.inspect import BundleFacts, DeviceFinding, Inspected
@@ -101,12 +101,25 @@ def _bundle(about: "BundleFacts") -> "Iterator[tuple[str, object]]":
     if (refined := manifest.refinement) is not None:
         yield "trimmed from", f"{refined.source_arch_id}; the search picked {refined.pick_arch_id}"
     if (latency := about.measured.latency) is not None:
-        yield "measured since", _latency(latency)
+        may_be_device = _may_be_device(manifest, latency)
+        where = "" if may_be_device else ", not on the device"
+        yield "measured since", f"{_latency(latency)}{where}"
         if (int8 := latency.int8) is not None:
-            yield "int8 since", f"{_latency(int8)}; {int8.speed}"
+            yield "int8 since", f"{_latency(int8)}; {int8.speed.words(may_be_device=may_be_device)}"
+        if latency.pictures is not None:
+            yield "pictures since", f"{_pictures(latency.pictures)}{where}"
     if about.measured.engine is not None:
         yield "TensorRT engine", engine_page.engine_line(about.measured.engine)
     yield "made by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
+
+
+def _may_be_device(manifest: "Manifest", latency: "MeasuredLatency") -> bool:
+    """Return whether a latency may be one of the bundle's device, by what is known of both."""
+    from fedsup_deploy.ondevice.instruction_set import may_be_device
+
+    arch = None if manifest.device is None else manifest.device.system.arch
+    timed_on = latency.environment.get("machine")
+    return not isinstance(timed_on, str) or may_be_device(arch, timed_on)
 
 
 def _variants(manifest: "Manifest") -> "Iterator[tuple[str, object]]":
@@ -157,6 +170,13 @@ def _int8(variant: "VariantRecord", gate: "Int8Gate", accuracy: "AccuracyRecord"
 def _latency(measured: "MeasuredLatency") -> str:
     p50_ms, cpu = measured.statistics.p50_ms, measured.environment.get("cpu", "a machine")
     return f"{p50_ms:.4g} ms in the median on {cpu}, {measured.stability.verdict}"
+
+
+def _pictures(found: "MeasuredPictures") -> str:
+    decode, prepare = found.decode.statistics.p50_ms, found.prepare.statistics.p50_ms
+    sizes = " to ".join(dict.fromkeys(map(str, (found.smallest, found.largest))))
+    times = f"decode {decode:.4g} ms, prepare {prepare:.4g} ms in the median"
+    return f"{times}, before the network; pictures: {found.num_pictures}, {sizes} pixels"
 
 
 def _found(found: "DeviceFinding") -> dict[str, object]:

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     help="quick takes some seconds; full a minute or more, and bounds p90.",
 )
 @click.option("--ruler", type=options.OLD_FILE, metavar="MODEL", help="An .onnx file to compare with, in turns.")
+@click.option(
+    "--images",
+    type=options.OLD_PATH,
+    metavar="FILE|FOLDER",
+    help="Pictures: time decoding and preparing them for a bundle, apart from its network.",
+)
 @click.option("--save-to-profile", "can_save", is_flag=True, help="The profile of a bundle keeps the result.")
 @click.option(
     "--profile",
@@ -61,7 +67,7 @@ def command(output: Output, /, path: Path, threads: int, protocol: str, **more: 
     A bundle is checked first, and keeps the result in measured.json. Its int8 file is timed in turns with its fp32
     file. With --trtexec nothing is timed: kept is what TensorRT's trtexec said on the device, of an engine for its GPU.
     """
-    from fedsup_deploy.commands.measure import measure, measure_on
+    from fedsup_deploy.commands.measure import Saving, measure, measure_on
 
     if _is_of_an_engine(log := more.pop("trtexec"), outputs := more.pop("outputs")):
         from fedsup_deploy.cli import engine_page
@@ -71,15 +77,16 @@ def command(output: Output, /, path: Path, threads: int, protocol: str, **more: 
             recorded = measure_engine(path, log, outputs)
         output.emit(recorded, engine_page.page)
         return
-    saving = {name: more.pop(name) for name in ("can_save", "profile")}
-    if saving["profile"] is not None and not saving["can_save"]:
+    can_save, profile, images = (more.pop(name) for name in ("can_save", "profile", "images"))
+    if profile is not None and not can_save:
         raise click.UsageError("--profile names what --save-to-profile writes to; add it, or leave --profile out")
+    saving = Saving(profile) if can_save else None
     access = _access(**more)
     with output.progress() as listeners:
         if access is None:
-            result = measure(path, threads, protocol, listeners, ruler=more["ruler"], **saving)
+            result = measure(path, threads, protocol, listeners, ruler=more["ruler"], images=images, saving=saving)
         else:
-            result = measure_on(path, access, threads, protocol, listeners, **saving)
+            result = measure_on(path, access, threads, protocol, listeners, images=images, saving=saving)
     output.emit(result, _table)
 
 
@@ -129,6 +136,15 @@ def _access(
 
 def _table(result: "MeasuredModel") -> "Page":
     from fedsup_deploy.cli import tables
+    from fedsup_deploy.ondevice.instruction_set import why_not_device
+
+    reason = None if result.device is None else why_not_device(result.device)
+    page = _latencies(result)
+    return page if reason is None else tables.stacked(tables.text(reason), tables.text(""), page)
+
+
+def _latencies(result: "MeasuredModel") -> "Page":
+    from fedsup_deploy.cli import tables
 
     is_full = result.protocol["name"] == "full"
     row = _row(result.statistics, is_full=is_full)
@@ -153,6 +169,7 @@ def _lines(result: "MeasuredModel") -> Iterator[str]:
     """Yield what stands below the latencies."""
     from fedsup_deploy.cli.tables import cell
     from fedsup_deploy.ondevice.latency_statistics import speed_words
+    from fedsup_deploy.ondevice.picture_timing import size_words, step_words
 
     yield f"once: load {cell(result.load_ms)} ms, first run {cell(result.first_run_ms)} ms, cold: no latency"
     yield f"memory: {cell(result.peak_rss_mib)} MiB, the most this process held"
@@ -165,7 +182,12 @@ def _lines(result: "MeasuredModel") -> Iterator[str]:
         power = f"{cell(estimate.active_power_w)} W, which the profile states, x the median latency"
         yield f"energy: {cell(estimate.energy_mj)} mJ ESTIMATED as {power}; not measured"
     if result.int8 is not None:
-        yield f"int8: {speed_words(result.int8['speed'])}"
+        may_be_device = result.device is None or result.device["may_be_here"]
+        yield f"int8: {speed_words(result.int8['speed'], may_be_device=may_be_device)}"
+    if result.pictures is not None:
+        yield f"pictures: {size_words(result.pictures)}; before the network, by Pillow {result.pictures['pillow']}"
+        yield f"decode: {step_words(result.pictures['decode'])}"
+        yield f"prepare: {step_words(result.pictures['prepare'])}"
     if result.ruler is not None:
         yield _ruler(result.ruler)
     if result.is_recorded:

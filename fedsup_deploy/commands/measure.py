@@ -3,12 +3,19 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from fedsup_deploy import places, resources
 from fedsup_deploy.artifact.external_data import external_files
 from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.artifact.measured import MeasuredBundle, MeasuredEnergy
-from fedsup_deploy.artifact.store import load_manifest, raise_if_failed, record_measurement, verify_bundle
+from fedsup_deploy.artifact.store import (
+    failing_as_ours,
+    load_manifest,
+    raise_if_failed,
+    record_measurement,
+    verify_bundle,
+)
 from fedsup_deploy.device.building.measurements import (
     check_device,
     measurement_of,
@@ -23,8 +30,12 @@ from fedsup_deploy.device.remote.ssh import Access
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.ondevice import bundle_files, machine, timing
+from fedsup_deploy.ondevice.instruction_set import device_here
+from fedsup_deploy.ondevice.picture_timing import Pictures, pictures_for, time_pictures
 from fedsup_deploy.ondevice.records import (
+    DeviceHere,
     Environment,
+    PictureTimes,
     ProtocolRecord,
     StabilityRecord,
     Statistics,
@@ -47,6 +58,17 @@ class EstimatedEnergy:
     active_power_w: float
 
 
+@dataclasses.dataclass(frozen=True)
+class Saving:
+    """That a profile keeps the result.
+
+    Args:
+        profile: Its file; None is `profiles/NAME.yaml` in the current folder.
+    """
+
+    profile: Path | None = None
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeasuredModel(Result):
     """What a clock, and where there is one a sensor, said of a model.
@@ -54,6 +76,7 @@ class MeasuredModel(Result):
     Args:
         arch_id: Of a bundle.
         profile: That a bundle was made for.
+        device: Of a bundle: whether the machine that was timed may be the device it was made for.
         protocol: How long it was timed.
         statistics: Times of single inferences, in ms.
         stability: Whether parts of the measurement agree, with a verdict.
@@ -68,6 +91,7 @@ class MeasuredModel(Result):
         energy: By a sensor; None without one.
         int8: Of a bundle's int8 file, timed in turns with its fp32 file, which all above is about, and how many times
             as fast it is; None where there is none.
+        pictures: What pictures take before the network has them; None where none were named.
         energy_estimated: Of another machine, where the bundle's profile states a power.
         is_recorded: Whether a bundle holds it now.
         saved_to: The profile's file that keeps it.
@@ -75,6 +99,7 @@ class MeasuredModel(Result):
 
     arch_id: str | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     profile: str | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
+    device: DeviceHere | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     protocol: ProtocolRecord
     statistics: Statistics
     stability: StabilityRecord
@@ -88,6 +113,7 @@ class MeasuredModel(Result):
     ruler: ComparedLatency | None
     energy: MeasuredEnergy | None
     int8: TimedInt8 | None
+    pictures: PictureTimes | None
     energy_estimated: EstimatedEnergy | None
     is_recorded: bool
     saved_to: Path | None
@@ -100,8 +126,8 @@ def measure(
     listeners: tuple[Listener, ...] = (),
     *,
     ruler: Path | None = None,
-    can_save: bool = False,
-    profile: Path | None = None,
+    images: Path | None = None,
+    saving: Saving | None = None,
 ) -> MeasuredModel:
     """Return the latency, load time, memory and, where there is a sensor, energy of a model on this machine.
 
@@ -113,23 +139,25 @@ def measure(
         protocol: `quick` or `full`.
         listeners: Called with one event before and one after.
         ruler: An ONNX file to compare with, in turns.
-        can_save: Whether the profile that a bundle was exported for keeps the result.
-        profile: The file of that profile; None is `profiles/NAME.yaml` in the current folder.
+        images: A picture, or a folder of them: how long they take before a bundle's network has them.
+        saving: Lets the profile that a bundle was exported for keep the result.
 
     Raises:
         ArtifactError: The path is neither, a file of a bundle is missing or altered, or a model cannot be run.
         GateError: A bundle does not compute here what it must.
-        ConfigError: The profile cannot keep the result, or is about another device.
+        DataError: A picture cannot be used.
+        ConfigError: There are pictures and no bundle. The profile cannot keep the result, or is about another device.
         OutputError: The bundle cannot be written.
 
     Side effects: A bundle's `measured.json` is replaced. Adds to the profile's file, if it may.
     """
     log = EventLog(None, listeners)
     manifest, model = _about(path)
-    save = _saver(path, profile, machine.environment(threads)) if can_save else None
+    save = None if saving is None else _saver(path, saving.profile, machine.environment(threads))
     if path.is_dir():
         _check_can_keep(path)
         verify_bundle(path)
+    pictures = _pictures(path, images)
     for file in [*([] if path.is_dir() else [model]), *([] if ruler is None else [ruler])]:
         external_files(file)  # for what it refuses: a runtime would follow a name to wherever it leads
     log.emit("measurement", done=0, total=1, name=protocol)
@@ -141,11 +169,14 @@ def measure(
         meter=open_meter(),
         int8=None if manifest is None else _int8_of(manifest, path),
     )
+    with failing_as_ours(path):
+        of_pictures = None if pictures is None else time_pictures(pictures, timing.PROTOCOLS[protocol])
     log.emit("measurement", done=1, total=1, name=protocol)
     if path.is_dir():
-        record_measurement(path, MeasuredBundle.model_validate(result))
+        record_measurement(path, MeasuredBundle.model_validate({**result, "pictures": of_pictures}))
     # The power a profile states is that of its device, which need not be this machine: nothing is estimated.
-    return _measured(manifest, result, None, None if save is None else save(result))
+    found = _Found(_device_here(manifest), result, of_pictures)
+    return _measured(manifest, found, None, None if save is None else save(result))
 
 
 def measure_on(
@@ -155,8 +186,8 @@ def measure_on(
     protocol: str,
     listeners: tuple[Listener, ...] = (),
     *,
-    can_save: bool = False,
-    profile: Path | None = None,
+    images: Path | None = None,
+    saving: Saving | None = None,
 ) -> MeasuredModel:
     """Return the latency, load time and memory of a model on another machine.
 
@@ -168,50 +199,85 @@ def measure_on(
         threads: Threads of the runtime.
         protocol: `quick` or `full`.
         listeners: Called with one event before and one after.
-        can_save: Whether the profile that a bundle was exported for keeps the result.
-        profile: The file of that profile; None is `profiles/NAME.yaml` in the current folder.
+        images: As of `measure`; those that are timed are sent.
+        saving: Lets the profile that a bundle was exported for keep the result.
 
     Raises:
         ArtifactError: The path is neither, or a file of the bundle is missing or altered.
         GateError: A bundle does not compute there what it must.
+        DataError: A picture cannot be used, here or there.
         DeviceError: The machine cannot be reached, or the work there failed.
-        ConfigError: The profile cannot keep the result, or is about another device.
+        ConfigError: There are pictures and no bundle. The profile cannot keep the result, or is about another device.
         OutputError: The bundle cannot be written.
 
     Side effects: A bundle's `measured.json` is replaced. Adds to the profile's file, if it may.
     """
     log = EventLog(None, listeners)
     manifest, model = _about(path)
-    save = _saver(path, profile) if can_save else None
+    pictures = _pictures(path, images)
+    save = None if saving is None else _saver(path, saving.profile)
     log.emit("measurement", done=0, total=1, name=protocol)
     int8: TimedInt8 | None = None
+    device: DeviceHere | None = None
+    of_pictures: PictureTimes | None = None
     if path.is_dir():
         _check_can_keep(path)
-        report = measure_bundle_there(access, path, threads=threads, protocol=protocol)
+        report = measure_bundle_there(access, path, threads=threads, protocol=protocol, pictures=pictures)
         raise_if_failed(report, f"{path} on {access.target}")
+        device = report["device"]
         latency: TimedModel = {**report["latency"], "environment": report["environment"]}
         if "int8_latency" in report:
             int8 = {**report["int8_latency"], "environment": report["environment"]}
-        record_measurement(path, MeasuredBundle.model_validate_json(json.dumps({**latency, "int8": int8})))
+        of_pictures = report.get("pictures")
+        document = {**latency, "int8": int8, "pictures": of_pictures}
+        record_measurement(path, MeasuredBundle.model_validate_json(json.dumps(document)))
     else:
         latency = measure_model_there(access, model, threads=threads, protocol=protocol)
     log.emit("measurement", done=1, total=1, name=protocol)
     saved_to = None if save is None else save(latency)
     estimated = None if manifest is None else _energy_estimated(manifest, latency)
-    return _measured(manifest, {**latency, "ruler": None, "energy": None, "int8": int8}, estimated, saved_to)
+    found = _Found(device, {**latency, "ruler": None, "energy": None, "int8": int8}, of_pictures)
+    return _measured(manifest, found, estimated, saved_to)
+
+
+class _Found(NamedTuple):
+    """What a machine was found to be, and to take."""
+
+    device: DeviceHere | None
+    latency: ModelLatency
+    pictures: PictureTimes | None
 
 
 def _measured(
-    manifest: Manifest | None, latency: ModelLatency, estimated: EstimatedEnergy | None, saved_to: Path | None
+    manifest: Manifest | None, found: _Found, estimated: EstimatedEnergy | None, saved_to: Path | None
 ) -> MeasuredModel:
     return MeasuredModel(
         arch_id=None if manifest is None else manifest.arch_id,
         profile=None if manifest is None else manifest.profile.name,
-        **latency,
+        device=found.device,
+        **found.latency,
+        pictures=found.pictures,
         energy_estimated=estimated,
         is_recorded=manifest is not None,
         saved_to=saved_to,
     )
+
+
+def _pictures(path: Path, images: Path | None) -> Pictures | None:
+    """Return the pictures that are timed with a bundle, found good; None where none are named."""
+    if images is None:
+        return None
+    if not path.is_dir():
+        raise ConfigError(f"{path}: a model does not say how pictures are prepared; give a bundle, or no --images")
+    with failing_as_ours(path):
+        return pictures_for(path, [images])
+
+
+def _device_here(manifest: Manifest | None) -> DeviceHere | None:
+    """Return whether this machine may be the device of a bundle; None of a model that is in none."""
+    if manifest is None:
+        return None
+    return device_here(None if manifest.device is None else manifest.device.system.arch)
 
 
 def _check_can_keep(bundle: Path) -> None:

@@ -6,17 +6,12 @@ So a device that classifies files decodes them as training did. Needs Pillow (ex
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 from fedsup_deploy.data import source
 from fedsup_deploy.data.names import escaped
 from fedsup_deploy.errors import DataError
 from fedsup_deploy.ondevice.image_file import ImageError, ImageHeader, ShownImage, header_of, shown_image
-
-#: Ends of names of the files that are read, in small letters.
-SUFFIXES: Final = (
-    ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
-)  # fmt: skip
 
 
 def read_header(path: Path) -> ImageHeader:

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fedsup_deploy.data import source
-from fedsup_deploy.data.image_file import SUFFIXES
 from fedsup_deploy.data.names import escaped, name_of
 from fedsup_deploy.errors import DataError
+from fedsup_deploy.ondevice.image_file import SUFFIXES
 
 _REQUIRED: Final = ("train", "test")
 _VALIDATION: Final = ("val", "valid", "validation")

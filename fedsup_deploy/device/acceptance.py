@@ -11,13 +11,12 @@ from pydantic import Field
 
 from fedsup_deploy.config.device import Int8Scheme, System
 from fedsup_deploy.config.section import Section
+from fedsup_deploy.ondevice.instruction_set import instruction_set
 from fedsup_deploy.ondevice.model_versions import known_to
 
 #: Where nobody knows what a runtime takes: right on every processor, those included that add products of 8 bits in 16,
 #: and fused by onnxruntime on all.
 ANY_PROCESSOR: Final = Int8Scheme(activations="u8", is_symmetric=False, per_channel=True, reduce_range=True)
-_ARM_64: Final = ("aarch64", "arm64")
-_X86_64: Final = ("x86_64", "AMD64")
 
 
 class Accepts(Section):
@@ -64,9 +63,10 @@ def _int8_scheme_of(environment: Mapping[str, Any]) -> Int8Scheme | None:
     x86 computes with unsigned activations; without VNNI it adds pairs of products in 16 bits, which 8 bits overflow. On
     64-bit ARM signed ones are usual, and no sum overflows.
     """
-    if environment.get("machine") in _ARM_64:
+    arch = instruction_set(str(environment.get("machine") or ""))
+    if arch == "aarch64":
         return ANY_PROCESSOR.model_copy(update={"activations": "s8", "reduce_range": False})
-    if environment.get("machine") in _X86_64:
+    if arch == "x86_64":
         return ANY_PROCESSOR.model_copy(update={"reduce_range": not environment.get("vnni")})
     return None
 

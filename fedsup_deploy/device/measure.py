@@ -16,14 +16,8 @@ from fedsup_deploy.device import session
 from fedsup_deploy.device.energy import EnergyMeter, energy_per_inference
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.ondevice import inference, latency_statistics, timing
-from fedsup_deploy.ondevice.records import (
-    LoadEvent,
-    SessionEvent,
-    StabilityRecord,
-    TimedInt8,
-    TimedModel,
-    VisitEvent,
-)
+from fedsup_deploy.ondevice.records import StabilityRecord, TimedInt8, TimedModel
+from fedsup_deploy.ondevice.session_records import LoadEvent, SessionEvent, VisitEvent
 
 #: A visit counts only if the ruler took the same time before and after it, within this share.
 RULER_WITHIN = 0.05

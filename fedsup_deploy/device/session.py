@@ -60,17 +60,13 @@ from fedsup_deploy.ondevice.timing import (
 )
 
 if TYPE_CHECKING:
-    from fedsup_deploy.ondevice.records import (
-        Environment,
+    from fedsup_deploy.ondevice.records import Environment, RunTimes, Session, TimedInt8, TimedModel
+    from fedsup_deploy.ondevice.session_records import (
         EnvironmentEvent,
         LatencyEvent,
         LoadEvent,
         RoundEvent,
-        RunTimes,
-        Session,
         SessionEvent,
-        TimedInt8,
-        TimedModel,
         Visited,
         VisitEvent,
     )

@@ -18,6 +18,7 @@ from fedsup_deploy.ondevice.bundle_outputs import (
     batches_of,
     check_int8_outputs,
     check_outputs,
+    device_of,
     gate_of,
     int8_tolerance_of,
     known_bad_of,
@@ -43,6 +44,7 @@ from fedsup_deploy.ondevice.timing import QUICK, Protocol, Run, first_run_ms, me
 
 if TYPE_CHECKING:
     from fedsup_deploy.ondevice.records import (
+        DeviceHere,
         Floats,
         InferenceSession,
         Latency,
@@ -74,18 +76,12 @@ def check_bundle(
 
 
 def check_model(
-    folder: Path,
-    report: "Report",
-    threads: int,
-    seconds: Optional[float],
-    protocol: Protocol = QUICK,
-    *,
-    is_device: bool = True,
+    folder: Path, report: "Report", threads: int, seconds: Optional[float], protocol: Protocol = QUICK
 ) -> None:
     """Do the part of `check_bundle` that runs the models; their files are known to be unaltered.
 
-    The report gets `arch_id`, `runtime`, `environment`, `parity` and, where models are timed, `latency`; of a bundle
-    with an int8 file also `int8` and `int8_latency`: both files are timed in turns.
+    The report gets `arch_id`, `device`, `runtime`, `environment`, `parity` and, where models are timed, `latency`; of a
+    bundle with an int8 file also `int8` and `int8_latency`: both files are timed in turns.
 
     Args:
         folder: As of `check_bundle`.
@@ -93,7 +89,6 @@ def check_model(
         threads: As of `check_bundle`.
         seconds: As of `check_bundle`.
         protocol: As of `check_bundle`.
-        is_device: Whether this machine may be the bundle's device: a release that fails there is not used then.
 
     Raises:
         CheckError: A check did not pass.
@@ -101,9 +96,9 @@ def check_model(
     manifest = read_manifest(folder)
     batches = batches_of(manifest["inputs"][0]["shape"])
     report["arch_id"] = manifest.get("arch_id")
+    report["device"] = device_of(manifest)
     report["runtime"] = runtime_for(folder)
-    if is_device:
-        refuse_known_bad(report["runtime"], manifest)
+    refuse_known_bad(report["runtime"], report["device"], manifest)
     with refusing_what_cannot_run(folder, MODEL):
         report["environment"] = environment(threads)
         inputs, outputs = load_vectors(folder, manifest)
@@ -179,12 +174,14 @@ def runtime_for(folder: Path, model: str = MODEL) -> "RuntimeRecord":
     return {"name": RUNTIME, "version": version, "least_version": least_release(str(folder / model))}
 
 
-def refuse_known_bad(runtime: "RuntimeRecord", manifest: "ManifestRecord") -> None:
-    """Refuse a release that is known to fail on the bundle's device.
+def refuse_known_bad(runtime: "RuntimeRecord", device: "DeviceHere", manifest: "ManifestRecord") -> None:
+    """Refuse a release that is known to fail on the bundle's device, where this machine may be that.
 
     Raises:
         CheckError: It is one.
     """
+    if not device["may_be_here"]:
+        return
     reason = why_known_bad(runtime["name"], runtime["version"], known_bad_of(manifest))
     if reason is not None:
         raise CheckError(KNOWN_BAD, reason)

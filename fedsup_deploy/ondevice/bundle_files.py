@@ -22,8 +22,8 @@ MISSING = 5
 UNRUNNABLE = 6
 UNCLASSIFIED = 7
 KNOWN_BAD = 8
-#: What checking a bundle can end with; classifying images has a code more.
-CHECKED = (OK, ALTERED, USAGE, PARITY, BATCH_INVARIANCE, MISSING, UNRUNNABLE, KNOWN_BAD)
+#: What `run.py` can end with where it says so in a report.
+CHECKED = (OK, ALTERED, USAGE, PARITY, BATCH_INVARIANCE, MISSING, UNRUNNABLE, UNCLASSIFIED, KNOWN_BAD)
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"

@@ -22,11 +22,13 @@ from fedsup_deploy.ondevice.bundle_files import (
     read_text_file,
 )
 from fedsup_deploy.ondevice.inference import first_line
+from fedsup_deploy.ondevice.instruction_set import device_here
 from fedsup_deploy.ondevice.known_bad import comparisons_of
 from fedsup_deploy.ondevice.reading import parse_json
 
 if TYPE_CHECKING:
     from fedsup_deploy.ondevice.records import (
+        DeviceHere,
         Floats,
         Int8Outputs,
         KnownBadRelease,
@@ -68,6 +70,7 @@ def read_manifest(folder: Path) -> "ManifestRecord":
         int8_tolerance_of(manifest)
         for each in known_bad_of(manifest):
             comparisons_of(each["versions"])
+        device_of(manifest)
     if INT8_VARIANT in manifest["models"] and not (folder / INT8_MODEL).is_file():
         raise CheckError(MISSING, f"{INT8_MODEL} is missing, which {MANIFEST} names; copy the bundle again")
     return manifest
@@ -112,6 +115,12 @@ def known_bad_of(manifest: "ManifestRecord") -> "Sequence[KnownBadRelease]":
     """Return the releases of runtimes that are known to fail on the bundle's device; older bundles know of none."""
     device = manifest.get("device")
     return device["known_bad"] if device else ()
+
+
+def device_of(manifest: "ManifestRecord") -> "DeviceHere":
+    """Return whether this machine may be the bundle's device; older bundles do not say what theirs is."""
+    device = manifest.get("device")
+    return device_here(device["system"]["arch"] if device else None)
 
 
 def load_vectors(folder: Path, manifest: "ManifestRecord") -> Tuple["Floats", "Floats"]:

@@ -22,7 +22,13 @@ from fedsup_deploy.ondevice.bundle_files import (
     CheckError,
     check_files,
 )
-from fedsup_deploy.ondevice.bundle_outputs import precision_of, read_manifest, refusing_damage, shape_without_batch
+from fedsup_deploy.ondevice.bundle_outputs import (
+    device_of,
+    precision_of,
+    read_manifest,
+    refusing_damage,
+    shape_without_batch,
+)
 from fedsup_deploy.ondevice.image_file import ImageError, check_pillow, header_of, shown_image
 from fedsup_deploy.ondevice.inference import first_output, open_session
 from fedsup_deploy.ondevice.preprocessing import USUAL_PIXELS, PreprocessingSteps, prepare, steps_of
@@ -39,7 +45,6 @@ if TYPE_CHECKING:
         Floats32,
         LikelyClass,
         ManifestRecord,
-        Pixels,
     )
 
 #: Of an image file, which is held whole: a photo has a tenth of it.
@@ -64,16 +69,18 @@ def classify_images(folder: Path, files: List[str], precision: Optional[str], re
         folder: The bundle, whose files are checked first; its outputs are not.
         files: Paths of image files.
         precision: `fp32` or `int8`: which model file; None is the one that the bundle is for.
-        report: Has `threads`, those of the runtime; gets `model`, and one of `images` for each file, in their order.
+        report: Has `threads`, those of the runtime; gets `device`, `model`, and one of `images` for each file, in their
+            order.
 
     Raises:
         CheckError: The bundle or its model cannot be used, or an image was not classified.
     """
     check_files(folder)
     manifest = read_manifest(folder)
+    device = report["device"] = device_of(manifest)
     classifier = classifier_of(manifest)
     model = report["model"] = model_of(manifest, precision)
-    refuse_known_bad(runtime_for(folder, model), manifest)
+    refuse_known_bad(runtime_for(folder, model), device, manifest)
     with refusing_what_cannot_run(folder, model):
         if classifier.steps.source is not None or not all(map(_is_array, files)):
             check_pillow()
@@ -136,15 +143,53 @@ def input_of(path: Path, name: str, steps: PreprocessingSteps) -> "Floats32":
     Raises:
         ImageError: It is none that can be used, or has another size than the training images.
     """
+    return prepared(decoded(content_of(path, name), name, steps), name, steps)
+
+
+def content_of(path: Path, name: str) -> bytes:
+    """Return the bytes of an image file, which is called `name`.
+
+    Raises:
+        ImageError: It cannot be read, or has too many.
+    """
+    try:
+        return read_bytes(path, MOST_BYTES_OF_AN_IMAGE)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"cannot read {name}: {reason_of(error)}") from None
+
+
+def decoded(content: bytes, name: str, steps: PreprocessingSteps) -> "AnyPixels":
+    """Return the pixels of a file: of an array (H, W, C); of a picture (H, W) or (H, W, 3), as a viewer shows them.
+
+    Raises:
+        ImageError: It is none that can be used, has another type or size than the training images, or no picture is
+            what the model takes.
+    """
+    side, num_channels = steps.native_size if steps.source is None else None, len(steps.mean)
+    if _is_array(name):
+        return pixels_of_array(content, name, steps.pixel_dtype, num_channels, side)
+    if steps.pixel_dtype != USUAL_PIXELS or num_channels not in {1, 3}:
+        takes = f"{num_channels} channels of {steps.pixel_dtype}"
+        raise ImageError(f"{name}: the model takes {takes}, and no picture has them; save an array as .npy")
+    header = header_of(io.BytesIO(content), name)
+    if side is not None and (header.width, header.height) != (side, side):
+        got, expected = f"{header.width}x{header.height}", f"{side}x{side}"
+        raise ImageError(f"{name}: is {got} pixels, expected {expected} as in training; crop or resize it first")
+    return shown_image(io.BytesIO(content), name).pixels
+
+
+def prepared(pixels: "AnyPixels", name: str, steps: PreprocessingSteps) -> "Floats32":
+    """Return decoded pixels as a model takes them, (1, C, S, S).
+
+    Raises:
+        ImageError: The model takes other channels.
+    """
     import numpy
 
     try:
-        content = read_bytes(path, MOST_BYTES_OF_AN_IMAGE)
-    except (OSError, ValueError) as error:
-        raise ImageError(f"cannot read {name}: {reason_of(error)}") from None
-    pixels_of = _pixels_of_array if _is_array(path.name) else _pixels_of_picture
-    try:
-        pixels_HWC = pixels_of(content, name, steps)
+        if steps.source is not None:
+            pixels = resized(numpy.asarray(pixels, numpy.uint8), steps.source)
+        pixels_HWC = _with_channels(pixels, len(steps.mean), name)
         with numpy.errstate(all="ignore"):  # of a forged mean or deviation; the outputs are looked at
             return prepare(pixels_HWC[numpy.newaxis], steps)
     except ImageError:
@@ -157,39 +202,8 @@ def _is_array(name: str) -> bool:
     return name.lower().endswith(ARRAY_SUFFIX)
 
 
-def _pixels_of_array(content: bytes, name: str, steps: PreprocessingSteps) -> "AnyPixels":
-    """Return the array that a file holds, square, (H, W, C).
-
-    Raises:
-        ImageError: It cannot be read, or has another type or size.
-    """
-    import numpy
-
-    side = steps.native_size if steps.source is None else None
-    pixels = pixels_of_array(content, name, steps.pixel_dtype, len(steps.mean), side)
-    return pixels if steps.source is None else resized(numpy.asarray(pixels, numpy.uint8), steps.source)
-
-
-def _pixels_of_picture(content: bytes, name: str, steps: PreprocessingSteps) -> "AnyPixels":
-    """Return what a file shows, square, (H, W, C).
-
-    Raises:
-        ImageError: It cannot be decoded, has another size or colours, or no picture is what the model takes.
-    """
-    num_channels = len(steps.mean)
-    if steps.pixel_dtype != USUAL_PIXELS or num_channels not in {1, 3}:
-        takes = f"{num_channels} channels of {steps.pixel_dtype}"
-        raise ImageError(f"{name}: the model takes {takes}, and no picture has them; save an array as .npy")
-    header = header_of(io.BytesIO(content), name)
-    if steps.source is None and (header.width, header.height) != (steps.native_size, steps.native_size):
-        got, expected = f"{header.width}x{header.height}", f"{steps.native_size}x{steps.native_size}"
-        raise ImageError(f"{name}: is {got} pixels, expected {expected} as in training; crop or resize it first")
-    pixels = shown_image(io.BytesIO(content), name).pixels
-    return _with_channels(pixels if steps.source is None else resized(pixels, steps.source), num_channels, name)
-
-
-def _with_channels(pixels: "Pixels", num_channels: int, name: str) -> "Pixels":
-    """Return the pixels (H, W, C) of a picture: a grey one is grey in colour, too.
+def _with_channels(pixels: "AnyPixels", num_channels: int, name: str) -> "AnyPixels":
+    """Return the pixels (H, W, C) of an image: a grey picture is grey in colour, too.
 
     Raises:
         ImageError: It would have to become another image for that.

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 #: The first that tries just the formats that it is told to.
 OLDEST_PILLOW = (8, 1)
 
+#: Ends of names of the image files in a folder, in small letters.
+SUFFIXES = (
+    ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
 # Content decides, not the name; and Pillow knows formats that run other programs (EPS).
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _SEVERAL_VIEWS = "MPO"

@@ -134,9 +134,11 @@ def speed_of(fp32_ns: List[List[int]], int8_ns: List[List[int]]) -> "SpeedRecord
     }
 
 
-def speed_words(speed: "SpeedRecord") -> str:
-    """Return how fast int8 is, and what to do where it is not faster."""
+def speed_words(speed: "SpeedRecord", *, may_be_device: bool) -> str:
+    """Return how fast int8 is, and what to do where it is not faster; another machine tells nothing of a device."""
     words = f"{speed['times_as_fast']:.3g} times as fast as fp32 ({speed['verdict']})"
+    if not may_be_device:
+        return f"{words}, not on the device"
     if speed["times_as_fast"] > speed["faster_above"]:
         return words
     return f"{words}: not faster here (that is above {speed['faster_above']:.3g}); use the fp32 file"

@@ -187,6 +187,36 @@ class TimedInt8(Int8Latency):
     environment: Environment
 
 
+class PictureSize(TypedDict):
+    """Of a picture as it is shown, pixels."""
+
+    width: int
+    height: int
+
+
+class PictureStep(TypedDict):
+    """What a step before the network takes: single runs, each of one picture."""
+
+    statistics: RunTimes
+    stability: StabilityRecord
+
+
+class PictureTimes(TypedDict):
+    """What pictures of the user take before the network has them; each was timed as often as any other."""
+
+    num_pictures: int
+    num_found: int
+    """Of those that were named; no more than some are timed."""
+    smallest: PictureSize
+    largest: PictureSize
+    pillow: str
+    """Version of Pillow."""
+    decode: PictureStep
+    """From the bytes of a file to pixels as they are shown."""
+    prepare: PictureStep
+    """From pixels to the model's input: made a square, resized, normalised."""
+
+
 class Outputs(TypedDict):
     """What was asked of a bundle's outputs, and the largest differences, plain and scaled."""
 
@@ -238,17 +268,27 @@ class RuntimeRecord(TypedDict):
     least_version: Optional[str]
 
 
+class DeviceHere(TypedDict):
+    """Whether a machine may be the bundle's device, by the instruction sets of both; `arch` is None where unknown."""
+
+    arch: Optional[str]
+    arch_here: str
+    may_be_here: bool
+
+
 class Report(Verdict, total=False):
     """What `run.py --json` prints: what was found until a check failed."""
 
     files: Files
     arch_id: str
+    device: DeviceHere
     runtime: RuntimeRecord
     environment: Environment
     parity: Outputs
     int8: Int8Outputs
     latency: Latency
     int8_latency: Int8Latency
+    pictures: PictureTimes
 
 
 #: A class of a model, and its probability: the softmax of the logits.
@@ -269,9 +309,13 @@ ClassifiedImage = TypedDict(
 
 
 class Classification(TypedDict):
-    """What `run.py --classify --json` prints; `model` is the file that was run, None before one was chosen."""
+    """What `run.py --classify --json` prints; `model` is the file that was run, None before one was chosen.
+
+    So is `device` before the manifest was read.
+    """
 
     schema: int
+    device: Optional[DeviceHere]
     model: Optional[str]
     threads: int
     images: List[ClassifiedImage]
@@ -315,9 +359,16 @@ class KnownBadRelease(TypedDict):
     source: str
 
 
+class SystemOfDevice(TypedDict):
+    """What the checks need of a device's system in a manifest."""
+
+    arch: Optional[str]
+
+
 class DeviceOfBundle(TypedDict):
     """What the checks need of a bundle's device in a manifest."""
 
+    system: SystemOfDevice
     known_bad: List[KnownBadRelease]
 
 
@@ -334,60 +385,3 @@ class ManifestRecord(_EveryManifestRecord, total=False):
     """What the checks on a device need of a manifest; older ones lack the device."""
 
     device: Optional[DeviceOfBundle]
-
-
-class Visited(RunTimes):
-    """A visit of a model: its `state` is `cached` or `uncached`."""
-
-    model: str
-    state: str
-    ruler_ms: Optional[List[float]]
-
-
-class LatencyEvent(TimedModel):
-    """A model was timed by itself."""
-
-    event: Literal["latency"]
-    model: str
-
-
-class EnvironmentEvent(Environment):
-    """The start of a session."""
-
-    event: Literal["environment"]
-
-
-class LoadEvent(TypedDict):
-    """A model was loaded and run once."""
-
-    event: Literal["load"]
-    model: str
-    load_ms: float
-    first_run_ms: float
-
-
-class VisitEvent(Visited):
-    """A model was visited."""
-
-    event: Literal["visit"]
-    round: int
-
-
-class RoundEvent(TypedDict):
-    """All models were visited once more; `seconds` since the first."""
-
-    event: Literal["round"]
-    done: int
-    total: int
-    seconds: float
-
-
-class ErrorEvent(TypedDict):
-    """A model cannot be run."""
-
-    event: Literal["error"]
-    reason: str
-
-
-#: What a session of many models tells, one line each.
-SessionEvent = Union[EnvironmentEvent, LoadEvent, VisitEvent, RoundEvent]

@@ -5,14 +5,18 @@ files of SHA256SUMS, unaltered, and nothing else, then that the model computes t
 batch, then times it. An int8 file is checked as well, and both are timed in turns. It reads only the bundle, writes no
 file, and reports no host name, user name or path.
 
+`python run.py --images photos/` times as well how long such pictures take before the network has them: to decode, and
+to be made its input. This needs Pillow 8.1+.
+
 `python run.py --classify photo.jpg other.png` checks the files of the bundle and says what the model takes each image
 for; the outputs are not compared then, and nothing is timed. This needs Pillow 8.1+, but not for arrays (`.npy`). It
 runs the file of the precision that the bundle is for, or of `--precision`.
 
 Exit codes: 0 all checks passed; 1 a file was altered; 2 wrong usage, or NumPy, onnxruntime or Pillow is missing or too
 old; 3 the outputs are wrong; 4 the output of an image depends on its batch; 5 a file is missing; 6 the model cannot be
-run here; 7 an image cannot be classified, the others are; 8 this onnxruntime is known to fail on the bundle's device:
-nothing is run with it.
+run here; 7 an image cannot be classified, the others are, or it cannot be timed; 8 this onnxruntime is known to fail on
+the bundle's device: nothing is run with it. A machine of another instruction set is not that device: a line says so, no
+release is refused there, and times are about that machine alone.
 """
 
 import argparse
@@ -28,12 +32,14 @@ from fedsup_deploy.ondevice.bundle_checks import check_bundle
 from fedsup_deploy.ondevice.bundle_files import OK, USAGE, CheckError
 from fedsup_deploy.ondevice.classification import classify_images
 from fedsup_deploy.ondevice.inference import most_threads
+from fedsup_deploy.ondevice.instruction_set import why_not_device
 from fedsup_deploy.ondevice.latency_statistics import speed_words
+from fedsup_deploy.ondevice.picture_timing import pictures_for, size_words, step_words, time_pictures
 from fedsup_deploy.ondevice.printable import as_written, printable
 from fedsup_deploy.ondevice.timing import PROTOCOLS, QUICK
 
 if TYPE_CHECKING:
-    from fedsup_deploy.ondevice.records import Classification, Latency, Report
+    from fedsup_deploy.ondevice.records import Classification, DeviceHere, Latency, Report
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -62,8 +68,12 @@ def _told_that_it_is_not_written(report: "Union[Report, Classification]", reason
 def _checked_bundle(options: argparse.Namespace) -> "Tuple[Report, Iterator[str]]":
     """Return what the checks found, and that as lines of text."""
     report: Report = {"schema": 1, "exit_code": OK, "reason": None}
+    protocol = PROTOCOLS[options.protocol]
     with _failing_in(report):
-        check_bundle(options.folder, report, options.threads, options.seconds, PROTOCOLS[options.protocol])
+        pictures = pictures_for(options.folder, options.images) if options.images else None
+        check_bundle(options.folder, report, options.threads, options.seconds, protocol)
+        if pictures is not None:
+            report["pictures"] = time_pictures(pictures, protocol._replace(min_seconds=options.seconds))
     return report, lines(report)
 
 
@@ -71,6 +81,7 @@ def _classified_images(options: argparse.Namespace) -> "Tuple[Classification, It
     """Return what the images were taken for, and that as lines of text."""
     report: Classification = {
         "schema": 1,
+        "device": None,
         "model": None,
         "threads": options.threads,
         "images": [],
@@ -93,7 +104,9 @@ def _failing_in(report: "Union[Report, Classification]") -> Iterator[None]:
 
 
 def lines_of_images(report: "Classification") -> Iterator[str]:
-    """Yield which file says it, a line for each image, then one of what did not pass."""
+    """Yield where this is not the device, which file says it, a line for each image, then one of what did not pass."""
+    if report["device"] is not None:
+        yield from _lines_of_device(report["device"])
     if report["images"]:
         yield f"by {report['model']}, threads used: {report['threads']}"
     for image in report["images"]:
@@ -110,6 +123,8 @@ def lines(report: "Report") -> Iterator[str]:
     """Yield the report as short lines of text."""
     if "files" in report:
         yield f"files     {report['files']['num_files']} unchanged"
+    if "device" in report:
+        yield from _lines_of_device(report["device"])
     if "runtime" in report:
         runtime = report["runtime"]
         least = runtime["least_version"]
@@ -128,12 +143,24 @@ def lines(report: "Report") -> Iterator[str]:
     if "latency" in report:
         yield from _lines_of_latency(report["latency"])
     if "int8_latency" in report:
-        found = report["int8_latency"]
-        yield f"int8      p10 {found['statistics']['p10_ms']:.4g} ms, {speed_words(found['speed'])}"
+        found, may_be_device = report["int8_latency"], report["device"]["may_be_here"]
+        words = speed_words(found["speed"], may_be_device=may_be_device)
+        yield f"int8      p10 {found['statistics']['p10_ms']:.4g} ms, {words}"
+    if "pictures" in report:
+        pictures = report["pictures"]
+        yield f"pictures  {size_words(pictures)}; before the network, by Pillow {pictures['pillow']}"
+        yield f"decode    {step_words(pictures['decode'])}"
+        yield f"prepare   {step_words(pictures['prepare'])}"
     if "environment" in report:
         where = report["environment"]
         yield f"device    {where['device'] or where['cpu']}, {where['cores']} cores, threads used: {where['threads']}"
     yield "PASS" if report["exit_code"] == OK else f"FAIL: {report['reason']}"
+
+
+def _lines_of_device(device: "DeviceHere") -> Iterator[str]:
+    reason = why_not_device(device)
+    if reason is not None:
+        yield f"machine   {reason}"
 
 
 def _lines_of_latency(latency: "Latency") -> Iterator[str]:
@@ -165,11 +192,20 @@ def _parse(arguments: Optional[List[str]]) -> argparse.Namespace:
     parser.add_argument(
         "--precision", choices=["fp32", "int8"], help="with --classify: which file (default: what the bundle is for)"
     )
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="image files or folders of them: time decoding and preparing as well; needs Pillow",
+    )
     options = parser.parse_args(arguments)
     if options.precision is not None and not options.classify:
         parser.error("--precision says which file classifies; add --classify IMAGE, or leave it out")
     if options.classify and (options.protocol is not None or options.seconds is not None):
         parser.error("--classify times nothing: leave out --protocol and --seconds")
+    if options.images and (options.classify or options.skip_latency):
+        parser.error("--images says what to time: leave out --classify and --skip-latency")
     options.protocol = options.protocol or QUICK.name
     protocol = PROTOCOLS[options.protocol]
     if options.seconds is None:

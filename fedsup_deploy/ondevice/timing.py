@@ -35,11 +35,11 @@ VISITS_PER_LOOK = 10
 #: Runs at the start of a visit that are not counted: they bring a model back into the caches, after another one ran.
 RUNS_TO_REWARM = 3
 
-_NS_PER_S = 1e9
+NS_PER_S = 1e9
 
 
 def _float_clock_ns() -> int:
-    return int(time.perf_counter() * _NS_PER_S)
+    return int(time.perf_counter() * NS_PER_S)
 
 
 #: The clock of all measurements. Python 3.6 has none that counts ns; its float is exact to some ns.
@@ -102,7 +102,7 @@ def time_visit(
             run_once()
             now = clock()
             samples.append(now - before)
-            elapsed_s = (now - start) / _NS_PER_S
+            elapsed_s = (now - start) / NS_PER_S
             if elapsed_s >= max_seconds or (len(samples) >= min_runs and elapsed_s >= min_seconds):
                 return samples
     finally:
@@ -117,9 +117,9 @@ def time_session(runs: Sequence[Run], protocol: Protocol, clock: Clock = now_ns)
     machine's fast and slow seconds; each model by itself fulfils the protocol.
     """
     visits_ns: List[List[List[int]]] = [[] for _ in runs]
-    visit_seconds = min(VISIT_SECONDS, protocol.min_seconds / VISITS_PER_LOOK)
+    visit_seconds = visit_seconds_of(protocol)
     num_rounds = 0
-    while num_rounds < 2 or max(map(_total_ns, visits_ns)) < protocol.max_seconds * _NS_PER_S:
+    while num_rounds < 2 or max(map(_total_ns, visits_ns)) < protocol.max_seconds * NS_PER_S:
         turn = list(zip(runs, visits_ns))
         for run_once, of_model_ns in turn[:: -1 if num_rounds % 2 else 1]:
             if len(runs) > 1:
@@ -131,6 +131,11 @@ def time_session(runs: Sequence[Run], protocol: Protocol, clock: Clock = now_ns)
     return visits_ns
 
 
+def visit_seconds_of(protocol: Protocol) -> float:
+    """Return how long a visit is, in s."""
+    return min(VISIT_SECONDS, protocol.min_seconds / VISITS_PER_LOOK)
+
+
 def _total_ns(visits_ns: List[List[int]]) -> int:
     return sum(map(sum, visits_ns))
 
@@ -138,9 +143,9 @@ def _total_ns(visits_ns: List[List[int]]) -> int:
 def _is_enough(visits_ns: List[List[List[int]]], protocol: Protocol) -> bool:
     """Return whether each model reached the minima, and its parts agree or nobody waits for that any longer."""
     for each_ns in visits_ns:
-        if sum(map(len, each_ns)) < protocol.min_runs or _total_ns(each_ns) < protocol.min_seconds * _NS_PER_S:
+        if sum(map(len, each_ns)) < protocol.min_runs or _total_ns(each_ns) < protocol.min_seconds * NS_PER_S:
             return False
-    if min(map(_total_ns, visits_ns)) >= protocol.settle_seconds * _NS_PER_S:
+    if min(map(_total_ns, visits_ns)) >= protocol.settle_seconds * NS_PER_S:
         return True
     verdicts = [stability(each_ns, pooled_p10, "p10")["verdict"] for each_ns in visits_ns]
     verdicts += [speed_of(visits_ns[0], each_ns)["verdict"] for each_ns in visits_ns[1:]]
@@ -190,7 +195,7 @@ def session_of(visits_ns: List[List[int]], protocol: Protocol, peak_mib: Optiona
         "stability": stability(visits_ns, pooled_p10, "p10", SPREAD_WITHIN),
         "noise": noise(visits_ns),
         "is_min_runs_met": len(samples_ns) >= protocol.min_runs,
-        "is_min_duration_met": sum(samples_ns) >= protocol.min_seconds * _NS_PER_S,
+        "is_min_duration_met": sum(samples_ns) >= protocol.min_seconds * NS_PER_S,
         "peak_rss_mib": peak_mib,
     }
 

@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from fedsup_deploy.artifact.manifest import ManifestDraft
@@ -532,6 +533,74 @@ def test_both_files_of_a_bundle_are_timed_there_in_turns_and_kept(shell, server,
     assert server.is_clean()
 
 
+@pytest.fixture
+def pictures(tmp_path) -> Path:
+    """A folder of 40 pictures that a bundle of digits takes."""
+    (tmp_path / "pictures").mkdir()
+    for number, digit in enumerate(load_digits().images[:40]):
+        Image.fromarray((digit * 15).astype(np.uint8)[:6, :6]).save(tmp_path / "pictures" / f"mine {number:02}.png")
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def device_python(tmp_path) -> Callable[..., str]:
+    """Return a Python that has what this one has, but for what is named."""
+
+    def make(*lacks: str) -> str:
+        libraries, python = tmp_path / "libraries", tmp_path / "python-of-device"
+        libraries.mkdir()
+        for path in Path(np.__file__).parents[1].iterdir():
+            if path.name not in lacks and path.suffix != ".pth":
+                (libraries / path.name).symlink_to(path)
+        python.write_text(f'#!/bin/sh\nPYTHONPATH={libraries} exec {sys.executable} -S "$@"\n')
+        python.chmod(0o755)
+        return str(python)
+
+    return make
+
+
+def test_pictures_are_timed_there_apart_from_the_network_and_kept(shell, server, small_bundle, pictures):
+    shutil.copytree(small_bundle, shell.folder / "bundle")
+
+    result = shell.json("measure", "bundle", *words(server, "--images", str(pictures)))
+
+    found = result["pictures"]
+    assert (found["num_pictures"], found["num_found"]) == (32, 40)
+    assert found["smallest"] == found["largest"] == {"width": 6, "height": 6}
+    assert found["decode"]["statistics"]["num_runs"] == found["prepare"]["statistics"]["num_runs"] >= 200
+    recorded = load_measurement(shell.folder / "bundle")
+    assert recorded is not None
+    assert recorded.pictures is not None
+    assert recorded.pictures.model_dump() == found
+    assert "mine" not in (shell.folder / "bundle" / "measured.json").read_text()
+    assert ", before the network; pictures: 32, 6x6 pixels" in " ".join(shell.run("inspect", "bundle").out.split())
+    assert server.is_clean()
+
+
+def test_a_picture_that_cannot_be_used_is_named_and_nothing_is_sent(shell, server, small_bundle, pictures):
+    shutil.copytree(small_bundle, shell.folder / "bundle")
+    (pictures / "text.png").write_text("no picture")
+    before = shell.content()
+
+    ended = shell.run("measure", "bundle", *words(server, "--images", str(pictures / "text.png")))
+
+    assert (ended.exit_code, len(ended.errors)) == (3, 1)
+    assert "text.png: it is none of BMP, GIF, JPEG" in ended.errors[0]
+    assert shell.content() == before
+
+
+def test_pillow_is_needed_there_for_pictures_alone(shell, server, small_bundle, pictures, device_python):
+    shutil.copytree(small_bundle, shell.folder / "bundle")
+    python = device_python("PIL")
+    there = ["--on", server.url, "--python", python, "--ssh-config", str(server.folder / "config")]
+
+    assert shell.run("measure", "bundle", *there).exit_code == 0
+    ended = shell.run("measure", "bundle", *there, "--images", str(pictures))
+
+    assert (ended.exit_code, len(ended.errors)) == (10, 1)
+    assert f"pillow missing there; install with `{python} -m pip install pillow`" in ended.errors[0]
+
+
 def test_model_is_measured_from_the_command_line(shell, server, small_bundle):
     ended = shell.run("measure", small_bundle / "model.onnx", *words(server, "--threads", "2"))
 
@@ -580,6 +649,8 @@ def test_interrupted_measurement_leaves_nothing_there(shell, server, small_bundl
         (["--on", "pi@nano"], "expected ssh://[user@]host[:port]"),
         (["--on", "ssh://-oProxyCommand=reboot"], "expected ssh://[user@]host[:port]"),
         (["--on", "ssh://nano", "--ruler", "model.onnx"], "--ruler compares on this machine only"),
+        (["--images", "model.onnx"], "model.onnx: a model does not say how pictures are prepared; give a bundle"),
+        (["--on", "ssh://nano", "--images", "model.onnx"], "a model does not say how pictures are prepared"),
     ],
 )
 def test_options_that_cannot_be_are_refused(shell, small_bundle, given, expected):

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from fedsup_deploy import rng
+from fedsup_deploy.commands.measure import measure
+from fedsup_deploy.errors import DataError
 from fedsup_deploy.ondevice.bundle_outputs import read_manifest
 from fedsup_deploy.ondevice.classification import classifier_of, input_of
 
@@ -126,6 +129,40 @@ def test_a_program_that_knows_the_manifest_alone_is_as_often_right(exported: Exp
     accuracy = json.loads((exported.bundle / "manifest.json").read_text(encoding="utf-8"))["accuracy"]
     assert accuracy["num_samples"] == len(right) == NUM_TEST
     assert sum(right) / len(right) == accuracy["recalibrated"] > 0.75
+
+
+def test_what_photographs_take_before_the_network_is_measured_and_kept(
+    exported: Exported, shell_in: Any, tmp_path: Path
+) -> None:
+    """Of a part of them, from both classes; a later measurement without pictures claims nothing of any."""
+    shutil.copytree(exported.bundle, tmp_path / "bundle")
+    shell = shell_in(tmp_path)
+    found = shell.json("measure", "bundle", "--images", str(exported.root / "test"))["pictures"]
+    assert (found["num_pictures"], found["num_found"]) == (32, NUM_TEST)
+    pixels = [found[end]["width"] * found[end]["height"] for end in ("smallest", "largest")]
+    assert 160 * 120 <= pixels[0] < pixels[1] <= 640 * 480
+    decode_ms, prepare_ms = (found[step]["statistics"]["p50_ms"] for step in ("decode", "prepare"))
+    assert decode_ms > 0
+    assert prepare_ms > 0
+    assert shell.json("inspect", "bundle")["measured"]["pictures"] == found
+    assert shell.json("verify", "bundle")["measured"]["pictures"] == found
+    shown = " ".join(shell.run("inspect", "bundle").out.split())
+    assert f"pictures since decode {decode_ms:.4g} ms, prepare {prepare_ms:.4g} ms in the median, before the" in shown
+    assert shell.json("measure", "bundle")["pictures"] is None
+    assert shell.json("inspect", "bundle")["measured"]["pictures"] is None
+
+
+def test_a_photograph_that_is_gone_while_the_network_is_timed_is_named(exported: Exported, tmp_path: Path) -> None:
+    """And nothing is recorded."""
+    bundle, photo = shutil.copytree(exported.bundle, tmp_path / "bundle"), tmp_path / "photo.png"
+    shutil.copy(next(file for file in exported.files if file.suffix == ".png"), photo)
+
+    def remove(event: dict[str, Any]) -> None:
+        photo.unlink()
+
+    with pytest.raises(DataError, match=r"cannot read .*photo\.png: No such file"):
+        measure(bundle, 1, "quick", (remove,), images=photo)
+    assert not (bundle / "measured.json").exists()
 
 
 def test_its_inputs_are_those_of_training(exported: Exported, repository: Path) -> None:

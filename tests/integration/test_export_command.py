@@ -363,6 +363,8 @@ def test_a_bundle_says_what_its_device_has_and_which_releases_fail_there(run, tm
     libraries = tmp_path / "libraries"
     (libraries / "onnxruntime").mkdir(parents=True)
     (libraries / "onnxruntime" / "__init__.py").write_text('__version__ = "1.21.0"\nimport os; os.kill(os.getpid(), 4)')
+    # As on such a device; on a machine of another instruction set it would be run.
+    (libraries / "sitecustomize.py").write_text("import platform; platform.machine = lambda: 'aarch64'")
     program = [sys.executable, str(folders["raspberry-pi-4"] / "run.py"), "--json"]
     environment = {**os.environ, "PYTHONPATH": str(libraries)}
     result = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)

@@ -1,6 +1,7 @@
 """`export --precision int8` on a real, if briefly trained, run: from clients' activations to a verified bundle."""
 
 import json
+import platform
 import shutil
 import subprocess
 import sys
@@ -417,6 +418,19 @@ def test_measure_times_both_files_and_keeps_both(copy, capsys):
     assert json.loads(capsys.readouterr().out)["measured"]["int8"]["speed"] == speed
     assert main(["inspect", str(copy)]) == 0
     assert "times as fast as fp32" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arch_here", ["aarch64", "x86_64"])
+def test_whether_a_measurement_is_of_the_device_is_told_by_measure_and_inspect(copy, monkeypatch, capsys, arch_here):
+    """The bundle is for a Raspberry Pi; this machine says that it is one, and that it is none."""
+    monkeypatch.setattr(platform, "machine", lambda: arch_here)
+    may_be = arch_here == "aarch64"
+    assert main(["measure", str(copy), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["device"] == {"arch": "aarch64", "arch_here": arch_here, "may_be_here": may_be}
+    assert main(["inspect", str(copy)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count(", not on the device") == (0 if may_be else 2)
 
 
 def test_inspect_and_the_table_tell_what_int8_costs_and_how_sure_that_is(run, bundle, tmp_path, capsys):

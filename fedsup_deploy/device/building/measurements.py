@@ -19,11 +19,12 @@ from fedsup_deploy.device.building.assemble import device_facts
 from fedsup_deploy.device.profile import DeviceProfile, Measurement, load_profile
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.ondevice import machine
+from fedsup_deploy.ondevice.instruction_set import may_be_device
 from fedsup_deploy.ondevice.records import Environment, Percentile, TimedModel
 from fedsup_deploy.variant import MAIN
 
 _KEY = "measurements"
-# Words for processors of one architecture.
+# Words for processors of one instruction set, for profiles that do not name it.
 _ARM = re.compile(r"cortex|neoverse|kryo|\barm", re.IGNORECASE)
 _X86 = re.compile(r"intel|\bamd\b|x86|xeon|ryzen", re.IGNORECASE)
 
@@ -120,7 +121,7 @@ def check_device(profile: DeviceProfile, environment: Environment, *, is_named: 
     """Fail unless a machine is the device that a profile is about, as far as that can be told.
 
     A profile measured on a device says what that device told of itself, and another is refused. One from published
-    figures names its processor in words that no system tells: only the architecture and the number of cores can be
+    figures names its processor in words that no system tells: only the instruction set and the number of cores can be
     compared, and whoever names the file answers for the rest.
 
     Args:
@@ -135,6 +136,8 @@ def check_device(profile: DeviceProfile, environment: Environment, *, is_named: 
     if is_measured:
         told = (environment["device"] or environment["cpu"], environment["cpu"])
         can_be = (device.soc, device.cpu) == told
+    elif profile.system.arch is not None:
+        can_be = may_be_device(profile.system.arch, environment["machine"])
     else:
         is_arm = environment["machine"].lower().startswith(("arm", "aarch64"))
         can_be = not (_X86 if is_arm else _ARM).search(f"{device.soc} {device.cpu}")

@@ -18,7 +18,8 @@ from fedsup_deploy.device.heldout import FloatArray
 from fedsup_deploy.device.percentiles import HIGHER, HigherPercentile
 from fedsup_deploy.errors import GateError
 from fedsup_deploy.ondevice.latency_statistics import PERCENTILES, quantile
-from fedsup_deploy.ondevice.records import Environment, SessionEvent, VisitEvent
+from fedsup_deploy.ondevice.records import Environment
+from fedsup_deploy.ondevice.session_records import SessionEvent, VisitEvent
 
 #: Even and odd rounds may differ by this share in the median network, as far as a prediction may be off.
 STABLE_WITHIN: Final = 0.10

@@ -23,7 +23,7 @@ from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventLog, read_events
 from fedsup_deploy.ondevice import machine
 from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JSON, parse_json, read_bytes
-from fedsup_deploy.ondevice.records import SessionEvent
+from fedsup_deploy.ondevice.session_records import SessionEvent
 from fedsup_deploy.variant import Precision
 
 _PLAN, _JOURNAL = "plan.json", "journal.jsonl"

@@ -28,6 +28,8 @@ from typing import IO, Any, Dict, List, Tuple
 
 MARK = "fedsup-deploy"
 _CHUNK_BYTES = 1 << 20
+#: Packages whose modules have another name.
+_MODULES = {"pillow": "PIL"}
 
 
 class Abandoned(Exception):  # noqa: N818 - it is an event, not a mistake
@@ -82,7 +84,7 @@ def attempt(header: Dict[str, Any], folder: Path, packages: Path) -> Tuple[str, 
     """Install what is missing, if that was asked for, run the program, and return the last frame."""
     # What it writes for the moment goes into the folder as well.
     environ = {**os.environ, "PYTHONUNBUFFERED": "1", "TMPDIR": str(folder.parent)}
-    missing = [name for name in header["needs"] if importlib.util.find_spec(name) is None]
+    missing = [name for name in header["needs"] if importlib.util.find_spec(_MODULES.get(name, name)) is None]
     if missing and not header["install"]:
         return "missing", missing
     if missing and os.statvfs(str(folder)).f_flag & getattr(os, "ST_NOEXEC", 0):

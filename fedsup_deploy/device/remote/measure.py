@@ -16,7 +16,9 @@ from fedsup_deploy.device import session
 from fedsup_deploy.device.remote.ssh import Access, run_there
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.ondevice import bundle_files
-from fedsup_deploy.ondevice.records import ErrorEvent, LatencyEvent, Report, SessionEvent, TimedModel
+from fedsup_deploy.ondevice.picture_timing import Pictures
+from fedsup_deploy.ondevice.records import Report, TimedModel
+from fedsup_deploy.ondevice.session_records import ErrorEvent, LatencyEvent, SessionEvent
 
 _REPORT: Final = TypeAdapter(Report)
 _EVENT: Final = TypeAdapter(Annotated[SessionEvent | LatencyEvent | ErrorEvent, Field(discriminator="event")])
@@ -25,10 +27,13 @@ _SESSION: Final = "session.py"
 #: A report or an event.
 Document = TypeVar("Document")
 
-_NEEDS: Final = tuple(sorted(packing.LIBRARIES))
+_NEEDS: Final = ("numpy", "onnxruntime")
+_NEEDS_FOR_PICTURES: Final = (*_NEEDS, "pillow")
 
 
-def measure_bundle_there(access: Access, bundle: Path, *, threads: int, protocol: str) -> Report:
+def measure_bundle_there(
+    access: Access, bundle: Path, *, threads: int, protocol: str, pictures: Pictures | None = None
+) -> Report:
     """Check and time a bundle on another machine.
 
     Only files that were found unaltered here are sent. The program is that of this package, not the copy in the bundle:
@@ -39,6 +44,7 @@ def measure_bundle_there(access: Access, bundle: Path, *, threads: int, protocol
         bundle: The bundle's folder here.
         threads: Threads of the runtime.
         protocol: A name in `PROTOCOLS`.
+        pictures: Those to time as well, found good here; they are sent under other names.
 
     Returns:
         The report of `run.py --json`; its `exit_code` says whether the checks were passed.
@@ -54,8 +60,16 @@ def measure_bundle_there(access: Access, bundle: Path, *, threads: int, protocol
     files: dict[str, bytes | Path] = {f"bundle/{name}": bundle / name for name in names}
     files[program.FILENAME] = program.program()
     argv = [program.FILENAME, "bundle", "--json", "--threads", str(threads), "--protocol", protocol]
-    lines = run_there(access, files, argv, needs=_NEEDS, good_exits=bundle_files.CHECKED)
-    return _read(access, _REPORT, "\n".join(lines))
+    sent = {} if pictures is None else {f"images/{index}": path for index, path in enumerate(pictures.paths)}
+    if sent:
+        files |= sent
+        argv += ["--images", *sent]
+    needs = _NEEDS_FOR_PICTURES if sent else _NEEDS
+    lines = run_there(access, files, argv, needs=needs, good_exits=bundle_files.CHECKED)
+    report = _read(access, _REPORT, "\n".join(lines))
+    if pictures is not None and "pictures" in report:
+        report["pictures"]["num_found"] = pictures.num_found
+    return report
 
 
 def measure_model_there(access: Access, model: Path, *, threads: int, protocol: str) -> TimedModel:

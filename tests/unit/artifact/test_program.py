@@ -22,9 +22,10 @@ from fedsup_deploy.device import session
 from fedsup_deploy.device.remote import bootstrap
 from fedsup_deploy.ondevice import bundle_outputs, latency_statistics, timing
 
-#: `records` names types for whoever reads a report; no device has it.
+#: These name types for whoever reads a report; no device has them.
+RECORDS = {"records", "session_records"}
 MODULES = sorted(
-    path for path in Path(str(ondevice.__file__)).parent.glob("*.py") if path.stem not in {"__init__", "records"}
+    path for path in Path(str(ondevice.__file__)).parent.glob("*.py") if path.stem not in {"__init__", *RECORDS}
 )
 FILES: dict[str, Callable[[], str]] = {
     **{f"ondevice/{path.name}": path.read_text for path in MODULES},

@@ -37,6 +37,7 @@ def result(**changes: Any) -> MeasuredModel:
         "ruler": None,
         "energy": None,
         "int8": None,
+        "pictures": None,
         "energy_estimated": None,
         "is_recorded": False,
         "saved_to": None,
@@ -82,6 +83,41 @@ def test_both_files_of_a_bundle_stand_in_the_table_and_how_they_compare_below(
     assert fp32_row.split() == ["fp32", "0.5", "0.75", "1", "2", "1500"]
     assert int8_row.split() == ["int8", "0.5", "0.5", "1", "2", "1600"]
     assert expected in lines
+
+
+def test_where_the_machine_is_not_the_device_that_is_said_first() -> None:
+    """And not what to do about the speed of int8 there."""
+    speed = {"times_as_fast": 0.5, "noise": 0.02, "faster_above": 1.02, "verdict": "stable"}
+    given = {"int8": {"statistics": result().statistics, "speed": speed}}
+    there = {"arch": "aarch64", "arch_here": "x86_64", "may_be_here": False}
+    first, *lines = printed(result(**given, device=there))
+    assert first.startswith("not the device (x86_64 here, aarch64 there): ")
+    assert "int8: 0.5 times as fast as fp32 (stable), not on the device" in lines
+    here = printed(result(**given, device={**there, "arch_here": "aarch64", "may_be_here": True}))
+    assert here == printed(result(**given))
+
+
+def test_pictures_have_lines_of_their_own() -> None:
+    shown = result()
+    step = {"statistics": {**shown.statistics, "num_runs": 640}, "stability": {**shown.stability, "verdict": "stable"}}
+    pictures = {
+        "num_pictures": 32,
+        "num_found": 4500,
+        "smallest": {"width": 160, "height": 120},
+        "largest": {"width": 640, "height": 480},
+        "pillow": "11.1.0",
+        "decode": {**step, "statistics": {**step["statistics"], "p50_ms": 6.02, "p90_ms": 7.5}},
+        "prepare": step,
+    }
+    lines = printed(result(pictures=pictures))
+    of_pictures = [
+        "pictures: 32 of 4,500, 160x120 to 640x480 pixels; before the network, by Pillow 11.1.0",
+        "decode: p50 6.02 ms, p90 7.5 ms a picture, 640 runs, stable",
+        "prepare: p50 1 ms, p90 2 ms a picture, 640 runs, stable",
+    ]
+    assert [line for line in lines if line not in printed(shown)] == of_pictures
+    one = {**pictures, "num_pictures": 1, "num_found": 1, "smallest": pictures["largest"]}
+    assert "pictures: 1, 640x480 pixels; before the network, by Pillow 11.1.0" in printed(result(pictures=one))
 
 
 def test_the_full_protocol_shows_the_bound() -> None:

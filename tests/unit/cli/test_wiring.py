@@ -60,6 +60,11 @@ class ExportRequest:
     max_accuracy_drop: float = 0.01
 
 
+@dataclasses.dataclass
+class Saving:
+    profile: Path | None = None
+
+
 class Commands:
     """Stands for the commands's functions and remembers the last call."""
 
@@ -99,7 +104,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     for module_name, functions in contents.items():
         module = types.ModuleType(f"fedsup_deploy.commands.{module_name}")
         vars(module).update({name: recorder.function(name) for name in functions})
-        vars(module).update(SearchRequest=SearchRequest, ExportRequest=ExportRequest)
+        vars(module).update(SearchRequest=SearchRequest, ExportRequest=ExportRequest, Saving=Saving)
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return recorder
 
@@ -107,7 +112,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a run, a bundle, a search and a config."""
-    for name in ("runs/tiny", "bundle"):
+    for name in ("runs/tiny", "bundle", "photos"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "search.json").write_text("{}", encoding="utf-8")
     (tmp_path / "tiny.yaml").write_text(CONFIG, encoding="utf-8")
@@ -186,25 +191,37 @@ FIT = {"evaluations": 300, "measured_by": None, "predictor": "auto", "seed": 0}
             "measure bundle",
             "measure",
             (Path("bundle"), 1, "quick", ()),
-            {"ruler": None, "can_save": False, "profile": None},
+            {"ruler": None, "images": None, "saving": None},
         ),
         (
             "measure bundle --threads 2 --protocol full --ruler tiny.yaml",
             "measure",
             (Path("bundle"), 2, "full", ()),
-            {"ruler": Path("tiny.yaml"), "can_save": False, "profile": None},
+            {"ruler": Path("tiny.yaml"), "images": None, "saving": None},
         ),
         (
             "measure bundle --save-to-profile --on ssh://pi@nano:2222",
             "measure_on",
             (Path("bundle"), Access(SshHost("nano", "pi", 2222)), 1, "quick", ()),
-            {"can_save": True, "profile": None},
+            {"images": None, "saving": Saving()},
         ),
         (
             "measure bundle --on ssh://nano --python python3.12 --install --ssh-config tiny.yaml --protocol full",
             "measure_on",
             (Path("bundle"), Access(SshHost("nano"), "python3.12", True, Path("tiny.yaml")), 1, "full", ()),
-            {"can_save": False, "profile": None},
+            {"images": None, "saving": None},
+        ),
+        (
+            "measure bundle --images photos",
+            "measure",
+            (Path("bundle"), 1, "quick", ()),
+            {"ruler": None, "images": Path("photos"), "saving": None},
+        ),
+        (
+            "measure bundle --images tiny.yaml --on ssh://nano",
+            "measure_on",
+            (Path("bundle"), Access(SshHost("nano")), 1, "quick", ()),
+            {"images": Path("tiny.yaml"), "saving": None},
         ),
         ("demo", "demo", (Path(), ()), {}),
         ("demo --out here", "demo", (Path("here"), ()), {}),
@@ -272,7 +289,7 @@ FIT = {"evaluations": 300, "measured_by": None, "predictor": "auto", "seed": 0}
             "measure bundle --save-to-profile --profile tiny.yaml",
             "measure",
             (Path("bundle"), 1, "quick", ()),
-            {"ruler": None, "can_save": True, "profile": Path("tiny.yaml")},
+            {"ruler": None, "images": None, "saving": Saving(Path("tiny.yaml"))},
         ),
         (
             "export --search search.json --refine",

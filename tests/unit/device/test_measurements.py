@@ -87,8 +87,9 @@ def test_what_cannot_be_told_apart_is_for_the_user_to_say() -> None:
     with pytest.raises(ConfigError, match=r"got a measurement on CPU implementer 0x41, 4 cores, .*; if it is that dev"):
         check_device(profile, BOARD, is_named=False)
     check_device(profile, BOARD, is_named=True)
-    with pytest.raises(ConfigError, match=r"expected one on .*, 4 cores"):
-        check_device(profile, {**BOARD, "cores": 8}, is_named=True)
+    for change in ({"cores": 8}, {"machine": "armv7l"}):
+        with pytest.raises(ConfigError, match=r"expected one on .*, 4 cores"):
+            check_device(profile, {**BOARD, **change}, is_named=True)
     with pytest.raises(ConfigError, match="measure on that device with --on"):
         check_device(
             load_profile("x86-laptop"), {**BOARD, "cores": load_profile("x86-laptop").device.cores}, is_named=True

@@ -104,14 +104,15 @@ class Bundle:
     def write_vectors(self, inputs: Any, outputs: Any) -> None:
         np.savez(self.folder / "vectors.npz", inputs=inputs, outputs=outputs)
 
-    def write_manifest(self, *, known_bad: Any = (), **gate: Any) -> None:
-        self.write_sums(json.dumps(self.manifest(known_bad=known_bad, **gate)))
+    def write_manifest(self, *, known_bad: Any = (), arch: Any = None, **gate: Any) -> None:
+        self.write_sums(json.dumps(self.manifest(known_bad=known_bad, arch=arch, **gate)))
 
-    def write_int8(self, *, is_what_it_is_for: bool = False) -> None:
+    def write_int8(self, *, is_what_it_is_for: bool = False, arch: Any = None) -> None:
         """Add a second model as the int8 file: the toy model with logits of the other sign, in float32.
 
         Args:
             is_what_it_is_for: Whether the latencies of the bundle's profile are of int8.
+            arch: Instruction set of the bundle's device.
         """
         model = toy_model()
         [matrix] = (each for each in model.graph.initializer if each.name == "matrix")
@@ -119,17 +120,17 @@ class Bundle:
         onnx.save(model, self.folder / bundle_files.INT8_MODEL)
         arrays = {"inputs": self.inputs, "outputs": self.outputs, "outputs_int8": -self.outputs}
         np.savez(self.folder / "vectors.npz", **arrays)
-        manifest = self.manifest()
+        manifest = self.manifest(arch=arch)
         predicted = {"value_ms": 1.5} if is_what_it_is_for else None
         gate = {"tolerance": 0.1}
         manifest["models"][bundle_files.INT8_VARIANT] = {"gate": gate, "latency": {"predicted": predicted}}
         self.write_sums(json.dumps(manifest))
 
-    def manifest(self, *, known_bad: Any = (), **gate: Any) -> dict[str, Any]:
+    def manifest(self, *, known_bad: Any = (), arch: Any = None, **gate: Any) -> dict[str, Any]:
         """What the program reads of a manifest."""
         return {
             "arch_id": "toy",
-            "device": {"known_bad": known_bad},
+            "device": {"known_bad": known_bad, "system": {"arch": arch}},
             "classes": [f"class {index}" for index in range(CLASSES)],
             "preprocessing": document_of(STEPS),
             "models": {bundle_files.VARIANT: {"gate": {"tolerance": 1e-5, "batch_tolerance": 1e-5, **gate}}},

@@ -45,7 +45,7 @@ def classified(bundle: Any, *words: str, code: int = 0) -> Any:
     found, output = bundle.run_here("--json", "--classify", *words)
     document = json.loads(output)
     assert (found, document["exit_code"]) == (code, code)
-    assert list(document) == ["schema", "model", "threads", "images", "exit_code", "reason"]
+    assert list(document) == ["schema", "device", "model", "threads", "images", "exit_code", "reason"]
     return document
 
 

@@ -1,6 +1,7 @@
 """Releases that are known to fail on a device: which they are, and that `run.py` runs nothing with one."""
 
 import json
+import platform
 import sys
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,21 @@ def test_any_other_release_runs(bundle: Any) -> None:
     assert bundle.run_here("--skip-latency")[0] == 0
     bundle.write_manifest(known_bad=[PI, {**PI, "versions": f"=={onnxruntime.__version__}"}])
     bundle.check(exit_code=8, reason=f"onnxruntime {onnxruntime.__version__} is known to be bad on this device")
+
+
+@pytest.mark.parametrize("words", [["--skip-latency"], ["--classify", "no such image"]])
+def test_a_release_that_is_bad_on_the_device_runs_on_a_machine_of_another_instruction_set(
+    bundle: Any, words: list[str]
+) -> None:
+    """Which it is not bad on; a line says first that this is not the device."""
+    bad = {**PI, "versions": f"=={onnxruntime.__version__}"}
+    for arch, code in ((platform.machine(), 8), (None, 8), ("riscv64", 7 if "--classify" in words else 0)):
+        bundle.write_manifest(known_bad=[bad], arch=arch)
+        found, output = bundle.run_here(*words)
+        assert found == code
+        is_told = ["not the device (" in line for line in output.splitlines()]
+        assert sum(is_told) == (code != 8)
+        assert ("is known to be bad" in output) is (code == 8)
 
 
 @pytest.mark.parametrize("listed", [[{**PI, "versions": "1.21.0"}], [{"runtime": "onnxruntime"}], ["bad"], 7])

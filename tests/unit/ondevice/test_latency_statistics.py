@@ -130,12 +130,13 @@ def test_how_fast_int8_is_and_whether_that_counts_as_faster(
     assert (speed["times_as_fast"], speed["noise"]) == pytest.approx((times, noise_of_it), abs=1e-4)
     assert (speed["faster_above"], speed["verdict"]) == (1 + max(speed["noise"], 0.02), verdict)
     assert (speed["times_as_fast"] > speed["faster_above"]) is is_faster
-    assert speed_words(speed).endswith("; use the fp32 file") is not is_faster
+    assert speed_words(speed, may_be_device=True).endswith("; use the fp32 file") is not is_faster
 
 
 def test_words_about_int8_say_what_to_do_where_it_is_not_faster() -> None:
     fast: SpeedRecord = {"times_as_fast": 1.4142, "noise": 0.01, "faster_above": 1.01, "verdict": "stable"}
-    assert speed_words(fast) == "1.41 times as fast as fp32 (stable)"
+    assert speed_words(fast, may_be_device=True) == "1.41 times as fast as fp32 (stable)"
     slow: SpeedRecord = {"times_as_fast": 0.5, "noise": 0.02, "faster_above": 1.02, "verdict": "stable"}
     expected = "0.5 times as fast as fp32 (stable): not faster here (that is above 1.02); use the fp32 file"
-    assert speed_words(slow) == expected
+    assert speed_words(slow, may_be_device=True) == expected
+    assert speed_words(slow, may_be_device=False) == "0.5 times as fast as fp32 (stable), not on the device"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import TypeAdapter
 from runtimes import RUNTIMES, Installed, Runtime
 
 from fedsup_deploy import rng
@@ -19,6 +20,8 @@ from fedsup_deploy.device import session
 from fedsup_deploy.device.building.graph import random_weights, write_graph
 from fedsup_deploy.ondevice import inference
 from fedsup_deploy.ondevice.bundle_outputs import check_int8_outputs
+from fedsup_deploy.ondevice.preprocessing import document_of, steps_of
+from fedsup_deploy.ondevice.records import Report
 from fedsup_deploy.space.onnx_graph import build_model, observable, to_bytes
 from fedsup_deploy.space.parts import parts_of
 from fedsup_deploy.space.quantization import quantized
@@ -269,6 +272,34 @@ for size in (8, 5):
     ended = bundle.run(*words, python=(str(old.python),), **environments["old"])
     assert (ended.returncode, ended.stderr) == (7, "")
     assert ended.stdout.splitlines()[-1] == "FAIL: images that were not classified: 2 of 3"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", RUNTIMES, ids=str)
+def test_pictures_are_timed_by_an_old_runtime(
+    bundle: Any,
+    installed: InstalledOf,
+    tmp_path: Path,
+    runtime: Runtime,
+) -> None:
+    """Photographs of two sizes, which its Pillow decodes and makes square."""
+    steps = document_of(steps_of(bundle.manifest()["preprocessing"])._replace(how="pad"))
+    bundle.write_sums(json.dumps({**bundle.manifest(), "preprocessing": steps}))
+    (tmp_path / "photos").mkdir()
+    for name, shape in (("a.jpg", (48, 65, 3)), ("b.png", (30, 20, 3))):
+        pixels = rng.generator(0, name).integers(0, 256, shape, dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / name)
+    old = installed(runtime)
+    python, path = (str(old.python),), str(old.libraries)
+    words = ("--seconds", "0.1", "--images", str(tmp_path / "photos"))
+    ran = bundle.run("--json", *words, python=python, PYTHONPATH=path)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    found = TypeAdapter(Report).validate_json(ran.stdout, strict=True)["pictures"]
+    assert (found["num_pictures"], found["pillow"]) == (2, old.versions["pillow"])
+    assert (found["smallest"], found["largest"]) == ({"width": 20, "height": 30}, {"width": 65, "height": 48})
+    text = bundle.run(*words, python=python, PYTHONPATH=path)
+    assert (text.returncode, text.stderr) == (0, "")
+    assert f"pictures  2, 20x30 to 65x48 pixels; before the network, by Pillow {found['pillow']}" in text.stdout
 
 
 @pytest.mark.parametrize("version", ["3.6", "3.7", "3.8"])

@@ -106,6 +106,43 @@ def test_people_read_how_fast_int8_is(bundle: Any) -> None:
     assert len(words) == 2
 
 
+def test_where_this_is_not_the_device_a_line_says_so_before_anything_is_judged(bundle: Any) -> None:
+    """And the speed of int8 is not told as if it were the device's, nor what to do about it."""
+    bundle.write_int8(arch="riscv64")
+    code, output = bundle.run_here("--seconds", "0.05")
+    lines = output.splitlines()
+    assert code == 0
+    assert [line.split()[0] for line in lines[:4]] == ["files", "machine", "runtime", "parity"]
+    assert lines[1] == (
+        f"machine   not the device ({platform.machine()} here, riscv64 there): times say nothing of it, and "
+        "releases that fail there may run"
+    )
+    [of_speed] = [line for line in lines if line.startswith("int8      p10 ")]
+    speed = r"p10 [\d.e-]+ ms, [\d.]+ times as fast as fp32 \(\w+\), not on the device"
+    assert re.fullmatch(rf"int8      {speed}", of_speed)
+    _, output = bundle.run_here("--skip-latency", "--json")
+    expected = {"arch": "riscv64", "arch_here": platform.machine(), "may_be_here": False}
+    assert json.loads(output)["device"] == expected
+
+
+@pytest.mark.parametrize("arch", [platform.machine(), None])
+def test_where_this_may_be_the_device_no_line_says_otherwise(bundle: Any, arch: Any) -> None:
+    bundle.write_manifest(arch=arch)
+    _, output = bundle.run_here("--skip-latency")
+    assert "machine " not in output
+    _, output = bundle.run_here("--skip-latency", "--json")
+    assert json.loads(output)["device"] == {"arch": arch, "arch_here": platform.machine(), "may_be_here": True}
+
+
+def test_on_another_machine_than_the_device_wrong_outputs_and_models_are_what_they_are(bundle: Any) -> None:
+    bundle.write_vectors(bundle.inputs, slightly_off(bundle))
+    bundle.write_manifest(arch="riscv64")
+    bundle.check(exit_code=3, reason="outputs at batch 1: scaled difference 0.001, allowed 1e-05")
+    (bundle.folder / "model.onnx").write_bytes(b"\x08\x07")
+    bundle.write_manifest(arch="riscv64")
+    bundle.check(exit_code=6, reason=f"onnxruntime {onnxruntime.__version__} cannot run model.onnx: ")
+
+
 def test_it_runs_from_another_folder_and_writes_nothing(bundle: Any, tmp_path: Path) -> None:
     before = sorted(bundle.folder.rglob("*"))
     program = [sys.executable, str(bundle.folder / "run.py"), "--skip-latency"]

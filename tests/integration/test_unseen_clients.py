@@ -170,3 +170,4 @@ def test_an_unseen_client_that_fails_is_absent_and_not_counted(run: Path, monkey
     assert (report.unseen.num_clients, report.unseen.num_images) == (1, 100 + NUM_TESTED)
     (absence,) = [event for event in told if event["event"] == "absences"]
     assert (absence["what"], absence["absent"]) == ("evaluation by unseen clients", {str(failing): "gone"})
+    assert absence["absent_names"] == {str(failing): f"c{failing}"}

@@ -126,7 +126,7 @@ def pixel_preprocessing(
     for other, of_other in counted.items():
         if other != shape:
             absent |= dict.fromkeys(of_other.clients, f"images of {_words(other)}, most are of {_words(shape)}")
-    cohort.report(len(infos), dict(sorted(absent.items())), what=what, terms=terms, on_absences=on_absences)
+    cohort.report(engine, len(infos), dict(sorted(absent.items())), what=what, terms=terms, on_absences=on_absences)
     return Preprocessing.from_histograms(counted[shape].histogram_CV, shape[0], shape[1], padded_size)
 
 

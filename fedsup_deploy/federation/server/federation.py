@@ -53,10 +53,11 @@ class Federation:
         """Return who evaluates networks, by which engine, and what is expected of them.
 
         Args:
-            split: `validation` or `test` of a server that has images; `HELD_OUT` for what clients hold out.
+            split: `validation` or `test` of a server that has images; `HELD_OUT` for what clients hold out, `TESTED`
+                for their own test images.
         """
-        if split == HELD_OUT:
-            return self.clients, self.judges, self.terms
+        if split in (HELD_OUT, TESTED):
+            return self.clients, self.judges if split == HELD_OUT else self.testing, self.terms
         # Of the server's own images none may be missing.
         return self.own[split], self.own[split].clients(), Terms(1.0, None)
 

@@ -4,11 +4,17 @@ import dataclasses
 import json
 from pathlib import Path
 
-from fedsup_deploy import places, resources
+from fedsup_deploy import resources
 from fedsup_deploy.artifact.external_data import external_files
 from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.artifact.measured import MeasuredBundle, MeasuredEnergy
-from fedsup_deploy.artifact.store import load_manifest, raise_if_failed, record_measurement, verify_bundle
+from fedsup_deploy.artifact.store import (
+    check_can_keep,
+    load_manifest,
+    raise_if_failed,
+    record_measurement,
+    verify_bundle,
+)
 from fedsup_deploy.device.building.measurements import (
     check_device,
     measurement_of,
@@ -70,6 +76,7 @@ class MeasuredModel(Result):
             as fast it is; None where there is none.
         energy_estimated: Of another machine, where the bundle's profile states a power.
         is_recorded: Whether a bundle holds it now.
+        out: The file that holds it instead, where that was asked for.
         saved_to: The profile's file that keeps it.
     """
 
@@ -90,7 +97,23 @@ class MeasuredModel(Result):
     int8: TimedInt8 | None
     energy_estimated: EstimatedEnergy | None
     is_recorded: bool
+    out: Path | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     saved_to: Path | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Keeping:
+    """Where a result goes.
+
+    Args:
+        out: A file that is to hold what was measured of a bundle, in its place; None: the bundle does.
+        can_save: Whether the profile that a bundle was exported for keeps the result as well.
+        profile: The file of that profile; None is `profiles/NAME.yaml` in the current folder.
+    """
+
+    out: Path | None = None
+    can_save: bool = False
+    profile: Path | None = None
 
 
 def measure(
@@ -100,8 +123,7 @@ def measure(
     listeners: tuple[Listener, ...] = (),
     *,
     ruler: Path | None = None,
-    can_save: bool = False,
-    profile: Path | None = None,
+    keeping: Keeping | None = None,
 ) -> MeasuredModel:
     """Return the latency, load time, memory and, where there is a sensor, energy of a model on this machine.
 
@@ -113,22 +135,21 @@ def measure(
         protocol: `quick` or `full`.
         listeners: Called with one event before and one after.
         ruler: An ONNX file to compare with, in turns.
-        can_save: Whether the profile that a bundle was exported for keeps the result.
-        profile: The file of that profile; None is `profiles/NAME.yaml` in the current folder.
+        keeping: Where the result goes; None: a bundle's into the bundle.
 
     Raises:
         ArtifactError: The path is neither, a file of a bundle is missing or altered, or a model cannot be run.
         GateError: A bundle does not compute here what it must.
-        ConfigError: The profile cannot keep the result, or is about another device.
-        OutputError: The bundle cannot be written.
+        ConfigError: The profile cannot keep the result, or is about another device; or a model is to have an `out`.
+        OutputError: The bundle, or `out`, cannot be written.
 
-    Side effects: A bundle's `measured.json` is replaced. Adds to the profile's file, if it may.
+    Side effects: A bundle's `measured.json`, or `out`, is replaced. Adds to the profile's file, if it may.
     """
-    log = EventLog(None, listeners)
-    manifest, model = _about(path)
-    save = _saver(path, profile, machine.environment(threads)) if can_save else None
+    log, keeping = EventLog(None, listeners), keeping or Keeping()
+    manifest, model = _about(path, keeping.out)
+    save = _saver(path, keeping.profile, machine.environment(threads)) if keeping.can_save else None
     if path.is_dir():
-        _check_can_keep(path)
+        check_can_keep(path, keeping.out)
         verify_bundle(path)
     for file in [*([] if path.is_dir() else [model]), *([] if ruler is None else [ruler])]:
         external_files(file)  # for what it refuses: a runtime would follow a name to wherever it leads
@@ -143,9 +164,9 @@ def measure(
     )
     log.emit("measurement", done=1, total=1, name=protocol)
     if path.is_dir():
-        record_measurement(path, MeasuredBundle.model_validate(result))
+        record_measurement(path, MeasuredBundle.model_validate(result), keeping.out)
     # The power a profile states is that of its device, which need not be this machine: nothing is estimated.
-    return _measured(manifest, result, None, None if save is None else save(result))
+    return _measured(manifest, result, None, None if save is None else save(result), keeping.out)
 
 
 def measure_on(
@@ -155,8 +176,7 @@ def measure_on(
     protocol: str,
     listeners: tuple[Listener, ...] = (),
     *,
-    can_save: bool = False,
-    profile: Path | None = None,
+    keeping: Keeping | None = None,
 ) -> MeasuredModel:
     """Return the latency, load time and memory of a model on another machine.
 
@@ -168,56 +188,56 @@ def measure_on(
         threads: Threads of the runtime.
         protocol: `quick` or `full`.
         listeners: Called with one event before and one after.
-        can_save: Whether the profile that a bundle was exported for keeps the result.
-        profile: The file of that profile; None is `profiles/NAME.yaml` in the current folder.
+        keeping: As of `measure`.
 
     Raises:
         ArtifactError: The path is neither, or a file of the bundle is missing or altered.
         GateError: A bundle does not compute there what it must.
         DeviceError: The machine cannot be reached, or the work there failed.
-        ConfigError: The profile cannot keep the result, or is about another device.
-        OutputError: The bundle cannot be written.
+        ConfigError: The profile cannot keep the result, or is about another device; or a model is to have an `out`.
+        OutputError: The bundle, or `out`, cannot be written.
 
-    Side effects: A bundle's `measured.json` is replaced. Adds to the profile's file, if it may.
+    Side effects: A bundle's `measured.json`, or `out`, is replaced. Adds to the profile's file, if it may.
     """
-    log = EventLog(None, listeners)
-    manifest, model = _about(path)
-    save = _saver(path, profile) if can_save else None
+    log, keeping = EventLog(None, listeners), keeping or Keeping()
+    manifest, model = _about(path, keeping.out)
+    save = _saver(path, keeping.profile) if keeping.can_save else None
     log.emit("measurement", done=0, total=1, name=protocol)
     int8: TimedInt8 | None = None
     if path.is_dir():
-        _check_can_keep(path)
+        check_can_keep(path, keeping.out)
         report = measure_bundle_there(access, path, threads=threads, protocol=protocol)
         raise_if_failed(report, f"{path} on {access.target}")
         latency: TimedModel = {**report["latency"], "environment": report["environment"]}
         if "int8_latency" in report:
             int8 = {**report["int8_latency"], "environment": report["environment"]}
-        record_measurement(path, MeasuredBundle.model_validate_json(json.dumps({**latency, "int8": int8})))
+        record_measurement(path, MeasuredBundle.model_validate_json(json.dumps({**latency, "int8": int8})), keeping.out)
     else:
         latency = measure_model_there(access, model, threads=threads, protocol=protocol)
     log.emit("measurement", done=1, total=1, name=protocol)
     saved_to = None if save is None else save(latency)
     estimated = None if manifest is None else _energy_estimated(manifest, latency)
-    return _measured(manifest, {**latency, "ruler": None, "energy": None, "int8": int8}, estimated, saved_to)
+    return _measured(
+        manifest, {**latency, "ruler": None, "energy": None, "int8": int8}, estimated, saved_to, keeping.out
+    )
 
 
 def _measured(
-    manifest: Manifest | None, latency: ModelLatency, estimated: EstimatedEnergy | None, saved_to: Path | None
+    manifest: Manifest | None,
+    latency: ModelLatency,
+    estimated: EstimatedEnergy | None,
+    saved_to: Path | None,
+    out: Path | None,
 ) -> MeasuredModel:
     return MeasuredModel(
         arch_id=None if manifest is None else manifest.arch_id,
         profile=None if manifest is None else manifest.profile.name,
         **latency,
         energy_estimated=estimated,
-        is_recorded=manifest is not None,
+        is_recorded=manifest is not None and out is None,
+        out=out,
         saved_to=saved_to,
     )
-
-
-def _check_can_keep(bundle: Path) -> None:
-    """Fail before anything is timed, if the bundle cannot keep the result."""
-    with places.hold(bundle / bundle_files.MEASURED):
-        pass
 
 
 def _energy_estimated(manifest: Manifest, latency: TimedModel) -> EstimatedEnergy | None:
@@ -265,10 +285,12 @@ def _int8_of(manifest: Manifest, bundle: Path) -> Path | None:
     return bundle / bundle_files.INT8_MODEL if bundle_files.INT8_VARIANT in manifest.models else None
 
 
-def _about(path: Path) -> tuple[Manifest | None, Path]:
+def _about(path: Path, out: Path | None) -> tuple[Manifest | None, Path]:
     """Return the manifest of a bundle, and the file of what is timed."""
     if path.is_dir():
         return load_manifest(path), path / bundle_files.MODEL
+    if out is not None:
+        raise ConfigError(f"{path}: --out keeps what is measured of a bundle; of a model --json prints it")
     if path.suffix != ".onnx":
         raise ArtifactError(f"{path}: expected a bundle's folder or an .onnx file")
     return None, path

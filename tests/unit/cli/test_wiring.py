@@ -60,6 +60,13 @@ class ExportRequest:
     max_accuracy_drop: float = 0.01
 
 
+@dataclasses.dataclass
+class Keeping:
+    out: Path | None = None
+    can_save: bool = False
+    profile: Path | None = None
+
+
 class Commands:
     """Stands for the commands's functions and remembers the last call."""
 
@@ -99,7 +106,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     for module_name, functions in contents.items():
         module = types.ModuleType(f"fedsup_deploy.commands.{module_name}")
         vars(module).update({name: recorder.function(name) for name in functions})
-        vars(module).update(SearchRequest=SearchRequest, ExportRequest=ExportRequest)
+        vars(module).update(SearchRequest=SearchRequest, ExportRequest=ExportRequest, Keeping=Keeping)
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return recorder
 
@@ -186,25 +193,25 @@ FIT = {"evaluations": 300, "measured_by": None, "predictor": "auto", "seed": 0}
             "measure bundle",
             "measure",
             (Path("bundle"), 1, "quick", ()),
-            {"ruler": None, "can_save": False, "profile": None},
+            {"ruler": None, "keeping": Keeping()},
         ),
         (
             "measure bundle --threads 2 --protocol full --ruler tiny.yaml",
             "measure",
             (Path("bundle"), 2, "full", ()),
-            {"ruler": Path("tiny.yaml"), "can_save": False, "profile": None},
+            {"ruler": Path("tiny.yaml"), "keeping": Keeping()},
         ),
         (
             "measure bundle --save-to-profile --on ssh://pi@nano:2222",
             "measure_on",
             (Path("bundle"), Access(SshHost("nano", "pi", 2222)), 1, "quick", ()),
-            {"can_save": True, "profile": None},
+            {"keeping": Keeping(can_save=True)},
         ),
         (
             "measure bundle --on ssh://nano --python python3.12 --install --ssh-config tiny.yaml --protocol full",
             "measure_on",
             (Path("bundle"), Access(SshHost("nano"), "python3.12", True, Path("tiny.yaml")), 1, "full", ()),
-            {"can_save": False, "profile": None},
+            {"keeping": Keeping()},
         ),
         ("demo", "demo", (Path(), ()), {}),
         ("demo --out here", "demo", (Path("here"), ()), {}),
@@ -269,10 +276,10 @@ FIT = {"evaluations": 300, "measured_by": None, "predictor": "auto", "seed": 0}
             {},
         ),
         (
-            "measure bundle --save-to-profile --profile tiny.yaml",
+            "measure bundle --save-to-profile --profile tiny.yaml --out m.json",
             "measure",
             (Path("bundle"), 1, "quick", ()),
-            {"ruler": None, "can_save": True, "profile": Path("tiny.yaml")},
+            {"ruler": None, "keeping": Keeping(Path("m.json"), can_save=True, profile=Path("tiny.yaml"))},
         ),
         (
             "export --search search.json --refine",

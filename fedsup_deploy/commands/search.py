@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
+from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
+
 from fedsup_deploy import files, places, registry
 from fedsup_deploy.commands.accuracy_source import (
     ACCURACIES,
@@ -99,8 +101,12 @@ class WrittenSearch(SearchResult):
 
     out: Path
     """The file."""
-    not_exportable: dict[str, str]
-    """Why there can be no bundle, by the names of those profiles for which that is so."""
+    not_exportable: dict[str, str] = Field(default_factory=dict)
+    """Why there can be no bundle, by the names of those profiles for which that is so; not there without such."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        return {name: value for name, value in handler(self).items() if name != "not_exportable" or value}
 
 
 def search(request: SearchRequest, listeners: Sequence[Listener] = ()) -> WrittenSearch:

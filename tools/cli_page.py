@@ -48,8 +48,9 @@ While a command holds a place `x` there is a `.x.fedsup-lock` beside it (`.this-
 a file system without locks a link `.x.fedsup-holder`; what is being written is called `.x.partial-` and eight digits.
 If a command is killed these may stay. They mean nothing then, and the next command that writes in that folder removes
 them. Only the link of a process on another machine must be removed by hand; the message says so. A symbolic link at an
-output's place stays, and what it leads to is replaced. A run that cannot be written is evaluated, searched (`--out`)
-and exported as well; its `statistics/` and `evaluations/` are then not kept, which a `note:` says.
+output's place stays, and what it leads to is replaced. A run that cannot be written is evaluated, searched (`--out`),
+exported and deployed (`search.json` is then beside the bundles) as well; its `statistics/` and `evaluations/` are not
+kept, which a `note:` says.
 
 `run.py` takes `--json`, `--threads N`, `--protocol quick|full`, `--seconds S`, `--skip-latency` and `--images PATH...`
 ([devices.md](devices.md#measure-on-a-device)), or `--classify` and images, with `--precision fp32|int8`

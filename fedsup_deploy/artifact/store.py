@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsup_deploy import files
+from fedsup_deploy import files, places
 from fedsup_deploy.artifact import measured, program
 from fedsup_deploy.artifact.consistency import check_consistency, is_of_this_version
 from fedsup_deploy.artifact.engine import MeasuredEngine
@@ -198,34 +198,70 @@ def load_manifest(folder: Path) -> Manifest:
         raise ArtifactError(f"{path}: cannot be read: {error}; copy or export the bundle again") from error
 
 
-def record_measurement(folder: Path, latency: MeasuredBundle) -> None:
-    """Keep what was measured of a bundle's files in its `measured.json`. What was measured of them before is replaced.
+def check_can_keep(folder: Path, out: Path | None) -> None:
+    """Fail before anything is measured of a bundle, if it cannot be kept.
+
+    Args:
+        folder: The bundle.
+        out: As of `record_measurement`.
 
     Raises:
         ArtifactError: The folder holds no bundle.
-        OutputError: The folder cannot be written.
+        OutputError: Nothing can be written at the place, or something else than a measurement of it is there.
+    """
+    if out is not None and folder.resolve() in out.resolve().parents:
+        raise OutputError(f"cannot write {out}: a bundle has no room for other files; {places.CHOOSE_OUT}")
+    advice = "name a file elsewhere with --out" if out is None else places.CHOOSE_OUT
+    with places.hold(out or folder / measured.FILENAME, advice=advice), failing_as_ours(folder):
+        sums = bundle_files.read_text_file(folder, bundle_files.SUMS)
+    if out is None or not os.path.lexists(out):
+        return
+    with as_output_error(out, places.CHOOSE_OUT):
+        content = out.read_bytes() if out.is_file() else b""
+    if content != bundle_files.sealed(bundle_files.without_seal(content), sums):
+        raise OutputError(
+            f"cannot write {out}: it is there and holds no measurement of the bundle; {places.CHOOSE_OUT}"
+        )
+
+
+def record_measurement(folder: Path, latency: MeasuredBundle, out: Path | None = None) -> None:
+    """Keep what was measured of a bundle's files in its `measured.json`. What was measured of them before is replaced.
+
+    Args:
+        folder: The bundle.
+        latency: What was measured.
+        out: A file to keep it in instead, which can become that of the bundle; None is that of the bundle.
+
+    Raises:
+        ArtifactError: The folder holds no bundle.
+        OutputError: The file cannot be written.
 
     Side effects: Writes that file in one step; every other stays as it is.
     """
-    _record(folder, latency=latency)
+    _record(folder, out, latency=latency)
 
 
-def record_engine(folder: Path, engine: MeasuredEngine) -> None:
+def record_engine(folder: Path, engine: MeasuredEngine, out: Path | None = None) -> None:
     """Keep what was measured of an engine of the model in `measured.json`; as `record_measurement`."""
-    _record(folder, engine=engine)
+    _record(folder, out, engine=engine)
 
 
-def _record(folder: Path, **found: MeasuredLatency | MeasuredEngine) -> None:
+def _record(folder: Path, out: Path | None, **found: MeasuredLatency | MeasuredEngine) -> None:
     with failing_as_ours(folder):
         sums = bundle_files.read_text_file(folder, bundle_files.SUMS)
-    path = folder / measured.FILENAME
+    path = out or folder / measured.FILENAME
     with files.atomic_file(path) as partial:  # from here on nobody else records anything
         try:
-            before = load_measured(folder)
+            before = load_measured(folder) if out is None or not out.is_file() else _measured_at(out)
         except ArtifactError:  # what is damaged is replaced
             before = MeasuredDocument(schema=measured.SCHEMA, latency=None)
         with as_output_error(path):
             partial.write_bytes(measured.to_text(before.model_copy(update=found), sums))
+
+
+def _measured_at(path: Path) -> MeasuredDocument:
+    """Return what a file holds that `check_can_keep` has looked at."""
+    return measured.from_text(path.read_bytes(), str(path))
 
 
 def load_measurement(folder: Path) -> MeasuredBundle | None:

@@ -1,6 +1,7 @@
 """What a person reads of a TensorRT engine: for `measure --trtexec` and `inspect`."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,6 +17,11 @@ def engine_line(engine: "MeasuredEngine") -> str:
     if engine.outputs is not None:
         compared = f"outputs within {engine.outputs.max_scaled_diff:.1e} of fp32 on {engine.outputs.num_inputs} images"
     return f"{engine.latency.p50_ms:.4g} ms in the median on {_where(engine)}{unstable}; {compared}"
+
+
+def kept_line(out: Path | None) -> str:
+    """Return where a measurement of a bundle is kept: in a file, or None for the bundle."""
+    return "recorded in the bundle's measured.json" if out is None else f"recorded in {out}, in the bundle's place"
 
 
 def about_making(profile: str, command: str) -> "Iterator[str | Page]":
@@ -66,7 +72,7 @@ def _lines(result: "RecordedEngine") -> Iterator[str]:
         found = engine.outputs
         off = f"{found.max_scaled_diff:.1e} scaled, allowed {found.tolerance:g}"
         yield f"outputs: those of fp32 on {found.num_inputs} recorded inputs, off by at most {off}"
-    yield "recorded in the bundle's measured.json"
+    yield kept_line(result.out)
     if result.to_compare:
         yield "outputs not compared: run in the bundle's folder on the device, then add --outputs outputs.json"
         yield from (f"  {command}" for command in result.to_compare)

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from fedsup_deploy.cli.tables import Page, Row
     from fedsup_deploy.commands.evaluate import Evaluated
 
+#: What is to be said of images that are not the server's.
+_OF_CLIENTS: Final = {
+    "tested": "Evaluated on test images of the clients' own: the server has none.",
+    "held-out": "Evaluated on what clients hold out, which subnets are chosen by.",
+}
 #: Of more classes the confusion matrix is no table that anybody reads; `--json` has it of more.
 _MOST_CLASSES_IN_TABLE: Final = 12
 
@@ -23,9 +28,9 @@ _MOST_CLASSES_IN_TABLE: Final = 12
 @options.arch_option()
 @click.option(
     "--split",
-    type=click.Choice(["test", "validation", "held-out"]),
-    help="Images to evaluate on: the server's, or those that clients hold out. Default: test, or where the server has "
-    "no images held-out.",
+    type=click.Choice(["test", "validation", "tested", "held-out"]),
+    help="Images to evaluate on: test or validation of the server, tested for test images of clients' own, or those "
+    "that clients hold out. Default: the first that there are of test, tested and held-out.",
 )
 @click.option(
     "--per-client",
@@ -64,7 +69,8 @@ def _page(result: "Evaluated") -> "Page":
         pages += [tables.rows(_confusion(measures))]
     left_out = len(measures.classes) - measures.num_judged_classes
     said = f"; {left_out} of {len(measures.classes)} classes have no images and take no part" if left_out else ""
-    return tables.titled(tables.stacked(*pages), f"In brackets: the 95 % interval, in percent{said}.")
+    of_clients = [_OF_CLIENTS[result.split]] if result.split in _OF_CLIENTS else []
+    return tables.titled(tables.stacked(*pages), *of_clients, f"In brackets: the 95 % interval, in percent{said}.")
 
 
 def _shares(measures: "MeasuresRecord") -> "Row":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedsup_deploy.cli import options
+from fedsup_deploy.cli import engine_page, options
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
 
@@ -44,6 +44,12 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="With --save-to-profile: that profile's file.  [default: profiles/NAME.yaml]",
 )
+@click.option(
+    "--out",
+    type=options.NEW_PATH,
+    metavar="FILE",
+    help="Keeps what was measured of a bundle that cannot be written.  [default: its measured.json]",
+)
 @click.option("--on", metavar="ssh://[USER@]HOST[:PORT]", help="Another machine.")
 @click.option("--python", metavar="NAME", help="Python 3.6 or later on that machine.  [default: python3]")
 @click.option("--install", is_flag=True, help="Get what Python lacks there with pip, for this run only.")
@@ -61,32 +67,31 @@ if TYPE_CHECKING:
     help="With --trtexec: what --exportOutput wrote for recorded inputs.",
 )
 @click.pass_obj
-def command(output: Output, /, path: Path, threads: int, protocol: str, **more: Any) -> None:
+def command(output: Output, /, path: Path, threads: int, protocol: str, out: Path | None, **more: Any) -> None:
     """Time a bundle or an ONNX model, on this machine or another.
 
     A bundle is checked first, and keeps the result in measured.json. Its int8 file is timed in turns with its fp32
     file. With --trtexec nothing is timed: kept is what TensorRT's trtexec said on the device, of an engine for its GPU.
     """
-    from fedsup_deploy.commands.measure import Saving, measure, measure_on
+    from fedsup_deploy.commands.measure import Keeping, Saving, measure, measure_on
 
     if _is_of_an_engine(log := more.pop("trtexec"), outputs := more.pop("outputs")):
-        from fedsup_deploy.cli import engine_page
         from fedsup_deploy.commands.measure_engine import measure_engine
 
         with output.progress():
-            recorded = measure_engine(path, log, outputs)
+            recorded = measure_engine(path, log, outputs, out=out)
         output.emit(recorded, engine_page.page)
         return
     can_save, profile, images = (more.pop(name) for name in ("can_save", "profile", "images"))
     if profile is not None and not can_save:
         raise click.UsageError("--profile names what --save-to-profile writes to; add it, or leave --profile out")
-    saving = Saving(profile) if can_save else None
+    keeping = Keeping(out, Saving(profile) if can_save else None)
     access = _access(**more)
     with output.progress() as listeners:
         if access is None:
-            result = measure(path, threads, protocol, listeners, ruler=more["ruler"], images=images, saving=saving)
+            result = measure(path, threads, protocol, listeners, ruler=more["ruler"], images=images, keeping=keeping)
         else:
-            result = measure_on(path, access, threads, protocol, listeners, images=images, saving=saving)
+            result = measure_on(path, access, threads, protocol, listeners, images=images, keeping=keeping)
     output.emit(result, _table)
 
 
@@ -106,7 +111,7 @@ def _is_of_an_engine(log: Path | None, outputs: Path | None) -> bool:
         for each in context.command.params
         if isinstance(each, click.Option)
         and each.expose_value
-        and each.name not in {"trtexec", "outputs"}
+        and each.name not in {"trtexec", "outputs", "out"}
         and context.get_parameter_source(each.name or "") is click.core.ParameterSource.COMMANDLINE
     )
     for each in given:
@@ -190,8 +195,8 @@ def _lines(result: "MeasuredModel") -> Iterator[str]:
         yield f"prepare: {step_words(result.pictures['prepare'])}"
     if result.ruler is not None:
         yield _ruler(result.ruler)
-    if result.is_recorded:
-        yield "recorded in the bundle's measured.json"
+    if result.is_recorded or result.out is not None:
+        yield engine_page.kept_line(result.out)
     if result.saved_to is not None:
         is_stable = result.stability["verdict"] == "stable"
         use = "profile fit --saved can learn from it" if is_stable else "as it is unstable, profile fit leaves it out"

@@ -79,9 +79,15 @@ class Remarks:
         """Return lines to be read beside the progress: notes, and who is absent unless the last event said the same."""
         if event["event"] != "absences":
             return [f"note: {note}" for note in event.get("notes", ())]
+        # Here, not above: not every command has clients.
+        from fedsup_deploy.federation.client import called
+
         client, reason = next(iter(event["absent"].items()))
         line = f"{event['what']}: {len(event['absent'])} of {event['num_asked']} clients absent"
-        line, before = f"{line} (client {client}: {reason})", self._last
+        line, before = (
+            f"{line} ({called(int(client), event.get('absent_names', {}).get(client))}: {reason})",
+            self._last,
+        )
         self._last = line
         return [] if line == before else [line]
 

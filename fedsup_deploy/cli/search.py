@@ -44,23 +44,33 @@ def command(output: Output, /, profiles: tuple[str, ...], **given: Any) -> None:
 
 
 def _table(result: "WrittenSearch", profiles: Sequence[str]) -> "Page":
-    from fedsup_deploy import resources
     from fedsup_deploy.cli import tables
 
     fleet = result.fleet
     chosen = {} if fleet is None else fleet.option.assigned
     picks = tables.rows([_row(found, chosen) for found in result.results])
     choices = [] if fleet is None else [options.fleet_table(fleet, result.results[0].objective)]
-    # A profile of the user's own is found by its file alone, and then all that are wanted have to be named.
-    has_own = not set(profiles) <= set(resources.shipped_names("profiles"))
-    named = [word for profile in profiles for word in ("--profile", profile)] if has_own else []
-    next_words = shlex.join(["fedsup-deploy", "export", "--search", str(result.out), *named])
+    wrote = tables.whole(result.out, "wrote")
     run = tables.whole(options.searched_run_line(result.run, result.out))
-    end = (tables.whole(result.out, "wrote"), tables.whole(next_words, "next:"))
     noise = [line for found in result.results for line in _about_noise(found, chosen)]
-    return tables.titled(
-        tables.stacked(picks, *choices), *_about_objective(result), *noise, run, *_about_accuracy(result), *end
-    )
+    below: list[str | Page] = [*_about_objective(result), *noise, run, *_about_accuracy(result), wrote]
+    return tables.titled(tables.stacked(picks, *choices), *below, *_about_export(result, profiles))
+
+
+def _about_export(result: "WrittenSearch", profiles: Sequence[str]) -> "Iterator[str | Page]":
+    """Yield the command that makes the bundles, and why some devices can have none."""
+    from fedsup_deploy import resources
+    from fedsup_deploy.cli import tables
+
+    yield from (f"no bundle can be made: {why}" for why in result.not_exportable.values())
+    # In the order of what was asked for.
+    of_device = zip(profiles, (found.profile.name for found in result.results), strict=True)
+    can = [profile for profile, name in of_device if name not in result.not_exportable]
+    # A profile of the user's own is found by its file alone, and then all that are wanted have to be named.
+    is_whole = len(can) == len(profiles) and set(profiles) <= set(resources.shipped_names("profiles"))
+    named = [] if is_whole else [word for profile in can for word in ("--profile", profile)]
+    if can:
+        yield tables.whole(shlex.join(["fedsup-deploy", "export", "--search", str(result.out), *named]), "next:")
 
 
 def _row(found: "DeviceResult", chosen: Mapping[str, str]) -> "Row":

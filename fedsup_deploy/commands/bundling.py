@@ -296,9 +296,8 @@ class BundleMaker:
         if exceeded and not self._over_limit:
             costs = ", ".join(f"{name} is {found[name].cost:.6g} (limit {found[name].limit:g})" for name in exceeded)
             raise InfeasibleError(
-                f"{order.arch_id}: its file exceeds limits of {order.profile.name}: {costs}: it holds "
-                f"{'scales of 8-bit numbers, ' if int8 is not None else ''}names of classes and more, which no search "
-                "counts; search with a lower limit, or export it --over-limit"
+                f"{order.arch_id}: its file exceeds limits of {order.profile.name}: {costs}: it holds names of "
+                "classes and more, which no search counts; search with a lower limit, or export it --over-limit"
             )
         return found
 

@@ -75,7 +75,7 @@ def deploy(
     _check_can_be_exported(request.profiles, formats, precisions)
     places.check_writable(out, places.CHOOSE_OUT)
     run = newest_run() if request.run is None else request.run
-    result = run / RESULT if request.out is None else request.out
+    result = _place_of_search(run, out) if request.out is None else request.out
     # Until the end, so that what is exported is what was searched here.
     with places.hold(result):
         found = search(dataclasses.replace(request, run=run, out=result), listeners)
@@ -83,6 +83,11 @@ def deploy(
     of_device = {result.profile.name: result for result in found.results}
     bundles = tuple(_deployed(bundle, of_device[bundle.profile]) for bundle in made.bundles)
     return Deployed(found.out, found.run, found.fleet, bundles)
+
+
+def _place_of_search(run: Path, out: Path) -> Path:
+    """Return where search.json goes: into the run, or beside the bundles where nobody may write there."""
+    return (out if run.is_dir() and places.read_only(run) else run) / RESULT
 
 
 def _deployed(bundle: ExportedBundle, found: DeviceResult) -> DeployedBundle:

@@ -21,7 +21,7 @@ from fedsup_deploy.federation.simulation import TEST, VALIDATION
 from fedsup_deploy.measures import ACCURACY, measures_of
 from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
 from fedsup_deploy.runs.federation import load_supernet, open_run_federation
-from fedsup_deploy.runs.run import Run, open_run
+from fedsup_deploy.runs.run import open_run
 from fedsup_deploy.searchers.scoring.score import Score
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
@@ -63,7 +63,7 @@ class Evaluated(Result):
         run: The run's folder.
         arch_id: Of the subnet.
         architecture: Its choices.
-        split: The images: `test`, `validation` or `held-out`.
+        split: The images: `test` or `validation` of the server, `tested` or `held-out` of clients.
         num_images: How many.
         schedule: How its statistics were taken.
         costs: By name.
@@ -102,27 +102,30 @@ def evaluate(
     Args:
         run_path: A finished run.
         architecture_name: `largest`, `smallest`, an arch_id or a file.
-        split: `validation` or `test` of the server, or `held-out` for all that clients hold out; None is `test` where
-            the server has images, and else `held-out`.
+        split: `validation` or `test` of the server, `tested` for test images of clients' own, or `held-out` for all
+            that clients hold out; None is the first that there is of `test`, `tested` and `held-out`.
         per_client: Also evaluate it on test images of the clients' own; in a run without any on those that they hold
             out, or else train on. In a run with test images of clients, or with unseen clients, that is always done.
         schedule: How statistics are taken; None as the run's config says.
         listeners: Called with progress events.
 
     Raises:
-        ConfigError: The server has no images, or no client holds any out.
+        ConfigError: The server has no images, or no client holds any out or has test images of its own.
         FederationError: Too few clients have answered.
     """
     run = open_run(run_path)
-    split = split or (TEST if run.config.server_has_images else HELD_OUT)
-    _check_split(run, split)
+    if split in (TEST, VALIDATION) and not run.config.server_has_images:
+        raise ConfigError(f"{run.path}: the server has no {split} images; evaluate with --split {HELD_OUT}")
     architecture = run.architecture(architecture_name)
     schedule = schedule or run.config.calibration.schedule
     subnet = load_supernet(run).extract(architecture)
     log = EventLog(None, listeners)
     with open_run_federation(run, log) as federation:
+        split = split or _best_split(federation)
         if split == HELD_OUT and not federation.judges:
             raise nothing_held_out(run.config)
+        if split == TESTED and not federation.testing:
+            raise ConfigError(f"{run.path}: no client has test images of its own; leave out --split {TESTED}")
         pooled = calibrate(run, architecture, subnet, schedule, federation, log).pooled
         answers = recalibration.evaluate(federation, standalone(subnet), pooled, split)
         asks_clients = per_client or federation.testing or federation.unseen is not None
@@ -144,9 +147,11 @@ def evaluate(
     )
 
 
-def _check_split(run: Run, split: str) -> None:
-    if split != HELD_OUT and not run.config.server_has_images:
-        raise ConfigError(f"{run.path}: the server has no {split} images; evaluate with --split {HELD_OUT}")
+def _best_split(federation: Federation) -> str:
+    """Return the images that a network is not chosen by, if there are any, else what clients hold out."""
+    if TEST in federation.own:
+        return TEST
+    return TESTED if federation.testing else HELD_OUT
 
 
 def _on_clients(federation: Federation, subnet: Subnet, pooled: PooledStatistics) -> ClientAccuracy:

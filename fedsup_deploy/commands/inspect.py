@@ -23,6 +23,7 @@ from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.device.summary import ProfileSummary, summary_of
 from fedsup_deploy.errors import ArtifactError, ConfigError
+from fedsup_deploy.ondevice import bundle_files
 from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JSON, parse_json, read_bytes
 from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
 from fedsup_deploy.runs import run as runs
@@ -43,6 +44,21 @@ _TOLD: Final = (
     "lineage",
     "versions",
 )
+
+
+#: Files that are part of something which is inspected as a whole, by the file that says what that is.
+_PARTS: Final = {
+    runs.CONFIG: {
+        runs.COMMAND: "command that made a run",
+        runs.DATA: "what a run knows of its images and clients",
+        runs.EVENTS: "what happened in a run",
+    },
+    manifests.FILENAME: {
+        bundle_files.MEASURED: "what was measured of a bundle",
+        bundle_files.SUMS: "hashes of the files of a bundle",
+        bundle_files.VECTORS: "recorded inputs and outputs of a bundle",
+    },
+}
 
 
 class _CommandFile(TypedDict):
@@ -203,16 +219,18 @@ def inspect(path: Path) -> Inspected:
     """Return what a path is.
 
     Args:
-        path: A run, a bundle or its manifest.json, a search.json, a config, profile or space in YAML, an ONNX model, or
-            a safetensors file of ours; where there is no such file, the name of a shipped space, config or profile.
+        path: A run, a bundle or a file of one, a search.json, a config, profile or space in YAML, an ONNX model, or a
+            safetensors file of ours; where there is no such file, the name of a shipped space, config or profile.
 
     Raises:
         ArtifactError: It is none of these, or damaged.
         ConfigError: A config, profile or space is wrong, or nothing, or several things, have the name.
     """
     path = path if os.path.lexists(path) else _shipped(str(path))
-    if path.is_dir():
-        return _folder(path)
+    return _folder(path) if path.is_dir() else _part(path) or _file(path)
+
+
+def _file(path: Path) -> Inspected:
     if path.suffix == ".safetensors":
         document = weights.read_document(path)
         return Inspected(path, str(document["kind"]), document)
@@ -225,6 +243,19 @@ def inspect(path: Path) -> Inspected:
     if path.suffix == ".onnx":
         return Inspected(path, "ONNX model", _model(path))
     raise ArtifactError(f"{path}: not a file of fedsup-deploy: expected .safetensors, .json, .yaml or .onnx")
+
+
+def _part(path: Path) -> Inspected | None:
+    """Return what a file of a run or bundle is that says little by itself; None of any other file."""
+    kinds = [parts[path.name] for whole, parts in _PARTS.items() if path.name in parts and _has(path.parent, whole)]
+    if not kinds:
+        return None
+    command: JsonObject = {"command": [*_command(path)]} if path.name == runs.COMMAND else {}
+    return Inspected(path, kinds[0], {"kind": kinds[0], "part_of": str(path.parent), **command})
+
+
+def _has(folder: Path, name: str) -> bool:
+    return os.path.lexists(folder / name)
 
 
 def _shipped(name: str) -> Path:

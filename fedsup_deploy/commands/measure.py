@@ -5,11 +5,12 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from fedsup_deploy import places, resources
+from fedsup_deploy import resources
 from fedsup_deploy.artifact.external_data import external_files
 from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.artifact.measured import MeasuredBundle, MeasuredEnergy
 from fedsup_deploy.artifact.store import (
+    check_can_keep,
     failing_as_ours,
     load_manifest,
     raise_if_failed,
@@ -94,6 +95,7 @@ class MeasuredModel(Result):
         pictures: What pictures take before the network has them; None where none were named.
         energy_estimated: Of another machine, where the bundle's profile states a power.
         is_recorded: Whether a bundle holds it now.
+        out: The file that holds it instead, where that was asked for.
         saved_to: The profile's file that keeps it.
     """
 
@@ -116,7 +118,21 @@ class MeasuredModel(Result):
     pictures: PictureTimes | None
     energy_estimated: EstimatedEnergy | None
     is_recorded: bool
+    out: Path | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     saved_to: Path | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Keeping:
+    """Where a result goes.
+
+    Args:
+        out: A file that is to hold what was measured of a bundle, in its place; None: the bundle does.
+        saving: Lets the profile that a bundle was exported for keep the result as well.
+    """
+
+    out: Path | None = None
+    saving: Saving | None = None
 
 
 def measure(
@@ -127,7 +143,7 @@ def measure(
     *,
     ruler: Path | None = None,
     images: Path | None = None,
-    saving: Saving | None = None,
+    keeping: Keeping | None = None,
 ) -> MeasuredModel:
     """Return the latency, load time, memory and, where there is a sensor, energy of a model on this machine.
 
@@ -140,22 +156,24 @@ def measure(
         listeners: Called with one event before and one after.
         ruler: An ONNX file to compare with, in turns.
         images: A picture, or a folder of them: how long they take before a bundle's network has them.
-        saving: Lets the profile that a bundle was exported for keep the result.
+        keeping: Where the result goes; None: a bundle's into the bundle.
 
     Raises:
         ArtifactError: The path is neither, a file of a bundle is missing or altered, or a model cannot be run.
         GateError: A bundle does not compute here what it must.
         DataError: A picture cannot be used.
-        ConfigError: There are pictures and no bundle. The profile cannot keep the result, or is about another device.
-        OutputError: The bundle cannot be written.
+        ConfigError: There are pictures, or an `out`, and no bundle. The profile cannot keep the result, or is about
+            another device.
+        OutputError: The bundle, or `out`, cannot be written.
 
-    Side effects: A bundle's `measured.json` is replaced. Adds to the profile's file, if it may.
+    Side effects: A bundle's `measured.json`, or `out`, is replaced. Adds to the profile's file, if it may.
     """
-    log = EventLog(None, listeners)
-    manifest, model = _about(path)
+    log, keeping = EventLog(None, listeners), keeping or Keeping()
+    manifest, model = _about(path, keeping.out)
+    saving = keeping.saving
     save = None if saving is None else _saver(path, saving.profile, machine.environment(threads))
     if path.is_dir():
-        _check_can_keep(path)
+        check_can_keep(path, keeping.out)
         verify_bundle(path)
     pictures = _pictures(path, images)
     for file in [*([] if path.is_dir() else [model]), *([] if ruler is None else [ruler])]:
@@ -173,10 +191,10 @@ def measure(
         of_pictures = None if pictures is None else time_pictures(pictures, timing.PROTOCOLS[protocol])
     log.emit("measurement", done=1, total=1, name=protocol)
     if path.is_dir():
-        record_measurement(path, MeasuredBundle.model_validate({**result, "pictures": of_pictures}))
+        record_measurement(path, MeasuredBundle.model_validate({**result, "pictures": of_pictures}), keeping.out)
     # The power a profile states is that of its device, which need not be this machine: nothing is estimated.
     found = _Found(_device_here(manifest), result, of_pictures)
-    return _measured(manifest, found, None, None if save is None else save(result))
+    return _measured(manifest, found, None, None if save is None else save(result), keeping.out)
 
 
 def measure_on(
@@ -187,7 +205,7 @@ def measure_on(
     listeners: tuple[Listener, ...] = (),
     *,
     images: Path | None = None,
-    saving: Saving | None = None,
+    keeping: Keeping | None = None,
 ) -> MeasuredModel:
     """Return the latency, load time and memory of a model on another machine.
 
@@ -200,28 +218,29 @@ def measure_on(
         protocol: `quick` or `full`.
         listeners: Called with one event before and one after.
         images: As of `measure`; those that are timed are sent.
-        saving: Lets the profile that a bundle was exported for keep the result.
+        keeping: As of `measure`.
 
     Raises:
         ArtifactError: The path is neither, or a file of the bundle is missing or altered.
         GateError: A bundle does not compute there what it must.
         DataError: A picture cannot be used, here or there.
         DeviceError: The machine cannot be reached, or the work there failed.
-        ConfigError: There are pictures and no bundle. The profile cannot keep the result, or is about another device.
-        OutputError: The bundle cannot be written.
+        ConfigError: There are pictures, or an `out`, and no bundle. The profile cannot keep the result, or is about
+            another device.
+        OutputError: The bundle, or `out`, cannot be written.
 
-    Side effects: A bundle's `measured.json` is replaced. Adds to the profile's file, if it may.
+    Side effects: A bundle's `measured.json`, or `out`, is replaced. Adds to the profile's file, if it may.
     """
-    log = EventLog(None, listeners)
-    manifest, model = _about(path)
+    log, keeping = EventLog(None, listeners), keeping or Keeping()
+    manifest, model = _about(path, keeping.out)
     pictures = _pictures(path, images)
-    save = None if saving is None else _saver(path, saving.profile)
+    save = None if keeping.saving is None else _saver(path, keeping.saving.profile)
     log.emit("measurement", done=0, total=1, name=protocol)
     int8: TimedInt8 | None = None
     device: DeviceHere | None = None
     of_pictures: PictureTimes | None = None
     if path.is_dir():
-        _check_can_keep(path)
+        check_can_keep(path, keeping.out)
         report = measure_bundle_there(access, path, threads=threads, protocol=protocol, pictures=pictures)
         raise_if_failed(report, f"{path} on {access.target}")
         device = report["device"]
@@ -230,14 +249,14 @@ def measure_on(
             int8 = {**report["int8_latency"], "environment": report["environment"]}
         of_pictures = report.get("pictures")
         document = {**latency, "int8": int8, "pictures": of_pictures}
-        record_measurement(path, MeasuredBundle.model_validate_json(json.dumps(document)))
+        record_measurement(path, MeasuredBundle.model_validate_json(json.dumps(document)), keeping.out)
     else:
         latency = measure_model_there(access, model, threads=threads, protocol=protocol)
     log.emit("measurement", done=1, total=1, name=protocol)
     saved_to = None if save is None else save(latency)
     estimated = None if manifest is None else _energy_estimated(manifest, latency)
     found = _Found(device, {**latency, "ruler": None, "energy": None, "int8": int8}, of_pictures)
-    return _measured(manifest, found, estimated, saved_to)
+    return _measured(manifest, found, estimated, saved_to, keeping.out)
 
 
 class _Found(NamedTuple):
@@ -249,7 +268,11 @@ class _Found(NamedTuple):
 
 
 def _measured(
-    manifest: Manifest | None, found: _Found, estimated: EstimatedEnergy | None, saved_to: Path | None
+    manifest: Manifest | None,
+    found: _Found,
+    estimated: EstimatedEnergy | None,
+    saved_to: Path | None,
+    out: Path | None,
 ) -> MeasuredModel:
     return MeasuredModel(
         arch_id=None if manifest is None else manifest.arch_id,
@@ -258,7 +281,8 @@ def _measured(
         **found.latency,
         pictures=found.pictures,
         energy_estimated=estimated,
-        is_recorded=manifest is not None,
+        is_recorded=manifest is not None and out is None,
+        out=out,
         saved_to=saved_to,
     )
 
@@ -278,12 +302,6 @@ def _device_here(manifest: Manifest | None) -> DeviceHere | None:
     if manifest is None:
         return None
     return device_here(None if manifest.device is None else manifest.device.system.arch)
-
-
-def _check_can_keep(bundle: Path) -> None:
-    """Fail before anything is timed, if the bundle cannot keep the result."""
-    with places.hold(bundle / bundle_files.MEASURED):
-        pass
 
 
 def _energy_estimated(manifest: Manifest, latency: TimedModel) -> EstimatedEnergy | None:
@@ -331,10 +349,12 @@ def _int8_of(manifest: Manifest, bundle: Path) -> Path | None:
     return bundle / bundle_files.INT8_MODEL if bundle_files.INT8_VARIANT in manifest.models else None
 
 
-def _about(path: Path) -> tuple[Manifest | None, Path]:
+def _about(path: Path, out: Path | None) -> tuple[Manifest | None, Path]:
     """Return the manifest of a bundle, and the file of what is timed."""
     if path.is_dir():
         return load_manifest(path), path / bundle_files.MODEL
+    if out is not None:
+        raise ConfigError(f"{path}: --out keeps what is measured of a bundle; of a model --json prints it")
     if path.suffix != ".onnx":
         raise ArtifactError(f"{path}: expected a bundle's folder or an .onnx file")
     return None, path

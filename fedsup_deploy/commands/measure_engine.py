@@ -8,17 +8,16 @@ from typing import Final, Literal
 
 import numpy as np
 
-from fedsup_deploy import places
 from fedsup_deploy.artifact.engine import MeasuredEngine
 from fedsup_deploy.artifact.manifest import Manifest
-from fedsup_deploy.artifact.store import load_manifest, record_engine, verify_bundle
+from fedsup_deploy.artifact.store import check_can_keep, load_manifest, record_engine, verify_bundle
 from fedsup_deploy.device.trtexec import MOST_BYTES_OF_LOG, compared_outputs, engine_of
 from fedsup_deploy.device.trtexec_command import ENGINE, sizes_of
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.ondevice import bundle_files, bundle_outputs
 from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JSON, read_bytes
 from fedsup_deploy.ondevice.records import Percentile
-from fedsup_deploy.results import Result
+from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
 
 #: Standard input, as a path.
 STDIN: Final = Path("-")
@@ -46,7 +45,7 @@ class EngineLimit:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecordedEngine(Result):
-    """What a bundle holds now of an engine.
+    """What is kept now of an engine.
 
     Args:
         arch_id: The network.
@@ -56,6 +55,7 @@ class RecordedEngine(Result):
         build_on_device: The command with which its profile makes an engine; None where it names none: the device is not
             known to have TensorRT.
         to_compare: Commands for the device that write what `--outputs` compares; none where that was compared.
+        out: The file that holds it in place of the bundle, where that was asked for.
     """
 
     arch_id: str
@@ -64,43 +64,45 @@ class RecordedEngine(Result):
     limit: EngineLimit | None
     build_on_device: str | None
     to_compare: tuple[str, ...]
+    out: Path | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
 
 
-def measure_engine(bundle: Path, log: Path, outputs: Path | None = None) -> RecordedEngine:
+def measure_engine(bundle: Path, log: Path, outputs: Path | None = None, *, out: Path | None = None) -> RecordedEngine:
     """Keep what trtexec printed about an engine of a bundle's model, and compare its outputs with the recorded ones.
 
     Args:
         bundle: The bundle, which is checked first.
         log: What trtexec printed; `STDIN` reads it there.
         outputs: What `trtexec --exportOutput` wrote for recorded inputs; None compares nothing.
+        out: A file that is to hold it in place of the bundle; None: the bundle does.
 
     Raises:
         ArtifactError: A file of the bundle is missing or altered, or the log or the outputs are not of its model.
         GateError: The bundle does not compute here what it must, or the engine something else.
         DeviceError: trtexec failed on the device.
-        OutputError: The bundle cannot be written.
+        OutputError: The bundle, or `out`, cannot be written.
 
-    Side effects: Reads standard input, if told to. A bundle's `measured.json` is replaced.
+    Side effects: Reads standard input, if told to. The bundle's `measured.json`, or `out`, is replaced.
     """
     if not bundle.is_dir():
         raise ArtifactError(f"{bundle}: expected the folder of a bundle, whose measured.json keeps what trtexec said")
     manifest = load_manifest(bundle)
     engine = engine_of(_content(log, MOST_BYTES_OF_LOG), _name(log), manifest.inputs[0])
-    with places.hold(bundle / bundle_files.MEASURED):  # before the bundle is checked, if it cannot keep the result
-        pass
+    check_can_keep(bundle, out)
     verify_bundle(bundle)
     if outputs is not None:
         recorded_NK = bundle_outputs.read_array(bundle / bundle_files.VECTORS, "outputs").astype(np.float32)
         content = _content(outputs, MOST_BYTES_OF_JSON)
         found = compared_outputs(content, _name(outputs), manifest.outputs[0], recorded_NK)
         engine = engine.model_copy(update={"outputs": found})
-    record_engine(bundle, engine)
+    record_engine(bundle, engine, out)
     return RecordedEngine(
         arch_id=manifest.arch_id,
         profile=manifest.profile.name,
         engine=engine,
         limit=_limit(manifest, engine),
         build_on_device=None if manifest.device is None else manifest.device.build_on_device,
+        out=out,
         to_compare=() if outputs is not None else _to_compare(manifest, engine.command),
     )
 

@@ -270,9 +270,6 @@ def refine(
             not_trimmed.append(NotTrimmed(source.arch_id, f"as narrow as may be, {_beyond(least, target)}"))
         else:
             sources.append(source)
-    if not_trimmed:
-        notes = [f"{profile.name}: {each.arch_id} cannot be trimmed: {each.reason}" for each in not_trimmed]
-        log.emit("refinement", notes=notes)
     subnet = supernet.extract(pick)
     pooled = calibrate(run, pick, subnet, run.config.calibration.schedule, federation, log).pooled
     accuracy = recalibration.evaluate(federation, standalone(subnet), pooled, split).accuracy

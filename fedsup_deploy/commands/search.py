@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
+from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
+
 from fedsup_deploy import files, places, registry
 from fedsup_deploy.commands.accuracy_source import (
     ACCURACIES,
@@ -26,6 +28,7 @@ from fedsup_deploy.device.predictor import predict_interval, predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
+from fedsup_deploy.export.wanted import why_none
 from fedsup_deploy.measures import ACCURACY as ACCURACY_GOAL
 from fedsup_deploy.ondevice.records import Percentile
 from fedsup_deploy.processor import processor
@@ -98,6 +101,12 @@ class WrittenSearch(SearchResult):
 
     out: Path
     """The file."""
+    not_exportable: dict[str, str] = Field(default_factory=dict)
+    """Why there can be no bundle, by the names of those profiles for which that is so; not there without such."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        return {name: value for name, value in handler(self).items() if name != "not_exportable" or value}
 
 
 def search(request: SearchRequest, listeners: Sequence[Listener] = ()) -> WrittenSearch:
@@ -124,7 +133,8 @@ def search(request: SearchRequest, listeners: Sequence[Listener] = ()) -> Writte
     with places.hold(out, advice=places.CHOOSE_OUT):
         found = _search(request, targets, run, out, log)
     fields = {field.alias or name: getattr(found, name) for name, field in SearchResult.model_fields.items()}
-    return WrittenSearch(**fields, out=out)
+    reasons = {target.profile.name: why_none(target.profile) for target in targets}
+    return WrittenSearch(**fields, out=out, not_exportable={name: why for name, why in reasons.items() if why})
 
 
 def _search(request: SearchRequest, targets: Sequence[Target], run: Run, out: Path, log: EventLog) -> SearchResult:

@@ -27,7 +27,7 @@ from fedsup_deploy.federation.messages import Engine
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.balance import class_weights, count_classes
-from fedsup_deploy.federation.server.cohort import OnAbsences
+from fedsup_deploy.federation.server.cohort import OnAbsences, names_of
 from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.server.rounds import USUAL_CLIENTS, RoundParams, RoundResult, cohort_size, run_rounds
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
@@ -37,6 +37,7 @@ from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.clients import ClientFacts
 from fedsup_deploy.runs.federation import (
     absences_into,
+    absent_fields,
     count_pixels,
     federation_of,
     open_engines,
@@ -107,7 +108,7 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
         runs.open_run(folder)  # Whatever of it is damaged or missing is said now, not by the next command.
         _change_terms(folder, config)
         return
-    absences: list[tuple[str, int, Mapping[ClientId, str]]] = []
+    absences: list[tuple[str, int, Mapping[ClientId, str], Mapping[ClientId, str]]] = []
     with open_engines(config, data) as engines:
         facts = runs.read_image_facts(folder) if first_round > 0 else None
         if facts is None:
@@ -211,7 +212,7 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
     saved = done = first_round
     try:
         for result in run_rounds(federation, state, session.strategy, session.params, first_round):
-            session.log.emit("round", **_round_fields(result))
+            session.log.emit("round", **_round_fields(result, federation))
             finished = result.round_index + 1
             if finished % training.evaluate_every == 0 or finished == training.rounds:
                 on_absences = absences_into(session.log, round=result.round_index)
@@ -233,13 +234,13 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
     return state
 
 
-def _round_fields(result: RoundResult) -> dict[str, JsonValue]:
+def _round_fields(result: RoundResult, federation: Federation) -> dict[str, JsonValue]:
     return {
         "round": result.round_index,
         "loss": result.loss,
         "learning_rate": result.learning_rate,
         "clients": list(result.sampled),
-        "absent": {str(client): reason for client, reason in result.absent.items()},
+        **absent_fields(result.absent, names_of(federation.clients, result.absent)),
         "bytes_down": result.bytes_down,
         "bytes_up": result.bytes_up,
         "client_macs": result.client_macs,

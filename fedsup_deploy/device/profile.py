@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import Field, JsonValue, ValidationInfo, create_model, field_validator, model_validator
 
 from fedsup_deploy import files, registry, resources
-from fedsup_deploy.config.device import KnownBad, System
+from fedsup_deploy.config.device import Int8Scheme, KnownBad, System
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.problems import misfit
 from fedsup_deploy.config.section import Name, NotNegative, Positive, Section, Text
@@ -311,6 +311,11 @@ class DeviceProfile(Section):
     def precision(self) -> Precision:
         """What its latencies are about."""
         return PRECISIONS[self.latency.dtype]
+
+    @property
+    def int8_scheme(self) -> Int8Scheme | None:
+        """How numbers of 8 bits stand for others in what its latencies are about; None where none do."""
+        return self.accepts.int8_scheme if self.precision == "int8" else None
 
     @property
     def variants(self) -> tuple[Variant, ...]:

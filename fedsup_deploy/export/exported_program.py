@@ -5,9 +5,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, Final
-
-import torch
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from fedsup_deploy import files
 from fedsup_deploy.device.acceptance import Accepts
@@ -16,8 +14,12 @@ from fedsup_deploy.export.archive import read_records, write_records
 from fedsup_deploy.export.exporter import Facts, Runnable, refuse_machine_paths, runnable, trace_input, unfit_layout
 from fedsup_deploy.ondevice.inference import first_line
 from fedsup_deploy.space.onnx_graph import OUTPUT_NAME
-from fedsup_deploy.supernet.deployable import FoldedNetwork
 from fedsup_deploy.variant import Precision
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedsup_deploy.supernet.deployable import FoldedNetwork
 
 #: What torch has no words of its own in: tensors, and the facts that it is given.
 _GIVEN = ("data/weights/weight_", "extra/")
@@ -37,8 +39,10 @@ class ExportedProgramExporter:
         """Compare the layout only: no profile says which torch its device has. See `Exporter.refusal`."""
         return unfit_layout(accepts)
 
-    def export(self, network: FoldedNetwork, facts: Facts, folder: Path) -> tuple[str, ...]:
+    def export(self, network: "FoldedNetwork", facts: Facts, folder: Path) -> tuple[str, ...]:
         """Write a network as an exported program. See `Exporter.export`."""
+        import torch
+
         zeros_BCHW = trace_input(network)
         with torch.no_grad():
             program = torch.export.export(
@@ -60,6 +64,8 @@ class ExportedProgramExporter:
 
     def load(self, path: Path) -> Runnable:
         """Return `model.pt2` as a function, run by torch. See `Exporter.load`."""
+        import torch
+
         if not zipfile.is_zipfile(path):  # torch would log a traceback before it raises
             raise ArtifactError(f"{path.name}: not loadable by torch.export: the file is missing, cut short or altered")
         try:

@@ -13,17 +13,20 @@ import importlib.util
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fedsup_deploy import registry
 from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.errors import DependencyError, GateError
-from fedsup_deploy.supernet.deployable import FoldedNetwork
 from fedsup_deploy.variant import Precision
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedsup_deploy.supernet.deployable import FoldedNetwork
 
 #: What a file says of itself beside what it computes, so that it can be used where it lies alone: texts by name.
 Facts = Mapping[str, str]
@@ -40,7 +43,7 @@ class Exporter(Protocol):
         name: The registered name, such as `onnx`.
         precisions: What it writes.
         needs: Libraries beyond the core that it uses, by their names in Python, and the extra that installs each. It
-            imports them when it exports or loads, not before.
+            imports them when it exports or loads, not before, as it does torch.
         can_be_static: Whether it writes files for one image at a time, of networks that are to be `is_static`; files of
             other formats take any number of images all the same.
     """
@@ -53,7 +56,7 @@ class Exporter(Protocol):
     def refusal(self, accepts: Accepts) -> str | None:
         """Return why a runtime that accepts so much would not load what is written here; None where it would."""
 
-    def export(self, network: FoldedNetwork, facts: Facts, folder: Path) -> tuple[str, ...]:
+    def export(self, network: "FoldedNetwork", facts: Facts, folder: Path) -> tuple[str, ...]:
         """Write a network.
 
         Args:
@@ -112,8 +115,10 @@ def unfit_layout(accepts: Accepts) -> str | None:
     return None
 
 
-def trace_input(network: FoldedNetwork) -> torch.Tensor:
+def trace_input(network: "FoldedNetwork") -> "torch.Tensor":
     """Return zeros shaped like two images: a batch of one would make tracers fix the batch size."""
+    import torch
+
     stem = network.plan.stem
     return torch.zeros(2, stem.in_channels, stem.in_size, stem.in_size)
 
@@ -134,12 +139,13 @@ def refuse_machine_paths(where: str, content: bytes) -> None:
         raise GateError(f"{where}: got the machine path {shown!r}, expected none; use a tested torch version")
 
 
-def runnable(module: Callable[[torch.Tensor], torch.Tensor]) -> Runnable:
+def runnable(module: "Callable[[torch.Tensor], torch.Tensor]") -> Runnable:
     """Return a torch module as a function from arrays to arrays, without gradients and on one thread.
 
     One thread, like the other runtimes of the gate: sums do not depend on the number of cores, and small networks do
     not wait for threads on a busy machine.
     """
+    import torch
 
     def run(images_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.no_grad(), _one_thread():
@@ -151,6 +157,8 @@ def runnable(module: Callable[[torch.Tensor], torch.Tensor]) -> Runnable:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -6,7 +6,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,10 @@ from fedsup_deploy.ondevice import bundle_files, inference
 from fedsup_deploy.space.onnx_graph import IR_VERSION, OPSET, build_model, to_bytes
 from fedsup_deploy.space.parts import parts_of
 from fedsup_deploy.space.quantization import quantized
-from fedsup_deploy.supernet.deployable import FoldedNetwork
 from fedsup_deploy.variant import Precision
+
+if TYPE_CHECKING:
+    from fedsup_deploy.supernet.deployable import FoldedNetwork
 
 
 class OnnxExporter:
@@ -41,7 +43,7 @@ class OnnxExporter:
                 return f"its runtime accepts ONNX {name} {newest} at most, and files are written with {name} {written}"
         return unfit_layout(accepts)
 
-    def export(self, network: FoldedNetwork, facts: Facts, folder: Path) -> tuple[str, ...]:
+    def export(self, network: "FoldedNetwork", facts: Facts, folder: Path) -> tuple[str, ...]:
         """Write a network as ONNX. See `Exporter.export`."""
         import onnx
 

@@ -11,9 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, Final
-
-import torch
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from fedsup_deploy import files
 from fedsup_deploy.device.acceptance import Accepts
@@ -21,8 +19,10 @@ from fedsup_deploy.errors import ArtifactError, GateError
 from fedsup_deploy.export.archive import read_records, write_records
 from fedsup_deploy.export.exporter import Facts, Runnable, refuse_machine_paths, runnable, trace_input, unfit_layout
 from fedsup_deploy.ondevice.inference import first_line
-from fedsup_deploy.supernet.deployable import FoldedNetwork
 from fedsup_deploy.variant import Precision
+
+if TYPE_CHECKING:
+    from fedsup_deploy.supernet.deployable import FoldedNetwork
 
 _CLASS = b"Subnet"
 _CODE = "code/"
@@ -42,8 +42,10 @@ class TorchScriptExporter:
         """Compare the layout only: no profile says which torch its device has. See `Exporter.refusal`."""
         return unfit_layout(accepts)
 
-    def export(self, network: FoldedNetwork, facts: Facts, folder: Path) -> tuple[str, ...]:
+    def export(self, network: "FoldedNetwork", facts: Facts, folder: Path) -> tuple[str, ...]:
         """Write a network as TorchScript. See `Exporter.export`."""
+        import torch
+
         zeros_BCHW = trace_input(network)
         buffer = io.BytesIO()
         with _without_deprecation(), torch.no_grad():
@@ -61,6 +63,8 @@ class TorchScriptExporter:
 
     def load(self, path: Path) -> Runnable:
         """Return `model.ts.pt` as a function, run by torch.jit. See `Exporter.load`."""
+        import torch
+
         try:
             with _without_deprecation():
                 module = torch.jit.load(path, map_location="cpu")

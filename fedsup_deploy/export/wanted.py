@@ -5,7 +5,7 @@ from typing import Final
 
 from fedsup_deploy import registry
 from fedsup_deploy.device.profile import DeviceProfile
-from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.errors import ConfigError, DependencyError
 from fedsup_deploy.export.exporter import Exporter, exporter_for
 from fedsup_deploy.variant import MAIN, Precision, Variant
 
@@ -44,6 +44,15 @@ def wanted_variants(
         for name, exporter in exporters.items()
         if precision in exporter.precisions and (precision in (precisions or profile.precisions) or name == MAIN.format)
     }
+
+
+def why_none(profile: DeviceProfile) -> str | None:
+    """Return why a device cannot have the variants of its profile, in words; None if it can."""
+    try:
+        wanted_variants(profile)
+    except (ConfigError, DependencyError) as error:
+        return str(error).removesuffix(_SEARCH_ONLY)
+    return None
 
 
 def _check_precisions(profile: DeviceProfile, asked: Sequence[Precision]) -> None:

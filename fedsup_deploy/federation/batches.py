@@ -47,5 +47,5 @@ def check_can_be_normalized(layout: Layout, infos: Sequence[ClientInfo], setting
             raise ConfigError(f"{setting}: got {value}, expected {_FEWEST} or more to normalise by: {why}")
     for info in infos:
         if info.num_samples < _FEWEST:
-            got = f"client {info.client} has {info.num_samples} image to train on"
+            got = f"{info} has {info.num_samples} image to train on"
             raise ConfigError(f"{got}, expected {_FEWEST} or more to normalise by: {why}; raise partition.min_samples")

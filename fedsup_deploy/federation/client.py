@@ -31,6 +31,7 @@ class ClientInfo:
         num_held_out: Images that it holds out.
         tier: Class of capability, an index of the strategy's tiers.
         num_tested: Test images of its own.
+        name: What people call it; None where it has a number only.
     """
 
     client: ClientId
@@ -38,6 +39,11 @@ class ClientInfo:
     num_held_out: int = 0
     tier: int = 0
     num_tested: int = 0
+    name: str | None = None
+
+    def __str__(self) -> str:
+        """Return who it is, for messages."""
+        return called(self.client, self.name)
 
     def num_images(self, which: str) -> int:
         """Return how many images it has of one of `IMAGES`."""
@@ -47,6 +53,11 @@ class ClientInfo:
     def num_of_all(self) -> int:
         """How many images it has in all."""
         return sum(map(self.num_images, IMAGES))
+
+
+def called(client: ClientId, name: str | None) -> str:
+    """Return who a client is, for messages: its number, as in records, and its name, if it has one."""
+    return f"client {client}" if name is None else f"client {client}, {name}"
 
 
 class Performs(Protocol[R_co]):

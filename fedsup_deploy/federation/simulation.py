@@ -134,12 +134,13 @@ class _Clients:
         self._data, self._members = data, members
 
     def infos(self) -> list[ClientInfo]:
-        """Return how many images each has, and its tier."""
+        """Return how many images each has, its tier and its name."""
         found = []
         for client in self._members:
             num = {which: len(indices) for which, (_, indices) in self._shares(client).items()}
             tier = self._data.tiers[client] if self._data.tiers else 0
-            found.append(ClientInfo(client, num.get(TRAINED, 0), num.get(HELD_OUT, 0), tier, num.get(TESTED, 0)))
+            name = self._data.names[client] if self._data.names else None
+            found.append(ClientInfo(client, num.get(TRAINED, 0), num.get(HELD_OUT, 0), tier, num.get(TESTED, 0), name))
         return found
 
     def client(self, client: ClientId) -> Client:

@@ -5,6 +5,7 @@ Reads the bundle only, and nothing of it that is not known to be small or unalte
 
 import fnmatch
 import hashlib
+import re
 import stat
 from pathlib import Path
 from typing import Dict, Iterable, List, Set
@@ -51,6 +52,7 @@ MOST_FILES = 1000
 #: Of one file: as much as an ONNX file can hold.
 MOST_BYTES_OF_A_FILE = 2**31
 
+_LINE = re.compile(r"[0-9a-f]{64}  [^\x00-\x1f\x7f]+\n\Z")
 _LENGTH_BEFORE_NAME = 64 + 2  # of a line of SHA256SUMS: the hash, and two spaces
 
 
@@ -129,18 +131,36 @@ def is_litter(name: str) -> bool:
 
 
 def names_of_sums(sums: bytes) -> Set[str]:
-    """Return the names of the files that the content of SHA256SUMS lists."""
-    return {line[_LENGTH_BEFORE_NAME:] for line in sums.decode("utf-8", "replace").split("\n") if line}
+    """Return the names of the files that the content of SHA256SUMS lists.
+
+    Raises:
+        CheckError: A line is none that `sha256sum` writes.
+    """
+    return {line[_LENGTH_BEFORE_NAME:] for line in _lines_of_sums(sums)}
+
+
+def _lines_of_sums(sums: bytes) -> List[str]:
+    found = []  # type: List[str]
+    for number, line in enumerate(sums.splitlines(keepends=True), start=1):
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError:
+            text = ""
+        # Without an end, a name may have lost its own.
+        if not _LINE.match(text):
+            what = f"line {number} is no hash, two spaces and a name"
+            raise CheckError(ALTERED, f"{SUMS} was altered: {what}; copy the bundle again")
+        found.append(text[:-1])
+    return found
 
 
 def check_sums(folder: Path, sums: bytes, present: Set[str]) -> None:
     """Compare the content of SHA256SUMS with the files that are there. Names come first: no stranger is opened.
 
     Raises:
-        CheckError: They differ.
+        CheckError: They differ, or a line is none that `sha256sum` writes.
     """
-    recorded = sums.decode("utf-8", "replace").split("\n")
-    names = names_of_sums(sums)
+    recorded, names = _lines_of_sums(sums), names_of_sums(sums)
     missing = sorted({MANIFEST, MODEL, VECTORS, *names} - present)
     if missing:
         raise CheckError(MISSING, f"{printable(missing[0])} is missing; copy the bundle again")

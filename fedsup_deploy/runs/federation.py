@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from pydantic import JsonValue
 
 from fedsup_deploy import files, registry
 from fedsup_deploy.artifact import weights
@@ -98,11 +99,17 @@ def absences_into(log: EventLog, **fields: int) -> OnAbsences:
         fields: What else events say, such as the `round`.
     """
 
-    def on_absences(what: str, num_asked: int, absent: Mapping[ClientId, str]) -> None:
-        by_name = {str(client): reason for client, reason in absent.items()}
-        log.emit("absences", what=what, num_asked=num_asked, absent=by_name, **fields)
+    def on_absences(what: str, num_asked: int, absent: Mapping[ClientId, str], names: Mapping[ClientId, str]) -> None:
+        log.emit("absences", what=what, num_asked=num_asked, **absent_fields(absent, names), **fields)
 
     return on_absences
+
+
+def absent_fields(absent: Mapping[ClientId, str], names: Mapping[ClientId, str]) -> dict[str, JsonValue]:
+    """Return what an event says of clients that have not answered: by their numbers the reasons, and the names."""
+    reasons: dict[str, JsonValue] = {str(client): reason for client, reason in absent.items()}
+    named: dict[str, JsonValue] = {str(client): names[client] for client in absent if client in names}
+    return {"absent": reasons, **({"absent_names": named} if named else {})}
 
 
 def run_layout(run: Run) -> Layout:

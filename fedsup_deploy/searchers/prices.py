@@ -33,7 +33,8 @@ class Prices:
         num_macs: Multiply-accumulates.
         num_params: Parameters.
         peak_elements: Numbers among the activations that are alive at once, at most.
-        graph_bytes: What an ONNX file of it has besides its numbers and a frame that all have, at most.
+        graph_bytes: What an ONNX file in the precision of the profile has besides its parameters and a frame that all
+            have, at most.
         resolution: Side of the input image in pixels.
         is_supported: Whether the device's runtime can run every layer.
     """

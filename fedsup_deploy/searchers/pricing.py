@@ -17,7 +17,8 @@ from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.searchers.limits import Limits
 from fedsup_deploy.searchers.prices import FloatArray, Prices, each
 from fedsup_deploy.space import cost
-from fedsup_deploy.space.cost import LayerCosts
+from fedsup_deploy.space.cost import Costs, LayerCosts
+from fedsup_deploy.space.graph_size import graph_bytes
 from fedsup_deploy.space.plan import BoolArray, IntArray, NetworkPlan
 from fedsup_deploy.space.search_space import SearchSpace
 
@@ -97,13 +98,13 @@ def price(
             num_macs=_total([elements.num_macs[index_N] for elements, index_N in pieces]),
             num_params=_total([elements.num_params[index_N] for elements, index_N in pieces]),
             peak_elements=_largest([elements.peak_activation_bytes[index_N] for elements, index_N in pieces]),
-            graph_bytes=_total([elements.graph_bytes[index_N] for elements, index_N in pieces]),
             resolution=np.asarray(space.resolutions)[rows[:, 0]],
         )
         for target, prices in zip(targets, parts, strict=True):
+            graph_bytes_N = _total([_graph_bytes(elements, target)[index_N] for elements, index_N in pieces])
             terms_NK = _total([target.predictor.terms(elements.layers)[index_N] for elements, index_N in pieces])
             is_supported_N = _all([_supported(elements.layers, target)[index_N] for elements, index_N in pieces])
-            prices.append(_on_target(sizes, terms_NK, is_supported_N, target))
+            prices.append(_on_target(sizes, graph_bytes_N, terms_NK, is_supported_N, target))
         if on_priced is not None:
             on_priced(start + len(rows), len(genes_NG))
     return [each(lambda *values: np.concatenate(values), *prices) for prices in parts]
@@ -118,11 +119,9 @@ def price_network(plan: NetworkPlan, target: Target) -> Prices:
     """
     elements = cost.costs_of_plan(plan, bytes_per_element=1)
     resolution = np.array([plan.stem.in_size])
-    sizes = _Sizes(
-        elements.num_macs, elements.num_params, elements.peak_activation_bytes, elements.graph_bytes, resolution
-    )
+    sizes = _Sizes(elements.num_macs, elements.num_params, elements.peak_activation_bytes, resolution)
     terms_NK, is_supported_N = target.predictor.terms(elements.layers), _supported(elements.layers, target)
-    return _on_target(sizes, terms_NK, is_supported_N, target)
+    return _on_target(sizes, _graph_bytes(elements, target), terms_NK, is_supported_N, target)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,19 +131,27 @@ class _Sizes:
     num_macs: IntArray
     num_params: IntArray
     peak_elements: IntArray
-    graph_bytes: IntArray
     resolution: IntArray
 
 
-def _on_target(sizes: _Sizes, terms_NK: FloatArray, is_supported_N: BoolArray, target: Target) -> Prices:
+def _on_target(
+    sizes: _Sizes, graph_bytes_N: IntArray, terms_NK: FloatArray, is_supported_N: BoolArray, target: Target
+) -> Prices:
     latency_ms = target.predictor.latency(terms_NK, sizes.num_params + sizes.peak_elements)
     return Prices(
         profile=target.profile,
         latency_ms=latency_ms,
         latency_held_ms=target.held.held(latency_ms),
+        graph_bytes=graph_bytes_N,
         is_supported=is_supported_N,
         **dataclasses.asdict(sizes),
     )
+
+
+def _graph_bytes(elements: Costs, target: Target) -> IntArray:
+    """Return what networks add to a file besides their parameters, in the precision of the device."""
+    assert elements.layers.plan is not None, "the costs are those of layers"
+    return graph_bytes(elements.layers.plan, len(elements.num_params), target.profile.int8_scheme)
 
 
 def _supported(layers: LayerCosts, target: Target) -> BoolArray:

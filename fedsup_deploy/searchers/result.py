@@ -317,6 +317,7 @@ def load_result(path: Path) -> SearchResult:
     Raises:
         ArtifactError: It cannot be read, is damaged or altered, or of another schema version.
     """
+    content = b""
     try:
         content = read_bytes(path, MOST_BYTES_OF_JSON)
         result = SearchResult.model_validate_json(content)
@@ -327,9 +328,20 @@ def load_result(path: Path) -> SearchResult:
     except OSError as error:
         raise ArtifactError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
     except (ValueError, ConfigError) as error:
+        if _is_another_document(content):
+            raise ArtifactError(f"{path}: holds no search; expected a search.json, as search writes it") from error
         problem = first_problem(error) if isinstance(error, ValidationError) else error
         raise ArtifactError(f"{path}: {problem}; search again") from error
     return result
+
+
+def _is_another_document(content: bytes) -> bool:
+    """Return whether a text is JSON that has nothing of a search."""
+    try:
+        found = parse_json(content)
+    except ValueError:
+        return False
+    return not (isinstance(found, dict) and {"run", "space", "results"} & found.keys())
 
 
 def front_and_best(candidates: Sequence[Candidate], goal: str) -> tuple[tuple[str, ...], str]:

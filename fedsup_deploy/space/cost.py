@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from fedsup_deploy.space.architecture import Architecture
-from fedsup_deploy.space.graph_size import graph_bytes
 from fedsup_deploy.space.layers.kind import kind_of, read_elements, written_elements
 from fedsup_deploy.space.layers.layer import Layer
 from fedsup_deploy.space.plan import BoolArray, IntArray, NetworkPlan
@@ -44,16 +43,12 @@ class LayerCosts:
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """Costs of N architectures, each of shape (N,); bytes for the element size they were asked for.
-
-    `graph_bytes` is what the layers add to an ONNX file besides their numbers, at most, whatever the element size.
-    """
+    """Costs of N architectures, each of shape (N,); bytes for the element size they were asked for."""
 
     num_macs: IntArray
     num_params: IntArray
     moved_bytes: IntArray
     peak_activation_bytes: IntArray
-    graph_bytes: IntArray
     layers: LayerCosts
 
     def row(self, index: int) -> dict[str, int]:
@@ -90,7 +85,6 @@ def costs_of_plan(plan: NetworkPlan, count: int = 1, bytes_per_element: int = 4)
         num_params=num_params_N,
         moved_bytes=moved_NL.sum(axis=1) * bytes_per_element,
         peak_activation_bytes=peak_elements_N * bytes_per_element,
-        graph_bytes=graph_bytes(plan, count),
         layers=LayerCosts(kinds, is_active_NL, macs_NL, moved_NL, plan, num_params_N + peak_elements_N),
     )
 

@@ -8,8 +8,8 @@ classifier stays in float32, as the runtime computes it.
 import contextlib
 import logging
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,16 @@ def quantized(model: "ModelProto", ranges_V2: NDArray[np.float32], scheme: Int8S
     return found
 
 
+def is_pooled_by_convolution(op: str, attributes: Mapping[str, Any]) -> bool:
+    """Return whether a node takes means of windows of which none reaches beyond the map: a convolution does the same.
+
+    Args:
+        op: Its operation.
+        attributes: By their names.
+    """
+    return op == "AveragePool" and not attributes.get("ceil_mode") and not any(attributes.get("pads", ()))
+
+
 def _pooled_by_convolutions(model: "ModelProto") -> "ModelProto":
     """Return a copy of a model in which depthwise convolutions take the means of windows that lie within the map.
 
@@ -87,7 +97,7 @@ def _pooled_by_convolutions(model: "ModelProto") -> "ModelProto":
     shapes = {value.name: value.type.tensor_type.shape.dim for value in (*inferred.input, *inferred.value_info)}
     for node in copy.graph.node:
         sides = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-        if node.op_type == "AveragePool" and not sides["ceil_mode"]:
+        if is_pooled_by_convolution(node.op_type, sides):
             num_channels, weight = shapes[node.input[0]][1].dim_value, f"{node.name}.weight"
             shape = (num_channels, 1, *sides["kernel_shape"])
             means = np.full(shape, 1 / math.prod(sides["kernel_shape"]), dtype=np.float32)

@@ -509,7 +509,7 @@ def training(federation: Federation) -> object:
     for result in run_rounds(federation, state, strategy, params):
         if result.absent:
             what = f"training in round {result.round_index}"
-            federation.on_absences(what, len(result.sampled), result.absent)
+            federation.on_absences(what, len(result.sampled), result.absent, {})
         bits = {name: tensor.numpy().tobytes() for name, tensor in result.state.supernet.weights.items()}
         outcome.append((bits, result.loss, result.sampled, result.client_macs))
     return outcome
@@ -616,7 +616,7 @@ def carried_out(
     """Return the outcome of an exchange, and the absences from it."""
     absences: Absences = []
 
-    def tell(what: str, num_asked: int, absent: Mapping[ClientId, str]) -> None:
+    def tell(what: str, num_asked: int, absent: Mapping[ClientId, str], _: Mapping[ClientId, str]) -> None:
         assert num_asked == NUM_CLIENTS
         absences.extend((what, client, reason) for client, reason in absent.items())
 

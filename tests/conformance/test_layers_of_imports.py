@@ -73,8 +73,16 @@ SIBLINGS = LAYERS[4]
 TORCH_FREE = (
     *("space", "config", "data", "searchers", "device.profile", "device.predictor"),
     *("federation.client", "federation.simulation", "runs.run", "runs.images"),
+    # Whether a device can have a bundle is said of what was searched by predictions.
+    "export.wanted",
     *BUNDLE,
-    *sorted({row.partition(":")[0].removeprefix(f"{PACKAGE}.") for row in registry.TABLES["strategy"].values()}),
+    *sorted(
+        {
+            row.partition(":")[0].removeprefix(f"{PACKAGE}.")
+            for kind in ("strategy", "exporter")
+            for row in registry.TABLES[kind].values()
+        }
+    ),
 )
 
 

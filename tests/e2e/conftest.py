@@ -29,6 +29,17 @@ BRIEF = {
     "engine.workers": 1,
 }
 
+SPACE = """\
+schema: 1
+name: mine
+family: mobilenet
+resolutions: [16, 20]
+choices: per-stage
+stem: {widths: [16], kernel_size: 3, stride: 2}
+stages:
+  - {name: mb1, widths: [24, 32], depths: [2], kernel_sizes: [3], stride: 2}
+"""
+
 check_document = runpy.run_path(str(Path(__file__).parents[1] / "golden" / "documents.py"))["check"]
 
 # No command here takes long, not even where all cores are busy. Whoever is still waiting then waits for ever.
@@ -145,6 +156,11 @@ class Shell:
             assert complaint not in ended.err
         check_document(words, ended.document)
         return ended.document
+
+    def configure(self, config: str) -> None:
+        """Write `mine.yaml`, and `space.yaml` for it: few subnets for photographs of 16 and 20 pixels."""
+        (self.folder / "space.yaml").write_text(SPACE, encoding="utf-8")
+        (self.folder / "mine.yaml").write_text(config, encoding="utf-8")
 
     def train(self, config: str | Path = "digits", *words: str | Path, **settings: Any) -> Any:
         """Train briefly. The settings are of the config, with `__` for a dot."""

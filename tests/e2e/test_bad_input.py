@@ -654,6 +654,9 @@ CASES = {
     "inspecting what is not ours": Case(
         "inspect mine.txt", ARTIFACT, ("mine.txt", ".safetensors"), put("mine.txt", "x")
     ),
+    "inspecting JSON that is not ours": Case(
+        "inspect mine.json", ARTIFACT, ("mine.json: holds no search",), put("mine.json", '{"a": 1}')
+    ),
     # Places
     "run below a file": Case(f"{TRAIN} --out mine.yaml/run", OUTPUT, ("cannot write mine.yaml", "--out")),
     "run where nothing can be": Case(f"{TRAIN} --out /proc/nope/run", OUTPUT, ("cannot write /proc/nope", "--out")),

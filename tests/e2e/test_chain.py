@@ -224,7 +224,11 @@ def test_verify_and_measure(workshop, exported, bundle):
         ("runs/digits/space.yaml", "search space"),
         ("runs/digits/supernet.safetensors", "supernet"),
         ("runs/digits/checkpoint/state.safetensors", "checkpoint"),
+        ("runs/digits/command.json", "command that made a run"),
+        ("runs/digits/data.json", "what a run knows of its images and clients"),
+        ("runs/digits/events.jsonl", "what happened in a run"),
         ("exports/jetson-nano/{arch_id}", "bundle"),
+        ("exports/jetson-nano/{arch_id}/SHA256SUMS", "hashes of the files of a bundle"),
     ],
 )
 def test_inspect_knows_what_each_step_left(workshop, exported, path, kind):

@@ -27,16 +27,6 @@ PHOTOGRAPHS = {
     "yard": (23, 9, 2),
 }
 UNSEEN = ("yard", "tower")
-SPACE = """\
-schema: 1
-name: mine
-family: mobilenet
-resolutions: [16, 20]
-choices: per-stage
-stem: {widths: [16], kernel_size: 3, stride: 2}
-stages:
-  - {name: mb1, widths: [24, 32], depths: [2], kernel_sizes: [3], stride: 2}
-"""
 CONFIG = """\
 schema: 1
 name: mine
@@ -68,17 +58,12 @@ def write_clients(root: Path, photographs: dict[str, tuple[int, ...]], below: st
                 photograph(client + below, label, number).save(folder / f"{number:02}.png")
 
 
-def write_config(folder: Path) -> None:
-    (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
-    (folder / "mine.yaml").write_text(CONFIG, encoding="utf-8")
-
-
 @pytest.fixture(scope="module")
 def shell(shell_in: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A shell in a folder with a run whose clients are cameras, and with a search of it."""
     shell = shell_in(tmp_path_factory.mktemp("natural"))
     write_clients(shell.folder / "cameras", PHOTOGRAPHS)
-    write_config(shell.folder)
+    shell.configure(CONFIG)
     return shell
 
 

@@ -21,16 +21,6 @@ from fedsup_deploy.ondevice.classification import classifier_of, input_of
 
 ORIENTATION = 0x0112
 NUM_TRAIN, NUM_TEST = 220, 80
-SPACE = """\
-schema: 1
-name: mine
-family: mobilenet
-resolutions: [16, 20]
-choices: per-stage
-stem: {widths: [16], kernel_size: 3, stride: 2}
-stages:
-  - {name: mb1, widths: [24, 32], depths: [2], kernel_sizes: [3], stride: 2}
-"""
 CONFIG = """\
 schema: 1
 name: mine
@@ -92,8 +82,7 @@ def exported(request: pytest.FixtureRequest, shell_in: Any, tmp_path_factory: py
         for number in range(count):
             label, image = photograph(number, split)
             write(shell.folder / "images" / split / label, number, image)
-    (shell.folder / "space.yaml").write_text(SPACE)
-    (shell.folder / "mine.yaml").write_text(CONFIG % request.param)
+    shell.configure(CONFIG % request.param)
     shell.json("train", "--config", "mine.yaml")
     shell.json("search", "--run", "runs/mine", "--profile", "x86-laptop")
     made, *_ = shell.json("export", "--search", "runs/mine/search.json", "--format", "onnx")["bundles"]

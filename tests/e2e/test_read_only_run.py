@@ -114,3 +114,25 @@ def test_what_it_is_asked_to_keep_is_refused_before_the_work(command: Deny) -> N
         refused = command(*words)
         assert (refused.returncode, refused.stdout) == (8, "")
         assert refused.stderr.startswith(f"error: cannot write {place}: permission denied; ")
+
+
+def test_a_fleet_is_deployed_from_it_with_the_search_beside_the_bundles(command: Deny, locked: Path) -> None:
+    words = ("--profile", "raspberry-pi-4", "--evaluations", "3", "--format", "onnx", "--out", "bundles", "--json")
+    made = command("deploy", "--run", "locked", *words)
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["search"] == "bundles/search.json"
+    assert (locked.parent / "bundles" / "search.json").is_file()
+    [manifest] = (locked.parent / "bundles").glob("raspberry-pi-4/*/manifest.json")
+
+    bundle = manifest.parent
+    bundle.chmod(0o555)
+    refused = command("measure", str(bundle))
+    assert (refused.returncode, refused.stdout) == (8, "")
+    assert refused.stderr == (
+        f"error: cannot write {bundle}/measured.json: permission denied; name a file elsewhere with --out\n"
+    )
+    measured = command("measure", str(bundle), "--out", "measured.json", "--json")
+    assert measured.returncode == 0, measured.stderr
+    assert json.loads(measured.stdout)["out"] == "measured.json"
+    assert (locked.parent / "measured.json").is_file()
+    bundle.chmod(0o755)

@@ -395,6 +395,12 @@ def pipe(name: str) -> Change:
 
 IRREGULAR = "is no regular file"
 SPELLING = "SHA256SUMS was altered: its lines are not those of sha256sum, sorted by name"
+
+
+def malformed(number: int) -> str:
+    return f"SHA256SUMS was altered: line {number} is no hash, two spaces and a name; copy the bundle again"
+
+
 ALTERATIONS: dict[str, tuple[Change, str]] = {
     "pipe": (pipe("pipe"), f"pipe {IRREGULAR}"),
     "manifest that is a pipe": (pipe("manifest.json"), "manifest.json was altered: it is no regular file"),
@@ -426,14 +432,16 @@ ALTERATIONS: dict[str, tuple[Change, str]] = {
         edited("SHA256SUMS", lambda _: b""),
         "SHA256SUMS was altered: it does not list manifest.json; copy the bundle again",
     ),
-    "hashes in capitals": (edited("SHA256SUMS", bytes.upper), "is missing"),
-    "hash in capitals": (lines(lambda each: [each[0][:64].upper() + each[0][64:], *each[1:]]), "was altered"),
+    "hashes that are no text": (edited("SHA256SUMS", lambda _: b"\xff\xfe"), malformed(1)),
+    "hashes cut in half": (edited("SHA256SUMS", lambda text: text[: text.index(b"  mode") + 6]), malformed(3)),
+    "hashes in capitals": (edited("SHA256SUMS", bytes.upper), malformed(1)),
+    "hash in capitals": (lines(lambda each: [each[0], each[1][:64].upper() + each[1][64:], *each[2:]]), malformed(2)),
     "hashes in another order": (lines(lambda each: each[::-1]), SPELLING),
     "hash twice": (lines(lambda each: [each[0], *each]), SPELLING),
-    "mode of binary files": (edited("SHA256SUMS", lambda text: text.replace(b"  ", b" *")), "was altered"),
-    "line ends of Windows": (edited("SHA256SUMS", lambda text: text.replace(b"\n", b"\r\n")), "is missing"),
-    "no last line end": (edited("SHA256SUMS", lambda text: text[:-1]), SPELLING),
-    "another empty line": (edited("SHA256SUMS", lambda text: text + b"\n"), SPELLING),
+    "mode of binary files": (edited("SHA256SUMS", lambda text: text.replace(b"  ", b" *")), malformed(1)),
+    "line ends of Windows": (edited("SHA256SUMS", lambda text: text.replace(b"\n", b"\r\n")), malformed(1)),
+    "no last line end": (edited("SHA256SUMS", lambda text: text[:-1]), "is no hash, two spaces and a name"),
+    "another empty line": (edited("SHA256SUMS", lambda text: text + b"\n"), "is no hash, two spaces and a name"),
     "manifest spelt otherwise": (edited("manifest.json", lambda text: text + b"\n"), "manifest.json was altered"),
     "measurement spelt otherwise": (edited("measured.json", lambda text: text + b"\n"), "measured.json was altered"),
     "measurement without its end": (edited("measured.json", lambda text: text[:40]), "measured.json was altered"),

@@ -309,6 +309,28 @@ def test_a_device_whose_form_nothing_writes_can_be_searched_for_and_gets_no_expo
     assert found.read_bytes() == before
 
 
+def test_a_search_suggests_only_the_exports_that_can_be_made(run, tmp_path, capsys):
+    """And says which cannot, and why, in one line."""
+    refused = (
+        "no bundle can be made: profile coral-edge-tpu: format onnx: its runtime takes images as NHWC: it needs files "
+        "of that layout, and no format here is written in it"
+    )
+    out = tmp_path / "s.json"
+    words = ["search", "--run", str(run), "--out", str(out), "--method", "random", "--evaluations", "2"]
+    for profiles, lines in (
+        (["coral-edge-tpu"], [f"wrote {out}", refused]),
+        (
+            ["jetson-nano", "coral-edge-tpu"],
+            [f"wrote {out}", refused, f"next: fedsup-deploy export --search {out} --profile jetson-nano"],
+        ),
+        (["jetson-nano"], [f"wrote {out}", f"next: fedsup-deploy export --search {out}"]),
+    ):
+        assert main([*words, *(word for name in profiles for word in ("--profile", name))]) == 0
+        assert capsys.readouterr().out.splitlines()[-len(lines) :] == lines
+    assert main([*words, "--profile", "coral-edge-tpu", "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["not_exportable"]) == ["coral-edge-tpu"]
+
+
 def test_a_network_that_does_not_cost_what_it_is_said_to_gets_no_bundle(run, tmp_path, monkeypatch):
     """Fvcore counts what is exported."""
     right = ConvolutionKind.operations

@@ -148,6 +148,41 @@ def test_each_measurement_leaves_the_other(bundle: Path, capsys: pytest.CaptureF
     capsys.readouterr()
 
 
+def test_what_is_measured_of_a_bundle_can_lie_elsewhere_and_come_into_it_later(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    out = tmp_path / "elsewhere" / "mine.json"
+    for more in (["--trtexec", str(LOG)], []):
+        code, text, _ = run(capsys, "measure", str(bundle), "--out", str(out), *more)
+        assert code == 0
+        assert f"recorded in {out}, in the bundle's place" in text.splitlines()
+        assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before
+    code, found, _ = run(capsys, "measure", str(bundle), "--out", str(out), "--json")
+    assert (code, found["is_recorded"], found["out"]) == (0, False, str(out))
+    (bundle / "measured.json").write_bytes(out.read_bytes())
+    assert verify_bundle(bundle).measured.statistics.p50_ms == found["statistics"]["p50_ms"]
+    assert load_measured(bundle).engine is not None, "from the first time"
+
+
+def test_what_is_not_of_the_bundle_is_not_replaced(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.json").write_text("{}", encoding="utf-8")
+    for out, reason in (
+        (tmp_path / "mine.json", "it is there and holds no measurement of the bundle; choose another --out"),
+        (tmp_path, "it is there and holds no measurement of the bundle; choose another --out"),
+        (bundle / "mine.json", "a bundle has no room for other files; choose another --out"),
+    ):
+        for more in (["--trtexec", str(LOG)], []):
+            code, _, err = run(capsys, "measure", str(bundle), "--out", str(out), *more)
+            assert (code, err) == (8, f"error: cannot write {out}: {reason}\n")
+    code, _, err = run(capsys, "measure", str(bundle / "model.onnx"), "--out", str(tmp_path / "x.json"))
+    assert code == 2
+    assert "--out keeps what is measured of a bundle; of a model --json prints it" in err
+    assert (tmp_path / "mine.json").read_text(encoding="utf-8") == "{}"
+
+
 def test_a_log_comes_through_a_pipe(
     bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,7 +156,7 @@ def test_a_limit_on_latency_is_met_whatever_the_model_is(
         assert network["latency_ms_predicted"] <= latency_ms
 
 
-def test_what_cannot_be_trimmed_is_told_why_before_any_work_on_it(
+def test_what_cannot_be_trimmed_is_told_why_once_and_nobody_is_asked_about_it(
     trained: Path, space: SearchSpace, tmp_path: Path
 ) -> None:
     """A limit that the smallest subnet just keeps, and channels of which 64 go together, or none."""
@@ -168,9 +168,8 @@ def test_what_cannot_be_trimmed_is_told_why_before_any_work_on_it(
     [refinement] = export(request, (events.append,)).to_dict()["refinements"]
     assert (refinement["pick"], refinement["networks"], refinement["bundle"]) == (space.smallest.arch_id, [], None)
     assert len(refinement["not_trimmed"]) == refinement["num_tried"] > 0
-    notes = [note for event in events if event["event"] == "refinement" for note in event.get("notes", ())]
-    for note, each in zip(notes, refinement["not_trimmed"], strict=True):
-        assert note == f"fitted: {each['arch_id']} cannot be trimmed: {each['reason']}"
+    assert not [note for event in events if event["event"] == "refinement" for note in event.get("notes", ())]
+    for each in refinement["not_trimmed"]:
         assert each["reason"].startswith("as narrow as may be, latency_ms is 0.")
         assert each["reason"].endswith(f", the limit {latency_ms:g}")
         assert not list((trained / STATISTICS).glob(f"{each['arch_id']}*")), "no client was asked about it"

@@ -10,6 +10,7 @@ import pytest
 
 import fedsup_deploy
 from fedsup_deploy import registry
+from fedsup_deploy.cli.main import main
 from fedsup_deploy.commands.evaluate import evaluate
 from fedsup_deploy.commands.export import Exported, ExportRequest, export
 from fedsup_deploy.commands.fit_accuracy import fit_accuracy
@@ -17,6 +18,7 @@ from fedsup_deploy.commands.train import train
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.data.dataset import load_dataset
 from fedsup_deploy.engines.inprocess import InProcess
+from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.federation.client import TESTED, ClientId, ClientInfo
 from fedsup_deploy.federation.messages import Engine, Job, Reply
 from fedsup_deploy.federation.simulation import CLIENTS, UNSEEN, Population
@@ -133,6 +135,21 @@ def test_evaluate_asks_for_test_images_and_unseen_clients_at_last(run: Path) -> 
     assert (report.unseen.num_clients, report.unseen.num_images) == (2, 200 + NUM_TESTED)
 
 
+def test_evaluate_prefers_test_images_of_clients_where_the_server_has_none(run: Path, capsys: Any) -> None:
+    """Subnets are chosen by what clients hold out."""
+    report = evaluate(run, "largest")
+    assert (report.split, report.num_images) == ("tested", NUM_TESTED)
+    assert report.clients is not None
+    assert report.accuracy == report.clients.accuracy_mean, "of one client"
+    assert evaluate(run, "largest", split="held-out").num_images > NUM_TESTED
+    with pytest.raises(ConfigError, match=r"the server has no test images; evaluate with --split held-out$"):
+        evaluate(run, "largest", split="test")
+    assert main(["evaluate", str(run), "--arch", "largest"]) == 0
+    assert "Evaluated on test images of the clients' own: the server has none." in capsys.readouterr().out.splitlines()
+    assert main(["evaluate", str(run), "--arch", "largest", "--split", "held-out"]) == 0
+    assert "Evaluated on what clients hold out, which subnets are chosen by." in capsys.readouterr().out.splitlines()
+
+
 def test_the_figure_of_unseen_clients_is_that_of_their_images(run: Path, tmp_path: Path) -> None:
     """Found again from the pixels of each."""
     opened = open_run(run)
@@ -170,3 +187,4 @@ def test_an_unseen_client_that_fails_is_absent_and_not_counted(run: Path, monkey
     assert (report.unseen.num_clients, report.unseen.num_images) == (1, 100 + NUM_TESTED)
     (absence,) = [event for event in told if event["event"] == "absences"]
     assert (absence["what"], absence["absent"]) == ("evaluation by unseen clients", {str(failing): "gone"})
+    assert absence["absent_names"] == {str(failing): f"c{failing}"}

@@ -18,7 +18,7 @@ from fedsup_deploy.searchers.limits import Limits
 from fedsup_deploy.searchers.pricing import Target, price
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.cost import OP_KINDS, LayerCosts
-from fedsup_deploy.space.graph_size import FRAME_BYTES
+from fedsup_deploy.space.graph_size import FRAME_BYTES, graph_bytes
 from fedsup_deploy.space.parts import part_names
 from fedsup_deploy.space.sampling import random_genes
 from fedsup_deploy.space.search_space import SearchSpace
@@ -117,8 +117,8 @@ def check_bit_for_bit(space: SearchSpace, genes_NG: Any, targets: list[Target]) 
             assert prices.num_macs[row] == costs.num_macs[0]
             assert prices.num_params[row] == num_params
             assert prices.by_limit()["activation_mib"][row] == peak_bytes / MIB
-            graph_bytes = int(costs.graph_bytes[0]) + FRAME_BYTES
-            assert prices.by_limit()["storage_mib"][row] == (4 * num_params + graph_bytes) / MIB
+            num_bytes = int(graph_bytes(space.plan_many(genes[None]), 1)[0]) + FRAME_BYTES
+            assert prices.by_limit()["storage_mib"][row] == (4 * num_params + num_bytes) / MIB
             assert prices.by_limit()["memory_mib"][row] == (4 * num_params + peak_bytes) / MIB
             assert prices.by_limit()["resolution"][row] == space.decode(genes).resolution
     assert len({tuple(prices.latency_ms) for prices in price(space, genes_NG, targets)}) == len(targets)

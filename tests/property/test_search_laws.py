@@ -28,7 +28,7 @@ from fedsup_deploy.searchers.scoring.score import Scores
 from fedsup_deploy.searchers.searcher import run_searches
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.cost import costs_of
-from fedsup_deploy.space.graph_size import FRAME_BYTES
+from fedsup_deploy.space.graph_size import FRAME_BYTES, graph_bytes
 from fedsup_deploy.space.search_space import SearchSpace
 
 PROFILES = ("raspberry-pi-4", "x86-laptop")
@@ -54,7 +54,10 @@ def costs_by_hand(name: str, profile_name: str) -> dict[Architecture, dict[str, 
             "macs": int(costs.num_macs[0]),
             "params": int(costs.num_params[0]),
             "memory_mib": (4 * int(costs.num_params[0]) + int(costs.peak_activation_bytes[0])) / MIB,
-            "storage_mib": (4 * int(costs.num_params[0]) + int(costs.graph_bytes[0]) + FRAME_BYTES) / MIB,
+            "storage_mib": (
+                4 * int(costs.num_params[0]) + int(graph_bytes(space.plan(architecture), 1)[0]) + FRAME_BYTES
+            )
+            / MIB,
         }
     return table
 

@@ -150,15 +150,19 @@ class Workplace:
         """The events of all whole rounds, and of the starts.
 
         Raises:
-            ArtifactError: The journal is damaged.
+            ArtifactError: The journal is damaged, or of an earlier version that noted less.
         """
         path = self.folder / _JOURNAL
         try:
             events = _EVENTS.validate_python(read_events(path) if path.is_file() else [], strict=True)
         except ValidationError as error:
-            line, _, *key = error.errors(include_url=False)[0]["loc"]
-            where = f"{path}:{int(line) + 1}: damaged: {'.'.join(map(str, key))}"
-            raise ArtifactError(f"{where}; begin anew without --resume") from error
+            first = error.errors(include_url=False)[0]
+            line, _, *keys = first["loc"]
+            key = ".".join(map(str, keys))
+            # A line is written as a whole: what is not in it was not known to whoever wrote it.
+            is_older = first["type"] == "missing"
+            what = f"has no {key}: an earlier version began this build" if is_older else f"damaged: {key}"
+            raise ArtifactError(f"{path}:{int(line) + 1}: {what}; begin anew without --resume") from error
         num_rounds = _rounds(events)
         return [event for event in events if event["event"] != "visit" or event["round"] < num_rounds]
 

@@ -2,19 +2,19 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, TypeVar
 
 from fedsup_deploy import rng
 from fedsup_deploy.errors import FederationError
-from fedsup_deploy.federation.client import ClientId, ClientInfo
+from fedsup_deploy.federation.client import ClientId, ClientInfo, called
 from fedsup_deploy.federation.messages import Engine, Job
 
 R = TypeVar("R")
 
-#: Called once per exchange in which somebody was absent: what was asked for, of how many clients, and for each of them
-#: without a usable answer the reason.
-OnAbsences = Callable[[str, int, Mapping[ClientId, str]], None]
+#: Called once per exchange in which somebody was absent: what was asked for, of how many clients, for each of them
+#: without a usable answer the reason, and the names of those of these that have one.
+OnAbsences = Callable[[str, int, Mapping[ClientId, str], Mapping[ClientId, str]], None]
 
 #: Clients that take part in calibrations and evaluations where a config does not say: with more, others add little.
 MAX_CALIBRATING: Final = 100
@@ -48,7 +48,7 @@ def ask(
         FederationError: Fewer clients have answered than must.
     """
     absent = gather(engine, jobs, take, terms)
-    report(len(jobs), absent, what=what, terms=terms, on_absences=on_absences)
+    report(engine, len(jobs), absent, what=what, terms=terms, on_absences=on_absences)
     return absent
 
 
@@ -83,21 +83,36 @@ def gather(
     return absent
 
 
-def report(num_asked: int, absent: Mapping[ClientId, str], *, what: str, terms: Terms, on_absences: OnAbsences) -> None:
+def names_of(engine: Engine, clients: Collection[ClientId]) -> dict[ClientId, str]:
+    """Return the names of those of some clients that have one."""
+    infos = engine.clients() if clients else ()
+    return {info.client: info.name for info in infos if info.name is not None and info.client in clients}
+
+
+def report(
+    engine: Engine,
+    num_asked: int,
+    absent: Mapping[ClientId, str],
+    *,
+    what: str,
+    terms: Terms,
+    on_absences: OnAbsences,
+) -> None:
     """Tell who is absent, and then `check_quorum`.
 
     Raises:
         FederationError: Fewer clients have answered than must.
     """
     if absent:
-        on_absences(what, num_asked, absent)
-    check_quorum(num_asked, absent, what, terms)
+        on_absences(what, num_asked, absent, names_of(engine, absent))
+    check_quorum(engine, num_asked, absent, what, terms)
 
 
-def check_quorum(num_asked: int, absent: Mapping[ClientId, str], what: str, terms: Terms) -> None:
+def check_quorum(engine: Engine, num_asked: int, absent: Mapping[ClientId, str], what: str, terms: Terms) -> None:
     """Refuse to go on with too few answers.
 
     Args:
+        engine: Has carried the jobs.
         num_asked: Clients asked.
         absent: Those of them that have not answered, with the reason.
         what: What was asked for: `training in round 3`.
@@ -109,7 +124,9 @@ def check_quorum(num_asked: int, absent: Mapping[ClientId, str], what: str, term
     # Rounded first: 0.07 * 100 is a little more than 7.
     needed, answered = max(1, math.ceil(round(terms.quorum * num_asked, 9))), num_asked - len(absent)
     if answered < needed:
-        why = next((f"client {client}: {reason}" for client, reason in absent.items()), "nobody could be asked")
+        names = names_of(engine, absent)
+        said = (f"{called(client, names.get(client))}: {reason}" for client, reason in absent.items())
+        why = next(said, "nobody could be asked")
         ways = ["mend that"]
         if terms.deadline_s is not None:
             ways.append("raise federation.deadline_s")

@@ -57,10 +57,11 @@ class Federation:
         """Return who evaluates networks, by which engine, and what is expected of them.
 
         Args:
-            split: `validation` or `test` of a server that has images; `HELD_OUT` for what clients hold out.
+            split: `validation` or `test` of a server that has images; `HELD_OUT` for what clients hold out, `TESTED`
+                for their own test images.
         """
-        if split == HELD_OUT:
-            return self.clients, self.judges, self.terms
+        if split in (HELD_OUT, TESTED):
+            return self.clients, self.judges if split == HELD_OUT else self.testing, self.terms
         # Of the server's own images none may be missing.
         return self.own[split], self.own[split].clients(), Terms(1.0, None)
 
@@ -130,7 +131,7 @@ def pixel_preprocessing(
     for other, of_other in counted.items():
         if other != form:
             absent |= dict.fromkeys(of_other.clients, f"images of {other}, most are of {form}")
-    cohort.report(len(infos), dict(sorted(absent.items())), what=what, terms=terms, on_absences=on_absences)
+    cohort.report(engine, len(infos), dict(sorted(absent.items())), what=what, terms=terms, on_absences=on_absences)
     assert form is not None, "somebody has answered"
     counts_CV = counted[form].counts_CV
     return Preprocessing.from_counts(counts_CV, form.height, form.width, padded_size, pixel_dtype=form.pixel_dtype)

@@ -95,13 +95,16 @@ def evaluate(federation: Federation, network: Network, statistics: PooledStatist
         federation: Whom to ask.
         network: Any network.
         statistics: What its activations are normalised with.
-        split: `validation` or `test` of a server that has images; `HELD_OUT` for what clients hold out.
+        split: As of `Federation.judging`.
 
     Raises:
         FederationError: Too few clients have answered.
     """
-    judging = federation.judging(split)
-    found = _count(federation, judging, (network,), (statistics,), HELD_OUT, f"evaluation on {split} images")
+    # Parts of the server's images are asked as clients that hold all out.
+    images = TESTED if split == TESTED else HELD_OUT
+    found = _count(
+        federation, federation.judging(split), (network,), (statistics,), images, f"evaluation on {split} images"
+    )
     return _summed(found)[0]
 
 

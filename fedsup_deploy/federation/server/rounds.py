@@ -118,10 +118,10 @@ def run_rounds(
         jobs = _jobs(federation, state, params, plan, index, rate)
         absent = cohort.gather(federation.clients, jobs, updates.take, federation.terms)
         try:
-            cohort.check_quorum(len(jobs), absent, what, federation.terms)
+            cohort.check_quorum(federation.clients, len(jobs), absent, what, federation.terms)
         except FederationError:
             # Of a round that comes to its end, the result says it.
-            federation.on_absences(what, len(jobs), absent)
+            federation.on_absences(what, len(jobs), absent, cohort.names_of(federation.clients, absent))
             raise
         state = strategy.aggregate(index, state, updates.mean, federation.seed)
         used = [update for _, update in sorted(updates.used.items())]

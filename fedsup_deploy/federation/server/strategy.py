@@ -242,7 +242,7 @@ class EFedSup(_SmallestFirst):
 
     def _assignment(self, round_index: int, info: ClientInfo, seed: int) -> Assignment:
         if not 0 <= info.tier < len(self._samplers):
-            got = f"client {info.client} has announced tier {info.tier}"
+            got = f"{info} has announced tier {info.tier}"
             raise ConfigError(f"strategy.tiers: {got}, expected 0 to {len(self._samplers) - 1}; name more tiers")
         sampler = self._samplers[info.tier]
         architecture = sampler.draw(rng.generator(seed, "assignment", round_index, info.client))

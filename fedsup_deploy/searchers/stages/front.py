@@ -24,6 +24,7 @@ from fedsup_deploy.searchers.stages import labels
 from fedsup_deploy.searchers.stages.labels import ACTIVATIONS, LATENCY, LOSS, MACS, PARAMS, STORAGE, Most, Step
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.encoding import BLOCK_GENES
+from fedsup_deploy.space.graph_size import graph_bytes
 from fedsup_deploy.space.layers.layer import Layer
 from fedsup_deploy.space.plan import BoolArray, IntArray, NetworkPlan
 from fedsup_deploy.space.search_space import SearchSpace
@@ -190,7 +191,8 @@ def _costs(decision: _Decision, plan: NetworkPlan, target: Target, count: int) -
     costs_NC = np.zeros((count, labels.NUM_COSTS))
     costs_NC[:, LATENCY] = target.predictor.terms(elements.layers)[:, 0]
     costs_NC[:, MACS], costs_NC[:, PARAMS] = elements.num_macs, elements.num_params
-    costs_NC[:, STORAGE] = elements.num_params * target.profile.latency.bytes_per_element + elements.graph_bytes
+    numbers_N = elements.num_params * target.profile.latency.bytes_per_element
+    costs_NC[:, STORAGE] = numbers_N + graph_bytes(layers, count, target.profile.int8_scheme)
     costs_NC[:, ACTIVATIONS] = elements.peak_activation_bytes
     is_unsupported_L = np.isin(elements.layers.ops, target.profile.unsupported_ops)
     return costs_NC, np.asarray(~elements.layers.is_active_NL[:, is_unsupported_L].any(axis=1))

@@ -149,9 +149,14 @@ def test_who_is_absent_is_told_in_a_line_and_once_for_passes_that_are_alike() ->
     for _ in range(19):
         listener({"event": "absences", "what": "statistics", "num_asked": 20, "absent": absent})
     listener({"event": "absences", "what": "statistics", "num_asked": 20, "absent": {"7": "battery"}})
+    names = {"7": "yard"}
+    listener(
+        {"event": "absences", "what": "statistics", "num_asked": 20, "absent": {"7": "rain"}, "absent_names": names}
+    )
     assert lines == [
         "statistics: 2 of 20 clients absent (client 3: no answer within 5 s)",
         "statistics: 1 of 20 clients absent (client 7: battery)",
+        "statistics: 1 of 20 clients absent (client 7, yard: rain)",
     ]
 
 

@@ -1,8 +1,10 @@
 """What the command line imports, seen from outside."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +58,28 @@ def test_a_mistake_that_only_a_strategy_knows_is_found_without_torch(strategy: s
     assert code == 2
     assert registry.TABLES["strategy"][strategy].partition(":")[0] in modules
     assert "torch" not in modules
+
+
+#: Begins as the installed script does, and gets a signal while it imports what the command line is made of.
+_STOPPED_AT_ONCE = """
+import importlib, signal, sys
+
+class Stopping:
+    def find_spec(self, name, *_):
+        if name == "click":
+            signal.raise_signal(signal.Signals[sys.argv.pop()])
+
+sys.meta_path.insert(0, Stopping())
+module, _, function = sys.argv.pop(1).partition(":")
+sys.exit(getattr(importlib.import_module(module), function)())
+"""
+
+
+@pytest.mark.parametrize(("name", "exit_code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_command_that_is_stopped_before_it_began_says_nothing(repository: Path, name: str, exit_code: int) -> None:
+    project = (repository / "pyproject.toml").read_text(encoding="utf-8")
+    script = re.search(r'^fedsup-deploy = "(.+)"$', project, re.MULTILINE)
+    assert script is not None
+    command = [sys.executable, "-c", _STOPPED_AT_ONCE, script[1], "inspect", "digits", name]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (exit_code, "", "")

@@ -65,6 +65,12 @@ class Saving:
     profile: Path | None = None
 
 
+@dataclasses.dataclass
+class Keeping:
+    out: Path | None = None
+    saving: Saving | None = None
+
+
 class Commands:
     """Stands for the commands's functions and remembers the last call."""
 
@@ -104,7 +110,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
     for module_name, functions in contents.items():
         module = types.ModuleType(f"fedsup_deploy.commands.{module_name}")
         vars(module).update({name: recorder.function(name) for name in functions})
-        vars(module).update(SearchRequest=SearchRequest, ExportRequest=ExportRequest, Saving=Saving)
+        vars(module).update(SearchRequest=SearchRequest, ExportRequest=ExportRequest, Saving=Saving, Keeping=Keeping)
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return recorder
 
@@ -191,37 +197,37 @@ FIT = {"evaluations": 300, "measured_by": None, "predictor": "auto", "seed": 0}
             "measure bundle",
             "measure",
             (Path("bundle"), 1, "quick", ()),
-            {"ruler": None, "images": None, "saving": None},
+            {"ruler": None, "images": None, "keeping": Keeping()},
         ),
         (
             "measure bundle --threads 2 --protocol full --ruler tiny.yaml",
             "measure",
             (Path("bundle"), 2, "full", ()),
-            {"ruler": Path("tiny.yaml"), "images": None, "saving": None},
+            {"ruler": Path("tiny.yaml"), "images": None, "keeping": Keeping()},
         ),
         (
             "measure bundle --save-to-profile --on ssh://pi@nano:2222",
             "measure_on",
             (Path("bundle"), Access(SshHost("nano", "pi", 2222)), 1, "quick", ()),
-            {"images": None, "saving": Saving()},
+            {"images": None, "keeping": Keeping(saving=Saving())},
         ),
         (
             "measure bundle --on ssh://nano --python python3.12 --install --ssh-config tiny.yaml --protocol full",
             "measure_on",
             (Path("bundle"), Access(SshHost("nano"), "python3.12", True, Path("tiny.yaml")), 1, "full", ()),
-            {"images": None, "saving": None},
+            {"images": None, "keeping": Keeping()},
         ),
         (
             "measure bundle --images photos",
             "measure",
             (Path("bundle"), 1, "quick", ()),
-            {"ruler": None, "images": Path("photos"), "saving": None},
+            {"ruler": None, "images": Path("photos"), "keeping": Keeping()},
         ),
         (
             "measure bundle --images tiny.yaml --on ssh://nano",
             "measure_on",
             (Path("bundle"), Access(SshHost("nano")), 1, "quick", ()),
-            {"images": Path("tiny.yaml"), "saving": None},
+            {"images": Path("tiny.yaml"), "keeping": Keeping()},
         ),
         ("demo", "demo", (Path(), ()), {}),
         ("demo --out here", "demo", (Path("here"), ()), {}),
@@ -286,10 +292,10 @@ FIT = {"evaluations": 300, "measured_by": None, "predictor": "auto", "seed": 0}
             {},
         ),
         (
-            "measure bundle --save-to-profile --profile tiny.yaml",
+            "measure bundle --save-to-profile --profile tiny.yaml --out m.json",
             "measure",
             (Path("bundle"), 1, "quick", ()),
-            {"ruler": None, "images": None, "saving": Saving(Path("tiny.yaml"))},
+            {"ruler": None, "images": None, "keeping": Keeping(Path("m.json"), Saving(Path("tiny.yaml")))},
         ),
         (
             "export --search search.json --refine",

@@ -250,6 +250,17 @@ def test_a_damaged_visit_is_refused(begun: Workplace) -> None:
         begun.resume()
 
 
+def test_a_build_that_an_earlier_version_began_is_refused_as_such(begun: Workplace) -> None:
+    """It noted less of the machine; nothing is damaged."""
+    journal = begun.folder / "journal.jsonl"
+    first, *others = journal.read_text(encoding="utf-8").splitlines(keepends=True)
+    older = {key: value for key, value in json.loads(first).items() if key != "vnni"}
+    journal.write_text(json.dumps(older) + "\n" + "".join(others), encoding="utf-8")
+    expected = r"journal\.jsonl:1: has no vnni: an earlier version began this build; begin anew without --resume$"
+    with pytest.raises(ArtifactError, match=expected):
+        again(begun).resume()
+
+
 def test_a_damaged_plan_is_refused(begun: Workplace) -> None:
     (begun.folder / "plan.json").write_text("[]")
     with pytest.raises(ArtifactError, match=r"plan\.json: damaged"):

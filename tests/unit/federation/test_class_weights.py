@@ -27,7 +27,7 @@ def test_the_counts_of_all_clients_add_up_but_for_those_that_cannot_be(scripted)
         lambda client, _: ClassCounts(np.array(answers[client])) if client < 5 else "battery",
     )
     absent: dict[int, str] = {}
-    found = count_classes(engine, Terms(0.0, None), 3, lambda *told: absent.update(told[-1]))
+    found = count_classes(engine, Terms(0.0, None), 3, lambda *told: absent.update(told[2]))
     assert found == (5, 10, 5)
     assert absent == {
         2: "other class counts than 10 images have",

@@ -24,7 +24,7 @@ class Replies:
         self._replies = replies
 
     def clients(self) -> Sequence[ClientInfo]:
-        return []
+        return [ClientInfo(1, 10), ClientInfo(70, 10, name="yard"), ClientInfo(71, 10, name="roof")]
 
     def ask(self, jobs: Mapping[ClientId, Job[Any]], deadline_s: float | None = None) -> Iterator[Reply[Any]]:
         self.asked.append((list(jobs), deadline_s))
@@ -144,9 +144,17 @@ def test_absences_are_told_of_once_whether_or_not_the_others_are_enough(terms: T
             terms=terms,
             on_absences=lambda *given: told.append(given),
         )
-    assert told == [("counting", 3, {1: "battery", 2: "no answer"})]
+    assert told == [("counting", 3, {1: "battery", 2: "no answer"}, {})]
     asked(Reply(0, "a"), clients=[0], terms=terms, on_absences=lambda *given: told.append(given))
     assert len(told) == 1, "nobody was absent"
+    asked(Reply(1, "a"), clients=[1, 70], terms=ANY, on_absences=lambda *given: told.append(given))
+    assert told[1:] == [("counting", 2, {70: "no answer"}, {70: "yard"})]
+
+
+def test_a_client_with_a_name_is_called_by_it() -> None:
+    message = r"0 of 1 clients answered, 1 must \(client 70, yard: battery\); mend that$"
+    with pytest.raises(FederationError, match=message):
+        asked(Reply(70, None, "battery"), clients=[70], terms=ALL)
 
 
 def test_refused_answers_do_not_make_a_quorum() -> None:

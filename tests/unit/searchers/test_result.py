@@ -244,11 +244,23 @@ def test_a_candidate_listed_twice_is_refused(document: dict[str, Any], tmp_path:
         load_result(file)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"schema": 1}', "\x00\xff"])
-def test_what_is_no_search_result_is_refused(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "search again$"),
+        ("{", "search again$"),
+        ("\x00\xff", "search again$"),
+        # Nothing of a search is in these: they were none before.
+        ("[]", r"holds no search; expected a search\.json, as search writes it$"),
+        ("null", "holds no search"),
+        ('{"schema": 1}', "holds no search"),
+        ('{"command": []}', "holds no search"),
+    ],
+)
+def test_what_is_no_search_result_is_refused(tmp_path: Path, content: str, expected: str) -> None:
     file = tmp_path / "search.json"
     file.write_text(content, encoding="latin-1")
-    with pytest.raises(ArtifactError, match="search again") as caught:
+    with pytest.raises(ArtifactError, match=expected) as caught:
         load_result(file)
     assert "\n" not in str(caught.value)
 

@@ -95,6 +95,8 @@ def _bundle(about: "BundleFacts") -> "Iterator[tuple[str, object]]":
     yield "activations", f"{costs.peak_activation_bytes / 1024:.1f} KiB at most"
     for name, limit in manifest.limits.items():
         yield f"limit {name}", _limit(limit)
+    if (dtype := manifest.preprocessing.get("pixel_dtype")) is not None:
+        yield "images are", f"arrays of {dtype}"
     if manifest.is_static:
         yield "images at once", "1, in files of ONNX"
     yield from _variants(manifest)

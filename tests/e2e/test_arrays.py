@@ -119,7 +119,7 @@ def test_the_bundle_is_checked_measured_and_shown_like_any_other(exported: Expor
     shell, folder = exported.shell, str(exported.bundle)
     shell.json("verify", folder)
     shell.json("measure", folder)
-    shell.json("inspect", folder)
+    assert f"arrays of {exported.dtype}" in shell.run("inspect", folder).out
     shell.json("inspect", "runs/mine")
     report = said_by(exported.bundle, "run.py", "--json", "--skip-latency")
     assert report["exit_code"] == 0

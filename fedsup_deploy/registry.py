@@ -52,6 +52,7 @@ TABLES: dict[str, dict[str, str]] = {
     },
     "engine": {
         "local": "fedsup_deploy.engines.workers:open_local",
+        "flower": "fedsup_deploy.engines.flower.simulation:open_flower",
     },
     "job": {
         "train": "fedsup_deploy.federation.jobs.train:Train",

@@ -136,7 +136,7 @@ class EngineConfig(Section):
     """What runs the clients."""
 
     name: Annotated[str, _known("engine")] = "local"
-    """A registered engine. `local`: simulated clients on this machine."""
+    """A registered engine. `local`: simulated clients on this machine. `flower`: the same carried by Flower."""
     workers: Annotated[int, Field(ge=1, le=256)] = 2
     """Processes that train clients side by side. The result does not depend on it."""
 

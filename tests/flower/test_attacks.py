@@ -10,7 +10,8 @@ import pytest
 from local_grid import LocalGrid, app_of
 
 from fedsup_deploy.engines.flower.blobs import DiskBlobs
-from fedsup_deploy.engines.flower.engine import FlowerEngine, introduce
+from fedsup_deploy.engines.flower.directory import Directory
+from fedsup_deploy.engines.flower.engine import FlowerEngine
 from fedsup_deploy.engines.flower.grid import GridCourier
 from fedsup_deploy.engines.flower.node import Node
 from fedsup_deploy.federation.simulation import Population
@@ -46,9 +47,9 @@ def engines_over(
         }
     )
     courier = GridCourier(grid, sleep=lambda _: None)
-    named = introduce(courier, lambda found: len(found) == suite.NUM_CLIENTS)
-    nodes = {int(name): number for name, number in named.items()}
-    return {name: FlowerEngine(courier, name, each.infos(), nodes) for name, each in populations.items()}
+    directory = Directory(courier, [str(client) for client in range(suite.NUM_CLIENTS)])
+    directory.gather(lambda there: there == suite.NUM_CLIENTS)
+    return {name: FlowerEngine(courier, name, each.infos(), directory) for name, each in populations.items()}
 
 
 gate, in_every_exchange = suite.gate, suite.in_every_exchange

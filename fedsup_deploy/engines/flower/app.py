@@ -13,6 +13,7 @@ from multiprocessing.connection import Client
 from pathlib import Path
 from typing import Final
 
+import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
@@ -20,11 +21,11 @@ from flwr.serverapp import Grid, ServerApp
 from fedsup_deploy.engines import worker
 from fedsup_deploy.engines.flower import relay
 from fedsup_deploy.engines.flower.blobs import DiskBlobs
-from fedsup_deploy.engines.flower.environment import BLOBS, RELAY, WORK
+from fedsup_deploy.engines.flower.environment import BLOBS, OWN, RELAY, WORK
 from fedsup_deploy.engines.flower.grid import GridCourier, content_of, read_content
 from fedsup_deploy.engines.flower.node import Node
 from fedsup_deploy.errors import FederationError
-from fedsup_deploy.federation.simulation import Population
+from fedsup_deploy.federation.simulation import CLIENTS, UNSEEN, Population
 
 #: Seconds between looks whether a command that was started is there.
 _TICK_S: Final = 0.1
@@ -74,17 +75,29 @@ def _carry(socket: str, grid: Grid) -> None:
 def answer(message: Message, context: Context) -> Message:
     """Answer a message of the server's."""
     population, content = read_content(message.content)
-    # Any: node_config and run_config are dictionaries of plain values.
-    partition, config = str(context.node_config.get("partition-id", "")), str(context.run_config.get("config", ""))
-    return Message(content_of(population, _node(partition, config).answer(population, content)), reply_to=message)
+    own, number = (str(context.node_config.get(key, "")) for key in (OWN, "partition-id"))
+    node = _device(own) if own else _simulated(number, str(context.run_config.get("config", "")))
+    return Message(content_of(population, node.answer(population, content)), reply_to=message)
+
+
+def _device(own: str) -> Node:
+    """Return the device that this is, by the config that its owner has started it with."""
+    from fedsup_deploy.config.client import load_client_config
+    from fedsup_deploy.runs.own_images import OneDevice
+
+    config = load_client_config(Path(own))
+    device = OneDevice(config)
+    return Node(config.name, {CLIENTS: device, UNSEEN: device}, DiskBlobs(config.blobs, config.storage_mib * 2**20))
+
+
+def _simulated(number: str, config: str) -> Node:
+    home = Path(os.environ.get("FLWR_HOME", "~/.flwr")).expanduser()
+    return Node(number, _populations(config), DiskBlobs(Path(os.environ.get(BLOBS, home / "fedsup-blobs"))))
 
 
 @functools.lru_cache(maxsize=1)
 def _populations(config: str) -> dict[str, Population]:
     """Return all clients of a simulation: those that a command has handed over, or those of a config."""
-    import torch
-
-    torch.set_num_threads(1)
     if WORK in os.environ:
         with Path(os.environ[WORK]).open("rb") as file:
             folders, read_open_work = worker.read_work(file.fileno())
@@ -98,11 +111,8 @@ def _populations(config: str) -> dict[str, Population]:
     return dict(load_data(load_train_config(config)).populations())
 
 
-def _node(name: str, config: str) -> Node:
-    home = Path(os.environ.get("FLWR_HOME", "~/.flwr")).expanduser()
-    return Node(name, _populations(config), DiskBlobs(Path(os.environ.get(BLOBS, home / "fedsup-blobs"))))
-
-
+# As many sums in one order as in every other engine.
+torch.set_num_threads(1)
 server_app = ServerApp()
 server_app.main()(serve)
 client_app = ClientApp()

@@ -6,14 +6,18 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
 from fedsup_deploy.engines.flower.courier import Courier, Delivery, Letter, NodeId, Ticket
-from fedsup_deploy.engines.flower.node import HELLO, name_in
-from fedsup_deploy.errors import DataError, FederationError
+from fedsup_deploy.engines.flower.directory import Directory
+from fedsup_deploy.engines.workers import MakePopulations
+from fedsup_deploy.errors import DataError
 from fedsup_deploy.federation import encoding
 from fedsup_deploy.federation.client import ClientId, ClientInfo
 from fedsup_deploy.federation.messages import Job, Reply
+from fedsup_deploy.federation.simulation import CLIENTS, UNSEEN, Population
 
 R = TypeVar("R")
 
+#: What clients are asked as.
+_FAR: Final = (CLIENTS, UNSEEN)
 #: Seconds between looks at the clock.
 _TICK_S: Final = 0.2
 
@@ -25,7 +29,7 @@ class FlowerEngine:
         courier: Carries the messages.
         population: What the clients are asked as.
         infos: What they announce.
-        nodes: Where each of them is.
+        directory: Where each of them is.
         clock: Tells the time in seconds, for deadlines.
     """
 
@@ -34,12 +38,12 @@ class FlowerEngine:
         courier: Courier,
         population: str,
         infos: Sequence[ClientInfo],
-        nodes: Mapping[ClientId, NodeId],
+        directory: Directory,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._courier, self._population, self._infos, self.clock = courier, population, infos, clock
-        self._nodes = nodes
-        self._held: dict[NodeId, set[str]] = {node: set() for node in nodes.values()}
+        self._directory = directory
+        self._held: dict[NodeId, set[str]] = {}
 
     def clients(self) -> Sequence[ClientInfo]:
         """Return who can be asked, ascending."""
@@ -54,18 +58,24 @@ class FlowerEngine:
         end = float("inf") if deadline_s is None else self.clock() + deadline_s
         pending: dict[Ticket, _Sent] = {}
         try:
+            self._directory.refresh()
             for client in jobs:
-                self._send(pending, client, jobs, end, held=self._held[self._nodes[client]])
+                node = self._directory.node_of(client)
+                if node is None:
+                    yield Reply(client, None, self._directory.why_absent())
+                else:
+                    self._send(pending, _Sent(client, node), jobs, end, held=self._held.setdefault(node, set()))
             while pending and self.clock() <= end:
                 for delivery in self._courier.receive(_TICK_S):
                     sent = pending.pop(delivery.ticket, None)
                     if sent is None:
+                        self._directory.take(delivery)
                         continue
                     reply = self._read(delivery, sent, jobs[sent.client])
                     if self.clock() > end:
                         return
                     if reply is None:
-                        self._send(pending, sent.client, jobs, end)
+                        self._send(pending, sent, jobs, end)
                     else:
                         yield reply
         finally:
@@ -74,22 +84,21 @@ class FlowerEngine:
     def _send(
         self,
         pending: "dict[Ticket, _Sent]",
-        client: ClientId,
+        sent: "_Sent",
         jobs: Mapping[ClientId, Job[R]],
         end: float,
         held: Collection[str] = (),
     ) -> None:
         """Send a client its job, without the blobs that its node should hold."""
-        node = self._nodes[client]
-        message, brought = encoding.encode_request({client: jobs[client]}, held)
-        self._held[node] |= brought
+        message, brought = encoding.encode_request({sent.client: jobs[sent.client]}, held)
+        self._held[sent.node] |= brought
         ttl_s = None if end == float("inf") else max(end - self.clock(), _TICK_S)
-        ticket = self._courier.send(Letter(node, self._population, message, ttl_s))
-        pending[ticket] = _Sent(client, is_whole=not held)
+        ticket = self._courier.send(Letter(sent.node, self._population, message, ttl_s))
+        pending[ticket] = dataclasses.replace(sent, is_whole=not held)
 
     def _read(self, delivery: Delivery, sent: "_Sent", job: Job[R]) -> Reply[R] | None:
         """Return the reply in what came of a message; None where the node lacks blobs, and is to be sent all."""
-        client, held = sent.client, self._held[self._nodes[sent.client]]
+        client, held = sent.client, self._held[sent.node]
         if delivery.message is None:
             # What it came to hold is not known.
             held.clear()
@@ -110,48 +119,20 @@ class _Sent:
 
     Args:
         client: Whose answer is waited for.
+        node: Where it went.
         is_whole: Whether it brought all blobs.
     """
 
     client: ClientId
-    is_whole: bool
+    node: NodeId
+    is_whole: bool = True
 
 
-def introduce(courier: Courier, wanted: Callable[[Mapping[str, NodeId]], bool]) -> dict[str, NodeId]:
-    """Return the nodes by their names, once there are those that are wanted.
-
-    A name that Flower vouches for counts before what a node says of itself, and two nodes of one name are refused.
-
-    Args:
-        courier: Carries the messages.
-        wanted: Says whether these are enough.
-
-    Raises:
-        FederationError: A node is of another version, or two have one name.
-    """
-    named: dict[str, NodeId] = {}
-    asked: dict[Ticket, NodeId] = {}
-    known: set[NodeId] = set()
-    while not wanted(named):
-        for found in courier.nodes():
-            if found.node not in known:
-                known.add(found.node)
-                if found.name:
-                    _enter(named, found.name, found.node)
-                else:
-                    asked[courier.send(Letter(found.node, "", HELLO))] = found.node
-        for delivery in courier.receive(_TICK_S):
-            node = asked.pop(delivery.ticket, None)
-            if node is None or delivery.message is None:
-                known.discard(-1 if node is None else node)
-                continue
-            try:
-                _enter(named, name_in(delivery.message), node)
-            except DataError as error:
-                raise FederationError(f"node {node}: {error}") from error
-    return named
+def far_of(make_populations: MakePopulations) -> dict[str, Population]:
+    """Return the populations of clients, which are asked over Flower."""
+    return {name: each for name, each in make_populations().items() if name in _FAR}
 
 
-def _enter(named: dict[str, NodeId], name: str, node: NodeId) -> None:
-    if named.setdefault(name, node) != node:
-        raise FederationError(f"two nodes are called {name!r}; give each its own name")
+def own_of(make_populations: MakePopulations) -> dict[str, Population]:
+    """Return all others: they are the server's own, and never leave this process and its workers."""
+    return {name: each for name, each in make_populations().items() if name not in _FAR}

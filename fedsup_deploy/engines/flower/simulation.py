@@ -18,7 +18,8 @@ from typing import Final
 
 from fedsup_deploy.engines import worker
 from fedsup_deploy.engines.flower import guard
-from fedsup_deploy.engines.flower.engine import FlowerEngine, introduce
+from fedsup_deploy.engines.flower.directory import Directory
+from fedsup_deploy.engines.flower.engine import FlowerEngine, far_of, own_of
 from fedsup_deploy.engines.flower.environment import BLOBS, QUIET, RELAY, WORK
 from fedsup_deploy.engines.flower.relay import RelayCourier
 from fedsup_deploy.engines.flower.submission import SuperLink, check_installed, connected, listening, program
@@ -27,10 +28,7 @@ from fedsup_deploy.engines.workers import MakePopulations, open_local
 from fedsup_deploy.errors import FederationError, OutputError
 from fedsup_deploy.federation import frame
 from fedsup_deploy.federation.messages import Engine
-from fedsup_deploy.federation.simulation import CLIENTS, UNSEEN, Population
 
-#: What clients are asked as. All else is the server's own, and never leaves this process and its workers.
-_FAR: Final = (CLIENTS, UNSEEN)
 _LOCALHOST: Final = "127.0.0.1"
 #: Seconds for the SuperLink to start, and between looks whether it has.
 _START_S: Final = 120.0
@@ -38,7 +36,7 @@ _TICK_S: Final = 0.1
 
 
 @contextlib.contextmanager
-def open_flower(make_populations: MakePopulations, workers: int) -> Iterator[dict[str, Engine]]:
+def open_simulation(make_populations: MakePopulations, workers: int) -> Iterator[dict[str, Engine]]:
     """Yield an engine for each population, and end the simulation afterwards.
 
     The server's own images are looked at as by the engine `local`.
@@ -56,18 +54,14 @@ def open_flower(make_populations: MakePopulations, workers: int) -> Iterator[dic
     """
     check_installed("flwr", "flower-sim")
     check_installed("ray", "flower-sim")
-    far = {name: each for name, each in make_populations().items() if name in _FAR}
+    far = far_of(make_populations)
     num_nodes = 1 + max(info.client for each in far.values() for info in each.infos())
     with contextlib.ExitStack() as stack:
-        engines = stack.enter_context(open_local(functools.partial(_own, make_populations), workers))
+        engines = stack.enter_context(open_local(functools.partial(own_of, make_populations), workers))
         courier = stack.enter_context(_open_courier(make_populations, num_nodes, workers))
-        named = introduce(courier, lambda found: len(found) == num_nodes)
-        nodes = {int(name): node for name, node in named.items()}
-        yield engines | {name: FlowerEngine(courier, name, each.infos(), nodes) for name, each in far.items()}
-
-
-def _own(make_populations: MakePopulations) -> dict[str, Population]:
-    return {name: each for name, each in make_populations().items() if name not in _FAR}
+        directory = Directory(courier, [str(node) for node in range(num_nodes)])
+        directory.gather(lambda there: there == num_nodes)
+        yield engines | {name: FlowerEngine(courier, name, each.infos(), directory) for name, each in far.items()}
 
 
 @contextlib.contextmanager

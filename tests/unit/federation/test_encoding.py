@@ -29,6 +29,7 @@ from fedsup_deploy.federation.encoding import (
     encode_request,
 )
 from fedsup_deploy.federation.jobs.agreement import Agreement, CompareAnswers, both_of
+from fedsup_deploy.federation.jobs.announce import Announce, Announcement
 from fedsup_deploy.federation.jobs.classes import ClassCounts, CountClasses
 from fedsup_deploy.federation.jobs.counts import CountAnswers, Counts
 from fedsup_deploy.federation.jobs.moments import CountPixels, Pixels
@@ -101,6 +102,7 @@ def jobs(supernet: Supernet) -> dict[str, list[Job[Any]]]:
         "classes": [CountClasses(3)],
         "ranges": [TakeRanges(alone, STATISTICS, preprocessing, CalibrationDraw(64, 16), 7)],
         "agreement": [CompareAnswers(both_of(b"one file", b"another"), "held-out", preprocessing)],
+        "announce": [Announce()],
     }
 
 
@@ -117,6 +119,7 @@ ANSWERS: dict[str, list[Any]] = {
     "classes": [ClassCounts(np.arange(3) * 2**60)],
     "ranges": [Ranges(np.arange(6).reshape(2, 3) * 2**50, torch.tensor([[-1 / 3, 0.0], [1e-45, 3e38]]))],
     "agreement": [Agreement(1, 2, 3, 10**15)],
+    "announce": [Announcement(("cat", "d\u00f6g"), *np.arange(6).reshape(3, 2) * 2**50, 28, 32, 3, 1, "0" * 64)],
 }
 
 

@@ -7,7 +7,6 @@ the command is to run on the SuperLink's machine, as the same user.
 import contextlib
 import functools
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,9 +16,8 @@ from fedsup_deploy.engines.flower.directory import Directory
 from fedsup_deploy.engines.flower.engine import FlowerEngine, far_of, own_of
 from fedsup_deploy.engines.flower.environment import QUIET
 from fedsup_deploy.engines.flower.relay import RelayCourier
-from fedsup_deploy.engines.flower.submission import SuperLink, check_installed, connected, listening
+from fedsup_deploy.engines.flower.submission import SuperLink, check_installed, connected, listening, working_folder
 from fedsup_deploy.engines.workers import MakePopulations, open_local
-from fedsup_deploy.errors import OutputError
 from fedsup_deploy.federation.messages import Engine, Job
 from fedsup_deploy.federation.simulation import CLIENTS
 
@@ -93,11 +91,7 @@ def ask_all(
 def open_courier(superlink: str, root_certificates: Path | None) -> Iterator[RelayCourier]:
     """Yield what carries messages to the nodes of a SuperLink; arguments and errors as of `open_deployment`."""
     check_installed("flwr", "flower")
-    try:
-        folder = Path(tempfile.mkdtemp(prefix="fedsup-"))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OutputError(f"cannot write temporary files: {reason}; set TMPDIR to a folder with room") from error
+    folder = working_folder()
     settings: dict[str, str | bool] = (
         {"insecure": True} if root_certificates is None else {"root-certificates": str(root_certificates)}
     )

@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,10 +21,18 @@ from fedsup_deploy.engines.flower.directory import Directory
 from fedsup_deploy.engines.flower.engine import FlowerEngine, far_of, own_of
 from fedsup_deploy.engines.flower.environment import BLOBS, QUIET, RELAY, WORK
 from fedsup_deploy.engines.flower.relay import RelayCourier
-from fedsup_deploy.engines.flower.submission import SuperLink, check_installed, connected, listening, program
+from fedsup_deploy.engines.flower.submission import (
+    SuperLink,
+    check_installed,
+    connected,
+    listening,
+    no_room,
+    program,
+    working_folder,
+)
 from fedsup_deploy.engines.pool import module_folders
 from fedsup_deploy.engines.workers import MakePopulations, open_local
-from fedsup_deploy.errors import FederationError, OutputError
+from fedsup_deploy.errors import FederationError
 from fedsup_deploy.federation import frame
 from fedsup_deploy.federation.messages import Engine
 
@@ -96,13 +103,13 @@ def _open_courier(make_populations: MakePopulations, num_nodes: int, workers: in
 
 def _folder_for(make_populations: MakePopulations) -> Path:
     """Return a new folder that only this user can enter, with the file that says who the clients are."""
+    folder = working_folder()
     try:
-        folder = Path(tempfile.mkdtemp(prefix="fedsup-"))
         with (folder / "work").open("wb") as file:
             worker.write_work(file, make_populations, module_folders())
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OutputError(f"cannot write temporary files: {reason}; set TMPDIR to a folder with room") from error
+        shutil.rmtree(folder, ignore_errors=True)
+        raise no_room(error) from error
     return folder
 
 

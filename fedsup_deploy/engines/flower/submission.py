@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sysconfig
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from fedsup_deploy.engines.flower.relay import RelayCourier
-from fedsup_deploy.errors import DependencyError, FederationError
+from fedsup_deploy.errors import DependencyError, FederationError, OutputError
 from fedsup_deploy.version import __version__
 
 #: What the SuperLink is called in the settings of Flower's command line.
@@ -39,6 +40,8 @@ relay = ""
 config = ""
 out = ""
 """
+#: Longest name of the folder for temporary files: Linux allows a socket 107 letters, and Ray's use up 80.
+_LONGEST_TMPDIR: Final = 24
 #: Seconds for a command of Flower's, between looks at a run that has not begun, and for it to begin.
 _COMMAND_S: Final = 60.0
 _LOOK_S: Final = 10.0
@@ -101,6 +104,25 @@ class SuperLink:
             return dict(json.loads(ran.stdout[ran.stdout.index("{") :]))
         except (subprocess.TimeoutExpired, ValueError):
             return {}
+
+
+def working_folder() -> Path:
+    """Return a new folder for temporary files that only this user can enter; its name is short enough for sockets.
+
+    Raises:
+        OutputError: No room for temporary files.
+    """
+    usual = tempfile.gettempdir()
+    try:
+        return Path(tempfile.mkdtemp(prefix="fedsup-", dir=usual if len(usual) <= _LONGEST_TMPDIR else "/tmp"))
+    except OSError as error:
+        raise no_room(error) from error
+
+
+def no_room(error: OSError) -> OutputError:
+    """Return the error where temporary files cannot be written."""
+    reason = (error.strerror or str(error)).lower()
+    return OutputError(f"cannot write temporary files: {reason}; set TMPDIR to a folder with room")
 
 
 @contextlib.contextmanager

@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from fedsup_deploy.engines.flower.environment import QUIET
 from fedsup_deploy.runs.run import EVENTS, SUPERNET
 
 CONFIG = """
@@ -26,6 +29,8 @@ strategy: {name: e-fedsup, tiers: [{architecture: smallest}, {architecture: larg
 training: {rounds: 3, clients_per_round: 3, warmup_rounds: 1, batch_size: 32, checkpoint_every: 1, evaluate_every: 3}
 calibration: {samples_per_client: 4, batch_size: 4, schedule: one-shot}
 """
+
+PROGRAMS = Path(sysconfig.get_path("scripts"))
 
 pytestmark = pytest.mark.slow
 
@@ -62,6 +67,31 @@ class Runs:
         assert process.returncode == 0, said
         assert self.survivors(process) == []
         return said
+
+    def flower(self) -> Callable[..., dict[str, Any]]:
+        """Start a SuperLink that simulates; return what does a command of Flower's."""
+        home = self.folder / "home"
+        home.mkdir()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        settings = f'[superlink.here]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+        (home / "config.toml").write_text(settings, encoding="utf-8")
+        path = os.pathsep.join([str(PROGRAMS), os.environ["PATH"]])
+        told = {"FLWR_HOME": str(home), "PATH": path, "TMPDIR": str(self.temporary), "RAY_TMPDIR": str(self.temporary)}
+        environment = {**os.environ, **QUIET, **told}
+        options = ["--insecure", "--simulation", "--host", "127.0.0.1", "--port", str(port)]
+        self._children.start([PROGRAMS / "flower-superlink", *options], env=environment)
+
+        def command(*words: str) -> dict[str, Any]:
+            line = [PROGRAMS / "flwr", *words, "--format", "json"]
+            said: dict[str, Any] = {}
+            while not said.get("success"):  # until the SuperLink can be reached
+                ran = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+                said = json.loads(ran.stdout[ran.stdout.index("{") :])
+            return said
+
+        return command
 
     def survivors(self, process: "subprocess.Popen[str]") -> list[str]:
         found: list[str] = self._children.survivors(process)
@@ -137,3 +167,15 @@ def test_a_flower_run_that_dies_ends_the_command(runs: Runs, eventually: Callabl
     assert "--resume" in said
     assert time.monotonic() - started < 120
     assert runs.survivors(process) == []
+
+
+def test_flwr_run_trains_a_config(runs: Runs, repository: Path, eventually: Callable[..., bool]) -> None:
+    """The command line of Flower, in a checkout: the app starts the command, and its nodes read the config's images."""
+    runs.finished("train", "--config", "small.yaml", "--out", "local", "--set", "engine.workers=1")
+    flower = runs.flower()
+    resources = "num-supernodes=5 client-resources-num-cpus=1 init-args-num-cpus=2"
+    run_config = f"config='{runs.folder}/small.yaml' out='{runs.folder}/flower'"
+    flower("run", str(repository), "here", "--run-config", run_config, "--federation-config", resources)
+    assert eventually(lambda: any(event["event"] == "round" for event in events(runs.folder / "flower")))
+    assert eventually(lambda: flower("list", "here")["runs"][0]["status"] == "finished:completed")
+    assert (runs.folder / "flower" / SUPERNET).read_bytes() == (runs.folder / "local" / SUPERNET).read_bytes()

@@ -42,7 +42,8 @@ def open_engines(config: TrainConfig, data: FederatedData) -> Iterator[Mapping[s
     else:
         names = data.names or tuple(map(str, range(data.num_clients)))
         open_deployment = registry.resolve("deployment", engine.name)
-        opened = open_deployment(data.populations, engine.workers, engine.superlink, engine.root_certificates, names)
+        where = engine.superlink, engine.root_certificates
+        opened = open_deployment(data.populations, engine.workers, *where, names=names)
     with opened as engines:
         yield engines
 

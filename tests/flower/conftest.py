@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-NEEDED = "flwr and ray (an environment with fedsup-deploy[check,flower-sim]: CONTRIBUTING.md)"
+NEEDED = "flwr and ray (make test-flower)"
 IS_THERE = all(importlib.util.find_spec(name) is not None for name in ("flwr", "ray"))
 
 

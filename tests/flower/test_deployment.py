@@ -1,8 +1,12 @@
-"""A server and two devices, with TLS and node keys: processes of this machine that only share a port."""
+"""A server and two devices, with TLS and node keys, by the very commands of docs/fleet.md.
+
+All are processes of this machine, which share nothing but a port.
+"""
 
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -32,20 +36,16 @@ strategy: {name: fedsup, num_subnets: 2}
 training: {rounds: 2, warmup_rounds: 1, batch_size: 16, checkpoint_every: 1, evaluate_every: 2}
 calibration: {samples_per_client: 32, batch_size: 16, schedule: one-shot}
 """
-SERVER = """
-data: {{dataset: devices, root: devices.json}}
-engine: {{name: flower, superlink: "localhost:{port}", root_certificates: ca.crt}}
-"""
-DEVICE = """
-schema: 1
-name: what-it-calls-itself-does-not-count
-superlink: localhost:{port}
-root_certificates: ca.crt
-key: {name}.key
-data: {{dataset: npz, root: {name}.npz}}
-folder: {name}-work
-port: {own_port}
-"""
+ENGINE = re.compile(r"^(?:data|engine): .*\n", re.MULTILINE)
+PAGE = Path(__file__).parents[2] / "docs" / "fleet.md"
+SECTION = PAGE.read_text(encoding="utf-8").partition("\n## A server and two devices\n")[2].partition("\n## ")[0]
+FENCED = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+#: What the blocks of commands are for, in the order of the page.
+AUTHORITY, SUPERLINK, KEY, REGISTER, JOIN, TRAIN = range(6)
+SELF_SIGNED = (
+    *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=other"),
+    *("-keyout", "other.key", "-out", "other.crt"),
+)
 PROGRAMS = Path(sysconfig.get_path("scripts"))
 
 
@@ -69,17 +69,34 @@ class Fleet:
         self._children, self.folder = children, folder
         self.port, *own_ports = free_ports(1 + len(NAMES))
         path = os.pathsep.join([str(PROGRAMS), os.environ["PATH"]])
-        told = {"FLWR_HOME": str(folder / "home"), "PATH": path, "TMPDIR": str(folder)}
+        told = {"PATH": path, "TMPDIR": str(folder), "FLWR_HOME": str(folder / "flower")}
         self.environment = {**os.environ, **QUIET, **told}
-        (folder / "home").mkdir()
-        settings = f'[superlink.fleet]\naddress = "localhost:{self.port}"\nroot-certificates = "{folder}/ca.crt"\n'
-        (folder / "home" / "config.toml").write_text(settings, encoding="utf-8")
-        server = SERVER.format(port=self.port)
-        (folder / "server.yaml").write_text(CONFIG + server, encoding="utf-8")
+        (folder / "flower").mkdir()
+        (folder / "flower" / "config.toml").write_text(self.told("toml"), encoding="utf-8")
+        (folder / "server.yaml").write_text(CONFIG + "".join(ENGINE.findall(self.told("yaml", 1))), encoding="utf-8")
         (folder / "all.yaml").write_text(CONFIG + "data: {dataset: npz, root: all.npz}\n", encoding="utf-8")
         for name, own_port in zip(NAMES, own_ports, strict=True):
-            text = DEVICE.format(name=name, port=self.port, own_port=own_port)
-            (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+            # Images that the test knows, and what two devices of one machine cannot share.
+            own = f"data: {{dataset: npz, root: {name}.npz}}\nport: {own_port}\nfolder: {name}-work\n"
+            text = re.sub(r"^(data|tier): .*\n", "", self.told("yaml").replace("camera", name), flags=re.MULTILINE)
+            (folder / f"{name}.yaml").write_text(text + own, encoding="utf-8")
+
+    def told(self, language: str, number: int = 0) -> str:
+        """Return a block of the page, as it is on this machine."""
+        block = [code for each, code in FENCED.findall(SECTION) if each == language][number]
+        for there, here in {
+            "DNS:server.example": "DNS:localhost,IP:127.0.0.1",
+            "server.example": "localhost",
+            "9092": str(self.port),
+            "0.0.0.0": "127.0.0.1",
+            "/home/me/fleet": str(self.folder),
+        }.items():
+            block = block.replace(there, here)
+        return str(block)
+
+    def as_told(self, number: int, name: str = "camera") -> str:
+        """Carry out commands of the page, on or for a device."""
+        return self.done("bash", "-euc", self.told("sh", number).replace("camera", name))
 
     def done(self, *command: str) -> str:
         ran = subprocess.run(
@@ -97,9 +114,6 @@ class Fleet:
                 list(command), cwd=self.folder, env=self.environment, stdout=log, stderr=log
             )
         return process
-
-    def device(self, name: str) -> "subprocess.Popen[bytes]":
-        return self.start(sys.executable, "-m", "fedsup_deploy.cli.main", "client", "--config", f"{name}.yaml")
 
     def can_be_reached(self) -> bool:
         with socket.socket() as probe:
@@ -120,45 +134,45 @@ def write_images(folder: Path) -> None:
         np.savez(folder / f"{name}.npz", classes=np.array(images.classes), **arrays)
 
 
-def write_certificates(fleet: Fleet) -> None:
-    """Make an authority, the server's certificate, and a key for each device."""
-    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384", "-nodes")
-    authority = ("-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=fleet", "-days", "9")
-    fleet.done("openssl", "req", "-x509", *curve, *authority)
-    fleet.done("openssl", "req", *curve, "-keyout", "server.key", "-out", "server.csr", "-subj", "/CN=localhost")
-    (fleet.folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n", encoding="utf-8")
-    signed = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "9", "-extfile", "names")
-    fleet.done("openssl", "x509", "-req", "-in", "server.csr", *signed, "-out", "server.pem")
-    for name in NAMES:
-        fleet.done("ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", f"{name}.key")
-
-
 @pytest.fixture(scope="module")
 def fleet(children_type: Any, eventually: Callable[..., bool]) -> Iterator[Fleet]:
     folder = Path(tempfile.mkdtemp(prefix="test-", dir="/tmp"))
     with children_type() as children:
         fleet = Fleet(children, folder)
         write_images(folder)
-        write_certificates(fleet)
-        tls = ("--ssl-ca-certfile", "ca.crt", "--ssl-certfile", "server.pem", "--ssl-keyfile", "server.key")
-        where = ("--host", "127.0.0.1", "--port", str(fleet.port), "--database", "state.db")
-        fleet.start(str(PROGRAMS / "flower-superlink"), *tls, "--enable-supernode-auth", *where)
+        fleet.as_told(AUTHORITY)
+        fleet.start("bash", "-euc", fleet.told("sh", SUPERLINK))
         assert eventually(fleet.can_be_reached)
         for name in NAMES:
-            fleet.done(str(PROGRAMS / "flwr"), "supernode", "register", f"{name}.key.pub", "fleet", "--name", name)
-            fleet.device(name)
+            fleet.as_told(KEY, name)
+            fleet.as_told(REGISTER, name)
+            fleet.start("bash", "-euc", fleet.told("sh", JOIN).replace("camera", name))
         yield fleet
     shutil.rmtree(folder)
 
 
 def test_devices_train_to_the_bytes_of_their_images_in_one_place(fleet: Fleet) -> None:
     """The server has no image, and knows the devices by the names that their keys were registered under."""
-    listing = json.loads(fleet.ours("fleet", "list", "--config", "server.yaml", "--devices", "2", "--json", "--quiet"))
-    assert [(each["name"], each["num_trained"]) for each in listing["devices"]] == [("camera", 120), ("phone", 120)]
     (fleet.folder / "hidden").mkdir()
     fleet.ours("train", "--config", "all.yaml", "--out", "together", "--set", "engine.workers=1", "--quiet")
     (fleet.folder / "all.npz").rename(fleet.folder / "hidden" / "all.npz")
-    fleet.ours("train", "--config", "server.yaml", "--out", "far", "--quiet")
-    assert (fleet.folder / "far" / SUPERNET).read_bytes() == (fleet.folder / "together" / SUPERNET).read_bytes()
+    fleet.as_told(TRAIN)
+    listed = json.loads((fleet.folder / "devices.json").read_text(encoding="utf-8"))["devices"]
+    assert [(each["name"], sum(each["trained"])) for each in listed] == [("camera", 120), ("phone", 120)]
+    run = fleet.folder / "runs" / "fleet"
+    assert (run / SUPERNET).read_bytes() == (fleet.folder / "together" / SUPERNET).read_bytes()
     blobs = [path for name in NAMES for path in (fleet.folder / f"{name}-work" / "blobs").iterdir()]
     assert blobs
+
+
+def test_a_stranger_is_not_let_in(fleet: Fleet) -> None:
+    """Who has a key that nobody registered, no key, or another authority: each is told so, and ends."""
+    fleet.done("ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", "stranger.key")
+    fleet.done(*SELF_SIGNED)
+    text = (fleet.folder / "camera.yaml").read_text(encoding="utf-8").replace("folder: camera", "folder: stranger")
+    (port,) = free_ports(1)
+    text = re.sub(r"^port: .*$", f"port: {port}", text, flags=re.MULTILINE)
+    for change in (("camera.key", "stranger.key"), ("key: camera.key\n", ""), ("ca.crt", "other.crt")):
+        (fleet.folder / "stranger.yaml").write_text(text.replace(*change), encoding="utf-8")
+        process = fleet.start(sys.executable, "-m", "fedsup_deploy.cli.main", "client", "--config", "stranger.yaml")
+        assert process.wait(timeout=120) != 0

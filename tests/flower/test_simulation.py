@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from fedsup_deploy.commands.train import train
+from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.engines.flower.environment import QUIET
 from fedsup_deploy.runs.run import EVENTS, SUPERNET
 
@@ -105,6 +107,15 @@ def runs(children: Any, tmp_path: Path) -> Iterator[Runs]:
     shutil.rmtree(runs.temporary)
 
 
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of the engine `local`."""
+    folder = tmp_path_factory.mktemp("local")
+    (folder / "small.yaml").write_text(CONFIG, encoding="utf-8")
+    train(load_train_config(folder / "small.yaml", ["engine.workers=1"]), folder / "run")
+    return folder / "run"
+
+
 def events(folder: Path) -> list[dict[str, Any]]:
     """Return the events of a run, without what a clock has said."""
     lines = (folder / EVENTS).read_text(encoding="utf-8").splitlines() if (folder / EVENTS).exists() else []
@@ -114,26 +125,24 @@ def events(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def test_a_simulation_is_the_run_of_any_other_engine(runs: Runs) -> None:
+def test_a_simulation_is_the_run_of_any_other_engine(runs: Runs, local: Path) -> None:
     """Bytes, events, and what a later command finds on clients that take part and on one that does not."""
     small = ("train", "--config", "small.yaml")
-    runs.finished(*small, "--out", "local", "--set", "engine.workers=1")
     runs.finished(*small, "--out", "flower", "--engine", "flower")
-    assert (runs.folder / "flower" / SUPERNET).read_bytes() == (runs.folder / "local" / SUPERNET).read_bytes()
-    assert events(runs.folder / "flower") == events(runs.folder / "local")
+    assert (runs.folder / "flower" / SUPERNET).read_bytes() == (local / SUPERNET).read_bytes()
+    assert events(runs.folder / "flower") == events(local)
     found = []
-    for run in ("local", "flower"):
-        said = runs.finished("evaluate", run, "--arch", "largest", "--per-client", "--json", "--quiet")
+    for run in (local, runs.folder / "flower"):
+        said = runs.finished("evaluate", str(run), "--arch", "largest", "--per-client", "--json", "--quiet")
         found.append({key: value for key, value in json.loads(said).items() if key not in {"run", "seconds"}})
     assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_or_killed_it_leaves_nothing_and_goes_on_to_the_same_bytes(
-    runs: Runs, number: int, eventually: Callable[..., bool]
+    runs: Runs, local: Path, number: int, eventually: Callable[..., bool]
 ) -> None:
     small = ("train", "--config", "small.yaml")
-    runs.finished(*small, "--out", "local", "--set", "engine.workers=1")
     process = runs.start(*small, "--out", "flower", "--engine", "flower")
     assert eventually(lambda: any(event["event"] == "round" for event in events(runs.folder / "flower")))
     process.send_signal(number)
@@ -141,7 +150,7 @@ def test_stopped_or_killed_it_leaves_nothing_and_goes_on_to_the_same_bytes(
     assert process.returncode in {130, -signal.SIGKILL}
     assert eventually(lambda: runs.survivors(process) == [])
     runs.finished(*small, "--out", "flower", "--engine", "flower", "--resume")
-    assert (runs.folder / "flower" / SUPERNET).read_bytes() == (runs.folder / "local" / SUPERNET).read_bytes()
+    assert (runs.folder / "flower" / SUPERNET).read_bytes() == (local / SUPERNET).read_bytes()
 
 
 def test_killed_while_flower_starts_it_leaves_nothing(runs: Runs, eventually: Callable[..., bool]) -> None:
@@ -169,13 +178,12 @@ def test_a_flower_run_that_dies_ends_the_command(runs: Runs, eventually: Callabl
     assert runs.survivors(process) == []
 
 
-def test_flwr_run_trains_a_config(runs: Runs, repository: Path, eventually: Callable[..., bool]) -> None:
+def test_flwr_run_trains_a_config(runs: Runs, local: Path, repository: Path, eventually: Callable[..., bool]) -> None:
     """The command line of Flower, in a checkout: the app starts the command, and its nodes read the config's images."""
-    runs.finished("train", "--config", "small.yaml", "--out", "local", "--set", "engine.workers=1")
     flower = runs.flower()
     resources = "num-supernodes=5 client-resources-num-cpus=1 init-args-num-cpus=2"
     run_config = f"config='{runs.folder}/small.yaml' out='{runs.folder}/flower'"
     flower("run", str(repository), "here", "--run-config", run_config, "--federation-config", resources)
     assert eventually(lambda: any(event["event"] == "round" for event in events(runs.folder / "flower")))
     assert eventually(lambda: flower("list", "here")["runs"][0]["status"] == "finished:completed")
-    assert (runs.folder / "flower" / SUPERNET).read_bytes() == (runs.folder / "local" / SUPERNET).read_bytes()
+    assert (runs.folder / "flower" / SUPERNET).read_bytes() == (local / SUPERNET).read_bytes()

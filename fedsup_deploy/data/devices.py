@@ -21,10 +21,12 @@ from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JSON, parse_json, read_
 
 #: The registered name.
 DEVICES: Final = "devices"
-_MANY: Final = 1_000_000_000
+#: Images of one device, and of all, at most: each has its label in memory.
+_MOST_IMAGES: Final = 10_000_000
+_MOST_OF_ALL: Final = 100_000_000
 _HOW: Final = "make it with fedsup-deploy fleet list"
 
-Counts = tuple[Annotated[int, Field(ge=0, le=_MANY)], ...]
+Counts = tuple[Annotated[int, Field(ge=0, le=_MOST_IMAGES)], ...]
 
 
 class AnnouncedDevice(BaseModel):
@@ -65,7 +67,14 @@ class AnnouncedDevice(BaseModel):
             return str(error)
         if any(len(counts) != len(self.classes) for counts in (self.trained, self.held_out, self.tested)):
             return "counts of another number of classes than it names"
+        if self.num_images > _MOST_IMAGES:
+            return f"{self.num_images:,} images, expected at most {_MOST_IMAGES:,}"
         return None if any(self.trained) else "no image to train on"
+
+    @property
+    def num_images(self) -> int:
+        """How many images it has in all."""
+        return sum(map(sum, (self.trained, self.held_out, self.tested)))
 
 
 class DeviceList(BaseModel):
@@ -177,6 +186,8 @@ def read_devices(path: Path) -> tuple[AnnouncedDevice, ...]:
     names = [device.name for device in devices]
     if names != sorted(set(names)):
         raise DataError(f"{path}: names are there twice or not in their order; {_HOW}")
+    if (total := sum(device.num_images for device in devices)) > _MOST_OF_ALL:
+        raise DataError(f"{path}: got {total:,} images, expected at most {_MOST_OF_ALL:,}; leave out some devices")
     for device in devices:
         if (problem := device.problem()) is not None:
             raise DataError(f"{path}: {device.name}: {problem}; {_HOW}")

@@ -136,6 +136,8 @@ def write_images(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def fleet(children_type: Any, eventually: Callable[..., bool]) -> Iterator[Fleet]:
+    if missing := [name for name in ("openssl", "ssh-keygen") if shutil.which(name) is None]:
+        pytest.skip(f"{' and '.join(missing)} (install openssl and openssh-client)")
     folder = Path(tempfile.mkdtemp(prefix="test-", dir="/tmp"))
     with children_type() as children:
         fleet = Fleet(children, folder)

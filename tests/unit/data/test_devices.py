@@ -78,6 +78,7 @@ def test_devices_with_other_images_than_most_are_left_out(path: Path) -> None:
     [
         ({"trained": (1, 2, 3)}, "counts of another number of classes than it names"),
         ({"trained": (0, 0)}, "no image to train on"),
+        ({"trained": (9_000_000, 2_000_000)}, "11,000,002 images, expected at most 10,000,000"),
         ({"classes": ("cat", "cat")}, "cat"),
         ({"classes": ("cat", "")}, "class"),
         ({"name": ""}, "name"),
@@ -95,6 +96,14 @@ def test_a_device_can_be_impossible(path: Path, changes: dict[str, Any], problem
 def test_a_damaged_list_is_refused_in_one_line(path: Path, content: str) -> None:
     path.write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=r"devices\.json: cannot be read: \w+; make it with fedsup-deploy fleet list$"):
+        read_devices(path)
+
+
+def test_a_list_of_more_images_than_fit_into_memory_is_refused(path: Path) -> None:
+    write_devices(path, tuple(device(f"d{number}", trained=(9_999_000, 0)) for number in range(11)))
+    with pytest.raises(
+        DataError, match=r"got 109,989,011 images, expected at most 100,000,000; leave out some devices$"
+    ):
         read_devices(path)
 
 

@@ -1,14 +1,72 @@
 """Which client is at which node. A client is known by a name, for Flower's numbers of nodes say nothing."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from fedsup_deploy.engines.flower.courier import Courier, Delivery, Letter, NodeId, Ticket
 from fedsup_deploy.engines.flower.node import HELLO, name_in
-from fedsup_deploy.errors import DataError
+from fedsup_deploy.errors import DataError, FederationError
 from fedsup_deploy.federation.client import ClientId
 
 _TICK_S: Final = 0.2
+
+
+class Whereabouts(Protocol):
+    """Which client is at which node."""
+
+    def refresh(self) -> None:
+        """See who has come and gone."""
+        ...
+
+    def take(self, delivery: Delivery) -> None:
+        """Take an answer that no job has."""
+        ...
+
+    def node_of(self, client: ClientId) -> NodeId | None:
+        """Return where a client is, or None."""
+        ...
+
+    def why_absent(self) -> str:
+        """Return why a client may not be there, in one line."""
+        ...
+
+
+class SimulatedNodes:
+    """Nodes of which each has the images of all clients and computes for whichever it is asked to.
+
+    So none of them is asked who it is, and nothing depends on which is which.
+
+    Args:
+        courier: Carries messages.
+        num_clients: As many nodes are waited for.
+        is_late: Says that they have had time enough.
+
+    Raises:
+        FederationError: There are fewer.
+    """
+
+    def __init__(self, courier: Courier, num_clients: int, is_late: Callable[[], bool]) -> None:
+        self._nodes: list[NodeId] = []
+        while len(self._nodes) < num_clients:
+            if is_late():
+                got = f"got {len(self._nodes)} nodes, expected {num_clients}, one for each client"
+                raise FederationError(f"{got}; --federation-config num-supernodes={num_clients}")
+            courier.receive(_TICK_S)
+            self._nodes = sorted(found.node for found in courier.nodes())
+
+    def refresh(self) -> None:
+        """Do nothing: they stay."""
+
+    def take(self, delivery: Delivery) -> None:
+        """Do nothing: it is too late."""
+
+    def node_of(self, client: ClientId) -> NodeId:
+        """Return a node, for each client another one."""
+        return self._nodes[client]
+
+    def why_absent(self) -> str:
+        """Return that it is not there; all are."""
+        return "not connected"
 
 
 class Directory:

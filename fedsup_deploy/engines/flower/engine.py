@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
 from fedsup_deploy.engines.flower.courier import Courier, Delivery, Letter, NodeId, Ticket
-from fedsup_deploy.engines.flower.directory import Directory
+from fedsup_deploy.engines.flower.directory import Whereabouts
 from fedsup_deploy.engines.workers import MakePopulations
 from fedsup_deploy.errors import DataError
 from fedsup_deploy.federation import encoding
@@ -38,7 +38,7 @@ class FlowerEngine:
         courier: Courier,
         population: str,
         infos: Sequence[ClientInfo],
-        directory: Directory,
+        directory: Whereabouts,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._courier, self._population, self._infos, self.clock = courier, population, infos, clock

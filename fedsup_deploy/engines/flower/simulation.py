@@ -17,7 +17,7 @@ from typing import Final
 
 from fedsup_deploy.engines import worker
 from fedsup_deploy.engines.flower import guard
-from fedsup_deploy.engines.flower.directory import Directory
+from fedsup_deploy.engines.flower.directory import SimulatedNodes
 from fedsup_deploy.engines.flower.engine import FlowerEngine, far_of, own_of
 from fedsup_deploy.engines.flower.environment import BLOBS, QUIET, RELAY, WORK
 from fedsup_deploy.engines.flower.relay import RelayCourier
@@ -66,8 +66,8 @@ def open_simulation(make_populations: MakePopulations, workers: int) -> Iterator
     with contextlib.ExitStack() as stack:
         engines = stack.enter_context(open_local(functools.partial(own_of, make_populations), workers))
         courier = stack.enter_context(_open_courier(make_populations, num_nodes, workers))
-        directory = Directory(courier, [str(node) for node in range(num_nodes)])
-        directory.gather(lambda there: there == num_nodes)
+        end = time.monotonic() + _START_S
+        directory = SimulatedNodes(courier, num_nodes, lambda: time.monotonic() > end)
         yield engines | {name: FlowerEngine(courier, name, each.infos(), directory) for name, each in far.items()}
 
 

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
-import tomllib
+import pytest
 
 from fedsup_deploy.engines.flower.submission import SuperLink
 from fedsup_deploy.version import __version__
+
+tomllib = pytest.importorskip("tomllib", reason="tomllib (Python 3.11 or newer)")
 
 
 def test_the_app_of_a_checkout_is_the_one_that_commands_run(repository: Path, tmp_path: Path) -> None:

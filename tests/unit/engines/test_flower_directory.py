@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Sequence
 
+import pytest
 from safetensors.numpy import save
 
 from fedsup_deploy.engines.flower.courier import Delivery, FlowerNode, Letter, Ticket
-from fedsup_deploy.engines.flower.directory import Directory
+from fedsup_deploy.engines.flower.directory import Directory, SimulatedNodes
 from fedsup_deploy.engines.flower.node import HELLO, Node
+from fedsup_deploy.errors import FederationError
 
 
 class Nodes:
@@ -48,6 +50,18 @@ class OfAnotherVersion(Nodes):
     def answer(self, letter: Letter) -> bytes:
         assert letter.message == HELLO
         return save({}, metadata={"document": "{}", "protocol": "2", "version": "9.0"})
+
+
+def test_of_simulated_nodes_none_is_asked_who_it_is() -> None:
+    nodes = Nodes({9: "a", 2: "b", 5: "c"})
+    found = SimulatedNodes(nodes, 2, lambda: False)
+    assert [found.node_of(client) for client in range(2)] == [2, 5]
+    assert nodes.sent == []
+
+
+def test_too_few_simulated_nodes_are_told_how_to_be_more() -> None:
+    with pytest.raises(FederationError, match=r"^got 0 nodes, expected 3, .* --federation-config num-supernodes=3$"):
+        SimulatedNodes(Nodes({9: "a"}), 3, lambda: True)
 
 
 def test_clients_are_found_by_name_whatever_their_numbers() -> None:

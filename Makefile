@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+FLOWER := .venv-flower
+INSTALL := pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP := $(BIN)/python -m $(INSTALL)
 
-.PHONY: demo test test-slow results-quick check format clean
+.PHONY: demo test test-slow test-flower results-quick check format clean
 demo: $(VENV)/.core
 	$(BIN)/fedsup-deploy demo
 
@@ -13,6 +15,10 @@ test: $(VENV)/.check
 
 test-slow: $(VENV)/.check
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
+
+# In an environment of its own, for Flower asks for older versions of some libraries.
+test-flower: $(FLOWER)/.check
+	$(FLOWER)/bin/python -m pytest -n 2 --dist loadfile tests/flower
 
 # DATA: the folder of Fashion-MNIST's four files.
 results-quick: $(VENV)/.check
@@ -39,5 +45,11 @@ $(VENV)/.check: $(VENV)/.core
 	$(PIP) --editable '.[check]'
 	touch $@
 
+$(FLOWER)/.check: constraints.txt pyproject.toml
+	test -x $(FLOWER)/bin/python || $(PYTHON) -m venv $(FLOWER)
+	$(FLOWER)/bin/python -m $(INSTALL) torch
+	$(FLOWER)/bin/python -m $(INSTALL) --editable '.[check,flower-sim]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(FLOWER) build dist .pytest_cache .mypy_cache .ruff_cache

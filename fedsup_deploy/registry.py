@@ -37,6 +37,7 @@ TABLES: dict[str, dict[str, str]] = {
         "medmnist": "fedsup_deploy.data.arrays:load_medmnist",
         "npz": "fedsup_deploy.data.arrays:load_npz",
         "image-folder": "fedsup_deploy.data.image_folder:load_image_folder",
+        "devices": "fedsup_deploy.data.devices:load_devices",
     },
     "partition": {
         "iid": "fedsup_deploy.data.partition:IidPartition",
@@ -52,6 +53,11 @@ TABLES: dict[str, dict[str, str]] = {
     },
     "engine": {
         "local": "fedsup_deploy.engines.workers:open_local",
+        "flower": "fedsup_deploy.engines.flower.simulation:open_simulation",
+    },
+    # Of an engine, what asks clients that are elsewhere.
+    "deployment": {
+        "flower": "fedsup_deploy.engines.flower.deployment:open_deployment",
     },
     "job": {
         "train": "fedsup_deploy.federation.jobs.train:Train",
@@ -61,6 +67,7 @@ TABLES: dict[str, dict[str, str]] = {
         "classes": "fedsup_deploy.federation.jobs.classes:CountClasses",
         "ranges": "fedsup_deploy.federation.jobs.ranges:TakeRanges",
         "agreement": "fedsup_deploy.federation.jobs.agreement:CompareAnswers",
+        "announce": "fedsup_deploy.federation.jobs.announce:Announce",
     },
     "latency": {
         "roofline": "fedsup_deploy.device.predictor:RooflinePredictor",

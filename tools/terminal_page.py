@@ -14,6 +14,7 @@ from fedsup_deploy.cli.main import cli
 from fedsup_deploy.cli.output import Output, page_of
 from fedsup_deploy.cli.tables import Page
 from fedsup_deploy.commands.demo import DemonstratedDevice, Demonstration
+from fedsup_deploy.commands.fleet_list import DeviceListing, ListedDevice
 from fedsup_deploy.commands.profile_build import BuiltProfile
 from fedsup_deploy.commands.profile_fit import FittedProfile
 from fedsup_deploy.device.building.baseline import LeftOut, reasons
@@ -30,7 +31,8 @@ HEAD = """# What commands print
 
 Written by `tools/terminal_page.py`: one small run on the digits that come with scikit-learn, and each command once, as
 on terminals of 80 and of 120 columns. Times, versions and the processor stand for those of your machine. `demo` is told
-of the same run, for it trains longer; `profile build` and `profile fit`, which measure for minutes, of made-up times.
+of the same run, for it trains longer; `profile build` and `profile fit`, which measure for minutes, of made-up times,
+and `fleet list` of made-up devices.
 
 Where a table is too wide for the terminal, or for what the variable `COLUMNS` says, its rows are blocks with a field
 per line. Text is wrapped between words. Names, paths and commands are never broken, so that they can be copied. Output
@@ -105,7 +107,7 @@ def pages(folder: Path) -> dict[str, Page]:
         for line in COMMANDS:
             run(line)
         found = dict(zip(COMMANDS, emitted, strict=True))
-        return {"demo": demo_page(), **found, **profile_pages()}
+        return {"demo": demo_page(), **found, **profile_pages(), **fleet_pages()}
     finally:
         os.chdir(before)
 
@@ -169,6 +171,17 @@ def profile_pages() -> dict[str, Page]:
         "profile build --space runs/digits": profile_build.built_page(built, 4.0),
         "profile fit raspberry-pi-4 --here --name host": profile_build.fitted_page(fitted, 0.5),
     }
+
+
+def fleet_pages() -> dict[str, Page]:
+    """Return what `fleet list` says, of made-up devices."""
+    devices = (ListedDevice("camera-north", 1, 1_240, 310, 0), ListedDevice("phone-anna", 0, 96, 24, 0))
+    refused = {
+        "camera-old": "message: protocol 0 (fedsup-deploy 0.0.9), here it is 1 (fedsup-deploy 1.2.3); install "
+        "the same version on both sides"
+    }
+    listing = DeviceListing(Path("devices.json"), devices, refused)
+    return {"fleet list --config server.yaml": page_of(listing)}
 
 
 def page(found: Mapping[str, Page]) -> str:

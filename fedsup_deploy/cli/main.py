@@ -48,6 +48,8 @@ cli = LazyGroup(
         "verify": "Check that a bundle is unaltered and computes what it must.",
         "inspect": "Say what a file or folder of ours is and what made it.",
         "profile": "Build, adapt, check and compare device profiles.",
+        "fleet": "See which devices can take part in a federation.",
+        "client": "Join a federation as a device, with its own images.",
     },
     help="One federated supernet training run, the right model for every device class.",
 )

@@ -25,6 +25,7 @@ from fedsup_deploy.errors import ConfigError
 _USUALLY_HELD_OUT: Final = 0.2
 
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]
+_ADDRESS: Final = r"^[^\s/:]+:[0-9]{1,5}$"
 
 
 def _version_one(version: int) -> int:
@@ -136,9 +137,22 @@ class EngineConfig(Section):
     """What runs the clients."""
 
     name: Annotated[str, _known("engine")] = "local"
-    """A registered engine. `local`: simulated clients on this machine."""
+    """A registered engine. `local`: simulated clients on this machine. `flower`: the same carried by Flower."""
     workers: Annotated[int, Field(ge=1, le=256)] = 2
     """Processes that train clients side by side. The result does not depend on it."""
+    superlink: Annotated[str, Field(pattern=_ADDRESS)] | None = None
+    """Address of a SuperLink, host:port, that runs on this machine: its nodes are the clients. null: clients are
+    simulated here."""
+    root_certificates: Annotated[Path, AfterValidator(_expanded)] | None = None
+    """PEM file with the certificate authority of the SuperLink, from where `data.root` starts. null: it is not
+    encrypted."""
+
+    @model_validator(mode="after")
+    def _can_be_deployed(self) -> "EngineConfig":
+        able = registry.names("deployment")
+        if self.superlink is not None and self.name not in able:
+            raise misfit([(("name",), self.name, f"{' or '.join(able)}, as there is a superlink")])
+        return self
 
 
 class FederationConfig(Section):
@@ -265,7 +279,11 @@ def load_train_config(name_or_path: str | Path, overrides: list[str] | tuple[str
     data = config.data
     if data.root is not None:
         data = data.model_copy(update={"root": _resolved(_folder(document, ("data", "root")) / data.root)})
-    return config.model_copy(update={"data": data, "space": _space(config.space, document)})
+    engine = config.engine
+    if engine.root_certificates is not None:
+        beside = _folder(document, ("engine", "root_certificates"))
+        engine = engine.model_copy(update={"root_certificates": _resolved(beside / engine.root_certificates)})
+    return config.model_copy(update={"data": data, "engine": engine, "space": _space(config.space, document)})
 
 
 def _resolved(path: Path) -> Path:

@@ -31,10 +31,12 @@ class Owners:
         names: Of the clients, each once, in NFC and in order.
         clients_N: For each split (`train`, and where those are of clients `validation` and `test`) the client of each
             image, as a place in `names`.
+        tiers: The class of capability of each, where they say it themselves; else empty.
     """
 
     names: tuple[str, ...]
     clients_N: Mapping[str, npt.NDArray[np.int64]]
+    tiers: tuple[int, ...] = ()
 
     def parts(self, split: str) -> list[npt.NDArray[np.int64]] | None:
         """Return for each client the ascending indices of its images of a split; None where they are of no client."""

@@ -8,7 +8,7 @@ import torch
 
 from fedsup_deploy.data.dataset import DamagedFileError
 from fedsup_deploy.federation.client import ClientId, ClientInfo
-from fedsup_deploy.federation.encoding import absence, as_received
+from fedsup_deploy.federation.encoding import absence, as_received, discreet_absence
 from fedsup_deploy.federation.messages import Job, Reply
 from fedsup_deploy.federation.simulation import Population
 
@@ -62,4 +62,13 @@ def perform(population: Population, client: ClientId, job: Job[R]) -> Reply[R]:
         raise
     except Exception as error:  # noqa: BLE001  a client may fail in any way; the server is told of it
         return absence(client, error)
+    return as_received(Reply(client, value), job)
+
+
+def perform_discreetly(population: Population, client: ClientId, job: Job[R]) -> Reply[R]:
+    """Return the same as a server learns of it that may not see the client's images."""
+    try:
+        value = population.client(client).perform(job)
+    except Exception as error:  # noqa: BLE001  a client may fail in any way; the server is told that it has
+        return discreet_absence(client, error)
     return as_received(Reply(client, value), job)

@@ -191,7 +191,7 @@ def _work_file(open_work: Callable[[], object]) -> tuple[IO[bytes], frozenset[in
     try:
         with contextlib.ExitStack() as on_error, shared_files.descriptors_of() as descriptors:
             file = on_error.enter_context(tempfile.TemporaryFile())
-            worker.write_work(file, open_work, _module_folders())
+            worker.write_work(file, open_work, module_folders())
             on_error.pop_all()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
@@ -199,7 +199,7 @@ def _work_file(open_work: Callable[[], object]) -> tuple[IO[bytes], frozenset[in
     return file, frozenset(descriptors)
 
 
-def _module_folders() -> list[str]:
+def module_folders() -> list[str]:
     """Return where a worker finds modules: where this process does, but not relative to the current folder."""
     folders = [folder for folder in sys.path if os.path.isabs(folder)]  # noqa: PTH117  they are strings
     return folders if _PACKAGE_FOLDER in folders else [*folders, _PACKAGE_FOLDER]

@@ -76,14 +76,30 @@ def _receive(connection: Connection, requests: "queue.SimpleQueue[bytes]") -> No
 
 
 def _open_work(descriptor: int) -> Work:
+    sys.path[:], read_open_work = read_work(descriptor)
+    work = read_open_work()()
+    assert callable(work)
+    return work
+
+
+def read_work(descriptor: int) -> "tuple[list[str], Callable[[], Callable[[], object]]]":
+    """Return where modules are that the work needs, and what reads `open_work`, once they can be imported.
+
+    Args:
+        descriptor: Of a file by `write_work`, of our own: what is in it is code.
+    """
     # Mapped, and not read: other workers hold the same descriptor, and with it one position to read from.
     view = memoryview(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ))
     end = len(view) - _LENGTH_BYTES
     begin = end - int.from_bytes(view[end:], "little")
-    sys.path[:], pickled, places = pickle.loads(view[begin:end])  # noqa: S301  from our starter
-    open_work = pickle.loads(pickled, buffers=[view[begin:end] for begin, end in places])  # noqa: S301
-    work: Work = open_work()
-    return work
+    module_folders, pickled, places = pickle.loads(view[begin:end])  # noqa: S301  from our starter
+
+    def read_open_work() -> Callable[[], object]:
+        buffers = [view[begin:end] for begin, end in places]
+        open_work: Callable[[], object] = pickle.loads(pickled, buffers=buffers)  # noqa: S301
+        return open_work
+
+    return module_folders, read_open_work
 
 
 def _pickled_error(error: Exception) -> bytes:

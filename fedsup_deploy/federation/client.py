@@ -73,10 +73,11 @@ class Client:
 
     Args:
         images: What it has of `IMAGES`.
+        tier: Its class of capability.
     """
 
-    def __init__(self, images: Mapping[str, LabelledImages]) -> None:
-        self._images = images
+    def __init__(self, images: Mapping[str, LabelledImages], tier: int = 0) -> None:
+        self._images, self.tier = images, tier
         # The same images are looked at by one network after the other.
         self._prepared = functools.lru_cache(maxsize=1)(self._prepare)
 
@@ -87,6 +88,10 @@ class Client:
             DataError: It cannot be done with this client's images.
         """
         return job.perform(self)
+
+    def has(self, which: str) -> bool:
+        """Return whether the client has any of these images."""
+        return which in self._images
 
     def images(self, which: str) -> LabelledImages:
         """Return the client's images.

@@ -1,4 +1,4 @@
-"""How jobs and replies become bytes: JSON beside arrays, in the safetensors format. Data, never code.
+"""How jobs and replies become bytes: JSON beside arrays, in a `frame`. Data, never code.
 
 What is in a message is checked against the types that it should have before anyone looks at it.
 """
@@ -19,17 +19,17 @@ from pydantic import (
     PlainValidator,
     SerializationInfo,
     TypeAdapter,
-    ValidationError,
     ValidationInfo,
 )
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 from torch import Tensor
 
 from fedsup_deploy import registry
-from fedsup_deploy.errors import DataError, FedsupError
+from fedsup_deploy.data.dataset import DamagedFileError
+from fedsup_deploy.errors import DataError
+from fedsup_deploy.federation import frame
 from fedsup_deploy.federation.client import ClientId
-from fedsup_deploy.federation.messages import Blob, BlobStore, Job, Reply
+from fedsup_deploy.federation.frame import Array, Arrays
+from fedsup_deploy.federation.messages import Blob, BlobStore, HeldBlobs, Job, Reply
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.plan import NetworkPlan
 from fedsup_deploy.space.search_space import SearchSpace
@@ -38,18 +38,8 @@ from fedsup_deploy.supernet.statistics import PooledStatistics
 
 R = TypeVar("R")
 
-#: Any: of whatever element type and shape a message has.
-Array = np.ndarray[Any, Any]
-Arrays = dict[str, Array]
-
-#: The entry of a message's metadata that holds its JSON.
-_DOCUMENT: Final = "document"
 #: Most channels, and longest side, of a layer of a plan.
 _MAX_SIZE: Final = 2**16
-#: Longest text of a reason, and longest name of an array.
-_MAX_TEXT: Final = 300
-#: What is raised for a document that is not what it should be, whatever it holds.
-_MALFORMED: Final = (FedsupError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 # --- how values become JSON beside arrays
@@ -71,7 +61,7 @@ class _Outgoing:
 class _Incoming:
     """Gives the arrays and blobs of a message while its JSON is read."""
 
-    def __init__(self, arrays: Sequence[Array], store: BlobStore, brought: Mapping[str, Blob] | None = None) -> None:
+    def __init__(self, arrays: Sequence[Array], store: HeldBlobs, brought: Mapping[str, Blob] | None = None) -> None:
         self.arrays, self._store, self._brought = arrays, store, brought or {}
         self.missing: set[str] = set()
 
@@ -216,10 +206,10 @@ def encode_request(jobs: Mapping[ClientId, Job[object]], held: Collection[str] =
     arrays = {str(number): array for number, array in enumerate(out.arrays)}
     for name, blob in sent.items():
         arrays |= {f"{name}/{key}": np.ascontiguousarray(tensor.numpy()) for key, tensor in blob.tensors.items()}
-    return _bytes({"asked": asked}, arrays), set(sent)
+    return frame.pack({"asked": asked}, arrays), set(sent)
 
 
-def decode_request(message: bytes, store: BlobStore) -> dict[ClientId, Job[object]] | Missing:
+def decode_request(message: bytes, store: HeldBlobs) -> dict[ClientId, Job[object]] | Missing:
     """Return the jobs of a message, or which blobs of it are missing.
 
     Args:
@@ -229,7 +219,7 @@ def decode_request(message: bytes, store: BlobStore) -> dict[ClientId, Job[objec
     Raises:
         DataError: The message is malformed.
     """
-    document, arrays = _parts(message)
+    document, arrays = _unpack(message)
     try:
         numbered, tensors = _without_blobs(arrays)
         brought = {name: Blob(of_blob) for name, of_blob in tensors.items()}
@@ -242,8 +232,8 @@ def decode_request(message: bytes, store: BlobStore) -> dict[ClientId, Job[objec
             int(client): _adapter(_job_type(kind)).validate_python(fields, context=incoming)
             for client, kind, fields in document["asked"]
         }
-    except _MALFORMED as error:
-        raise DataError(f"message: {_one_line(error)}") from error
+    except frame.MALFORMED as error:
+        raise DataError(f"message: {frame.one_line(error)}") from error
     return Missing(tuple(sorted(incoming.missing))) if incoming.missing else jobs
 
 
@@ -259,37 +249,44 @@ def encode_replies(replies: Sequence[Reply[R]], jobs: Mapping[ClientId, Job[R]])
     for reply in replies:
         value = None if reply.value is None else _to_document(reply.value, jobs[reply.client].reply, out)
         said.append([reply.client, value, reply.absent])
-    return _bytes({"said": said}, {str(number): array for number, array in enumerate(out.arrays)})
+    return frame.pack({"said": said}, {str(number): array for number, array in enumerate(out.arrays)})
 
 
 def encode_missing(missing: Missing) -> bytes:
     """Return the message that says which blobs are missing."""
-    return _bytes({"missing": list(missing.blobs)}, {})
+    return frame.pack({"missing": list(missing.blobs)}, {})
+
+
+def encode_refusal(error: DataError) -> bytes:
+    """Return the message that says why a request cannot be read: nobody of those asked answers it."""
+    return frame.pack({"refused": frame.one_line(error)}, {})
 
 
 def decode_replies(message: bytes, jobs: Mapping[ClientId, Job[R]]) -> list[Reply[R]] | Missing:
     """Return the replies of a message: at most one per client that was asked, whatever it holds.
 
     Args:
-        message: Bytes of `encode_replies` or `encode_missing`.
+        message: Bytes of `encode_replies`, `encode_missing` or `encode_refusal`.
         jobs: What was asked.
 
     Raises:
         DataError: The message is malformed.
     """
-    document, arrays = _parts(message)
+    document, arrays = _unpack(message)
     replies: dict[ClientId, Reply[R]] = {}
     try:
         if "missing" in document:
             return Missing(tuple(map(str, document["missing"])))
+        if "refused" in document:
+            return [Reply(client, None, frame.short(str(document["refused"]))) for client in jobs]
         numbered, _ = _without_blobs(arrays)
         for client, value, absent in document["said"]:
             if type(client) is not int:
                 raise ValueError(f"client {client!r}")
             if client in jobs and client not in replies:
                 replies[client] = _read(client, value, absent, jobs[client], numbered)
-    except _MALFORMED as error:
-        raise DataError(f"message: {_one_line(error)}") from error
+    except frame.MALFORMED as error:
+        raise DataError(f"message: {frame.one_line(error)}") from error
     return list(replies.values())
 
 
@@ -303,16 +300,26 @@ def as_received(reply: Reply[R], job: Job[R]) -> Reply[R]:
     out = _Outgoing()
     try:
         value = _to_document(reply.value, job.reply, out)
-    except _MALFORMED as error:
-        return Reply(reply.client, None, f"malformed answer: {_one_line(error)}")
+    except frame.MALFORMED as error:
+        return Reply(reply.client, None, f"malformed answer: {frame.one_line(error)}")
     return _read(reply.client, value, None, job, out.arrays)
 
 
 def absence(client: ClientId, error: Exception) -> Reply[R]:
     """Return the reply of a client whose job ended with an error."""
-    reason = _one_line(error)
+    reason = frame.one_line(error)
     known = isinstance(error, DataError)
     return Reply(client, None, reason if known else f"{type(error).__name__}: {reason}")
+
+
+def discreet_absence(client: ClientId, error: Exception) -> Reply[R]:
+    """Return the same for where the server may not see a client's images: a library's text can quote what is in them.
+
+    Only what we have written ourselves is passed on, but for the names of files.
+    """
+    if isinstance(error, DamagedFileError):
+        return Reply(client, None, "a file of its images is damaged or gone")
+    return absence(client, error) if isinstance(error, DataError) else Reply(client, None, type(error).__name__)
 
 
 def _to_document(value: object, kind: type, out: _Outgoing) -> JsonValue:
@@ -330,31 +337,16 @@ def _to_document(value: object, kind: type, out: _Outgoing) -> JsonValue:
 
 def _read(client: ClientId, value: object, absent: object, job: Job[R], arrays: Sequence[Array]) -> Reply[R]:
     if value is None:
-        return Reply(client, None, None if absent is None else _short(str(absent)))
+        return Reply(client, None, None if absent is None else frame.short(str(absent)))
     try:
         answer: R = _adapter(job.reply).validate_python(value, context=_Incoming(arrays, BlobStore()))
-    except _MALFORMED as error:
-        return Reply(client, None, f"malformed answer: {_one_line(error)}")
+    except frame.MALFORMED as error:
+        return Reply(client, None, f"malformed answer: {frame.one_line(error)}")
     return Reply(client, answer)
 
 
-def _bytes(document: dict[str, JsonValue], arrays: Arrays) -> bytes:
-    message: bytes = save(arrays, metadata={_DOCUMENT: json.dumps(document)})
-    return message
-
-
-def _parts(message: bytes) -> tuple[dict[str, Any], Arrays]:  # Any: taken apart where `_MALFORMED` is caught
-    """Return the JSON and the arrays of a message."""
-    try:
-        arrays = load(message)
-        length = int.from_bytes(message[:8], "little")
-        header = json.loads(message[8 : 8 + length])
-        document = json.loads(header["__metadata__"][_DOCUMENT])
-    except (SafetensorError, *_MALFORMED) as error:
-        raise DataError(f"message: {_one_line(error)}") from error
-    if not isinstance(document, dict):
-        raise DataError(f"message: got {type(document).__name__}, expected an object")
-    return document, arrays
+def _unpack(message: bytes) -> tuple[dict[str, Any], Arrays]:  # Any: taken apart where `frame.MALFORMED` is caught
+    return frame.unpack(message)
 
 
 def _without_blobs(arrays: Arrays) -> tuple[list[Array], dict[str, dict[str, Tensor]]]:
@@ -366,25 +358,8 @@ def _without_blobs(arrays: Arrays) -> tuple[list[Array], dict[str, dict[str, Ten
         name, slash, tensor_name = key.partition("/")
         if slash:
             blobs.setdefault(name, {})[tensor_name] = torch.from_numpy(array)
-        elif len(name) <= _MAX_TEXT and name.isascii() and name.isdigit():
+        elif len(name) <= frame.MAX_TEXT and name.isascii() and name.isdigit():
             numbered[int(name)] = array
     if numbered.keys() != set(range(len(numbered))):
         raise DataError("arrays are missing")
     return [numbered[number] for number in range(len(numbered))], blobs
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return _short(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
-    try:
-        return _short(str(error))
-    except Exception:  # noqa: BLE001  a client's own error may not even be printable
-        return type(error).__name__
-
-
-def _short(text: str) -> str:
-    """Return a text as a line of moderate length, without what a terminal would obey."""
-    line = "".join(letter if letter.isprintable() else " " for letter in text)
-    line = " ".join(line.split())
-    return line if len(line) <= _MAX_TEXT else f"{line[: _MAX_TEXT - 3]}..."

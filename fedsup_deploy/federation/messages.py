@@ -21,7 +21,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 Weights = Mapping[str, Tensor]
 #: Bytes of the blobs that a client keeps, at most; the last one it was sent is kept in any case.
-_KEPT_BYTES: Final = 64 * 2**20
+KEPT_BYTES: Final = 64 * 2**20
 
 
 class Blob:
@@ -49,14 +49,26 @@ class Blob:
         return num_bytes(self.tensors)
 
 
+class HeldBlobs(Protocol):
+    """The blobs that whoever reads messages holds."""
+
+    def add(self, blob: Blob) -> None:
+        """Keep a blob."""
+        ...
+
+    def get(self, name: str) -> Blob | None:
+        """Return the blob of a name, or None where it is not held."""
+        ...
+
+
 class BlobStore:
-    """The blobs a client holds. Those that were not used for longest are given up first.
+    """Blobs in memory. Those that were not used for longest are given up first.
 
     Args:
         kept_bytes: How much is kept.
     """
 
-    def __init__(self, kept_bytes: int = _KEPT_BYTES) -> None:
+    def __init__(self, kept_bytes: int = KEPT_BYTES) -> None:
         self._kept_bytes = kept_bytes
         self._blobs: OrderedDict[str, Blob] = OrderedDict()
 

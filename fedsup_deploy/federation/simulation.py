@@ -138,14 +138,18 @@ class _Clients:
         found = []
         for client in self._members:
             num = {which: len(indices) for which, (_, indices) in self._shares(client).items()}
-            tier = self._data.tiers[client] if self._data.tiers else 0
+            tier = self._tier(client)
             name = self._data.names[client] if self._data.names else None
             found.append(ClientInfo(client, num.get(TRAINED, 0), num.get(HELD_OUT, 0), tier, num.get(TESTED, 0), name))
         return found
 
     def client(self, client: ClientId) -> Client:
         """Return one client with its images."""
-        return Client({which: images.take(indices) for which, (images, indices) in self._shares(client).items()})
+        shares = self._shares(client).items()
+        return Client({which: images.take(indices) for which, (images, indices) in shares}, self._tier(client))
+
+    def _tier(self, client: ClientId) -> int:
+        return self._data.tiers[client] if self._data.tiers else 0
 
     def _shares(self, client: ClientId) -> dict[str, tuple[LabelledImages, Indices]]:
         """Return what a client has: its images of each kind, among all of them."""

@@ -51,6 +51,7 @@ class _Held:
         validation: The validation images that clients have brought.
         test: The same of test images.
         notes: Lines for the user.
+        tiers: The class of capability of each, where they say it themselves.
     """
 
     names: tuple[str, ...]
@@ -58,6 +59,7 @@ class _Held:
     validation: Shares | None
     test: Shares | None
     notes: tuple[str, ...]
+    tiers: Indices | None = None
 
     def num_images(self, client: ClientId) -> int:
         """Return how many images a client has of all kinds."""
@@ -94,9 +96,11 @@ def divided(
     spared = set(unseen) | {
         client for client in seen if held.validation is not None and len(held.validation.of_client[client])
     }
-    clients, held_out = hold_out(held.train, config.held_out_fraction, config.seed, spared)
+    # Whoever says of which class it is has chosen what to hold out, too.
+    decided = held.tiers is not None
+    clients, held_out = hold_out(held.train, 0.0 if decided else config.held_out_fraction, config.seed, spared)
     tiers = np.zeros(len(held.names), dtype=np.int64)
-    tiers[seen] = tiers_by_index(len(seen), config.strategy.num_tiers)
+    tiers[seen] = tiers_by_index(len(seen), config.strategy.num_tiers) if held.tiers is None else held.tiers[seen]
     is_named = splits.owners is not None
     about_seen = _about(held, seen, train) if is_named else []
     return FederatedData(
@@ -139,7 +143,8 @@ def _held(config: TrainConfig, splits: DatasetSplits, train: LabelledImages) -> 
         told = source.counted([names[client] for client in small])
         notes.append(f"clients left out, with {fewest}: {told}, their images: {num_lost:,}")
     kept_names = tuple(names[client] for client in kept)
-    return _Held(kept_names, _chosen(parts, kept), shares["validation"], shares["test"], tuple(notes))
+    tiers = np.array(owners.tiers)[kept] if owners is not None and owners.tiers else None
+    return _Held(kept_names, _chosen(parts, kept), shares["validation"], shares["test"], tuple(notes), tiers)
 
 
 def _chosen(parts: Sequence[Indices], clients: Sequence[ClientId]) -> tuple[Indices, ...]:
@@ -178,6 +183,10 @@ def _check(config: TrainConfig, held: _Held, seen: Sequence[ClientId], train: La
     """Refuse clients that the rest of the config does not fit to, or that lack a class."""
     for path, value, expected in config.misfits_of_clients(len(held.names), "the number of clients of the data"):
         raise ConfigError(f"{'.'.join(map(str, path))}: got {value}, expected {expected}")
+    most = config.strategy.num_tiers
+    if held.tiers is not None and (too_high := [held.names[client] for client in seen if held.tiers[client] >= most]):
+        expected = f"strategy: got {most} tiers, numbered from 0, which these clients are beyond"
+        raise ConfigError(f"{expected}: {source.counted(too_high)}; give them a lower tier, or the strategy more")
     there = np.zeros(len(train.classes), dtype=np.bool_)
     for client in seen:
         there[train.labels_N[held.train[client]]] = True

@@ -33,11 +33,19 @@ _KEPT: Final = "kept/"
 
 @contextlib.contextmanager
 def open_engines(config: TrainConfig, data: FederatedData) -> Iterator[Mapping[str, Engine]]:
-    """Yield the config's engine for each population of a simulated federation, and close all afterwards.
+    """Yield the config's engine for each population of a federation, and close all afterwards.
 
     Side effects: Starts processes for the time of the context.
     """
-    with registry.resolve("engine", config.engine.name)(data.populations, config.engine.workers) as engines:
+    engine = config.engine
+    if engine.superlink is None:
+        opened = registry.resolve("engine", engine.name)(data.populations, engine.workers)
+    else:
+        names = data.names or tuple(map(str, range(data.num_clients)))
+        open_deployment = registry.resolve("deployment", engine.name)
+        where = engine.superlink, engine.root_certificates
+        opened = open_deployment(data.populations, engine.workers, *where, names=names)
+    with opened as engines:
         yield engines
 
 

@@ -108,7 +108,7 @@ def test_options_of_such_a_strategy_are_checked_as_any_other(tmp_path: Path, mon
 def test_an_engine_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which carries the jobs of every command, and changes no bit."""
     short = ("training.rounds=2", "training.evaluate_every=2")
-    known = ", ".join(registry.names("engine"))
+    known = ", ".join(sorted(registry.names("engine")))
     assert problem(tmp_path, *short, "engine.name=threads").endswith(f"unknown engine 'threads'; known: {known}")
     add(monkeypatch, "engine", "threads", "added_engine:open_threads")
     train(config_of(tmp_path, *short), tmp_path / "local")

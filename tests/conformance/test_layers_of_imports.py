@@ -194,6 +194,27 @@ def test_no_folders_import_each_other_in_a_circle() -> None:
     assert set(order) == set(folders)
 
 
+def test_one_package_alone_imports_flower() -> None:
+    """Only what Flower itself loads does, at its start; nothing else of the package imports these modules."""
+    users = {
+        name: place
+        for name, tree in modules().items()
+        for place, nodes in (("inside", ast.walk(tree)), ("at import", at_module_level(tree.body)))
+        if any({"flwr", "ray"} & {imported.partition(".")[0] for imported in imported_by(node)} for node in nodes)
+    }
+    assert users == {"engines.flower.app": "at import", "engines.flower.grid": "at import"}
+    assert {"engines.flower.app", "engines.flower.grid"} & {
+        imported for name in modules() for imported in imports(name, at_import_time=False) if name not in users
+    } == set()
+
+
+def imported_by(node: ast.AST) -> list[str]:
+    """Return the modules that a statement imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+
+
 def test_what_runs_on_a_device_needs_nothing_else_of_the_package() -> None:
     """It is sent there alone."""
     inside = [name for name in modules() if place_of(name)[1] == "ondevice"]

@@ -238,6 +238,19 @@ def size(rng: random.Random, folder: Path) -> list[str]:
     return ["train", "--config", "mine.yaml", "--out", "out", "--quiet"]
 
 
+def devices(rng: random.Random, folder: Path) -> list[str]:
+    """What devices have announced; whoever believes it still cannot look at an image."""
+    device = {"name": "a", "tier": 0, "classes": ["x", "y"], "shape": [8, 8, 1], "fingerprint": "0" * 64}
+    device |= {"trained": [20, 20], "held_out": [3, 3], "tested": [0, 1]}
+    content = as_json(rng, {"schema": 1, "devices": [device, {**device, "name": "b"}]})
+    (folder / "devices.json").write_bytes(content if rng.random() < 0.8 else damaged_bytes(rng, content))
+    path = folder / "mine.yaml"
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    document |= {"data": {"dataset": "devices", "root": "devices.json"}, "partition": {"kind": "natural"}}
+    path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return ["train", "--config", "mine.yaml", "--out", "out", "--set", "engine.workers=1"]
+
+
 def setting(rng: random.Random, folder: Path) -> list[str]:
     keys = ("training.rounds", "training.learning_rate", "training", "strategy.tiers.0.architecture", "data.root", "")
     keys += (
@@ -304,7 +317,7 @@ TARGETS: MappingProxyType[str, Target] = MappingProxyType(
         for each in (
             *(manifest, sums, model, classified, vectors, measured, engine, files),
             *(run, tensors, statistics, journal, search),
-            *(profile, measurement, space, config, size, setting, architecture, options, images, clients),
+            *(profile, measurement, space, config, size, setting, architecture, options, images, clients, devices),
         )
     }
 )

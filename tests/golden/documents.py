@@ -36,6 +36,7 @@ RESULTS = {
     "profile diff": "device.difference:ProfileDifference",
     "profile build": "commands.profile_build:BuiltProfile",
     "profile fit": "commands.profile_fit:FittedProfile",
+    "fleet list": "commands.fleet_list:DeviceListing",
 }
 #: What `inspect` says of each kind of thing, below `path` and `kind`.
 INSPECTED = {

@@ -12,19 +12,24 @@ from safetensors.numpy import load, save
 
 from fedsup_deploy import registry
 from fedsup_deploy.data.augment import Augmentation
+from fedsup_deploy.data.dataset import DamagedFileError
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import DataError
+from fedsup_deploy.federation import frame
 from fedsup_deploy.federation.encoding import (
     Missing,
     absence,
     as_received,
     decode_replies,
     decode_request,
+    discreet_absence,
     encode_missing,
+    encode_refusal,
     encode_replies,
     encode_request,
 )
 from fedsup_deploy.federation.jobs.agreement import Agreement, CompareAnswers, both_of
+from fedsup_deploy.federation.jobs.announce import Announce, Announcement
 from fedsup_deploy.federation.jobs.classes import ClassCounts, CountClasses
 from fedsup_deploy.federation.jobs.counts import CountAnswers, Counts
 from fedsup_deploy.federation.jobs.moments import CountPixels, Pixels
@@ -38,6 +43,7 @@ from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import Supernet, initial_weights
 from fedsup_deploy.supernet.statistics import ChannelSums, PooledStatistics
+from fedsup_deploy.version import __version__
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -96,6 +102,7 @@ def jobs(supernet: Supernet) -> dict[str, list[Job[Any]]]:
         "classes": [CountClasses(3)],
         "ranges": [TakeRanges(alone, STATISTICS, preprocessing, CalibrationDraw(64, 16), 7)],
         "agreement": [CompareAnswers(both_of(b"one file", b"another"), "held-out", preprocessing)],
+        "announce": [Announce()],
     }
 
 
@@ -112,6 +119,9 @@ ANSWERS: dict[str, list[Any]] = {
     "classes": [ClassCounts(np.arange(3) * 2**60)],
     "ranges": [Ranges(np.arange(6).reshape(2, 3) * 2**50, torch.tensor([[-1 / 3, 0.0], [1e-45, 3e38]]))],
     "agreement": [Agreement(1, 2, 3, 10**15)],
+    "announce": [
+        Announcement(("cat", "d\u00f6g"), *np.arange(6).reshape(3, 2) * 2**50, 28, 32, 3, "float32", 1, "0" * 64)
+    ],
 }
 
 
@@ -141,12 +151,16 @@ def parts_of(message: bytes) -> tuple[dict[str, Any], Arrays]:
     """Return the JSON and the arrays of a message."""
     length = int.from_bytes(message[:8], "little")
     metadata = json.loads(message[8 : 8 + length])["__metadata__"]
-    assert metadata.keys() == {"document"}
+    assert metadata.keys() == {"document", "protocol", "version"}
     return json.loads(metadata["document"]), load(message)
 
 
 def message_of(document: Any, arrays: Arrays | None = None) -> bytes:
-    return save(arrays or {}, metadata={"document": json.dumps(document)})
+    return save(arrays or {}, metadata=metadata_of(json.dumps(document)))
+
+
+def metadata_of(document: str) -> dict[str, str]:
+    return {"document": document, "protocol": str(frame.PROTOCOL), "version": "0"}
 
 
 # --- everything survives
@@ -353,8 +367,8 @@ NO_DOCUMENTS: dict[str, bytes] = {
     "noise": bytes(range(256)) * 4,
     "no metadata": save({"0": np.zeros(1)}),
     "other metadata": save({}, metadata={"format": "pt"}),
-    "no JSON": save({}, metadata={"document": "{"}),
-    "too deep": save({}, metadata={"document": "[" * 100_000}),
+    "no JSON": save({}, metadata=metadata_of("{")),
+    "too deep": save({}, metadata=metadata_of("[" * 100_000)),
     "truncated": _truncated(message_of(BOTH, {"0": np.zeros(3)})),
     "a list": message_of([1, 2]),
     "a number": message_of(5),
@@ -381,6 +395,34 @@ def test_malformed_messages_are_refused_in_one_line(name: str) -> None:
         with pytest.raises(DataError, match=r"^message: .+") as error:
             decode(NO_DOCUMENTS[name])
         assert "\n" not in str(error.value)
+
+
+def test_messages_of_another_protocol_are_refused_in_a_line_that_names_both() -> None:
+    message = save({}, metadata={"document": "{", "protocol": "2", "version": "9.1"})
+    for decode in (lambda: decode_request(message, BlobStore()), lambda: decode_replies(message, {0: CountPixels()})):
+        with pytest.raises(DataError) as error:
+            decode()
+        assert str(error.value) == (
+            f"message: protocol 2 (fedsup-deploy 9.1), here it is 1 (fedsup-deploy {__version__}); install the same "
+            "version on both sides"
+        )
+
+
+def test_a_refusal_is_the_absence_of_all_that_were_asked() -> None:
+    found = decode_replies(encode_refusal(DataError("not\nyours")), {0: CountPixels(), 3: CountPixels()})
+    assert found == [Reply(0, None, "not yours"), Reply(3, None, "not yours")]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (DataError("no held-out images"), "no held-out images"),
+        (ValueError("Anna is not in [0, 9]"), "ValueError"),
+        (DamagedFileError("/home/anna/x-ray.png: truncated"), "a file of its images is damaged or gone"),
+    ],
+)
+def test_what_may_quote_images_is_not_told(error: Exception, told: str) -> None:
+    assert discreet_absence(7, error) == Reply(7, None, told)
 
 
 #: Changes of one field of a job, by its kind: where it is, and what is there then.

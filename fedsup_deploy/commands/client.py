@@ -1,0 +1,48 @@
+"""`fedsup-deploy client`: a device joins a federation, over its own images."""
+
+import json
+import os
+from pathlib import Path
+
+from fedsup_deploy import files
+from fedsup_deploy.config.client import ClientConfig
+from fedsup_deploy.engines.flower.environment import OWN, QUIET
+from fedsup_deploy.engines.flower.submission import check_installed, program
+from fedsup_deploy.errors import ConfigError, DataError
+from fedsup_deploy.federation.client import TRAINED
+from fedsup_deploy.runs.own_images import client_of
+
+
+def prepare(config: ClientConfig, path: Path) -> tuple[list[str], dict[str, str]]:
+    """Check that a device can take part; return the program of its node, and the variables of its environment.
+
+    Args:
+        config: Of the device.
+        path: Its file.
+
+    Raises:
+        ConfigError: A file that it names is missing.
+        DataError: Its images are missing or malformed.
+        DependencyError: Flower is not installed.
+
+    Side effects: Makes the device's folder.
+    """
+    check_installed("flwr", "flower")
+    root, key = config.root_certificates, config.key
+    for setting, file in (("root_certificates", root), ("key", key)):
+        if file is not None and not files.is_file(file):
+            raise ConfigError(f"{path}: {setting}: no file {file}")
+    client = client_of(config)
+    if not client.has(TRAINED):
+        raise DataError(f"{config.data.dataset}: no image to train on")
+    config.home.mkdir(parents=True, exist_ok=True)
+    security = ["--insecure"] if root is None else ["--root-certificates", str(root)]
+    security += [] if key is None else ["--auth-supernode-private-key", str(key)]
+    command = [
+        program("flower-supernode"),
+        *security,
+        *("--superlink", config.superlink, "--host", "127.0.0.1", "--port", str(config.port)),
+        *("--node-config", f"{OWN}={json.dumps(str(path.resolve()))}"),
+    ]
+    paths = os.pathsep.join([str(Path(command[0]).parent), os.environ.get("PATH", os.defpath)])
+    return command, {**os.environ, **QUIET, "FLWR_HOME": str(config.home), "PATH": paths}

@@ -1,0 +1,94 @@
+"""Every setting of a device that joins a federation, once. The device's owner writes it; no server can change it."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from fedsup_deploy import places, registry, resources
+from fedsup_deploy.config.document import Document
+from fedsup_deploy.config.load import apply_overrides, load_yaml, validate
+from fedsup_deploy.config.section import Section
+
+
+def _known_dataset(name: str) -> str:
+    if name not in registry.names("dataset"):
+        raise ValueError(f"unknown dataset {name!r}{registry.nearest(name, registry.names('dataset'))}")
+    return name
+
+
+def _expanded(path: Path) -> Path:
+    return Path(places.expanded(str(path)))
+
+
+_Place = Annotated[Path, AfterValidator(_expanded)]
+
+
+class OwnImagesConfig(Section):
+    """The device's images: what the data set has for training, for validation and for tests is used as such."""
+
+    dataset: Annotated[str, AfterValidator(_known_dataset)]
+    """A registered dataset, such as `image-folder` or `npz`."""
+    root: _Place | None = None
+    """Folder (or file) of the images. A relative path starts at the config file's folder; `~` is a home folder."""
+    image_size: Annotated[int, Field(ge=1, le=2048)] | None = None
+    """Side in pixels, at most 2048, of the square that each image is made; the same on all devices. null: images are
+    used as they are."""
+    resize: Literal["crop", "pad", "stretch"] = "crop"
+    """How an image is made a square of `image_size`: as in a training config."""
+    cache_mib: Annotated[int, Field(ge=0, le=2**24)] | None = None
+    """MiB of decoded images that are kept in a temporary file at most. null: a quarter of the memory."""
+    validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    """Share of the training images that is held out, to compare subnets on, where there are no validation images. The
+    same images every time. 0: none."""
+
+
+class ClientConfig(Section):
+    """A device as a client."""
+
+    schema_version: Literal[1] = Field(alias="schema")
+    """Version of this file's layout: 1."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=64)]
+    """What the device is called, of at most 64 letters, digits, dots, hyphens and underscores. Where it is registered
+    with a key, the name that it was registered under counts instead."""
+    superlink: Annotated[str, Field(pattern=r"^[^\s/:]+:[0-9]{1,5}$")]
+    """Address of the server's SuperLink, host:port."""
+    root_certificates: _Place | None = None
+    """PEM file with the certificate authority of the SuperLink. null: what is sent is not encrypted."""
+    key: _Place | None = None
+    """Private key of the device, which its public key was registered for. null: it is not registered."""
+    data: OwnImagesConfig
+    """The device's images. None leaves it."""
+    tier: Annotated[int, Field(ge=0, le=63)] = 0
+    """The device's class of capability: which tier of the strategy, from 0."""
+    folder: _Place = Path("fedsup-node")
+    """Where the device keeps what it was sent; a relative path starts at the config file's folder."""
+    storage_mib: Annotated[int, Field(ge=1, le=2**20)] = 64
+    """MiB that it keeps there, at most."""
+    port: Annotated[int, Field(ge=1, le=65_535)] = 9094
+    """A free port of this machine, for Flower's own processes on it."""
+
+    @property
+    def home(self) -> Path:
+        """Folder of Flower's files."""
+        return self.folder / "flower"
+
+    @property
+    def blobs(self) -> Path:
+        """Folder of what the device was sent."""
+        return self.folder / "blobs"
+
+
+def load_client_config(path: Path, overrides: tuple[str, ...] = ()) -> ClientConfig:
+    """Return a device's config with its paths made absolute.
+
+    Raises:
+        ConfigError: No such config, or anything in it is wrong; names the file and line.
+    """
+    resources.check_name(str(path))
+    document: Document = apply_overrides(load_yaml(path), overrides)
+    config = validate(document, ClientConfig)
+    beside = path.resolve().parent
+    data = config.data.model_copy(update={"root": None if config.data.root is None else beside / config.data.root})
+    paths = {key: None if (to := getattr(config, key)) is None else beside / to for key in ("root_certificates", "key")}
+    return config.model_copy(update={"data": data, "folder": beside / config.folder, **paths})

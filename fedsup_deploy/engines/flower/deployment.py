@@ -1,0 +1,112 @@
+"""Clients on devices of their own: each is a node of a SuperLink that runs already, on this machine or near it.
+
+The app that carries for a command runs beside the SuperLink, and reaches the command by a socket in the file system: so
+the command is to run on the SuperLink's machine, as the same user.
+"""
+
+import contextlib
+import functools
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+from fedsup_deploy.engines.flower.directory import Directory
+from fedsup_deploy.engines.flower.engine import FlowerEngine, far_of, own_of
+from fedsup_deploy.engines.flower.environment import QUIET
+from fedsup_deploy.engines.flower.relay import RelayCourier
+from fedsup_deploy.engines.flower.submission import SuperLink, check_installed, connected, listening, working_folder
+from fedsup_deploy.engines.workers import MakePopulations, open_local
+from fedsup_deploy.federation.messages import Engine, Job
+from fedsup_deploy.federation.simulation import CLIENTS
+
+R = TypeVar("R")
+
+#: Seconds for nodes to come before what is to be done begins without them.
+_GATHERING_S: Final = 60.0
+
+
+@contextlib.contextmanager
+def open_deployment(
+    make_populations: MakePopulations,
+    workers: int,
+    superlink: str,
+    root_certificates: Path | None,
+    names: Sequence[str],
+) -> Iterator[dict[str, Engine]]:
+    """Yield an engine for each population; its clients are asked where they are.
+
+    Begins once all are connected, or after a minute: who is not is absent until it comes.
+
+    Args:
+        make_populations: Of which those of clients only have to know what these have announced.
+        workers: Processes that look at the server's own images side by side.
+        superlink: Host and port of the SuperLink.
+        root_certificates: Of the authority that vouches for it; None: it is not encrypted.
+        names: Of the clients, in the order of their numbers.
+
+    Raises:
+        DependencyError: Flower is not installed.
+        FederationError: The SuperLink does not run the app.
+        OutputError: No room for temporary files.
+    """
+    far = far_of(make_populations)
+    with contextlib.ExitStack() as stack:
+        engines = stack.enter_context(open_local(functools.partial(own_of, make_populations), workers))
+        courier = stack.enter_context(open_courier(superlink, root_certificates))
+        directory = Directory(courier, names)
+        end = time.monotonic() + _GATHERING_S
+        directory.gather(lambda there: there == len(names) or time.monotonic() > end)
+        yield engines | {name: FlowerEngine(courier, name, each.infos(), directory) for name, each in far.items()}
+
+
+def ask_all(
+    superlink: str, root_certificates: Path | None, job: Job[R], at_least: int
+) -> tuple[dict[str, R], dict[str, str]]:
+    """Return what every node that is connected answers to a job, and for those that do not the reason, by name.
+
+    Args:
+        superlink: As of `open_deployment`, as is `root_certificates`.
+        root_certificates: See there.
+        job: What to ask.
+        at_least: How many nodes to wait for.
+
+    Raises:
+        DependencyError: Flower is not installed.
+        FederationError: The SuperLink does not run the app.
+        OutputError: No room for temporary files.
+    """
+    with open_courier(superlink, root_certificates) as courier:
+        directory = Directory(courier)
+        directory.gather(lambda there: there >= at_least)
+        names = directory.number()
+        replies = list(FlowerEngine(courier, CLIENTS, (), directory).ask(dict.fromkeys(range(len(names)), job)))
+        answers = {names[reply.client]: reply.value for reply in replies if reply.value is not None}
+        absent = {names[reply.client]: reply.absent or "no answer" for reply in replies if reply.value is None}
+        return answers, absent | directory.refused
+
+
+@contextlib.contextmanager
+def open_courier(superlink: str, root_certificates: Path | None) -> Iterator[RelayCourier]:
+    """Yield what carries messages to the nodes of a SuperLink; arguments and errors as of `open_deployment`."""
+    check_installed("flwr", "flower")
+    folder = working_folder()
+    settings: dict[str, str | bool] = (
+        {"insecure": True} if root_certificates is None else {"root-certificates": str(root_certificates)}
+    )
+    try:
+        link = SuperLink(superlink, folder / "home", QUIET, settings)
+        with listening(folder / "relay") as listener:
+            number = link.submit(folder / "relay")
+
+            def why_ended() -> str:
+                return f"the Flower run has ended: {link.status(number)}"
+
+            def is_alive() -> bool:
+                return not link.status(number).startswith("finished")
+
+            with connected(listener, is_alive, why_ended) as courier:
+                yield courier
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,102 @@
+"""Flower's grid as a courier, and a message of Flower's as bytes of ours. Imports flwr."""
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedsup_deploy.engines.flower.courier import Delivery, FlowerNode, Letter, Ticket
+
+#: The kind of message that all of ours are, to Flower.
+_QUERY: Final = "query"
+#: Names in a message: our bytes, in an array so that Flower sends large ones in pieces, and what they are for.
+_BYTES: Final = "message"
+_ABOUT: Final = "about"
+_POPULATION: Final = "population"
+#: What Flower's codes of errors mean. Its own words may quote what a client's library said, and are not passed on.
+_ERRORS: Final = {
+    1: "its app cannot be loaded",
+    2: "its app ended with an error",
+    3: "the message was lost",
+    4: "the answer was lost",
+    5: "the node is gone",
+    7: "it has refused the app",
+    8: "its process has died",
+}
+#: Seconds between looks: at first, and at most.
+_FIRST_PAUSE_S: Final = 0.02
+_LONGEST_PAUSE_S: Final = 0.5
+
+
+def content_of(population: str, message: bytes) -> RecordDict:
+    """Return the content of a message of Flower's."""
+    array = Array("uint8", (len(message),), "bytes", message)
+    return RecordDict({_BYTES: ArrayRecord({_BYTES: array}), _ABOUT: ConfigRecord({_POPULATION: population})})
+
+
+def read_content(content: RecordDict) -> tuple[str, bytes]:
+    """Return the population and the bytes in a message of Flower's; what is not of ours is empty."""
+    try:
+        return str(content[_ABOUT][_POPULATION]), bytes(content[_BYTES][_BYTES].data)
+    except (AttributeError, KeyError, TypeError):
+        return "", b""
+
+
+class GridCourier:
+    """A grid, as the engine needs one.
+
+    Args:
+        grid: Of the running app.
+        sleep: Waits for some seconds.
+    """
+
+    def __init__(self, grid: Grid, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._grid, self._sleep, self._pause_s = grid, sleep, _FIRST_PAUSE_S
+        self._pending: dict[Ticket, None] = {}
+        self._unsent: list[Delivery] = []
+
+    def nodes(self) -> Sequence[FlowerNode]:
+        """Return the nodes that can be asked at present."""
+        return [FlowerNode(info.node_id, getattr(info, "name", "")) for info in self._grid.get_nodes()]
+
+    def send(self, letter: Letter) -> Ticket:
+        """Send a message on its way. What Flower does not take comes back as lost."""
+        message = Message(
+            content_of(letter.population, letter.message), letter.node, _QUERY, ttl=letter.ttl_s, group_id=""
+        )
+        accepted = list(self._grid.push_messages([message]))
+        if accepted and accepted[0] is not None:
+            ticket = str(accepted[0])
+            self._pending[ticket] = None
+        else:
+            ticket = f"unsent {len(self._unsent)} {message.metadata.created_at}"
+            self._unsent.append(Delivery(ticket, None, "the node is gone, or the message is too large for Flower"))
+        self._pause_s = _FIRST_PAUSE_S
+        return ticket
+
+    def receive(self, wait_s: float) -> Sequence[Delivery]:
+        """Return what has come since; it is looked for again after a while that grows."""
+        found, self._unsent = self._unsent, []
+        if self._pending:
+            found += [_delivery(message) for message in self._grid.pull_messages(list(self._pending))]
+        if found:
+            self.forget([delivery.ticket for delivery in found])
+            self._pause_s = _FIRST_PAUSE_S
+        elif wait_s > 0:
+            self._sleep(min(wait_s, self._pause_s))
+            self._pause_s = min(1.5 * self._pause_s, _LONGEST_PAUSE_S)
+        return found
+
+    def forget(self, tickets: Collection[Ticket]) -> None:
+        """Wait no longer for some answers."""
+        for ticket in tickets:
+            self._pending.pop(ticket, None)
+
+
+def _delivery(message: Message) -> Delivery:
+    ticket = str(message.metadata.reply_to_message_id)
+    if message.has_error():
+        return Delivery(ticket, None, _ERRORS.get(message.error.code, "Flower tells of an error"))
+    return Delivery(ticket, read_content(message.content)[1])

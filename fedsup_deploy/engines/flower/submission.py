@@ -1,0 +1,179 @@
+"""A run of our app at a SuperLink: submitted, followed, and its true status told."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Final
+
+from fedsup_deploy.engines.flower.relay import RelayCourier
+from fedsup_deploy.errors import DependencyError, FederationError, OutputError
+from fedsup_deploy.version import __version__
+
+#: What the SuperLink is called in the settings of Flower's command line.
+_SUPERLINK: Final = "fedsup"
+#: All that Flower has to know of the app; the code is what is installed.
+_APP: Final = f"""[project]
+name = "fedsup-deploy"
+version = "{__version__}"
+description = "Carries jobs to clients."
+license = "Apache-2.0"
+dependencies = []
+
+[tool.flwr.app]
+publisher = "fedsup-deploy"
+
+[tool.flwr.app.components]
+serverapp = "fedsup_deploy.engines.flower.app:server_app"
+clientapp = "fedsup_deploy.engines.flower.app:client_app"
+
+[tool.flwr.app.config]
+relay = ""
+config = ""
+out = ""
+"""
+#: Longest name of the folder for temporary files: Linux allows a socket 107 letters, and Ray's use up 80.
+_LONGEST_TMPDIR: Final = 24
+#: Seconds for a command of Flower's, between looks at a run that has not begun, and for it to begin.
+_COMMAND_S: Final = 60.0
+_LOOK_S: Final = 10.0
+_BEGIN_S: Final = 300.0
+
+
+def program(name: str) -> str:
+    """Return the path of a program of Flower's, which is installed beside Python."""
+    return str(Path(sysconfig.get_path("scripts")) / name)
+
+
+class SuperLink:
+    """A SuperLink that runs can be submitted to.
+
+    Args:
+        address: Host and port.
+        home: Folder for Flower's settings and the app.
+        environment: What Flower's programs are told.
+        settings: Further settings of the connection, as in Flower's `config.toml`.
+    """
+
+    def __init__(
+        self, address: str, home: Path, environment: Mapping[str, str], settings: Mapping[str, str | bool]
+    ) -> None:
+        # Flower starts its programs by their names.
+        path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
+        self._home, self.environment = home, {**os.environ, **environment, "FLWR_HOME": str(home), "PATH": path}
+        lines = [f"{key} = {json.dumps(value)}" for key, value in {"address": address, **settings}.items()]
+        (home / "app").mkdir(parents=True)
+        (home / "app" / "pyproject.toml").write_text(_APP, encoding="utf-8")
+        (home / "config.toml").write_text("\n".join([f"[superlink.{_SUPERLINK}]", *lines, ""]), encoding="utf-8")
+
+    def submit(self, relay: Path, options: Sequence[str] = ()) -> str:
+        """Have the app run; return the number of the run.
+
+        Raises:
+            FederationError: The SuperLink does not take it.
+        """
+        run_config = ["--run-config", f"relay={json.dumps(str(relay))}"]
+        said = self._flwr("run", str(self._home / "app"), _SUPERLINK, *run_config, *options)
+        number = said.get("run-id")
+        if not said.get("success") or number is None:
+            raise FederationError(f"Flower has not taken the run: {said.get('error-message', 'it says nothing')}")
+        return str(number)
+
+    def status(self, number: str) -> str:
+        """Return the status of a run in Flower's words, such as `running` or `finished:failed`."""
+        found = self._flwr("list", _SUPERLINK, "--run-id", number).get("runs")
+        if isinstance(found, list) and found and isinstance(found[0], dict):
+            return str(found[0].get("status", "unknown"))
+        return "unknown"
+
+    def _flwr(self, *arguments: str) -> dict[str, object]:
+        """Return what a command of Flower's says. Its exit code means nothing."""
+        command = [program("flwr"), *arguments, "--format", "json"]
+        try:
+            ran = subprocess.run(
+                command, env=self.environment, capture_output=True, text=True, check=False, timeout=_COMMAND_S
+            )
+            return dict(json.loads(ran.stdout[ran.stdout.index("{") :]))
+        except (subprocess.TimeoutExpired, ValueError):
+            return {}
+
+
+def working_folder() -> Path:
+    """Return a new folder for temporary files that only this user can enter; its name is short enough for sockets.
+
+    Raises:
+        OutputError: No room for temporary files.
+    """
+    usual = tempfile.gettempdir()
+    try:
+        return Path(tempfile.mkdtemp(prefix="fedsup-", dir=usual if len(usual) <= _LONGEST_TMPDIR else "/tmp"))
+    except OSError as error:
+        raise no_room(error) from error
+
+
+def no_room(error: OSError) -> OutputError:
+    """Return the error where temporary files cannot be written."""
+    reason = (error.strerror or str(error)).lower()
+    return OutputError(f"cannot write temporary files: {reason}; set TMPDIR to a folder with room")
+
+
+@contextlib.contextmanager
+def listening(path: Path) -> Iterator[socket.socket]:
+    """Yield a socket at a path where the app can reach this process."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+        try:
+            yield listener
+        finally:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def connected(
+    listener: socket.socket, is_alive: Callable[[], bool], why_ended: Callable[[], str]
+) -> Iterator[RelayCourier]:
+    """Yield a courier once the app has connected; let the app end as what became of the context.
+
+    Args:
+        listener: Of `listening`.
+        is_alive: Whether the app can still come.
+        why_ended: Says why the app is gone, for the message.
+
+    Raises:
+        FederationError: The app does not come.
+    """
+    listener.settimeout(_LOOK_S)
+    end = time.monotonic() + _BEGIN_S
+    while True:
+        try:
+            accepted, _ = listener.accept()
+        except TimeoutError:
+            if not is_alive() or time.monotonic() > end:
+                raise FederationError(why_ended()) from None
+        else:
+            break
+    accepted.setblocking(True)
+    with Connection(accepted.detach()) as connection:
+        courier = RelayCourier(connection, why_ended)
+        yield courier
+        with contextlib.suppress(FederationError):
+            courier.end()
+
+
+def check_installed(module: str, extra: str) -> None:
+    """Fail now where a library is missing.
+
+    Raises:
+        DependencyError: It is not installed.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise DependencyError(f"the engine flower needs {module}; pip install 'fedsup-deploy[{extra}]'")

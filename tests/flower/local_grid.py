@@ -1,0 +1,74 @@
+"""A grid of Flower's in this process: no SuperLink, no Ray. A message is answered when its answer is asked for."""
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedsup_deploy.engines.flower.grid import content_of, read_content
+from fedsup_deploy.engines.flower.node import Node
+
+
+class LocalGrid(Grid):
+    """Carries messages to apps.
+
+    Args:
+        apps: For each node its app.
+    """
+
+    def __init__(self, apps: Mapping[int, ClientApp]) -> None:
+        self._apps = apps
+        self._sent: dict[str, Message] = {}
+        # Messages cannot be made outside of a task.
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+
+    def set_run(self, run: Any) -> None:
+        raise NotImplementedError
+
+    @property
+    def run(self) -> Any:
+        raise NotImplementedError
+
+    def create_message(self, *_: Any, **__: Any) -> Message:
+        raise NotImplementedError
+
+    def get_node_ids(self) -> list[int]:
+        return list(self._apps)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str | None]:
+        numbers: list[str | None] = []
+        for message in messages:
+            number = str(uuid.uuid4())
+            message.metadata.__dict__["_message_id"] = number
+            self._sent[number] = message
+            numbers.append(number if message.metadata.dst_node_id in self._apps else None)
+        return numbers
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        number = next(iter(message_ids))
+        message = self._sent.pop(number)
+        context = Context(1, message.metadata.dst_node_id, {}, RecordDict(), {})
+        try:
+            return [self._apps[message.metadata.dst_node_id](message, context)]
+        except Exception as error:  # noqa: BLE001  as Flower does it, with what the error says
+            return [Message(Error(2, f"{type(error)}:<'{error}'>"), reply_to=message)]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        raise NotImplementedError
+
+
+def app_of(node: Node, received: Callable[[str, bytes], None] = lambda *_: None) -> ClientApp:
+    """Return the app of a node."""
+
+    def answer(message: Message, context: Context) -> Message:
+        population, content = read_content(message.content)
+        received(population, content)
+        return Message(content_of(population, node.answer(population, content)), reply_to=message)
+
+    app = ClientApp()
+    app.query()(answer)
+    return app

@@ -245,8 +245,8 @@ def processes() -> Callable[[], list[Process]]:
 
 
 def becomes(is_so: Callable[[], bool]) -> bool:
-    """Wait until something is so; return whether it became so within a minute, which is long even under load."""
-    deadline = time.monotonic() + 60
+    """Wait until something is so; return whether it became so within five minutes, which is long even under load."""
+    deadline = time.monotonic() + 300
     while not (so := is_so()) and time.monotonic() < deadline:
         time.sleep(0.02)
     return so

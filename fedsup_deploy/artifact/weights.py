@@ -44,6 +44,10 @@ class SupernetRecord(Section):
     """SHA-256 of its search space."""
     normalization: Literal["batch", "parametric"]
     """As of `config.schema.SupernetConfig`."""
+    rounds: Annotated[int, Field(ge=0)] | None = None
+    """Rounds after which it was, where it is not the last."""
+    accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    """What it was kept by: the mean of those of the largest and the smallest subnet."""
 
 
 class CheckpointRecord(SupernetRecord):

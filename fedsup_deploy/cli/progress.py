@@ -2,7 +2,8 @@
 
 An event advances a bar if it has `done` and `total` (counts), and optionally `stage` (the bar's name, by default the
 kind of the event). Rounds are told by what their events have anyway: `round`, from 0, in each of them, and `rounds` in
-`train_started`. Absent clients are told of in a line of their own, and so is each of the `notes` of an event.
+`train_started`. Absent clients are told of in a line of their own, and so are each of the `notes` of an event and each
+fault in the `health` of a run.
 """
 
 import contextlib
@@ -76,7 +77,9 @@ class Remarks:
         self._last = ""
 
     def read(self, event: dict[str, Any]) -> list[str]:
-        """Return lines to be read beside the progress: notes, and who is absent unless the last event said the same."""
+        """Return lines to be read beside the progress: notes, warnings, who is absent unless the last said the same."""
+        if event["event"] == "health":
+            return [f"warning: {event['words']}"]
         if event["event"] != "absences":
             return [f"note: {note}" for note in event.get("notes", ())]
         # Here, not above: not every command has clients.

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from fedsup_deploy import files, places, registry
 from fedsup_deploy.commands.footprint import check_memory
+from fedsup_deploy.commands.keeping import KeepBest, KeepLast, SupernetKeeping
 from fedsup_deploy.commands.scoring import nothing_held_out
 from fedsup_deploy.commands.training_summary import Trained, summary
 from fedsup_deploy.config.load import dump, load_yaml, validate
@@ -19,7 +20,7 @@ from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FederationError
-from fedsup_deploy.events import EventLog, Listener
+from fedsup_deploy.events import EventLog, Listener, read_events
 from fedsup_deploy.federation.batches import check_can_be_normalized
 from fedsup_deploy.federation.client import ClientId
 from fedsup_deploy.federation.jobs.train import LocalTraining
@@ -29,6 +30,7 @@ from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.balance import class_weights, count_classes
 from fedsup_deploy.federation.server.cohort import OnAbsences, names_of
 from fedsup_deploy.federation.server.federation import Federation
+from fedsup_deploy.federation.server.health import Health
 from fedsup_deploy.federation.server.rounds import USUAL_CLIENTS, RoundParams, RoundResult, cohort_size, run_rounds
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
 from fedsup_deploy.federation.simulation import CLIENTS, VALIDATION, FederatedData
@@ -134,10 +136,29 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
         for absence in absences:
             absences_into(log, round=0)(*absence)
         params = round_params(config, federation.preprocessing, facts.class_counts)
-        state = _train_rounds(_Session(folder, config, strategy, params, federation, log), state, first_round)
+        health = _health_until_now(folder, Health(federation.infos, strategy, layout, config.seed))
+        keeping = _keeping(folder, config, layout, first_round)
+        session = _Session(folder, config, strategy, params, federation, log, health, keeping)
+        state = _train_rounds(session, state, first_round)
     # Before there is a supernet, for then others begin to write there.
     shutil.rmtree(folder / runs.STATISTICS, ignore_errors=True)
-    save_supernet(folder / runs.SUPERNET, "supernet", state.supernet)
+    keeping.write(folder / runs.SUPERNET, state.supernet)
+
+
+def _health_until_now(folder: Path, health: Health) -> Health:
+    """Let it read what was recorded of a run that goes on: what was told is not told again."""
+    for event in read_events(folder / runs.EVENTS):
+        health.read(event)
+    return health
+
+
+def _keeping(folder: Path, config: TrainConfig, layout: Layout, first_round: int) -> SupernetKeeping:
+    """Return what decides which supernet the run ends with."""
+    if config.training.keep == "last":
+        return KeepLast()
+    return KeepBest(
+        folder / runs.BEST, layout, _config_hash(config), is_new=first_round < config.training.evaluate_every
+    )
 
 
 def _image_facts(
@@ -175,6 +196,15 @@ class _Session:
     params: RoundParams
     federation: Federation
     log: EventLog
+    health: Health
+    keeping: SupernetKeeping
+
+    def tell(self, kind: str, round_index: int, fields: Mapping[str, JsonValue]) -> None:
+        """Record what happened, and each fault that it shows."""
+        event: dict[str, JsonValue] = {"round": round_index, **fields}
+        self.log.emit(kind, **event)
+        for finding in self.health.read({"event": kind, **event}):
+            self.log.emit("health", round=round_index, **finding.model_dump())
 
 
 def round_params(
@@ -212,14 +242,15 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
     saved = done = first_round
     try:
         for result in run_rounds(federation, state, session.strategy, session.params, first_round):
-            session.log.emit("round", **_round_fields(result, federation))
+            session.tell("round", result.round_index, _round_fields(result, federation))
             finished = result.round_index + 1
             if finished % training.evaluate_every == 0 or finished == training.rounds:
                 on_absences = absences_into(session.log, round=result.round_index)
                 scores = _evaluate_corners(
                     result.state.supernet, dataclasses.replace(federation, on_absences=on_absences)
                 )
-                session.log.emit("evaluation", round=result.round_index, **scores)
+                session.keeping.offer(result.state.supernet, finished, scores)
+                session.tell("evaluation", result.round_index, scores)
             # Only now: a round counts as done when all of its events are in the log.
             state, done = result.state, finished
             if done % training.checkpoint_every == 0:
@@ -236,8 +267,8 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
 
 def _round_fields(result: RoundResult, federation: Federation) -> dict[str, JsonValue]:
     return {
-        "round": result.round_index,
         "loss": result.loss,
+        "loss_before": result.loss_before,
         "learning_rate": result.learning_rate,
         "clients": list(result.sampled),
         **absent_fields(result.absent, names_of(federation.clients, result.absent)),
@@ -304,7 +335,10 @@ def _change_terms(folder: Path, config: TrainConfig) -> None:
 def _what_matters(config: TrainConfig) -> dict[str, JsonValue]:
     """Return the config without the settings that change no weight: a run may be resumed with others."""
     document = config.model_dump(mode="json", exclude={"engine", "federation"})
-    del document["training"]["checkpoint_every"], document["training"]["evaluate_every"], document["data"]["cache_mib"]
+    del document["training"]["checkpoint_every"], document["data"]["cache_mib"]
+    del document["training"]["evaluate_every"], document["training"]["keep"]
+    if config.training.keep == "best":
+        document["training"]["keep"] = f"best, evaluate_every {config.training.evaluate_every}"
     # Runs that an older version began say the same in other words, or do not know it.
     document["data"] |= {
         "server_images": config.server_has_images,

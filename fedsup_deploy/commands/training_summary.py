@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 from typing_extensions import NotRequired, TypedDict
 
 from fedsup_deploy.accuracy import CountedAccuracy
+from fedsup_deploy.artifact import weights
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.events import read_events
 from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
@@ -48,12 +49,13 @@ class Trained(Result):
     Args:
         run: The run's folder.
         rounds: That were trained.
-        accuracy: At the last evaluation.
+        accuracy: Of the supernet that is kept: at the last evaluation, or at the best.
         seconds: Of training in all.
         bytes_up: What clients have sent.
         bytes_down: What clients were sent.
         client_macs: Multiply-accumulates of clients' forward passes.
         unseen: The clients that took no part, by name or number; None where all did.
+        kept_after: Rounds after which the supernet that is kept was best; None where it is the last.
     """
 
     run: Path
@@ -64,6 +66,7 @@ class Trained(Result):
     bytes_down: int
     client_macs: int
     unseen: tuple[str, ...] | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
+    kept_after: int | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
 
 
 class _RoundEvent(TypedDict):
@@ -93,12 +96,14 @@ def summary(folder: Path) -> Trained:
     Raises:
         ArtifactError: The events are missing or damaged.
     """
-    path = folder / runs.EVENTS
+    path, supernet = folder / runs.EVENTS, folder / runs.SUPERNET
+    kept_after = weights.checked(supernet, weights.read_document(supernet), weights.SupernetRecord).rounds
     events = read_events(path)
     of_kind = {kind: [event for event in events if event["event"] == kind] for kind in ("round", "evaluation")}
     try:
         rounds = TypeAdapter(list[_RoundEvent]).validate_python(of_kind["round"], strict=True)
-        last = TypeAdapter(_EvaluationEvent).validate_python(of_kind["evaluation"][-1], strict=True)
+        evaluations = [e for e in of_kind["evaluation"] if kept_after is None or e.get("round") == kept_after - 1]
+        kept = TypeAdapter(_EvaluationEvent).validate_python(evaluations[-1], strict=True)
     except (LookupError, ValidationError) as error:
         raise ArtifactError(
             f"{path}: a round or the last evaluation is missing or damaged; the supernet is not"
@@ -107,12 +112,13 @@ def summary(folder: Path) -> Trained:
     return Trained(
         run=folder,
         rounds=len(rounds),
-        accuracy=_corners(last),
+        accuracy=_corners(kept),
         seconds=round(sum(event["seconds"] for event in rounds), 2),
         bytes_up=sum(event["bytes_up"] for event in rounds),
         bytes_down=sum(event["bytes_down"] for event in rounds),
         client_macs=sum(event.get("client_macs", 0) for event in rounds),
         unseen=(facts.clients.unseen or None) if facts is not None and facts.clients is not None else None,
+        kept_after=kept_after,
     )
 
 

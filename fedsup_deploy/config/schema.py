@@ -131,6 +131,9 @@ class TrainingConfig(Section):
     """Rounds between checkpoints: what an interrupted run may have to repeat."""
     evaluate_every: Count = 5
     """Rounds between evaluations of the smallest and largest subnet; the last round is always evaluated."""
+    keep: Literal["last", "best"] = "last"
+    """Which supernet the run ends with: the `last`, or the `best` of those evaluated, by the mean accuracy of their
+    smallest and largest subnet on validation images, or on what clients hold out."""
 
 
 class EngineConfig(Section):

@@ -159,7 +159,11 @@ def _read_supernet(path: Path, layout: Layout, fingerprint: str) -> Supernet:
 
 
 def save_supernet(
-    path: Path, kind: str, supernet: Supernet, kept: Mapping[str, torch.Tensor] | None = None, **document: int | str
+    path: Path,
+    kind: str,
+    supernet: Supernet,
+    kept: Mapping[str, torch.Tensor] | None = None,
+    **document: float | str | None,
 ) -> None:
     """Write a supernet, atomically, as `supernet` or `checkpoint`.
 

@@ -25,6 +25,7 @@ CONFIG, SPACE, SUPERNET, EVENTS = "config.resolved.yaml", "space.yaml", "superne
 DATA = "data.json"
 ACCURACY = "accuracy.safetensors"
 COMMAND, CHECKPOINT, STATISTICS = "command.json", "checkpoint/state.safetensors", "statistics"
+BEST = "checkpoint/best.safetensors"
 EVALUATIONS = "evaluations"
 RUNS = Path("runs")
 

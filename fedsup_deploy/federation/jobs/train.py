@@ -86,12 +86,14 @@ class ClientUpdate:
         loss: Mean loss over its batches.
         weights: Its tensors after training.
         num_macs: Multiply-accumulates of its forward passes; backward takes about twice as many more. 0: not counted.
+        loss_before: Loss of its first batch, before the first step: of what it was sent. None: not said.
     """
 
     num_samples: WireInt
     loss: float
     weights: Mapping[str, WireTensor]
     num_macs: WireInt = 0
+    loss_before: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +155,7 @@ class Train:
             sgd.step(self.learning_rate, sgd.indices(subnets.partial_coverage(trained)))
         # Copies, for a view would travel with all of the vector that it is of.
         weights = {name: tensor.clone() for name, tensor in sgd.tensors.items()}
-        return ClientUpdate(len(labels), float(np.mean(losses)), weights, num_macs)
+        return ClientUpdate(len(labels), float(np.mean(losses)), weights, num_macs, losses[0] if losses else None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -157,6 +157,8 @@ class CoverageMean:
             return f"{update.num_samples} samples"
         if not abs(update.loss) <= _MAX_LOSS:
             return f"loss is {update.loss}"
+        if update.loss_before is not None and not abs(update.loss_before) <= _MAX_LOSS:
+            return f"loss before training is {update.loss_before}"
         if not 0 <= update.num_macs <= _MAX_MACS:
             return f"{update.num_macs} multiply-accumulates"
         if update.weights.keys() != where.keys():

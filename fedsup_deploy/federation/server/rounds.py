@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from fedsup_deploy import rng
@@ -54,6 +54,7 @@ class RoundResult:
         round_index: Counted from 0.
         state: With the new weights.
         loss: Mean of the clients' losses, weighted by their images.
+        loss_before: The same of their losses before training; None where nobody has said it.
         learning_rate: Step size the clients used.
         sampled: Clients asked.
         absent: Clients without an update that was used, with the reason.
@@ -66,6 +67,7 @@ class RoundResult:
     round_index: int
     state: ServerState
     loss: float
+    loss_before: float | None
     learning_rate: float
     sampled: tuple[ClientId, ...]
     absent: dict[ClientId, str]
@@ -129,6 +131,7 @@ def run_rounds(
             index,
             state,
             sum(update.loss * update.num_samples for update in used) / sum(update.num_samples for update in used),
+            _loss_before(used),
             rate,
             tuple(infos),
             absent,
@@ -154,6 +157,12 @@ def cohort_size(wanted: int | None, num_eligible: int) -> int:
     if wanted is None or num_eligible < wanted:
         raise ConfigError(f"training.clients_per_round: got {wanted or 'null'}, {num_eligible} can take part")
     return wanted
+
+
+def _loss_before(used: Sequence[ClientUpdate]) -> float | None:
+    """Return the mean of the losses before training, weighted by images, of the clients that have said it."""
+    said = [(update.loss_before, update.num_samples) for update in used if update.loss_before is not None]
+    return sum(loss * num for loss, num in said) / sum(num for _, num in said) if said else None
 
 
 class _Updates:

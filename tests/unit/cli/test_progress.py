@@ -165,6 +165,12 @@ def test_notes_are_told_in_lines_of_their_own() -> None:
     assert lines_of([event]) == ["note: passed over: 2", "note: [bold]", "rounds 0/30"]
 
 
+def test_a_fault_of_a_run_is_a_warning_in_a_line_of_its_own() -> None:
+    found = {"event": "health", "round": 29, "kind": "tier-starved", "words": "tier 1: 0 of 9 updates came"}
+    lines = lines_of([{"event": "train_started", "round": 0, "rounds": 30}, found])
+    assert lines == ["rounds 0/30", "warning: tier 1: 0 of 9 updates came", "rounds 30/30"]
+
+
 def test_a_terminal_gets_notes_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setenv("TERM", "xterm")

@@ -145,6 +145,7 @@ BAD = {
     "fewer than no samples": (dataclasses.replace(GOOD, num_samples=-3), "-3 samples"),
     "more samples than the round has left": (dataclasses.replace(GOOD, num_samples=8), "8 samples"),
     "loss": (dataclasses.replace(GOOD, loss=float("nan")), "loss is nan"),
+    "loss before": (dataclasses.replace(GOOD, loss_before=float("inf")), "loss before training is inf"),
     "missing tensor": (update(1, [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), "other tensors than it was sent"),
     "extra tensor": (
         dataclasses.replace(GOOD, weights={**GOOD.weights, "x": torch.zeros(1)}),

@@ -109,7 +109,7 @@ def jobs(supernet: Supernet) -> dict[str, list[Job[Any]]]:
 ANSWERS: dict[str, list[Any]] = {
     "train": [
         ClientUpdate(
-            12, 1 / 3, {"w": torch.tensor([[1 / 3, -0.0], [float("inf"), 1e-45]]), "b": torch.ones(3)}, 10**15
+            12, 1 / 3, {"w": torch.tensor([[1 / 3, -0.0], [float("inf"), 1e-45]]), "b": torch.ones(3)}, 10**15, 2 / 3
         ),
         ClientUpdate(0, float("nan"), {}),
     ],

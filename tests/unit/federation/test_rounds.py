@@ -142,6 +142,17 @@ def test_loss_is_weighted_by_images_and_macs_add_up(play) -> None:
     assert result.client_macs == 10 * sum(result.sampled)
 
 
+def test_loss_before_training_is_weighted_by_images_of_those_that_say_it(play) -> None:
+    def answer(client: ClientId, job: Train) -> ClientUpdate:
+        return dataclasses.replace(plus_one(client, job), loss_before=None if client == LAST else 2.0 * client)
+
+    (result, *_), _ = play(answer)
+    said = [client for client in result.sampled if client != LAST]
+    assert result.loss_before == pytest.approx(sum(2 * k * (k + 1) for k in said) / sum(k + 1 for k in said))
+    (silent, *_), _ = play()
+    assert silent.loss_before is None
+
+
 def test_bytes_are_those_of_the_tensors_that_travel(play, state: ServerState, tiny_space: SearchSpace) -> None:
     """With E-FedSup the smallest subnet's tensors, 4 bytes a number, down to 2 clients and up again."""
     strategy = EFedSup(tiny_space, 4, (Tier(architecture="smallest"),), 0.0, paper=False)

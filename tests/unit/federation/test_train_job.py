@@ -230,6 +230,17 @@ def test_an_image_counts_what_its_class_is_worth_on_labels_and_on_answers(layout
     assert not torch.allclose(plain.weights["head.bias"], update.weights["head.bias"], atol=1e-3)
 
 
+def test_loss_before_training_is_that_of_the_first_batch_with_what_was_sent(layout: Layout) -> None:
+    """Twelve images in six steps, whose mean is another loss."""
+    params = dataclasses.replace(PLAIN, epochs=2, batch_size=4)
+    update = run(job_of(layout, layout.space.largest, rate=0.3), params)
+    first, *others = (batch for batch, _ in batches_of(layout, params, 1))
+    assert len(others) == 5
+    loss, _ = gradients(layout, start_of(layout), (layout.space.largest,), first)
+    assert update.loss_before == pytest.approx(loss, rel=1e-5)
+    assert update.loss != pytest.approx(loss, rel=1e-2)
+
+
 def test_a_client_of_one_rare_class_counts_for_more_than_one_of_a_common_class(layout: Layout) -> None:
     """It would not if weights were its own, or a batch were divided by them."""
     images = dataclasses.replace(images_of(layout.space), labels_N=np.full(12, 2, dtype=np.int64))

@@ -29,7 +29,7 @@ FILES = """
 | file | what |
 | --- | --- |
 | `RUN/config.resolved.yaml`, `space.yaml`, `command.json` | what the run was made with |
-| `RUN/data.json` | classes, size of the images, and the preprocessing that clients' pixels led to |
+| `RUN/data.json` | classes, clients, the images' size and fingerprint, and the preprocessing that pixels led to |
 | `RUN/events.jsonl` | one line per event: rounds (loss, clients, absences, bytes up and down, seconds), evaluations |
 | `RUN/checkpoint/state.safetensors` | the newest checkpoint; `train --resume` continues from it |
 | `RUN/supernet.safetensors` | the trained weights |

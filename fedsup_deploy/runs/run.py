@@ -43,6 +43,7 @@ class ImageFacts(BaseModel):
         clients: Who the clients are; None where an older version made the run.
         class_counts: How many images of each class the clients train on; None where nobody has asked them, as no
             `training.class_weights` follow from it.
+        fingerprint: Of all images as the run was begun, of `FederatedData`; None where an older version began it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,6 +53,7 @@ class ImageFacts(BaseModel):
     preprocessing: dict[str, JsonValue]
     clients: ClientFacts | None = None
     class_counts: tuple[NonNegativeInt, ...] | None = None
+    fingerprint: str | None = None
 
     @field_validator("classes")
     @classmethod
@@ -239,7 +241,7 @@ def read_image_facts(folder: Path) -> ImageFacts | None:
 
 def write_image_facts(folder: Path, facts: ImageFacts) -> None:
     """Write what is known of a run's images into its folder."""
-    left_out = {"class_counts"} if facts.class_counts is None else set()
+    left_out = {name for name in ("class_counts", "fingerprint") if getattr(facts, name) is None}
     files.write_json(folder / DATA, facts.model_dump(mode="json", exclude=left_out))
 
 

@@ -70,7 +70,7 @@ def tree_of_classes(root: Path, name: str, listed: Path | None) -> ImageTree:
         raise DataError(f"{name}: missing {' and '.join(missing)} - looked in {place} - set data.root{hint}")
     places = {part: root / part for part in _REQUIRED} | _validation_in(root)
     beside = [path for path in _entries(root) if path not in (*places.values(), listed)]
-    notes = [f"passed over beside train and test: {_counted(beside, root)}"] if beside else []
+    notes = _beside("train and test", beside, root, "train/<class>")
     splits = {split: _Places(place.name, place, {"": place}) for split, place in places.items()}
     return _tree(root, splits, (), notes)
 
@@ -109,8 +109,26 @@ def tree_of_clients(root: Path, name: str) -> ImageTree:
             splits.setdefault(part, _Places(part, root, {})).of[client] = path
     if "train" not in splits:
         raise DataError(f"{escaped(root)}: no client has training images, expected <client>/train/<class>/")
-    notes = [f"passed over beside folders of clients, train and test: {_counted(beside, root)}"] if beside else []
+    theirs = {path.relative_to(root).parts[0] for path in beside if path.parent != root and _num_images(path)}
+    whose = f"{escaped(theirs.pop())}/train" if len(theirs) == 1 else "<client>/train"
+    notes = _beside("folders of clients, train and test", beside, root, whose)
     return _tree(root, splits, tuple(clients), notes)
+
+
+def _beside(what: str, paths: Sequence[Path], root: Path, cure: str) -> list[str]:
+    """Return what was passed over beside folders that are read, and what to do if there are images among it."""
+    if not paths:
+        return []
+    num_images = sum(map(_num_images, paths))
+    advice = f", images among them: {num_images:,}; move them into {cure} to train on them" if num_images else ""
+    return [f"passed over beside {what}: {_counted(paths, root)}{advice}"]
+
+
+def _num_images(path: Path) -> int:
+    """Return how many image files there are in a folder, however deep, or whether a file is one."""
+    if not path.is_dir():
+        return int(path.suffix.lower() in SUFFIXES)
+    return sum(each.suffix.lower() in SUFFIXES and not each.name.startswith(".") for each in path.rglob("*"))
 
 
 def _validation_in(folder: Path) -> dict[str, Path]:

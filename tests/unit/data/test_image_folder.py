@@ -97,12 +97,14 @@ def test_whatever_else_is_passed_over_is_counted(tmp_path: Path) -> None:
         (tmp_path / "train" / name).write_text("no image")
     for name in ("train/cat/2021/a.png", "train/cat/2021/may/b.png", "test/dog/old/c.png"):
         save(tmp_path / name, GREY)
-    for name in ("README.md", "extra", "masks", "more", "\n", "z"):
+    save(tmp_path / "extra" / "1" / "a.png", GREY)
+    for name in ("README.md", "masks", "more", "\n", "z"):
         (tmp_path / name).mkdir()
     splits = load_image_folder(tmp_path)
     assert (len(splits.train), len(splits.test)) == (3, 1)
     assert splits.notes == (
-        "passed over beside train and test: 6 (\\n, README.md, extra, masks, more, ...)",
+        "passed over beside train and test: 6 (\\n, README.md, extra, masks, more, ...), "
+        "images among them: 1; move them into train/<class> to train on them",
         "passed over in train, folders within those of classes: 1 (cat/2021), files in them: 2",
         "passed over in train, files that are no images: 4 (d.png, cat/a.txt, cat/b.svg, dog/c.txt)",
         "passed over in test, folders within those of classes: 1 (dog/old), files in them: 1",

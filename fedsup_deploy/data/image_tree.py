@@ -1,7 +1,7 @@
 """Which files below a folder are images of which split, class and client, and what is passed over. Opens no file."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -15,6 +15,10 @@ from fedsup_deploy.ondevice.image_file import SUFFIXES
 
 _REQUIRED: Final = ("train", "test")
 _VALIDATION: Final = ("val", "valid", "validation")
+#: Ends of names of pictures that are not read: of phones, and as sensors of cameras leave them.
+_UNREAD_PICTURES: Final = (
+    ".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".orf", ".raf", ".rw2",
+)  # fmt: skip
 
 
 class Found(NamedTuple):
@@ -185,9 +189,20 @@ def _find(root: Path, places: _Places, classes: tuple[str, ...]) -> tuple[Found,
         num_files = sum(not path.is_dir() for folder in inner for path in folder.rglob("*"))
         what = f"folders within those of classes: {_counted(inner, places.base)}, files in them: {num_files}"
         notes.append(f"passed over in {places.name}, {what}")
-    if others:
-        notes.append(f"passed over in {places.name}, files that are no images: {_counted(others, places.base)}")
-    return found._replace(labels_N=np.array(labels, dtype=np.int64)), notes
+    return found._replace(labels_N=np.array(labels, dtype=np.int64)), [*notes, *_of_others(others, places)]
+
+
+def _of_others(others: Sequence[Path], places: _Places) -> Iterator[str]:
+    """Yield what is to be said of files that are not read: images that are of no class, and other kinds of files."""
+    outside = [path for path in others if path.suffix.lower() in SUFFIXES]
+    if outside:
+        what = f"images outside of a folder of a class: {_counted(outside, places.base)}"
+        yield f"passed over in {places.name}, {what}; move them into one"
+    if unread := [path for path in others if path.suffix.lower() not in SUFFIXES]:
+        is_picture = any(path.suffix.lower() in _UNREAD_PICTURES for path in unread)
+        advice = "; convert pictures among them to PNG or JPEG" if is_picture else ""
+        what = f"files of kinds that are not read: {_counted(unread, places.base)}"
+        yield f"passed over in {places.name}, {what}{advice}"
 
 
 def _images_in(

@@ -71,7 +71,7 @@ def test_what_is_passed_over_is_said(tmp_path: Path) -> None:
         "passed over beside folders of clients, train and test: 2 (list.txt, a/cat), "
         "images among them: 1; move them into a/train to train on them",
         "passed over in train, folders within those of classes: 1 (a/train/cat/2021), files in them: 1",
-        "passed over in train, files that are no images: 2 (b/list.txt, b/dog/list.txt)",
+        "passed over in train, files of kinds that are not read: 2 (b/list.txt, b/dog/list.txt)",
     )
 
 

@@ -106,7 +106,8 @@ def test_whatever_else_is_passed_over_is_counted(tmp_path: Path) -> None:
         "passed over beside train and test: 6 (\\n, README.md, extra, masks, more, ...), "
         "images among them: 1; move them into train/<class> to train on them",
         "passed over in train, folders within those of classes: 1 (cat/2021), files in them: 2",
-        "passed over in train, files that are no images: 4 (d.png, cat/a.txt, cat/b.svg, dog/c.txt)",
+        "passed over in train, images outside of a folder of a class: 1 (d.png); move them into one",
+        "passed over in train, files of kinds that are not read: 3 (cat/a.txt, cat/b.svg, dog/c.txt)",
         "passed over in test, folders within those of classes: 1 (dog/old), files in them: 1",
     )
 
@@ -117,7 +118,15 @@ def test_what_windows_leaves_is_no_image(tmp_path: Path, name: str) -> None:
     (tmp_path / "train" / "cat" / name).write_bytes(b"no image")
     splits = load_image_folder(tmp_path)
     assert len(splits.train) == 3
-    assert splits.notes == (f"passed over in train, files that are no images: 1 (cat/{name})",)
+    assert splits.notes == (f"passed over in train, files of kinds that are not read: 1 (cat/{name})",)
+
+
+@pytest.mark.parametrize("name", ["1.HEIC", "1.dng"])
+def test_pictures_of_kinds_that_are_not_read_can_be_converted(tmp_path: Path, name: str) -> None:
+    make_grey(tmp_path)
+    (tmp_path / "train" / "cat" / name).write_bytes(b"a picture")
+    expected = f"files of kinds that are not read: 1 (cat/{name}); convert pictures among them to PNG or JPEG"
+    assert load_image_folder(tmp_path).notes == (f"passed over in train, {expected}",)
 
 
 def test_images_with_damaged_metadata_are_read_and_counted(tmp_path: Path) -> None:

@@ -307,8 +307,17 @@ def test_a_file_that_claims_a_huge_image_is_not_decoded(tmp_path: Path) -> None:
     for side in (10_000, 30_000):
         content[18:26] = side.to_bytes(4, "little") * 2
         path.write_bytes(content)
-        with pytest.raises(DataError, match="decompression bomb"):
+        expected = rf"0\.bmp: has {side**2:,} pixels, expected at most 89,478,485; shrink it or leave it out$"
+        with pytest.raises(DataError, match=expected):
             load_image_folder(tmp_path)
+
+
+@pytest.mark.parametrize("end", ["gone.png", "a.png"])
+def test_a_link_that_leads_nowhere_is_called_that(tmp_path: Path, end: str) -> None:
+    make_grey(tmp_path)
+    (tmp_path / "train" / "cat" / "a.png").symlink_to(end)
+    with pytest.raises(DataError, match=r"cannot read .*a\.png: it is a link that leads nowhere; remove it$"):
+        load_image_folder(tmp_path)
 
 
 def test_without_pillow_the_install_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

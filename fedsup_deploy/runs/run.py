@@ -10,7 +10,9 @@ from fedsup_deploy import files, places, resources
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.schema import DataConfig, TrainConfig
+from fedsup_deploy.data import source
 from fedsup_deploy.data.dataset import DatasetSplits, LabelledImages, Reading, load_dataset, split_off
+from fedsup_deploy.data.names import alike
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FedsupError
 from fedsup_deploy.federation.simulation import FederatedData
@@ -264,11 +266,19 @@ def load_data(config: TrainConfig) -> FederatedData:
     if empty:
         names = ", ".join(splits.train.classes[label] for label in sorted(empty))
         raise DataError(f"{config.data.dataset}: no training image of class {names}; remove the class or add images")
-    notes = splits.notes
+    notes = (*splits.notes, *_alike(splits))
     if config.data.image_size is None and "resize" in config.data.model_fields_set:
         notes = (*notes, "data.resize is not used: there is no data.image_size")
     train, validation, test, server_notes = _servers(config, splits)
     return divided(config, splits, train, validation, test, (*notes, *server_notes))
+
+
+def _alike(splits: DatasetSplits) -> list[str]:
+    """Return notes on names of classes and of clients that look the same."""
+    named = {"classes": splits.train.classes, "clients": splits.owners.names if splits.owners is not None else ()}
+    found = {what: alike(names) for what, names in named.items()}
+    how, advice = "whose names differ only in case or spaces", "if they are one, give them one name"
+    return [f"{what} {how}: {source.counted(names)}; {advice}" for what, names in found.items() if names]
 
 
 def _servers(

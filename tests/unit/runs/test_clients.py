@@ -65,6 +65,26 @@ def problem(folder: Path, *overrides: str, clients: dict[str, str] | None = None
     return str(caught.value)
 
 
+def test_names_that_differ_only_in_case_or_spaces_are_said(tmp_path: Path) -> None:
+    """Of classes and of clients; `a b` and `ab` are two names."""
+    arrays: dict[str, Any] = {"classes": ["Scene", "scene", "dog", "scene "]}
+    arrays["train_clients"] = ["Gate", "gate", " gate "] * 5 + ["a b", "ab"] * 5
+    for split in ("train", "test"):
+        arrays |= {
+            f"{split}_images": np.arange(25, dtype=np.uint8)[:, None, None],
+            f"{split}_labels": np.arange(25) % 4,
+        }
+    np.savez(tmp_path / "set.npz", **arrays)
+    (tmp_path / "mine.yaml").write_text(CONFIG, encoding="utf-8")
+    alike = "whose names differ only in case or spaces"
+    notes = load_data(load_train_config(tmp_path / "mine.yaml")).notes
+    assert [note for note in notes if alike in note] == [
+        f"classes {alike}: 3 ('Scene', 'scene', 'scene '); if they are one, give them one name",
+        f"clients {alike}: 3 (' gate ', 'Gate', 'gate'); if they are one, give them one name",
+    ]
+    assert not any(alike in note for note in data_of(tmp_path).notes)
+
+
 def test_clients_hold_what_is_theirs(tmp_path: Path) -> None:
     """Whoever brings images to hold out trains on all others; `d` has too few and `e` none; the server has nothing."""
     data = data_of(tmp_path)

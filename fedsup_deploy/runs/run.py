@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeInt, PositiveInt, field_validator
@@ -291,11 +292,14 @@ def _servers(
         None if split in owned else images
         for split, images in (("validation", splits.validation), ("test", splits.test))
     )
+    can_have = test is not None and (validation is not None or splits.owners is None)
     if not config.server_has_images:
-        unused = [f"{kind} ({len(part):,})" for kind, part in (("validation", validation), ("test", test)) if part]
+        unused = {kind: len(part) for kind, part in (("validation", validation), ("test", test)) if part}
+        cures = ([_how_to_own(config, unused)] if splits.owners else []) + ["set data.server_images: true"] * can_have
+        told = ", ".join(f"{kind} ({count:,})" for kind, count in unused.items())
         of_nobody = "images of no client are not used, as the server has none (data.server_images)"
-        return splits.train, None, None, [f"{of_nobody}: {', '.join(unused)}"] if unused else []
-    if test is None or (validation is None and splits.owners is not None):
+        return splits.train, None, None, [f"{of_nobody}: {told}; {' or '.join(cures)}"] if unused else []
+    if test is None or not can_have:
         raise ConfigError("data.server_images: got true, but all images are of clients; expected false or null")
     if validation is not None:
         notes = []
@@ -304,3 +308,12 @@ def _servers(
             notes = [f"data.validation_fraction is not used: {own}"]
         return splits.train, validation, test, notes
     return *split_off(splits.train, config.data.validation_fraction, config.seed), test, []
+
+
+def _how_to_own(config: TrainConfig, splits: Iterable[str]) -> str:
+    """Return how to say whose the images of splits are, of which the data set does not say it."""
+    listed = config.partition.client_list(config.data.root)
+    if listed is not None and listed.path is not None:
+        return f"list them in {listed.path.name}"
+    keys = {"validation": "val_clients", "test": "test_clients"}
+    return f"say whose they are in {' and '.join(keys[split] for split in splits)}"

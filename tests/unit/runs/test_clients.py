@@ -199,13 +199,23 @@ def test_a_server_may_have_what_is_of_no_client(tmp_path: Path) -> None:
     assert all(HELD_OUT not in kinds for kinds in held(data).values())
     nothing = data_of(tmp_path, clients=of_train)
     assert nothing.populations().keys() == {CLIENTS}
-    expected = "images of no client are not used, as the server has none (data.server_images): validation (4), test (4)"
-    assert nothing.notes[0] == expected
+    unused = "images of no client are not used, as the server has none (data.server_images)"
+    cure = "say whose they are in val_clients and test_clients or set data.server_images: true"
+    assert nothing.notes[0] == f"{unused}: validation (4), test (4); {cure}"
+    theirs = data_of(tmp_path, clients={**of_train, "val": CLIENTS_OF["val"]})
+    assert theirs.notes[0] == f"{unused}: test (4); say whose they are in test_clients"
+    assert "expected false or null" in problem(
+        tmp_path, "data.server_images=true", clients={**of_train, "val": CLIENTS_OF["val"]}
+    )
 
 
 def test_of_other_partitions_it_is_said_as_well_what_nobody_uses(tmp_path: Path) -> None:
     settings_of = ("partition={kind: iid, num_clients: 3}", "data.server_images=false")
-    assert data_of(tmp_path, *settings_of, clients={}).notes[0].endswith(": validation (4), test (4)")
+    assert (
+        data_of(tmp_path, *settings_of, clients={})
+        .notes[0]
+        .endswith(": validation (4), test (4); set data.server_images: true")
+    )
 
 
 @pytest.mark.parametrize(

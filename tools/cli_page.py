@@ -29,7 +29,7 @@ FILES = """
 | file | what |
 | --- | --- |
 | `RUN/config.resolved.yaml`, `space.yaml`, `command.json` | what the run was made with |
-| `RUN/data.json` | classes, size of the images, and the preprocessing that clients' pixels led to |
+| `RUN/data.json` | classes, clients, the images' size and fingerprint, and the preprocessing that pixels led to |
 | `RUN/events.jsonl` | events, one per line: rounds (losses, clients, bytes, time), evaluations, [warnings](health.md) |
 | `RUN/checkpoint/state.safetensors` | the newest checkpoint; `train --resume` continues from it |
 | `RUN/checkpoint/best.safetensors` | the best supernet so far, with `training.keep: best` |

@@ -19,6 +19,7 @@ from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.data.preprocess import Preprocessing
+from fedsup_deploy.data.source import counted
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FederationError
 from fedsup_deploy.events import EventLog, Listener, read_events
 from fedsup_deploy.federation.batches import check_can_be_normalized
@@ -110,9 +111,10 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
         runs.open_run(folder)  # Whatever of it is damaged or missing is said now, not by the next command.
         _change_terms(folder, config)
         return
+    facts = runs.read_image_facts(folder) if first_round > 0 else None
+    notes = data.notes if facts is None else (*data.notes, *_changes_since(folder, facts, data))
     absences: list[tuple[str, int, Mapping[ClientId, str], Mapping[ClientId, str]]] = []
     with open_engines(config, data) as engines:
-        facts = runs.read_image_facts(folder) if first_round > 0 else None
         if facts is None:
             facts = _image_facts(config, data, space, engines[CLIENTS], lambda *absence: absences.append(absence))
         # Until now nothing was written: the images may have been refused.
@@ -130,7 +132,7 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
             num_unseen_clients=len(data.unseen),
             num_images=sum(info.num_samples + info.num_held_out for info in infos),
             num_architectures=space.num_architectures,
-            notes=list(data.notes),
+            notes=list(notes),
         )
         federation = federation_of(config, engines, Preprocessing.from_dict(facts.preprocessing), log)
         for absence in absences:
@@ -176,7 +178,38 @@ def _image_facts(
         preprocessing=found.to_dict(),
         clients=ClientFacts.of(data),
         class_counts=counts,
+        fingerprint=data.fingerprint,
     )
+
+
+def _changes_since(folder: Path, facts: runs.ImageFacts, data: FederatedData) -> list[str]:
+    """Return what is to be said of images that a run goes on with: a mended file may be another, but not a client.
+
+    Raises:
+        ConfigError: The classes or the clients are others than those the run was begun with.
+    """
+    now = ClientFacts.of(data)
+    others = None
+    if facts.classes != data.train.classes:
+        others = _others("classes", facts.classes, data.train.classes)
+    elif facts.clients is not None and facts.clients != now:
+        before = facts.clients
+        others = _others("clients", before.names or (), now.names or ())
+        if before.num_clients != now.num_clients:
+            others += f": {now.num_clients} take part, {before.num_clients} did"
+    if others is not None:
+        raise ConfigError(f"cannot resume {folder}: {others}; put the images back or choose another --out")
+    if facts.fingerprint in {None, data.fingerprint}:
+        return []
+    how = "some were added, removed or changed, or another release of Pillow reads them"
+    return [f"the images are not those the run was begun with ({how}); it ends otherwise than if undisturbed"]
+
+
+def _others(what: str, before: Sequence[str], now: Sequence[str]) -> str:
+    """Return that some are others than those a run was begun with, and their names."""
+    gone, new = ([name for name in some if name not in rest] for some, rest in ((before, now), (now, before)))
+    told = [f"{word} {counted(names)}" for word, names in (("gone", gone), ("new", new)) if names]
+    return f"the {what} are not those the run was begun with" + (f" ({', '.join(told)})" if told else "")
 
 
 def make_strategy(config: TrainConfig, space: SearchSpace) -> Strategy:

@@ -255,7 +255,8 @@ class TrainConfig(Section):
         training, clients = self.training, self.partition.stated_clients
         misfits = [] if clients is None else self.misfits_of_clients(clients, "partition.num_clients")
         if training.warmup_rounds > training.rounds:
-            expected = f"<= training.rounds ({training.rounds})"
+            # Whoever asks for fewer rounds of a config that ships cannot mend it at the line that is named.
+            expected = f"<= training.rounds ({training.rounds}), as of --set training.warmup_rounds={training.rounds}"
             misfits.append((("training", "warmup_rounds"), training.warmup_rounds, expected))
         if training.class_weights and training.logit_adjustment:
             expected = "false, or training.logit_adjustment false: both let rare classes count for more"

@@ -24,7 +24,6 @@ from fedsup_deploy.data.names import class_names, escaped
 from fedsup_deploy.data.pixel_cache import PixelCache
 from fedsup_deploy.errors import DataError
 from fedsup_deploy.ondevice.preprocessing import USUAL_PIXELS
-from fedsup_deploy.ondevice.printable import reason_of
 from fedsup_deploy.ondevice.source_resize import SourceResize, resized
 
 
@@ -76,7 +75,7 @@ def _state_of(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()
     except OSError as error:
-        raise DataError(f"cannot read {escaped(path)}: {reason_of(error)}; get the file again") from error
+        raise source.unreadable(path, error) from error
     return status.st_size, status.st_mtime_ns
 
 

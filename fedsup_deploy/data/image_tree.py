@@ -1,7 +1,7 @@
 """Which files below a folder are images of which split, class and client, and what is passed over. Opens no file."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -15,6 +15,10 @@ from fedsup_deploy.ondevice.image_file import SUFFIXES
 
 _REQUIRED: Final = ("train", "test")
 _VALIDATION: Final = ("val", "valid", "validation")
+#: Ends of names of pictures that are not read: of phones, and as sensors of cameras leave them.
+_UNREAD_PICTURES: Final = (
+    ".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".orf", ".raf", ".rw2",
+)  # fmt: skip
 
 
 class Found(NamedTuple):
@@ -70,7 +74,7 @@ def tree_of_classes(root: Path, name: str, listed: Path | None) -> ImageTree:
         raise DataError(f"{name}: missing {' and '.join(missing)} - looked in {place} - set data.root{hint}")
     places = {part: root / part for part in _REQUIRED} | _validation_in(root)
     beside = [path for path in _entries(root) if path not in (*places.values(), listed)]
-    notes = [f"passed over beside train and test: {_counted(beside, root)}"] if beside else []
+    notes = _beside("train and test", beside, root, "train/<class>")
     splits = {split: _Places(place.name, place, {"": place}) for split, place in places.items()}
     return _tree(root, splits, (), notes)
 
@@ -109,8 +113,26 @@ def tree_of_clients(root: Path, name: str) -> ImageTree:
             splits.setdefault(part, _Places(part, root, {})).of[client] = path
     if "train" not in splits:
         raise DataError(f"{escaped(root)}: no client has training images, expected <client>/train/<class>/")
-    notes = [f"passed over beside folders of clients, train and test: {_counted(beside, root)}"] if beside else []
+    theirs = {path.relative_to(root).parts[0] for path in beside if path.parent != root and _num_images(path)}
+    whose = f"{escaped(theirs.pop())}/train" if len(theirs) == 1 else "<client>/train"
+    notes = _beside("folders of clients, train and test", beside, root, whose)
     return _tree(root, splits, tuple(clients), notes)
+
+
+def _beside(what: str, paths: Sequence[Path], root: Path, cure: str) -> list[str]:
+    """Return what was passed over beside folders that are read, and what to do if there are images among it."""
+    if not paths:
+        return []
+    num_images = sum(map(_num_images, paths))
+    advice = f", images among them: {num_images:,}; move them into {cure} to train on them" if num_images else ""
+    return [f"passed over beside {what}: {_counted(paths, root)}{advice}"]
+
+
+def _num_images(path: Path) -> int:
+    """Return how many image files there are in a folder, however deep, or whether a file is one."""
+    if not path.is_dir():
+        return int(path.suffix.lower() in SUFFIXES)
+    return sum(each.suffix.lower() in SUFFIXES and not each.name.startswith(".") for each in path.rglob("*"))
 
 
 def _validation_in(folder: Path) -> dict[str, Path]:
@@ -167,9 +189,20 @@ def _find(root: Path, places: _Places, classes: tuple[str, ...]) -> tuple[Found,
         num_files = sum(not path.is_dir() for folder in inner for path in folder.rglob("*"))
         what = f"folders within those of classes: {_counted(inner, places.base)}, files in them: {num_files}"
         notes.append(f"passed over in {places.name}, {what}")
-    if others:
-        notes.append(f"passed over in {places.name}, files that are no images: {_counted(others, places.base)}")
-    return found._replace(labels_N=np.array(labels, dtype=np.int64)), notes
+    return found._replace(labels_N=np.array(labels, dtype=np.int64)), [*notes, *_of_others(others, places)]
+
+
+def _of_others(others: Sequence[Path], places: _Places) -> Iterator[str]:
+    """Yield what is to be said of files that are not read: images that are of no class, and other kinds of files."""
+    outside = [path for path in others if path.suffix.lower() in SUFFIXES]
+    if outside:
+        what = f"images outside of a folder of a class: {_counted(outside, places.base)}"
+        yield f"passed over in {places.name}, {what}; move them into one"
+    if unread := [path for path in others if path.suffix.lower() not in SUFFIXES]:
+        is_picture = any(path.suffix.lower() in _UNREAD_PICTURES for path in unread)
+        advice = "; convert pictures among them to PNG or JPEG" if is_picture else ""
+        what = f"files of kinds that are not read: {_counted(unread, places.base)}"
+        yield f"passed over in {places.name}, {what}{advice}"
 
 
 def _images_in(

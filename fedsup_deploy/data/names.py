@@ -53,6 +53,14 @@ def class_names(classes: Sequence[str], name: str) -> tuple[str, ...]:
     return tuple(made)
 
 
+def alike(names: Sequence[str]) -> list[str]:
+    """Return names, quoted, that differ from another one only in case or spaces, and so may mean the same."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(" ".join(name.split()).casefold(), []).append(repr(name))
+    return [name for group in groups.values() if len(group) > 1 for name in group]
+
+
 def client_name(text: str, name: str) -> str:
     """Return the name of a client in NFC.
 

@@ -16,6 +16,7 @@ from fedsup_deploy import memory
 from fedsup_deploy.data.names import escaped
 from fedsup_deploy.errors import ConfigError, DataError, DependencyError
 from fedsup_deploy.ondevice.printable import reason_of
+from fedsup_deploy.ondevice.reading import DEAD_LINK, is_dead_link
 
 #: Of a file that may have to be held whole, and of what a compressed one unfolds to, bytes. The largest official file
 #: of CIFAR has 0.15 GiB, and the largest set of the family of MNIST (EMNIST) 0.6 GiB.
@@ -98,7 +99,13 @@ def opened(path: Path, max_bytes: int | None = None) -> Iterator[BinaryIO]:
                 )
             yield file
     except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"cannot read {escaped(path)}: {reason_of(error)}; get the file again") from error
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """Return the complaint about a file that cannot be read."""
+    reason = DEAD_LINK if is_dead_link(path) else f"{reason_of(error)}; get the file again"
+    return DataError(f"cannot read {escaped(path)}: {reason}")
 
 
 def read_whole(path: Path) -> bytes:

@@ -33,7 +33,7 @@ from fedsup_deploy.ondevice.image_file import ImageError, check_pillow, header_o
 from fedsup_deploy.ondevice.inference import first_output, open_session
 from fedsup_deploy.ondevice.preprocessing import USUAL_PIXELS, PreprocessingSteps, prepare, steps_of
 from fedsup_deploy.ondevice.printable import printable, reason_of
-from fedsup_deploy.ondevice.reading import read_bytes
+from fedsup_deploy.ondevice.reading import DEAD_LINK, is_dead_link, read_bytes
 from fedsup_deploy.ondevice.source_resize import resized
 
 if TYPE_CHECKING:
@@ -155,7 +155,8 @@ def content_of(path: Path, name: str) -> bytes:
     try:
         return read_bytes(path, MOST_BYTES_OF_AN_IMAGE)
     except (OSError, ValueError) as error:
-        raise ImageError(f"cannot read {name}: {reason_of(error)}") from None
+        reason = DEAD_LINK if is_dead_link(path) else reason_of(error)
+        raise ImageError(f"cannot read {name}: {reason}") from None
 
 
 def decoded(content: bytes, name: str, steps: PreprocessingSteps) -> "AnyPixels":

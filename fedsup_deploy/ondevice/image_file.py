@@ -15,6 +15,7 @@ Everything used here is in Pillow 8.1 and in the newest.
 
 import contextlib
 import logging
+import re
 import struct
 import warnings
 import zlib
@@ -229,5 +230,10 @@ def _opened(file: IO[bytes], name: str) -> "Iterator[Tuple[PIL.Image.Image, List
     except PIL.UnidentifiedImageError as error:
         got = f"it is none of {', '.join(_FORMATS)}"
         raise ImageError(f"cannot read {name}: {got}; get the file again") from error
-    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning, *_OF_DECODERS) as error:
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning) as error:
+        # How many they are stands in Pillow's words alone.
+        found, most = re.search("[0-9]+", str(error)), PIL.Image.MAX_IMAGE_PIXELS or 0
+        got = f"{int(found.group()):,}" if found else "more"
+        raise ImageError(f"{name}: has {got} pixels, expected at most {most:,}; shrink it or leave it out") from error
+    except _OF_DECODERS as error:
         raise ImageError(f"cannot read {name}: {reason_of(error)}; get the file again") from error

@@ -4,6 +4,7 @@ Owns what every reader refuses: what is no regular file, what is too large, JSON
 no float can hold, a key twice or half a surrogate pair. Knows no format of ours.
 """
 
+import errno
 import json
 import stat
 from pathlib import Path
@@ -17,6 +18,8 @@ MOST_DIGITS = 300
 MOST_BYTES_OF_JSON = 2**26
 #: Of a file of JSON lines: the longest build of a profile, or a million rounds, writes less.
 MOST_BYTES_OF_JOURNAL = 2**29
+#: What to say of a dead link.
+DEAD_LINK = "it is a link that leads nowhere; remove it"
 
 
 def read_bytes(path: Path, most_bytes: int, *, has_links: bool = True) -> bytes:
@@ -41,6 +44,15 @@ def read_bytes(path: Path, most_bytes: int, *, has_links: bool = True) -> bytes:
         if len(content) <= most_bytes:
             return content
     raise ValueError(f"it has more than {most_bytes:,} bytes")
+
+
+def is_dead_link(path: Path) -> bool:
+    """Return whether a path is a symbolic link that leads to nothing, or in a circle."""
+    try:
+        path.stat()
+    except OSError as error:
+        return path.is_symlink() and error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+    return False
 
 
 def parse_json(text: Union[str, bytes]) -> object:

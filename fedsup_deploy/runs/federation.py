@@ -12,8 +12,10 @@ from pydantic import JsonValue
 from fedsup_deploy import files, registry
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.config.schema import TrainConfig
+from fedsup_deploy.data.dataset import DamagedFileError
+from fedsup_deploy.data.names import escaped
 from fedsup_deploy.data.preprocess import Preprocessing
-from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.errors import ArtifactError, DataError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.federation.client import ClientId
 from fedsup_deploy.federation.jobs.statistics import CalibrationDraw
@@ -74,10 +76,20 @@ def count_pixels(config: TrainConfig, clients: Engine, padded_size: int, on_abse
         clients: Carries jobs to the clients.
         padded_size: Side to pad smaller images to, pixels.
         on_absences: Told of the clients that have not answered.
+
+    Raises:
+        DataError: The images are not square, or a channel has the same value everywhere; says which images.
+        FederationError: Too few clients have answered.
     """
     count, how = config.calibration.pixel_clients, None if config.data.image_size is None else config.data.resize
     asked = None if count is None else cohort.sample(clients.clients(), count, config.seed, "calibration")
-    found = pixel_preprocessing(clients, terms_of(config), padded_size, on_absences, asked)
+    try:
+        found = pixel_preprocessing(clients, terms_of(config), padded_size, on_absences, asked)
+    except DamagedFileError:  # names its file
+        raise
+    except DataError as error:
+        where = "" if config.data.root is None else f" at {escaped(config.data.root)}"
+        raise DataError(f"{config.data.dataset}{where}: {error}") from error
     return dataclasses.replace(found, how=how)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeInt, PositiveInt, field_validator
@@ -10,7 +11,9 @@ from fedsup_deploy import files, places, resources
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.schema import DataConfig, TrainConfig
+from fedsup_deploy.data import source
 from fedsup_deploy.data.dataset import DatasetSplits, LabelledImages, Reading, load_dataset, split_off
+from fedsup_deploy.data.names import alike
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FedsupError
 from fedsup_deploy.federation.simulation import FederatedData
@@ -44,6 +47,7 @@ class ImageFacts(BaseModel):
         clients: Who the clients are; None where an older version made the run.
         class_counts: How many images of each class the clients train on; None where nobody has asked them, as no
             `training.class_weights` follow from it.
+        fingerprint: Of all images as the run was begun, of `FederatedData`; None where an older version began it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +57,7 @@ class ImageFacts(BaseModel):
     preprocessing: dict[str, JsonValue]
     clients: ClientFacts | None = None
     class_counts: tuple[NonNegativeInt, ...] | None = None
+    fingerprint: str | None = None
 
     @field_validator("classes")
     @classmethod
@@ -240,7 +245,7 @@ def read_image_facts(folder: Path) -> ImageFacts | None:
 
 def write_image_facts(folder: Path, facts: ImageFacts) -> None:
     """Write what is known of a run's images into its folder."""
-    left_out = {"class_counts"} if facts.class_counts is None else set()
+    left_out = {name for name in ("class_counts", "fingerprint") if getattr(facts, name) is None}
     files.write_json(folder / DATA, facts.model_dump(mode="json", exclude=left_out))
 
 
@@ -263,11 +268,19 @@ def load_data(config: TrainConfig) -> FederatedData:
     if empty:
         names = ", ".join(splits.train.classes[label] for label in sorted(empty))
         raise DataError(f"{config.data.dataset}: no training image of class {names}; remove the class or add images")
-    notes = splits.notes
+    notes = (*splits.notes, *_alike(splits))
     if config.data.image_size is None and "resize" in config.data.model_fields_set:
         notes = (*notes, "data.resize is not used: there is no data.image_size")
     train, validation, test, server_notes = _servers(config, splits)
     return divided(config, splits, train, validation, test, (*notes, *server_notes))
+
+
+def _alike(splits: DatasetSplits) -> list[str]:
+    """Return notes on names of classes and of clients that look the same."""
+    named = {"classes": splits.train.classes, "clients": splits.owners.names if splits.owners is not None else ()}
+    found = {what: alike(names) for what, names in named.items()}
+    how, advice = "whose names differ only in case or spaces", "if they are one, give them one name"
+    return [f"{what} {how}: {source.counted(names)}; {advice}" for what, names in found.items() if names]
 
 
 def _servers(
@@ -280,11 +293,14 @@ def _servers(
         None if split in owned else images
         for split, images in (("validation", splits.validation), ("test", splits.test))
     )
+    can_have = test is not None and (validation is not None or splits.owners is None)
     if not config.server_has_images:
-        unused = [f"{kind} ({len(part):,})" for kind, part in (("validation", validation), ("test", test)) if part]
+        unused = {kind: len(part) for kind, part in (("validation", validation), ("test", test)) if part}
+        cures = ([_how_to_own(config, unused)] if splits.owners else []) + ["set data.server_images: true"] * can_have
+        told = ", ".join(f"{kind} ({count:,})" for kind, count in unused.items())
         of_nobody = "images of no client are not used, as the server has none (data.server_images)"
-        return splits.train, None, None, [f"{of_nobody}: {', '.join(unused)}"] if unused else []
-    if test is None or (validation is None and splits.owners is not None):
+        return splits.train, None, None, [f"{of_nobody}: {told}; {' or '.join(cures)}"] if unused else []
+    if test is None or not can_have:
         raise ConfigError("data.server_images: got true, but all images are of clients; expected false or null")
     if validation is not None:
         notes = []
@@ -293,3 +309,12 @@ def _servers(
             notes = [f"data.validation_fraction is not used: {own}"]
         return splits.train, validation, test, notes
     return *split_off(splits.train, config.data.validation_fraction, config.seed), test, []
+
+
+def _how_to_own(config: TrainConfig, splits: Iterable[str]) -> str:
+    """Return how to say whose the images of splits are, of which the data set does not say it."""
+    listed = config.partition.client_list(config.data.root)
+    if listed is not None and listed.path is not None:
+        return f"list them in {listed.path.name}"
+    keys = {"validation": "val_clients", "test": "test_clients"}
+    return f"say whose they are in {' and '.join(keys[split] for split in splits)}"

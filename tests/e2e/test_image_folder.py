@@ -51,7 +51,7 @@ def test_what_is_passed_over_is_said_once_and_kept(shell, images):
     notes = [line for line in ended.err.splitlines() if line.startswith("note: ")]
     assert notes == [
         "note: passed over in train, folders within those of classes: 1 (b/2021), files in them: 8",
-        "note: passed over in train, files that are no images: 1 (b/list.txt)",
+        "note: passed over in train, files of kinds that are not read: 1 (b/list.txt)",
     ]
     assert [f"note: {note}" for note in events(shell)[0]["notes"]] == notes
 

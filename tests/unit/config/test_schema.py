@@ -214,8 +214,11 @@ def test_more_clients_per_round_than_clients(tmp_path: Path):
 
 
 def test_a_default_that_does_not_fit_is_called_a_default(tmp_path: Path):
-    expected = f"{tmp_path / 'x.yaml'}:7: training.warmup_rounds: got the default 3, expected <= training.rounds (2)"
-    assert problem(tmp_path, "training.rounds=2") == expected
+    what = "training.warmup_rounds: got the default 3, expected <= training.rounds (2)"
+    assert problem(tmp_path, "training.rounds=2") == (
+        f"{tmp_path / 'x.yaml'}:7: {what}, as of --set training.warmup_rounds=2"
+    )
+    assert config_of(tmp_path, MINIMAL, "training.rounds=2", "training.warmup_rounds=2").training.warmup_rounds == 2
     assert config_of(tmp_path, MINIMAL, "training.rounds=3").training.warmup_rounds == 3
 
 

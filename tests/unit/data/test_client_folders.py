@@ -68,9 +68,20 @@ def test_what_is_passed_over_is_said(tmp_path: Path) -> None:
     for name in ("list.txt", "b/list.txt", "b/dog/list.txt"):
         (tmp_path / name).write_text("no image", encoding="utf-8")
     assert load_image_folder(tmp_path, clients=BY_FOLDER).notes == (
-        "passed over beside folders of clients, train and test: 2 (list.txt, a/cat)",
+        "passed over beside folders of clients, train and test: 2 (list.txt, a/cat), "
+        "images among them: 1; move them into a/train to train on them",
         "passed over in train, folders within those of classes: 1 (a/train/cat/2021), files in them: 1",
-        "passed over in train, files that are no images: 2 (b/list.txt, b/dog/list.txt)",
+        "passed over in train, files of kinds that are not read: 2 (b/list.txt, b/dog/list.txt)",
+    )
+
+
+def test_images_beside_train_and_test_of_several_clients_are_counted(tmp_path: Path) -> None:
+    """Hidden files are none."""
+    save(tmp_path, *(f"{client}/{name}" for client in "ab" for name in ("test/cat/1.png", "cat/1.png", "cat/.2.png")))
+    save(tmp_path, "c/cat/1.png", "a/dog/1.JPG")
+    assert load_image_folder(tmp_path, clients=BY_FOLDER).notes == (
+        "passed over beside folders of clients, train and test: 3 (a/cat, a/dog, b/cat), "
+        "images among them: 3; move them into <client>/train to train on them",
     )
 
 

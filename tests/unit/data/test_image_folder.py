@@ -97,14 +97,17 @@ def test_whatever_else_is_passed_over_is_counted(tmp_path: Path) -> None:
         (tmp_path / "train" / name).write_text("no image")
     for name in ("train/cat/2021/a.png", "train/cat/2021/may/b.png", "test/dog/old/c.png"):
         save(tmp_path / name, GREY)
-    for name in ("README.md", "extra", "masks", "more", "\n", "z"):
+    save(tmp_path / "extra" / "1" / "a.png", GREY)
+    for name in ("README.md", "masks", "more", "\n", "z"):
         (tmp_path / name).mkdir()
     splits = load_image_folder(tmp_path)
     assert (len(splits.train), len(splits.test)) == (3, 1)
     assert splits.notes == (
-        "passed over beside train and test: 6 (\\n, README.md, extra, masks, more, ...)",
+        "passed over beside train and test: 6 (\\n, README.md, extra, masks, more, ...), "
+        "images among them: 1; move them into train/<class> to train on them",
         "passed over in train, folders within those of classes: 1 (cat/2021), files in them: 2",
-        "passed over in train, files that are no images: 4 (d.png, cat/a.txt, cat/b.svg, dog/c.txt)",
+        "passed over in train, images outside of a folder of a class: 1 (d.png); move them into one",
+        "passed over in train, files of kinds that are not read: 3 (cat/a.txt, cat/b.svg, dog/c.txt)",
         "passed over in test, folders within those of classes: 1 (dog/old), files in them: 1",
     )
 
@@ -115,7 +118,15 @@ def test_what_windows_leaves_is_no_image(tmp_path: Path, name: str) -> None:
     (tmp_path / "train" / "cat" / name).write_bytes(b"no image")
     splits = load_image_folder(tmp_path)
     assert len(splits.train) == 3
-    assert splits.notes == (f"passed over in train, files that are no images: 1 (cat/{name})",)
+    assert splits.notes == (f"passed over in train, files of kinds that are not read: 1 (cat/{name})",)
+
+
+@pytest.mark.parametrize("name", ["1.HEIC", "1.dng"])
+def test_pictures_of_kinds_that_are_not_read_can_be_converted(tmp_path: Path, name: str) -> None:
+    make_grey(tmp_path)
+    (tmp_path / "train" / "cat" / name).write_bytes(b"a picture")
+    expected = f"files of kinds that are not read: 1 (cat/{name}); convert pictures among them to PNG or JPEG"
+    assert load_image_folder(tmp_path).notes == (f"passed over in train, {expected}",)
 
 
 def test_images_with_damaged_metadata_are_read_and_counted(tmp_path: Path) -> None:
@@ -296,8 +307,17 @@ def test_a_file_that_claims_a_huge_image_is_not_decoded(tmp_path: Path) -> None:
     for side in (10_000, 30_000):
         content[18:26] = side.to_bytes(4, "little") * 2
         path.write_bytes(content)
-        with pytest.raises(DataError, match="decompression bomb"):
+        expected = rf"0\.bmp: has {side**2:,} pixels, expected at most 89,478,485; shrink it or leave it out$"
+        with pytest.raises(DataError, match=expected):
             load_image_folder(tmp_path)
+
+
+@pytest.mark.parametrize("end", ["gone.png", "a.png"])
+def test_a_link_that_leads_nowhere_is_called_that(tmp_path: Path, end: str) -> None:
+    make_grey(tmp_path)
+    (tmp_path / "train" / "cat" / "a.png").symlink_to(end)
+    with pytest.raises(DataError, match=r"cannot read .*a\.png: it is a link that leads nowhere; remove it$"):
+        load_image_folder(tmp_path)
 
 
 def test_without_pillow_the_install_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from fedsup_deploy.data.source import counted, max_image_bytes, opened, read_whole, reason_of
 from fedsup_deploy.errors import DataError
+from fedsup_deploy.ondevice.reading import DEAD_LINK
 
 
 def test_a_file_and_a_link_to_one_are_read(tmp_path: Path) -> None:
@@ -31,8 +32,8 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path, kind: str) -> Non
 
 def test_missing_files_and_links_to_nothing_are_named(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nowhere")
-    for name in ("file", "link"):
-        with pytest.raises(DataError, match=f"cannot read .*/{name}: No such file"):
+    for name, reason in (("file", "No such file or directory; get the file again"), ("link", DEAD_LINK)):
+        with pytest.raises(DataError, match=f"cannot read .*/{name}: {reason}$"):
             read_whole(tmp_path / name)
 
 

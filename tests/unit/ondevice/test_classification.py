@@ -307,7 +307,7 @@ def png_that_claims(width: int, height: int, rows: bytes = b"") -> bytes:
         (bytes_of("PNG")[:70], "; get the file again"),
         (bytes_of("JPEG")[:-12], "image file is truncated"),
         (png_that_claims(SIDE, SIDE), "; get the file again"),
-        (png_that_claims(30_000, 30_000), "decompression bomb"),
+        (png_that_claims(20_000, 20_000), ": has 400,000,000 pixels, expected at most 89,478,485; shrink it or leave"),
         (png_that_claims(9_000, 9_000), "is 9000x9000 pixels, expected 6x6 as in training"),
     ],
     ids=["empty", "eps", "half a png", "half a jpeg", "no pixels", "bomb", "large"],
@@ -319,6 +319,15 @@ def test_what_is_no_whole_image_is_one_line(bundle: Any, tmp_path: Path, content
     _, first, last = ended.stdout.splitlines()
     assert (str(tmp_path / "a.png") in first, reason in first) == (True, True)
     assert last == "FAIL: images that were not classified: 1 of 1"
+
+
+@pytest.mark.parametrize("end", ["gone.png", "a.png"])
+def test_a_link_that_leads_nowhere_is_one_line(bundle: Any, tmp_path: Path, end: str) -> None:
+    (tmp_path / "a.png").symlink_to(end)
+    ended = bundle.run("--classify", str(tmp_path / "a.png"))
+    assert (ended.returncode, ended.stderr) == (7, "")
+    expected = f"cannot read {tmp_path / 'a.png'}: it is a link that leads nowhere; remove it"
+    assert ended.stdout.splitlines()[1] == expected
 
 
 def test_damaged_images_of_every_kind_are_lines(bundle: Any, tmp_path: Path) -> None:

@@ -65,6 +65,26 @@ def problem(folder: Path, *overrides: str, clients: dict[str, str] | None = None
     return str(caught.value)
 
 
+def test_names_that_differ_only_in_case_or_spaces_are_said(tmp_path: Path) -> None:
+    """Of classes and of clients; `a b` and `ab` are two names."""
+    arrays: dict[str, Any] = {"classes": ["Scene", "scene", "dog", "scene "]}
+    arrays["train_clients"] = ["Gate", "gate", " gate "] * 5 + ["a b", "ab"] * 5
+    for split in ("train", "test"):
+        arrays |= {
+            f"{split}_images": np.arange(25, dtype=np.uint8)[:, None, None],
+            f"{split}_labels": np.arange(25) % 4,
+        }
+    np.savez(tmp_path / "set.npz", **arrays)
+    (tmp_path / "mine.yaml").write_text(CONFIG, encoding="utf-8")
+    alike = "whose names differ only in case or spaces"
+    notes = load_data(load_train_config(tmp_path / "mine.yaml")).notes
+    assert [note for note in notes if alike in note] == [
+        f"classes {alike}: 3 ('Scene', 'scene', 'scene '); if they are one, give them one name",
+        f"clients {alike}: 3 (' gate ', 'Gate', 'gate'); if they are one, give them one name",
+    ]
+    assert not any(alike in note for note in data_of(tmp_path).notes)
+
+
 def test_clients_hold_what_is_theirs(tmp_path: Path) -> None:
     """Whoever brings images to hold out trains on all others; `d` has too few and `e` none; the server has nothing."""
     data = data_of(tmp_path)
@@ -179,13 +199,23 @@ def test_a_server_may_have_what_is_of_no_client(tmp_path: Path) -> None:
     assert all(HELD_OUT not in kinds for kinds in held(data).values())
     nothing = data_of(tmp_path, clients=of_train)
     assert nothing.populations().keys() == {CLIENTS}
-    expected = "images of no client are not used, as the server has none (data.server_images): validation (4), test (4)"
-    assert nothing.notes[0] == expected
+    unused = "images of no client are not used, as the server has none (data.server_images)"
+    cure = "say whose they are in val_clients and test_clients or set data.server_images: true"
+    assert nothing.notes[0] == f"{unused}: validation (4), test (4); {cure}"
+    theirs = data_of(tmp_path, clients={**of_train, "val": CLIENTS_OF["val"]})
+    assert theirs.notes[0] == f"{unused}: test (4); say whose they are in test_clients"
+    assert "expected false or null" in problem(
+        tmp_path, "data.server_images=true", clients={**of_train, "val": CLIENTS_OF["val"]}
+    )
 
 
 def test_of_other_partitions_it_is_said_as_well_what_nobody_uses(tmp_path: Path) -> None:
     settings_of = ("partition={kind: iid, num_clients: 3}", "data.server_images=false")
-    assert data_of(tmp_path, *settings_of, clients={}).notes[0].endswith(": validation (4), test (4)")
+    assert (
+        data_of(tmp_path, *settings_of, clients={})
+        .notes[0]
+        .endswith(": validation (4), test (4); set data.server_images: true")
+    )
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,19 @@ def test_classes_without_training_images_are_named(
     assert complaint(tmp_path) == expected
 
 
+def test_images_that_a_list_of_clients_leaves_out_can_be_listed(tmp_path: Path) -> None:
+    for place in ("train/cat/1", "train/cat/2", "train/dog/1", "train/dog/2", "test/cat/1"):
+        (tmp_path / "images" / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(IMAGES[0]).save(tmp_path / "images" / f"{place}.png")
+    lines = [f"train/{label}/{number}.png,gate\n" for label in ("cat", "dog") for number in (1, 2)]
+    (tmp_path / "images" / "who.csv").write_text("file,client\n" + "".join(lines), encoding="utf-8")
+    data, partition = "{dataset: image-folder, root: images}", "{kind: natural, clients: who.csv}"
+    config = CONFIG.replace("{dataset: npz, root: set.npz}", data).replace("{kind: iid, num_clients: 2}", partition)
+    (tmp_path / "mine.yaml").write_text(config, encoding="utf-8")
+    [note] = [note for note in load_data(load_train_config(tmp_path / "mine.yaml")).notes if "of no client" in note]
+    assert note.endswith(": test (1); list them in who.csv")
+
+
 @pytest.mark.parametrize("name", ["__MACOSX", "empty"])
 def test_a_folder_without_images_is_no_class(tmp_path: Path, name: str) -> None:
     """The first is what macOS adds to archives, with files in it that are hidden."""

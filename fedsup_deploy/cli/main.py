@@ -35,7 +35,7 @@ EXIT_BROKEN_PIPE: Final = 141
 cli = LazyGroup(
     "fedsup-deploy",
     {
-        "demo": "Run the whole way on bundled images: train, search, export, measure.",
+        "demo": "Run the whole way on bundled images: train, search, export, measure, show what came of it.",
         "train": "Train a supernet over federated clients.",
         "evaluate": "Measure how right one subnet is after recalibration.",
         "fit-accuracy": "Measure some subnets of a run and predict the accuracy of all others.",

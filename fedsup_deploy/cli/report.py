@@ -52,7 +52,7 @@ def _page(result: "Reported") -> "Page":
     ]
     lines: list[Page] = [
         tables.whole(result.out, "wrote"),
-        tables.text(f"{', '.join(parts)}; {result.num_bytes / 2**20:.2f} MiB; open it in a browser"),
+        tables.text(f"{', '.join(parts)}; {result.num_bytes / 2**20:.1f} MiB; open it in a browser"),
     ]
     if result.plots:
         lines.append(tables.whole(result.plots[0].parent, f"{len(result.plots)} pictures in"))

@@ -70,7 +70,7 @@ def report(
         OutputError: The page cannot be written there.
     """
     library.require()
-    _check_out(out)
+    check_out(out)
     if plots is not None:
         places.check_writable(plots)
     found = _sorted(paths)
@@ -161,7 +161,12 @@ def _write_pictures(made: Report, folder: Path, log: EventLog) -> tuple[Path, ..
     return tuple(written)
 
 
-def _check_out(path: Path) -> None:
+def check_out(path: Path) -> None:
+    """Fail now if a page cannot be written there.
+
+    Raises:
+        OutputError: The name has another ending, by which no browser would know what it is, or a folder is there.
+    """
     if path.suffix != SUFFIX:
         raise OutputError(f"cannot write {path}: expected a name that ends in {SUFFIX}")
     if path.is_dir():

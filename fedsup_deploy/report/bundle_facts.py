@@ -19,6 +19,9 @@ MOST_CLASSES_DRAWN: Final = 40
 _MOST_CLASSES_NUMBERED: Final = 12
 _MOST_RECALLS: Final = 60
 _MOST_MISTAKES: Final = 10
+#: The profile and the variant below each other, and how high that is.
+_TWO_LINES: Final[JsonObject] = {"labelExpr": "split(datum.label, ': ')", "labelOffset": -6}
+_STEP: Final = 34
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +195,7 @@ def latencies(materials: list[BundleMaterial]) -> Figure:
             predicted = record.latency.predicted
             if predicted is not None:
                 low, high = predicted.interval_ms or (None, None)
-                found.append(_latency(label, "predicted for the device", predicted.value_ms, low, high))
+                found.append(_latency(label, "predicted", predicted.value_ms, low, high))
                 table.append(
                     (
                         label,
@@ -204,14 +207,14 @@ def latencies(materials: list[BundleMaterial]) -> Figure:
             for when, timed in material.timed(name):
                 statistics = timed.statistics
                 ends = (statistics.p10_ms, statistics.p90_ms)
-                found.append(_latency(label, f"measured {when}", statistics.p50_ms, *ends))
+                found.append(_latency(label, f"timed {when}", statistics.p50_ms, *ends))
                 table.append(
                     (label, f"measured {when}", words.number(statistics.p50_ms, "ms"), words.between(ends, "ms"))
                 )
     values = [float(row["ms"]) for row in found if isinstance(row["ms"], float) and row["ms"] > 0]
     is_wide = bool(values) and max(values) > 30 * min(values)
     scale: JsonObject = {"type": "log", "nice": True} if is_wide else {"zero": True, "nice": True}
-    y: JsonObject = category("variant", axis={"labelLimit": 190})
+    y: JsonObject = category("variant", axis=_TWO_LINES)
     x = quantity("ms", "ms, logarithmic" if is_wide else "ms", scale=scale)
     ways = sorted({str(row["how"]) for row in found}, key=lambda how: (not how.startswith("predicted"), how))
     colour: JsonObject = category("how", legend={"columns": 1}, scale={"domain": [*ways]})
@@ -223,7 +226,7 @@ def latencies(materials: list[BundleMaterial]) -> Figure:
         says + "device. Marks are predictions and medians; strokes are intervals, and p10 to p90.",
         {
             **rows(found),
-            "height": 16 * len(ways) * len({row["variant"] for row in found}),
+            "height": max(_STEP, 16 * len(ways)) * len({row["variant"] for row in found}),
             "encoding": {"y": y, "yOffset": offset, "color": colour},
             "layer": [
                 {"mark": {"type": "rule"}, "encoding": {"x": {**x, "field": "low"}, "x2": {"field": "high"}}},
@@ -250,14 +253,14 @@ def sizes(materials: list[BundleMaterial]) -> Figure:
     ]
     found: list[Row] = [{"variant": name, "kib": kib} for name, kib in sized]
     encoding: JsonObject = {
-        "y": category("variant", axis={"labelLimit": 190}),
+        "y": category("variant", axis=_TWO_LINES),
         "x": quantity("kib", "KiB", scale={"zero": True, "nice": True}),
     }
     return Figure(
         "bundle-size",
         "Size of every variant",
         "All of its files together.",
-        {**rows(found), "height": 20 * len(found), "mark": {"type": "bar", "style": "bar"}, "encoding": encoding},
+        {**rows(found), "height": _STEP * len(found), "mark": {"type": "bar", "style": "bar"}, "encoding": encoding},
         Table.of(("variant", "size"), [(name, words.number(kib, "KiB")) for name, kib in sized]),
     )
 

@@ -1,6 +1,6 @@
-"""Text of others inside a page: it is shown, and never read as markup, script or a command to a screen.
+"""Text of others in a page or a picture: it is shown, and never read as markup, script or a command to a screen.
 
-Owns the two ways into a page: values of the template, and JSON documents in a script element.
+Owns the ways in: values of the template, JSON documents in a script element, and plots, here or in pictures.
 """
 
 import json

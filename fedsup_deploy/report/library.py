@@ -11,6 +11,7 @@ from typing import Final
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.errors import DependencyError
 from fedsup_deploy.report import look
+from fedsup_deploy.report.embedding import readable
 from fedsup_deploy.report.figure import WIDTH
 
 #: What is imported, and which package brings it.
@@ -65,4 +66,7 @@ def png(spec: JsonObject) -> bytes:
 
 
 def _pictured(spec: JsonObject) -> str:
-    return json.dumps({"width": WIDTH, **spec, "padding": 12, "config": look.config(look.LIGHT)})
+    # Also because the library ends the whole process at a control character.
+    plot = readable({"width": WIDTH, **spec, "padding": 12})
+    assert isinstance(plot, dict), "it was one before"
+    return json.dumps({**plot, "config": look.config(look.LIGHT)})

@@ -173,6 +173,7 @@ def _documents(report: Report, drawn: Sequence[Figure]) -> JsonObject:
             "plot": search_figures.explorer_spec("X_TITLE", "Y_TITLE", [], None, is_one=is_one),
             "blocks": blocks.spec([]),
             "step": blocks.STEP,
+            "far": search_figures.FAR,
             **search_facts.document([*report.searches]),
         }
     return found

@@ -99,7 +99,7 @@ def _over_rounds(points: Sequence[Row], title: str, *, zero: bool) -> JsonObject
         "y": quantity("value", title, scale={"zero": zero, "nice": True}),
     }
     if len({point["what"] for point in points}) > 1:
-        encoding |= {"color": category("what"), "strokeDash": category("what", legend=None)}
+        encoding |= {"color": category("what"), "strokeDash": category("what")}
     mark: JsonObject = {"type": "line", "point": len(points) <= _MOST_MARKS}
     return {**rows(points), "height": 200, "mark": mark, "encoding": encoding}
 

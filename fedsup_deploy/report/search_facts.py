@@ -107,16 +107,16 @@ def worth(candidate: Candidate, name: str, device: DeviceResult, model: Accuracy
     return Known(value) if interval is None else Known(value, *interval)
 
 
-def role(candidate: Candidate, device: DeviceResult) -> str:
-    """Return what a candidate is among those of its device."""
-    if candidate.arch_id == device.pick:
+def role(candidate: Candidate, device: DeviceResult, result: SearchResult) -> str:
+    """Return what a candidate is among those of its device; `pick` is what the device gets, also in a fleet."""
+    if candidate.arch_id == result.chosen_for(device.profile.name).arch_id:
         return "pick"
     return "front" if candidate.arch_id in device.front else "other"
 
 
-def drawn(device: DeviceResult, most: int) -> list[Candidate]:
+def drawn(device: DeviceResult, result: SearchResult, most: int) -> list[Candidate]:
     """Return the candidates that are drawn: the front and the pick, and of the others as many as there is room for."""
-    kept = {*device.front, device.pick}
+    kept = {*device.front, device.pick, result.chosen_for(device.profile.name).arch_id}
     others = [each.arch_id for each in device.candidates if each.arch_id not in kept]
     room = max(0, most - len(kept))
     step = max(1, -(-len(others) // room)) if room else len(others) + 1
@@ -204,7 +204,9 @@ def _room(chosen: Candidate, device: DeviceResult) -> list[str]:
 def _why(device: DeviceResult, result: SearchResult) -> str:
     best = objective.TABLE[device.objective].column
     if result.fleet is not None:
-        told = f"shared: {words.counted(result.fleet.chosen, 'architecture')} for the whole fleet"
+        lost = result.fleet.option.lost[device.profile.name]
+        told = f"one of {words.counted(result.fleet.chosen, 'architecture')} for the whole fleet"
+        told += f"; its own best, {device.pick}, has {words.points(lost)}" if lost else ", and as good as its own best"
     elif device.prefer == "cheaper" and device.pick != device.most_accurate:
         told = f"the cheapest that is as good as the best in {best}, within noise"
     else:
@@ -264,9 +266,9 @@ def document(searches: list[Searched]) -> JsonObject:
     for searched in searches:
         devices: JsonObject = {}
         for device in searched.result.results:
-            candidates = drawn(device, most)
+            candidates = drawn(device, searched.result, most)
             architectures |= {each.arch_id: _choices(each) for each in candidates}
-            devices[device.profile.name] = _device(device, candidates, searched.result.accuracy_model)
+            devices[device.profile.name] = _device(device, candidates, searched.result)
         listed.append({"name": searched.name, "devices": devices})
     return {"searches": [*listed], "architectures": architectures}
 
@@ -275,7 +277,7 @@ def _choices(candidate: Candidate) -> list[JsonValue]:
     return [{**row} for row in blocks.block_rows(candidate.to_architecture())]
 
 
-def _device(device: DeviceResult, candidates: list[Candidate], model: AccuracyModel) -> JsonObject:
+def _device(device: DeviceResult, candidates: list[Candidate], result: SearchResult) -> JsonObject:
     price_names, objective_names = prices_of(device), objectives_of(device)
     return {
         "prices": {name: price_title(name, device) for name in price_names},
@@ -284,11 +286,13 @@ def _device(device: DeviceResult, candidates: list[Candidate], model: AccuracyMo
         "candidates": [
             {
                 "arch": each.arch_id,
-                "role": role(each, device),
+                "role": role(each, device, result),
                 "images": each.num_images,
                 "is_predicted": each.accuracy is None,
                 "prices": {name: _short(price(each, name, device)) for name in price_names},
-                "objectives": {name: _short(worth(each, name, device, model)) for name in objective_names},
+                "objectives": {
+                    name: _short(worth(each, name, device, result.accuracy_model)) for name in objective_names
+                },
             }
             for each in candidates
         ],

@@ -4,7 +4,7 @@ from typing import Final
 
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.report import words
-from fedsup_deploy.report.figure import Figure, Row, Table, category, quantity, rows
+from fedsup_deploy.report.figure import Figure, Row, Table, Value, category, quantity, rows
 from fedsup_deploy.report.search_facts import (
     LATENCY,
     Searched,
@@ -20,6 +20,8 @@ from fedsup_deploy.searchers.result import DeviceResult, Fleet
 
 #: What a candidate is, and how it is drawn.
 _ROLES: Final = {"other": "candidate", "front": "front", "pick": "pick"}
+#: A limit beyond so many times the highest price is told and not drawn, which would leave no room for the candidates.
+FAR: Final = 2.0
 
 
 def explorer_spec(x_title: str, y_title: str, points: list[Row], limit: float | None, *, is_one: bool) -> JsonObject:
@@ -42,12 +44,15 @@ def explorer_spec(x_title: str, y_title: str, points: list[Row], limit: float | 
         "legend": {"labelExpr": "datum.label == 'other' ? 'candidate' : datum.label"},
     }
     is_notable: JsonObject = {"filter": "datum.role != 'other'"}
-    limits: list[Row] = [] if limit is None else [{"x": limit, "text": "limit"}]
+    is_far = limit is not None and limit > FAR * max((_number(point["x"]) for point in points), default=limit)
+    limits: list[Row] = [] if limit is None or is_far else [{"x": limit, "text": "limit"}]
+    beyond: list[Row] = [{"text": f"limit: {words.number(limit)}"}] if is_far else []
     return {
         "height": 340,
         "datasets": {
             "candidates": [{**point} for point in points],
             "limits": [{**each} for each in limits],
+            "beyond": [{**each} for each in beyond],
             "chosen": [{**point} for point in points if point["role"] == "pick"],
         },
         "data": {"name": "candidates"},
@@ -62,6 +67,11 @@ def explorer_spec(x_title: str, y_title: str, points: list[Row], limit: float | 
                         "encoding": {"text": {"field": "text"}, "y": {"value": 4}},
                     },
                 ],
+            },
+            {
+                "data": {"name": "beyond"},
+                "mark": {"type": "text", "style": "limit-text", "align": "right", "baseline": "top"},
+                "encoding": {"text": {"field": "text"}, "x": {"value": "width"}, "y": {"value": 4}},
             },
             _range(is_notable, {"x": {**x, "field": "xl"}, "x2": {"field": "xh"}, "y": y}),
             _range(is_notable, {"y": {**y, "field": "yl"}, "y2": {"field": "yh"}, "x": x}),
@@ -95,6 +105,11 @@ def explorer_spec(x_title: str, y_title: str, points: list[Row], limit: float | 
     }
 
 
+def _number(value: Value) -> float:
+    assert isinstance(value, (int, float)), "a place on an axis"
+    return value
+
+
 def _range(notable: JsonObject, encoding: JsonObject) -> JsonObject:
     bound = "xl" if "x2" in encoding else "yl"
     has_bounds: JsonObject = {"filter": f"isValid(datum.{bound})"}
@@ -116,12 +131,12 @@ def candidates(searched: Searched, device: DeviceResult, most: int, name: str) -
     """
     model, goal = searched.result.accuracy_model, device.objective
     points: list[Row] = []
-    for each in drawn(device, most):
+    for each in drawn(device, searched.result, most):
         x, y = price(each, LATENCY, device), worth(each, goal, device, model)
         points.append(
             {
                 **{"x": x.value, "xl": x.low, "xh": x.high, "y": y.value, "yl": y.low, "yh": y.high},
-                **{"role": role(each, device), "arch": each.arch_id, "search": searched.name},
+                **{"role": role(each, device, searched.result), "arch": each.arch_id, "search": searched.name},
             }
         )
     title = objective.TABLE[goal].column
@@ -145,8 +160,9 @@ def figures(searches: list[Searched]) -> list[Figure]:
 
 
 def front_table(searched: Searched, device: DeviceResult) -> Table:
-    """Return the front of a device, and the pick where that is not on it, fastest first."""
-    names = [*device.front, *([] if device.pick in device.front else [device.pick])]
+    """Return the front of a device, and what it gets where that is not on it, fastest first."""
+    chosen = searched.result.chosen_for(device.profile.name).arch_id
+    names = dict.fromkeys((*device.front, chosen))
     found = sorted((device.candidate(name) for name in names), key=lambda each: each.latency_ms_held)
     goal, model = device.objective, searched.result.accuracy_model
     table = []
@@ -155,7 +171,7 @@ def front_table(searched: Searched, device: DeviceResult) -> Table:
         table.append(
             (
                 each.arch_id,
-                role(each, device),
+                role(each, device, searched.result),
                 words.share(value.value, value.bounds),
                 words.number(latency.value, "ms"),
                 f"{each.num_macs / 1e6:,.3g} M",

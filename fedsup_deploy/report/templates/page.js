@@ -47,7 +47,8 @@
       const limits = [];
       for (const search of found_for()) {
         const device = search.devices[choice.device.value];
-        if (price in device.limits) limits.push({ x: device.limits[price], text: limits.length ? "" : "limit" });
+        const of = explorer.searches.length > 1 ? "limit of " + search.name : "limit";
+        if (price in device.limits) limits.push({ x: device.limits[price], text: of });
         for (const candidate of device.candidates) {
           const [x, xl, xh] = candidate.prices[price] ?? [], [y, yl, yh] = candidate.objectives[objective] ?? [];
           if (x === undefined || y === undefined) continue;
@@ -59,8 +60,16 @@
       }
       rows.sort((one, other) => one.x - other.x || one.y - other.y || (one.arch < other.arch ? -1 : 1));
       rows.forEach((row, index) => { row.index = index; });
+      const edge = explorer.far * Math.max(...rows.map((row) => row.x));
+      const beyond = limits.filter((limit) => limit.x > edge).map((limit) => limit.text + ": " + number(limit.x));
       const plain = rows.map(({ candidate, device, ...row }) => row);
-      return { plain, limits, titles: { X_TITLE: first.prices[price], Y_TITLE: first.objectives[objective] } };
+      const datasets = {
+        candidates: plain,
+        limits: limits.filter((limit) => limit.x <= edge),
+        beyond: beyond.length ? [{ text: beyond.join(", ") }] : [],
+        chosen: [],
+      };
+      return { datasets, titles: { X_TITLE: first.prices[price], Y_TITLE: first.objectives[objective] } };
     };
 
     const blocks = (await draw(found("candidate-blocks"), explorer.blocks)).view;
@@ -109,10 +118,10 @@
 
     const redraw = async (is_it) => {
       const turn = ++drawing;
-      const { plain, limits, titles } = collect();
-      const spec = titled(explorer.plot, titles);
-      spec.datasets = { candidates: plain, limits, chosen: [] };
-      const drawn = await draw(plot, spec);
+      plot.setAttribute("aria-busy", "true");
+      const { datasets, titles } = collect();
+      const spec = { ...titled(explorer.plot, titles), datasets };
+      const drawn = await draw(found("candidates-plot"), spec);
       if (turn !== drawing) return drawn.finalize();  // something else was chosen meanwhile
       view?.finalize();
       view = drawn.view;
@@ -120,6 +129,7 @@
       view.addEventListener("click", (_, item) => { if (item?.datum?.arch) keep(item.datum.index); });
       plot.setAttribute("aria-valuemax", rows.length);
       await keep(index_of(is_it ?? ((row) => row.role === "pick")));
+      plot.setAttribute("aria-busy", "false");
     };
 
     plot.addEventListener("pointerleave", () => show(kept));

@@ -14,7 +14,7 @@ LIGHT: Final[Mapping[str, str]] = MappingProxyType(
         "ink": "#16191d",
         "muted": "#525a63",
         "grid": "#dfe3e7",
-        "faint": "#87909a",
+        "faint": "#7d8690",
         "one": "#0b5cad",
         "two": "#b04a00",
         "three": "#12713f",

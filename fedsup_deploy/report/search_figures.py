@@ -135,8 +135,15 @@ def candidates(searched: Searched, device: DeviceResult, most: int, name: str) -
         x, y = price(each, LATENCY, device), worth(each, goal, device, model)
         points.append(
             {
-                **{"x": x.value, "xl": x.low, "xh": x.high, "y": y.value, "yl": y.low, "yh": y.high},
-                **{"role": role(each, device, searched.result), "arch": each.arch_id, "search": searched.name},
+                "x": x.value,
+                "xl": x.low,
+                "xh": x.high,
+                "y": y.value,
+                "yl": y.low,
+                "yh": y.high,
+                "role": role(each, device, searched.result),
+                "arch": each.arch_id,
+                "search": searched.name,
             }
         )
     title = objective.TABLE[goal].column

@@ -1,0 +1,76 @@
+"""Figures of a run: what is counted, and that long runs stay small."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fedsup_deploy.report.figure import MOST_ROWS
+from fedsup_deploy.report.run_figures import MOST_POINTS, RunMaterial, absences, figures, turns_of
+
+MakeRun = Callable[..., RunMaterial]
+
+
+def by_name(material: RunMaterial) -> dict[str, Any]:
+    return {figure.name: figure for figure in figures(material)}
+
+
+def values(figure: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = figure.spec["data"]["values"]
+    return found
+
+
+def test_a_curve_has_a_point_for_each_round_counted_from_1(run_of: MakeRun) -> None:
+    figure = by_name(run_of([([0, 1], {}), ([2], {})]))["loss"]
+    assert [(point["round"], point["value"]) for point in values(figure)] == [(1, 0.0), (2, 1.0)]
+    assert figure.table.rows == (("1", "0"), ("2", "1"))
+
+
+def test_a_long_run_is_drawn_by_means_and_says_so(run_of: MakeRun) -> None:
+    figure = by_name(run_of([([0], {})] * (2 * MOST_POINTS + 1)))["loss"]
+    points = values(figure)
+    assert len(points) <= MOST_POINTS
+    assert points[0] == {"round": 3, "value": 1.0, "what": "loss"}
+    assert points[-1]["round"] == 2 * MOST_POINTS + 1
+    assert "mean of 3 rounds" in figure.says
+    assert len(figure.table.rows) == MOST_ROWS
+    assert figure.table.num_left_out == 2 * MOST_POINTS + 1 - MOST_ROWS
+
+
+def test_accuracies_have_their_intervals(run_of: MakeRun) -> None:
+    figure = by_name(run_of([([0], {})]))["accuracy"]
+    assert [(each["what"], each["low"], each["high"]) for each in values(figure)] == [
+        ("largest subnet", 0.403832, 0.596168),
+        ("smallest subnet", 0.175452, 0.343045),
+    ]
+
+
+def test_whoever_never_took_part_is_counted_and_unseen_clients_are_not(run_of: MakeRun) -> None:
+    material = run_of([([0, 1, 5], {"5": "late"}), ([0], {})], num_clients=6, unseen=("3",))
+    assert turns_of(material) == {0: 2, 1: 1, 2: 0, 4: 0, 5: 0}
+    assert [(each["times"], each["clients"]) for each in values(by_name(material)["clients"])] == [
+        ("0", 3),
+        ("1", 1),
+        ("2", 1),
+    ]
+
+
+def test_many_turns_share_bars(run_of: MakeRun) -> None:
+    bars = values(by_name(run_of([([0], {})] * 99, num_clients=2))["clients"])
+    assert bars[0] == {"times": "0 to 4", "clients": 1}
+    assert bars[-1] == {"times": "95 to 99", "clients": 1}
+    assert len(bars) <= 24
+
+
+def test_tiers_are_equal_runs_of_the_clients_that_are_seen(run_of: MakeRun) -> None:
+    """Four tiers, as in the config; client 0 takes no part, so 1 and 2 are the first of them."""
+    material = run_of([([1, 2, 3, 8], {}), ([1], {})], num_clients=9, unseen=("0",))
+    figure = by_name(material)["tiers"]
+    assert [(each["clients"], each["updates"]) for each in values(figure)] == [(2, 3), (2, 1), (2, 0), (2, 1)]
+    assert figure.table.rows[0][3] == "architecture 'smallest'"
+
+
+def test_absent_clients_by_name_the_most_frequent_first(run_of: MakeRun) -> None:
+    rounds = [([0, 1], {"1": "late"}), ([0, 1], {"1": "lost", "0": "late"})]
+    found = absences(run_of(rounds, num_clients=2, names=("anna", "bert")))
+    assert found is not None
+    assert found.rows == (("bert", "2", "lost"), ("anna", "1", "late"))
+    assert absences(run_of([([0], {})])) is None

@@ -15,6 +15,7 @@ from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.report import (
     blocks,
     bundle_facts,
+    bundle_figures,
     embedding,
     library,
     look,
@@ -106,7 +107,9 @@ class Report:
 
     def overview(self) -> list[Figure]:
         """Return the figures of all bundles together."""
-        return [make([*self.bundles]) for make in (bundle_facts.latencies, bundle_facts.sizes)] if self.bundles else []
+        return (
+            [make([*self.bundles]) for make in (bundle_figures.latencies, bundle_figures.sizes)] if self.bundles else []
+        )
 
     def pictures(self) -> list[Figure]:
         """Return every plot: those of the page, and for each device of a search the one that the page draws."""
@@ -282,7 +285,7 @@ def _bundle(section: str, material: BundleMaterial) -> BundleSection:
         bundle_facts.is_int8_worth_it(material),
         tuple(bundle_facts.trust(material)),
         None if accuracy.measures is None else bundle_facts.measures(accuracy.measures),
-        tuple(bundle_facts.figures(material, section)),
+        tuple(bundle_figures.figures(material, section)),
         bundle_facts.lineage(manifest),
     )
 

@@ -37,12 +37,6 @@ def explorer_spec(x_title: str, y_title: str, points: list[Row], limit: float | 
     scale: JsonObject = {"zero": False, "nice": True, "padding": 14}
     x, y = quantity("x", x_title, scale=scale), quantity("y", y_title, scale=scale, format=".1%")
     colour: JsonObject = category("search", legend=None if is_one else {})
-    shape: JsonObject = {
-        "field": "role",
-        "type": "nominal",
-        "scale": {"domain": list(_ROLES), "range": ["circle", "diamond", "triangle-up"]},
-        "legend": {"labelExpr": "datum.label == 'other' ? 'candidate' : datum.label"},
-    }
     is_notable: JsonObject = {"filter": "datum.role != 'other'"}
     is_far = limit is not None and limit > FAR * max((_number(point["x"]) for point in points), default=limit)
     limits: list[Row] = [] if limit is None or is_far else [{"x": limit, "text": "limit"}]
@@ -57,22 +51,7 @@ def explorer_spec(x_title: str, y_title: str, points: list[Row], limit: float | 
         },
         "data": {"name": "candidates"},
         "layer": [
-            {
-                "data": {"name": "limits"},
-                "encoding": {"x": x},
-                "layer": [
-                    {"mark": {"type": "rule", "style": "limit"}},
-                    {
-                        "mark": {"type": "text", "style": "limit-text", "align": "right", "dx": -6, "baseline": "top"},
-                        "encoding": {"text": {"field": "text"}, "y": {"value": 4}},
-                    },
-                ],
-            },
-            {
-                "data": {"name": "beyond"},
-                "mark": {"type": "text", "style": "limit-text", "align": "right", "baseline": "top"},
-                "encoding": {"text": {"field": "text"}, "x": {"value": "width"}, "y": {"value": 4}},
-            },
+            *_limits(x),
             _range(is_notable, {"x": {**x, "field": "xl"}, "x2": {"field": "xh"}, "y": y}),
             _range(is_notable, {"y": {**y, "field": "yl"}, "y2": {"field": "yh"}, "x": x}),
             {
@@ -80,17 +59,7 @@ def explorer_spec(x_title: str, y_title: str, points: list[Row], limit: float | 
                 "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 1.5, "opacity": 0.8},
                 "encoding": {"x": x, "y": y, "color": colour, "order": {"field": "x"}},
             },
-            {
-                "mark": {"type": "point", "filled": True},
-                "encoding": {
-                    "x": x,
-                    "y": y,
-                    "color": colour,
-                    "shape": shape,
-                    "size": {"condition": [_when("pick", 260), _when("front", 90)], "value": 40},
-                    "opacity": {"condition": [_when("pick", 1), _when("front", 1)], "value": 0.4},
-                },
-            },
+            _marks(x, y, colour),
             {
                 "data": {"name": "chosen"},
                 "mark": {"type": "point", "style": "ring", "filled": False, "size": 500},
@@ -102,6 +71,49 @@ def explorer_spec(x_title: str, y_title: str, points: list[Row], limit: float | 
                 "encoding": {"x": x, "y": y},
             },
         ],
+    }
+
+
+def _limits(x: JsonObject) -> list[JsonObject]:
+    """Return the limits that are drawn, and those that are told at the edge."""
+    return [
+        {
+            "data": {"name": "limits"},
+            "encoding": {"x": x},
+            "layer": [
+                {"mark": {"type": "rule", "style": "limit"}},
+                {
+                    "mark": {"type": "text", "style": "limit-text", "align": "right", "dx": -6, "baseline": "top"},
+                    "encoding": {"text": {"field": "text"}, "y": {"value": 4}},
+                },
+            ],
+        },
+        {
+            "data": {"name": "beyond"},
+            "mark": {"type": "text", "style": "limit-text", "align": "right", "baseline": "top"},
+            "encoding": {"text": {"field": "text"}, "x": {"value": "width"}, "y": {"value": 4}},
+        },
+    ]
+
+
+def _marks(x: JsonObject, y: JsonObject, colour: JsonObject) -> JsonObject:
+    """Return a mark for each candidate."""
+    shape: JsonObject = {
+        "field": "role",
+        "type": "nominal",
+        "scale": {"domain": list(_ROLES), "range": ["circle", "diamond", "triangle-up"]},
+        "legend": {"labelExpr": "datum.label == 'other' ? 'candidate' : datum.label"},
+    }
+    return {
+        "mark": {"type": "point", "filled": True},
+        "encoding": {
+            "x": x,
+            "y": y,
+            "color": colour,
+            "shape": shape,
+            "size": {"condition": [_when("pick", 260), _when("front", 90)], "value": 40},
+            "opacity": {"condition": [_when("pick", 1), _when("front", 1)], "value": 0.4},
+        },
     }
 
 

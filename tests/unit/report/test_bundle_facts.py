@@ -8,7 +8,7 @@ import numpy as np
 
 from fedsup_deploy.answers import count_answers
 from fedsup_deploy.artifact.measures import MeasuresRecord
-from fedsup_deploy.report import bundle_facts
+from fedsup_deploy.report import bundle_facts, bundle_figures
 from fedsup_deploy.report.bundle_facts import BundleMaterial
 
 MakeBundle = Callable[..., BundleMaterial]
@@ -71,18 +71,18 @@ def test_int8_is_worth_what_was_measured_or_why_it_is_not_there(bundle_of: MakeB
 
 def test_few_classes_have_numbers_in_their_cells_and_many_are_the_worst_alone(bundle_of: MakeBundle) -> None:
     def confusion(number: int) -> Any:
-        return bundle_facts.figures(with_classes(bundle_of(), number), "bundle")[-1]
+        return bundle_figures.figures(with_classes(bundle_of(), number), "bundle")[-1]
 
     few, more, many = confusion(5), confusion(30), confusion(90)
     assert [len(figure.spec["layer"]) for figure in (few, more, many)] == [2, 1, 1]
     assert [len(figure.spec["data"]["values"]) for figure in (few, more)] == [25, 900]
-    assert len(many.spec["data"]["values"]) <= bundle_facts.MOST_CLASSES_DRAWN**2
+    assert len(many.spec["data"]["values"]) <= bundle_figures.MOST_CLASSES_DRAWN**2
     assert "Of 90 classes those with the most mistakes" in many.says
     assert few.table.rows[0] == ("class 0", "class 1", "4")
 
 
 def test_a_refined_network_is_drawn_as_what_it_was_made_from(bundle_of: MakeBundle) -> None:
     arch = bundle_of().manifest.arch
-    names = [each.name for each in bundle_facts.figures(bundle_of(arch={"trimmed_from": arch, "channels": {}}), "b")]
+    names = [each.name for each in bundle_figures.figures(bundle_of(arch={"trimmed_from": arch, "channels": {}}), "b")]
     assert names == ["b-network"]
-    assert bundle_facts.figures(bundle_of(arch={"other": 1}), "b") == []
+    assert bundle_figures.figures(bundle_of(arch={"other": 1}), "b") == []

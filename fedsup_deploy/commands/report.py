@@ -24,7 +24,7 @@ from fedsup_deploy.searchers.result import load_result
 
 SUFFIX: Final = ".html"
 #: On one page; more are several pages.
-MOST_BUNDLES: Final = 60
+MOST_BUNDLES: Final = 30
 MOST_SEARCHES: Final = 4
 MOST_RUNS: Final = 4
 #: Folders of `exports/PROFILE/ARCH_ID`.

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from pydantic import JsonValue
+
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.artifact.measures import MeasuresRecord
 from fedsup_deploy.report import blocks, words
@@ -175,17 +177,19 @@ def _confusion(record: MeasuresRecord, confusion: tuple[tuple[int, ...], ...], n
             "truth": names[truth],
             "answer": names[answer],
             "images": confusion[truth][answer],
-            "share": confusion[truth][answer] / max(1, sum(confusion[truth])),
+            "share": round(confusion[truth][answer] / sum(confusion[truth]), 4),
         }
         for truth in drawn
         for answer in drawn
+        if confusion[truth][answer]
     ]
+    shown: list[JsonValue] = [names[index] for index in drawn]
     which = "" if len(drawn) == len(names) else f" Of {len(names)} classes those with the most mistakes."
     return Figure(
         name,
         "What is taken for what",
         f"A row for each class, a column for each answer: the fuller the cell, the larger its share of the row.{which}",
-        {**rows(found), "height": 22 * len(drawn), **_cells(is_numbered=len(drawn) <= _MOST_CLASSES_NUMBERED)},
+        {**rows(found), "height": 22 * len(drawn), **_cells(shown)},
         Table.of(
             ("the image is", "the answer is", "images"),
             [(names[truth], names[answer], f"{count:,}") for count, truth, answer in mistakes[:_MOST_MISTAKES]],
@@ -193,33 +197,22 @@ def _confusion(record: MeasuresRecord, confusion: tuple[tuple[int, ...], ...], n
     )
 
 
-def _cells(*, is_numbered: bool) -> JsonObject:
-    """Return what a confusion matrix looks like: the fuller, the larger its share of the row."""
-    axis: JsonObject = {"labelLimit": 90, "labelOverlap": False}
+def _cells(names: list[JsonValue]) -> JsonObject:
+    """Return what a confusion matrix of classes looks like: the fuller, the larger its share of the row."""
+    is_numbered = len(names) <= _MOST_CLASSES_NUMBERED
+    axis: JsonObject = {"labelLimit": 90, "labelOverlap": False, "grid": True, "tickBand": "extent", "zindex": 0}
+    scale: JsonObject = {"domain": names}
     encoding: JsonObject = {
-        "y": category("truth", "the image is", axis=axis),
-        "x": category("answer", "the answer is", axis={**axis, "labelAngle": -90, "orient": "top"}),
+        "y": category("truth", "the image is", scale=scale, axis=axis),
+        "x": category("answer", "the answer is", scale=scale, axis={**axis, "labelAngle": -90, "orient": "top"}),
     }
-    layers: list[JsonObject] = [
-        {
-            "mark": {"type": "rect", "style": "share"},
-            "encoding": {
-                "fillOpacity": {
-                    "field": "share",
-                    "type": "quantitative",
-                    "legend": None,
-                    "scale": {"domain": [0, 1], "range": [0, 0.55]},
-                }
-            },
-        }
-    ]
+    opacity: JsonObject = {
+        "field": "share",
+        "type": "quantitative",
+        "legend": None,
+        "scale": {"domain": [0, 1], "range": [0.08, 0.55]},
+    }
+    layers: list[JsonValue] = [{"mark": {"type": "rect", "style": "share"}, "encoding": {"fillOpacity": opacity}}]
     if is_numbered:
-        numbered: JsonObject = {"filter": "datum.images > 0"}
-        layers.append(
-            {
-                "transform": [numbered],
-                "mark": {"type": "text", "style": "small-text"},
-                "encoding": {"text": {"field": "images"}},
-            }
-        )
-    return {"encoding": encoding, "layer": [*layers]}
+        layers.append({"mark": {"type": "text", "style": "small-text"}, "encoding": {"text": {"field": "images"}}})
+    return {"encoding": encoding, "layer": layers}

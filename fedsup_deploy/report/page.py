@@ -174,7 +174,7 @@ def _documents(report: Report, drawn: Sequence[Figure]) -> JsonObject:
         is_one = len(report.searches) == 1
         found["explorer"] = {
             "plot": search_figures.explorer_spec("X_TITLE", "Y_TITLE", [], None, is_one=is_one),
-            "blocks": blocks.spec([]),
+            "network": blocks.spec([]),
             "step": blocks.STEP,
             "far": search_figures.FAR,
             **search_facts.document([*report.searches]),
@@ -226,7 +226,7 @@ def _run(section: str, material: RunMaterial) -> RunSection:
 
 
 def _clients(material: RunMaterial) -> str:
-    told = words.counted(len(material.seen), "client")
+    told = words.counted(material.num_clients, "client")
     if material.history.num_images is not None:
         told += f" with {words.counted(material.history.num_images, 'image')}"
     unseen = () if material.facts is None or material.facts.clients is None else material.facts.clients.unseen

@@ -22,6 +22,8 @@ MOST_POINTS: Final = 400
 _MOST_MARKS: Final = 100
 #: Bars that tell how often clients took part.
 _MOST_BARS: Final = 24
+#: Clients that are listed one by one.
+MOST_CLIENTS: Final = 1_000_000
 #: Clients in the table of those that were absent.
 _MOST_ABSENT: Final = 10
 
@@ -51,15 +53,21 @@ class RunMaterial:
         return f"client {number}" if names is None or number >= len(names) else names[number]
 
     @property
-    def seen(self) -> tuple[int, ...]:
-        """Numbers of the clients that may take part."""
+    def num_clients(self) -> int:
+        """Clients that may take part."""
         clients = None if self.facts is None else self.facts.clients
-        if clients is None:
-            return tuple(range(self.history.num_clients or 0))
-        unseen = set(clients.unseen)
-        number = clients.num_clients + len(unseen)
-        names = clients.names or tuple(map(str, range(number)))
-        return tuple(client for client in range(number) if names[client] not in unseen)
+        return (self.history.num_clients or 0) if clients is None else clients.num_clients
+
+    @property
+    def seen(self) -> tuple[int, ...]:
+        """Numbers of the clients that may take part; none where these are too many to list."""
+        clients = None if self.facts is None else self.facts.clients
+        unseen = frozenset[str]() if clients is None else frozenset(clients.unseen)
+        number = self.num_clients + len(unseen)
+        if number > MOST_CLIENTS:
+            return ()
+        names = self.client_names or tuple(map(str, range(number)))
+        return tuple(client for client, name in enumerate(names) if name not in unseen)
 
 
 def figures(material: RunMaterial) -> list[Figure]:
@@ -224,6 +232,7 @@ def _turns(material: RunMaterial) -> Figure:
         }
         for at in range(min(bars, default=0), max(bars, default=0) + 1)
     ]
+    which = "" if material.seen else " that did"
     encoding: JsonObject = {
         "x": category("times", "times a client took part", axis={"labelAngle": 0}),
         "y": quantity("clients", "clients", scale={"zero": True, "nice": True}),
@@ -231,7 +240,7 @@ def _turns(material: RunMaterial) -> Figure:
     return Figure(
         "clients",
         "How often clients took part",
-        f"Of {words.counted(len(turns), 'client')}, in {words.counted(len(material.history.rounds), 'round')}.",
+        f"Of {words.counted(len(turns), 'client')}{which}, in {words.counted(len(material.history.rounds), 'round')}.",
         {**rows(found), "height": 160, "mark": {"type": "bar", "style": "bar"}, "encoding": encoding},
         Table.of(("times", "clients"), [(str(row["times"]), str(row["clients"])) for row in found]),
     )

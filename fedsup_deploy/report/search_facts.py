@@ -4,6 +4,7 @@ A price is what a limit is about (`device.limits`), an objective what makes a su
 """
 
 import dataclasses
+import json
 from typing import Final, NamedTuple
 
 from pydantic import JsonValue
@@ -27,7 +28,7 @@ _PRICES: Final = {
 }
 LATENCY: Final = "latency_ms"
 #: Candidates of one search that are drawn; the front and the pick always are.
-MOST_CANDIDATES: Final = 4000
+MOST_CANDIDATES: Final = 2000
 
 
 class Known(NamedTuple):
@@ -259,22 +260,31 @@ def _trust(device: DeviceResult) -> str:
 
 
 def document(searches: list[Searched]) -> JsonObject:
-    """Return all that the page's own program needs to draw any device, price and objective of the searches."""
+    """Return all that the page's own program needs to draw any device, price and objective of the searches.
+
+    Of an architecture the places of its blocks in `blocks`; the prices and objectives of a candidate are in the order
+    in which those of its device are named.
+    """
     most = most_per_device(searches)
+    listed: dict[str, int] = {}
     architectures: JsonObject = {}
-    listed: list[JsonObject] = []
+    found: list[JsonValue] = []
     for searched in searches:
         devices: JsonObject = {}
         for device in searched.result.results:
             candidates = drawn(device, searched.result, most)
-            architectures |= {each.arch_id: _choices(each) for each in candidates}
+            for each in candidates:
+                if each.arch_id not in architectures:
+                    architectures[each.arch_id] = _places(each, listed)
             devices[device.profile.name] = _device(device, candidates, searched.result)
-        listed.append({"name": searched.name, "devices": devices})
-    return {"searches": [*listed], "architectures": architectures}
+        found.append({"name": searched.name, "devices": devices})
+    return {"searches": found, "architectures": architectures, "blocks": [json.loads(row) for row in listed]}
 
 
-def _choices(candidate: Candidate) -> list[JsonValue]:
-    return [{**row} for row in blocks.block_rows(candidate.to_architecture())]
+def _places(candidate: Candidate, listed: dict[str, int]) -> list[JsonValue]:
+    """Return where the blocks of a candidate are among all that are listed; new ones are added there."""
+    rows = (json.dumps(row) for row in blocks.block_rows(candidate.to_architecture()))
+    return [listed.setdefault(row, len(listed)) for row in rows]
 
 
 def _device(device: DeviceResult, candidates: list[Candidate], result: SearchResult) -> JsonObject:
@@ -289,10 +299,8 @@ def _device(device: DeviceResult, candidates: list[Candidate], result: SearchRes
                 "role": role(each, device, result),
                 "images": each.num_images,
                 "is_predicted": each.accuracy is None,
-                "prices": {name: _short(price(each, name, device)) for name in price_names},
-                "objectives": {
-                    name: _short(worth(each, name, device, result.accuracy_model)) for name in objective_names
-                },
+                "prices": [_short(price(each, name, device)) for name in price_names],
+                "objectives": [_short(worth(each, name, device, result.accuracy_model)) for name in objective_names],
             }
             for each in candidates
         ],

@@ -4,6 +4,8 @@ from fedsup_deploy.ondevice.printable import printable
 
 #: Of a bound, in what it is about.
 Interval = tuple[float, float]
+#: Beyond it, digits are not counted any more.
+_MOST_DIGITS = 1e15
 
 
 def share(value: float | None, interval: Interval | None = None) -> str:
@@ -23,8 +25,8 @@ def number(value: float | None, unit: str = "", digits: int = 3) -> str:
     """Return a number with so many digits that count, and its unit; a whole one as it is."""
     if value is None:
         return "not known"
-    whole = isinstance(value, int) or (value == int(value) and abs(value) >= 10**digits)
-    told = f"{int(value):,}" if whole or abs(value) >= 10**digits else f"{value:.{digits}g}"
+    is_whole = isinstance(value, int) or abs(value) >= 10**digits
+    told = f"{int(value):,}" if is_whole and abs(value) < _MOST_DIGITS else f"{value:.{digits}g}"
     return f"{told} {unit}".rstrip()
 
 

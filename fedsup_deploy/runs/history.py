@@ -43,7 +43,7 @@ class Round(_Event):
     """What clients were sent."""
     bytes_up: Count
     """What they have sent."""
-    seconds: Annotated[float, Field(ge=0)]
+    seconds: Annotated[float, Field(ge=0, le=10**15)]
     """How long it took."""
 
     @property

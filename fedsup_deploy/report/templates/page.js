@@ -8,6 +8,8 @@
   const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, tooltip: false, defaultStyle: false, logLevel: 1, config };
   const draw = (element, spec) =>
     vegaEmbed(element, { width: "container", autosize: { type: "fit-x", contains: "padding" }, ...spec }, options);
+  // The values of a candidate, by the names that its device gives them.
+  const by_name = (names, values) => Object.fromEntries(Object.keys(names).map((name, at) => [name, values[at]]));
   const pause = () => new Promise((resolve) => setTimeout(resolve));
 
   const number = (value) =>
@@ -49,7 +51,12 @@
         const device = search.devices[choice.device.value];
         const of = explorer.searches.length > 1 ? "limit of " + search.name : "limit";
         if (price in device.limits) limits.push({ x: device.limits[price], text: of });
-        for (const candidate of device.candidates) {
+        for (const known of device.candidates) {
+          const candidate = {
+            ...known,
+            prices: by_name(device.prices, known.prices),
+            objectives: by_name(device.objectives, known.objectives),
+          };
           const [x, xl, xh] = candidate.prices[price] ?? [], [y, yl, yh] = candidate.objectives[objective] ?? [];
           if (x === undefined || y === undefined) continue;
           rows.push({
@@ -72,7 +79,7 @@
       return { datasets, titles: { X_TITLE: first.prices[price], Y_TITLE: first.objectives[objective] } };
     };
 
-    const blocks = (await draw(found("candidate-blocks"), explorer.blocks)).view;
+    const blocks = (await draw(found("candidate-blocks"), explorer.network)).view;
 
     const add = (list, name, value) => {
       const line = document.createElement("div");
@@ -106,7 +113,7 @@
         button.setAttribute("aria-pressed", is_it);
       }
       const { candidate: _, device: __, ...plain } = row;
-      const network = structuredClone(explorer.architectures[row.arch]);
+      const network = explorer.architectures[row.arch].map((place) => ({ ...explorer.blocks[place] }));
       await Promise.all([
         view.data("chosen", [plain]).runAsync(),
         blocks.height(explorer.step * network.length).data("rows", network).runAsync(),

@@ -20,6 +20,7 @@ from fedsup_deploy.runs.run import ImageFacts, Run, load_space
 from fedsup_deploy.searchers.candidate import Candidate
 from fedsup_deploy.searchers.noise import RULE, AccuracyNoise
 from fedsup_deploy.searchers.result import SearchResult, cheapest_as_accurate, front_and_best
+from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.search_space import SearchSpace
 
 ZEROS = "0" * 64
@@ -74,9 +75,15 @@ def search_of(tiny_space: SearchSpace) -> Callable[..., Searched]:
     """Make a search for devices: of each candidates, as right answers of 100 and milliseconds."""
 
     def make(
-        devices: dict[str, list[tuple[int, float]]], *, limit_ms: float = 4.0, name: str = "search.json", **more: Any
+        devices: dict[str, list[tuple[int, float]]],
+        *,
+        limit_ms: float = 4.0,
+        name: str = "search.json",
+        architectures: Sequence[Architecture] = (),
+        **more: Any,
     ) -> Searched:
-        results = [_device(tiny_space, device, known, limit_ms) for device, known in devices.items()]
+        some = architectures or [tiny_space.decode(genes) for genes in tiny_space.enumerate_genes()]
+        results = [_device(some, device, known, limit_ms) for device, known in devices.items()]
         document = {
             "schema": 1,
             "run": {"name": "a-run", "hash": ZEROS, "rounds": 3},
@@ -91,8 +98,9 @@ def search_of(tiny_space: SearchSpace) -> Callable[..., Searched]:
     return make
 
 
-def _device(space: SearchSpace, name: str, known: list[tuple[int, float]], limit_ms: float) -> dict[str, Any]:
-    architectures = [space.decode(genes) for genes in space.enumerate_genes()[: len(known)]]
+def _device(
+    architectures: Sequence[Architecture], name: str, known: list[tuple[int, float]], limit_ms: float
+) -> dict[str, Any]:
     candidates = [
         {
             "arch_id": architecture.arch_id,
@@ -108,7 +116,7 @@ def _device(space: SearchSpace, name: str, known: list[tuple[int, float]], limit
             "memory_mib": 1.0,
             "storage_mib": 1.0,
         }
-        for architecture, (right, ms) in zip(architectures, known, strict=True)
+        for architecture, (right, ms) in zip(architectures, known, strict=False)
     ]
     values = [Candidate.model_validate_json(json.dumps(each)) for each in candidates]
     front, best = front_and_best(values, "accuracy")
@@ -120,7 +128,7 @@ def _device(space: SearchSpace, name: str, known: list[tuple[int, float]], limit
         "certified_relative_to": None,
         "num_architectures": 64,
         "num_priced": 64,
-        "num_feasible": 20,
+        "num_feasible": max(20, len(known)),
         "num_evaluated": len(known),
         "num_measured": len(known),
         "limits": {"latency_ms": limit_ms},

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from fedsup_deploy import resources
+from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.report import library, look
 from fedsup_deploy.report.page import Report, render
+from fedsup_deploy.space.search_space import SearchSpace
 
 pytest.importorskip("vl_convert", reason=f"the extra report ({library.INSTALL})")
 
@@ -87,6 +90,21 @@ def test_every_plot_has_its_place_and_every_name_is_there_once(report: Report) -
 def test_one_kind_alone_is_a_page(report: Report, kind: str) -> None:
     alone = Report(**{name: getattr(report, name) if name == kind else () for name in vars(report)})
     assert "<h2" in render(alone)
+
+
+def test_a_page_of_nine_devices_with_all_candidates_that_are_drawn_is_small(search_of: Callable[..., Any]) -> None:
+    """Each device has others, of the space of 10,368 that is shipped; more are thinned out."""
+    space = validate(load_yaml(resources.find("configs/spaces", "fedsup-mobilenet")), SearchSpace)
+    genes = space.enumerate_genes()
+    architectures = [space.decode(genes[at]) for at in range(0, len(genes), 5)]
+    known = [(50 + at % 40, 1 + at / 1000) for at in range(230)]
+    searches = tuple(
+        search_of({f"device-{number}": known}, architectures=architectures[230 * number :], name=f"{number}")
+        for number in range(9)
+    )
+    page = render(Report((), searches, ()))
+    assert len(json.loads(Parts(page).texts("script")[2][1])["architectures"]) >= 1900
+    assert len(page.encode()) < 2_000_000
 
 
 def test_no_plot_names_a_colour(report: Report) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fedsup_deploy.report.figure import MOST_ROWS
-from fedsup_deploy.report.run_figures import MOST_POINTS, RunMaterial, absences, figures, turns_of
+from fedsup_deploy.report.run_figures import MOST_CLIENTS, MOST_POINTS, RunMaterial, absences, figures, turns_of
 
 MakeRun = Callable[..., RunMaterial]
 
@@ -74,3 +74,12 @@ def test_absent_clients_by_name_the_most_frequent_first(run_of: MakeRun) -> None
     assert found is not None
     assert found.rows == (("bert", "2", "lost"), ("anna", "1", "late"))
     assert absences(run_of([([0], {})])) is None
+
+
+def test_a_number_of_clients_that_nobody_has_is_told_and_not_listed(run_of: MakeRun) -> None:
+    """Whoever wrote it; else a page would take all of the memory."""
+    for number in (MOST_CLIENTS + 1, 10**15):
+        material = run_of([([0, 1], {})], num_clients=number)
+        assert material.seen == ()
+        assert "that did" in by_name(material)["clients"].says
+        assert "tiers" not in by_name(material)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fedsup_deploy.report import search_figures
+from fedsup_deploy.report import blocks, search_figures
 from fedsup_deploy.report.search_facts import Known, Searched, answer, document, drawn, price, role, worth
 
 MakeSearch = Callable[..., Searched]
@@ -86,8 +86,12 @@ def test_the_document_has_each_architecture_once(search_of: MakeSearch) -> None:
     assert len(found["architectures"]) == 4
     assert [each["name"] for each in found["searches"]] == ["search.json", "b"]
     first = found["searches"][0]["devices"]["jetson-nano"]["candidates"][0]
-    assert first["prices"]["latency_ms"] == [1.5, 0.75, 3.0]
-    assert first["prices"]["macs"] == [1000.0]
+    device = found["searches"][0]["devices"]["jetson-nano"]
+    prices = dict(zip(device["prices"], first["prices"], strict=True))
+    assert (prices["latency_ms"], prices["macs"]) == ([1.5, 0.75, 3.0], [1000.0])
+    architecture = searches[0].result.results[0].candidates[0].to_architecture()
+    listed = [found["blocks"][place] for place in found["architectures"][first["arch"]]]
+    assert listed == blocks.block_rows(architecture)
 
 
 def test_a_limit_far_beyond_all_candidates_is_told_and_not_drawn(search_of: MakeSearch) -> None:

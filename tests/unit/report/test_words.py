@@ -14,6 +14,7 @@ from fedsup_deploy.report import words
         (1000, "1,000"),
         (8.0, "8"),
         (0.0, "0"),
+        (1e300, "1e+300"),
         (None, "not known"),
     ],
 )

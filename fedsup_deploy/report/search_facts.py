@@ -119,9 +119,8 @@ def drawn(device: DeviceResult, result: SearchResult, most: int) -> list[Candida
     """Return the candidates that are drawn: the front and the pick, and of the others as many as there is room for."""
     kept = {*device.front, device.pick, result.chosen_for(device.profile.name).arch_id}
     others = [each.arch_id for each in device.candidates if each.arch_id not in kept]
-    room = max(0, most - len(kept))
-    step = max(1, -(-len(others) // room)) if room else len(others) + 1
-    kept |= set(others[::step] if room else ())
+    room = min(len(others), max(0, most - len(kept)))
+    kept |= {others[at * len(others) // room] for at in range(room)}
     return [each for each in device.candidates if each.arch_id in kept]
 
 

@@ -154,7 +154,7 @@ def _write_pictures(made: Report, folder: Path, log: EventLog) -> tuple[Path, ..
     figures = made.pictures()
     written = []
     for done, figure in enumerate(figures, start=1):
-        for suffix, content in (("svg", library.svg(figure.spec).encode()), ("png", library.png(figure.spec))):
+        for suffix, content in (("svg", library.svg(figure).encode()), ("png", library.png(figure))):
             written.append(folder / f"{figure.name}.{suffix}")
             files.write_bytes(written[-1], content)
         log.emit("plot", done=done, total=len(figures))

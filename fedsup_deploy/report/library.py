@@ -8,11 +8,10 @@ import importlib.util
 import json
 from typing import Final
 
-from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.errors import DependencyError
 from fedsup_deploy.report import look
 from fedsup_deploy.report.embedding import readable
-from fedsup_deploy.report.figure import WIDTH
+from fedsup_deploy.report.figure import WIDTH, Figure
 
 #: What is imported, and which package brings it.
 NEEDED: Final = {"jinja2": "jinja2", "vl_convert": "vl-convert-python"}
@@ -51,22 +50,22 @@ def versions() -> str:
     return f"Vega {vl_convert.get_vega_version()}, Vega-Lite {vl_convert.get_vegalite_versions()[-1]}"
 
 
-def svg(spec: JsonObject) -> str:
-    """Return a plot as SVG, light."""
+def svg(figure: Figure) -> str:
+    """Return a plot under its title as SVG, light."""
     import vl_convert
 
-    return str(vl_convert.vegalite_to_svg(_pictured(spec)))
+    return str(vl_convert.vegalite_to_svg(_pictured(figure)))
 
 
-def png(spec: JsonObject) -> bytes:
-    """Return a plot as PNG, light."""
+def png(figure: Figure) -> bytes:
+    """Return a plot under its title as PNG, light."""
     import vl_convert
 
-    return bytes(vl_convert.vegalite_to_png(_pictured(spec), scale=_SCALE))
+    return bytes(vl_convert.vegalite_to_png(_pictured(figure), scale=_SCALE))
 
 
-def _pictured(spec: JsonObject) -> str:
+def _pictured(figure: Figure) -> str:
     # Also because the library ends the whole process at a control character.
-    plot = readable({"width": WIDTH, **spec, "padding": 12})
+    plot = readable({"width": WIDTH, "title": figure.title, **figure.spec, "padding": 12})
     assert isinstance(plot, dict), "it was one before"
     return json.dumps({**plot, "config": look.config(look.LIGHT)})

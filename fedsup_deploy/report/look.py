@@ -96,6 +96,7 @@ def config(colours: Mapping[str, str]) -> JsonObject:
             "symbolFillColor": muted,
             "symbolStrokeColor": muted,
         },
+        "title": {"anchor": "start", "color": ink, "font": FONT, "fontSize": 14, "offset": 12},
         "range": {"category": [colours[name] for name in SERIES]},
         "line": {"strokeWidth": 2, "color": colours["one"]},
         "point": {"size": 50, "filled": True, "color": colours["one"], "opacity": 1},

@@ -205,7 +205,7 @@ def _why(device: DeviceResult, result: SearchResult) -> str:
     best = objective.TABLE[device.objective].column
     if result.fleet is not None:
         lost = result.fleet.option.lost[device.profile.name]
-        told = f"one of {words.counted(result.fleet.chosen, 'architecture')} for the whole fleet"
+        told = f"with {words.counted(result.fleet.chosen, 'architecture')} for the whole fleet"
         told += f"; its own best, {device.pick}, has {words.points(lost)}" if lost else ", and as good as its own best"
     elif device.prefer == "cheaper" and device.pick != device.most_accurate:
         told = f"the cheapest that is as good as the best in {best}, within noise"

@@ -228,7 +228,7 @@ def fleet(found: Fleet, name: str) -> Figure:
     return Figure(
         name,
         "What few architectures cost",
-        "One mark for each device: what it loses against its own best candidate (`--max-artifacts`).",
+        "One mark for each device: what it loses against its own best candidate where a fleet has so many.",
         {**rows(values), "height": 180, "mark": {"type": "point", "opacity": 0.7, "size": 80}, "encoding": encoding},
         Table.of(("architectures", "mean over devices", "the worst device", ""), table),
     )

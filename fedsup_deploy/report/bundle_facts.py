@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Final
 
 from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.artifact.measured import MeasuredDocument, MeasuredLatency
@@ -11,6 +12,10 @@ from fedsup_deploy.device import limits as known_limits
 from fedsup_deploy.ondevice import bundle_files
 from fedsup_deploy.report import words
 from fedsup_deploy.report.figure import Table
+
+#: When a clock ran.
+BEFORE: Final = "when it was made"
+SINCE: Final = "since"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +39,12 @@ class BundleMaterial:
         """Yield what a clock said of a variant: when it was made, and since."""
         record = self.manifest.models[variant]
         if record.latency.measured is not None:
-            yield "when it was made", record.latency.measured
+            yield BEFORE, record.latency.measured
         later = self.measured.latency
         if later is not None and variant == self.manifest.main.variant.name:
-            yield "since", later
+            yield SINCE, later
         if later is not None and later.int8 is not None and bundle_files.INT8_MODEL in record.files:
-            yield "since", later.int8
+            yield SINCE, later.int8
 
 
 def machine(latency: MeasuredLatency) -> str:

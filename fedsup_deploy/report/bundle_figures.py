@@ -7,7 +7,7 @@ from pydantic import JsonValue
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.artifact.measures import MeasuresRecord
 from fedsup_deploy.report import blocks, words
-from fedsup_deploy.report.bundle_facts import BundleMaterial
+from fedsup_deploy.report.bundle_facts import BEFORE, SINCE, BundleMaterial
 from fedsup_deploy.report.figure import Figure, Row, Table, category, quantity, rows
 
 #: With more classes a confusion matrix is the list of its largest mistakes alone.
@@ -15,6 +15,10 @@ MOST_CLASSES_DRAWN: Final = 40
 _MOST_CLASSES_NUMBERED: Final = 12
 _MOST_RECALLS: Final = 60
 _MOST_MISTAKES: Final = 10
+#: How a latency is known, in the order in which they are drawn.
+_PREDICTED: Final = "predicted"
+_TIMED: Final = {BEFORE: "timed when it was made", SINCE: "timed since"}
+_WAYS: Final = (_PREDICTED, *_TIMED.values())
 #: The profile and the variant below each other, and how high that is.
 _TWO_LINES: Final[JsonObject] = {"labelExpr": "split(datum.label, ': ')", "labelOffset": -6}
 _STEP: Final = 34
@@ -30,7 +34,7 @@ def latencies(materials: list[BundleMaterial]) -> Figure:
             predicted = record.latency.predicted
             if predicted is not None:
                 low, high = predicted.interval_ms or (None, None)
-                found.append(_latency(label, "predicted", predicted.value_ms, low, high))
+                found.append(_latency(label, _PREDICTED, predicted.value_ms, low, high))
                 table.append(
                     (
                         label,
@@ -42,7 +46,7 @@ def latencies(materials: list[BundleMaterial]) -> Figure:
             for when, timed in material.timed(name):
                 statistics = timed.statistics
                 ends = (statistics.p10_ms, statistics.p90_ms)
-                found.append(_latency(label, f"timed {when}", statistics.p50_ms, *ends))
+                found.append(_latency(label, _TIMED[when], statistics.p50_ms, *ends))
                 table.append(
                     (label, f"measured {when}", words.number(statistics.p50_ms, "ms"), words.between(ends, "ms"))
                 )
@@ -51,7 +55,8 @@ def latencies(materials: list[BundleMaterial]) -> Figure:
     scale: JsonObject = {"type": "log", "nice": True} if is_wide else {"zero": True, "nice": True}
     y: JsonObject = category("variant", axis=_TWO_LINES)
     x = quantity("ms", "ms, logarithmic" if is_wide else "ms", scale=scale)
-    ways = sorted({str(row["how"]) for row in found}, key=lambda how: (not how.startswith("predicted"), how))
+    there = {row["how"] for row in found}
+    ways = [how for how in _WAYS if how in there]
     colour: JsonObject = category("how", legend={"columns": 1}, scale={"domain": [*ways]})
     offset: JsonObject = {"field": "how", "sort": [*ways]}
     says = "Predicted is not measured: measured on the machine that made or measured the bundle, which need not be the "

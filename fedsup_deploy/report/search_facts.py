@@ -145,6 +145,7 @@ class Answer:
         less: What the next faster subnet of the front costs.
         more: What lies beyond the limits.
         trust: How the device's costs are known.
+        clients: How right it is for the tenth of the clients for whom it is worst; None where they were not asked.
     """
 
     device: str
@@ -157,6 +158,7 @@ class Answer:
     less: str
     more: str
     trust: str
+    clients: str | None
 
 
 def answer(device: DeviceResult, result: SearchResult) -> Answer:
@@ -175,6 +177,7 @@ def answer(device: DeviceResult, result: SearchResult) -> Answer:
         less=_less(chosen, device, result.accuracy_model),
         more=_more(device),
         trust=_trust(device),
+        clients=None if chosen.worst_decile is None else f"{words.share(chosen.worst_decile)} in the mean",
     )
 
 

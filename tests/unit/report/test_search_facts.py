@@ -6,7 +6,17 @@ from typing import Any
 import pytest
 
 from fedsup_deploy.report import blocks, search_figures
-from fedsup_deploy.report.search_facts import Known, Searched, answer, document, drawn, price, role, worth
+from fedsup_deploy.report.search_facts import (
+    Known,
+    Searched,
+    answer,
+    document,
+    drawn,
+    objectives_of,
+    price,
+    role,
+    worth,
+)
 
 MakeSearch = Callable[..., Searched]
 #: Right answers of 100, and milliseconds; the limit is on 1.5 times these.
@@ -45,7 +55,17 @@ def test_the_answer_for_a_device(search_of: MakeSearch) -> None:
     assert found.why == "the best in accuracy within the limits; 4 of 20 that fit were evaluated, by exact"
     assert found.less == f"1.5 ms less: {only(searched).candidates[0].arch_id}, -10.0 points"
     assert "nothing beyond 4 ms" in found.more
+    assert found.clients is None
     assert found.trust == "costs published; nobody has measured how far predictions are off"
+
+
+def test_where_clients_were_asked_the_worst_of_them_are_told(search_of: MakeSearch) -> None:
+    searched = search_of({"jetson-nano": KNOWN})
+    device = only(searched)
+    asked = tuple(each.model_copy(update={"worst_decile": 0.5}) for each in device.candidates)
+    result = searched.result.model_copy(update={"results": (device.model_copy(update={"candidates": asked}),)})
+    assert answer(result.results[0], result).clients == "50.0 % in the mean"
+    assert objectives_of(result.results[0]) == ["accuracy", "worst_decile"]
 
 
 def test_in_a_fleet_a_device_gets_what_was_assigned(search_of: MakeSearch) -> None:

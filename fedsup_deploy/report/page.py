@@ -274,6 +274,8 @@ def _bundle(section: str, material: BundleMaterial) -> BundleSection:
         ),
         ("picked for", manifest.objective or "not known"),
     ]
+    if (before := bundle_facts.pictures(material)) is not None:
+        told.append(("before the network", before))
     if manifest.refinement is not None:
         told.append(("trimmed from", f"{manifest.refinement.source_arch_id}, which exceeds the limits"))
     return BundleSection(

@@ -53,6 +53,11 @@ class RunMaterial:
         return f"client {number}" if names is None or number >= len(names) else names[number]
 
     @property
+    def has_tiers_by_number(self) -> bool:
+        """Whether the tier of a client follows from its number; devices announce theirs, which a run does not keep."""
+        return self.run.config.engine.superlink is None
+
+    @property
     def num_clients(self) -> int:
         """Clients that may take part."""
         clients = None if self.facts is None else self.facts.clients
@@ -80,7 +85,7 @@ def figures(material: RunMaterial) -> list[Figure]:
         found.append(_accuracy(history))
     if history.rounds:
         found += [_participation(history), _bytes(history), _seconds(history), _turns(material)]
-        if material.run.config.strategy.num_tiers > 1 and material.seen:
+        if material.run.config.strategy.num_tiers > 1 and material.seen and material.has_tiers_by_number:
             found.append(_tiers(material))
     if material.facts is not None and material.facts.class_counts is not None:
         found.append(_classes(material.facts.classes, material.facts.class_counts))
@@ -306,7 +311,9 @@ def absences(material: RunMaterial) -> Table | None:
     """Return the clients that were absent most often, with a reason; None where nobody was."""
     missed: Counter[int] = Counter()
     reasons: dict[int, str] = {}
+    names: dict[str, str] = {}
     for each in material.history.rounds:
+        names |= each.absent_names
         for client in each.clients:
             if str(client) in each.absent:
                 missed[client] += 1
@@ -314,5 +321,8 @@ def absences(material: RunMaterial) -> Table | None:
     if not missed:
         return None
     ordered = sorted(missed, key=lambda client: (-missed[client], client))
-    shown = [(material.client(client), str(missed[client]), reasons[client]) for client in ordered[:_MOST_ABSENT]]
+    shown = [
+        (names.get(str(client), material.client(client)), str(missed[client]), reasons[client])
+        for client in ordered[:_MOST_ABSENT]
+    ]
     return Table(("client", "times absent", "the last reason"), tuple(shown), len(ordered) - len(shown))

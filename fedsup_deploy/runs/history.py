@@ -39,6 +39,8 @@ class Round(_Event):
     """Those that were asked."""
     absent: dict[str, str] = {}
     """Those of them that have not answered, by number, with the reason."""
+    absent_names: dict[str, str] = {}
+    """Names of those that have one, by number."""
     bytes_down: Count
     """What clients were sent."""
     bytes_up: Count

@@ -1,12 +1,14 @@
 """What bundles say of themselves."""
 
 import copy
+import json
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fedsup_deploy.answers import count_answers
+from fedsup_deploy.artifact.measured import MeasuredDocument
 from fedsup_deploy.artifact.measures import MeasuresRecord
 from fedsup_deploy.report import bundle_facts, bundle_figures
 from fedsup_deploy.report.bundle_facts import BundleMaterial
@@ -67,6 +69,41 @@ def test_int8_is_worth_what_was_measured_or_why_it_is_not_there(bundle_of: MakeB
     assert told == (
         "onnx-int8: 75% smaller; loses 0.50 points (-1.00 to +2.00) on 200 images; 1 allowed; nobody has timed it"
     )
+    int8["gate"]["speed"] = {"times_as_fast": 2.0, "noise": 0.01, "faster_above": 1.02, "verdict": "stable"}
+    told = bundle_facts.is_int8_worth_it(bundle_of(models={**models, "onnx-int8": int8}))
+    assert told is not None
+    assert told.endswith("1 allowed; 2 times as fast as fp32 (stable)")
+
+
+def latency(machine: str) -> dict[str, Any]:
+    """Return what a clock said on a machine, as `measured.json` has it."""
+    statistics = {"num_runs": 9, "min_ms": 0.5, "p10_ms": 0.75, "p50_ms": 1.0, "p90_ms": 2.0, "mean_ms": 1.25}
+    stability = {"statistic": "p10", "disagreement": 0.01, "stable_within": 0.05, "verdict": "stable"}
+    return {
+        "protocol": {},
+        "statistics": statistics,
+        "stability": stability,
+        "load_ms": 1.0,
+        "first_run_ms": 1.0,
+        "peak_rss_mib": None,
+        "environment": {"cpu": "a processor", "threads": 1, "machine": machine},
+    }
+
+
+def test_what_was_timed_elsewhere_says_nothing_of_the_device(bundle_of: MakeBundle) -> None:
+    """The draft's device is a riscv64."""
+    step = {"statistics": latency("")["statistics"], "stability": latency("")["stability"]}
+    size = {"width": 640, "height": 480}
+    found = {"num_pictures": 2, "num_found": 2, "smallest": size, "largest": size, "pillow": "13", "decode": step}
+    for machine, told in (("riscv64", "need not be the device"), ("x86_64", "is not the device")):
+        measured = {"schema": 1, "latency": {**latency(machine), "pictures": {**found, "prepare": step}}}
+        document = MeasuredDocument.model_validate_json(json.dumps(measured))
+        material = BundleMaterial(bundle_of().manifest, document)
+        [line] = [line for line in bundle_facts.trust(material) if "was timed since on a processor" in line]
+        assert told in line
+        assert bundle_facts.variants(material).rows[0][4] == "1 ms since, stable"
+        said = bundle_facts.pictures(material)
+        assert said == "decode 1 ms, prepare 1 ms in the median, of 2 pictures of 640x480"
 
 
 def test_few_classes_have_numbers_in_their_cells_and_many_are_the_worst_alone(bundle_of: MakeBundle) -> None:

@@ -1,5 +1,6 @@
 """Figures of a run: what is counted, and that long runs stay small."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -74,6 +75,20 @@ def test_absent_clients_by_name_the_most_frequent_first(run_of: MakeRun) -> None
     assert found is not None
     assert found.rows == (("bert", "2", "lost"), ("anna", "1", "late"))
     assert absences(run_of([([0], {})])) is None
+
+
+def test_devices_have_names_and_tiers_of_their_own(run_of: MakeRun) -> None:
+    """Which tier one is of it has announced; the run does not know it, so nothing is drawn."""
+    material = run_of([([0, 1], {"1": "late"})], num_clients=2)
+    first = material.history.rounds[0].model_copy(update={"absent_names": {"1": "cam-2"}})
+    engine = material.run.config.engine.model_copy(update={"superlink": "127.0.0.1:9093"})
+    run = dataclasses.replace(material.run, config=material.run.config.model_copy(update={"engine": engine}))
+    devices = dataclasses.replace(material, run=run, history=dataclasses.replace(material.history, rounds=(first,)))
+    found = absences(devices)
+    assert found is not None
+    assert found.rows == (("cam-2", "1", "late"),)
+    assert "tiers" in by_name(material)
+    assert "tiers" not in by_name(devices)
 
 
 def test_a_number_of_clients_that_nobody_has_is_told_and_not_listed(run_of: MakeRun) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 
 from fedsup_deploy import files, places
 from fedsup_deploy.artifact import manifest as manifests
+from fedsup_deploy.artifact import weights
 from fedsup_deploy.artifact.store import load_manifest, load_measured
 from fedsup_deploy.errors import ArtifactError, ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
@@ -127,12 +128,16 @@ def _bundles_below(folder: Path, depth: int) -> list[Path]:
 def _read(found: _Found) -> Report:
     names = _names(found.searches)
     return Report(
-        runs=tuple(
-            RunMaterial(runs.open_run(path), read_history(path), runs.read_image_facts(path)) for path in found.runs
-        ),
+        runs=tuple(map(_run, found.runs)),
         searches=tuple(Searched(name, load_result(path)) for name, path in zip(names, found.searches, strict=True)),
         bundles=tuple(BundleMaterial(load_manifest(path), load_measured(path)) for path in found.bundles),
     )
+
+
+def _run(path: Path) -> RunMaterial:
+    run, supernet = runs.open_run(path), path / runs.SUPERNET
+    kept_after = weights.checked(supernet, weights.read_document(supernet), weights.SupernetRecord).rounds
+    return RunMaterial(run, read_history(path), runs.read_image_facts(path), kept_after)
 
 
 def _names(searches: Sequence[Path]) -> list[str]:

@@ -44,6 +44,7 @@ class RunSection:
     name: str
     facts: Table
     figures: tuple[Figure, ...]
+    warnings: Table | None
     absences: Table | None
     notes: tuple[str, ...]
 
@@ -196,7 +197,7 @@ def _explorer(searches: Sequence[Searched]) -> JsonObject | None:
 
 def _run(section: str, material: RunMaterial) -> RunSection:
     config, history, space = material.run.config, material.history, material.run.space
-    last = history.evaluations[-1] if history.evaluations else None
+    last = material.kept
     told = [
         ("trained on", config.data.dataset),
         ("by", config.strategy.name),
@@ -204,6 +205,8 @@ def _run(section: str, material: RunMaterial) -> RunSection:
         ("rounds", f"{len(history.rounds)} of {config.training.rounds}"),
         ("clients", _clients(material)),
     ]
+    if material.kept_after is not None:
+        told.append(("kept", f"the supernet after {words.counted(material.kept_after, 'round')}, which was the best"))
     if last is not None:
         for corner in ("largest", "smallest"):
             value = words.share(last.accuracy(corner), last.interval(corner))
@@ -220,6 +223,7 @@ def _run(section: str, material: RunMaterial) -> RunSection:
         config.name,
         Table.of(("", ""), told),
         _named(section, run_figures.figures(material)),
+        run_figures.warnings(material),
         run_figures.absences(material),
         history.notes,
     )

@@ -13,7 +13,7 @@ from fedsup_deploy.config.document import show
 from fedsup_deploy.federation.simulation import tiers_by_index
 from fedsup_deploy.report import words
 from fedsup_deploy.report.figure import Figure, Row, Table, category, quantity, rows
-from fedsup_deploy.runs.history import CORNERS, History, Round
+from fedsup_deploy.runs.history import CORNERS, Evaluation, History, Round
 from fedsup_deploy.runs.run import ImageFacts, Run
 
 #: Points of a curve; of more rounds each point is the mean of several.
@@ -36,11 +36,19 @@ class RunMaterial:
         run: It.
         history: What happened in it.
         facts: What it says of its images; None where an older version made it.
+        kept_after: Rounds after which its supernet was the best, which is kept; None where the last is.
     """
 
     run: Run
     history: History
     facts: ImageFacts | None
+    kept_after: int | None = None
+
+    @property
+    def kept(self) -> Evaluation | None:
+        """The evaluation of the supernet that is kept; None where there is none."""
+        found = [each for each in self.history.evaluations if self.kept_after in {None, each.round + 1}]
+        return found[-1] if found else None
 
     @property
     def client_names(self) -> tuple[str, ...] | None:
@@ -94,7 +102,7 @@ def figures(material: RunMaterial) -> list[Figure]:
 
 def _curve(rounds: Sequence[Round], value: Callable[[Round], float], name: str) -> list[Row]:
     """Return the points of a curve; `round` counts from 1."""
-    step = -(-len(rounds) // MOST_POINTS)
+    step = max(1, -(-len(rounds) // MOST_POINTS))
     groups = [rounds[start : start + step] for start in range(0, len(rounds), step)]
     return [
         {"round": group[-1].round + 1, "value": sum(map(value, group)) / len(group), "what": name} for group in groups
@@ -122,13 +130,21 @@ def _table(rounds: Sequence[Round], heads: Sequence[str], cells: Callable[[Round
 
 
 def _loss(history: History) -> Figure:
-    points = _curve(history.rounds, lambda each: each.loss, "loss")
+    begun = [each for each in history.rounds if each.loss_before is not None]
+    points = [
+        *_curve(history.rounds, lambda each: each.loss, "while they trained"),
+        *_curve(begun, lambda each: each.loss_before or 0.0, "with what they were sent"),
+    ]
     return Figure(
         "loss",
         "Loss",
         f"Mean of the clients' losses, weighted by their images. Lower is better.{_means(history.rounds)}",
-        {**_over_rounds(points, "loss", zero=False)},
-        _table(history.rounds, ["loss"], lambda each: [words.number(each.loss)]),
+        _over_rounds(points, "loss", zero=False),
+        _table(
+            history.rounds,
+            ["loss while they trained", "with what they were sent"],
+            lambda each: [words.number(each.loss), words.number(each.loss_before)],
+        ),
     )
 
 
@@ -305,6 +321,12 @@ def _classes(names: Sequence[str], counts: Sequence[int]) -> Figure:
         {**rows(shown), "height": 20 * len(shown), "mark": {"type": "bar", "style": "bar"}, "encoding": encoding},
         Table.of(("class", "images"), [(str(row["class"]), f"{row['images']:,}") for row in found]),
     )
+
+
+def warnings(material: RunMaterial) -> Table | None:
+    """Return what training has warned of; None where it has of nothing."""
+    found = [(str(each.round + 1), each.words) for each in material.history.health]
+    return Table.of(("round", "what is wrong"), found) if found else None
 
 
 def absences(material: RunMaterial) -> Table | None:

@@ -35,6 +35,8 @@ class Round(_Event):
     """Its number, from 0."""
     loss: float
     """Mean over the clients' losses."""
+    loss_before: float | None = None
+    """Mean of the losses that the clients began with; None where an older version trained the run."""
     clients: list[Count]
     """Those that were asked."""
     absent: dict[str, str] = {}
@@ -78,6 +80,15 @@ class Evaluation(_Event):
         return CountedAccuracy.of_share(self.accuracy(corner), self.num_images).interval
 
 
+class Health(_Event):
+    """A `health` event: a fault that training has warned of."""
+
+    round: Count
+    """In which round."""
+    words: str
+    """What is wrong, and what to do."""
+
+
 class _Started(_Event):
     """A `train_started` event."""
 
@@ -93,6 +104,7 @@ class History:
     Args:
         rounds: In their order.
         evaluations: In their order.
+        health: What training has warned of, in its order.
         num_clients: Clients that may take part; None where the run does not say.
         num_images: All of theirs; None where the run does not say.
         notes: What was said of the images when the run began.
@@ -100,6 +112,7 @@ class History:
 
     rounds: tuple[Round, ...]
     evaluations: tuple[Evaluation, ...]
+    health: tuple[Health, ...]
     num_clients: int | None
     num_images: int | None
     notes: tuple[str, ...]
@@ -119,6 +132,7 @@ def read_history(folder: Path) -> History:
     return History(
         rounds=_parsed(Round, lines.get("round", []), path),
         evaluations=_parsed(Evaluation, lines.get("evaluation", []), path),
+        health=_parsed(Health, lines.get("health", []), path),
         num_clients=started[0].num_clients if started else None,
         num_images=started[0].num_images if started else None,
         notes=tuple(started[0].notes) if started else (),

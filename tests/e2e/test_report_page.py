@@ -281,6 +281,7 @@ def hostile(workshop: Any, made: Made, exported: Any, tmp_path: Path) -> Path:
             line["absent"] = {str(line["clients"][0]): HOSTILE}
         if line["event"] == "train_started":
             line["notes"] = [HOSTILE]
+    lines.append({"event": "health", "round": 0, "words": HOSTILE})
     (run / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     # The folder's name is a name, too, but for what no file can be called.
     renamed = tmp_path / HOSTILE.replace("/", "").replace("\0", "")

@@ -54,6 +54,7 @@ def run_of(tmp_path: Path) -> Callable[..., RunMaterial]:
             evaluations=(
                 Evaluation(round=len(rounds) - 1, accuracy_largest=0.5, accuracy_smallest=0.25, num_images=100),
             ),
+            health=(),
             num_clients=num_clients,
             num_images=70,
             notes=(),

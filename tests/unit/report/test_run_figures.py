@@ -5,7 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 from fedsup_deploy.report.figure import MOST_ROWS
-from fedsup_deploy.report.run_figures import MOST_CLIENTS, MOST_POINTS, RunMaterial, absences, figures, turns_of
+from fedsup_deploy.report.run_figures import (
+    MOST_CLIENTS,
+    MOST_POINTS,
+    RunMaterial,
+    absences,
+    figures,
+    turns_of,
+    warnings,
+)
+from fedsup_deploy.runs.history import Health
 
 MakeRun = Callable[..., RunMaterial]
 
@@ -22,14 +31,36 @@ def values(figure: Any) -> list[dict[str, Any]]:
 def test_a_curve_has_a_point_for_each_round_counted_from_1(run_of: MakeRun) -> None:
     figure = by_name(run_of([([0, 1], {}), ([2], {})]))["loss"]
     assert [(point["round"], point["value"]) for point in values(figure)] == [(1, 0.0), (2, 1.0)]
-    assert figure.table.rows == (("1", "0"), ("2", "1"))
+    assert figure.table.rows == (("1", "0", "not known"), ("2", "1", "not known"))
+
+
+def test_the_loss_that_a_round_began_with_is_a_line_of_its_own(run_of: MakeRun) -> None:
+    material = run_of([([0, 1], {}), ([2], {})])
+    first, second = material.history.rounds
+    began = (first, second.model_copy(update={"loss_before": 2.5}))
+    figure = by_name(dataclasses.replace(material, history=dataclasses.replace(material.history, rounds=began)))["loss"]
+    assert [(point["what"], point["value"]) for point in values(figure)] == [
+        ("while they trained", 0.0),
+        ("while they trained", 1.0),
+        ("with what they were sent", 2.5),
+    ]
+    assert figure.table.rows[1] == ("2", "1", "2.5")
+
+
+def test_what_training_has_warned_of_is_told_with_its_round(run_of: MakeRun) -> None:
+    material = run_of([([0], {})])
+    assert warnings(material) is None
+    warned = dataclasses.replace(material.history, health=(Health(round=4, words="tier 1: starved"),))
+    found = warnings(dataclasses.replace(material, history=warned))
+    assert found is not None
+    assert found.rows == (("5", "tier 1: starved"),)
 
 
 def test_a_long_run_is_drawn_by_means_and_says_so(run_of: MakeRun) -> None:
     figure = by_name(run_of([([0], {})] * (2 * MOST_POINTS + 1)))["loss"]
     points = values(figure)
     assert len(points) <= MOST_POINTS
-    assert points[0] == {"round": 3, "value": 1.0, "what": "loss"}
+    assert points[0] == {"round": 3, "value": 1.0, "what": "while they trained"}
     assert points[-1]["round"] == 2 * MOST_POINTS + 1
     assert "mean of 3 rounds" in figure.says
     assert len(figure.table.rows) == MOST_ROWS
@@ -98,3 +129,13 @@ def test_a_number_of_clients_that_nobody_has_is_told_and_not_listed(run_of: Make
         assert material.seen == ()
         assert "that did" in by_name(material)["clients"].says
         assert "tiers" not in by_name(material)
+
+
+def test_of_the_best_supernet_its_own_evaluation_counts(run_of: MakeRun) -> None:
+    material = run_of([([0], {})] * 3)
+    last = material.history.evaluations[0]
+    better = last.model_copy(update={"round": 0, "accuracy_largest": 0.75})
+    both = dataclasses.replace(material, history=dataclasses.replace(material.history, evaluations=(better, last)))
+    assert both.kept == last
+    assert dataclasses.replace(both, kept_after=1).kept == better
+    assert dataclasses.replace(both, kept_after=2).kept is None

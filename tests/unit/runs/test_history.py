@@ -36,12 +36,15 @@ def written(folder: Path, *events: Any, rest: str = "") -> Path:
 
 def test_rounds_and_evaluations_in_their_order(tmp_path: Path) -> None:
     """Whatever else later versions say; a line that was cut short by a kill is none."""
-    later = {**ROUND, "round": 1, "absent": {}, "weather": "fine"}
-    events = (STARTED, {"event": "absences", "what": "x"}, ROUND, EVALUATION, later)
+    later = {**ROUND, "round": 1, "absent": {}, "loss_before": 2.5, "weather": "fine"}
+    warned = {"event": "health", "round": 1, "kind": "new", "subject": "", "words": "a fault", "figures": {}}
+    events = (STARTED, {"event": "absences", "what": "x"}, ROUND, EVALUATION, later, warned)
     history = read_history(written(tmp_path, *events, rest='{"event": "round", "ro'))
     assert [each.round for each in history.rounds] == [0, 1]
     assert [each.answered for each in history.rounds] == [[1, 4], [1, 3, 4]]
     assert (history.num_clients, history.num_images, history.notes) == (5, 70, ("a note",))
+    assert [each.loss_before for each in history.rounds] == [None, 2.5]
+    assert [(each.round, each.words) for each in history.health] == [(1, "a fault")]
     [evaluation] = history.evaluations
     assert evaluation.accuracy("largest") == 0.5
     assert evaluation.interval("largest") == (0.403832, 0.596168)

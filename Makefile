@@ -38,7 +38,7 @@ $(VENV)/.torch: constraints.txt
 	touch $@
 
 $(VENV)/.core: $(VENV)/.torch pyproject.toml
-	$(PIP) --editable .
+	$(PIP) --editable '.[report]'
 	touch $@
 
 $(VENV)/.check: $(VENV)/.core

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -111,6 +112,22 @@ def sshd() -> Path:
     if program is None or shutil.which("ssh") is None or shutil.which("ssh-keygen") is None:
         pytest.skip("sshd (install openssh-server)")
     return Path(program)
+
+
+@pytest.fixture(scope="session")
+def chromium(pages: dict[str, Any]) -> Iterator[Any]:
+    """A browser."""
+    with contextlib.ExitStack() as stack:
+        try:
+            yield stack.enter_context(pages["chromium"]())
+        except LookupError as error:
+            pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def pages() -> dict[str, Any]:
+    """What `tools/report_pictures.py` has to read pages with."""
+    return runpy.run_path(str(REPOSITORY / "tools" / "report_pictures.py"))
 
 
 @pytest.fixture(scope="session")

@@ -52,6 +52,7 @@ COMMANDS = (
     "recalibrate runs/digits --arch smallest",
     "measure BUNDLE",
     "verify BUNDLE",
+    "report runs/digits/search.json BUNDLE runs/digits",
     "inspect BUNDLE",
     "inspect BUNDLE/model.onnx",
     "inspect runs/digits",
@@ -147,7 +148,9 @@ def demo_page() -> Page:
     deployed = next(result for result in results if hasattr(result, "fleet") and hasattr(result, "bundles"))
     devices = tuple(DemonstratedDevice(**vars(bundle), latency_ms_limit=0.7) for bundle in deployed.bundles)
     following = (f"python {devices[0].folder}/run.py", f"fedsup-deploy verify {devices[0].folder}")
-    return page_of(standing(Demonstration(trained, deployed.search, devices, following, 62.0)), demo.table)
+    return page_of(
+        standing(Demonstration(trained, deployed.search, devices, Path("report.html"), following, 62.0)), demo.table
+    )
 
 
 def profile_pages() -> dict[str, Page]:

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     metavar="DIR",
     default=Path(),
     show_default=True,
-    help="Folder that runs/demo and exports go to.",
+    help="Folder that runs/demo, exports and report.html go to.",
 )
 @click.pass_obj
 def command(output: Output, out: Path) -> None:
-    """Run the whole way on bundled images: train, search, export, measure."""
+    """Run the whole way on bundled images: train, search, export, measure, show what came of it."""
     from fedsup_deploy.commands.demo import demo
 
     with output.progress() as listeners:
@@ -68,6 +68,17 @@ def table(result: "Demonstration") -> "Page":
         "",
         "Bundles:",
         *(tables.whole(f"  {made.folder}") for made in result.devices),
+        _look(result),
         "Next, try:",
         *(tables.whole(f"  {line}") for line in result.next),
     )
+
+
+def _look(result: "Demonstration") -> "Page":
+    """Return where the page is, or how to get one."""
+    from fedsup_deploy.cli import tables
+    from fedsup_deploy.report.library import INSTALL
+
+    if result.report is None:
+        return tables.text(f"For a page to look at: {INSTALL}; then run the demo again, or fedsup-deploy report.")
+    return tables.whole(result.report, "To look at, in a browser:")

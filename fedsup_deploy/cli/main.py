@@ -35,7 +35,7 @@ EXIT_BROKEN_PIPE: Final = 141
 cli = LazyGroup(
     "fedsup-deploy",
     {
-        "demo": "Run the whole way on bundled images: train, search, export, measure.",
+        "demo": "Run the whole way on bundled images: train, search, export, measure, show what came of it.",
         "train": "Train a supernet over federated clients.",
         "evaluate": "Measure how right one subnet is after recalibration.",
         "fit-accuracy": "Measure some subnets of a run and predict the accuracy of all others.",
@@ -46,6 +46,7 @@ cli = LazyGroup(
         "deploy": "Search and export for a whole fleet in one call.",
         "measure": "Time a bundle or an ONNX model, on this machine or another.",
         "verify": "Check that a bundle is unaltered and computes what it must.",
+        "report": "Show runs, searches and bundles as one page to look at.",
         "inspect": "Say what a file or folder of ours is and what made it.",
         "profile": "Build, adapt, check and compare device profiles.",
         "fleet": "See which devices can take part in a federation.",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fedsup_deploy import places
 from fedsup_deploy.commands.deploy import DeployedBundle, deploy
+from fedsup_deploy.commands.report import check_out, report
 from fedsup_deploy.commands.search import SearchRequest
 from fedsup_deploy.commands.train import train
 from fedsup_deploy.commands.training_summary import Trained
@@ -13,6 +14,7 @@ from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import OutputError
 from fedsup_deploy.events import Listener
+from fedsup_deploy.report import library
 from fedsup_deploy.results import Result
 from fedsup_deploy.runs import run as runs
 
@@ -41,6 +43,7 @@ class Demonstration(Result):
         training: What training came to.
         search: The file of the search.
         devices: The bundle of each device class.
+        report: The page that shows all of it; None where what it needs is not installed.
         next: Commands to try.
         seconds: Of everything.
     """
@@ -48,6 +51,7 @@ class Demonstration(Result):
     training: Trained
     search: Path
     devices: tuple[DemonstratedDevice, ...]
+    report: Path | None
     next: tuple[str, ...]
     seconds: float
 
@@ -56,7 +60,7 @@ def demo(out: Path, listeners: tuple[Listener, ...] = ()) -> Demonstration:
     """Train a federated supernet, pick a subnet per device class, export and check it, and time it here.
 
     Args:
-        out: Where `runs/demo` and `exports` go. A former demo run there is replaced.
+        out: Where `runs/demo`, `exports` and `report.html` go. A former demo run and page there are replaced.
         listeners: Called with all events.
 
     Raises:
@@ -64,14 +68,15 @@ def demo(out: Path, listeners: tuple[Listener, ...] = ()) -> Demonstration:
             writing there.
     """
     started = time.perf_counter()
-    run, exports = out / runs.RUNS / "demo", out / "exports"
+    run, exports, page = out / runs.RUNS / "demo", out / "exports", out / "report.html"
     places.check_writable(exports, places.CHOOSE_OUT)
+    check_out(page)
     with places.hold(run, inside=True, advice=places.CHOOSE_OUT):
         _clear(run)
-        return _demo(run, exports, listeners, started)
+        return _demo(run, exports, page, listeners, started)
 
 
-def _demo(run: Path, exports: Path, listeners: tuple[Listener, ...], started: float) -> Demonstration:
+def _demo(run: Path, exports: Path, page: Path, listeners: tuple[Listener, ...], started: float) -> Demonstration:
     training = train(load_train_config(CONFIG), run, listeners=listeners, command=("fedsup-deploy", "demo"))
     fleet = [_limited(name, latency_ms) for name, latency_ms in FLEET.items()]
     made = deploy(SearchRequest(fleet, run=run), exports, listeners=listeners)
@@ -79,10 +84,14 @@ def _demo(run: Path, exports: Path, listeners: tuple[Listener, ...], started: fl
     devices = tuple(
         DemonstratedDevice(**vars(bundle), latency_ms_limit=limits[bundle.profile]) for bundle in made.bundles
     )
+    has_page = not library.missing()
+    if has_page:
+        report([made.search, *(each.folder for each in devices), run], page, listeners=listeners)
     return Demonstration(
         training=training,
         search=made.search,
         devices=devices,
+        report=page if has_page else None,
         next=(
             f"python {devices[0].folder}/run.py",
             f"fedsup-deploy verify {devices[0].folder}",

@@ -72,7 +72,7 @@ SIBLINGS = LAYERS[4]
 #: What can be used where torch is not installed, or before it is needed.
 TORCH_FREE = (
     *("space", "config", "data", "searchers", "device.profile", "device.predictor"),
-    *("federation.client", "federation.simulation", "runs.run", "runs.images"),
+    *("federation.client", "federation.simulation", "runs.run", "runs.images", "runs.history", "report"),
     # Whether a device can have a bundle is said of what was searched by predictions.
     "export.wanted",
     *BUNDLE,

@@ -34,6 +34,9 @@ def test_it_holds_every_module_and_every_shipped_file(wheel: Path) -> None:
     assert {name for name in held if name.endswith(".py")} == modules
     assert {name for name in held if name.endswith(".yaml") and name.startswith("fedsup_deploy/shipped/")} >= shipped
     assert "fedsup_deploy/py.typed" in held
+    templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "fedsup_deploy/report/templates").iterdir()}
+    assert len(templates) == 3
+    assert templates <= set(held)
 
 
 def test_every_module_of_it_can_be_imported(wheel: Path, tmp_path: Path) -> None:

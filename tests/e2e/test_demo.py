@@ -86,3 +86,13 @@ def test_the_demo_may_be_run_again(shown):
         assert folder in ended.out
     for line in first["next"]:
         assert line in ended.out
+
+
+@pytest.mark.slow
+def test_its_page_shows_all_of_it(shown):
+    shell, result = shown
+    page = (shell.folder / result["report"]).read_text(encoding="utf-8")
+    for made in result["devices"]:
+        assert made["arch_id"] in page
+        assert f"<h3>{made['profile']}</h3>" in page
+    assert result["report"] == "report.html"

@@ -35,7 +35,8 @@ def _bundle(rng: random.Random, folder: Path, name: str, change: Callable[[bytes
         (bundle / bundle_files.SUMS).write_bytes("".join(bundle_files.sha256sums(bundle, names)).encode())
         (bundle / bundle_files.MEASURED).unlink(missing_ok=True)
     classify = [RUN_PY, BUNDLE, "--classify", "photo.png"]
-    return rng.choice((["verify", BUNDLE], ["verify", BUNDLE], [RUN_PY, BUNDLE], classify, ["inspect", BUNDLE]))
+    looked_at = rng.choice((["inspect", BUNDLE], ["report", BUNDLE]))
+    return rng.choice((["verify", BUNDLE], ["verify", BUNDLE], [RUN_PY, BUNDLE], classify, looked_at))
 
 
 def manifest(rng: random.Random, folder: Path) -> list[str]:
@@ -130,9 +131,11 @@ def run(rng: random.Random, folder: Path) -> list[str]:
         index = rng.randrange(len(lines))
         lines[index] = as_json(rng, json.loads(lines[index])).decode(errors="surrogateescape")
         path.write_bytes(("\n".join(lines) + "\n").encode(errors="surrogateescape"))
-        return _RUN_COMMANDS[1]
+        return rng.choice((_RUN_COMMANDS[1], ["report", "run"]))
     else:
         path.write_bytes(as_yaml(rng, text))
+    if name == "run/data.json" and rng.random() < 0.5:
+        return ["report", "run"]
     return rng.choice(_RUN_COMMANDS) if rng.random() < 0.2 else _RUN_COMMANDS[0]
 
 
@@ -196,7 +199,13 @@ def search(rng: random.Random, folder: Path) -> list[str]:
     path = folder / "search.json"
     path.write_bytes(as_json(rng, json.loads(path.read_text(encoding="utf-8"))))
     # Of a search that is still right no bundle is made: there is no such run.
-    return rng.choice((["inspect", "search.json"], ["export", "--search", "search.json", "--run", "profiles"]))
+    return rng.choice(
+        (
+            ["inspect", "search.json"],
+            ["report", "search.json"],
+            ["export", "--search", "search.json", "--run", "profiles"],
+        )
+    )
 
 
 def profile(rng: random.Random, folder: Path) -> list[str]:

@@ -29,6 +29,7 @@ RESULTS = {
     "measure": "commands.measure:MeasuredModel",
     "measure --trtexec": "commands.measure_engine:RecordedEngine",
     "verify": "artifact.store:VerifiedBundle",
+    "report": "commands.report:Reported",
     "inspect --resolution": "commands.resolution:ResolutionCosts",
     "profile list": "device.summary:ProfileList",
     "profile validate": "cli.profile:ValidFiles",

@@ -1,0 +1,178 @@
+"""`fedsup-deploy report`: runs, searches and bundles as one page to look at, and its plots as pictures. Torch-free."""
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from fedsup_deploy import files, places
+from fedsup_deploy.artifact import manifest as manifests
+from fedsup_deploy.artifact import weights
+from fedsup_deploy.artifact.store import load_manifest, load_measured
+from fedsup_deploy.errors import ArtifactError, ConfigError, OutputError
+from fedsup_deploy.events import EventLog, Listener
+from fedsup_deploy.report import library
+from fedsup_deploy.report.bundle_facts import BundleMaterial
+from fedsup_deploy.report.page import Report, render
+from fedsup_deploy.report.run_figures import RunMaterial
+from fedsup_deploy.report.search_facts import Searched
+from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
+from fedsup_deploy.runs import run as runs
+from fedsup_deploy.runs.history import read_history
+from fedsup_deploy.searchers.result import load_result
+
+SUFFIX: Final = ".html"
+#: On one page; more are several pages.
+MOST_BUNDLES: Final = 30
+MOST_SEARCHES: Final = 4
+MOST_RUNS: Final = 4
+#: Folders of `exports/PROFILE/ARCH_ID`.
+_DEPTH: Final = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Reported(Result):
+    """A page that was written.
+
+    Args:
+        out: The file.
+        num_bytes: Of it.
+        runs: The runs on it.
+        searches: The searches on it.
+        bundles: The bundles on it.
+        plots: The pictures, where they were asked for.
+    """
+
+    out: Path
+    num_bytes: int
+    runs: tuple[Path, ...]
+    searches: tuple[Path, ...]
+    bundles: tuple[Path, ...]
+    plots: tuple[Path, ...] | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
+
+
+def report(
+    paths: Sequence[Path], out: Path, plots: Path | None = None, listeners: tuple[Listener, ...] = ()
+) -> Reported:
+    """Write a page about runs, searches and bundles.
+
+    Args:
+        paths: Runs, searches, bundles, and folders of bundles.
+        out: The page.
+        plots: A folder for every plot as SVG and as PNG; None writes none.
+        listeners: Called with progress events.
+
+    Raises:
+        DependencyError: A library is not installed.
+        ArtifactError: A path is nothing of ours, or damaged.
+        ConfigError: There are more of one kind than a page can show.
+        OutputError: The page cannot be written there.
+    """
+    library.require()
+    check_out(out)
+    if plots is not None:
+        places.check_writable(plots)
+    found = _sorted(paths)
+    with places.hold(out, advice=places.CHOOSE_OUT):
+        made = _read(found)
+        content = render(made).encode()
+        pictures = None if plots is None else _write_pictures(made, plots, EventLog(None, listeners))
+        files.write_bytes(out, content)
+    return Reported(out, len(content), tuple(found.runs), tuple(found.searches), tuple(found.bundles), pictures)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """Paths by what they are, each once, in the order in which they were named."""
+
+    runs: list[Path]
+    searches: list[Path]
+    bundles: list[Path]
+
+
+def _sorted(paths: Sequence[Path]) -> _Found:
+    found = _Found([], [], [])
+    for path in paths:
+        if path.is_dir() and os.path.lexists(path / manifests.FILENAME):
+            found.bundles.append(path)
+        elif path.is_dir() and (path / runs.CONFIG).is_file():
+            found.runs.append(path)
+        elif path.is_dir():
+            inside = [inner for depth in range(1, _DEPTH + 1) for inner in _bundles_below(path, depth)]
+            if not inside:
+                raise ArtifactError(f"{path}: neither a run (no {runs.CONFIG}), nor a bundle, nor a folder of bundles")
+            found.bundles.extend(inside)
+        elif path.name == manifests.FILENAME:
+            found.bundles.append(path.parent)
+        elif path.suffix == ".json":
+            found.searches.append(path)
+        else:
+            raise ArtifactError(f"{path}: expected a run, a search.json, a bundle or a folder of bundles")
+    once = _Found(*(list(dict.fromkeys(each)) for each in (found.runs, found.searches, found.bundles)))
+    for what, some, most in (
+        ("runs", once.runs, MOST_RUNS),
+        ("searches", once.searches, MOST_SEARCHES),
+        ("bundles", once.bundles, MOST_BUNDLES),
+    ):
+        if len(some) > most:
+            raise ConfigError(f"got {len(some)} {what}, expected at most {most} on one page; make several")
+    return once
+
+
+def _bundles_below(folder: Path, depth: int) -> list[Path]:
+    return sorted(manifest.parent for manifest in folder.glob(f"{'*/' * depth}{manifests.FILENAME}"))
+
+
+def _read(found: _Found) -> Report:
+    names = _names(found.searches)
+    return Report(
+        runs=tuple(map(_run, found.runs)),
+        searches=tuple(Searched(name, load_result(path)) for name, path in zip(names, found.searches, strict=True)),
+        bundles=tuple(BundleMaterial(load_manifest(path), load_measured(path)) for path in found.bundles),
+    )
+
+
+def _run(path: Path) -> RunMaterial:
+    run, supernet = runs.open_run(path), path / runs.SUPERNET
+    kept_after = weights.checked(supernet, weights.read_document(supernet), weights.SupernetRecord).rounds
+    return RunMaterial(run, read_history(path), runs.read_image_facts(path), kept_after)
+
+
+def _names(searches: Sequence[Path]) -> list[str]:
+    """Return what searches are called: by their files, with the folder or a number where that is not enough."""
+    plain = [path.name for path in searches]
+    longer = [
+        name if plain.count(name) == 1 else f"{path.parent.name}/{name}"
+        for name, path in zip(plain, searches, strict=True)
+    ]
+    seen: Counter[str] = Counter()
+    named = []
+    for name in longer:
+        seen[name] += 1
+        named.append(name if longer.count(name) == 1 else f"{name} ({seen[name]})")
+    return named
+
+
+def _write_pictures(made: Report, folder: Path, log: EventLog) -> tuple[Path, ...]:
+    figures = made.pictures()
+    written = []
+    for done, figure in enumerate(figures, start=1):
+        for suffix, content in (("svg", library.svg(figure).encode()), ("png", library.png(figure))):
+            written.append(folder / f"{figure.name}.{suffix}")
+            files.write_bytes(written[-1], content)
+        log.emit("plot", done=done, total=len(figures))
+    return tuple(written)
+
+
+def check_out(path: Path) -> None:
+    """Fail now if a page cannot be written there.
+
+    Raises:
+        OutputError: The name has another ending, by which no browser would know what it is, or a folder is there.
+    """
+    if path.suffix != SUFFIX:
+        raise OutputError(f"cannot write {path}: expected a name that ends in {SUFFIX}")
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: a folder is there; give --out another name")

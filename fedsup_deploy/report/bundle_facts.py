@@ -1,0 +1,198 @@
+"""What bundles say of themselves, in words: variants, gates, limits, lineage, what to trust."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Final
+
+from fedsup_deploy.artifact.manifest import Manifest
+from fedsup_deploy.artifact.measured import MeasuredDocument, MeasuredLatency
+from fedsup_deploy.artifact.measures import MeasuresRecord
+from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, VariantRecord
+from fedsup_deploy.device import limits as known_limits
+from fedsup_deploy.ondevice import bundle_files
+from fedsup_deploy.ondevice.instruction_set import may_be_device
+from fedsup_deploy.report import words
+from fedsup_deploy.report.figure import Table
+
+#: When a clock ran.
+BEFORE: Final = "when it was made"
+SINCE: Final = "since"
+
+
+@dataclasses.dataclass(frozen=True)
+class BundleMaterial:
+    """A bundle to show.
+
+    Args:
+        manifest: What it says of itself.
+        measured: What was measured since it was made.
+    """
+
+    manifest: Manifest
+    measured: MeasuredDocument
+
+    @property
+    def name(self) -> str:
+        """What it is called on the page."""
+        return f"{self.manifest.profile.name}, {self.manifest.arch_id}"
+
+    def timed(self, variant: str) -> Iterator[tuple[str, MeasuredLatency]]:
+        """Yield what a clock said of a variant: when it was made, and since."""
+        record = self.manifest.models[variant]
+        if record.latency.measured is not None:
+            yield BEFORE, record.latency.measured
+        later = self.measured.latency
+        if later is not None and variant == self.manifest.main.variant.name:
+            yield SINCE, later
+        if later is not None and later.int8 is not None and bundle_files.INT8_MODEL in record.files:
+            yield SINCE, later.int8
+
+    def may_be_of_device(self, latency: MeasuredLatency) -> bool:
+        """Return whether a latency may be one of the bundle's device, by what is known of both."""
+        device, timed_on = self.manifest.device, latency.environment.get("machine")
+        return not isinstance(timed_on, str) or may_be_device(None if device is None else device.system.arch, timed_on)
+
+
+def machine(latency: MeasuredLatency) -> str:
+    """Return which machine a clock ran on."""
+    where = latency.environment
+    return f"{where.get('cpu', 'a processor that is not named')}, threads: {where.get('threads', 'unknown')}"
+
+
+def variants(material: BundleMaterial) -> Table:
+    """Return the variants: size, accuracy, latency predicted and measured, gate."""
+    table = []
+    for name, record in material.manifest.models.items():
+        predicted = record.latency.predicted
+        told = "of another precision" if predicted is None else words.number(predicted.value_ms, "ms")
+        if predicted is not None and predicted.interval_ms is not None:
+            told += f" ({words.between(predicted.interval_ms, 'ms')})"
+        timed = "; ".join(
+            f"{words.number(each.statistics.p50_ms, 'ms')} {when}, {each.stability.verdict}"
+            for when, each in material.timed(name)
+        )
+        table.append(
+            (
+                name,
+                words.size(record.num_bytes),
+                words.share(record.accuracy),
+                told,
+                timed or "nobody has",
+                "passed: " + gate(record),
+            )
+        )
+    return Table.of(("variant", "size", "accuracy", "predicted for the device", "measured, p50", "gate"), table)
+
+
+def gate(record: VariantRecord) -> str:
+    """Return what the gate of a variant has found."""
+    found = record.gate
+    if isinstance(found, ParityGate):
+        return (
+            f"largest difference {found.max_scaled_diff:.1e} of {found.tolerance:g} allowed, "
+            f"{words.counted(found.num_inputs, 'image')}, the same class for {found.argmax_agreement:.0%}"
+        )
+    low, high = (100 * end for end in found.accuracy_drop_interval)
+    drop = f"loses {100 * found.accuracy_drop:.2f} points ({low:+.2f} to {high:+.2f})"
+    return f"{drop} on {found.num_images:,} images; {100 * found.max_accuracy_drop:g} allowed"
+
+
+def is_int8_worth_it(material: BundleMaterial) -> str | None:
+    """Return whether int8 is worth it, as far as anybody knows; None where the bundle has none."""
+    manifest = material.manifest
+    for name, record in manifest.models.items():
+        if not isinstance(record.gate, Int8Gate):
+            continue
+        less = 1 - record.num_bytes / manifest.main.num_bytes
+        later = None if material.measured.latency is None else material.measured.latency.int8
+        speed = later.speed if later is not None else record.gate.speed
+        can_be = later is None or material.may_be_of_device(later)
+        timed = "nobody has timed it" if speed is None else speed.words(may_be_device=can_be)
+        on = "" if later is None else f", on {machine(later)}"
+        return f"{name}: {less:.0%} smaller; {gate(record)}; {timed}{on}"
+    reasons = [f"{name} is left out: {reason}" for name, reason in manifest.left_out.items() if "int8" in name]
+    return reasons[0] if reasons else None
+
+
+def pictures(material: BundleMaterial) -> str | None:
+    """Return what pictures take before the network has them; None where nobody has timed any."""
+    found = None if material.measured.latency is None else material.measured.latency.pictures
+    if found is None:
+        return None
+    sizes = " to ".join(dict.fromkeys(map(str, (found.smallest, found.largest))))
+    decode, prepare = (words.number(step.statistics.p50_ms, "ms") for step in (found.decode, found.prepare))
+    number = words.counted(found.num_pictures, "picture")
+    return f"decode {decode}, prepare {prepare} in the median, of {number} of {sizes}"
+
+
+def limits(manifest: Manifest) -> Table:
+    """Return the limits of the device, and what the network costs there."""
+    table = []
+    for name, record in manifest.limits.items():
+        unit = known_limits.TABLE[name].unit if name in known_limits.TABLE else ""
+        held = [] if record.percentile is None else [str(record.percentile)]
+        held += [] if record.risk is None else [f"bound at {record.risk:g}"]
+        verdict = "EXCEEDED" if record.is_exceeded else "kept"
+        share = f"{record.cost / record.limit:.0%}"
+        table.append(
+            (name, words.number(record.limit, unit), words.number(record.cost, unit), share, verdict, "; ".join(held))
+        )
+    return Table.of(("limit", "at most", "predicted or counted", "share", "verdict", "means"), table)
+
+
+def trust(material: BundleMaterial) -> list[str]:
+    """Return what to trust, and how far."""
+    manifest, accuracy = material.manifest, material.manifest.accuracy
+    told = [
+        f"Accuracy is of {words.counted(accuracy.num_samples, 'image')} of {accuracy.dataset} ({accuracy.split}); "
+        "nothing is known of others."
+    ]
+    costs = " and ".join(manifest.profile.provenance)
+    if manifest.profile.error == "none":
+        told.append(
+            f"Latency on {manifest.profile.name} is predicted from {costs} figures. Nobody has measured how far "
+            "off that is: measure on the device before you promise anything."
+        )
+    else:
+        error = manifest.profile.error
+        told.append(
+            f"Latency on {manifest.profile.name} is predicted from {costs} figures; of "
+            f"{words.counted(error.num_heldout, 'network')} held out they were off by {error.mape:.1%} in the mean, "
+            f"for {error.acc10:.0%} of them by less than 10 %."
+        )
+    if any(record.percentile is not None and record.percentile.is_assumed for record in manifest.limits.values()):
+        told.append("Which percentile predictions are of is assumed; nobody measured it.")
+    where = {True: "need not be the device", False: "is not the device, which has other instructions"}
+    for name in manifest.models:
+        for when, latency in material.timed(name):
+            told.append(
+                f"{name} was timed {when} on {machine(latency)}: {latency.stability.verdict}, parts of the session "
+                f"differ by {latency.stability.disagreement:.1%}. That {where[material.may_be_of_device(latency)]}."
+            )
+    told += [f"{name} was asked for and is not here: {reason}." for name, reason in manifest.left_out.items()]
+    told += [f"The limit {name} is exceeded, as was asked for." for name in manifest.exceeded_limits]
+    told.append(
+        "Whether the files are unaltered is for fedsup-deploy verify to find out: this page has read the manifest."
+    )
+    return told
+
+
+def lineage(manifest: Manifest) -> Table:
+    """Return what the bundle was made from, as hashes, and the versions of what made it."""
+    made_from = [(name, value or "none: named by the user") for name, value in manifest.lineage.model_dump().items()]
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items()))
+    return Table.of(
+        ("made from", "SHA-256"), [*made_from, ("versions", versions), ("processor", manifest.processor or "not known")]
+    )
+
+
+def measures(record: MeasuresRecord) -> Table:
+    """Return what the answers are worth beside their accuracy."""
+    told = [
+        ("balanced accuracy", words.share(record.balanced_accuracy, record.balanced_accuracy_interval)),
+        ("macro-F1", words.share(record.macro_f1, record.macro_f1_interval)),
+        ("calibration error", words.share(record.calibration_error, record.calibration_error_interval)),
+    ]
+    if record.auc is not None:
+        told.append(("AUC", words.share(record.auc, record.auc_interval)))
+    return Table.of(("measure", "value, 95 % interval"), told)

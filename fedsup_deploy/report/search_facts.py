@@ -1,0 +1,314 @@
+"""What a search says, as values to draw and to read: points with their bounds, and answers in words.
+
+A price is what a limit is about (`device.limits`), an objective what makes a subnet better (`searchers.objective`).
+"""
+
+import dataclasses
+import json
+from typing import Final, NamedTuple
+
+from pydantic import JsonValue
+
+from fedsup_deploy.artifact.document import JsonObject
+from fedsup_deploy.device import limits
+from fedsup_deploy.report import blocks, words
+from fedsup_deploy.searchers import objective
+from fedsup_deploy.searchers.candidate import Candidate
+from fedsup_deploy.searchers.result import AccuracyModel, DeviceResult, SearchResult
+
+#: What a price is called on an axis; others by their names.
+_PRICES: Final = {
+    "macs": "multiply-accumulates",
+    "params": "parameters",
+    "memory_mib": "weights and activations, MiB",
+    "activation_mib": "activations, MiB",
+    "storage_mib": "size of the ONNX file, MiB",
+    "energy_mj": "estimated energy, mJ",
+    "resolution": "side of the image, pixels",
+}
+LATENCY: Final = "latency_ms"
+#: Candidates of one search that are drawn; the front and the pick always are.
+MOST_CANDIDATES: Final = 2000
+
+
+class Known(NamedTuple):
+    """A value and its bounds, where any are claimed."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Both bounds, or None."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+
+@dataclasses.dataclass(frozen=True)
+class Searched:
+    """A search to show.
+
+    Args:
+        name: What it is called on the page.
+        result: It.
+    """
+
+    name: str
+    result: SearchResult
+
+
+def price_title(name: str, device: DeviceResult) -> str:
+    """Return what a price is called for a device."""
+    if name != LATENCY:
+        return _PRICES.get(name, name.replace("_", " "))
+    held = [] if device.percentile is None else [str(device.percentile)]
+    held += [] if device.risk is None else [f"bound at {device.risk:g}"]
+    return "predicted latency, ms" + (f" ({'; '.join(held)})" if held else "")
+
+
+def prices_of(device: DeviceResult) -> list[str]:
+    """Return the names of the prices that all candidates of a device have."""
+    return [name for name in limits.TABLE if all(each.price(name) is not None for each in device.candidates)]
+
+
+def objectives_of(device: DeviceResult) -> list[str]:
+    """Return the names of the objectives that all candidates of a device have a value of, the goal first."""
+    names = [
+        row.name
+        for row in objective.TABLE.values()
+        if row.score is not None and all(each.worth(row.name) is not None for each in device.candidates)
+    ]
+    return sorted(names, key=lambda name: name != device.objective)
+
+
+def price(candidate: Candidate, name: str, device: DeviceResult) -> Known:
+    """Return a price of a candidate; of the latency with the bounds of the profile's predictor."""
+    value = candidate.price(name)
+    assert value is not None, "whoever asks has looked which prices there are"
+    if name != LATENCY or candidate.latency_interval_ms is None:
+        return Known(value)
+    ratio = 1.0 if device.percentile is None else device.percentile.ratio
+    low, high = (ratio * bound for bound in candidate.latency_interval_ms)
+    return Known(value, min(low, value), high if candidate.latency_upper_ms is None else max(low, value))
+
+
+def worth(candidate: Candidate, name: str, device: DeviceResult, model: AccuracyModel) -> Known:
+    """Return an objective of a candidate; bounds are 95 % intervals, of predictions their mean absolute error."""
+    value = candidate.worth(name)
+    assert value is not None, "whoever asks has looked which objectives there are"
+    if candidate.is_predicted(name):
+        return (
+            Known(value)
+            if model.mae is None
+            else Known(value, max(0.0, value - model.mae), min(1.0, value + model.mae))
+        )
+    interval = candidate.accuracy_interval if name == "accuracy" else None
+    if name == device.objective and candidate.objective_interval is not None:
+        interval = candidate.objective_interval
+    return Known(value) if interval is None else Known(value, *interval)
+
+
+def role(candidate: Candidate, device: DeviceResult, result: SearchResult) -> str:
+    """Return what a candidate is among those of its device; `pick` is what the device gets, also in a fleet."""
+    if candidate.arch_id == result.chosen_for(device.profile.name).arch_id:
+        return "pick"
+    return "front" if candidate.arch_id in device.front else "other"
+
+
+def drawn(device: DeviceResult, result: SearchResult, most: int) -> list[Candidate]:
+    """Return the candidates that are drawn: the front and the pick, and of the others as many as there is room for."""
+    kept = {*device.front, device.pick, result.chosen_for(device.profile.name).arch_id}
+    others = [each.arch_id for each in device.candidates if each.arch_id not in kept]
+    room = min(len(others), max(0, most - len(kept)))
+    kept |= {others[at * len(others) // room] for at in range(room)}
+    return [each for each in device.candidates if each.arch_id in kept]
+
+
+def most_per_device(searches: list[Searched]) -> int:
+    """Return how many candidates of each device are drawn."""
+    num_devices = sum(len(each.result.results) for each in searches)
+    return max(20, MOST_CANDIDATES // max(1, num_devices))
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a search answers for one device, in words.
+
+    Args:
+        device: Name of the profile.
+        pick: Its arch_id.
+        worth: The objective of the pick, with its interval and its sample.
+        latency: Of the pick, with its interval.
+        room: The limits and how far the pick stays below them.
+        why: Why it was picked.
+        sure: What it could as well have been.
+        less: What the next faster subnet of the front costs.
+        more: What lies beyond the limits.
+        trust: How the device's costs are known.
+        clients: How right it is for the tenth of the clients for whom it is worst; None where they were not asked.
+    """
+
+    device: str
+    pick: str
+    worth: str
+    latency: str
+    room: tuple[str, ...]
+    why: str
+    sure: str
+    less: str
+    more: str
+    trust: str
+    clients: str | None
+
+
+def answer(device: DeviceResult, result: SearchResult) -> Answer:
+    """Return what a search answers for one device."""
+    chosen = result.chosen_for(device.profile.name)
+    found = worth(chosen, device.objective, device, result.accuracy_model)
+    latency = price(chosen, LATENCY, device)
+    return Answer(
+        device=device.profile.name,
+        pick=chosen.arch_id,
+        worth=_worth(chosen, device, result.accuracy_model, found),
+        latency=f"{words.number(latency.value, 'ms')} ({words.between(latency.bounds, 'ms')})",
+        room=tuple(_room(chosen, device)),
+        why=_why(device, result),
+        sure=_sure(chosen, device),
+        less=_less(chosen, device, result.accuracy_model),
+        more=_more(device),
+        trust=_trust(device),
+        clients=None if chosen.worst_decile is None else f"{words.share(chosen.worst_decile)} in the mean",
+    )
+
+
+def _worth(chosen: Candidate, device: DeviceResult, model: AccuracyModel, found: Known) -> str:
+    told = words.share(found.value, found.bounds)
+    if chosen.is_predicted(device.objective):
+        known = "" if model.num_measured is None else f" from {words.counted(model.num_measured, 'measured subnet')}"
+        return f"{told}, predicted{known}; in brackets: its mean absolute error"
+    if chosen.num_images is None:
+        return told
+    of = "that clients hold out" if model.kind == "clients" else "for validation"
+    return f"{told}, of {words.counted(chosen.num_images, 'image')} {of}"
+
+
+def _room(chosen: Candidate, device: DeviceResult) -> list[str]:
+    told = []
+    for name, limit in device.limits.items():
+        row, value = limits.TABLE[name], chosen.price(name)
+        named = "latency" if name == LATENCY else _PRICES.get(name, name).partition(",")[0]
+        if value is None:
+            told.append(f"{named}: at most {words.number(limit, row.unit)}, not checked")
+        else:
+            told.append(f"{named}: {words.number(value)} of {words.number(limit, row.unit)} ({value / limit:.0%})")
+    return told or ["no limit"]
+
+
+def _why(device: DeviceResult, result: SearchResult) -> str:
+    best = objective.TABLE[device.objective].column
+    if result.fleet is not None:
+        lost = result.fleet.option.lost[device.profile.name]
+        told = f"with {words.counted(result.fleet.chosen, 'architecture')} for the whole fleet"
+        told += f"; its own best, {device.pick}, has {words.points(lost)}" if lost else ", and as good as its own best"
+    elif device.prefer == "cheaper" and device.pick != device.most_accurate:
+        told = f"the cheapest that is as good as the best in {best}, within noise"
+    else:
+        told = f"the best in {best} within the limits"
+    of = f"{device.num_evaluated:,} of {device.num_feasible:,} that fit were evaluated"
+    proof = "; nothing better exists" if device.certified else ""
+    return f"{told}; {of}, by {device.method}{proof}"
+
+
+def _sure(chosen: Candidate, device: DeviceResult) -> str:
+    noise = device.within_noise
+    if noise is None:
+        return "not known: nobody knows the noise of these values"
+    if noise.num_candidates == 0:
+        return "no other one is as good, as far as the sample tells"
+    told = f"{words.counted(noise.num_candidates, 'other')} as good within noise"
+    if noise.cheapest is None:
+        return f"{told}, none of them cheaper"
+    if noise.cheapest == chosen.arch_id:
+        return f"{told}; this is the cheapest of them"
+    cheaper = device.candidate(noise.cheapest)
+    return f"{told}; the cheapest is {cheaper.arch_id}, with {1 - cheaper.num_macs / chosen.num_macs:.0%} fewer MACs"
+
+
+def _less(chosen: Candidate, device: DeviceResult, model: AccuracyModel) -> str:
+    """Return what the nearest faster subnet of the front costs in the objective."""
+    front = [device.candidate(arch_id) for arch_id in device.front]
+    faster = [each for each in front if each.latency_ms_held < chosen.latency_ms_held]
+    if not faster:
+        return "it is the fastest of the front"
+    next_one = faster[-1]
+    saved = chosen.latency_ms_held - next_one.latency_ms_held
+    here, there = (worth(each, device.objective, device, model).value for each in (chosen, next_one))
+    return f"{words.number(saved, 'ms')} less: {next_one.arch_id}, {words.points(there - here)}"
+
+
+def _more(device: DeviceResult) -> str:
+    if LATENCY not in device.limits:
+        return "no limit on latency was set"
+    limit = words.number(device.limits[LATENCY], "ms")
+    return f"not known: nothing beyond {limit} was evaluated; search with a higher limit"
+
+
+def _trust(device: DeviceResult) -> str:
+    known = f"costs {' and '.join(device.profile.provenance)}"
+    error = device.profile.error
+    if error == "none":
+        return f"{known}; nobody has measured how far predictions are off"
+    return f"{known}; predictions were off by {error.mape:.1%} on {words.counted(error.num_heldout, 'network')}"
+
+
+def document(searches: list[Searched]) -> JsonObject:
+    """Return all that the page's own program needs to draw any device, price and objective of the searches.
+
+    Of an architecture the places of its blocks in `blocks`; the prices and objectives of a candidate are in the order
+    in which those of its device are named.
+    """
+    most = most_per_device(searches)
+    listed: dict[str, int] = {}
+    architectures: JsonObject = {}
+    found: list[JsonValue] = []
+    for searched in searches:
+        devices: JsonObject = {}
+        for device in searched.result.results:
+            candidates = drawn(device, searched.result, most)
+            for each in candidates:
+                if each.arch_id not in architectures:
+                    architectures[each.arch_id] = _places(each, listed)
+            devices[device.profile.name] = _device(device, candidates, searched.result)
+        found.append({"name": searched.name, "devices": devices})
+    return {"searches": found, "architectures": architectures, "blocks": [json.loads(row) for row in listed]}
+
+
+def _places(candidate: Candidate, listed: dict[str, int]) -> list[JsonValue]:
+    """Return where the blocks of a candidate are among all that are listed; new ones are added there."""
+    rows = (json.dumps(row) for row in blocks.block_rows(candidate.to_architecture()))
+    return [listed.setdefault(row, len(listed)) for row in rows]
+
+
+def _device(device: DeviceResult, candidates: list[Candidate], result: SearchResult) -> JsonObject:
+    price_names, objective_names = prices_of(device), objectives_of(device)
+    return {
+        "prices": {name: price_title(name, device) for name in price_names},
+        "objectives": {name: objective.TABLE[name].column for name in objective_names},
+        "limits": {name: limit for name, limit in device.limits.items() if name in price_names},
+        "candidates": [
+            {
+                "arch": each.arch_id,
+                "role": role(each, device, result),
+                "images": each.num_images,
+                "is_predicted": each.accuracy is None,
+                "prices": [_short(price(each, name, device)) for name in price_names],
+                "objectives": [_short(worth(each, name, device, result.accuracy_model)) for name in objective_names],
+            }
+            for each in candidates
+        ],
+    }
+
+
+def _short(known: Known) -> list[JsonValue]:
+    """Return a value and its bounds with as many digits as a plot shows."""
+    return [None if value is None else float(f"{value:.6g}") for value in (known if known.bounds else known[:1])]

@@ -1,0 +1,176 @@
+"use strict";
+(() => {
+  const found = (id) => document.getElementById(id);
+  const read = (name) => JSON.parse(found("data-" + name)?.textContent ?? "null");
+  const config = read("config"), figures = read("figures"), explorer = read("explorer");
+
+  // Expressions are interpreted, never compiled: the page lets nothing be evaluated.
+  const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, tooltip: false, defaultStyle: false, logLevel: 1, config };
+  const draw = (element, spec) =>
+    vegaEmbed(element, { width: "container", autosize: { type: "fit-x", contains: "padding" }, ...spec }, options);
+  // The values of a candidate, by the names that its device gives them.
+  const by_name = (names, values) => Object.fromEntries(Object.keys(names).map((name, at) => [name, values[at]]));
+  const pause = () => new Promise((resolve) => setTimeout(resolve));
+
+  const number = (value) =>
+    Number.isInteger(value) || Math.abs(value) >= 1000
+      ? Math.round(value).toLocaleString("en-US")
+      : String(Number(value.toPrecision(3)));
+  const percent = (value) => (100 * value).toFixed(1) + " %";
+  const bounded = (known, told) =>
+    told(known[0]) + (known.length > 1 ? " (" + told(known[1]) + " to " + told(known[2]) + ")" : "");
+  const named = (name) => name.replaceAll("_", " ");
+
+  const explore = async () => {
+    const choice = { device: found("device"), price: found("price"), objective: found("objective") };
+    const plot = found("candidates");
+    let rows = [], at = 0, kept = 0, view = null, drawing = 0;
+
+    const titled = (part, titles) => {
+      if (Array.isArray(part)) return part.map((each) => titled(each, titles));
+      if (part === null || typeof part !== "object") return titles[part] ?? part;
+      return Object.fromEntries(Object.entries(part).map(([key, value]) => [key, titled(value, titles)]));
+    };
+
+    // Whatever is not known of a device cannot be chosen for it.
+    const offer = (select, known) => {
+      for (const option of select.options) option.disabled = !(option.value in known);
+      if (select.selectedOptions[0].disabled) select.value = Object.keys(known)[0];
+    };
+
+    const found_for = () => explorer.searches.filter((search) => choice.device.value in search.devices);
+
+    const collect = () => {
+      const first = found_for()[0].devices[choice.device.value];
+      offer(choice.price, first.prices);
+      offer(choice.objective, first.objectives);
+      const price = choice.price.value, objective = choice.objective.value;
+      rows = [];
+      const limits = [];
+      for (const search of found_for()) {
+        const device = search.devices[choice.device.value];
+        const of = explorer.searches.length > 1 ? "limit of " + search.name : "limit";
+        if (price in device.limits) limits.push({ x: device.limits[price], text: of });
+        for (const known of device.candidates) {
+          const candidate = {
+            ...known,
+            prices: by_name(device.prices, known.prices),
+            objectives: by_name(device.objectives, known.objectives),
+          };
+          const [x, xl, xh] = candidate.prices[price] ?? [], [y, yl, yh] = candidate.objectives[objective] ?? [];
+          if (x === undefined || y === undefined) continue;
+          rows.push({
+            x, xl: xl ?? null, xh: xh ?? null, y, yl: yl ?? null, yh: yh ?? null,
+            role: candidate.role, arch: candidate.arch, search: search.name, candidate, device,
+          });
+        }
+      }
+      rows.sort((one, other) => one.x - other.x || one.y - other.y || (one.arch < other.arch ? -1 : 1));
+      rows.forEach((row, index) => { row.index = index; });
+      const edge = explorer.far * Math.max(...rows.map((row) => row.x));
+      const beyond = limits.filter((limit) => limit.x > edge).map((limit) => limit.text + ": " + number(limit.x));
+      const plain = rows.map(({ candidate, device, ...row }) => row);
+      const datasets = {
+        candidates: plain,
+        limits: limits.filter((limit) => limit.x <= edge),
+        beyond: beyond.length ? [{ text: beyond.join(", ") }] : [],
+        chosen: [],
+      };
+      return { datasets, titles: { X_TITLE: first.prices[price], Y_TITLE: first.objectives[objective] } };
+    };
+
+    const blocks = (await draw(found("candidate-blocks"), explorer.network)).view;
+
+    const add = (list, name, value) => {
+      const line = document.createElement("div");
+      for (const [kind, text] of [["dt", name], ["dd", value]]) {
+        line.appendChild(document.createElement(kind)).textContent = text;
+      }
+      list.appendChild(line);
+    };
+
+    const show = async (index) => {
+      at = index;
+      const row = rows[index];
+      const { candidate, device } = row;
+      const is = { other: "candidate", front: "on the front", pick: "the pick" }[row.role];
+      found("candidate-name").textContent = row.arch;
+      const list = document.createElement("dl");
+      add(list, "is", is + (explorer.searches.length > 1 ? ", " + row.search : ""));
+      for (const [name, known] of Object.entries(candidate.objectives)) {
+        const on = candidate.is_predicted ? ", predicted" : candidate.images ? ", " + number(candidate.images) + " images" : "";
+        add(list, device.objectives[name], bounded(known, percent) + on);
+      }
+      for (const [name, known] of Object.entries(candidate.prices)) {
+        const of = name in device.limits ? ", " + Math.round((100 * known[0]) / device.limits[name]) + " % of the limit" : "";
+        add(list, device.prices[name], bounded(known, number) + of);
+      }
+      found("candidate-facts").replaceChildren(...list.children);
+      plot.setAttribute("aria-valuenow", index + 1);
+      plot.setAttribute("aria-valuetext", row.arch + ", " + is + ": " + percent(row.y) + " at " + number(row.x));
+      for (const button of document.querySelectorAll("button[data-arch]")) {
+        const is_it = button.dataset.arch === row.arch && button.dataset.device === choice.device.value;
+        button.setAttribute("aria-pressed", is_it);
+      }
+      const { candidate: _, device: __, ...plain } = row;
+      const network = explorer.architectures[row.arch].map((place) => ({ ...explorer.blocks[place] }));
+      await Promise.all([
+        view.data("chosen", [plain]).runAsync(),
+        blocks.height(explorer.step * network.length).data("rows", network).runAsync(),
+      ]);
+    };
+
+    const keep = (index) => { kept = index; return show(index); };
+    const index_of = (is_it) => Math.max(0, rows.findIndex(is_it));
+
+    const redraw = async (is_it) => {
+      const turn = ++drawing;
+      plot.setAttribute("aria-busy", "true");
+      const { datasets, titles } = collect();
+      const spec = { ...titled(explorer.plot, titles), datasets };
+      const drawn = await draw(found("candidates-plot"), spec);
+      if (turn !== drawing) return drawn.finalize();  // something else was chosen meanwhile
+      view?.finalize();
+      view = drawn.view;
+      view.addEventListener("pointermove", (_, item) => { if (item?.datum?.arch) show(item.datum.index); });
+      view.addEventListener("click", (_, item) => { if (item?.datum?.arch) keep(item.datum.index); });
+      plot.setAttribute("aria-valuemax", rows.length);
+      await keep(index_of(is_it ?? ((row) => row.role === "pick")));
+      plot.setAttribute("aria-busy", "false");
+    };
+
+    plot.addEventListener("pointerleave", () => show(kept));
+    plot.addEventListener("keydown", (event) => {
+      const next = { ArrowRight: 1, ArrowLeft: -1 }[event.key], along = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+      if (next !== undefined) keep(Math.min(rows.length - 1, Math.max(0, at + next)));
+      else if (along !== undefined) {
+        for (let index = at + along; index in rows; index += along) {
+          if (rows[index].role !== "other") { keep(index); break; }
+        }
+      } else if (event.key === "Home") keep(index_of((row) => row.role === "pick"));
+      else return;
+      event.preventDefault();
+    });
+    for (const select of Object.values(choice)) select.addEventListener("change", () => redraw());
+    for (const button of document.querySelectorAll("button[data-arch]")) {
+      button.addEventListener("click", async () => {
+        const { arch, device, search } = button.dataset;
+        choice.device.value = device;
+        await redraw((row) => row.arch === arch && row.search === explorer.searches[search].name);
+        found("explorer").scrollIntoView();
+        plot.focus({ preventScroll: true });
+      });
+    }
+    await redraw();
+  };
+
+  const start = async () => {
+    if (explorer) await explore();
+    for (const element of document.querySelectorAll("[data-figure]")) {
+      await draw(element, figures[element.dataset.figure]);
+      await pause();
+    }
+    document.documentElement.dataset.ready = "true";
+  };
+  setTimeout(start);  // what can be read is there first
+})();

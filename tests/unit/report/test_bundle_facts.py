@@ -1,0 +1,126 @@
+"""What bundles say of themselves."""
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fedsup_deploy.answers import count_answers
+from fedsup_deploy.artifact.measured import MeasuredDocument
+from fedsup_deploy.artifact.measures import MeasuresRecord
+from fedsup_deploy.report import bundle_facts, bundle_figures
+from fedsup_deploy.report.bundle_facts import BundleMaterial
+
+MakeBundle = Callable[..., BundleMaterial]
+
+
+def with_classes(material: BundleMaterial, number: int) -> BundleMaterial:
+    """Return the bundle as one of so many classes: half of the images of each are taken for the next."""
+    labels = np.repeat(np.arange(number), 8)
+    answered = (labels + np.arange(len(labels)) % 2) % number
+    answers = count_answers(10 * np.eye(number, dtype=np.float32)[answered], labels)
+    record = MeasuresRecord.of(answers, [f"class {at}" for at in range(number)])
+    accuracy = material.manifest.accuracy.model_copy(update={"measures": record})
+    return BundleMaterial(material.manifest.model_copy(update={"accuracy": accuracy}), material.measured)
+
+
+def test_a_variant_tells_size_accuracy_latency_and_gate(bundle_of: MakeBundle) -> None:
+    [row] = bundle_facts.variants(bundle_of()).rows
+    assert row[:5] == ("onnx-fp32", "2 KiB", "90.0 %", "1.5 ms", "nobody has")
+    assert row[5] == "passed: largest difference 1.0e-06 of 1e-05 allowed, 16 images, the same class for 100%"
+
+
+def test_what_is_not_known_is_said(bundle_of: MakeBundle) -> None:
+    told = " ".join(bundle_facts.trust(bundle_of(left_out={"onnx-int8": "it is slower"})))
+    assert "Nobody has measured how far" in told
+    assert "onnx-int8 was asked for and is not here: it is slower." in told
+    assert "450 images of digits (test)" in told
+
+
+def test_a_limit_that_is_exceeded_is_said_twice(bundle_of: MakeBundle) -> None:
+    limit = {"limit": 1.0, "cost": 1.5, "is_exceeded": True}
+    material = bundle_of(limits={"latency_ms": limit})
+    assert bundle_facts.limits(material.manifest).rows == (("latency_ms", "1 ms", "1.5 ms", "150%", "EXCEEDED", ""),)
+    assert "The limit latency_ms is exceeded, as was asked for." in bundle_facts.trust(material)
+
+
+def test_int8_is_worth_what_was_measured_or_why_it_is_not_there(bundle_of: MakeBundle) -> None:
+    assert bundle_facts.is_int8_worth_it(bundle_of()) is None
+    left_out = bundle_facts.is_int8_worth_it(bundle_of(left_out={"onnx-int8": "it loses 9 points"}))
+    assert left_out == "onnx-int8 is left out: it loses 9 points"
+    models = {"onnx-fp32": bundle_of().manifest.main.model_dump(mode="json")}
+    int8 = copy.deepcopy(models["onnx-fp32"]) | {"precision": "int8", "files": {"model.int8.onnx": 512}}
+    int8["gate"] = {
+        "kind": "int8",
+        "scheme": {"activations": "u8", "is_symmetric": True, "per_channel": True, "reduce_range": False},
+        "split": "validation",
+        "num_images": 200,
+        "accuracy_drop": 0.005,
+        "accuracy_drop_interval": [-0.01, 0.02],
+        "max_accuracy_drop": 0.01,
+        "num_float_convolutions": 0,
+        "tolerance": 0.01,
+        "max_scaled_diff": 0.01,
+        "class_agreement": 1.0,
+    }
+    told = bundle_facts.is_int8_worth_it(bundle_of(models={**models, "onnx-int8": int8}))
+    assert told == (
+        "onnx-int8: 75% smaller; loses 0.50 points (-1.00 to +2.00) on 200 images; 1 allowed; nobody has timed it"
+    )
+    int8["gate"]["speed"] = {"times_as_fast": 2.0, "noise": 0.01, "faster_above": 1.02, "verdict": "stable"}
+    told = bundle_facts.is_int8_worth_it(bundle_of(models={**models, "onnx-int8": int8}))
+    assert told is not None
+    assert told.endswith("1 allowed; 2 times as fast as fp32 (stable)")
+
+
+def latency(machine: str) -> dict[str, Any]:
+    """Return what a clock said on a machine, as `measured.json` has it."""
+    statistics = {"num_runs": 9, "min_ms": 0.5, "p10_ms": 0.75, "p50_ms": 1.0, "p90_ms": 2.0, "mean_ms": 1.25}
+    stability = {"statistic": "p10", "disagreement": 0.01, "stable_within": 0.05, "verdict": "stable"}
+    return {
+        "protocol": {},
+        "statistics": statistics,
+        "stability": stability,
+        "load_ms": 1.0,
+        "first_run_ms": 1.0,
+        "peak_rss_mib": None,
+        "environment": {"cpu": "a processor", "threads": 1, "machine": machine},
+    }
+
+
+def test_what_was_timed_elsewhere_says_nothing_of_the_device(bundle_of: MakeBundle) -> None:
+    """The draft's device is a riscv64."""
+    step = {"statistics": latency("")["statistics"], "stability": latency("")["stability"]}
+    size = {"width": 640, "height": 480}
+    found = {"num_pictures": 2, "num_found": 2, "smallest": size, "largest": size, "pillow": "13", "decode": step}
+    for machine, told in (("riscv64", "need not be the device"), ("x86_64", "is not the device")):
+        measured = {"schema": 1, "latency": {**latency(machine), "pictures": {**found, "prepare": step}}}
+        document = MeasuredDocument.model_validate_json(json.dumps(measured))
+        material = BundleMaterial(bundle_of().manifest, document)
+        [line] = [line for line in bundle_facts.trust(material) if "was timed since on a processor" in line]
+        assert told in line
+        assert bundle_facts.variants(material).rows[0][4] == "1 ms since, stable"
+        said = bundle_facts.pictures(material)
+        assert said == "decode 1 ms, prepare 1 ms in the median, of 2 pictures of 640x480"
+
+
+def test_few_classes_have_numbers_in_their_cells_and_many_are_the_worst_alone(bundle_of: MakeBundle) -> None:
+    def confusion(number: int) -> Any:
+        return bundle_figures.figures(with_classes(bundle_of(), number), "bundle")[-1]
+
+    few, more, many = confusion(5), confusion(30), confusion(90)
+    assert [len(figure.spec["layer"]) for figure in (few, more, many)] == [2, 1, 1]
+    assert [len(figure.spec["data"]["values"]) for figure in (few, more)] == [10, 60]  # those that are not empty
+    assert [len(figure.spec["encoding"]["x"]["scale"]["domain"]) for figure in (few, more)] == [5, 30]
+    assert 1 < len(many.spec["encoding"]["x"]["scale"]["domain"]) <= bundle_figures.MOST_CLASSES_DRAWN
+    assert "Of 90 classes those with the most mistakes" in many.says
+    assert few.table.rows[0] == ("class 0", "class 1", "4")
+
+
+def test_a_refined_network_is_drawn_as_what_it_was_made_from(bundle_of: MakeBundle) -> None:
+    arch = bundle_of().manifest.arch
+    names = [each.name for each in bundle_figures.figures(bundle_of(arch={"trimmed_from": arch, "channels": {}}), "b")]
+    assert names == ["b-network"]
+    assert bundle_figures.figures(bundle_of(arch={"other": 1}), "b") == []

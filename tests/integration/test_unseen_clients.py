@@ -1,6 +1,7 @@
 """Who is asked for what by all commands, where clients are as they are and some of them are unseen."""
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -148,6 +149,32 @@ def test_evaluate_prefers_test_images_of_clients_where_the_server_has_none(run: 
     assert "Evaluated on test images of the clients' own: the server has none." in capsys.readouterr().out.splitlines()
     assert main(["evaluate", str(run), "--arch", "largest", "--split", "held-out"]) == 0
     assert "Evaluated on what clients hold out, which subnets are chosen by." in capsys.readouterr().out.splitlines()
+
+
+def test_evaluate_tells_of_each_client_where_that_is_asked_for(run: Path, capsys: Any) -> None:
+    assert "each" not in json.dumps(evaluate(run, "largest").to_dict())
+    report = evaluate(run, "largest", per_client=True)
+    assert report.clients is not None
+    assert report.unseen is not None
+    for over, names, num_images in (
+        (report.clients, ["c0"], [NUM_TESTED]),
+        (report.unseen, ["c1", "c4"], [100 + NUM_TESTED, 100]),
+    ):
+        assert over.each is not None
+        assert [each.name for each in over.each] == names
+        assert [each.num_images for each in over.each] == num_images
+        assert [each.accuracy for each in over.each] == [each.num_right / each.num_images for each in over.each]
+        assert np.mean([each.accuracy for each in over.each]) == pytest.approx(over.accuracy_mean)
+        assert min(each.accuracy for each in over.each) == over.worst_decile
+        assert all(each.interval[0] <= each.accuracy <= each.interval[1] for each in over.each)
+    assert main(["evaluate", str(run), "--arch", "largest", "--per-client"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("Each client, test images of their own:") + 3
+    assert lines[start].split()[:2] == ["c0", str(NUM_TESTED)]
+    start = lines.index("Each unseen client, all images:") + 3
+    assert report.unseen.each is not None
+    worst_first = sorted(report.unseen.each, key=lambda each: each.accuracy)
+    assert [line.split()[0] for line in lines[start : start + 2]] == [each.name for each in worst_first]
 
 
 def test_the_figure_of_unseen_clients_is_that_of_their_images(run: Path, tmp_path: Path) -> None:

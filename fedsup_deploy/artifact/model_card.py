@@ -15,6 +15,11 @@ from fedsup_deploy.variant import MAIN, MAIN_INT8
 
 CARD: Final = "MODEL_CARD.md"
 
+#: What is to be said of images that are not the server's, by the split of a manifest's accuracy.
+_OF_CLIENTS: Final = {
+    "tested": "- It was evaluated on test images of the clients' own, which no subnet is chosen by.",
+    "held-out": "- Subnets are chosen by these images, which clients hold out: on others it may be worse.",
+}
 _MARKDOWN: Final = str.maketrans({letter: f"&#{ord(letter)};" for letter in "<[|`"})
 _USE = """\
 ```python
@@ -300,6 +305,8 @@ def _percentile(percentile: PercentileRecord) -> str:
 
 def _limits(manifest: Manifest) -> Iterator[str]:
     yield f"- Evaluated on {_text(manifest.accuracy.dataset)} only; nothing is known about other images."
+    if manifest.accuracy.split in _OF_CLIENTS:
+        yield _OF_CLIENTS[manifest.accuracy.split]
     yield "- Images must be preprocessed exactly as above."
     for record in manifest.limits.values():
         if record.percentile is not None:

@@ -145,7 +145,7 @@ def evaluate(
     subnet = load_supernet(run).extract(architecture)
     log = EventLog(None, listeners)
     with open_run_federation(run, log) as federation:
-        split = split or _best_split(federation)
+        split = split or federation.final_split
         if split == HELD_OUT and not federation.judges:
             raise nothing_held_out(run.config)
         if split == TESTED and not federation.testing:
@@ -169,13 +169,6 @@ def evaluate(
         clients=clients,
         unseen=unseen,
     )
-
-
-def _best_split(federation: Federation) -> str:
-    """Return the images that a network is not chosen by, if there are any, else what clients hold out."""
-    if TEST in federation.own:
-        return TEST
-    return TESTED if federation.testing else HELD_OUT
 
 
 def _on_clients(

@@ -115,7 +115,6 @@ def exported(run: Path, out: Path) -> Exported:
 COMMANDS: dict[str, Callable[[Path, Path], object]] = {
     "search": lambda run, _: fedsup_deploy.search(["jetson-nano"], run, method="random", evaluations=3),
     "fit-accuracy": lambda run, _: fit_accuracy(run, evaluations=20),
-    "export": exported,
 }
 
 
@@ -134,6 +133,25 @@ def test_evaluate_asks_for_test_images_and_unseen_clients_at_last(run: Path) -> 
     assert report.unseen is not None
     # All that an unseen client has: its 100 images for training, and test images.
     assert (report.unseen.num_clients, report.unseen.num_images) == (2, 200 + NUM_TESTED)
+
+
+def test_a_bundle_quotes_test_images_of_clients_that_nothing_was_chosen_by(
+    run: Path, tmp_path: Path, capsys: Any
+) -> None:
+    report = evaluate(run, "largest")
+    ASKED.clear()
+    (bundle,) = exported(run, tmp_path).bundles
+    # Of those that take part, and of these only for the figures.
+    assert {each.population for each in ASKED} == {CLIENTS}
+    assert {each.client for each in ASKED if each.images == TESTED} == {"c0"}
+    assert (bundle.split, bundle.num_images, bundle.accuracy) == ("tested", NUM_TESTED, report.accuracy)
+    assert bundle.int8_drop is not None
+    assert bundle.int8_drop.split == "held-out", "that it is kept is a choice"
+    assert round(bundle.int8_accuracy * NUM_TESTED, 6).is_integer()
+    manifest = json.loads((bundle.folder / "manifest.json").read_text(encoding="utf-8"))
+    assert (manifest["accuracy"]["split"], manifest["accuracy"]["num_samples"]) == ("tested", NUM_TESTED)
+    card = (bundle.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "- It was evaluated on test images of the clients' own, which no subnet is chosen by." in card.splitlines()
 
 
 def test_evaluate_prefers_test_images_of_clients_where_the_server_has_none(run: Path, capsys: Any) -> None:

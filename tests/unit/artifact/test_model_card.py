@@ -47,6 +47,16 @@ def test_card_holds_the_figures_of_the_manifest(with_two):
         assert line in card.splitlines()
 
 
+def test_card_says_where_subnets_are_chosen_by_the_images_of_its_figures(document):
+    chosen, tested = "Subnets are chosen by these images", "test images of the clients' own"
+    assert chosen not in card_of(document)
+    document["accuracy"]["split"] = "held-out"
+    assert chosen in card_of(document)
+    document["accuracy"]["split"] = "tested"
+    assert chosen not in card_of(document)
+    assert tested in card_of(document)
+
+
 def test_card_says_what_the_device_has_what_fails_there_and_what_nobody_ran(document):
     assert "## Device" not in card_of({**document, "device": None}), "an older manifest knows of no device"
     nothing = {"python": None, "glibc": None, "arch": None}

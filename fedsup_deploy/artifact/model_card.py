@@ -9,7 +9,7 @@ from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
 from fedsup_deploy.artifact.measures import Interval, MeasuresRecord
 from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency, VariantRecord
 from fedsup_deploy.ondevice import bundle_files
-from fedsup_deploy.ondevice.preprocessing import PIXEL_DTYPE
+from fedsup_deploy.ondevice.preprocessing import PIXEL_DTYPE, SOURCE
 from fedsup_deploy.ondevice.printable import printable
 from fedsup_deploy.variant import MAIN, MAIN_INT8
 
@@ -85,7 +85,10 @@ def _classify(manifest: Manifest) -> str:
     """Return how images are classified: pictures, or arrays where no picture has such pixels."""
     if PIXEL_DTYPE not in manifest.preprocessing:
         does = "`python run.py --classify photo.png` says what the model takes image files for"
-        return f"{does}, which have the `native_size` below; it needs Pillow 8.1+ as well."
+        have = "of any size: they are made square as `source_resize` below says"
+        if SOURCE not in manifest.preprocessing:
+            have = "which have the `native_size` below"
+        return f"{does}, {have}; it needs Pillow 8.1+ as well."
     dtype = _text(str(manifest.preprocessing[PIXEL_DTYPE]))
     does = "`python run.py --classify image.npy` says what the model takes an image for"
     return f"{does}: an array (height, width, channels) of {dtype} that `numpy.save` wrote, of the `native_size` below."

@@ -138,13 +138,14 @@ def evaluate(
         FederationError: Too few clients have answered.
     """
     run = open_run(run_path)
-    if split in (TEST, VALIDATION) and not run.config.server_has_images:
-        raise ConfigError(f"{run.path}: the server has no {split} images; evaluate with --split {HELD_OUT}")
     architecture = run.architecture(architecture_name)
     schedule = schedule or run.config.calibration.schedule
     subnet = load_supernet(run).extract(architecture)
     log = EventLog(None, listeners)
     with open_run_federation(run, log) as federation:
+        if split in (TEST, VALIDATION) and not run.config.server_has_images:
+            there_is = federation.final_split
+            raise ConfigError(f"{run.path}: the server has no {split} images; evaluate with --split {there_is}")
         split = split or federation.final_split
         if split == HELD_OUT and not federation.judges:
             raise nothing_held_out(run.config)

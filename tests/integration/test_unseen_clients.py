@@ -161,7 +161,7 @@ def test_evaluate_prefers_test_images_of_clients_where_the_server_has_none(run: 
     assert report.clients is not None
     assert report.accuracy == report.clients.accuracy_mean, "of one client"
     assert evaluate(run, "largest", split="held-out").num_images > NUM_TESTED
-    with pytest.raises(ConfigError, match=r"the server has no test images; evaluate with --split held-out$"):
+    with pytest.raises(ConfigError, match=r"the server has no test images; evaluate with --split tested$"):
         evaluate(run, "largest", split="test")
     assert main(["evaluate", str(run), "--arch", "largest"]) == 0
     assert "Evaluated on test images of the clients' own: the server has none." in capsys.readouterr().out.splitlines()

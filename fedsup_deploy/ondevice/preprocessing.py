@@ -169,13 +169,14 @@ def steps_of(document: Dict[str, Any]) -> PreprocessingSteps:
     for key, value in fixed.items():
         if document[key] != value:
             raise ValueError(f"preprocessing: {key} is {document[key]!r}, expected {value!r}")
+    _check_numbers(document)
     try:
-        mean, std = (tuple(float(value) for value in document[key]) for key in ("mean", "std"))
-        native_size, padded_size, size = (int(document[key]) for key in ("native_size", "padded_size", "size"))
+        mean, std = (tuple(map(float, document[key])) for key in ("mean", "std"))
+        native_size, padded_size, size = (document[key] for key in ("native_size", "padded_size", "size"))
         source = resize_of(document[SOURCE]) if SOURCE in document else None
         steps = PreprocessingSteps(mean, std, native_size, padded_size, size, source and source.how, pixel_dtype)
         check_steps(steps)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, ValueError) as error:
         raise ValueError(f"preprocessing: the document holds no valid values: {error}") from error
     if source is not None and source.size != native_size:
         raise ValueError(f"preprocessing: source_resize makes {source.size} pixels, not native_size")
@@ -183,6 +184,20 @@ def steps_of(document: Dict[str, Any]) -> PreprocessingSteps:
     if document["padding"] != expected:
         raise ValueError(f"preprocessing: padding is {document['padding']!r}, expected {expected!r}")
     return steps
+
+
+def _check_numbers(document: Dict[str, Any]) -> None:
+    for key in ("native_size", "padded_size", "size"):
+        if type(document[key]) is not int:
+            raise ValueError(f"preprocessing: {key} is {document[key]!r}, expected a whole number")
+    for key in ("mean", "std"):
+        values = document[key]
+        if not isinstance(values, (list, tuple)) or not all(map(_is_number, values)):
+            raise ValueError(f"preprocessing: {key} is {values!r}, expected a list of numbers")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _fixed(pixel_dtype: str) -> Dict[str, object]:

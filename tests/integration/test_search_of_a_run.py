@@ -533,8 +533,10 @@ def test_searches_for_different_objectives_share_what_was_evaluated(
 def test_an_objective_that_nobody_can_tell_is_refused(
     request_of: SearchRequest, change: dict[str, Any], message: str
 ) -> None:
+    told: list[dict[str, Any]] = []
     with pytest.raises(ConfigError, match=message):
-        search(dataclasses.replace(request_of, **change))
+        search(dataclasses.replace(request_of, **change), (told.append,))
+    assert not told, "nothing is priced before"
 
 
 # Accuracies by clients

@@ -8,6 +8,7 @@ from fedsup_deploy.artifact.manifest import DeviceRecord, Manifest, RefinementRe
 from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
 from fedsup_deploy.artifact.measures import Interval, MeasuresRecord
 from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency, VariantRecord
+from fedsup_deploy.measures import as_typed
 from fedsup_deploy.ondevice import bundle_files
 from fedsup_deploy.ondevice.preprocessing import PIXEL_DTYPE, SOURCE
 from fedsup_deploy.ondevice.printable import printable
@@ -138,7 +139,7 @@ def _summary(manifest: Manifest) -> Iterator[str]:
     yield f"- Output: `{_text(manifest.outputs[0].name)}`, {manifest.outputs[0].dtype}, one logit per class"
     yield f"- Classes: {', '.join(map(_text, manifest.classes))}"
     if manifest.objective is not None:
-        yield f"- Searched for: {_text(manifest.objective)}, within the limits"
+        yield f"- Searched for: {_text(as_typed(manifest.objective))}, within the limits"
 
 
 def _refinement(manifest: Manifest, how: RefinementRecord) -> Iterator[str]:

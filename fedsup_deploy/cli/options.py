@@ -360,8 +360,9 @@ def fleet_table(fleet: "Fleet", objective: str) -> "Page":
         objective: What the search was for.
     """
     from fedsup_deploy.cli import tables
+    from fedsup_deploy.measures import as_typed
 
-    return tables.rows([_option_row(fleet, option, objective.replace("_", " ")) for option in fleet.options])
+    return tables.rows([_option_row(fleet, option, as_typed(objective)) for option in fleet.options])
 
 
 def held_out_words(kendall_tau: float, mae: float, num_held_out: int | None) -> str:

@@ -522,11 +522,14 @@ def test_searches_for_different_objectives_share_what_was_evaluated(
         ({"objective": "acuracy"}, "unknown objective 'acuracy'; did you mean 'accuracy'"),
         ({"objective": "latency_ms"}, "unknown objective 'latency_ms'"),
         ({"objective": "auc"}, "objective auc: expected two classes, digits has 10"),
-        ({"objective": "worst_decile", "accuracy": "measured"}, "objective worst_decile: only clients can tell"),
-        ({"objective": "macro_f1", "accuracy": "predicted"}, "a predictor tells the accuracy alone"),
+        ({"objective": "worst_decile", "accuracy": "measured"}, "objective worst-decile: only clients can tell"),
+        (
+            {"objective": "macro_f1", "accuracy": "predicted"},
+            "objective macro-f1: a predictor tells the accuracy alone",
+        ),
         (
             {"objective": "macro_f1", "prefer": "cheaper"},
-            "prefer cheaper: what is within noise is known of the accuracy",
+            "prefer cheaper: what is within noise is known of the accuracy, not of macro-f1$",
         ),
     ],
 )

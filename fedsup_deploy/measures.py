@@ -251,3 +251,8 @@ def _last(is_within: Callable[[float], bool], inside: float, outside: float) -> 
 
 def _rounded(low: float, high: float) -> Interval:
     return round(max(low, 0.0), DIGITS), round(min(high, 1.0), DIGITS)
+
+
+def as_typed(name: str) -> str:
+    """Return the name of a measure, or of another objective, as options have it and messages say it."""
+    return name.replace("_", "-")

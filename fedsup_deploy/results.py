@@ -7,9 +7,10 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
     from pydantic import JsonValue, TypeAdapter
 
 _LEFT_OUT: Final = "is left out while None"
@@ -27,16 +28,23 @@ class Result:
         Raises:
             PydanticSerializationError: A value is not of the type of its field.
         """
-        left_out = {
-            field.name
-            for field in dataclasses.fields(self)
-            if field.metadata.get(_LEFT_OUT) and getattr(self, field.name) is None
-        }
         kind: type = type(self)
         document: dict[str, JsonValue] = _adapter(kind).dump_python(
-            self, mode="json", by_alias=True, exclude=left_out, warnings="error"
+            self, mode="json", by_alias=True, exclude=_left_out(self), warnings="error"
         )
         return document
+
+
+def _left_out(value: "DataclassInstance") -> dict[str, Any]:
+    """Return what is no key of the document: of a value in a field, too, but not of those in a list."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(value):
+        of_field = getattr(value, field.name)
+        if of_field is None and field.metadata.get(_LEFT_OUT):
+            found[field.name] = True
+        elif dataclasses.is_dataclass(of_field) and not isinstance(of_field, type) and (below := _left_out(of_field)):
+            found[field.name] = below
+    return found
 
 
 @functools.cache

@@ -113,7 +113,7 @@ class AccuracyRecord(Section):
     dataset: Text
     """Name of the data set."""
     split: Text
-    """Which part of it, such as `test`."""
+    """Which part of it: `test`, `tested` for test images of clients' own, or `held-out` by clients, who chose by it."""
     num_samples: int = Field(ge=1)
     """Number of images."""
     recalibrated: Share

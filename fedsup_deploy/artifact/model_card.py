@@ -8,13 +8,19 @@ from fedsup_deploy.artifact.manifest import DeviceRecord, Manifest, RefinementRe
 from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
 from fedsup_deploy.artifact.measures import Interval, MeasuresRecord
 from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency, VariantRecord
+from fedsup_deploy.measures import as_typed
 from fedsup_deploy.ondevice import bundle_files
-from fedsup_deploy.ondevice.preprocessing import PIXEL_DTYPE
+from fedsup_deploy.ondevice.preprocessing import PIXEL_DTYPE, SOURCE
 from fedsup_deploy.ondevice.printable import printable
 from fedsup_deploy.variant import MAIN, MAIN_INT8
 
 CARD: Final = "MODEL_CARD.md"
 
+#: What is to be said of images that are not the server's, by the split of a manifest's accuracy.
+_OF_CLIENTS: Final = {
+    "tested": "- It was evaluated on test images of the clients' own, which no subnet is chosen by.",
+    "held-out": "- Subnets are chosen by these images, which clients hold out: on others it may be worse.",
+}
 _MARKDOWN: Final = str.maketrans({letter: f"&#{ord(letter)};" for letter in "<[|`"})
 _USE = """\
 ```python
@@ -80,7 +86,10 @@ def _classify(manifest: Manifest) -> str:
     """Return how images are classified: pictures, or arrays where no picture has such pixels."""
     if PIXEL_DTYPE not in manifest.preprocessing:
         does = "`python run.py --classify photo.png` says what the model takes image files for"
-        return f"{does}, which have the `native_size` below; it needs Pillow 8.1+ as well."
+        have = "of any size: they are made square as `source_resize` below says"
+        if SOURCE not in manifest.preprocessing:
+            have = "which have the `native_size` below"
+        return f"{does}, {have}; it needs Pillow 8.1+ as well."
     dtype = _text(str(manifest.preprocessing[PIXEL_DTYPE]))
     does = "`python run.py --classify image.npy` says what the model takes an image for"
     return f"{does}: an array (height, width, channels) of {dtype} that `numpy.save` wrote, of the `native_size` below."
@@ -130,7 +139,7 @@ def _summary(manifest: Manifest) -> Iterator[str]:
     yield f"- Output: `{_text(manifest.outputs[0].name)}`, {manifest.outputs[0].dtype}, one logit per class"
     yield f"- Classes: {', '.join(map(_text, manifest.classes))}"
     if manifest.objective is not None:
-        yield f"- Searched for: {_text(manifest.objective)}, within the limits"
+        yield f"- Searched for: {_text(as_typed(manifest.objective))}, within the limits"
 
 
 def _refinement(manifest: Manifest, how: RefinementRecord) -> Iterator[str]:
@@ -300,6 +309,8 @@ def _percentile(percentile: PercentileRecord) -> str:
 
 def _limits(manifest: Manifest) -> Iterator[str]:
     yield f"- Evaluated on {_text(manifest.accuracy.dataset)} only; nothing is known about other images."
+    if manifest.accuracy.split in _OF_CLIENTS:
+        yield _OF_CLIENTS[manifest.accuracy.split]
     yield "- Images must be preprocessed exactly as above."
     for record in manifest.limits.values():
         if record.percentile is not None:

@@ -348,7 +348,8 @@ def about_engines(bundles: "Sequence[ExportedBundle]") -> "Iterator[str | Page]"
 
 def about_shares(bundles: "Sequence[ExportedBundle]") -> str:
     """Return what accuracies of bundles of one run are shares of."""
-    return f"Accuracy: of {bundles[0].num_images:,} {bundles[0].split} images, with its 95 % interval."
+    chosen_by = ", which subnets are chosen by" if bundles[0].split == "held-out" else ""
+    return f"Accuracy: of {bundles[0].num_images:,} {bundles[0].split} images{chosen_by}, with its 95 % interval."
 
 
 def fleet_table(fleet: "Fleet", objective: str) -> "Page":
@@ -359,8 +360,9 @@ def fleet_table(fleet: "Fleet", objective: str) -> "Page":
         objective: What the search was for.
     """
     from fedsup_deploy.cli import tables
+    from fedsup_deploy.measures import as_typed
 
-    return tables.rows([_option_row(fleet, option, objective.replace("_", " ")) for option in fleet.options])
+    return tables.rows([_option_row(fleet, option, as_typed(objective)) for option in fleet.options])
 
 
 def held_out_words(kendall_tau: float, mae: float, num_held_out: int | None) -> str:

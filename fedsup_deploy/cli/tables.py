@@ -50,13 +50,18 @@ def overview(result: Row) -> Page:
     return stacked(*([fields(found)] if found else []), *lists)
 
 
-def rows(entries: Sequence[Row]) -> Page:
-    """Return a table with one row per entry and a column for each key that any entry has; or blocks of fields."""
+def rows(entries: Sequence[Row], most: int = _MAX_ROWS) -> Page:
+    """Return a table with one row per entry and a column for each key that any entry has; or blocks of fields.
+
+    Args:
+        entries: The rows.
+        most: How many are shown; the rest is counted.
+    """
     flat = [dict(_flat(entry)) for entry in entries]
-    shown = flat[:_MAX_ROWS]
+    shown = flat[:most]
 
     def lines(width: int) -> Iterator[str]:
-        tables = (_table(flat, are_heads_wrapped=is_wrapped) for is_wrapped in (False, True))
+        tables = (_table(shown, are_heads_wrapped=is_wrapped) for is_wrapped in (False, True))
         fitting = next((table for table in tables if max(map(cell_len, table)) <= width), None)
         if fitting is not None:
             yield from fitting
@@ -179,7 +184,7 @@ def _column(head: Sequence[str], values: Sequence[object]) -> list[str]:
         head: What stays together of the head.
         values: Those of the column.
     """
-    cells = [cell(value) for value in values[:_MAX_ROWS]]
+    cells = [cell(value) for value in values]
     width = max(map(cell_len, (*head, *cells)))
     is_number = all(isinstance(value, (int, float, type(None))) for value in values)
     lines = [*_wrapped(" ".join(head), width), "-" * width, *cells]

@@ -58,14 +58,15 @@ def accuracy_source(run: Run, accuracy: str, goal: str = measures.ACCURACY) -> t
 
 
 def _check_goal(run: Run, accuracy: str, goal: str) -> None:
+    typed = measures.as_typed(goal)
     if accuracy == PREDICTED and goal != measures.ACCURACY:
-        raise ConfigError(f"objective {goal}: a predictor tells the accuracy alone; search with --accuracy measured")
+        raise ConfigError(f"objective {typed}: a predictor tells the accuracy alone; search with --accuracy measured")
     if accuracy == MEASURED and goal == WORST_DECILE:
-        raise ConfigError(f"objective {goal}: only clients can tell; search with --accuracy clients")
+        raise ConfigError(f"objective {typed}: only clients can tell; search with --accuracy clients")
     if goal == measures.AUC and run.space.num_classes != TWO:
         raise ConfigError(
-            f"objective {goal}: expected two classes, {run.config.data.dataset} has {run.space.num_classes}; "
-            f"search with --objective balanced-accuracy"
+            f"objective {typed}: expected two classes, {run.config.data.dataset} has {run.space.num_classes}; "
+            f"search with --objective {measures.as_typed(measures.BALANCED_ACCURACY)}"
         )
 
 
@@ -137,7 +138,9 @@ def noise_of(
 def no_noise(run: Run, kind: str, stored: StoredPredictor | None, goal: str = measures.ACCURACY) -> ConfigError:
     """Return the error where nobody knows what is within noise."""
     if goal != measures.ACCURACY:
-        return ConfigError(f"prefer cheaper: what is within noise is known of the accuracy, not of {goal}")
+        return ConfigError(
+            f"prefer cheaper: what is within noise is known of the accuracy, not of {measures.as_typed(goal)}"
+        )
     if CLIENTS in (kind, None if stored is None else stored.findings.measured_by):
         return ConfigError(
             "prefer cheaper: accuracy is a mean over clients with few images each, of which nobody knows the noise; "

@@ -1,7 +1,7 @@
 """`fedsup-deploy evaluate`, and how the accuracy of a search's candidates is found. Imports torch."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from fedsup_deploy.commands.recalibrate import calibrate
 from fedsup_deploy.commands.scoring import nothing_held_out
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import EventLog, Listener
-from fedsup_deploy.federation.client import HELD_OUT, TESTED, TRAINED, ClientId
+from fedsup_deploy.federation.client import HELD_OUT, TESTED, TRAINED, ClientId, ClientInfo
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.federation import Federation
@@ -27,6 +27,27 @@ from fedsup_deploy.space import cost
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.supernet.model import Subnet, Supernet
 from fedsup_deploy.supernet.statistics import PooledStatistics
+
+
+@dataclasses.dataclass(frozen=True)
+class OneClient:
+    """Accuracy on the images of one client.
+
+    Args:
+        client: Its number.
+        name: What people call it; None where it has a number only.
+        num_images: Images of it that were looked at.
+        num_right: Of these, classified correctly.
+        accuracy: The share of these.
+        interval: Its 95 % interval: of few images it is wide.
+    """
+
+    client: ClientId
+    name: str | None
+    num_images: int
+    num_right: int
+    accuracy: float
+    interval: tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +65,7 @@ class ClientAccuracy:
         worst_decile: Mean of the tenth of them with the lowest.
         balanced_accuracy_mean: Mean over clients of the mean recall of the classes that the client has images of.
         balanced_accuracy_worst_decile: Mean of the tenth of them with the lowest of these.
+        each: Of each client that was asked, ascending by number; None where that was not asked for.
     """
 
     num_clients: int
@@ -53,6 +75,7 @@ class ClientAccuracy:
     worst_decile: float
     balanced_accuracy_mean: float
     balanced_accuracy_worst_decile: float
+    each: tuple[OneClient, ...] | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +128,8 @@ def evaluate(
         split: `validation` or `test` of the server, `tested` for test images of clients' own, or `held-out` for all
             that clients hold out; None is the first that there is of `test`, `tested` and `held-out`.
         per_client: Also evaluate it on test images of the clients' own; in a run without any on those that they hold
-            out, or else train on. In a run with test images of clients, or with unseen clients, that is always done.
+            out, or else train on. In a run with test images of clients, or with unseen clients, that is always done,
+            but only here is told of each client, the unseen among them, what is right.
         schedule: How statistics are taken; None as the run's config says.
         listeners: Called with progress events.
 
@@ -114,14 +138,15 @@ def evaluate(
         FederationError: Too few clients have answered.
     """
     run = open_run(run_path)
-    if split in (TEST, VALIDATION) and not run.config.server_has_images:
-        raise ConfigError(f"{run.path}: the server has no {split} images; evaluate with --split {HELD_OUT}")
     architecture = run.architecture(architecture_name)
     schedule = schedule or run.config.calibration.schedule
     subnet = load_supernet(run).extract(architecture)
     log = EventLog(None, listeners)
     with open_run_federation(run, log) as federation:
-        split = split or _best_split(federation)
+        if split in (TEST, VALIDATION) and not run.config.server_has_images:
+            there_is = federation.final_split
+            raise ConfigError(f"{run.path}: the server has no {split} images; evaluate with --split {there_is}")
+        split = split or federation.final_split
         if split == HELD_OUT and not federation.judges:
             raise nothing_held_out(run.config)
         if split == TESTED and not federation.testing:
@@ -129,8 +154,8 @@ def evaluate(
         pooled = calibrate(run, architecture, subnet, schedule, federation, log).pooled
         answers = recalibration.evaluate(federation, standalone(subnet), pooled, split)
         asks_clients = per_client or federation.testing or federation.unseen is not None
-        clients = _on_clients(federation, subnet, pooled) if asks_clients else None
-        of_unseen = recalibration.evaluate_unseen(federation, standalone(subnet), pooled)
+        clients = _on_clients(federation, subnet, pooled, is_each_told=per_client) if asks_clients else None
+        unseen = _on_unseen(federation, subnet, pooled, is_each_told=per_client)
     return Evaluated(
         run=run_path,
         arch_id=architecture.arch_id,
@@ -143,28 +168,40 @@ def evaluate(
         accuracy_interval=answers.accuracy.interval,
         measures=MeasuresRecord.of(answers, run.image_facts.classes),
         clients=clients,
-        unseen=_over_clients(of_unseen, "all") if of_unseen else None,
+        unseen=unseen,
     )
 
 
-def _best_split(federation: Federation) -> str:
-    """Return the images that a network is not chosen by, if there are any, else what clients hold out."""
-    if TEST in federation.own:
-        return TEST
-    return TESTED if federation.testing else HELD_OUT
-
-
-def _on_clients(federation: Federation, subnet: Subnet, pooled: PooledStatistics) -> ClientAccuracy:
+def _on_clients(
+    federation: Federation, subnet: Subnet, pooled: PooledStatistics, *, is_each_told: bool
+) -> ClientAccuracy:
     images = TESTED if federation.testing else HELD_OUT if federation.judges else TRAINED
     found = recalibration.evaluate_clients(federation, standalone(subnet), pooled, images)
-    return _over_clients(found, {TESTED: "tested", HELD_OUT: "held out", TRAINED: "trained on"}[images])
+    of = {TESTED: "tested", HELD_OUT: "held out", TRAINED: "trained on"}[images]
+    return _over_clients(found, of, federation.infos.values() if is_each_told else None)
 
 
-def _over_clients(found: Mapping[ClientId, Answers], images: str) -> ClientAccuracy:
+def _on_unseen(
+    federation: Federation, subnet: Subnet, pooled: PooledStatistics, *, is_each_told: bool
+) -> ClientAccuracy | None:
+    if federation.unseen is None:
+        return None
+    found = recalibration.evaluate_unseen(federation, standalone(subnet), pooled)
+    return _over_clients(found, "all", federation.unseen.clients() if is_each_told else None)
+
+
+def _over_clients(found: Mapping[ClientId, Answers], images: str, told: Iterable[ClientInfo] | None) -> ClientAccuracy:
+    """Return what was found over clients; `told` is who they are, where each is told of."""
     mean, worst_decile = _spread([answers.accuracy.share for answers in found.values()])
     balanced = _spread([measures_of(answers).balanced_accuracy.value for answers in found.values()])
     num_images = sum(answers.num_images for answers in found.values())
-    return ClientAccuracy(len(found), num_images, images, mean, worst_decile, *balanced)
+    each = None if told is None else tuple(_one(info, found[info.client]) for info in told if info.client in found)
+    return ClientAccuracy(len(found), num_images, images, mean, worst_decile, *balanced, each)
+
+
+def _one(info: ClientInfo, answers: Answers) -> OneClient:
+    found = answers.accuracy
+    return OneClient(info.client, info.name, found.num_images, found.correct, found.share, found.interval)
 
 
 def measure(federation: Federation, supernet: Supernet, architectures: Sequence[Architecture]) -> Iterator[Score]:

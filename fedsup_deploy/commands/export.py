@@ -21,7 +21,7 @@ from fedsup_deploy.errors import ArtifactError, ConfigError, GateError, Infeasib
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.export.wanted import wanted_variants
 from fedsup_deploy.federation.server.federation import Federation
-from fedsup_deploy.measures import ACCURACY
+from fedsup_deploy.measures import ACCURACY, as_typed
 from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.federation import load_supernet, open_run_federation
@@ -198,8 +198,8 @@ def _check_objective(pick: DevicePick) -> None:
     """Fail where a refined network, which is held against the pick by its accuracy, was searched for another goal."""
     if pick.found is not None and pick.found.objective != ACCURACY:
         raise ConfigError(
-            f"--refine: {pick.profile.name} was searched for {pick.found.objective}, expected accuracy, by which "
-            "trimmed networks are compared; search again without --objective"
+            f"--refine: {pick.profile.name} was searched for {as_typed(pick.found.objective)}, expected accuracy, by "
+            "which trimmed networks are compared; search again without --objective"
         )
 
 

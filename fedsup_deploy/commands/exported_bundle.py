@@ -37,7 +37,7 @@ class ExportedBundle:
         profile: The device.
         arch_id: The network.
         folder: Where it is.
-        split: Images that accuracies are shares of: `test`, or `held-out` by clients.
+        split: Images that accuracies are shares of: `test`, or `tested` or `held-out` of clients.
         num_images: How many.
         accuracy: Share of them classified correctly.
         accuracy_interval: Its 95 % interval.

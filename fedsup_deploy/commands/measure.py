@@ -178,7 +178,7 @@ def measure(
     pictures = _pictures(path, images)
     for file in [*([] if path.is_dir() else [model]), *([] if ruler is None else [ruler])]:
         external_files(file)  # for what it refuses: a runtime would follow a name to wherever it leads
-    log.emit("measurement", done=0, total=1, name=protocol)
+    log.emit("measurement", stage=f"{protocol} measurement", done=0, total=1)
     result = measure_onnx(
         model,
         threads=threads,
@@ -189,7 +189,7 @@ def measure(
     )
     with failing_as_ours(path):
         of_pictures = None if pictures is None else time_pictures(pictures, timing.PROTOCOLS[protocol])
-    log.emit("measurement", done=1, total=1, name=protocol)
+    log.emit("measurement", stage=f"{protocol} measurement", done=1, total=1)
     if path.is_dir():
         record_measurement(path, MeasuredBundle.model_validate({**result, "pictures": of_pictures}), keeping.out)
     # The power a profile states is that of its device, which need not be this machine: nothing is estimated.
@@ -235,7 +235,7 @@ def measure_on(
     manifest, model = _about(path, keeping.out)
     pictures = _pictures(path, images)
     save = None if keeping.saving is None else _saver(path, keeping.saving.profile)
-    log.emit("measurement", done=0, total=1, name=protocol)
+    log.emit("measurement", stage=f"{protocol} measurement", done=0, total=1)
     int8: TimedInt8 | None = None
     device: DeviceHere | None = None
     of_pictures: PictureTimes | None = None
@@ -252,7 +252,7 @@ def measure_on(
         record_measurement(path, MeasuredBundle.model_validate_json(json.dumps(document)), keeping.out)
     else:
         latency = measure_model_there(access, model, threads=threads, protocol=protocol)
-    log.emit("measurement", done=1, total=1, name=protocol)
+    log.emit("measurement", stage=f"{protocol} measurement", done=1, total=1)
     saved_to = None if save is None else save(latency)
     estimated = None if manifest is None else _energy_estimated(manifest, latency)
     found = _Found(device, {**latency, "ruler": None, "energy": None, "int8": int8}, of_pictures)

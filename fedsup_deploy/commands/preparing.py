@@ -22,7 +22,6 @@ from fedsup_deploy.events import EventLog
 from fedsup_deploy.federation.networks import Standalone, standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.federation import Federation
-from fedsup_deploy.federation.simulation import TEST
 from fedsup_deploy.ondevice.preprocessing import PIXEL_MAX, USUAL_PIXELS
 from fedsup_deploy.ondevice.records import AnyPixels
 from fedsup_deploy.runs.run import STATISTICS, Run
@@ -54,7 +53,7 @@ class Prepared:
         reference: What every file is compared with: the supernet, or a trimmed network before it is folded.
         vectors: Inputs that travel with the bundle, and the reference's outputs.
         parity_images: Held-out images, preprocessed.
-        accuracy: On the test images, as a manifest has it.
+        accuracy: On the images of `Federation.final_split`, as a manifest has it.
         statistics_hash: SHA-256 of the file of its client statistics.
     """
 
@@ -132,8 +131,7 @@ def prepare_trimmed(run: Run, network: RefinedNetwork, federation: Federation) -
 
 def _ready(run: Run, network: _Network, federation: Federation) -> Prepared:
     subnet = network.subnet
-    split = federation.split(TEST)
-
+    split = federation.final_split
     alone = standalone(subnet)
 
     def answers_with(sums: PooledStatistics) -> Answers:

@@ -1,6 +1,6 @@
 """Networks made ready for int8: ranges from clients, the file, its gate, and what it answers. Imports torch.
 
-The accuracy gate looks at validation images where the server has some: test images are for reports.
+The accuracy gate looks at what networks are chosen by: test images are for reports.
 """
 
 import dataclasses
@@ -18,7 +18,6 @@ from fedsup_deploy.export.int8_gate import check_int8
 from fedsup_deploy.federation.jobs.agreement import Agreement, both_of
 from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.server.int8 import collect_ranges, compare_answers
-from fedsup_deploy.federation.simulation import TEST, VALIDATION
 from fedsup_deploy.space.onnx_graph import build_model, value_sizes
 from fedsup_deploy.space.parts import parts_of
 from fedsup_deploy.supernet.deployable import FoldedNetwork, Quantization
@@ -82,7 +81,7 @@ class Quantizer:
             files = [Path(folder) / exporter.export(each, {}, Path(folder))[0] for each in (ready.network, network)]
             fp32, int8 = (path.read_bytes() for path in files)
             outputs_VK = exporter.load(files[1])(ready.vectors.inputs_VCSS)
-        judged, told = self._federation.split(VALIDATION), self._federation.split(TEST)
+        judged, told = self._federation.choosing_split, self._federation.final_split
         answers = {split: self._answers(fp32, int8, split) for split in dict.fromkeys((judged, told))}
         outputs = ready.vectors.outputs_VK, outputs_VK
         gate = check_int8(int8, scheme, answers[judged].counts, judged, outputs, self._max_accuracy_drop)

@@ -22,7 +22,6 @@ from fedsup_deploy.events import EventLog
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.federation import Federation
-from fedsup_deploy.federation.simulation import VALIDATION
 from fedsup_deploy.runs.run import Run
 from fedsup_deploy.searchers.limits import violations
 from fedsup_deploy.searchers.prices import rounded_up
@@ -261,7 +260,7 @@ def refine(
     Side effects: Statistics of subnets are kept in the run's folder.
     """
     target = target_of(profile, found)
-    split = federation.split(VALIDATION)
+    split = federation.choosing_split
     sources, not_trimmed = [], []
     # What is too large however it is trimmed is known before anybody is asked for statistics.
     for source in sources_near(run.space, pick, target):
@@ -318,7 +317,7 @@ def _refined(
     left = cut(subnet, trimmed)
     network = standalone(left)
     pooled = recalibration.collect(federation, network, run.config.calibration.schedule)
-    accuracy = recalibration.evaluate(federation, network, pooled, federation.split(VALIDATION)).accuracy
+    accuracy = recalibration.evaluate(federation, network, pooled, federation.choosing_split).accuracy
     latency_ms = float(price_network(left.plan, target).latency_ms[0])
     return RefinedNetwork(source, subnet.plan, trimmed, left, pooled, latency_ms, accuracy)
 

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.errors import ConfigError, DataError
 from fedsup_deploy.events import EventLog
-from fedsup_deploy.measures import ACCURACY
+from fedsup_deploy.measures import ACCURACY, as_typed
 from fedsup_deploy.runs.images import IMAGES
 from fedsup_deploy.runs.run import EVALUATIONS, Run
 from fedsup_deploy.searchers import objective
@@ -185,7 +185,7 @@ def _score(
     with contextlib.closing(evaluate(new)) as found:
         for architecture, score in found:
             if not _tells(score, goal):
-                raise DataError(f"objective {goal}: the images that subnets are judged by are all of one class")
+                raise DataError(f"objective {as_typed(goal)}: all images that subnets are judged by are of one class")
             # Of those that some clients have not answered for, the next command may get more.
             if score.is_complete:
                 cache.add(architecture, score, is_kept=evaluate.is_kept)

@@ -146,13 +146,14 @@ def _search(request: SearchRequest, targets: Sequence[Target], run: Run, out: Pa
     asked = _digest(request, targets, run, kind, known)
     if request.resume and (finished := _finished(out, asked)) is not None:
         return finished
+    # Which of them were measured changes how large the noise is, and not whether it is known.
+    if request.prefer == CHEAPER and noise_of(kind, stored, known, goal) is None:
+        raise no_noise(run, kind, stored, goal)
     problems = pose(make_pool(run.space, request.seed), targets, log, known)
     if stored is not None and _all_measured(problems):
         # Nothing is predicted, so it is a search like any other for which the run holds all scores.
         kind, stored = stored.findings.measured_by, None
     noise = noise_of(kind, stored, known, goal)
-    if noise is None and request.prefer == CHEAPER:
-        raise no_noise(run, kind, stored, goal)
     check_fleet(problems, request.max_artifacts)
     searches = [open_search(problem, request.method, request.evaluations, request.seed) for problem in problems]
     _check_out(out)

@@ -34,7 +34,7 @@ from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.server.health import Health
 from fedsup_deploy.federation.server.rounds import USUAL_CLIENTS, RoundParams, RoundResult, cohort_size, run_rounds
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
-from fedsup_deploy.federation.simulation import CLIENTS, VALIDATION, FederatedData
+from fedsup_deploy.federation.simulation import CLIENTS, FederatedData
 from fedsup_deploy.measures import measures_of
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.clients import ClientFacts
@@ -319,7 +319,7 @@ def _evaluate_corners(supernet: Supernet, federation: Federation) -> dict[str, J
     for name in ("largest", "smallest"):
         network = standalone(supernet.extract(supernet.layout.space.resolve(name)))
         pooled = recalibration.collect(federation, network, "one-shot")
-        answers = recalibration.evaluate(federation, network, pooled, federation.split(VALIDATION))
+        answers = recalibration.evaluate(federation, network, pooled, federation.choosing_split)
         for measure, found in measures_of(answers).by_name.items():
             fields |= {f"{measure}_{name}": found.value, f"{measure}_{name}_interval": list(found.interval)}
         fields["num_images"] = answers.num_images

@@ -25,8 +25,8 @@ MOST_VALUE = 1e15
 UNUSABLE = f"has a pixel that is NaN, infinite or beyond {MOST_VALUE:g}"
 # What the added pixels of integers are, after the division: black. Nothing is known of what 0 means in float32.
 _BLACK = 0.0
-# Of images of any size only. Without it they must have the native size.
-_SOURCE = "source_resize"
+#: Key of a document: of images of any size only, how they are made square. Without it they must have the native size.
+SOURCE = "source_resize"
 #: Key of a document: which type its pixels have; only where they are not the usual ones.
 PIXEL_DTYPE = "pixel_dtype"
 
@@ -148,7 +148,7 @@ def document_of(steps: PreprocessingSteps) -> Dict[str, object]:
         "padding": {"top": before, "bottom": after, "left": before, "right": after, "value": value},
         **_fixed(steps.pixel_dtype),
         **({} if steps.pixel_dtype == USUAL_PIXELS else {PIXEL_DTYPE: steps.pixel_dtype}),
-        **({} if steps.source is None else {_SOURCE: document_of_resize(steps.source)}),
+        **({} if steps.source is None else {SOURCE: document_of_resize(steps.source)}),
     }
 
 
@@ -163,19 +163,20 @@ def steps_of(document: Dict[str, Any]) -> PreprocessingSteps:
         raise ValueError(f"preprocessing: {PIXEL_DTYPE} is {pixel_dtype!r}, expected one of {', '.join(PIXEL_MAX)}")
     fixed = _fixed(pixel_dtype)
     keys = {"mean", "std", "native_size", "padded_size", "size", "padding", *fixed}
-    if document.keys() - {_SOURCE, PIXEL_DTYPE} != keys:
-        wrong = ", ".join(sorted((document.keys() - {_SOURCE, PIXEL_DTYPE}) ^ keys))
+    if document.keys() - {SOURCE, PIXEL_DTYPE} != keys:
+        wrong = ", ".join(sorted((document.keys() - {SOURCE, PIXEL_DTYPE}) ^ keys))
         raise ValueError(f"preprocessing: missing or unknown {wrong}; the document is not whole")
     for key, value in fixed.items():
         if document[key] != value:
             raise ValueError(f"preprocessing: {key} is {document[key]!r}, expected {value!r}")
+    _check_numbers(document)
     try:
-        mean, std = (tuple(float(value) for value in document[key]) for key in ("mean", "std"))
-        native_size, padded_size, size = (int(document[key]) for key in ("native_size", "padded_size", "size"))
-        source = resize_of(document[_SOURCE]) if _SOURCE in document else None
+        mean, std = (tuple(map(float, document[key])) for key in ("mean", "std"))
+        native_size, padded_size, size = (document[key] for key in ("native_size", "padded_size", "size"))
+        source = resize_of(document[SOURCE]) if SOURCE in document else None
         steps = PreprocessingSteps(mean, std, native_size, padded_size, size, source and source.how, pixel_dtype)
         check_steps(steps)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, ValueError) as error:
         raise ValueError(f"preprocessing: the document holds no valid values: {error}") from error
     if source is not None and source.size != native_size:
         raise ValueError(f"preprocessing: source_resize makes {source.size} pixels, not native_size")
@@ -183,6 +184,20 @@ def steps_of(document: Dict[str, Any]) -> PreprocessingSteps:
     if document["padding"] != expected:
         raise ValueError(f"preprocessing: padding is {document['padding']!r}, expected {expected!r}")
     return steps
+
+
+def _check_numbers(document: Dict[str, Any]) -> None:
+    for key in ("native_size", "padded_size", "size"):
+        if type(document[key]) is not int:
+            raise ValueError(f"preprocessing: {key} is {document[key]!r}, expected a whole number")
+    for key in ("mean", "std"):
+        values = document[key]
+        if not isinstance(values, (list, tuple)) or not all(map(_is_number, values)):
+            raise ValueError(f"preprocessing: {key} is {values!r}, expected a list of numbers")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _fixed(pixel_dtype: str) -> Dict[str, object]:

@@ -20,6 +20,7 @@ from fedsup_deploy.api import load_artifact
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.artifact.store import load_manifest
 from fedsup_deploy.cli.main import main
+from fedsup_deploy.cli.progress import Lines
 from fedsup_deploy.commands.deploy import deploy
 from fedsup_deploy.commands.evaluate import evaluate
 from fedsup_deploy.commands.export import ExportRequest, export
@@ -677,7 +678,9 @@ def test_a_measured_bundle_keeps_what_was_found_and_stays_what_it_is(run, tmp_pa
     [made] = export(named(run, "smallest", tmp_path / "out")).bundles
     folder = made.folder
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    found = measure(folder, 1, "quick")
+    lines: list[str] = []
+    found = measure(folder, 1, "quick", listeners=(Lines(lines.append),))
+    assert lines == ["quick measurement 0/1", "quick measurement 1/1"]
     assert found.is_recorded
     assert {path.name for path in folder.iterdir()} == {*before, "measured.json"}
     assert before.items() <= {path.name: path.read_bytes() for path in folder.iterdir()}.items()

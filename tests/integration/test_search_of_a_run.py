@@ -522,19 +522,24 @@ def test_searches_for_different_objectives_share_what_was_evaluated(
         ({"objective": "acuracy"}, "unknown objective 'acuracy'; did you mean 'accuracy'"),
         ({"objective": "latency_ms"}, "unknown objective 'latency_ms'"),
         ({"objective": "auc"}, "objective auc: expected two classes, digits has 10"),
-        ({"objective": "worst_decile", "accuracy": "measured"}, "objective worst_decile: only clients can tell"),
-        ({"objective": "macro_f1", "accuracy": "predicted"}, "a predictor tells the accuracy alone"),
+        ({"objective": "worst_decile", "accuracy": "measured"}, "objective worst-decile: only clients can tell"),
+        (
+            {"objective": "macro_f1", "accuracy": "predicted"},
+            "objective macro-f1: a predictor tells the accuracy alone",
+        ),
         (
             {"objective": "macro_f1", "prefer": "cheaper"},
-            "prefer cheaper: what is within noise is known of the accuracy",
+            "prefer cheaper: what is within noise is known of the accuracy, not of macro-f1$",
         ),
     ],
 )
 def test_an_objective_that_nobody_can_tell_is_refused(
     request_of: SearchRequest, change: dict[str, Any], message: str
 ) -> None:
+    told: list[dict[str, Any]] = []
     with pytest.raises(ConfigError, match=message):
-        search(dataclasses.replace(request_of, **change))
+        search(dataclasses.replace(request_of, **change), (told.append,))
+    assert not told, "nothing is priced before"
 
 
 # Accuracies by clients

@@ -1,6 +1,7 @@
 """Who is asked for what by all commands, where clients are as they are and some of them are unseen."""
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,7 +115,6 @@ def exported(run: Path, out: Path) -> Exported:
 COMMANDS: dict[str, Callable[[Path, Path], object]] = {
     "search": lambda run, _: fedsup_deploy.search(["jetson-nano"], run, method="random", evaluations=3),
     "fit-accuracy": lambda run, _: fit_accuracy(run, evaluations=20),
-    "export": exported,
 }
 
 
@@ -135,6 +135,25 @@ def test_evaluate_asks_for_test_images_and_unseen_clients_at_last(run: Path) -> 
     assert (report.unseen.num_clients, report.unseen.num_images) == (2, 200 + NUM_TESTED)
 
 
+def test_a_bundle_quotes_test_images_of_clients_that_nothing_was_chosen_by(
+    run: Path, tmp_path: Path, capsys: Any
+) -> None:
+    report = evaluate(run, "largest")
+    ASKED.clear()
+    (bundle,) = exported(run, tmp_path).bundles
+    # Of those that take part, and of these only for the figures.
+    assert {each.population for each in ASKED} == {CLIENTS}
+    assert {each.client for each in ASKED if each.images == TESTED} == {"c0"}
+    assert (bundle.split, bundle.num_images, bundle.accuracy) == ("tested", NUM_TESTED, report.accuracy)
+    assert bundle.int8_drop is not None
+    assert bundle.int8_drop.split == "held-out", "that it is kept is a choice"
+    assert round(bundle.int8_accuracy * NUM_TESTED, 6).is_integer()
+    manifest = json.loads((bundle.folder / "manifest.json").read_text(encoding="utf-8"))
+    assert (manifest["accuracy"]["split"], manifest["accuracy"]["num_samples"]) == ("tested", NUM_TESTED)
+    card = (bundle.folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "- It was evaluated on test images of the clients' own, which no subnet is chosen by." in card.splitlines()
+
+
 def test_evaluate_prefers_test_images_of_clients_where_the_server_has_none(run: Path, capsys: Any) -> None:
     """Subnets are chosen by what clients hold out."""
     report = evaluate(run, "largest")
@@ -142,12 +161,38 @@ def test_evaluate_prefers_test_images_of_clients_where_the_server_has_none(run: 
     assert report.clients is not None
     assert report.accuracy == report.clients.accuracy_mean, "of one client"
     assert evaluate(run, "largest", split="held-out").num_images > NUM_TESTED
-    with pytest.raises(ConfigError, match=r"the server has no test images; evaluate with --split held-out$"):
+    with pytest.raises(ConfigError, match=r"the server has no test images; evaluate with --split tested$"):
         evaluate(run, "largest", split="test")
     assert main(["evaluate", str(run), "--arch", "largest"]) == 0
     assert "Evaluated on test images of the clients' own: the server has none." in capsys.readouterr().out.splitlines()
     assert main(["evaluate", str(run), "--arch", "largest", "--split", "held-out"]) == 0
     assert "Evaluated on what clients hold out, which subnets are chosen by." in capsys.readouterr().out.splitlines()
+
+
+def test_evaluate_tells_of_each_client_where_that_is_asked_for(run: Path, capsys: Any) -> None:
+    assert "each" not in json.dumps(evaluate(run, "largest").to_dict())
+    report = evaluate(run, "largest", per_client=True)
+    assert report.clients is not None
+    assert report.unseen is not None
+    for over, names, num_images in (
+        (report.clients, ["c0"], [NUM_TESTED]),
+        (report.unseen, ["c1", "c4"], [100 + NUM_TESTED, 100]),
+    ):
+        assert over.each is not None
+        assert [each.name for each in over.each] == names
+        assert [each.num_images for each in over.each] == num_images
+        assert [each.accuracy for each in over.each] == [each.num_right / each.num_images for each in over.each]
+        assert np.mean([each.accuracy for each in over.each]) == pytest.approx(over.accuracy_mean)
+        assert min(each.accuracy for each in over.each) == over.worst_decile
+        assert all(each.interval[0] <= each.accuracy <= each.interval[1] for each in over.each)
+    assert main(["evaluate", str(run), "--arch", "largest", "--per-client"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("Each client, test images of their own:") + 3
+    assert lines[start].split()[:2] == ["c0", str(NUM_TESTED)]
+    start = lines.index("Each unseen client, all images:") + 3
+    assert report.unseen.each is not None
+    worst_first = sorted(report.unseen.each, key=lambda each: each.accuracy)
+    assert [line.split()[0] for line in lines[start : start + 2]] == [each.name for each in worst_first]
 
 
 def test_the_figure_of_unseen_clients_is_that_of_their_images(run: Path, tmp_path: Path) -> None:

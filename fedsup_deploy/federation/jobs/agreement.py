@@ -52,7 +52,7 @@ class CompareAnswers:
 
     Args:
         models: The content of both: see `both_of`.
-        images: Which of the client's images, `TRAINED` or `HELD_OUT`.
+        images: Which of the client's images, one of `IMAGES`.
         preprocessing: Of the images, for the models' resolution.
     """
 

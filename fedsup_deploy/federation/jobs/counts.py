@@ -88,7 +88,7 @@ class CountAnswers:
         networks: Of one resolution. Several must be subnets of one supernet: what neighbours have in common is computed
             once.
         statistics: For each network what its activations are normalised with; of several, those of one exchange.
-        images: Which of the client's images, `TRAINED` or `HELD_OUT`.
+        images: Which of the client's images, one of `IMAGES`.
         preprocessing: Of the images, for any resolution.
     """
 

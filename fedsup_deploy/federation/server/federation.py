@@ -17,6 +17,7 @@ from fedsup_deploy.federation.jobs.statistics import CalibrationDraw
 from fedsup_deploy.federation.messages import Engine
 from fedsup_deploy.federation.server import cohort
 from fedsup_deploy.federation.server.cohort import OnAbsences, Terms
+from fedsup_deploy.federation.simulation import TEST, VALIDATION
 from fedsup_deploy.ondevice.preprocessing import USUAL_PIXELS
 
 #: Longest side of an image, in pixels.
@@ -49,9 +50,20 @@ class Federation:
     on_absences: OnAbsences
     unseen: Engine | None = None
 
-    def split(self, preferred: str) -> str:
-        """Return what networks are evaluated on: the server's images of that name, or what clients hold out."""
-        return preferred if preferred in self.own else HELD_OUT
+    @property
+    def choosing_split(self) -> str:
+        """What networks are chosen by: the server's validation images, or what clients hold out."""
+        return VALIDATION if VALIDATION in self.own else HELD_OUT
+
+    @property
+    def final_split(self) -> str:
+        """What final figures are taken on: the first that there is of what networks are not chosen by.
+
+        The server's test images, or those of clients' own; where nobody has any, what clients hold out.
+        """
+        if TEST in self.own:
+            return TEST
+        return TESTED if self.testing else HELD_OUT
 
     def judging(self, split: str) -> tuple[Engine, Sequence[ClientInfo], Terms]:
         """Return who evaluates networks, by which engine, and what is expected of them.
@@ -171,6 +183,12 @@ def _reason_to_reject(pixels: Pixels, num_images: int) -> str | None:
         return f"images of {width}x{height} pixels"
     reason = pixel_counts.why_impossible(histogram_CV, pixels.pixel_dtype, num_images * height * width)
     return None if reason is None else f"{reason} than {num_images} images have"
+
+
+def images_of(split: str) -> str:
+    """Return which of their images those are asked about whom `Federation.judging` names for a split."""
+    # Parts of the server's images are asked as clients that hold all out.
+    return TESTED if split == TESTED else HELD_OUT
 
 
 def calibration_images(info: ClientInfo, calibration: CalibrationDraw) -> int:

@@ -5,13 +5,13 @@ import dataclasses
 from fedsup_deploy import rng
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import DataError
-from fedsup_deploy.federation.client import HELD_OUT, ClientId
+from fedsup_deploy.federation.client import ClientId
 from fedsup_deploy.federation.jobs.agreement import Agreement, CompareAnswers
 from fedsup_deploy.federation.jobs.ranges import Ranges, TakeRanges
 from fedsup_deploy.federation.messages import Blob
 from fedsup_deploy.federation.networks import Standalone
 from fedsup_deploy.federation.server import cohort
-from fedsup_deploy.federation.server.federation import Federation, calibration_images
+from fedsup_deploy.federation.server.federation import Federation, calibration_images, images_of
 from fedsup_deploy.supernet.ranges import ActivationCounts
 from fedsup_deploy.supernet.statistics import PooledStatistics
 
@@ -56,16 +56,17 @@ def compare_answers(federation: Federation, models: Blob, preprocessing: Preproc
         federation: Whom to ask.
         models: Both files: `agreement.both_of`.
         preprocessing: Of the images, for the models' resolution.
-        split: `validation` or `test` of a server that has images; `HELD_OUT` for what clients hold out.
+        split: As of `Federation.judging`.
 
     Raises:
-        DataError: No client holds images out.
+        DataError: No client has such images.
         FederationError: Too few clients have answered.
     """
     engine, asked, terms = federation.judging(split)
     if not asked:
-        raise DataError("evaluation of int8: no client holds images out")
-    expected = {info.client: info.num_held_out for info in asked}
+        raise DataError(f"evaluation of int8: no client has {split} images")
+    images = images_of(split)
+    expected = {info.client: info.num_images(images) for info in asked}
     pooled = [Agreement(0, 0, 0, 0)]
 
     def take(client: ClientId, found: Agreement) -> str | None:
@@ -76,7 +77,7 @@ def compare_answers(federation: Federation, models: Blob, preprocessing: Preproc
         pooled[0] += found
         return None
 
-    jobs = dict.fromkeys(expected, CompareAnswers(models, HELD_OUT, preprocessing))
+    jobs = dict.fromkeys(expected, CompareAnswers(models, images, preprocessing))
     what = f"evaluation of int8 on {split} images"
     cohort.ask(engine, jobs, take, what=what, terms=terms, on_absences=federation.on_absences)
     return pooled[0]

@@ -15,7 +15,7 @@ from fedsup_deploy.federation.jobs.statistics import Observed, TakeStatistics
 from fedsup_deploy.federation.messages import Blob, Engine
 from fedsup_deploy.federation.networks import Network, SharedSubnet
 from fedsup_deploy.federation.server import cohort
-from fedsup_deploy.federation.server.federation import Federation, calibration_images
+from fedsup_deploy.federation.server.federation import Federation, calibration_images, images_of
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.plan import NetworkPlan
 from fedsup_deploy.supernet.model import Supernet
@@ -100,11 +100,8 @@ def evaluate(federation: Federation, network: Network, statistics: PooledStatist
     Raises:
         FederationError: Too few clients have answered.
     """
-    # Parts of the server's images are asked as clients that hold all out.
-    images = TESTED if split == TESTED else HELD_OUT
-    found = _count(
-        federation, federation.judging(split), (network,), (statistics,), images, f"evaluation on {split} images"
-    )
+    judging, what = federation.judging(split), f"evaluation on {split} images"
+    found = _count(federation, judging, (network,), (statistics,), images_of(split), what)
     return _summed(found)[0]
 
 

@@ -111,7 +111,7 @@ def test_the_card_says_what_the_measures_are_and_how_right_each_class_is(documen
         line.startswith("| Trouser | 300 | 85.00%, 95 % interval ") and line.endswith(" | 255 |") for line in lines
     )
     assert "| &#60;b> | 0 | no images | 45 |" in lines
-    assert "- Searched for: macro_f1, within the limits" in lines
+    assert "- Searched for: macro-f1, within the limits" in lines
 
 
 def test_a_matrix_alone_knows_no_confidence() -> None:

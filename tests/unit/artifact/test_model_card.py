@@ -6,6 +6,7 @@ import pytest
 
 from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.artifact.model_card import render_model_card
+from fedsup_deploy.ondevice.source_resize import SourceResize, document_of_resize
 
 
 @pytest.fixture
@@ -45,6 +46,28 @@ def test_card_holds_the_figures_of_the_manifest(with_two):
         "- Nobody has measured how far predictions for raspberry-pi-4 are off.",
     ):
         assert line in card.splitlines()
+
+
+def test_card_says_where_subnets_are_chosen_by_the_images_of_its_figures(document):
+    chosen, tested = "Subnets are chosen by these images", "test images of the clients' own"
+    assert chosen not in card_of(document)
+    document["accuracy"]["split"] = "held-out"
+    assert chosen in card_of(document)
+    document["accuracy"]["split"] = "tested"
+    assert chosen not in card_of(document)
+    assert tested in card_of(document)
+
+
+def test_card_says_of_which_size_image_files_may_be(document):
+    native, any_size = (
+        "which have the `native_size` below",
+        "of any size: they are made square as `source_resize` below",
+    )
+    assert native in card_of(document)
+    assert any_size not in card_of(document)
+    document["preprocessing"]["source_resize"] = document_of_resize(SourceResize(8, "crop"))
+    assert native not in card_of(document)
+    assert any_size in card_of(document)
 
 
 def test_card_says_what_the_device_has_what_fails_there_and_what_nobody_ran(document):

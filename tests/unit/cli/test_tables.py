@@ -40,6 +40,13 @@ def test_cells(value: object, expected: str):
     assert tables.cell(value) == expected
 
 
+def test_a_table_shows_as_many_rows_as_it_may_and_counts_the_rest():
+    entries = [{"client": number} for number in range(60)]
+    lines = printed(tables.rows(entries, most=50))
+    assert (lines[-2], lines[-1]) == ("49", "and 10 more; --json gives all")
+    assert printed(tables.rows(entries))[-2:] == ["19", "and 40 more; --json gives all"]
+
+
 def test_an_overview_has_fields_and_a_table_for_each_list():
     result = {
         "run": "runs/digits",

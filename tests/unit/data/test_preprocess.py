@@ -1,6 +1,7 @@
 """Preprocessing: numbers worked out by hand, and torch as the referee of the resize."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,24 @@ def test_for_size_changes_only_the_size() -> None:
     assert plain(28, 32, 32).for_size(24) == plain(28, 32, 24)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("native_size", "6"),
+        ("padded_size", 8.5),
+        ("size", True),
+        ("mean", "123"),
+        ("mean", ["0.5"]),
+        ("std", [True]),
+        ("std", 1),
+    ],
+)
+def test_a_document_with_something_else_than_numbers_is_refused_by_its_key(key: str, value: object) -> None:
+    document = Preprocessing((0.5,), (0.2,), 6, 8, 8).to_dict()
+    with pytest.raises(ArtifactError, match=rf"preprocessing: {key} is {re.escape(repr(value))}, expected"):
+        Preprocessing.from_dict({**document, key: value})
+
+
 def test_json_round_trip_is_exact() -> None:
     fitted = Preprocessing.fit(dataset(random_images(50, 6, 6, 3)), 8).for_size(7)
     document = json.loads(json.dumps(fitted.to_dict(), allow_nan=False))
@@ -213,13 +232,13 @@ def test_document_alone_is_enough_to_make_the_input(
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"mean": None}, "no valid values"),
+        ({"mean": None}, "mean is None, expected a list of numbers"),
         ({"mean": [0.1, 0.2]}, "as many finite means"),
         ({"std": [0.0]}, "positive finite deviations"),
         ({"std": [float("nan")]}, "finite"),
         ({"padded_size": 3}, "expected 1 <= native_size <= padded_size"),
         ({"size": 0}, "size >= 1"),
-        ({"size": "large"}, "no valid values"),
+        ({"size": "large"}, "size is .large., expected a whole number"),
         ({"layout": "NHWC"}, "layout is 'NHWC', expected 'NCHW'"),
         ({"padding": {"top": 1}}, "padding is {'top': 1}, expected {'top': 0, 'bottom': 0"),
         ({"extra": 1}, "missing or unknown extra"),

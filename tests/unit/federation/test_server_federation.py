@@ -234,9 +234,11 @@ def federation_with(scripted, federation_over) -> Callable[..., Any]:
 
 def test_networks_are_evaluated_on_the_servers_images_or_on_what_clients_hold_out(federation_with) -> None:
     both = federation_with(0, own=("validation", "test"))
-    assert [both.split(name) for name in ("validation", "test")] == ["validation", "test"]
-    assert [federation_with(2, own=("test",)).split(name) for name in ("validation", "test")] == [HELD_OUT, "test"]
-    assert federation_with(2).split("test") == HELD_OUT
+    assert (both.choosing_split, both.final_split) == ("validation", "test")
+    only_test = federation_with(2, own=("test",))
+    assert (only_test.choosing_split, only_test.final_split) == (HELD_OUT, "test")
+    none = federation_with(2)
+    assert (none.choosing_split, none.final_split) == (HELD_OUT, HELD_OUT)
 
 
 def test_who_calibrates_and_who_judges(federation_with) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -13,14 +12,14 @@ from pydantic import JsonValue
 from fedsup_deploy import files, places, registry
 from fedsup_deploy.commands.footprint import check_memory
 from fedsup_deploy.commands.keeping import KeepBest, KeepLast, SupernetKeeping
+from fedsup_deploy.commands.resuming import changes_of_images, check_same_settings, settings_hash
 from fedsup_deploy.commands.scoring import nothing_held_out
 from fedsup_deploy.commands.training_summary import Trained, summary
 from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.data.preprocess import Preprocessing
-from fedsup_deploy.data.source import counted
-from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FederationError
+from fedsup_deploy.errors import ArtifactError, DataError, FederationError
 from fedsup_deploy.events import EventLog, Listener, read_events
 from fedsup_deploy.federation.batches import check_can_be_normalized
 from fedsup_deploy.federation.client import ClientId
@@ -32,7 +31,7 @@ from fedsup_deploy.federation.server.balance import class_weights, count_classes
 from fedsup_deploy.federation.server.cohort import OnAbsences, names_of
 from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.server.health import Health
-from fedsup_deploy.federation.server.rounds import USUAL_CLIENTS, RoundParams, RoundResult, cohort_size, run_rounds
+from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, cohort_size, run_rounds
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
 from fedsup_deploy.federation.simulation import CLIENTS, FederatedData
 from fedsup_deploy.measures import measures_of
@@ -112,7 +111,7 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
         _change_terms(folder, config)
         return
     facts = runs.read_image_facts(folder) if first_round > 0 else None
-    notes = data.notes if facts is None else (*data.notes, *_changes_since(folder, facts, data))
+    notes = data.notes if facts is None else (*data.notes, *changes_of_images(folder, facts, data))
     absences: list[tuple[str, int, Mapping[ClientId, str], Mapping[ClientId, str]]] = []
     with open_engines(config, data) as engines:
         if facts is None:
@@ -159,7 +158,7 @@ def _keeping(folder: Path, config: TrainConfig, layout: Layout, first_round: int
     if config.training.keep == "last":
         return KeepLast()
     return KeepBest(
-        folder / runs.BEST, layout, _config_hash(config), is_new=first_round < config.training.evaluate_every
+        folder / runs.BEST, layout, settings_hash(config), is_new=first_round < config.training.evaluate_every
     )
 
 
@@ -180,36 +179,6 @@ def _image_facts(
         class_counts=counts,
         fingerprint=data.fingerprint,
     )
-
-
-def _changes_since(folder: Path, facts: runs.ImageFacts, data: FederatedData) -> list[str]:
-    """Return what is to be said of images that a run goes on with: a mended file may be another, but not a client.
-
-    Raises:
-        ConfigError: The classes or the clients are others than those the run was begun with.
-    """
-    now = ClientFacts.of(data)
-    others = None
-    if facts.classes != data.train.classes:
-        others = _others("classes", facts.classes, data.train.classes)
-    elif facts.clients is not None and facts.clients != now:
-        before = facts.clients
-        others = _others("clients", before.names or (), now.names or ())
-        if before.num_clients != now.num_clients:
-            others += f": {now.num_clients} take part, {before.num_clients} did"
-    if others is not None:
-        raise ConfigError(f"cannot resume {folder}: {others}; put the images back or choose another --out")
-    if facts.fingerprint in {None, data.fingerprint}:
-        return []
-    how = "some were added, removed or changed, or another release of Pillow reads them"
-    return [f"the images are not those the run was begun with ({how}); it ends otherwise than if undisturbed"]
-
-
-def _others(what: str, before: Sequence[str], now: Sequence[str]) -> str:
-    """Return that some are others than those a run was begun with, and their names."""
-    gone, new = ([name for name in some if name not in rest] for some, rest in ((before, now), (now, before)))
-    told = [f"{word} {counted(names)}" for word, names in (("gone", gone), ("new", new)) if names]
-    return f"the {what} are not those the run was begun with" + (f" ({', '.join(told)})" if told else "")
 
 
 def make_strategy(config: TrainConfig, space: SearchSpace) -> Strategy:
@@ -335,26 +304,15 @@ def _start(
     if not resume and (checkpoint.exists() or (folder / runs.SUPERNET).exists()):
         raise ArtifactError(f"{folder} holds a run already; continue it with --resume or choose another --out")
     if resume and (folder / runs.CONFIG).exists():
-        _check_same(validate(load_yaml(folder / runs.CONFIG), TrainConfig), config, folder)
+        check_same_settings(validate(load_yaml(folder / runs.CONFIG), TrainConfig), config, folder)
     if not checkpoint.exists():
         return ServerState(Supernet(layout, initial_weights(layout, config.seed)), strategy.initial(layout)), 0
     state, record = read_checkpoint(checkpoint, layout)
-    if record.config_hash != _config_hash(config):
+    if record.config_hash != settings_hash(config):
         raise ArtifactError(f"{checkpoint}: belongs to another config; choose another --out")
     expected = {name: tuple(tensor.shape) for name, tensor in strategy.initial(layout).items()}
     check_shapes(state.kept, expected, f"{checkpoint}: what the strategy keeps")
     return state, record.rounds
-
-
-def _check_same(before: TrainConfig, now: TrainConfig, folder: Path) -> None:
-    old, new = _flat(_what_matters(before)), _flat(_what_matters(now))
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            raise ConfigError(
-                f"cannot resume {folder}: {key} is {json.dumps(new.get(key))}, the run was started with "
-                f"{json.dumps(old.get(key))}; "
-                "use the same config or choose another --out"
-            )
 
 
 def _change_terms(folder: Path, config: TrainConfig) -> None:
@@ -365,40 +323,9 @@ def _change_terms(folder: Path, config: TrainConfig) -> None:
             files.write_text(folder / runs.CONFIG, dump(before.model_copy(update={"federation": config.federation})))
 
 
-def _what_matters(config: TrainConfig) -> dict[str, JsonValue]:
-    """Return the config without the settings that change no weight: a run may be resumed with others."""
-    document = config.model_dump(mode="json", exclude={"engine", "federation"})
-    del document["training"]["checkpoint_every"], document["data"]["cache_mib"]
-    del document["training"]["evaluate_every"], document["training"]["keep"]
-    if config.training.keep == "best":
-        document["training"]["keep"] = f"best, evaluate_every {config.training.evaluate_every}"
-    # Runs that an older version began say the same in other words, or do not know it.
-    document["data"] |= {
-        "server_images": config.server_has_images,
-        "client_validation_fraction": config.held_out_fraction,
-    }
-    document["training"]["clients_per_round"] = config.training.clients_per_round or USUAL_CLIENTS
-    if not config.training.class_weights:
-        del document["training"]["class_weights"]
-    if config.partition.unseen is None:
-        del document["partition"]["unseen"]
-    return document
-
-
-def _flat(document: JsonValue, prefix: str = "") -> dict[str, JsonValue]:
-    if not isinstance(document, dict):
-        return {prefix: document}
-    items = [_flat(value, f"{prefix}.{key}" if prefix else key) for key, value in document.items()]
-    return {key: value for item in items for key, value in item.items()}
-
-
-def _config_hash(config: TrainConfig) -> str:
-    return files.sha256_of(_what_matters(config))
-
-
 def _save_checkpoint(folder: Path, config: TrainConfig, state: ServerState, rounds: int) -> None:
     path = folder / runs.CHECKPOINT
-    save_supernet(path, "checkpoint", state.supernet, state.kept, rounds=rounds, config_hash=_config_hash(config))
+    save_supernet(path, "checkpoint", state.supernet, state.kept, rounds=rounds, config_hash=settings_hash(config))
 
 
 def _describe(folder: Path, space: SearchSpace, command: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from fedsup_deploy.errors import ArtifactError, ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.report import library
 from fedsup_deploy.report.bundle_facts import BundleMaterial
-from fedsup_deploy.report.page import Report, render
+from fedsup_deploy.report.page import PageMaterial, render
 from fedsup_deploy.report.run_figures import RunMaterial
 from fedsup_deploy.report.search_facts import Searched
 from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
@@ -125,9 +125,9 @@ def _bundles_below(folder: Path, depth: int) -> list[Path]:
     return sorted(manifest.parent for manifest in folder.glob(f"{'*/' * depth}{manifests.FILENAME}"))
 
 
-def _read(found: _Found) -> Report:
+def _read(found: _Found) -> PageMaterial:
     names = _names(found.searches)
-    return Report(
+    return PageMaterial(
         runs=tuple(map(_run, found.runs)),
         searches=tuple(Searched(name, load_result(path)) for name, path in zip(names, found.searches, strict=True)),
         bundles=tuple(BundleMaterial(load_manifest(path), load_measured(path)) for path in found.bundles),
@@ -155,7 +155,7 @@ def _names(searches: Sequence[Path]) -> list[str]:
     return named
 
 
-def _write_pictures(made: Report, folder: Path, log: EventLog) -> tuple[Path, ...]:
+def _write_pictures(made: PageMaterial, folder: Path, log: EventLog) -> tuple[Path, ...]:
     figures = made.pictures()
     written = []
     for done, figure in enumerate(figures, start=1):

@@ -85,7 +85,7 @@ class BundleSection:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class PageMaterial:
     """All that a page shows.
 
     Args:
@@ -119,7 +119,7 @@ class Report:
         return [*search_figures.figures([*self.searches]), *self.overview(), *of_sections]
 
 
-def render(report: Report) -> str:
+def render(report: PageMaterial) -> str:
     """Return the page.
 
     Args:
@@ -159,13 +159,13 @@ def _all(
     return [*searches, *bundles, *runs]
 
 
-def _title(report: Report) -> str:
+def _title(report: PageMaterial) -> str:
     """Return what the page is about: the runs that everything on it comes from, or its first bundle."""
     names = [each.result.run.name for each in report.searches] + [each.run.path.name for each in report.runs]
     return ", ".join(dict.fromkeys(names)) or report.bundles[0].name
 
 
-def _documents(report: Report, drawn: Sequence[Figure]) -> JsonObject:
+def _documents(report: PageMaterial, drawn: Sequence[Figure]) -> JsonObject:
     """Return what the page's program reads, by the name of the element."""
     found: JsonObject = {
         "config": look.config(look.OF_PAGE),

@@ -80,7 +80,7 @@ class Evaluation(_Event):
         return CountedAccuracy.of_share(self.accuracy(corner), self.num_images).interval
 
 
-class Health(_Event):
+class HealthWarning(_Event):
     """A `health` event: a fault that training has warned of."""
 
     round: Count
@@ -112,7 +112,7 @@ class History:
 
     rounds: tuple[Round, ...]
     evaluations: tuple[Evaluation, ...]
-    health: tuple[Health, ...]
+    health: tuple[HealthWarning, ...]
     num_clients: int | None
     num_images: int | None
     notes: tuple[str, ...]
@@ -132,7 +132,7 @@ def read_history(folder: Path) -> History:
     return History(
         rounds=_parsed(Round, lines.get("round", []), path),
         evaluations=_parsed(Evaluation, lines.get("evaluation", []), path),
-        health=_parsed(Health, lines.get("health", []), path),
+        health=_parsed(HealthWarning, lines.get("health", []), path),
         num_clients=started[0].num_clients if started else None,
         num_images=started[0].num_images if started else None,
         notes=tuple(started[0].notes) if started else (),

@@ -10,7 +10,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedsup_deploy.engines.flower.grid import content_of, read_content
-from fedsup_deploy.engines.flower.node import Node
+from fedsup_deploy.engines.flower.node import ClientNode
 
 
 class LocalGrid(Grid):
@@ -61,7 +61,7 @@ class LocalGrid(Grid):
         raise NotImplementedError
 
 
-def app_of(node: Node, received: Callable[[str, bytes], None] = lambda *_: None) -> ClientApp:
+def app_of(node: ClientNode, received: Callable[[str, bytes], None] = lambda *_: None) -> ClientApp:
     """Return the app of a node."""
 
     def answer(message: Message, context: Context) -> Message:

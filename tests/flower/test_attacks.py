@@ -13,7 +13,7 @@ from fedsup_deploy.engines.flower.blobs import DiskBlobs
 from fedsup_deploy.engines.flower.directory import Directory
 from fedsup_deploy.engines.flower.engine import FlowerEngine
 from fedsup_deploy.engines.flower.grid import GridCourier
-from fedsup_deploy.engines.flower.node import Node
+from fedsup_deploy.engines.flower.node import ClientNode
 from fedsup_deploy.federation.simulation import Population
 
 SUITE = Path(__file__).parents[1] / "conformance" / "test_engines.py"
@@ -42,7 +42,7 @@ def engines_over(
     """Return an engine for each population, all over the same nodes, each of which stands for one client."""
     grid = LocalGrid(
         {
-            number: app_of(Node(str(client), populations, DiskBlobs(folder / str(client), kept_bytes)), received)
+            number: app_of(ClientNode(str(client), populations, DiskBlobs(folder / str(client), kept_bytes)), received)
             for client, number in enumerate(NODE_IDS)
         }
     )

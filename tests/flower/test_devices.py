@@ -24,7 +24,7 @@ from fedsup_deploy.engines.flower.blobs import DiskBlobs
 from fedsup_deploy.engines.flower.directory import Directory
 from fedsup_deploy.engines.flower.engine import FlowerEngine, far_of
 from fedsup_deploy.engines.flower.grid import GridCourier
-from fedsup_deploy.engines.flower.node import Node
+from fedsup_deploy.engines.flower.node import ClientNode
 from fedsup_deploy.engines.workers import MakePopulations
 from fedsup_deploy.errors import DataError
 from fedsup_deploy.federation.jobs.announce import Announce
@@ -82,7 +82,9 @@ class Devices:
     def open(self, make_populations: MakePopulations, *_: object, names: Sequence[str]) -> Iterator[dict[str, Engine]]:
         """Yield the engines of a deployment to those that are connected."""
         nodes = {
-            7 * number + 1: Node(name, {CLIENTS: self.own[name], UNSEEN: self.own[name]}, DiskBlobs(self.folder / name))
+            7 * number + 1: ClientNode(
+                name, {CLIENTS: self.own[name], UNSEEN: self.own[name]}, DiskBlobs(self.folder / name)
+            )
             for number, name in enumerate(reversed(self.connected))
         }
         courier = GridCourier(LocalGrid({number: app_of(node) for number, node in nodes.items()}), sleep=lambda _: None)

@@ -23,7 +23,7 @@ from fedsup_deploy.engines.flower import relay
 from fedsup_deploy.engines.flower.blobs import DiskBlobs
 from fedsup_deploy.engines.flower.environment import BLOBS, OWN, RELAY, WORK
 from fedsup_deploy.engines.flower.grid import GridCourier, content_of, read_content
-from fedsup_deploy.engines.flower.node import Node
+from fedsup_deploy.engines.flower.node import ClientNode
 from fedsup_deploy.errors import FederationError
 from fedsup_deploy.federation.simulation import CLIENTS, UNSEEN, Population
 
@@ -80,19 +80,21 @@ def answer(message: Message, context: Context) -> Message:
     return Message(content_of(population, node.answer(population, content)), reply_to=message)
 
 
-def _device(own: str) -> Node:
+def _device(own: str) -> ClientNode:
     """Return the device that this is, by the config that its owner has started it with."""
     from fedsup_deploy.config.client import load_client_config
     from fedsup_deploy.runs.own_images import OneDevice
 
     config = load_client_config(Path(own))
     device = OneDevice(config)
-    return Node(config.name, {CLIENTS: device, UNSEEN: device}, DiskBlobs(config.blobs, config.storage_mib * 2**20))
+    return ClientNode(
+        config.name, {CLIENTS: device, UNSEEN: device}, DiskBlobs(config.blobs, config.storage_mib * 2**20)
+    )
 
 
-def _simulated(number: str, config: str) -> Node:
+def _simulated(number: str, config: str) -> ClientNode:
     home = Path(os.environ.get("FLWR_HOME", "~/.flwr")).expanduser()
-    return Node(number, _populations(config), DiskBlobs(Path(os.environ.get(BLOBS, home / "fedsup-blobs"))))
+    return ClientNode(number, _populations(config), DiskBlobs(Path(os.environ.get(BLOBS, home / "fedsup-blobs"))))
 
 
 @functools.lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ from fedsup_deploy.federation.simulation import Population
 HELLO = b""
 
 
-class Node:
+class ClientNode:
     """Answers messages for the clients that it stands for.
 
     Args:

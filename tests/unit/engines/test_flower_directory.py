@@ -7,7 +7,7 @@ from safetensors.numpy import save
 
 from fedsup_deploy.engines.flower.courier import Delivery, FlowerNode, Letter, Ticket
 from fedsup_deploy.engines.flower.directory import Directory, SimulatedNodes
-from fedsup_deploy.engines.flower.node import HELLO, Node
+from fedsup_deploy.engines.flower.node import HELLO, ClientNode
 from fedsup_deploy.errors import FederationError
 
 
@@ -35,7 +35,7 @@ class Nodes:
 
     def answer(self, letter: Letter) -> bytes:
         # No blob is ever asked for here.
-        return Node(self.called[letter.node], {}, None).answer(letter.population, letter.message)  # type: ignore[arg-type]
+        return ClientNode(self.called[letter.node], {}, None).answer(letter.population, letter.message)  # type: ignore[arg-type]
 
     def receive(self, wait_s: float) -> Sequence[Delivery]:
         assert wait_s > 0

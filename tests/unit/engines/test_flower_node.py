@@ -6,7 +6,7 @@ import pytest
 from safetensors.numpy import save
 
 from fedsup_deploy.config.schema import load_train_config
-from fedsup_deploy.engines.flower.node import HELLO, Node, name_in
+from fedsup_deploy.engines.flower.node import HELLO, ClientNode, name_in
 from fedsup_deploy.engines.flower.simulation import open_simulation
 from fedsup_deploy.errors import DataError, DependencyError
 from fedsup_deploy.federation import encoding
@@ -28,27 +28,27 @@ class Failing:
         raise ValueError(f"patient {client}, born in 1970")
 
 
-def said(node: Node, population: str, message: bytes) -> object:
+def said(node: ClientNode, population: str, message: bytes) -> object:
     return encoding.decode_replies(node.answer(population, message), JOBS)
 
 
 @pytest.fixture
-def node() -> Node:
-    return Node("camera", {"clients": Failing()}, BlobStore())
+def node() -> ClientNode:
+    return ClientNode("camera", {"clients": Failing()}, BlobStore())
 
 
-def test_who_it_is(node: Node) -> None:
+def test_who_it_is(node: ClientNode) -> None:
     assert name_in(node.answer("", HELLO)) == "camera"
     with pytest.raises(DataError, match=r"^message: "):
         name_in(b"noise")
 
 
-def test_an_error_is_told_by_its_type_alone(node: Node) -> None:
+def test_an_error_is_told_by_its_type_alone(node: ClientNode) -> None:
     message, _ = encoding.encode_request(JOBS)
     assert said(node, "clients", message) == [Reply(3, None, "ValueError")]
 
 
-def test_what_it_cannot_read_it_refuses_in_a_line(node: Node) -> None:
+def test_what_it_cannot_read_it_refuses_in_a_line(node: ClientNode) -> None:
     message, _ = encoding.encode_request(JOBS)
     assert said(node, "others", message) == [Reply(3, None, "no such clients here")]
     old = save({}, metadata={"document": "{}", "protocol": "0", "version": "0.0.9"})

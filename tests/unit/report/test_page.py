@@ -13,7 +13,7 @@ import pytest
 from fedsup_deploy import resources
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.report import library, look
-from fedsup_deploy.report.page import Report, render
+from fedsup_deploy.report.page import PageMaterial, render
 from fedsup_deploy.space.search_space import SearchSpace
 
 pytest.importorskip("vl_convert", reason=f"the extra report ({library.INSTALL})")
@@ -47,16 +47,16 @@ class Parts(HTMLParser):
 
 
 @pytest.fixture
-def report(run_of: Callable[..., Any], search_of: Callable[..., Any], bundle_of: Callable[..., Any]) -> Report:
+def report(run_of: Callable[..., Any], search_of: Callable[..., Any], bundle_of: Callable[..., Any]) -> PageMaterial:
     known = {"jetson-nano": [(80, 1.0), (90, 2.0)]}
-    return Report((run_of([([0], {})]),), (search_of(known),), (bundle_of(),))
+    return PageMaterial((run_of([([0], {})]),), (search_of(known),), (bundle_of(),))
 
 
 def hashed(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def test_its_policy_lets_in_its_own_style_and_scripts_and_nothing_else(report: Report) -> None:
+def test_its_policy_lets_in_its_own_style_and_scripts_and_nothing_else(report: PageMaterial) -> None:
     page = render(report)
     found = POLICY.search(page)
     assert found is not None
@@ -75,7 +75,7 @@ def test_its_policy_lets_in_its_own_style_and_scripts_and_nothing_else(report: R
     assert not any("style" in attributes for _, attributes, _ in parts.inside)
 
 
-def test_every_plot_has_its_place_and_every_name_is_there_once(report: Report) -> None:
+def test_every_plot_has_its_place_and_every_name_is_there_once(report: PageMaterial) -> None:
     parts = Parts(render(report))
     assert len(set(parts.ids)) == len(parts.ids)
     [figures] = [
@@ -87,8 +87,8 @@ def test_every_plot_has_its_place_and_every_name_is_there_once(report: Report) -
 
 
 @pytest.mark.parametrize("kind", ["runs", "searches", "bundles"])
-def test_one_kind_alone_is_a_page(report: Report, kind: str) -> None:
-    alone = Report(**{name: getattr(report, name) if name == kind else () for name in vars(report)})
+def test_one_kind_alone_is_a_page(report: PageMaterial, kind: str) -> None:
+    alone = PageMaterial(**{name: getattr(report, name) if name == kind else () for name in vars(report)})
     assert "<h2" in render(alone)
 
 
@@ -102,12 +102,12 @@ def test_a_page_of_nine_devices_with_all_candidates_that_are_drawn_is_small(sear
         search_of({f"device-{number}": known}, architectures=architectures[230 * number :], name=f"{number}")
         for number in range(9)
     )
-    page = render(Report((), searches, ()))
+    page = render(PageMaterial((), searches, ()))
     assert len(json.loads(Parts(page).texts("script")[2][1])["architectures"]) >= 1900
     assert len(page.encode()) < 2_000_000
 
 
-def test_no_plot_names_a_colour(report: Report) -> None:
+def test_no_plot_names_a_colour(report: PageMaterial) -> None:
     """So that light, dark and paper are one list."""
     for figure in report.pictures():
         assert re.findall(r"#[0-9a-f]{3,8}|rgb|var\(", json.dumps(figure.spec)) == []

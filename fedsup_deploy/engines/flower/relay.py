@@ -4,8 +4,11 @@ So a command over Flower is the same command: it alone trains, reports, stops an
 app by a socket in a folder that only its user can enter; the end of either is seen by the other at once.
 """
 
+import contextlib
 import json
+import os
 import queue
+import socket
 import threading
 from collections.abc import Callable, Collection, Sequence
 from multiprocessing.connection import Connection
@@ -23,7 +26,7 @@ class RelayCourier:
     """The command's end.
 
     Args:
-        connection: To the app.
+        connection: To the app; a socket. It is the courier's, which closes it.
         why_ended: Says why the other end is gone, for the message.
     """
 
@@ -31,7 +34,8 @@ class RelayCourier:
         self._connection, self._why_ended, self._number = connection, why_ended, 0
         self._come: queue.SimpleQueue[Delivery | list[FlowerNode] | None] = queue.SimpleQueue()
         self._early: list[Delivery] = []
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def nodes(self) -> Sequence[FlowerNode]:
         """Return the nodes that can be asked at present."""
@@ -66,6 +70,13 @@ class RelayCourier:
     def end(self) -> None:
         """Let the app end, as one whose work is done."""
         self._write({"end": True})
+
+    def close(self) -> None:
+        """Close the connection, once nobody reads of it: its number is soon that of another, whose bytes would go."""
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as same:
+            same.shutdown(socket.SHUT_RDWR)
+        self._reader.join()
+        self._connection.close()
 
     def _next(self, wait_s: float | None) -> Delivery | list[FlowerNode]:
         item = self._come.get(timeout=wait_s) if wait_s is None or wait_s > 0 else self._come.get_nowait()

@@ -162,8 +162,7 @@ def connected(
         else:
             break
     accepted.setblocking(True)
-    with Connection(accepted.detach()) as connection:
-        courier = RelayCourier(connection, why_ended)
+    with contextlib.closing(RelayCourier(Connection(accepted.detach()), why_ended)) as courier:
         yield courier
         with contextlib.suppress(FederationError):
             courier.end()

@@ -70,9 +70,8 @@ class App:
 @contextlib.contextmanager
 def connected() -> Iterator[tuple[App, relay.RelayCourier]]:
     app = App()
-    yield app, relay.RelayCourier(app.ours, lambda: "it says why")
-    with contextlib.suppress(OSError):
-        app.ours.close()
+    with contextlib.closing(relay.RelayCourier(app.ours, lambda: "it says why")) as courier:
+        yield app, courier
 
 
 def received(courier: relay.RelayCourier, count: int) -> dict[Ticket, Delivery]:
@@ -131,3 +130,14 @@ def test_an_app_whose_command_is_gone_has_failed() -> None:
     app = App()
     app.ours.close()
     assert app.join() == "left alone"
+
+
+def test_nobody_reads_of_a_connection_that_is_closed() -> None:
+    """Its number is given to what is opened next: a reader that goes on would take bytes of that."""
+    before = set(threading.enumerate())
+    for _ in range(50):
+        with connected() as (app, courier):
+            courier.nodes()
+            courier.end()
+        app.join()
+        assert set(threading.enumerate()) <= before

@@ -288,6 +288,11 @@ class ManifestDraft(Section):
         return bundle_outputs.batches_of(self.inputs[0].shape)
 
     @property
+    def instruction_set(self) -> str | None:
+        """Of the device; None where nobody knows it."""
+        return None if self.device is None else self.device.system.arch
+
+    @property
     def is_static(self) -> bool:
         """Whether its ONNX files take one image at a time."""
         return self.batches == (1,)

@@ -13,6 +13,7 @@ from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.artifact.engine import MeasuredEngine
 from fedsup_deploy.config.section import NotNegative, Section, Text
 from fedsup_deploy.ondevice import bundle_files
+from fedsup_deploy.ondevice.instruction_set import may_be_device
 from fedsup_deploy.ondevice.latency_statistics import speed_words
 from fedsup_deploy.ondevice.records import Percentile
 
@@ -152,6 +153,11 @@ class MeasuredLatency(Section):
     """What a sensor of the machine said about the energy; null where there is none."""
     limit: LimitCheck | None = None
     """Whether it keeps the limit of a search; null where that limit is about another machine, or there was none."""
+
+    def may_be_of(self, arch: str | None) -> bool:
+        """Return whether it may be of a device with this instruction set, by what is known of both."""
+        timed_on = self.environment.get("machine")
+        return not isinstance(timed_on, str) or may_be_device(arch, timed_on)
 
 
 class MeasuredSpeed(Section):

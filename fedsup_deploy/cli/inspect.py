@@ -103,7 +103,7 @@ def _bundle(about: "BundleFacts") -> "Iterator[tuple[str, object]]":
     if (refined := manifest.refinement) is not None:
         yield "trimmed from", f"{refined.source_arch_id}; the search picked {refined.pick_arch_id}"
     if (latency := about.measured.latency) is not None:
-        may_be_device = _may_be_device(manifest, latency)
+        may_be_device = latency.may_be_of(manifest.instruction_set)
         where = "" if may_be_device else ", not on the device"
         yield "measured since", f"{_latency(latency)}{where}"
         if (int8 := latency.int8) is not None:
@@ -113,15 +113,6 @@ def _bundle(about: "BundleFacts") -> "Iterator[tuple[str, object]]":
     if about.measured.engine is not None:
         yield "TensorRT engine", engine_page.engine_line(about.measured.engine)
     yield "made by", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
-
-
-def _may_be_device(manifest: "Manifest", latency: "MeasuredLatency") -> bool:
-    """Return whether a latency may be one of the bundle's device, by what is known of both."""
-    from fedsup_deploy.ondevice.instruction_set import may_be_device
-
-    arch = None if manifest.device is None else manifest.device.system.arch
-    timed_on = latency.environment.get("machine")
-    return not isinstance(timed_on, str) or may_be_device(arch, timed_on)
 
 
 def _variants(manifest: "Manifest") -> "Iterator[tuple[str, object]]":

@@ -299,9 +299,7 @@ def _pictures(path: Path, images: Path | None) -> Pictures | None:
 
 def _device_here(manifest: Manifest | None) -> DeviceHere | None:
     """Return whether this machine may be the device of a bundle; None of a model that is in none."""
-    if manifest is None:
-        return None
-    return device_here(None if manifest.device is None else manifest.device.system.arch)
+    return None if manifest is None else device_here(manifest.instruction_set)
 
 
 def _energy_estimated(manifest: Manifest, latency: TimedModel) -> EstimatedEnergy | None:

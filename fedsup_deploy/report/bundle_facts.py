@@ -10,7 +10,6 @@ from fedsup_deploy.artifact.measures import MeasuresRecord
 from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, VariantRecord
 from fedsup_deploy.device import limits as known_limits
 from fedsup_deploy.ondevice import bundle_files
-from fedsup_deploy.ondevice.instruction_set import may_be_device
 from fedsup_deploy.report import words
 from fedsup_deploy.report.figure import Table
 
@@ -46,11 +45,6 @@ class BundleMaterial:
             yield SINCE, later
         if later is not None and later.int8 is not None and bundle_files.INT8_MODEL in record.files:
             yield SINCE, later.int8
-
-    def may_be_of_device(self, latency: MeasuredLatency) -> bool:
-        """Return whether a latency may be one of the bundle's device, by what is known of both."""
-        device, timed_on = self.manifest.device, latency.environment.get("machine")
-        return not isinstance(timed_on, str) or may_be_device(None if device is None else device.system.arch, timed_on)
 
 
 def machine(latency: MeasuredLatency) -> str:
@@ -106,7 +100,7 @@ def is_int8_worth_it(material: BundleMaterial) -> str | None:
         less = 1 - record.num_bytes / manifest.main.num_bytes
         later = None if material.measured.latency is None else material.measured.latency.int8
         speed = later.speed if later is not None else record.gate.speed
-        can_be = later is None or material.may_be_of_device(later)
+        can_be = later is None or later.may_be_of(material.manifest.instruction_set)
         timed = "nobody has timed it" if speed is None else speed.words(may_be_device=can_be)
         on = "" if later is None else f", on {machine(later)}"
         return f"{name}: {less:.0%} smaller; {gate(record)}; {timed}{on}"
@@ -167,7 +161,8 @@ def trust(material: BundleMaterial) -> list[str]:
         for when, latency in material.timed(name):
             told.append(
                 f"{name} was timed {when} on {machine(latency)}: {latency.stability.verdict}, parts of the session "
-                f"differ by {latency.stability.disagreement:.1%}. That {where[material.may_be_of_device(latency)]}."
+                f"differ by {latency.stability.disagreement:.1%}. "
+                f"That {where[latency.may_be_of(manifest.instruction_set)]}."
             )
     told += [f"{name} was asked for and is not here: {reason}." for name, reason in manifest.left_out.items()]
     told += [f"The limit {name} is exceeded, as was asked for." for name in manifest.exceeded_limits]

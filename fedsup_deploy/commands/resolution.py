@@ -136,7 +136,8 @@ def _with_resolutions(space: SearchSpace, sides: Sequence[int]) -> SearchSpace:
     try:
         return SearchSpace.model_validate({**space.to_dict(), "resolutions": sorted(set(sides))})
     except ValidationError as error:
-        raise ConfigError(first_problem(error)) from error
+        # The file of the space is in order: it is what was asked for that no space can have.
+        raise ConfigError(f"resolution {', '.join(map(str, sides))}: {first_problem(error)}") from error
 
 
 def _device_costs(prices: Prices, target: Target) -> Iterator[DeviceCost]:

@@ -162,10 +162,14 @@ def _tree(root: Path, splits: Mapping[str, _Places], clients: tuple[str, ...], n
 def _folders(place: Path, what: str) -> dict[str, Path]:
     """Return the folders in one by their names, in the order of these."""
     folders: dict[str, Path] = {}
+    names: dict[Path, str] = {}
     for path in _entries(place) if place.is_dir() else ():
         if path.is_dir():
             if (name := name_of(path)) in folders:
                 raise DataError(f"{escaped(place)}: two folders of {what} {name!r}; put their images into one")
+            # By way of a link the same images would be two clients', or of two classes.
+            if (same := names.setdefault(path.resolve(), name)) != name:
+                raise DataError(f"{escaped(place)}: {what} {name!r} and {what} {same!r} are one folder; remove one")
             folders[name] = path
     return dict(sorted(folders.items()))
 

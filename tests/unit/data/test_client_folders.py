@@ -116,6 +116,12 @@ def test_folders_that_are_none_of_clients(tmp_path: Path, names: list[str], expe
     assert expected in problem(tmp_path)
 
 
+def test_a_link_to_the_folder_of_another_is_no_further_client(tmp_path: Path) -> None:
+    save(tmp_path, "a/cat/1.png", "elsewhere/cat/1.png")
+    (tmp_path / "b").symlink_to(tmp_path / "a", target_is_directory=True)
+    assert problem(tmp_path) == f"{tmp_path}: client 'b' and client 'a' are one folder; remove one"
+
+
 def test_a_list_beside_the_images(tmp_path: Path) -> None:
     """It is no file that is passed over."""
     save(tmp_path, "train/cat/1.png", "train/dog/1.png", "test/cat/1.png")

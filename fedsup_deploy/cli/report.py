@@ -25,8 +25,14 @@ if TYPE_CHECKING:
     help="The page to write; one that is there is replaced.",
 )
 @click.option("--plots", type=options.NEW_PATH, metavar="DIR", help="A folder for every plot as SVG and as PNG, too.")
+@click.option(
+    "--mistakes",
+    is_flag=True,
+    help="Also show some test images that each bundle gets wrong. They are put into the page; name the run of the "
+    "bundles, too, whose server has them. Images of clients are not shown.",
+)
 @click.pass_obj
-def command(output: Output, paths: tuple[Path, ...], out: Path, plots: Path | None) -> None:
+def command(output: Output, paths: tuple[Path, ...], out: Path, plots: Path | None, *, mistakes: bool) -> None:
     """Show runs, searches and bundles as one page to look at.
 
     The page is one file that needs no network and holds no script from elsewhere. A folder such as exports stands for
@@ -37,7 +43,7 @@ def command(output: Output, paths: tuple[Path, ...], out: Path, plots: Path | No
     from fedsup_deploy.commands.report import report
 
     with output.progress() as listeners:
-        result = report(paths, out, plots, listeners)
+        result = report(paths, out, plots, listeners, mistakes=mistakes)
     output.emit(result, _page)
 
 

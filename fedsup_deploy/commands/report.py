@@ -10,9 +10,13 @@ from typing import Final
 from fedsup_deploy import files, places
 from fedsup_deploy.artifact import manifest as manifests
 from fedsup_deploy.artifact import weights
+from fedsup_deploy.artifact.manifest import ProfileRecord
 from fedsup_deploy.artifact.store import load_manifest, load_measured
-from fedsup_deploy.errors import ArtifactError, ConfigError, OutputError
+from fedsup_deploy.commands.mistakes import mistakes_of
+from fedsup_deploy.device.profile import load_profile
+from fedsup_deploy.errors import ArtifactError, ConfigError, FedsupError, OutputError
 from fedsup_deploy.events import EventLog, Listener
+from fedsup_deploy.export.wanted import why_none
 from fedsup_deploy.report import library
 from fedsup_deploy.report.bundle_facts import BundleMaterial
 from fedsup_deploy.report.page import PageMaterial, render
@@ -54,7 +58,12 @@ class Reported(Result):
 
 
 def report(
-    paths: Sequence[Path], out: Path, plots: Path | None = None, listeners: tuple[Listener, ...] = ()
+    paths: Sequence[Path],
+    out: Path,
+    plots: Path | None = None,
+    listeners: tuple[Listener, ...] = (),
+    *,
+    mistakes: bool = False,
 ) -> Reported:
     """Write a page about runs, searches and bundles.
 
@@ -63,11 +72,13 @@ def report(
         out: The page.
         plots: A folder for every plot as SVG and as PNG; None writes none.
         listeners: Called with progress events.
+        mistakes: Whether images are shown that bundles answer wrongly; see `commands.mistakes`.
 
     Raises:
         DependencyError: A library is not installed.
         ArtifactError: A path is nothing of ours, or damaged.
-        ConfigError: There are more of one kind than a page can show.
+        ConfigError: There are more of one kind than a page can show; or no run, and so no images.
+        DataError: The images of a run are missing, or are others.
         OutputError: The page cannot be written there.
     """
     library.require()
@@ -76,9 +87,12 @@ def report(
         places.check_writable(plots)
     found = _sorted(paths)
     with places.hold(out, advice=places.CHOOSE_OUT):
+        log = EventLog(None, listeners)
         made = _read(found)
+        if mistakes:
+            made = _with_mistakes(made, found, log)
         content = render(made).encode()
-        pictures = None if plots is None else _write_pictures(made, plots, EventLog(None, listeners))
+        pictures = None if plots is None else _write_pictures(made, plots, log)
         files.write_bytes(out, content)
     return Reported(out, len(content), tuple(found.runs), tuple(found.searches), tuple(found.bundles), pictures)
 
@@ -129,15 +143,39 @@ def _read(found: _Found) -> PageMaterial:
     names = _names(found.searches)
     return PageMaterial(
         runs=tuple(map(_run, found.runs)),
-        searches=tuple(Searched(name, load_result(path)) for name, path in zip(names, found.searches, strict=True)),
+        searches=tuple(_searched(name, path) for name, path in zip(names, found.searches, strict=True)),
         bundles=tuple(BundleMaterial(load_manifest(path), load_measured(path)) for path in found.bundles),
     )
+
+
+def _with_mistakes(made: PageMaterial, found: _Found, log: EventLog) -> PageMaterial:
+    manifests_of = {path: each.manifest for path, each in zip(found.bundles, made.bundles, strict=True)}
+    known = mistakes_of(manifests_of, [each.run for each in made.runs], log)
+    bundles = (
+        dataclasses.replace(each, mistakes=known[path]) for path, each in zip(found.bundles, made.bundles, strict=True)
+    )
+    return dataclasses.replace(made, bundles=tuple(bundles))
 
 
 def _run(path: Path) -> RunMaterial:
     run, supernet = runs.open_run(path), path / runs.SUPERNET
     kept_after = weights.checked(supernet, weights.read_document(supernet), weights.SupernetRecord).rounds
     return RunMaterial(run, read_history(path), runs.read_image_facts(path), kept_after)
+
+
+def _searched(name: str, path: Path) -> Searched:
+    result = load_result(path)
+    reasons = {device.profile.name: _why_no_bundle(device.profile) for device in result.results}
+    return Searched(name, result, {device: why for device, why in reasons.items() if why is not None})
+
+
+def _why_no_bundle(record: ProfileRecord) -> str | None:
+    """Return why a device can have no bundle; None where it can, or its profile is not at hand as it was searched."""
+    try:
+        profile = load_profile(record.name)
+    except FedsupError:
+        return None
+    return why_none(profile) if profile.profile_hash == record.hash else None
 
 
 def _names(searches: Sequence[Path]) -> list[str]:

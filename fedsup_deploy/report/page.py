@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Final
 
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.report import (
+    absences,
     blocks,
     bundle_facts,
     bundle_figures,
     embedding,
+    glance,
     library,
     look,
     run_figures,
@@ -26,6 +28,7 @@ from fedsup_deploy.report import (
 )
 from fedsup_deploy.report.bundle_facts import BundleMaterial
 from fedsup_deploy.report.figure import Figure, Table
+from fedsup_deploy.report.mistakes import Mistake
 from fedsup_deploy.report.run_figures import RunMaterial
 from fedsup_deploy.report.search_facts import Answer, Searched
 from fedsup_deploy.version import __version__
@@ -45,7 +48,7 @@ class RunSection:
     facts: Table
     figures: tuple[Figure, ...]
     warnings: Table | None
-    absences: Table | None
+    is_anybody_absent: bool
     notes: tuple[str, ...]
 
 
@@ -69,6 +72,19 @@ class SearchSection:
 
 
 @dataclasses.dataclass(frozen=True)
+class MistakesSection:
+    """What a bundle answers wrongly, or why that is not shown.
+
+    Args:
+        says: In words.
+        shown: Images; none where another bundle has the same file, and shows them.
+    """
+
+    says: str
+    shown: tuple[Mistake, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class BundleSection:
     """A bundle on the page."""
 
@@ -79,8 +95,10 @@ class BundleSection:
     limits: Table
     int8: str | None
     trust: tuple[str, ...]
+    engine: Table | None
     measures: Table | None
     figures: tuple[Figure, ...]
+    mistakes: MistakesSection | None
     lineage: Table
 
 
@@ -102,8 +120,8 @@ class PageMaterial:
         """Return what stands on the page."""
         return (
             [_run(f"run-{number}", each) for number, each in enumerate(self.runs, start=1)],
-            [_search(f"search-{number}", each) for number, each in enumerate(self.searches, start=1)],
-            [_bundle(f"bundle-{number}", each) for number, each in enumerate(self.bundles, start=1)],
+            [_search(f"search-{number}", each, self.searches) for number, each in enumerate(self.searches, start=1)],
+            [_bundle(f"bundle-{number}", each, self.bundles) for number, each in enumerate(self.bundles, start=1)],
         )
 
     def overview(self) -> list[Figure]:
@@ -140,6 +158,8 @@ def render(report: PageMaterial) -> str:
             searches=searches,
             bundles=bundles,
             overview=overview,
+            has_images=any(each.mistakes is not None and each.mistakes.shown for each in bundles),
+            glance=glance.glance(report.runs, report.searches, report.bundles),
             comparison=search_figures.comparison([*report.searches]),
             explorer=_explorer(report.searches),
             documents={name: embedding.embedded(document) for name, document in _documents(report, drawn).items()},
@@ -218,13 +238,14 @@ def _run(section: str, material: RunMaterial) -> RunSection:
         told.append(
             ("time, bytes", f"{words.seconds(sum(each.seconds for each in history.rounds))}, {words.size(sent)}")
         )
+    absent = absences.figure(material)
     return RunSection(
         section,
         config.name,
         Table.of(("", ""), told),
-        _named(section, run_figures.figures(material)),
+        _named(section, [*run_figures.figures(material), *([] if absent is None else [absent])]),
         run_figures.warnings(material),
-        run_figures.absences(material),
+        absent is not None,
         history.notes,
     )
 
@@ -237,8 +258,9 @@ def _clients(material: RunMaterial) -> str:
     return told if not unseen else f"{told}; {len(unseen)} more take no part"
 
 
-def _search(section: str, searched: Searched) -> SearchSection:
+def _search(section: str, searched: Searched, searches: Sequence[Searched]) -> SearchSection:
     result = searched.result
+    others = [each for each in searches if each is not searched]
     model = result.accuracy_model
     how = {"measured": "measured on validation images", "clients": "measured by clients", "predicted": "predicted"}
     accuracies = how[model.kind]
@@ -253,14 +275,28 @@ def _search(section: str, searched: Searched) -> SearchSection:
         ("found on", result.processor or "not known"),
     ]
     devices = tuple(
-        DeviceSection(search_facts.answer(device, result), search_figures.front_table(searched, device))
+        DeviceSection(search_facts.answer(device, searched, others), search_figures.front_table(searched, device))
         for device in result.results
     )
     fleet = [] if result.fleet is None else [search_figures.fleet(result.fleet, "fleet")]
     return SearchSection(section, searched.name, Table.of(("", ""), told), devices, _named(section, fleet))
 
 
-def _bundle(section: str, material: BundleMaterial) -> BundleSection:
+def _mistakes(material: BundleMaterial, bundles: Sequence[BundleMaterial]) -> MistakesSection | None:
+    found = material.mistakes
+    if found is None or isinstance(found, str):
+        return None if found is None else MistakesSection(f"Not shown: {found}.", ())
+    first = next(each for each in bundles if each.mistakes is found)
+    if first is not material:
+        return MistakesSection(f"Its file is that of {first.name}, where they are shown.", ())
+    shown = f"the {len(found.shown)} it is surest of" if len(found.shown) < found.num_wrong else "all of them"
+    says = f"{found.num_wrong:,} of {found.num_images:,} {found.of}"
+    return MistakesSection(
+        f"{says}; {shown}." if found.num_wrong else f"None of {found.num_images:,} {found.of}.", found.shown
+    )
+
+
+def _bundle(section: str, material: BundleMaterial, bundles: Sequence[BundleMaterial]) -> BundleSection:
     manifest = material.manifest
     accuracy, costs = manifest.accuracy, manifest.costs
     told = [
@@ -290,8 +326,10 @@ def _bundle(section: str, material: BundleMaterial) -> BundleSection:
         bundle_facts.limits(manifest),
         bundle_facts.is_int8_worth_it(material),
         tuple(bundle_facts.trust(material)),
+        bundle_facts.engine(material),
         None if accuracy.measures is None else bundle_facts.measures(accuracy.measures),
         tuple(bundle_figures.figures(material, section)),
+        _mistakes(material, bundles),
         bundle_facts.lineage(manifest),
     )
 

@@ -10,6 +10,7 @@ from fedsup_deploy.report.search_facts import (
     Searched,
     drawn,
     most_per_device,
+    overlap,
     price,
     price_title,
     role,
@@ -245,7 +246,7 @@ def comparison(searches: list[Searched]) -> Table | None:
         for device in first.result.results:
             if (again := theirs.get(device.profile.name)) is not None:
                 table.append(_compared(first, device, other, again))
-    heads = ("device", "pick", "other pick", "worth", "latency", "is it noise?")
+    heads = ("device", f"in {words.short(first.name)}", "other search", "there", "worth", "latency", "is it noise?")
     return Table.of(heads, table)
 
 
@@ -253,7 +254,7 @@ def _compared(first: Searched, device: DeviceResult, other: Searched, again: Dev
     one, two = (each.result.chosen_for(device.profile.name) for each in (first, other))
     slower = words.number(two.latency_ms_held - one.latency_ms_held, "ms")
     if device.objective != again.objective:
-        return (device.profile.name, one.arch_id, two.arch_id, "other objectives", slower, "not compared")
+        return (device.profile.name, one.arch_id, other.name, two.arch_id, "another objective", slower, "not compared")
     here, there = (
         worth(each, device.objective, result, searched.result.accuracy_model)
         for each, result, searched in ((one, device, first), (two, again, other))
@@ -261,14 +262,9 @@ def _compared(first: Searched, device: DeviceResult, other: Searched, again: Dev
     return (
         device.profile.name,
         one.arch_id,
-        two.arch_id,
+        other.name,
+        "the same" if one.arch_id == two.arch_id else two.arch_id,
         words.points(there.value - here.value),
         slower,
-        _overlap(here.bounds, there.bounds),
+        overlap(here.bounds, there.bounds),
     )
-
-
-def _overlap(one: tuple[float, float] | None, two: tuple[float, float] | None) -> str:
-    if one is None or two is None:
-        return "not known"
-    return "intervals overlap" if one[0] <= two[1] and two[0] <= one[1] else "intervals lie apart"

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 @click.command("report", cls=Command)
-@click.argument("paths", metavar="RUN|SEARCH|BUNDLE|EXPORTS...", nargs=-1, required=True, type=options.OLD_PATH)
+@click.argument(
+    "paths", metavar="RUN|SEARCH|BUNDLE|EXPORTS|EVALUATION...", nargs=-1, required=True, type=options.OLD_PATH
+)
 @click.option(
     "--out",
     type=options.NEW_PATH,
@@ -36,7 +38,8 @@ def command(output: Output, paths: tuple[Path, ...], out: Path, plots: Path | No
     """Show runs, searches and bundles as one page to look at.
 
     The page is one file that needs no network and holds no script from elsewhere. A folder such as exports stands for
-    the bundles in it; of several searches the first is compared with the others.
+    the bundles in it; of several searches the first is compared with the others. EVALUATION is a file of what
+    evaluate --per-client --json has printed.
 
     Needs the extra `report`.
     """
@@ -50,10 +53,15 @@ def command(output: Output, paths: tuple[Path, ...], out: Path, plots: Path | No
 def _page(result: "Reported") -> "Page":
     from fedsup_deploy.cli import tables
 
-    shown = {"runs": result.runs, "searches": result.searches, "bundles": result.bundles}
+    shown = {
+        "runs": result.runs,
+        "searches": result.searches,
+        "bundles": result.bundles,
+        "evaluations": result.evaluations,
+    }
     parts = [
         f"{len(paths)} {what if len(paths) != 1 else one}"
-        for one, (what, paths) in zip(("run", "search", "bundle"), shown.items(), strict=True)
+        for one, (what, paths) in zip(("run", "search", "bundle", "evaluation"), shown.items(), strict=True)
         if paths
     ]
     lines: list[Page] = [

@@ -19,6 +19,7 @@ from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.export.wanted import why_none
 from fedsup_deploy.report import library
 from fedsup_deploy.report.bundle_facts import BundleMaterial
+from fedsup_deploy.report.client_figures import EvaluationMaterial, is_evaluation, load_evaluation
 from fedsup_deploy.report.page import PageMaterial, render
 from fedsup_deploy.report.run_figures import RunMaterial
 from fedsup_deploy.report.search_facts import Searched
@@ -46,6 +47,7 @@ class Reported(Result):
         runs: The runs on it.
         searches: The searches on it.
         bundles: The bundles on it.
+        evaluations: What clients have said of subnets, on it; None where there is nothing of the kind.
         plots: The pictures, where they were asked for.
     """
 
@@ -54,6 +56,7 @@ class Reported(Result):
     runs: tuple[Path, ...]
     searches: tuple[Path, ...]
     bundles: tuple[Path, ...]
+    evaluations: tuple[Path, ...] | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     plots: tuple[Path, ...] | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
 
 
@@ -94,7 +97,8 @@ def report(
         content = render(made).encode()
         pictures = None if plots is None else _write_pictures(made, plots, log)
         files.write_bytes(out, content)
-    return Reported(out, len(content), tuple(found.runs), tuple(found.searches), tuple(found.bundles), pictures)
+    shown = (tuple(found.runs), tuple(found.searches), tuple(found.bundles), tuple(found.evaluations) or None)
+    return Reported(out, len(content), *shown, pictures)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,10 +108,11 @@ class _Found:
     runs: list[Path]
     searches: list[Path]
     bundles: list[Path]
+    evaluations: list[Path]
 
 
 def _sorted(paths: Sequence[Path]) -> _Found:
-    found = _Found([], [], [])
+    found = _Found([], [], [], [])
     for path in paths:
         if path.is_dir() and os.path.lexists(path / manifests.FILENAME):
             found.bundles.append(path)
@@ -121,14 +126,15 @@ def _sorted(paths: Sequence[Path]) -> _Found:
         elif path.name == manifests.FILENAME:
             found.bundles.append(path.parent)
         elif path.suffix == ".json":
-            found.searches.append(path)
+            (found.evaluations if is_evaluation(path) else found.searches).append(path)
         else:
             raise ArtifactError(f"{path}: expected a run, a search.json, a bundle or a folder of bundles")
-    once = _Found(*(list(dict.fromkeys(each)) for each in (found.runs, found.searches, found.bundles)))
+    once = _Found(*(list(dict.fromkeys(each)) for each in vars(found).values()))
     for what, some, most in (
         ("runs", once.runs, MOST_RUNS),
         ("searches", once.searches, MOST_SEARCHES),
         ("bundles", once.bundles, MOST_BUNDLES),
+        ("evaluations", once.evaluations, MOST_SEARCHES),
     ):
         if len(some) > most:
             raise ConfigError(f"got {len(some)} {what}, expected at most {most} on one page; make several")
@@ -145,6 +151,10 @@ def _read(found: _Found) -> PageMaterial:
         runs=tuple(map(_run, found.runs)),
         searches=tuple(_searched(name, path) for name, path in zip(names, found.searches, strict=True)),
         bundles=tuple(BundleMaterial(load_manifest(path), load_measured(path)) for path in found.bundles),
+        evaluations=tuple(
+            EvaluationMaterial(name, load_evaluation(path))
+            for name, path in zip(_names(found.evaluations), found.evaluations, strict=True)
+        ),
     )
 
 
@@ -178,12 +188,12 @@ def _why_no_bundle(record: ProfileRecord) -> str | None:
     return why_none(profile) if profile.profile_hash == record.hash else None
 
 
-def _names(searches: Sequence[Path]) -> list[str]:
-    """Return what searches are called: by their files, with the folder or a number where that is not enough."""
-    plain = [path.name for path in searches]
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Return what files are called: by their names, with the folder or a number where that is not enough."""
+    plain = [path.name for path in paths]
     longer = [
         name if plain.count(name) == 1 else f"{path.parent.name}/{name}"
-        for name, path in zip(plain, searches, strict=True)
+        for name, path in zip(plain, paths, strict=True)
     ]
     seen: Counter[str] = Counter()
     named = []

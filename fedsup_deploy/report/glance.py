@@ -9,8 +9,9 @@ from typing import Final
 
 from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.artifact.variants import ParityGate
-from fedsup_deploy.report import bundle_facts, search_facts, words
+from fedsup_deploy.report import bundle_facts, client_figures, search_facts, words
 from fedsup_deploy.report.bundle_facts import LATENCY, BundleMaterial
+from fedsup_deploy.report.client_figures import EvaluationMaterial
 from fedsup_deploy.report.figure import Table
 from fedsup_deploy.report.run_figures import RunMaterial
 from fedsup_deploy.report.search_facts import Searched
@@ -47,14 +48,19 @@ class Glance:
     answers: tuple[Answered, ...]
 
 
-def glance(runs: Sequence[RunMaterial], searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) -> Glance:
+def glance(
+    runs: Sequence[RunMaterial],
+    searches: Sequence[Searched],
+    bundles: Sequence[BundleMaterial],
+    evaluations: Sequence[EvaluationMaterial] = (),
+) -> Glance:
     """Return the first screen of a page."""
     answers = [
         ("Is training healthy?", map(_health, runs), "not known: no run is on this page"),
         (
             "For which clients is it worst?",
-            _worst_clients(searches),
-            "no run knows that: fedsup-deploy evaluate RUN --arch largest --per-client asks them",
+            (*client_figures.worst_in_words(evaluations), *_worst_clients(searches)),
+            "not known here: put on this page what fedsup-deploy evaluate RUN --arch ARCH --per-client --json has told",
         ),
     ]
     if searches:
@@ -169,7 +175,10 @@ def _more_time(searches: Sequence[Searched]) -> Iterator[str]:
             others = [each for each in searches if each is not searched]
             told = search_facts.answer(device, searched, others).more
             answers.setdefault(told, []).append(device.profile.name)
-    return (f"{_named(names)}: {told}" for told, names in answers.items())
+    devices = sum(map(len, answers.values()))
+    return (
+        f"{'each device' if 1 < devices == len(names) else _named(names)}: {told}" for told, names in answers.items()
+    )
 
 
 def _not_measured(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) -> Iterator[str]:

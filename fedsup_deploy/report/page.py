@@ -17,6 +17,7 @@ from fedsup_deploy.report import (
     blocks,
     bundle_facts,
     bundle_figures,
+    client_figures,
     embedding,
     glance,
     library,
@@ -27,6 +28,7 @@ from fedsup_deploy.report import (
     words,
 )
 from fedsup_deploy.report.bundle_facts import BundleMaterial
+from fedsup_deploy.report.client_figures import EvaluationMaterial
 from fedsup_deploy.report.figure import Figure, Table
 from fedsup_deploy.report.mistakes import Mistake
 from fedsup_deploy.report.run_figures import RunMaterial
@@ -103,6 +105,16 @@ class BundleSection:
 
 
 @dataclasses.dataclass(frozen=True)
+class EvaluationSection:
+    """What clients have said of a subnet."""
+
+    id: str
+    name: str
+    facts: Table
+    figure: Figure
+
+
+@dataclasses.dataclass(frozen=True)
 class PageMaterial:
     """All that a page shows.
 
@@ -110,11 +122,13 @@ class PageMaterial:
         runs: Training runs.
         searches: Searches, each with what it is called.
         bundles: Bundles.
+        evaluations: What clients have said of subnets.
     """
 
     runs: tuple[RunMaterial, ...]
     searches: tuple[Searched, ...]
     bundles: tuple[BundleMaterial, ...]
+    evaluations: tuple[EvaluationMaterial, ...] = ()
 
     def sections(self) -> tuple[list[RunSection], list[SearchSection], list[BundleSection]]:
         """Return what stands on the page."""
@@ -123,6 +137,10 @@ class PageMaterial:
             [_search(f"search-{number}", each, self.searches) for number, each in enumerate(self.searches, start=1)],
             [_bundle(f"bundle-{number}", each, self.bundles) for number, each in enumerate(self.bundles, start=1)],
         )
+
+    def evaluated(self) -> list[EvaluationSection]:
+        """Return what clients have said of subnets."""
+        return [_evaluation(f"clients-{number}", each) for number, each in enumerate(self.evaluations, start=1)]
 
     def overview(self) -> list[Figure]:
         """Return the figures of all bundles together."""
@@ -134,7 +152,8 @@ class PageMaterial:
         """Return every plot: those of the page, and for each device of a search the one that the page draws."""
         runs, searches, bundles = self.sections()
         of_sections = [figure for section in _all(searches, bundles, runs) for figure in section.figures]
-        return [*search_figures.figures([*self.searches]), *self.overview(), *of_sections]
+        of_clients = [each.figure for each in self.evaluated()]
+        return [*search_figures.figures([*self.searches]), *self.overview(), *of_sections, *of_clients]
 
 
 def render(report: PageMaterial) -> str:
@@ -145,7 +164,13 @@ def render(report: PageMaterial) -> str:
     """
     runs, searches, bundles = report.sections()
     overview = report.overview()
-    drawn = [*overview, *(figure for section in _all(searches, bundles, runs) for figure in section.figures)]
+    evaluated = report.evaluated()
+    of_clients = [each.figure for each in evaluated]
+    drawn = [
+        *overview,
+        *of_clients,
+        *(figure for section in _all(searches, bundles, runs) for figure in section.figures),
+    ]
     assert len({figure.name for figure in drawn}) == len(drawn), "a figure is found by its name"
     style = _environment().get_template("style.css").render(light=look.LIGHT, dark=look.DARK)
     scripts = [f"(()=>{{{library.program()}}})();", (_TEMPLATES / "page.js").read_text(encoding="utf-8")]
@@ -159,7 +184,8 @@ def render(report: PageMaterial) -> str:
             bundles=bundles,
             overview=overview,
             has_images=any(each.mistakes is not None and each.mistakes.shown for each in bundles),
-            glance=glance.glance(report.runs, report.searches, report.bundles),
+            evaluated=evaluated,
+            glance=glance.glance(report.runs, report.searches, report.bundles, report.evaluations),
             comparison=search_figures.comparison([*report.searches]),
             explorer=_explorer(report.searches),
             documents={name: embedding.embedded(document) for name, document in _documents(report, drawn).items()},
@@ -182,6 +208,7 @@ def _all(
 def _title(report: PageMaterial) -> str:
     """Return what the page is about: the runs that everything on it comes from, or its first bundle."""
     names = [each.result.run.name for each in report.searches] + [each.run.path.name for each in report.runs]
+    names += [Path(each.evaluation.run).name for each in report.evaluations]
     return ", ".join(dict.fromkeys(names)) or report.bundles[0].name
 
 
@@ -256,6 +283,12 @@ def _clients(material: RunMaterial) -> str:
         told += f" with {words.counted(material.history.num_images, 'image')}"
     unseen = () if material.facts is None or material.facts.clients is None else material.facts.clients.unseen
     return told if not unseen else f"{told}; {len(unseen)} more take no part"
+
+
+def _evaluation(section: str, material: EvaluationMaterial) -> EvaluationSection:
+    found = material.evaluation
+    figure = client_figures.figure(found, f"{section}-accuracy")
+    return EvaluationSection(section, material.name, client_figures.facts(found), figure)
 
 
 def _search(section: str, searched: Searched, searches: Sequence[Searched]) -> SearchSection:

@@ -106,7 +106,7 @@ def gate(record: VariantRecord) -> str:
         )
     low, high = (100 * end for end in found.accuracy_drop_interval)
     drop = f"loses {100 * found.accuracy_drop:.2f} points ({low:+.2f} to {high:+.2f})"
-    return f"{drop} on {found.num_images:,} images; {100 * found.max_accuracy_drop:g} allowed"
+    return f"{drop} on {found.num_images:,} images; up to {100 * found.max_accuracy_drop:g} allowed"
 
 
 def is_int8_worth_it(material: BundleMaterial) -> str | None:

@@ -119,7 +119,7 @@ def _devices(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) ->
     for (name, arch_id), material in left.items():
         if (name, arch_id) not in shown:
             table.append((name, arch_id, _accuracy(material.manifest), *_costs(material), _timed(material), "made"))
-    heads = ("device", "gets", "accuracy", "latency, predicted", "of its limit", "timed on it", "bundle")
+    heads = ("device", "gets", "accuracy", "latency, predicted", "of its limit", "timed on the device", "bundle")
     return Table.of(heads, table) if table else None
 
 

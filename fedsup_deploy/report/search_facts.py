@@ -259,13 +259,12 @@ def _more(chosen: Candidate, device: DeviceResult, searched: Searched, others: S
     """Return what more time would bring, as far as anybody has looked."""
     if LATENCY not in device.limits:
         return "no limit on latency was set"
-    limit = words.number(device.limits[LATENCY], "ms")
     if device.num_feasible == device.num_architectures:
         return f"nothing: all {device.num_architectures:,} subnets of the space keep all limits"
     told = [_beyond(chosen, device, searched, other) for other in others if _is_wider(device, searched, other)]
     if told:
         return "; ".join(told)
-    return f"not known: nothing beyond {limit} was evaluated; search with a higher limit, and put both on one page"
+    return "not known: nothing beyond the limit was evaluated; search with a higher one, and put both on one page"
 
 
 def _is_wider(device: DeviceResult, searched: Searched, other: Searched) -> bool:

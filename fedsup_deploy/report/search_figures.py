@@ -23,6 +23,8 @@ from fedsup_deploy.searchers.result import DeviceResult, Fleet
 _ROLES: Final = {"other": "candidate", "front": "front", "pick": "pick"}
 #: A limit beyond so many times the highest price is told and not drawn, which would leave no room for the candidates.
 FAR: Final = 2.0
+#: Numbers of architectures that are told in words.
+_MOST_COSTS: Final = 4
 
 
 def explorer_spec(x_title: str, y_title: str, points: list[Row], limit: float | None, *, is_one: bool) -> JsonObject:
@@ -206,6 +208,7 @@ def fleet(found: Fleet, name: str) -> Figure:
     """Return what each number of architectures for a whole fleet costs."""
     values: list[Row] = []
     table = []
+    costs = []
     for option in found.options:
         worst = max(option.lost, key=lambda device: (option.lost[device], device))
         values += [
@@ -214,6 +217,8 @@ def fleet(found: Fleet, name: str) -> Figure:
         ]
         is_chosen = "in force" if option.num_artifacts == found.chosen else ""
         total = sum(option.lost.values())
+        at_most = f"at most {100 * option.lost[worst]:.2g} points ({worst})" if option.lost[worst] else "nothing"
+        costs.append(f"{words.counted(option.num_artifacts, 'architecture')}: {at_most}")
         table.append(
             (
                 str(option.num_artifacts),
@@ -229,7 +234,8 @@ def fleet(found: Fleet, name: str) -> Figure:
     return Figure(
         name,
         "What few architectures cost",
-        "One mark for each device: what it loses against its own best candidate where a fleet has so many.",
+        "What each device loses against its own best candidate where the fleet has so many, a mark for each. "
+        f"{'; '.join(costs[:_MOST_COSTS])}. In force: {found.chosen}.",
         {**rows(values), "height": 180, "mark": {"type": "point", "opacity": 0.7, "size": 80}, "encoding": encoding},
         Table.of(("architectures", "mean over devices", "the worst device", ""), table),
     )

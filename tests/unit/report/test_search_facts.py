@@ -55,7 +55,7 @@ def test_the_answer_for_a_device(search_of: MakeSearch) -> None:
     assert found.room == ("latency: 3 of 4 ms (75%)",)
     assert found.why == "the best in accuracy within the limits; 4 of 20 that fit were evaluated, by exact"
     assert found.less == f"1.5 ms less: {only(searched).candidates[0].arch_id}, -10.0 points, intervals overlap"
-    assert "nothing beyond 4 ms" in found.more
+    assert "nothing beyond the limit" in found.more
     assert found.clients is None
     assert found.trust == "costs published; nobody has measured how far predictions are off"
 
@@ -69,7 +69,7 @@ def test_more_time_is_what_another_search_of_the_run_found_beyond_the_limit(sear
     assert told == f"1.5 ms more: {best}, +5.0 points, intervals overlap (wider.json, up to 5 ms)"
     other_run = search_of({"jetson-nano": KNOWN}, limit_ms=5.0, run={"name": "b", "hash": "1" * 64, "rounds": 3})
     for other in (search_of({"jetson-nano": KNOWN}), search_of({"x86-laptop": KNOWN}, limit_ms=5.0), other_run):
-        assert "nothing beyond 4 ms" in answer(only(searched), searched, [other]).more
+        assert "nothing beyond the limit" in answer(only(searched), searched, [other]).more
 
 
 def test_where_all_subnets_keep_the_limits_more_time_brings_nothing(search_of: MakeSearch) -> None:
@@ -105,6 +105,10 @@ def test_in_a_fleet_a_device_gets_what_was_assigned(search_of: MakeSearch) -> No
     assert answer(second, shared).pick == best
     assert [row[1] for row in search_figures.front_table(shared, first).rows].count("pick") == 1
     assert shared.result.fleet is not None
+    assert (
+        "1 architecture: at most 5 points (jetson-nano). In force: 1."
+        in search_figures.fleet(shared.result.fleet, "fleet").says
+    )
     table = search_figures.fleet(shared.result.fleet, "fleet").table
     assert table.rows == (("1", "-2.5 points", "jetson-nano: -5.0 points", "in force"),)
 

@@ -209,7 +209,9 @@ def _title(report: PageMaterial) -> str:
     """Return what the page is about: the runs that everything on it comes from, or its first bundle."""
     names = [each.result.run.name for each in report.searches] + [each.run.path.name for each in report.runs]
     names += [Path(each.evaluation.run).name for each in report.evaluations]
-    return ", ".join(dict.fromkeys(names)) or report.bundles[0].name
+    # Of a run that is the folder one is in nobody knows the name.
+    named = ", ".join(filter(None, dict.fromkeys(names)))
+    return named or next((each.name for each in (*report.bundles, *report.evaluations)), "report")
 
 
 def _documents(report: PageMaterial, drawn: Sequence[Figure]) -> JsonObject:

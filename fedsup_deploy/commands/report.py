@@ -185,7 +185,8 @@ def _why_no_bundle(record: ProfileRecord) -> str | None:
         profile = load_profile(record.name)
     except FedsupError:
         return None
-    return why_none(profile) if profile.profile_hash == record.hash else None
+    reason = why_none(profile) if profile.profile_hash == record.hash else None
+    return None if reason is None else reason.removeprefix(f"profile {profile.name}: ")
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

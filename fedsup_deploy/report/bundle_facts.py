@@ -104,9 +104,9 @@ def gate(record: VariantRecord) -> str:
             f"largest difference {found.max_scaled_diff:.1e} of {found.tolerance:g} allowed, "
             f"{words.counted(found.num_inputs, 'image')}, the same class for {found.argmax_agreement:.0%}"
         )
-    low, high = (100 * end for end in found.accuracy_drop_interval)
-    drop = f"loses {100 * found.accuracy_drop:.2f} points ({low:+.2f} to {high:+.2f})"
-    return f"{drop} on {found.num_images:,} images; up to {100 * found.max_accuracy_drop:g} allowed"
+    high, low = (-100 * end for end in found.accuracy_drop_interval)
+    change = f"{-100 * found.accuracy_drop:+.2f} points ({low:+.2f} to {high:+.2f}) against fp32"
+    return f"{change} on {found.num_images:,} images; a loss of up to {100 * found.max_accuracy_drop:g} is allowed"
 
 
 def is_int8_worth_it(material: BundleMaterial) -> str | None:

@@ -87,15 +87,16 @@ def _lines(found: Iterable[str]) -> tuple[str, ...]:
 
 
 def _devices(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) -> Table | None:
-    left = {(each.manifest.profile.name, each.manifest.arch_id): each for each in bundles}
+    made = {(each.manifest.profile.name, each.manifest.arch_id): each for each in bundles}
+    shown: set[tuple[str, str]] = set()
     table = []
     for searched in searches:
         for device in searched.result.results:
             name = device.profile.name
             chosen = searched.result.chosen_for(name)
-            bundle = left.get((name, chosen.arch_id))
+            bundle = made.get((name, chosen.arch_id))
+            shown.add((name, chosen.arch_id))
             is_possible = name not in searched.no_bundle
-            told = name if len(searches) == 1 else f"{name} ({words.short(searched.name)})"
             known = search_facts.worth(chosen, device.objective, device, searched.result.accuracy_model)
             worth = words.share(known.value, known.bounds)
             if chosen.is_predicted(device.objective):
@@ -106,7 +107,7 @@ def _devices(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) ->
             limit = device.limits.get(LATENCY)
             table.append(
                 (
-                    told,
+                    _called(name, searched, searches),
                     chosen.arch_id,
                     worth if bundle is None else _accuracy(bundle.manifest),
                     words.number(predicted, "ms"),
@@ -115,12 +116,16 @@ def _devices(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) ->
                     "made" if bundle is not None else "not on this page" if is_possible else "none can be made",
                 )
             )
-    shown = {(row[0].partition(" (")[0], row[1]) for row in table}
-    for (name, arch_id), material in left.items():
+    for (name, arch_id), material in made.items():
         if (name, arch_id) not in shown:
             table.append((name, arch_id, _accuracy(material.manifest), *_costs(material), _timed(material), "made"))
     heads = ("device", "gets", "accuracy", "latency, predicted", "of its limit", "timed on the device", "bundle")
     return Table.of(heads, table) if table else None
+
+
+def _called(device: str, searched: Searched, searches: Sequence[Searched]) -> str:
+    """Return what a device is called: where there are several searches, with the one that is meant."""
+    return device if len(searches) == 1 else f"{device} ({words.short(searched.name)})"
 
 
 def _accuracy(manifest: Manifest) -> str:
@@ -174,7 +179,7 @@ def _more_time(searches: Sequence[Searched]) -> Iterator[str]:
         for device in searched.result.results:
             others = [each for each in searches if each is not searched]
             told = search_facts.answer(device, searched, others).more
-            answers.setdefault(told, []).append(device.profile.name)
+            answers.setdefault(told, []).append(_called(device.profile.name, searched, searches))
     devices = sum(map(len, answers.values()))
     return (
         f"{'each device' if 1 < devices == len(names) else _named(names)}: {told}" for told, names in answers.items()
@@ -228,7 +233,7 @@ def _trusted(bundles: Sequence[BundleMaterial]) -> Iterator[str]:
         if error != "none"
     ]
     if errors:
-        yield f"Other latencies: predictions were off by {', '.join(errors)}."
+        yield f"Latencies: predictions were off by {', '.join(errors)}."
     yield "Whether files are unaltered is for fedsup-deploy verify to find out."
 
 

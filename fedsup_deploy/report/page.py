@@ -210,8 +210,8 @@ def _title(report: PageMaterial) -> str:
     names = [each.result.run.name for each in report.searches] + [each.run.path.name for each in report.runs]
     names += [Path(each.evaluation.run).name for each in report.evaluations]
     # Of a run that is the folder one is in nobody knows the name.
-    named = ", ".join(filter(None, dict.fromkeys(names)))
-    return named or next((each.name for each in (*report.bundles, *report.evaluations)), "report")
+    others = [each.name for each in report.bundles] + [each.name for each in report.evaluations]
+    return ", ".join(filter(None, dict.fromkeys(names))) or others[0]
 
 
 def _documents(report: PageMaterial, drawn: Sequence[Figure]) -> JsonObject:

@@ -286,8 +286,10 @@ def _beyond(chosen: Candidate, device: DeviceResult, searched: Searched, other: 
     there = other.result.chosen_for(device.profile.name)
     here_worth = worth(chosen, device.objective, device, searched.result.accuracy_model)
     there_worth = worth(there, device.objective, theirs, other.result.accuracy_model)
-    slower = words.number(there.latency_ms_held - chosen.latency_ms_held, "ms")
     limit = f"up to {words.number(theirs.limits[LATENCY], 'ms')}" if LATENCY in theirs.limits else "without a limit"
+    if there.latency_ms_held <= chosen.latency_ms_held:
+        return f"nothing that was found {limit} ({other.name})"
+    slower = words.number(there.latency_ms_held - chosen.latency_ms_held, "ms")
     return (
         f"{slower} more: {there.arch_id}, {words.points(there_worth.value - here_worth.value)}, "
         f"{overlap(here_worth.bounds, there_worth.bounds)} ({other.name}, {limit})"

@@ -67,6 +67,8 @@ def test_more_time_is_what_another_search_of_the_run_found_beyond_the_limit(sear
     best = only(wider).candidates[-1].arch_id
     told = answer(only(searched), searched, [wider]).more
     assert told == f"1.5 ms more: {best}, +5.0 points, intervals overlap (wider.json, up to 5 ms)"
+    in_vain = search_of({"jetson-nano": [*KNOWN, (70, 3.0)]}, limit_ms=5.0, name="wider.json")
+    assert answer(only(searched), searched, [in_vain]).more == "nothing that was found up to 5 ms (wider.json)"
     other_run = search_of({"jetson-nano": KNOWN}, limit_ms=5.0, run={"name": "b", "hash": "1" * 64, "rounds": 3})
     for other in (search_of({"jetson-nano": KNOWN}), search_of({"x86-laptop": KNOWN}, limit_ms=5.0), other_run):
         assert "nothing beyond the limit" in answer(only(searched), searched, [other]).more

@@ -71,6 +71,7 @@ def train(
     overrides: Sequence[str] = (),
     resume: bool = False,
     listeners: Listeners = (),
+    track: Sequence[str] = (),
 ) -> "Trained":
     """Train a supernet over simulated clients; see `fedsup_deploy.commands.train.train`.
 
@@ -80,11 +81,12 @@ def train(
         overrides: `key.path=value` assignments to a config named or in a file.
         resume: Continue from the last checkpoint in the folder.
         listeners: Called with each event.
+        track: Names of trackers, such as `tensorboard`.
     """
     from fedsup_deploy.commands.train import train as run_command
 
     settings = config if isinstance(config, TrainConfig) else load_train_config(config, list(overrides))
-    return run_command(settings, None if out is None else Path(out), resume=resume, listeners=listeners)
+    return run_command(settings, None if out is None else Path(out), resume=resume, listeners=listeners, track=track)
 
 
 def search(  # noqa: PLR0913  they are the options of a command

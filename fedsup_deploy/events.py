@@ -1,11 +1,12 @@
 """What happened, one JSON line per event, and live to whoever listens.
 
-A progress bar is a listener, so the file and the screen cannot disagree. Nothing here prints.
+A progress bar is a listener, so the file and the screen cannot disagree. Nothing here prints. What a run records is
+defined in `run_events`.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,45 @@ from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JOURNAL, parse_json, re
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
+    from fedsup_deploy.run_events import RunEvent
+
 #: Any: an event has the JSON values of its kind.
 Listener = Callable[[dict[str, Any]], None]
 
 
+class Journal:
+    """Events in a file, one line each.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, event: Mapping[str, Any]) -> None:
+        """Write the line of an event: JSON values, and among them its kind as `event`.
+
+        Raises:
+            OutputError: It cannot be written, such as to a full disk.
+        """
+        line = json.dumps({**event, "unix_time_s": round(time.time(), 3)}, allow_nan=False)
+        with as_output_error(self._path), self._path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def drop_after(self, round_index: int) -> None:
+        """Forget the rounds from `round_index` on: who goes on repeats them.
+
+        A last line cut short by a kill is dropped as well.
+        """
+        if not self._path.exists():
+            return
+        kept = [line for line, event in _whole_lines(self._path) if event.get("round", -1) < round_index]
+        files.write_text(self._path, "".join(kept))
+
+
 class EventLog:
-    """Appends events to a file and passes each to the listeners.
+    """Passes events to the listeners, and appends those of a run to its file.
 
     Args:
         path: Where the lines go; None keeps them off the disk.
@@ -29,38 +63,46 @@ class EventLog:
     """
 
     def __init__(self, path: Path | None = None, listeners: tuple[Listener, ...] = ()) -> None:
-        self._path = path
+        self._journal = None if path is None else Journal(path)
         self._listeners = listeners
 
     def emit(self, kind: str, /, **fields: Any) -> None:
-        """Record one event.
+        """Tell of the progress of a command, which is not recorded.
 
         Args:
-            kind: What happened: `train_started`, `round`, `evaluation`, ...
+            kind: What happened: `pricing`, `export`, ...
             fields: JSON values. Units are part of their names (`_s`, `_bytes`).
+
+        Raises:
+            ValueError: The log has a file; what stands there is recorded.
+
+        Side effects: Calls the listeners.
+        """
+        if self._journal is not None:
+            raise ValueError(f"event {kind!r}: what a run records is a class of run_events.py, for `record`")
+        self._tell({"event": kind, **fields})
+
+    def record(self, event: "RunEvent") -> None:
+        """Record an event of a run.
 
         Raises:
             OutputError: The line cannot be written, such as to a full disk.
 
-        Side effects: Appends one line to the file and calls the listeners.
+        Side effects: Appends one line to the file, if there is one, and calls the listeners.
         """
-        event = {"event": kind, **fields}
-        if self._path is not None:
-            line = json.dumps({**event, "unix_time_s": round(time.time(), 3)}, allow_nan=False)
-            with as_output_error(self._path), self._path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
-        for listener in self._listeners:
-            listener(event)
+        document = event.document()
+        if self._journal is not None:
+            self._journal.append(document)
+        self._tell(document)
 
     def drop_after(self, round_index: int) -> None:
-        """Forget the rounds from `round_index` on: a resumed run repeats them.
+        """Forget the rounds from `round_index` on, as of `Journal.drop_after`."""
+        if self._journal is not None:
+            self._journal.drop_after(round_index)
 
-        A last line cut short by a kill is dropped as well.
-        """
-        if self._path is None or not self._path.exists():
-            return
-        kept = [line for line, event in _whole_lines(self._path) if event.get("round", -1) < round_index]
-        files.write_text(self._path, "".join(kept))
+    def _tell(self, event: dict[str, Any]) -> None:
+        for listener in self._listeners:
+            listener(event)
 
 
 def read_events(path: Path) -> "list[dict[str, JsonValue]]":

@@ -89,6 +89,9 @@ TABLES: dict[str, dict[str, str]] = {
         "torchscript": "fedsup_deploy.export.torchscript:TorchScriptExporter",
         "pt2": "fedsup_deploy.export.exported_program:ExportedProgramExporter",
     },
+    "tracker": {
+        "tensorboard": "fedsup_deploy.runs.tensorboard:TensorBoard",
+    },
     # What can be exported, and what an export of it has to pass.
     "gate": {
         "fp32": "fedsup_deploy.export.parity:check_parity",

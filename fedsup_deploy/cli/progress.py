@@ -1,9 +1,9 @@
 """Progress of long work, drawn from the same events that a run writes to its log.
 
-An event advances a bar if it has `done` and `total` (counts), and optionally `stage` (the bar's name, by default the
-kind of the event). Rounds are told by what their events have anyway: `round`, from 0, in each of them, and `rounds` in
-`train_started`. Absent clients are told of in a line of their own, and so are each of the `notes` of an event and each
-fault in the `health` of a run.
+An event advances a bar if it has `done` and `total` (counts), and optionally `stage`: the bar's name, else its kind.
+Rounds are told by what their events have anyway: `round`, from 0, in each of them, and `rounds` in `train_started`; how
+long the rest takes stands there as well (`seconds_left`). Absent clients are told of in a line of their own, and so are
+each of the `notes` of an event and each fault in the `health` of a run.
 """
 
 import contextlib
@@ -40,6 +40,8 @@ class StageProgress(NamedTuple):
     done: int
     total: int
     detail: str
+    left_s: float | None = None
+    """How long it still takes, seconds, where the event says it."""
 
 
 class Steps:
@@ -65,9 +67,8 @@ class Steps:
             stage, done, total, details = "rounds", event["round"] + is_over, self._rounds, self._details
         if done is None or not total:
             return None
-        return StageProgress(
-            stage, done, total, ", ".join(f"{key} {_short(details[key])}" for key in _DETAILS if key in details)
-        )
+        shown = ", ".join(f"{key} {_short(details[key])}" for key in _DETAILS if key in details)
+        return StageProgress(stage, done, total, shown, event.get("seconds_left"))
 
 
 class Remarks:
@@ -80,6 +81,8 @@ class Remarks:
         """Return lines to be read beside the progress: notes, warnings, who is absent unless the last said the same."""
         if event["event"] == "health":
             return [f"warning: {event['words']}"]
+        if event["event"] == "tracking_stopped":
+            return [f"warning: nothing more is written for {event['tracker']}: {event['reason']}"]
         if event["event"] != "absences":
             return [f"note: {note}" for note in event.get("notes", ())]
         # Here, not above: not every command has clients.
@@ -122,9 +125,10 @@ class Lines:
             return
         self._tenths[step.stage] = tenth
         parts = [f"{step.stage} {step.done}/{step.total}", *([step.detail] if step.detail else [])]
-        if first_done < step.done < step.total:
-            left_s = round((now - start) / (step.done - first_done) * (step.total - step.done))
-            parts += [f"about {left_s} s left"] if left_s else []
+        left_s = step.left_s
+        if left_s is None and first_done < step.done < step.total:
+            left_s = (now - start) / (step.done - first_done) * (step.total - step.done)
+        parts += [f"about {round(left_s)} s left"] if left_s is not None and round(left_s) else []
         self._write(", ".join(parts))
 
 
@@ -132,7 +136,19 @@ class Lines:
 def bars() -> Iterator[Listener]:
     """Yield a listener that draws one progress bar per stage on stderr, with the time left."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class TimeLeft(TimeRemainingColumn):
+        """What the events say, counted down; where they say nothing, what the speed until now comes to."""
+
+        def render(self, task: Task) -> Text:
+            ends_at = task.fields["ends_at"]
+            if ends_at is None:
+                return super().render(task)
+            minutes, seconds = divmod(max(0, round(ends_at - task.get_time())), 60)
+            hours, minutes = divmod(minutes, 60)
+            return Text(f"{hours:d}:{minutes:02d}:{seconds:02d}", style="progress.remaining")
 
     console = Console(file=sys.stderr)
     # On a narrow terminal it is the details that are cut, not how far the work is and how long it takes.
@@ -141,7 +157,7 @@ def bars() -> Iterator[Listener]:
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width),
         MofNCompleteColumn(),
-        TimeRemainingColumn(),
+        TimeLeft(),
         TextColumn("{task.fields[detail]}", markup=False),
     )
     steps, remarks = Steps(), Remarks()
@@ -155,10 +171,13 @@ def bars() -> Iterator[Listener]:
             if step is None:
                 return
             if step.stage not in tasks:
-                tasks[step.stage] = progress.add_task(step.stage, total=step.total, completed=step.done, detail="")
+                tasks[step.stage] = progress.add_task(
+                    step.stage, total=step.total, completed=step.done, detail="", ends_at=None
+                )
             taken = max(map(len, tasks)) + bar_width + 2 * len(str(step.total)) + _WIDTH_OF_THE_REST
             detail = shortened(step.detail, console.width - taken)
-            progress.update(tasks[step.stage], completed=step.done, total=step.total, detail=detail)
+            ends_at = None if step.left_s is None else progress.get_time() + step.left_s
+            progress.update(tasks[step.stage], completed=step.done, total=step.total, detail=detail, ends_at=ends_at)
 
         yield listener
 

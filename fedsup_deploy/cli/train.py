@@ -17,15 +17,22 @@ from fedsup_deploy.cli.signals import advising
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a setting: training.rounds=3.")
 @click.option("--engine", type=click.Choice(registry.names("engine")), help="What runs the clients.")
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint; begin where there is none.")
+@click.option(
+    "--track",
+    multiple=True,
+    type=click.Choice(registry.names("tracker")),
+    help="Also write curves elsewhere while it trains: `tensorboard` into RUN/tensorboard.",
+)
 @options.seed_option(None, "Decides every random choice of the run.")
 @click.pass_obj
-def command(
+def command(  # noqa: PLR0913, PLR0917  they are its options
     output: Output,
     config: str,
     out: Path | None,
     overrides: tuple[str, ...],
     engine: str | None,
     resume: bool,
+    track: tuple[str, ...],
     seed: int | None,
 ) -> None:
     """Train a supernet over federated clients."""
@@ -50,5 +57,5 @@ def command(
         if resume and not (folder / runs.CONFIG).exists():
             click.echo(f"note: no run at {folder} to go on with; starting one", err=True)
         with output.progress() as listeners:
-            result = train(settings, out, resume=resume, listeners=listeners, command=output.command)
+            result = train(settings, out, resume=resume, listeners=listeners, command=output.command, track=track)
     output.emit(result)

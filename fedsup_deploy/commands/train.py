@@ -12,6 +12,7 @@ from pydantic import JsonValue
 from fedsup_deploy import files, places, registry
 from fedsup_deploy.commands.footprint import check_memory
 from fedsup_deploy.commands.keeping import KeepBest, KeepLast, SupernetKeeping
+from fedsup_deploy.commands.planned_work import evaluation_macs, planned_phases
 from fedsup_deploy.commands.resuming import changes_of_images, check_same_settings, settings_hash
 from fedsup_deploy.commands.scoring import nothing_held_out
 from fedsup_deploy.commands.training_summary import Trained, summary
@@ -20,9 +21,9 @@ from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, DataError, FederationError
-from fedsup_deploy.events import EventLog, Listener, read_events
+from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.federation.batches import check_can_be_normalized
-from fedsup_deploy.federation.client import ClientId
+from fedsup_deploy.federation.client import ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.train import LocalTraining
 from fedsup_deploy.federation.messages import Engine
 from fedsup_deploy.federation.networks import standalone
@@ -35,7 +36,9 @@ from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, coh
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
 from fedsup_deploy.federation.simulation import CLIENTS, FederatedData
 from fedsup_deploy.measures import measures_of
+from fedsup_deploy.run_events import Evaluation, HealthWarning, Round, RunEvent, TrackingStopped, TrainStarted
 from fedsup_deploy.runs import run as runs
+from fedsup_deploy.runs import tracking
 from fedsup_deploy.runs.clients import ClientFacts
 from fedsup_deploy.runs.federation import (
     absences_into,
@@ -47,6 +50,8 @@ from fedsup_deploy.runs.federation import (
     save_supernet,
     terms_of,
 )
+from fedsup_deploy.runs.history import read_run_events
+from fedsup_deploy.runs.time_left import TimeLeft
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import Supernet, check_shapes, initial_weights
@@ -59,6 +64,7 @@ def train(
     resume: bool = False,
     listeners: tuple[Listener, ...] = (),
     command: Sequence[str] = (),
+    track: Sequence[str] = (),
 ) -> Trained:
     """Train a supernet and write the run folder.
 
@@ -69,39 +75,37 @@ def train(
             stays as it is.
         listeners: Called with each event.
         command: The command line, for the record.
+        track: Names of trackers, which write elsewhere what the run records. None of them can fail it.
 
     Raises:
-        ConfigError: The config is impossible, or not the one the run was started with.
+        ConfigError: The config is impossible, or not the one the run was started with; or there is no such tracker.
+        DependencyError: A library is missing that a tracker needs.
         DataError: The images are missing or malformed.
         ArtifactError: The folder holds a run already, or its checkpoint is damaged.
         FederationError: No client of a round returned a usable update.
         OutputError: The folder cannot be written, or another process is writing it.
     """
     folder = runs.RUNS / config.name if out is None else out
+    tracking.require(track)
     with contextlib.ExitStack() as stack:
         # A finished run stays as it is, and may stand where nobody can write.
         if not (folder / runs.SUPERNET).exists():
             stack.enter_context(places.hold(folder, inside=True, advice=places.CHOOSE_OUT))
-        _train(config, folder, EventLog(folder / runs.EVENTS, listeners), command, resume=resume)
+        _train(config, folder, EventLog(folder / runs.EVENTS, listeners), command, track, resume=resume)
     return summary(folder)
 
 
-def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[str], *, resume: bool) -> None:
+def _train(
+    config: TrainConfig, folder: Path, log: EventLog, command: Sequence[str], track: Sequence[str], *, resume: bool
+) -> None:
     """Train what is left to train of a run in a folder that is held."""
     space = runs.load_space(config)
     data = runs.load_data(config)
     space = space.with_data(data.train.image_shape[-1], len(data.train.classes))
     check_memory(config, space)
     layout = Layout(space, config.supernet.normalization)
-    settings = {
-        "training.batch_size": config.training.batch_size,
-        "calibration.batch_size": config.calibration.batch_size,
-        "calibration.samples_per_client": config.calibration.samples_per_client,
-    }
     infos = data.populations()[CLIENTS].infos()
-    check_can_be_normalized(layout, infos, settings)
-    if not config.server_has_images and not any(info.num_held_out for info in infos):
-        raise nothing_held_out(config)
+    _check_images(config, layout, infos)
     strategy = make_strategy(config, space)
     # Unseen clients do not, so only now it is known.
     cohort_size(config.training.clients_per_round, len(strategy.eligible(infos)))
@@ -123,34 +127,34 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
         # Settings that change no weight may have changed.
         files.write_text(folder / runs.CONFIG, dump(config))
         runs.write_image_facts(folder, facts)
-        log.emit(
-            "train_started",
-            round=first_round,
-            rounds=config.training.rounds,
-            num_clients=len(data.seen),
-            num_unseen_clients=len(data.unseen),
-            num_images=sum(info.num_samples + info.num_held_out for info in infos),
-            num_architectures=space.num_architectures,
-            notes=list(notes),
-        )
         federation = federation_of(config, engines, Preprocessing.from_dict(facts.preprocessing), log)
-        for absence in absences:
-            absences_into(log, round=0)(*absence)
         params = round_params(config, federation.preprocessing, facts.class_counts)
-        health = _health_until_now(folder, Health(federation.infos, strategy, layout, config.seed))
         keeping = _keeping(folder, config, layout, first_round)
-        session = _Session(folder, config, strategy, params, federation, log, health, keeping)
-        state = _train_rounds(session, state, first_round)
+        health = Health(federation.infos, strategy, layout, config.seed)
+        before = read_run_events(folder) if first_round > 0 else []
+        with tracking.track(track, folder, before) as trackers:
+            session = _Session(folder, config, strategy, params, federation, log, health, TimeLeft(), keeping, trackers)
+            session.catch_up(before)
+            session.tell(_started(session, data, layout, first_round, notes))
+            for absence in absences:
+                absences_into(log, round_index=0)(*absence)
+            state = _train_rounds(session, state, first_round)
+        session.tell_of_trackers(config.training.rounds - 1)
     # Before there is a supernet, for then others begin to write there.
     shutil.rmtree(folder / runs.STATISTICS, ignore_errors=True)
     keeping.write(folder / runs.SUPERNET, state.supernet)
 
 
-def _health_until_now(folder: Path, health: Health) -> Health:
-    """Let it read what was recorded of a run that goes on: what was told is not told again."""
-    for event in read_events(folder / runs.EVENTS):
-        health.read(event)
-    return health
+def _check_images(config: TrainConfig, layout: Layout, infos: Sequence[ClientInfo]) -> None:
+    """Refuse clients whose images cannot be trained on, or of which nothing is left to evaluate subnets on."""
+    settings = {
+        "training.batch_size": config.training.batch_size,
+        "calibration.batch_size": config.calibration.batch_size,
+        "calibration.samples_per_client": config.calibration.samples_per_client,
+    }
+    check_can_be_normalized(layout, infos, settings)
+    if not config.server_has_images and not any(info.num_held_out for info in infos):
+        raise nothing_held_out(config)
 
 
 def _keeping(folder: Path, config: TrainConfig, layout: Layout, first_round: int) -> SupernetKeeping:
@@ -199,14 +203,55 @@ class _Session:
     federation: Federation
     log: EventLog
     health: Health
+    time_left: TimeLeft
     keeping: SupernetKeeping
 
-    def tell(self, kind: str, round_index: int, fields: Mapping[str, JsonValue]) -> None:
-        """Record what happened, and each fault that it shows."""
-        event: dict[str, JsonValue] = {"round": round_index, **fields}
-        self.log.emit(kind, **event)
-        for finding in self.health.read({"event": kind, **event}):
-            self.log.emit("health", round=round_index, **finding.model_dump())
+    trackers: tuple[tracking.Tracking, ...]
+
+    def catch_up(self, before: Sequence[RunEvent]) -> None:
+        """Read what was recorded of a run that goes on: what was told is not told again."""
+        for event in before:
+            self.time_left.read(event)
+            self.health.read(event)
+
+    def tell(self, event: TrainStarted | Round | Evaluation) -> None:
+        """Record what happened, how long the rest takes, and each fault that it shows."""
+        self.time_left.read(event)
+        seconds_left = self.time_left.seconds
+        known = {} if seconds_left is None else {"seconds_left": round(seconds_left, 3)}
+        self._record(event.model_copy(update=known))
+        for finding in self.health.read(event):
+            self._record(HealthWarning(round=event.round, **finding.model_dump()))
+        self.tell_of_trackers(event.round)
+
+    def tell_of_trackers(self, round_index: int) -> None:
+        """Record which trackers have failed since this was asked last."""
+        for tracker in self.trackers:
+            if (reason := tracker.failure()) is not None:
+                self.log.record(TrackingStopped(round=round_index, tracker=tracker.name, reason=reason))
+
+    def _record(self, event: RunEvent) -> None:
+        self.log.record(event)
+        for tracker in self.trackers:
+            tracker.tell(event)
+
+
+def _started(
+    session: _Session, data: FederatedData, layout: Layout, first_round: int, notes: Sequence[str]
+) -> TrainStarted:
+    federation, training = session.federation, session.config.training
+    return TrainStarted(
+        round=first_round,
+        rounds=training.rounds,
+        num_clients=len(data.seen),
+        num_unseen_clients=len(data.unseen),
+        num_images=sum(info.num_samples + info.num_held_out for info in federation.infos.values()),
+        num_architectures=layout.space.num_architectures,
+        notes=list(notes),
+        phases=planned_phases(federation, session.strategy, session.params, layout),
+        evaluate_every=training.evaluate_every,
+        evaluation_macs=evaluation_macs(federation, layout),
+    )
 
 
 def round_params(
@@ -244,15 +289,15 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
     saved = done = first_round
     try:
         for result in run_rounds(federation, state, session.strategy, session.params, first_round):
-            session.tell("round", result.round_index, _round_fields(result, federation))
+            session.tell(_round(result, federation))
             finished = result.round_index + 1
             if finished % training.evaluate_every == 0 or finished == training.rounds:
-                on_absences = absences_into(session.log, round=result.round_index)
+                on_absences = absences_into(session.log, round_index=result.round_index)
                 scores = _evaluate_corners(
                     result.state.supernet, dataclasses.replace(federation, on_absences=on_absences)
                 )
                 session.keeping.offer(result.state.supernet, finished, scores)
-                session.tell("evaluation", result.round_index, scores)
+                session.tell(Evaluation.model_validate({"round": result.round_index, **scores}))
             # Only now: a round counts as done when all of its events are in the log.
             state, done = result.state, finished
             if done % training.checkpoint_every == 0:
@@ -267,8 +312,9 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
     return state
 
 
-def _round_fields(result: RoundResult, federation: Federation) -> dict[str, JsonValue]:
-    return {
+def _round(result: RoundResult, federation: Federation) -> Round:
+    said: dict[str, object] = {
+        "round": result.round_index,
         "loss": result.loss,
         "loss_before": result.loss_before,
         "learning_rate": result.learning_rate,
@@ -279,6 +325,7 @@ def _round_fields(result: RoundResult, federation: Federation) -> dict[str, Json
         "client_macs": result.client_macs,
         "seconds": result.seconds,
     }
+    return Round.model_validate(said)
 
 
 def _evaluate_corners(supernet: Supernet, federation: Federation) -> dict[str, JsonValue]:

@@ -3,15 +3,12 @@
 import dataclasses
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-from typing_extensions import NotRequired, TypedDict
-
-from fedsup_deploy.accuracy import CountedAccuracy
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.errors import ArtifactError
-from fedsup_deploy.events import read_events
 from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
+from fedsup_deploy.run_events import Evaluation
 from fedsup_deploy.runs import run as runs
+from fedsup_deploy.runs.history import read_history
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,77 +66,48 @@ class Trained(Result):
     kept_after: int | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
 
 
-class _RoundEvent(TypedDict):
-    """What a summary needs of a `round` event; runs of older versions know no `client_macs`."""
-
-    seconds: float
-    bytes_up: int
-    bytes_down: int
-    client_macs: NotRequired[int]
-
-
-class _EvaluationEvent(TypedDict):
-    """The same of an evaluation; runs of older versions know no `num_images`, and no balanced accuracy."""
-
-    accuracy_largest: float
-    accuracy_smallest: float
-    num_images: NotRequired[int]
-    balanced_accuracy_largest: NotRequired[float]
-    balanced_accuracy_smallest: NotRequired[float]
-    balanced_accuracy_largest_interval: NotRequired[list[float]]
-    balanced_accuracy_smallest_interval: NotRequired[list[float]]
-
-
 def summary(folder: Path) -> Trained:
     """Return what `train` returns, from the events of a run.
 
     Raises:
         ArtifactError: The events are missing or damaged.
     """
-    path, supernet = folder / runs.EVENTS, folder / runs.SUPERNET
+    supernet = folder / runs.SUPERNET
     kept_after = weights.checked(supernet, weights.read_document(supernet), weights.SupernetRecord).rounds
-    events = read_events(path)
-    of_kind = {kind: [event for event in events if event["event"] == kind] for kind in ("round", "evaluation")}
-    try:
-        rounds = TypeAdapter(list[_RoundEvent]).validate_python(of_kind["round"], strict=True)
-        evaluations = [e for e in of_kind["evaluation"] if kept_after is None or e.get("round") == kept_after - 1]
-        kept = TypeAdapter(_EvaluationEvent).validate_python(evaluations[-1], strict=True)
-    except (LookupError, ValidationError) as error:
+    history = read_history(folder)
+    kept = history.evaluation_after(kept_after)
+    if kept is None or not history.rounds:
         raise ArtifactError(
-            f"{path}: a round or the last evaluation is missing or damaged; the supernet is not"
-        ) from error
+            f"{folder / runs.EVENTS}: a round or the last evaluation is missing or damaged; the supernet is not"
+        )
+    rounds = history.rounds
     facts = runs.read_image_facts(folder)
     return Trained(
         run=folder,
         rounds=len(rounds),
         accuracy=_corners(kept),
-        seconds=round(sum(event["seconds"] for event in rounds), 2),
-        bytes_up=sum(event["bytes_up"] for event in rounds),
-        bytes_down=sum(event["bytes_down"] for event in rounds),
-        client_macs=sum(event.get("client_macs", 0) for event in rounds),
+        seconds=round(sum(event.seconds for event in rounds), 2),
+        bytes_up=sum(event.bytes_up for event in rounds),
+        bytes_down=sum(event.bytes_down for event in rounds),
+        client_macs=sum(event.client_macs for event in rounds),
         unseen=(facts.clients.unseen or None) if facts is not None and facts.clients is not None else None,
         kept_after=kept_after,
     )
 
 
-def _corners(event: _EvaluationEvent) -> CornerAccuracy:
-    shares, num_images = (event["accuracy_largest"], event["accuracy_smallest"]), event.get("num_images")
-    largest, smallest = (None if num_images is None else _interval(share, num_images) for share in shares)
+def _corners(event: Evaluation) -> CornerAccuracy:
     return CornerAccuracy(
-        *shares,
-        num_images,
-        largest,
-        smallest,
-        event.get("balanced_accuracy_largest"),
-        event.get("balanced_accuracy_smallest"),
-        _bounds(event.get("balanced_accuracy_largest_interval")),
-        _bounds(event.get("balanced_accuracy_smallest_interval")),
+        event.accuracy_largest,
+        event.accuracy_smallest,
+        event.num_images,
+        event.interval("largest"),
+        event.interval("smallest"),
+        event.balanced_accuracy_largest,
+        event.balanced_accuracy_smallest,
+        _bounds(event.balanced_accuracy_largest_interval),
+        _bounds(event.balanced_accuracy_smallest_interval),
     )
 
 
 def _bounds(interval: list[float] | None) -> tuple[float, float] | None:
     return None if interval is None else (interval[0], interval[1])
-
-
-def _interval(share: float, num_images: int) -> tuple[float, float]:
-    return CountedAccuracy.of_share(share, num_images).interval

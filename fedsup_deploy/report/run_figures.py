@@ -13,7 +13,8 @@ from fedsup_deploy.config.document import show
 from fedsup_deploy.federation.simulation import tiers_by_index
 from fedsup_deploy.report import words
 from fedsup_deploy.report.figure import Figure, Row, Table, category, quantity, rows
-from fedsup_deploy.runs.history import CORNERS, Evaluation, History, Round
+from fedsup_deploy.run_events import CORNERS, Evaluation, Round
+from fedsup_deploy.runs.history import History
 from fedsup_deploy.runs.run import ImageFacts, Run
 
 #: Points of a curve; of more rounds each point is the mean of several.
@@ -45,8 +46,7 @@ class RunMaterial:
     @property
     def kept(self) -> Evaluation | None:
         """The evaluation of the supernet that is kept; None where there is none."""
-        found = [each for each in self.history.evaluations if self.kept_after in {None, each.round + 1}]
-        return found[-1] if found else None
+        return self.history.evaluation_after(self.kept_after)
 
     @property
     def client_names(self) -> tuple[str, ...] | None:

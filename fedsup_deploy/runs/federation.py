@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from pydantic import JsonValue
 
 from fedsup_deploy import files, registry
 from fedsup_deploy.artifact import weights
@@ -25,6 +24,7 @@ from fedsup_deploy.federation.server.cohort import OnAbsences, Terms
 from fedsup_deploy.federation.server.federation import Federation, pixel_preprocessing
 from fedsup_deploy.federation.server.strategy import ServerState
 from fedsup_deploy.federation.simulation import CLIENTS, UNSEEN, FederatedData
+from fedsup_deploy.run_events import Absences
 from fedsup_deploy.runs.run import SUPERNET, Run
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import Supernet
@@ -111,24 +111,26 @@ def terms_of(config: TrainConfig) -> Terms:
     return Terms(config.federation.quorum, config.federation.deadline_s)
 
 
-def absences_into(log: EventLog, **fields: int) -> OnAbsences:
-    """Return what makes an `absences` event of the clients that were asked and have not answered.
+def absences_into(log: EventLog, round_index: int | None = None) -> OnAbsences:
+    """Return what makes an `Absences` event of the clients that were asked and have not answered.
 
     Args:
         log: Where to.
-        fields: What else events say, such as the `round`.
+        round_index: In or after which round, while a run is trained.
     """
 
     def on_absences(what: str, num_asked: int, absent: Mapping[ClientId, str], names: Mapping[ClientId, str]) -> None:
-        log.emit("absences", what=what, num_asked=num_asked, **absent_fields(absent, names), **fields)
+        at = {} if round_index is None else {"round": round_index}
+        said = {"what": what, "num_asked": num_asked, **absent_fields(absent, names), **at}
+        log.record(Absences.model_validate(said))
 
     return on_absences
 
 
-def absent_fields(absent: Mapping[ClientId, str], names: Mapping[ClientId, str]) -> dict[str, JsonValue]:
+def absent_fields(absent: Mapping[ClientId, str], names: Mapping[ClientId, str]) -> dict[str, dict[str, str]]:
     """Return what an event says of clients that have not answered: by their numbers the reasons, and the names."""
-    reasons: dict[str, JsonValue] = {str(client): reason for client, reason in absent.items()}
-    named: dict[str, JsonValue] = {str(client): names[client] for client in absent if client in names}
+    reasons = {str(client): reason for client, reason in absent.items()}
+    named = {str(client): names[client] for client in absent if client in names}
     return {"absent": reasons, **({"absent_names": named} if named else {})}
 
 

@@ -49,6 +49,7 @@ LAYERS = (
         "places",
         "files",
         "events",
+        "run_events",
         "resources",
         "results",
         "shared_files",
@@ -72,7 +73,15 @@ SIBLINGS = LAYERS[4]
 #: What can be used where torch is not installed, or before it is needed.
 TORCH_FREE = (
     *("space", "config", "data", "searchers", "device.profile", "device.predictor"),
-    *("federation.client", "federation.simulation", "runs.run", "runs.images", "runs.history", "report"),
+    *(
+        "federation.client",
+        "federation.simulation",
+        "runs.run",
+        "runs.images",
+        "runs.history",
+        "runs.time_left",
+        "report",
+    ),
     # Whether a device can have a bundle is said of what was searched by predictions.
     "export.wanted",
     *BUNDLE,

@@ -80,7 +80,10 @@ def whole(train_in: TrainIn, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def lasting(folder: Path) -> list[Event]:
     """Return the rounds and evaluations of a log, without what a clock said."""
     kept = [event for event in read_events(folder / EVENTS) if event["event"] != "train_started"]
-    return [{key: value for key, value in event.items() if key not in {"seconds", "unix_time_s"}} for event in kept]
+    return [
+        {key: value for key, value in event.items() if key not in {"seconds", "seconds_left", "unix_time_s"}}
+        for event in kept
+    ]
 
 
 @pytest.mark.parametrize("number", range(NUM_EVENTS))

@@ -20,7 +20,7 @@ from fedsup_deploy.device.building.plan import FILLER, BuildPlan, write_graphs
 from fedsup_deploy.device.measure import visits_here
 from fedsup_deploy.device.session import Schedule
 from fedsup_deploy.errors import ArtifactError, ConfigError
-from fedsup_deploy.events import EventLog, read_events
+from fedsup_deploy.events import Journal, read_events
 from fedsup_deploy.ondevice import machine
 from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JSON, parse_json, read_bytes
 from fedsup_deploy.ondevice.session_records import SessionEvent
@@ -59,7 +59,7 @@ class Workplace:
 
     def __init__(self, folder: Path, plan: BuildPlan, threads: int, precision: Precision) -> None:
         self.folder, self.plan, self.threads, self.precision = folder, plan, threads, precision
-        self._journal = EventLog(folder / _JOURNAL)
+        self._journal = Journal(folder / _JOURNAL)
 
     def begin(self, progress: Progress) -> None:
         """Write the models, and what was decided.
@@ -127,7 +127,7 @@ class Workplace:
         for event in self._visits(first_round):
             if event["event"] == "round":
                 event["seconds"] = round(seconds + event["seconds"], 3)
-            self._journal.emit(event["event"], **{key: value for key, value in event.items() if key != "event"})
+            self._journal.append(event)
             if event["event"] == "load":
                 num_loaded += 1
                 progress("loading", num_loaded, num_models)

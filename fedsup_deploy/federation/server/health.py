@@ -10,10 +10,11 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Final
 
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import BaseModel, JsonValue
 
 from fedsup_deploy.federation.client import ClientId, ClientInfo
 from fedsup_deploy.federation.server.strategy import Strategy
+from fedsup_deploy.run_events import Evaluation, Round, RunEvent
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.supernet.layout import Layout
 
@@ -36,31 +37,6 @@ LEAST_ASKED: Final = 3
 #: Share of the images of some rounds that one client may have, and how many times an equal share: one of three clients
 #: easily has half of the images.
 MOST_OF_ONE, MOST_TIMES_EQUAL = 0.5, 2.0
-
-
-class PlayedRound(BaseModel):
-    """What is looked at of a `round` event; older versions know no `loss_before`."""
-
-    round: int
-    loss: float
-    loss_before: float | None = None
-    clients: list[ClientId]
-    absent: dict[ClientId, str]
-
-    @property
-    def answered(self) -> list[ClientId]:
-        """Clients whose update was used, ascending."""
-        return [client for client in self.clients if client not in self.absent]
-
-
-class EvaluatedCorners(BaseModel):
-    """What is looked at of an `evaluation` event."""
-
-    round: int
-    accuracy_largest: float
-    accuracy_smallest: float
-    accuracy_largest_interval: tuple[float, float]
-    accuracy_smallest_interval: tuple[float, float]
 
 
 class Finding(BaseModel):
@@ -91,11 +67,11 @@ class Watch(abc.ABC):
     def begin_phase(self) -> None:  # noqa: B027
         """Forget what cannot be compared with what follows: clients begin to train other subnets."""
 
-    def after_round(self, played: PlayedRound) -> Iterator[Finding]:  # noqa: ARG002
+    def after_round(self, played: Round) -> Iterator[Finding]:  # noqa: ARG002
         """Yield what is wrong after a round, every time it is."""
         yield from ()
 
-    def after_evaluation(self, evaluated: EvaluatedCorners) -> Iterator[Finding]:  # noqa: ARG002
+    def after_evaluation(self, evaluated: Evaluation) -> Iterator[Finding]:  # noqa: ARG002
         """Yield what is wrong after an evaluation, every time it is."""
         yield from ()
 
@@ -126,26 +102,18 @@ class Health:
         self._told: set[tuple[str, str]] = set()
         self._last_round = -1
 
-    def read(self, event: Mapping[str, JsonValue]) -> list[Finding]:
-        """Return the faults that an event shows and that none before has shown.
-
-        Events of other kinds show none, nor do those of older versions that lack what is looked at.
-        """
-        try:
-            if event["event"] == "round":
-                found = self._after_round(PlayedRound.model_validate(event))
-            elif event["event"] == "evaluation":
-                evaluated = EvaluatedCorners.model_validate(event)
-                found = [finding for watch in self._watches for finding in watch.after_evaluation(evaluated)]
-            else:
-                return []
-        except ValidationError:
-            return []
+    def read(self, event: RunEvent) -> list[Finding]:
+        """Return the faults that an event shows and that none before has shown. Events of other kinds show none."""
+        found: list[Finding] = []
+        if isinstance(event, Round):
+            found = self._after_round(event)
+        elif isinstance(event, Evaluation):
+            found = [finding for watch in self._watches for finding in watch.after_evaluation(event)]
         new = [finding for finding in found if (finding.kind, finding.subject) not in self._told]
         self._told.update((finding.kind, finding.subject) for finding in new)
         return new
 
-    def _after_round(self, played: PlayedRound) -> list[Finding]:
+    def _after_round(self, played: Round) -> list[Finding]:
         if self._last_round < self._phase_begins <= played.round:
             for watch in self._watches:
                 watch.begin_phase()
@@ -175,7 +143,7 @@ class AverageBehind(Watch):
         """Begin anew: other subnets have other losses."""
         self._best, self._num_bad = math.inf, 0
 
-    def after_round(self, played: PlayedRound) -> Iterator[Finding]:
+    def after_round(self, played: Round) -> Iterator[Finding]:
         """Compare the loss that a round began with to the best."""
         before, best = played.loss_before, self._best
         if before is None:
@@ -213,7 +181,7 @@ class NoHolder(Watch):
         self._planned: set[Architecture | None] = set()
         self._held: deque[set[Architecture | None]] = deque(maxlen=WINDOW)
 
-    def after_round(self, played: PlayedRound) -> Iterator[Finding]:
+    def after_round(self, played: Round) -> Iterator[Finding]:
         """Count the weights that no used update of the last rounds had."""
         cohort = [self._infos[client] for client in played.clients if client in self._infos]
         plan = self._strategy.plan(played.round, cohort, self._seed)
@@ -253,18 +221,21 @@ class SmallestStalls(Watch):
 
     def begin_phase(self) -> None:
         """Begin anew: until now the largest was a grown copy of the smallest."""
-        self._last: deque[EvaluatedCorners] = deque(maxlen=WINDOW + 1)
+        self._last: deque[Evaluation] = deque(maxlen=WINDOW + 1)
 
-    def after_evaluation(self, evaluated: EvaluatedCorners) -> Iterator[Finding]:
+    def after_evaluation(self, evaluated: Evaluation) -> Iterator[Finding]:
         """Compare the last evaluations with the one before them."""
         self._last.append(evaluated)
         first, *later = self._last
         if len(later) < WINDOW:
             return
-        lowest_of_largest = evaluated.accuracy_largest_interval[0]
+        before, largest, smallest = first.interval("largest"), *map(evaluated.interval, ("largest", "smallest"))
+        if before is None or largest is None or smallest is None:  # of a run that an older version began
+            return
+        lowest_of_largest = largest[0]
         stalls = max(each.accuracy_smallest for each in later) <= first.accuracy_smallest
-        others_learn = lowest_of_largest > first.accuracy_largest_interval[1]
-        if stalls and others_learn and lowest_of_largest > evaluated.accuracy_smallest_interval[1]:
+        others_learn = lowest_of_largest > before[1]
+        if stalls and others_learn and lowest_of_largest > smallest[1]:
             yield self.finding(
                 f"the smallest subnet has learned nothing in {WINDOW} evaluations: from {first.accuracy_smallest:.1%} "
                 f"to {evaluated.accuracy_smallest:.1%}, the largest from {first.accuracy_largest:.1%} to "
@@ -284,7 +255,7 @@ class TierStarved(Watch):
         self._tiers = {client: info.tier for client, info in infos.items()}
         self._last: dict[int, deque[tuple[int, int]]] = {}
 
-    def after_round(self, played: PlayedRound) -> Iterator[Finding]:
+    def after_round(self, played: Round) -> Iterator[Finding]:
         """Count the answers of each tier that was asked, in the last rounds in which it was."""
         asked, answered = (self._by_tier(clients) for clients in (played.clients, played.answered))
         for tier in sorted(asked):
@@ -292,10 +263,12 @@ class TierStarved(Watch):
             last.append((asked[tier], answered[tier]))
             num_asked, num_answered = (sum(counts) for counts in zip(*last, strict=True))
             if num_asked >= LEAST_ASKED and len(last) == WINDOW and num_answered < LEAST_ANSWERED * num_asked:
-                client = next(each for each in played.absent if self._tiers.get(each) == tier)
+                client, reason = next(
+                    (int(each), reason) for each, reason in played.absent.items() if self._tiers.get(int(each)) == tier
+                )
                 yield self.finding(
                     f"tier {tier}: {num_answered} of {num_asked} updates came in {WINDOW} rounds "
-                    f"(client {client}: {played.absent[client]}); its subnets and images count for nothing: "
+                    f"(client {client}: {reason}); its subnets and images count for nothing: "
                     "mend that, or raise federation.deadline_s",
                     str(tier),
                     tier=tier,
@@ -316,7 +289,7 @@ class OneDominates(Watch):
         self._infos = infos
         self._last: deque[list[ClientId]] = deque(maxlen=WINDOW)
 
-    def after_round(self, played: PlayedRound) -> Iterator[Finding]:
+    def after_round(self, played: Round) -> Iterator[Finding]:
         """Add up the images of the last rounds by client, as announced: what an update weighs."""
         self._last.append([client for client in played.answered if client in self._infos])
         images: Counter[ClientId] = Counter()

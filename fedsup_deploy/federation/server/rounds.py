@@ -100,10 +100,7 @@ def run_rounds(
     num_clients = cohort_size(params.clients_per_round, len(eligible))
     for index in range(first_round, params.rounds):
         started = time.perf_counter()
-        drawn = rng.generator(federation.seed, "cohort", index).choice(
-            [info.client for info in eligible], num_clients, replace=False
-        )
-        infos = {client: federation.infos[client] for client in sorted(drawn.tolist())}
+        infos = {info.client: info for info in cohort_of(index, eligible, num_clients, federation.seed)}
         rate = learning_rate(
             index,
             params.rounds,
@@ -140,6 +137,20 @@ def run_rounds(
             sum(update.num_macs for update in used),
             time.perf_counter() - started,
         )
+
+
+def cohort_of(index: int, eligible: Sequence[ClientInfo], num_clients: int, seed: int) -> list[ClientInfo]:
+    """Return the clients that are asked in a round, ascending.
+
+    Args:
+        index: Of the round.
+        eligible: Clients that can take part, ascending.
+        num_clients: How many do, as of `cohort_size`.
+        seed: Of the run.
+    """
+    infos = {info.client: info for info in eligible}
+    drawn = rng.generator(seed, "cohort", index).choice(list(infos), num_clients, replace=False)
+    return [infos[client] for client in sorted(drawn.tolist())]
 
 
 def cohort_size(wanted: int | None, num_eligible: int) -> int:

@@ -15,8 +15,9 @@ from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.report.bundle_facts import BundleMaterial
 from fedsup_deploy.report.run_figures import RunMaterial
 from fedsup_deploy.report.search_facts import Searched
+from fedsup_deploy.run_events import Evaluation, Round
 from fedsup_deploy.runs.clients import ClientFacts
-from fedsup_deploy.runs.history import Evaluation, History, Round
+from fedsup_deploy.runs.history import History
 from fedsup_deploy.runs.run import ImageFacts, Run, load_space
 from fedsup_deploy.searchers.candidate import Candidate
 from fedsup_deploy.searchers.noise import RULE, AccuracyNoise

@@ -14,7 +14,7 @@ from fedsup_deploy.report.run_figures import (
     turns_of,
     warnings,
 )
-from fedsup_deploy.runs.history import HealthWarning
+from fedsup_deploy.run_events import HealthWarning
 
 MakeRun = Callable[..., RunMaterial]
 
@@ -50,7 +50,10 @@ def test_the_loss_that_a_round_began_with_is_a_line_of_its_own(run_of: MakeRun) 
 def test_what_training_has_warned_of_is_told_with_its_round(run_of: MakeRun) -> None:
     material = run_of([([0], {})])
     assert warnings(material) is None
-    warned = dataclasses.replace(material.history, health=(HealthWarning(round=4, words="tier 1: starved"),))
+    warned = dataclasses.replace(
+        material.history,
+        health=(HealthWarning(round=4, kind="tier-starved", subject="1", words="tier 1: starved", figures={}),),
+    )
     found = warnings(dataclasses.replace(material, history=warned))
     assert found is not None
     assert found.rows == (("5", "tier 1: starved"),)

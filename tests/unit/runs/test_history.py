@@ -38,7 +38,15 @@ def test_rounds_and_evaluations_in_their_order(tmp_path: Path) -> None:
     """Whatever else later versions say; a line that was cut short by a kill is none."""
     later = {**ROUND, "round": 1, "absent": {}, "loss_before": 2.5, "weather": "fine"}
     warned = {"event": "health", "round": 1, "kind": "new", "subject": "", "words": "a fault", "figures": {}}
-    events = (STARTED, {"event": "absences", "what": "x"}, ROUND, EVALUATION, later, warned)
+    events = (
+        STARTED,
+        {"event": "absences", "what": "x", "num_asked": 3, "absent": {"0": "battery"}},
+        {"event": "of a later version"},
+        ROUND,
+        EVALUATION,
+        later,
+        warned,
+    )
     history = read_history(written(tmp_path, *events, rest='{"event": "round", "ro'))
     assert [each.round for each in history.rounds] == [0, 1]
     assert [each.answered for each in history.rounds] == [[1, 4], [1, 3, 4]]

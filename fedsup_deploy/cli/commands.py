@@ -86,7 +86,7 @@ def _global_options() -> list[click.Parameter]:
     """
     flags = {
         "--json": "Print one JSON document on stdout, and nothing else there.",
-        "--quiet": "Show no progress.",
+        "--quiet": "Show no progress, only notes and warnings.",
         "--debug": "Show where an error comes from.",
     }
     options = [click.Option([flag], is_flag=True, expose_value=False, help=text) for flag, text in flags.items()]

@@ -36,7 +36,7 @@ class Output:
     Args:
         args: The command line, without the program's name.
         as_json: Print results as one JSON document.
-        is_quiet: Show no progress.
+        is_quiet: Show no progress; notes and warnings only.
         is_debug: Show the traceback of errors.
     """
 
@@ -81,12 +81,16 @@ class Output:
 
         with contextlib.redirect_stdout(sys.stderr):
             if self.is_quiet:
-                yield ()
+                yield (progress.remarks_into(_to_stderr),)
             elif sys.stderr.isatty():
                 with progress.bars() as listener:
                     yield (listener,)
             else:
-                yield (progress.Lines(lambda line: click.echo(printable(line), err=True)),)
+                yield (progress.Lines(_to_stderr),)
+
+
+def _to_stderr(line: str) -> None:
+    click.echo(printable(line), err=True)
 
 
 def page_of(result: R, render: "Callable[[R], str | Page] | None" = None) -> "Page":

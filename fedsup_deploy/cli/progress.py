@@ -98,6 +98,24 @@ class Remarks:
         return [] if line == before else [line]
 
 
+def remarks_into(write: Callable[[str], None]) -> Listener:
+    """Return a listener that shows no progress, only what nobody should miss.
+
+    Such are notes, as of images that are not used, and warnings. Absent clients it leaves to results and records.
+
+    Args:
+        write: Takes a line.
+    """
+    remarks = Remarks()
+
+    def listener(event: dict[str, Any]) -> None:
+        if event["event"] != "absences":
+            for remark in remarks.read(event):
+                write(remark)
+
+    return listener
+
+
 class Lines:
     """A listener that writes one line for every tenth of a stage: for logs and pipes.
 

@@ -23,21 +23,33 @@ class Stopped(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[None]:
+def stoppable(*, until_exit: bool = False) -> Iterator[None]:
     """Let signals raise `Stopped`. One that was ignored before stays ignored: `nohup` asks for that.
 
-    Side effects: Handlers of signals, for the time of the context. For the main thread.
+    Args:
+        until_exit: Whether the process ends with the context. What comes then, such as taking large libraries down,
+            is disturbed by no signal: all is written, and how the process ends is decided.
+
+    Side effects: Handlers of signals, for the time of the context, or until the process ends. For the main thread.
     """
     usual = (signal.SIG_DFL, signal.default_int_handler)
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: handler for number in numbers if (handler := signal.getsignal(number)) in usual}
+    is_over = False
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        # A second signal often comes with the first, as SIGTERM with SIGHUP. It does not disturb the cleaning up.
+        if not is_over and stop_behind(sys.exc_info()[1]) is None:
+            raise Stopped(number)
+
     for number in before:
-        signal.signal(number, _stop)
+        signal.signal(number, stop)
     try:
         yield
     finally:
+        is_over = True
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if until_exit else handler)
 
 
 @contextlib.contextmanager
@@ -60,9 +72,3 @@ def stop_behind(error: BaseException | None) -> KeyboardInterrupt | None:
 def exit_code(stop: KeyboardInterrupt) -> int:
     """Return the exit code of a command that was stopped: 128 and the signal's number, 130 after Ctrl-C."""
     return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
-
-
-def _stop(number: int, _frame: FrameType | None) -> None:
-    # A second signal often comes with the first, as SIGTERM with SIGHUP. It does not disturb the cleaning up.
-    if stop_behind(sys.exc_info()[1]) is None:
-        raise Stopped(number)

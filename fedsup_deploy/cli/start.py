@@ -6,10 +6,10 @@ from fedsup_deploy.cli import signals
 def main() -> int:
     """Run the command line with the words of this process and return its exit code.
 
-    Side effects: As of `cli.main.main`.
+    Side effects: As of `cli.main.main`; afterwards no signal disturbs the end of the process.
     """
     try:
-        with signals.stoppable():
+        with signals.stoppable(until_exit=True):
             from fedsup_deploy.cli.main import main as run
 
             return run()

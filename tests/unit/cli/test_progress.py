@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fedsup_deploy.cli.progress import Lines, StageProgress, Steps, bars
+from fedsup_deploy.cli.progress import Lines, StageProgress, Steps, bars, remarks_into
 
 
 def test_what_events_say_about_progress():
@@ -178,3 +178,33 @@ def test_a_terminal_gets_notes_as_they_are(monkeypatch: pytest.MonkeyPatch) -> N
     with bars() as listener:
         listener({"event": "train_started", "round": 0, "rounds": 3, "notes": ["passed over: [bold]"]})
     assert "note: passed over: [bold]" in terminal.getvalue()
+
+
+def test_what_is_dropped_is_told_though_no_progress_is() -> None:
+    lines: list[str] = []
+    listener = remarks_into(lines.append)
+    listener({"event": "train_started", "round": 0, "rounds": 2, "notes": ["3 images are not used"]})
+    listener({"event": "absences", "what": "statistics", "num_asked": 2, "absent": {"0": "battery"}})
+    listener({"event": "round", "round": 0, "loss": 1.0})
+    listener({"event": "health", "round": 0, "words": "a fault"})
+    listener({"event": "tracking_stopped", "round": 0, "tracker": "tensorboard", "reason": "the disk is full"})
+    expected = ["warning: a fault", "warning: nothing more is written for tensorboard: the disk is full"]
+    assert lines == ["note: 3 images are not used", *expected]
+
+
+def test_the_time_left_that_events_tell_is_shown_from_the_first_line_of_a_resumed_run() -> None:
+    """What was done before it was resumed took no time of this process."""
+    started = {"event": "train_started", "round": 8, "rounds": 10, "seconds_left": 30.4}
+    rounds = [{"event": "round", "round": 8, "seconds_left": 14.6}, {"event": "round", "round": 9, "seconds_left": 0.0}]
+    expected = ["rounds 8/10, about 30 s left", "rounds 9/10, about 15 s left", "rounds 10/10"]
+    assert lines_of([started, *rounds]) == expected
+
+
+def test_bars_count_down_the_time_left_that_events_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with bars() as listener:
+        listener({"event": "train_started", "round": 8, "rounds": 10, "seconds_left": 3723.4})
+    assert "1:02:03" in terminal.getvalue()

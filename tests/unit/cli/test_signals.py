@@ -96,3 +96,27 @@ def test_handlers_are_as_before_afterwards() -> None:
         signal.raise_signal(signal.SIGTERM)
     assert signals.exit_code(stopped.value) == 143
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+#: A process that is sent a signal when its command is done: before Python takes anything down, and while it does.
+LATE = """
+import atexit, os, signal, sys
+from fedsup_deploy.cli import start
+
+number = signal.Signals[sys.argv.pop()]
+
+class Large:
+    def __del__(self, kill=os.kill, pid=os.getpid(), number=number):
+        kill(pid, number)
+
+kept = Large()
+atexit.register(os.kill, os.getpid(), number)
+sys.exit(start.main())
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_after_the_result_is_written_changes_nothing(name: str) -> None:
+    done = subprocess.run([sys.executable, "-c", LATE, "--version", name], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("fedsup-deploy ")

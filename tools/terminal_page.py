@@ -42,6 +42,7 @@ to a pipe or a file has no width unless `COLUMNS` says one; programs read `--jso
 # In the order of a user's way. BUNDLE is the bundle that `export` made for the Jetson.
 COMMANDS = (
     "train --config digits --set training.rounds=2 --set training.warmup_rounds=0",
+    "watch runs/digits --once",
     "evaluate runs/digits --arch largest --per-client",
     "search --profile jetson-nano --profile raspberry-pi-4 --max-latency-ms 0.7 --evaluations 6",
     "export --search runs/digits/search.json --refine",
@@ -67,6 +68,8 @@ COMMANDS = (
 # What differs from one machine, day or version to the next, by the names of fields.
 STANDING_FOR = {
     "seconds": 12.3,
+    "seconds_a_round": 6.1,
+    "seconds_silent": 1.0,
     "latency_ms_measured_here": 0.0213,
     "load_ms": 1.4,
     "first_run_ms": 4.8,

@@ -37,6 +37,7 @@ cli = LazyGroup(
     {
         "demo": "Run the whole way on bundled images: train, search, export, measure, show what came of it.",
         "train": "Train a supernet over federated clients.",
+        "watch": "Watch a run while it trains.",
         "evaluate": "Measure how right one subnet is after recalibration.",
         "fit-accuracy": "Measure some subnets of a run and predict the accuracy of all others.",
         "search": "Find the best subnet within the limits of each device profile.",

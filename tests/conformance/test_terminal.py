@@ -19,6 +19,8 @@ WIDTHS = (40, 80, 120)
 IS_A_FILE = "profile show"
 #: Becomes a process of Flower's.
 IS_A_NODE = "client"
+#: Braille signs, or stars.
+DRAWN = re.compile("[\u2800-\u28ff]+|[*]+")
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +36,8 @@ def pages(tool: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dic
 
 
 def words_of(lines: list[str]) -> set[str]:
-    """Return all words but the rules below heads of tables."""
-    return {word for line in lines for word in line.split() if word.strip("-")}
+    """Return all words but the rules below heads of tables, and what curves are drawn with."""
+    return {word for line in lines for word in line.split() if word.strip("-") and not DRAWN.fullmatch(word)}
 
 
 def is_to_be_copied(line: str) -> bool:

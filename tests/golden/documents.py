@@ -19,6 +19,7 @@ RECORD = Path(__file__).parent / "documents.json"
 RESULTS = {
     "demo": "commands.demo:Demonstration",
     "train": "commands.training_summary:Trained",
+    "watch": "commands.watch:RunView",
     "evaluate": "commands.evaluate:Evaluated",
     "fit-accuracy": "commands.fit_accuracy:AccuracyFit",
     "search": "commands.search:WrittenSearch",

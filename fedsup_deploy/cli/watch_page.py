@@ -1,0 +1,205 @@
+"""What `watch` shows of a run: text of a given width, the most important first, for a terminal may be low."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from rich.cells import cell_len
+
+from fedsup_deploy.cli import tables
+from fedsup_deploy.cli.curves import curve
+from fedsup_deploy.cli.tables import Page
+from fedsup_deploy.commands.watch import RunView, Size
+from fedsup_deploy.ondevice.printable import printable
+from fedsup_deploy.report import words
+
+#: What a page is wide where nothing says so, such as in a pipe.
+_USUAL_WIDTH: Final = 100
+#: Columns of a curve at least, and its lines.
+_CURVE_WIDTH: Final = 38
+_CURVE_HEIGHT: Final = 5
+_GAP: Final = "  "
+_MOST_WARNINGS: Final = 5
+_MOST_REASONS: Final = 3
+_SIGNS: Final = "\u28ff"
+
+_STATES: Final = {
+    "not begun": "not begun",
+    "running": "running",
+    "stopped": "stopped: nobody on this machine trains it; the same command with --resume goes on",
+    "ended": "ended",
+}
+
+
+def page(view: RunView, *, braille: bool) -> Page:
+    """Return the page of a run.
+
+    Args:
+        view: What there is to see.
+        braille: Whether curves may be drawn with braille signs.
+    """
+    parts: list[Page] = [tables.fields(_head(view))]
+    parts += [tables.text(line) for line in _wrong(view)]
+    if view.loss:
+        parts += [tables.text(""), _curves(view, braille=braille)]
+    if view.sizes:
+        parts += [tables.text(""), tables.rows(_sizes(view))]
+    if view.asked:
+        parts += [tables.text(""), tables.fields(_clients(view))]
+    if view.worst:
+        more = view.num_absent - len(view.worst)
+        parts += [tables.text(""), tables.rows(_worst(view))]
+        parts += [tables.text(f"and {more:,} more clients were absent")] if more else []
+    if view.tiers is not None:
+        parts += [tables.text(""), tables.rows(_tiers(view))]
+    if view.notes:
+        parts += [tables.text(""), *(tables.text(f"note: {note}") for note in view.notes)]
+    return tables.stacked(*parts)
+
+
+def can_draw(encoding: str | None) -> bool:
+    """Return whether an encoding has braille signs."""
+    try:
+        _SIGNS.encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def duration(seconds: float) -> str:
+    """Return a time in its two largest units: `3 min 20 s`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    hours = whole // 3600
+    return f"{hours} h {whole % 3600 // 60} min" if hours < 48 else f"{hours // 24} days {hours % 24} h"
+
+
+def _head(view: RunView) -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = [("run", view.run), ("state", _STATES[view.state])]
+    if view.state == "not begun":
+        return found
+    of = "" if view.rounds is None else f" of {view.rounds:,} ({view.rounds_done / view.rounds:.0%})"
+    found.append(("rounds", f"{view.rounds_done:,}{of}"))
+    if view.state != "ended":
+        left = (
+            "not known before the first round" if view.seconds_left is None else f"about {duration(view.seconds_left)}"
+        )
+        found.append(("time left", left if view.state == "running" else f"{left}, when it goes on"))
+    if view.seconds_a_round is not None:
+        found.append(("time", f"{duration(view.seconds)} until now, {words.number(view.seconds_a_round, 's')} a round"))
+    if view.state == "running" and view.seconds_silent is not None:
+        found.append(("last event", f"{duration(view.seconds_silent)} ago"))
+    return found
+
+
+def _wrong(view: RunView) -> Iterator[str]:
+    """Yield what is wrong: the last warnings."""
+    shown = view.warnings[-_MOST_WARNINGS:]
+    if len(view.warnings) > len(shown):
+        yield f"{len(view.warnings) - len(shown)} more warnings before these"
+    for each in shown:
+        yield f"warning, round {each.round}: {each.words}"
+    if not shown and view.loss:
+        yield "no warnings"
+
+
+def _curves(view: RunView, *, braille: bool) -> Page:
+    plots = [("loss", [(at + 1.0, value) for at, value in enumerate(view.loss)], "{:.3g}")]
+    plots += [
+        (f"accuracy, {each.size} subnet", list(zip(map(float, each.rounds), each.accuracy, strict=True)), "{:.1%}")
+        for each in view.sizes
+    ]
+
+    def lines(width: int) -> Iterator[str]:
+        room = min(width, _USUAL_WIDTH) if width > 1000 else width
+        beside = max(1, min(len(plots), (room + len(_GAP)) // (_CURVE_WIDTH + len(_GAP))))
+        each = (room - (beside - 1) * len(_GAP)) // beside
+        drawn = [_plot(title, points, form, each, braille=braille) for title, points, form in plots]
+        for start in range(0, len(drawn), beside):
+            for together in zip(*drawn[start : start + beside], strict=True):
+                yield _GAP.join(line + " " * (each - cell_len(line)) for line in together).rstrip()
+
+    return lines
+
+
+def _plot(title: str, points: Sequence[tuple[float, float]], form: str, width: int, *, braille: bool) -> list[str]:
+    values = [value for _, value in points]
+    told = f"from {form.format(values[0])} to {form.format(values[-1])}"
+    labels = form.format(max(values)), form.format(min(values))
+    margin = max(map(len, labels)) + 1
+    first, last = f"{points[0][0]:.0f}", f"round {points[-1][0]:.0f}"
+    below = " " * margin + first + " " * max(1, width - margin - len(first) - len(last)) + last
+    lines = curve(points, width, _CURVE_HEIGHT, labels=labels, braille=braille)
+    return [title, told, *lines, below]
+
+
+def _sizes(view: RunView) -> list[dict[str, object]]:
+    best = max(view.sizes, key=lambda each: each.accuracy[-1])
+    worst = min(view.sizes, key=lambda each: each.accuracy[-1])
+    found: list[dict[str, object]] = []
+    for each in view.sizes:
+        is_tie = best.accuracy[-1] == worst.accuracy[-1]
+        row: dict[str, object] = {
+            "subnet": each.size,
+            "accuracy": words.share(each.accuracy[-1], each.interval),
+            "since before": words.points(each.accuracy[-1] - each.accuracy[-2]) if len(each.accuracy) > 1 else None,
+            "highest": _highest(each),
+        }
+        found.append({**row, "compared": "equal" if is_tie else "best" if each is best else "worst"})
+    return found
+
+
+def _highest(size: Size) -> str:
+    at = max(range(len(size.accuracy)), key=lambda index: size.accuracy[index])
+    return f"{words.share(size.accuracy[at])} in round {size.rounds[at]}"
+
+
+def _clients(view: RunView) -> list[tuple[str, object]]:
+    may = "" if view.num_clients is None else f" ({view.num_clients:,} may take part)"
+    missing = view.asked - view.answered
+    lost = f", {missing / view.asked:.1%} are missing" if missing else ""
+    found: list[tuple[str, object]] = [
+        ("last round", f"{view.last_answered:,} of {view.last_asked:,} clients answered{may}"),
+        ("all rounds", f"{view.answered:,} of {view.asked:,} updates came{lost}"),
+    ]
+    if view.reasons:
+        shown = [
+            f"{printable(reason, 60)} ({number:,})" for reason, number in list(view.reasons.items())[:_MOST_REASONS]
+        ]
+        more = len(view.reasons) - len(shown)
+        found.append(("why", "; ".join([*shown, *([f"{more} more reasons"] if more else [])])))
+    a_round = max(1, len(view.loss))
+    down, up = view.bytes_down, view.bytes_up
+    found.append(("bytes down", f"{words.size(down)}, {words.size(down / a_round)} a round"))
+    found.append(("bytes up", f"{words.size(up)}, {words.size(up / a_round)} a round"))
+    return found
+
+
+def _worst(view: RunView) -> list[dict[str, object]]:
+    return [
+        {
+            "most often absent": f"client {each.client}" if each.name is None else words.short(each.name),
+            "asked": each.asked,
+            "absent": each.absent,
+            "last reason": printable(each.reason, 60),
+        }
+        for each in view.worst
+    ]
+
+
+def _tiers(view: RunView) -> list[dict[str, object]]:
+    assert view.tiers is not None
+    least = min((each.answered / each.asked for each in view.tiers if each.asked), default=1.0)
+    return [
+        {
+            "tier": each.tier,
+            "clients": each.clients,
+            "asked": each.asked,
+            "answered": each.answered,
+            "trains": each.trains,
+            "compared": "worst" if each.asked and each.answered / each.asked == least < 1 else None,
+        }
+        for each in view.tiers
+    ]

@@ -77,9 +77,7 @@ def summary(folder: Path) -> Trained:
     history = read_history(folder)
     kept = history.evaluation_after(kept_after)
     if kept is None or not history.rounds:
-        raise ArtifactError(
-            f"{folder / runs.EVENTS}: a round or the last evaluation is missing or damaged; the supernet is not"
-        )
+        raise ArtifactError(f"{folder / runs.EVENTS}: a round or the last evaluation is missing; the supernet is not")
     rounds = history.rounds
     facts = runs.read_image_facts(folder)
     return Trained(

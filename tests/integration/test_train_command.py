@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fedsup_deploy import registry
 from fedsup_deploy.artifact import weights
@@ -21,6 +22,8 @@ from fedsup_deploy.events import read_events
 from fedsup_deploy.federation.client import Client
 from fedsup_deploy.federation.jobs.statistics import Observed, TakeStatistics
 from fedsup_deploy.federation.messages import Blob
+from fedsup_deploy.runs import tensorboard
+from fedsup_deploy.runs.history import read_run_events
 from fedsup_deploy.runs.run import CHECKPOINT, DATA, EVENTS, SPACE, SUPERNET, newest_run, open_run, read_image_facts
 
 CONFIG = """
@@ -247,8 +250,11 @@ def test_a_checkpoint_without_what_the_strategy_keeps_is_refused(train_in, tmp_p
     [
         ("{}", r"events\.jsonl:7: got \{\}, expected an event; remove the line"),
         ('{"event": "round", "round": "x"}', r"events\.jsonl:7: got round 'x', expected a number; remove the line"),
-        ('{"event": "round", "round": 0}', r"events\.jsonl: a round or the last evaluation is missing or damaged"),
-        ('{"event": "evaluation", "round": 3}', r"events\.jsonl: a round or the last evaluation is missing or damaged"),
+        (
+            '{"event": "round", "round": 0}',
+            r"events\.jsonl:7: damaged: loss: missing key \(and 4 more\); remove the line",
+        ),
+        ('{"event": "evaluation", "round": 3}', r"events\.jsonl:7: damaged: accuracy_largest: missing key .*; remove"),
     ],
 )
 def test_a_log_that_was_changed_is_refused_in_one_line(line, message, train_in, whole, tmp_path):
@@ -394,3 +400,42 @@ def test_the_newest_run_is_the_one_finished_last(train_in, tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         train_in(Path("runs") / "unfinished", listeners=(CtrlC(1),))
     assert newest_run() == Path("runs/aardvark")
+
+
+def scalars_of(folder: Path) -> dict[str, list[int]]:
+    """Return the steps that TensorBoard finds, by tag."""
+    found = EventAccumulator(str(folder / tensorboard.FOLDER))
+    found.Reload()
+    return {tag: [each.step for each in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+def test_a_tracked_run_that_was_interrupted_has_every_point_once(train_in, whole, tmp_path):
+    """After a checkpoint of three rounds the fourth is trained again."""
+    with pytest.raises(KeyboardInterrupt):
+        train_in(tmp_path / "run", track=["tensorboard"], listeners=(CtrlC(NUM_EVENTS - 1),))
+    train_in(tmp_path / "run", track=["tensorboard"], resume=True)
+    found = scalars_of(tmp_path / "run")
+    assert (found["loss/training"], found["accuracy/largest"]) == ([1, 2, 3, 4], [4])
+    assert (tmp_path / "run" / SUPERNET).read_bytes() == (whole / SUPERNET).read_bytes()
+
+
+def test_a_tracker_that_fails_costs_a_run_nothing_but_a_warning(train_in, whole, tmp_path, monkeypatch):
+    def full(_self: object, _event: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    heard: list[Event] = []
+    monkeypatch.setattr(tensorboard.TensorBoard, "read", full)
+    train_in(tmp_path / "run", track=["tensorboard"], listeners=(heard.append,))
+    (stopped,) = (event for event in heard if event["event"] == "tracking_stopped")
+    assert (stopped["tracker"], stopped["reason"]) == ("tensorboard", "No space left on device")
+    assert [event["event"] for event in read_events(tmp_path / "run" / EVENTS)].count("tracking_stopped") == 1
+    assert (tmp_path / "run" / SUPERNET).read_bytes() == (whole / SUPERNET).read_bytes()
+
+
+def test_what_is_planned_is_what_is_computed(whole):
+    """Rounds of the smallest subnet first, then of all; each is what its clients have counted."""
+    started, *events = read_run_events(whole)
+    rounds = [event.client_macs for event in events if event.event == "round"]
+    first, second = started.phases
+    assert (first.rounds, second.rounds) == (1, 3)
+    assert [first.client_macs, 3 * second.client_macs] == pytest.approx([rounds[0], sum(rounds[1:])], rel=1e-6)

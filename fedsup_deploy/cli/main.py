@@ -37,7 +37,7 @@ cli = LazyGroup(
     {
         "demo": "Run the whole way on bundled images: train, search, export, measure, show what came of it.",
         "train": "Train a supernet over federated clients.",
-        "watch": "Watch a run while it trains.",
+        "watch": "Watch a run while it trains: how far, how long still, what it learns, who fails.",
         "evaluate": "Measure how right one subnet is after recalibration.",
         "fit-accuracy": "Measure some subnets of a run and predict the accuracy of all others.",
         "search": "Find the best subnet within the limits of each device profile.",

@@ -26,7 +26,7 @@ _MOST_SHARE_OF_READING: Final = 0.1
 @click.option("--once", is_flag=True, help="Print what there is to see now, and end.")
 @click.pass_obj
 def command(output: Output, run: Path, once: bool) -> None:
-    """Watch a run while it trains: how far it is, how long still, what it learns, who fails.
+    """Watch a run while it trains: how far, how long still, what it learns, who fails.
 
     On a terminal the view follows the run, also before it has begun and while it is stopped, until it has ended or
     Ctrl-C is pressed, which does not disturb the run. In a pipe, with --once and with --json it is printed once.

@@ -39,7 +39,7 @@ def page(view: RunView, *, braille: bool) -> Page:
     """
     parts: list[Page] = [tables.fields(_head(view))]
     parts += [tables.text(line) for line in _wrong(view)]
-    if view.loss:
+    if len(view.loss) > 1:
         parts += [tables.text(""), _curves(view, braille=braille)]
     if view.sizes:
         parts += [tables.text(""), tables.rows(_sizes(view))]
@@ -87,6 +87,8 @@ def _head(view: RunView) -> list[tuple[str, object]]:
             "not known before the first round" if view.seconds_left is None else f"about {duration(view.seconds_left)}"
         )
         found.append(("time left", left if view.state == "running" else f"{left}, when it goes on"))
+    if view.loss:
+        found.append(("loss", f"{words.number(view.loss[-1])}, in the first round {words.number(view.loss[0])}"))
     if view.seconds_a_round is not None:
         found.append(("time", f"{duration(view.seconds)} until now, {words.number(view.seconds_a_round, 's')} a round"))
     if view.state == "running" and view.seconds_silent is not None:
@@ -110,6 +112,7 @@ def _curves(view: RunView, *, braille: bool) -> Page:
     plots += [
         (f"accuracy, {each.size} subnet", list(zip(map(float, each.rounds), each.accuracy, strict=True)), "{:.1%}")
         for each in view.sizes
+        if len(each.rounds) > 1
     ]
 
     def lines(width: int) -> Iterator[str]:

@@ -17,6 +17,7 @@ from rich.cells import cell_len
 
 from fedsup_deploy import places
 from fedsup_deploy.cli import watch_page
+from fedsup_deploy.cli.curves import curve
 from fedsup_deploy.cli.main import main
 from fedsup_deploy.commands.watch import RunView, watch
 from fedsup_deploy.config.load import dump
@@ -213,3 +214,17 @@ def test_ctrl_c_ends_the_view_and_says_so(run: Path) -> None:
         assert process.wait() == 130
     assert "interrupted: the run itself goes on" in text
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", text), "no colour"
+
+
+def test_one_point_is_no_curve_and_told_in_words(tmp_path: Path) -> None:
+    text = shown(watch(run_of(tmp_path, STARTED, played(0), evaluated(0, 0.75, 0.5)), 0.0))
+    assert re.search(r"^loss +2, in the first round 2$", text, re.MULTILINE)
+    assert "75.0 %" in text
+    assert not re.search("[\u2800-\u28ff]", text)
+
+
+def test_a_curve_has_its_highest_and_lowest_value_at_the_edges() -> None:
+    lines = curve([(1.0, 4.0), (2.0, 2.0), (3.0, 0.0)], 12, 3, labels=("4", "0"), braille=False)
+    assert lines == ["4 ****", "     *****", "0        ***"]
+    lines = curve([(1.0, 0.0), (2.0, 1.0)], 8, 2, labels=("1", "0"), braille=True)
+    assert lines == ["1    \u28c0\u2874\u281a", "0 \u28e0\u2834\u280b\u2801"]

@@ -28,9 +28,9 @@ Images = Annotated[int, Field(ge=0, le=_MOST, json_schema_extra=_in("images"))]
 Bytes = Annotated[int, Field(ge=0, le=_MOST, json_schema_extra=_in("bytes"))]
 Macs = Annotated[int, Field(ge=0, le=10**24, json_schema_extra=_in("multiply-accumulates"))]
 Seconds = Annotated[float, Field(ge=0, le=_MOST, json_schema_extra=_in("seconds"))]
-Loss = Annotated[float, Field(json_schema_extra=_in("nats"))]
+Loss = Annotated[float, Field(ge=-1e40, le=1e40, json_schema_extra=_in("nats"))]
 Share = Annotated[float, Field(ge=0, le=1, json_schema_extra=_in("share"))]
-Bounds = Annotated[list[Share], Field(min_length=2, max_length=2, json_schema_extra=_in("share"))]
+Bounds = Annotated[list[float], Field(min_length=2, max_length=2, json_schema_extra=_in("share"))]
 #: The number of a client, as a key of JSON.
 ClientNumber = Annotated[str, Field(pattern=r"^\d{1,15}$")]
 

@@ -80,7 +80,7 @@ def _head(view: RunView) -> list[tuple[str, object]]:
     found: list[tuple[str, object]] = [("run", view.run), ("state", _STATES[view.state])]
     if view.state == "not begun":
         return found
-    of = "" if view.rounds is None else f" of {view.rounds:,} ({view.rounds_done / view.rounds:.0%})"
+    of = "" if not view.rounds else f" of {view.rounds:,} ({view.rounds_done / view.rounds:.0%})"
     found.append(("rounds", f"{view.rounds_done:,}{of}"))
     if view.state != "ended":
         left = (

@@ -131,7 +131,7 @@ def run(rng: random.Random, folder: Path) -> list[str]:
         index = rng.randrange(len(lines))
         lines[index] = as_json(rng, json.loads(lines[index])).decode(errors="surrogateescape")
         path.write_bytes(("\n".join(lines) + "\n").encode(errors="surrogateescape"))
-        return rng.choice((_RUN_COMMANDS[1], ["report", "run"]))
+        return rng.choice((_RUN_COMMANDS[1], ["report", "run"], ["watch", "run"]))
     else:
         path.write_bytes(as_yaml(rng, text))
     if name == "run/data.json" and rng.random() < 0.5:

@@ -228,3 +228,10 @@ def test_a_curve_has_its_highest_and_lowest_value_at_the_edges() -> None:
     assert lines == ["4 ****", "     *****", "0        ***"]
     lines = curve([(1.0, 0.0), (2.0, 1.0)], 8, 2, labels=("1", "0"), braille=True)
     assert lines == ["1    \u28c0\u2874\u281a", "0 \u28e0\u2834\u280b\u2801"]
+
+
+def test_numbers_that_nobody_would_write_break_nothing(tmp_path: Path) -> None:
+    """Rounds that go back, a run of no rounds, and losses at the end of what numbers can be."""
+    events = {**STARTED, "rounds": 0}, played(3, loss=1e40), played(1, loss=-1e40), evaluated(3, 0.5, 0.5)
+    text = shown(watch(run_of(tmp_path, *events, evaluated(1, 0.25, 0.5), evaluated(9, 0.25, 0.5)), 0.0), 40)
+    assert "from 1e+40 to -1e+40" in text

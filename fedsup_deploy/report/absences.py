@@ -8,7 +8,7 @@ from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.report import words
 from fedsup_deploy.report.figure import Figure, Row, Table, category, quantity, rows
 from fedsup_deploy.report.run_figures import MOST_POINTS, RunMaterial
-from fedsup_deploy.runs.history import Round
+from fedsup_deploy.run_events import Round
 
 #: Clients that are shown.
 _MOST_CLIENTS: Final = 10

@@ -12,7 +12,7 @@ from fedsup_deploy.report.bundle_facts import BundleMaterial
 from fedsup_deploy.report.glance import glance
 from fedsup_deploy.report.run_figures import RunMaterial
 from fedsup_deploy.report.search_facts import Searched
-from fedsup_deploy.runs.history import HealthWarning
+from fedsup_deploy.run_events import HealthWarning
 
 KNOWN = [(80, 1.0), (90, 2.0)]
 
@@ -79,7 +79,10 @@ def test_the_health_of_a_run_is_said_in_a_line(run_of: Callable[..., RunMaterial
     assert answers((healthy,))["Is training healthy?"] == (
         "digits: nothing was warned of in 2 rounds; 1 of 4 answers of clients are missing",
     )
-    warned = (HealthWarning(round=0, words="a"), HealthWarning(round=1, words="tier 1: starved"))
+    warned = (
+        HealthWarning(round=0, kind="tier-starved", subject="1", words="a", figures={}),
+        HealthWarning(round=1, kind="tier-starved", subject="1", words="tier 1: starved", figures={}),
+    )
     ill = dataclasses.replace(healthy, history=dataclasses.replace(healthy.history, health=warned))
     assert answers((ill,))["Is training healthy?"][0].startswith(
         "digits: 2 warnings in 2 rounds, the last in round 2: tier 1: starved;"

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from fedsup_deploy import files, places, registry
 from fedsup_deploy.commands.footprint import check_memory
 from fedsup_deploy.commands.keeping import KeepBest, KeepLast, SupernetKeeping
-from fedsup_deploy.commands.resuming import changes_of_images, check_same_settings, settings_hash
+from fedsup_deploy.commands.resuming import changes_of_images, check_same_settings, lost_updates, settings_hash
 from fedsup_deploy.commands.scoring import nothing_held_out
 from fedsup_deploy.commands.training_summary import Trained, summary
 from fedsup_deploy.config.load import dump, load_yaml, validate
@@ -28,10 +28,10 @@ from fedsup_deploy.federation.messages import Engine
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
 from fedsup_deploy.federation.server.balance import class_weights, count_classes
-from fedsup_deploy.federation.server.cohort import OnAbsences, names_of
+from fedsup_deploy.federation.server.cohort import OnAbsences, QuorumError, names_of
 from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.server.health import Health
-from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, cohort_size, run_rounds
+from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, SkippedRound, cohort_size, run_rounds
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
 from fedsup_deploy.federation.simulation import CLIENTS, FederatedData
 from fedsup_deploy.measures import measures_of
@@ -118,6 +118,8 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
             facts = _image_facts(config, data, space, engines[CLIENTS], lambda *absence: absences.append(absence))
         # Until now nothing was written: the images may have been refused.
         log.drop_after(first_round)
+        if first_round > 0 and config.federation.stale == "accept":
+            notes = (*notes, *lost_updates(folder, first_round))
         if first_round == 0:
             _describe(folder, space, command)
         # Settings that change no weight may have changed.
@@ -236,6 +238,10 @@ def round_params(
             class_weights=None if class_counts is None else class_weights(class_counts),
         ),
         augmentation=Augmentation(augmentation.crop_padding, augmentation.flip, preprocessing.fill),
+        oversample=config.federation.oversample,
+        accepts_late=config.federation.stale == "accept",
+        late_weight=config.federation.stale_weight,
+        most_skipped=config.federation.skipped_rounds,
     )
 
 
@@ -244,18 +250,15 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
     saved = done = first_round
     try:
         for result in run_rounds(federation, state, session.strategy, session.params, first_round):
-            session.tell("round", result.round_index, _round_fields(result, federation))
-            finished = result.round_index + 1
-            if finished % training.evaluate_every == 0 or finished == training.rounds:
-                on_absences = absences_into(session.log, round=result.round_index)
-                scores = _evaluate_corners(
-                    result.state.supernet, dataclasses.replace(federation, on_absences=on_absences)
-                )
-                session.keeping.offer(result.state.supernet, finished, scores)
-                session.tell("evaluation", result.round_index, scores)
-            # Only now: a round counts as done when all of its events are in the log.
-            state, done = result.state, finished
-            if done % training.checkpoint_every == 0:
+            kind = "round_skipped" if isinstance(result, SkippedRound) else "round"
+            session.tell(kind, result.round_index, _round_fields(result, federation))
+            finished, is_last = result.round_index + 1, result.round_index + 1 == training.rounds
+            if is_last or (kind == "round" and finished % training.evaluate_every == 0):
+                _evaluate(session, result.state.supernet, result.round_index, may_be_skipped=not is_last)
+            # Only now: a round counts as done when all of its events are in the log; a skipped one with the next.
+            if kind == "round" or is_last:
+                state, done = result.state, finished
+            if kind == "round" and done % training.checkpoint_every == 0:
                 _save_checkpoint(session.folder, session.config, state, done)
                 saved = done
     except (KeyboardInterrupt, DataError, FederationError) as stop:
@@ -267,18 +270,46 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
     return state
 
 
-def _round_fields(result: RoundResult, federation: Federation) -> dict[str, JsonValue]:
+def _round_fields(result: RoundResult | SkippedRound, federation: Federation) -> dict[str, JsonValue]:
+    asked: dict[str, JsonValue] = {
+        "clients": list(result.sampled),
+        **absent_fields(result.absent, names_of(federation.clients, result.absent)),
+        **({"late": list(result.late)} if result.late else {}),
+        "bytes_down": result.bytes_down,
+        "bytes_up": result.bytes_up,
+    }
+    if isinstance(result, SkippedRound):
+        return {**asked, "seconds": result.seconds, "notes": [f"{result.reason}; the round is skipped"]}
+    joined: dict[str, JsonValue] = {str(client): rounds for client, rounds in result.joined.items()}
+    refused: dict[str, JsonValue] = {str(client): reason for client, reason in result.refused.items()}
     return {
         "loss": result.loss,
         "loss_before": result.loss_before,
         "learning_rate": result.learning_rate,
-        "clients": list(result.sampled),
-        **absent_fields(result.absent, names_of(federation.clients, result.absent)),
-        "bytes_down": result.bytes_down,
-        "bytes_up": result.bytes_up,
+        **asked,
+        **({"late_joined": joined} if joined else {}),
+        **({"late_refused": refused} if refused else {}),
         "client_macs": result.client_macs,
         "seconds": result.seconds,
     }
+
+
+def _evaluate(session: _Session, supernet: Supernet, round_index: int, *, may_be_skipped: bool) -> None:
+    """Record how good the corners of the space are, and offer the supernet to be kept.
+
+    Raises:
+        QuorumError: Too few clients have answered, and it may not be skipped.
+    """
+    federation = dataclasses.replace(session.federation, on_absences=absences_into(session.log, round=round_index))
+    try:
+        scores = _evaluate_corners(supernet, federation)
+    except QuorumError as error:
+        if not may_be_skipped:
+            raise
+        session.tell("evaluation_skipped", round_index, {"notes": [f"{error}; the evaluation is skipped"]})
+        return
+    session.keeping.offer(supernet, round_index + 1, scores)
+    session.tell("evaluation", round_index, scores)
 
 
 def _evaluate_corners(supernet: Supernet, federation: Federation) -> dict[str, JsonValue]:

@@ -56,6 +56,9 @@ class Trained(Result):
         client_macs: Multiply-accumulates of clients' forward passes.
         unseen: The clients that took no part, by name or number; None where all did.
         kept_after: Rounds after which the supernet that is kept was best; None where it is the last.
+        skipped_rounds: Rounds that missed the quorum and changed no weight; None where none did.
+        late: Updates that were still expected when their round ended; None where none was.
+        late_joined: Those of them that joined a later average; None where none has.
     """
 
     run: Path
@@ -67,15 +70,20 @@ class Trained(Result):
     client_macs: int
     unseen: tuple[str, ...] | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     kept_after: int | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
+    skipped_rounds: int | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
+    late: int | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
+    late_joined: int | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
 
 
 class _RoundEvent(TypedDict):
-    """What a summary needs of a `round` event; runs of older versions know no `client_macs`."""
+    """What a summary needs of a `round` or `round_skipped` event; runs of older versions know no `client_macs`."""
 
     seconds: float
     bytes_up: int
     bytes_down: int
     client_macs: NotRequired[int]
+    late: NotRequired[list[int]]
+    late_joined: NotRequired[dict[str, int]]
 
 
 class _EvaluationEvent(TypedDict):
@@ -99,19 +107,23 @@ def summary(folder: Path) -> Trained:
     path, supernet = folder / runs.EVENTS, folder / runs.SUPERNET
     kept_after = weights.checked(supernet, weights.read_document(supernet), weights.SupernetRecord).rounds
     events = read_events(path)
-    of_kind = {kind: [event for event in events if event["event"] == kind] for kind in ("round", "evaluation")}
+    kinds = ("round", "round_skipped", "evaluation")
+    of_kind = {kind: [event for event in events if event["event"] == kind] for kind in kinds}
     try:
-        rounds = TypeAdapter(list[_RoundEvent]).validate_python(of_kind["round"], strict=True)
+        trained, skipped = (
+            TypeAdapter(list[_RoundEvent]).validate_python(of_kind[kind], strict=True) for kind in kinds[:2]
+        )
         evaluations = [e for e in of_kind["evaluation"] if kept_after is None or e.get("round") == kept_after - 1]
         kept = TypeAdapter(_EvaluationEvent).validate_python(evaluations[-1], strict=True)
     except (LookupError, ValidationError) as error:
         raise ArtifactError(
             f"{path}: a round or the last evaluation is missing or damaged; the supernet is not"
         ) from error
+    rounds = trained + skipped
     facts = runs.read_image_facts(folder)
     return Trained(
         run=folder,
-        rounds=len(rounds),
+        rounds=len(trained),
         accuracy=_corners(kept),
         seconds=round(sum(event["seconds"] for event in rounds), 2),
         bytes_up=sum(event["bytes_up"] for event in rounds),
@@ -119,6 +131,9 @@ def summary(folder: Path) -> Trained:
         client_macs=sum(event.get("client_macs", 0) for event in rounds),
         unseen=(facts.clients.unseen or None) if facts is not None and facts.clients is not None else None,
         kept_after=kept_after,
+        skipped_rounds=len(skipped) or None,
+        late=sum(len(event.get("late", ())) for event in rounds) or None,
+        late_joined=sum(len(event.get("late_joined", ())) for event in rounds) or None,
     )
 
 

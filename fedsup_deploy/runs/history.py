@@ -43,6 +43,12 @@ class Round(_Event):
     """Those of them that have not answered, by number, with the reason."""
     absent_names: dict[str, str] = {}
     """Names of those that have one, by number."""
+    late: list[Count] = []
+    """Those of them that were still expected to answer when the round ended."""
+    late_joined: dict[str, Count] = {}
+    """Whose update of an earlier round was used, by number, with how many rounds ago that was."""
+    late_refused: dict[str, str] = {}
+    """Whose late update was not used, by number, with the reason."""
     bytes_down: Count
     """What clients were sent."""
     bytes_up: Count

@@ -81,7 +81,8 @@ class Remarks:
         if event["event"] == "health":
             return [f"warning: {event['words']}"]
         if event["event"] != "absences":
-            return [f"note: {note}" for note in event.get("notes", ())]
+            forecast = event.get("forecast", {}).get("words")
+            return [f"note: {note}" for note in (*event.get("notes", ()), *([forecast] if forecast else []))]
         # Here, not above: not every command has clients.
         from fedsup_deploy.federation.client import called
 

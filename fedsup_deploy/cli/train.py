@@ -17,15 +17,17 @@ from fedsup_deploy.cli.signals import advising
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Replace a setting: training.rounds=3.")
 @click.option("--engine", type=click.Choice(registry.names("engine")), help="What runs the clients.")
 @click.option("--resume", is_flag=True, help="Go on from the run's last checkpoint; begin where there is none.")
+@click.option("--dry-run", is_flag=True, help="Say what rounds would send to clients, ask nobody, write nothing.")
 @options.seed_option(None, "Decides every random choice of the run.")
 @click.pass_obj
-def command(
+def command(  # noqa: PLR0913, PLR0917  they are the options of a command
     output: Output,
     config: str,
     out: Path | None,
     overrides: tuple[str, ...],
     engine: str | None,
     resume: bool,
+    dry_run: bool,
     seed: int | None,
 ) -> None:
     """Train a supernet over federated clients."""
@@ -34,6 +36,11 @@ def command(
     given = {"engine.name": engine, "seed": seed}
     assignments = [*overrides, *(f"{key}={value}" for key, value in given.items() if value is not None)]
     settings = load_train_config(config, assignments)
+    if dry_run:
+        from fedsup_deploy.commands.training_plan import plan_training
+
+        output.emit(plan_training(settings).forecast)
+        return
     from fedsup_deploy.runs import run as runs
 
     folder = out or runs.RUNS / settings.name

@@ -9,29 +9,25 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from fedsup_deploy import files, places, registry
-from fedsup_deploy.commands.footprint import check_memory
+from fedsup_deploy import files, places
 from fedsup_deploy.commands.keeping import KeepBest, KeepLast, SupernetKeeping
 from fedsup_deploy.commands.resuming import changes_of_images, check_same_settings, lost_updates, settings_hash
-from fedsup_deploy.commands.scoring import nothing_held_out
+from fedsup_deploy.commands.training_plan import plan_training, round_params
 from fedsup_deploy.commands.training_summary import Trained, summary
 from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
-from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, DataError, FederationError
 from fedsup_deploy.events import EventLog, Listener, read_events
-from fedsup_deploy.federation.batches import check_can_be_normalized
 from fedsup_deploy.federation.client import ClientId
-from fedsup_deploy.federation.jobs.train import LocalTraining
 from fedsup_deploy.federation.messages import Engine
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
-from fedsup_deploy.federation.server.balance import class_weights, count_classes
+from fedsup_deploy.federation.server.balance import count_classes
 from fedsup_deploy.federation.server.cohort import OnAbsences, QuorumError, names_of
 from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.server.health import Health
-from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, SkippedRound, cohort_size, run_rounds
+from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, SkippedRound, run_rounds
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
 from fedsup_deploy.federation.simulation import CLIENTS, FederatedData
 from fedsup_deploy.measures import measures_of
@@ -88,23 +84,8 @@ def train(
 
 def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[str], *, resume: bool) -> None:
     """Train what is left to train of a run in a folder that is held."""
-    space = runs.load_space(config)
-    data = runs.load_data(config)
-    space = space.with_data(data.train.image_shape[-1], len(data.train.classes))
-    check_memory(config, space)
-    layout = Layout(space, config.supernet.normalization)
-    settings = {
-        "training.batch_size": config.training.batch_size,
-        "calibration.batch_size": config.calibration.batch_size,
-        "calibration.samples_per_client": config.calibration.samples_per_client,
-    }
-    infos = data.populations()[CLIENTS].infos()
-    check_can_be_normalized(layout, infos, settings)
-    if not config.server_has_images and not any(info.num_held_out for info in infos):
-        raise nothing_held_out(config)
-    strategy = make_strategy(config, space)
-    # Unseen clients do not, so only now it is known.
-    cohort_size(config.training.clients_per_round, len(strategy.eligible(infos)))
+    plan = plan_training(config)
+    space, data, layout, infos, strategy = plan.space, plan.data, plan.layout, plan.infos, plan.strategy
     state, first_round = _start(folder, config, layout, strategy, resume=resume)
     if (folder / runs.SUPERNET).exists():
         runs.open_run(folder)  # Whatever of it is damaged or missing is said now, not by the next command.
@@ -134,6 +115,7 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
             num_images=sum(info.num_samples + info.num_held_out for info in infos),
             num_architectures=space.num_architectures,
             notes=list(notes),
+            forecast={**plan.forecast.to_dict(), "words": plan.forecast.words},
         )
         federation = federation_of(config, engines, Preprocessing.from_dict(facts.preprocessing), log)
         for absence in absences:
@@ -183,13 +165,6 @@ def _image_facts(
     )
 
 
-def make_strategy(config: TrainConfig, space: SearchSpace) -> Strategy:
-    """Return the config's strategy over a space."""
-    options = {name: value for name, value in config.strategy if name != "name"}
-    strategy: Strategy = registry.load(config.strategy.strategy)(space=space, rounds=config.training.rounds, **options)
-    return strategy
-
-
 @dataclasses.dataclass(frozen=True)
 class _Session:
     """What all rounds of a run have in common."""
@@ -209,40 +184,6 @@ class _Session:
         self.log.emit(kind, **event)
         for finding in self.health.read({"event": kind, **event}):
             self.log.emit("health", round=round_index, **finding.model_dump())
-
-
-def round_params(
-    config: TrainConfig, preprocessing: Preprocessing, class_counts: Sequence[int] | None = None
-) -> RoundParams:
-    """Return how the config's rounds run.
-
-    Args:
-        config: The settings.
-        preprocessing: Of the images.
-        class_counts: How many images of each class the clients train on, where that decides what each counts.
-    """
-    training, augmentation = config.training, config.data.augmentation
-    return RoundParams(
-        rounds=training.rounds,
-        clients_per_round=training.clients_per_round,
-        learning_rate=training.learning_rate,
-        warmup_rounds=training.warmup_rounds,
-        final_learning_rate=training.final_learning_rate,
-        training=LocalTraining(
-            epochs=training.local_epochs,
-            batch_size=training.batch_size,
-            momentum=training.momentum,
-            weight_decay=training.weight_decay,
-            clip_value=training.clip_value,
-            has_logit_adjustment=training.logit_adjustment,
-            class_weights=None if class_counts is None else class_weights(class_counts),
-        ),
-        augmentation=Augmentation(augmentation.crop_padding, augmentation.flip, preprocessing.fill),
-        oversample=config.federation.oversample,
-        accepts_late=config.federation.stale == "accept",
-        late_weight=config.federation.stale_weight,
-        most_skipped=config.federation.skipped_rounds,
-    )
 
 
 def _train_rounds(session: _Session, state: ServerState, first_round: int) -> ServerState:

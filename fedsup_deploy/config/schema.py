@@ -290,7 +290,7 @@ class TrainConfig(Section):
         links, tiers = self.federation.links, self.strategy.num_tiers
         if links is not None and len(links) not in {1, tiers}:
             expected = "one link" if tiers == 1 else f"one link, or {tiers}, one for each tier of the strategy"
-            misfits.append((("federation", "links"), f"{len(links)} links", expected))
+            misfits.append((("federation", "links"), links, expected))
         if training.class_weights and training.logit_adjustment:
             expected = "false, or training.logit_adjustment false: both let rare classes count for more"
             misfits.append((("training", "class_weights"), True, expected))

@@ -38,7 +38,7 @@ class QuorumError(FederationError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class Gathered:
     """What became of an exchange.
 
     Args:
@@ -75,7 +75,7 @@ def gather(
     take: Callable[[ClientId, R], str | None],
     terms: Terms,
     patience: Patience[R] | None = None,
-) -> Outcome:
+) -> Gathered:
     """Ask clients and pass on their answers as they come.
 
     An answer counts for the client that was asked, and for no other; a second one is not looked at.
@@ -100,10 +100,10 @@ def gather(
             absent[reply.client] = reason
     silent = tuple(client for client in absent if client not in heard)
     if patience is not None and patience.is_enough():
-        return Outcome(absent | dict.fromkeys(silent, "no answer before enough others had come"), silent)
+        return Gathered(absent | dict.fromkeys(silent, "no answer before enough others had come"), silent)
     if terms.deadline_s is None:
-        return Outcome(absent, ())
-    return Outcome(absent | dict.fromkeys(silent, f"no answer within {terms.deadline_s:g} s"), silent)
+        return Gathered(absent, ())
+    return Gathered(absent | dict.fromkeys(silent, f"no answer within {terms.deadline_s:g} s"), silent)
 
 
 def names_of(engine: Engine, clients: Collection[ClientId]) -> dict[ClientId, str]:

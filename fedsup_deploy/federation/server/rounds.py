@@ -58,7 +58,7 @@ class RoundParams:
 
 
 @dataclasses.dataclass(frozen=True)
-class PlayedRound:
+class RoundFacts:
     """What is known of every round.
 
     Args:
@@ -83,7 +83,7 @@ class PlayedRound:
 
 
 @dataclasses.dataclass(frozen=True)
-class SkippedRound(PlayedRound):
+class SkippedRound(RoundFacts):
     """A round in which too few have answered: the weights stay as they were.
 
     Args:
@@ -94,7 +94,7 @@ class SkippedRound(PlayedRound):
 
 
 @dataclasses.dataclass(frozen=True)
-class RoundResult(PlayedRound):
+class RoundResult(RoundFacts):
     """What a round led to.
 
     Args:
@@ -213,7 +213,7 @@ class _Round:
         # Late updates may be of any client, of each one.
         counted = federation.infos if params.accepts_late else infos
         self._updates = _Updates(state, federation.infos, plan, sum(info.num_samples for info in counted.values()))
-        self._outcome = cohort.Outcome({}, ())
+        self._gathered = cohort.Gathered({}, ())
 
     def play(self, late: Discarded, num_wanted: int) -> RoundResult:
         """Return what the round leads to.
@@ -225,16 +225,16 @@ class _Round:
         late.begin(self._index, self._jobs, updates.where)
         may_end_early = len(self._jobs) > num_wanted
         patience = late.patience(self._index, (lambda: len(updates.used) >= num_wanted) if may_end_early else None)
-        self._outcome = cohort.gather(federation.clients, self._jobs, updates.take, federation.terms, patience)
-        late.end(self._index, self._outcome.late)
-        absent = self._outcome.absent
+        self._gathered = cohort.gather(federation.clients, self._jobs, updates.take, federation.terms, patience)
+        late.end(self._index, self._gathered.late)
+        absent = self._gathered.absent
         cohort.check_quorum(federation.clients, len(self._jobs), absent, self._what, federation.terms, num_wanted)
         used = [update for _, update in sorted(updates.used.items())]
         came = late.come(self._index)
         refused = {client: updates.take_late(client, each) for client, each in came.items()}
         state = self._strategy.aggregate(self._index, self._state, updates.mean, federation.seed)
         return RoundResult(
-            **vars(self._played(state)),
+            **vars(self._facts(state)),
             loss=sum(update.loss * update.num_samples for update in used) / sum(update.num_samples for update in used),
             loss_before=_loss_before(used),
             learning_rate=self._rate,
@@ -245,20 +245,20 @@ class _Round:
 
     def skipped(self, reason: str) -> SkippedRound:
         """Return that too few have answered."""
-        return SkippedRound(**vars(self._played(self._state)), reason=reason)
+        return SkippedRound(**vars(self._facts(self._state)), reason=reason)
 
     def tell_absences(self) -> None:
         """Tell who is absent."""
-        clients, absent = self._federation.clients, self._outcome.absent
+        clients, absent = self._federation.clients, self._gathered.absent
         self._federation.on_absences(self._what, len(self._jobs), absent, cohort.names_of(clients, absent))
 
-    def _played(self, state: ServerState) -> PlayedRound:
-        return PlayedRound(
+    def _facts(self, state: ServerState) -> RoundFacts:
+        return RoundFacts(
             self._index,
             state,
             tuple(self._jobs),
-            self._outcome.absent,
-            self._outcome.late,
+            self._gathered.absent,
+            self._gathered.late,
             bytes_down=sum(job.weights.num_bytes for job in self._jobs.values()),
             bytes_up=self._updates.num_bytes,
             seconds=time.perf_counter() - self._started,

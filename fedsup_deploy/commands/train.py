@@ -190,7 +190,7 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
     training, federation = session.config.training, session.federation
     saved = done = first_round
     try:
-        for result in run_rounds(federation, state, session.strategy, session.params, first_round):
+        for result in run_rounds(federation, state, session.strategy, session.params, first_round, pause=time.sleep):
             kind = "round_skipped" if isinstance(result, SkippedRound) else "round"
             session.tell(kind, result.round_index, _round_fields(result, federation))
             finished, is_last = result.round_index + 1, result.round_index + 1 == training.rounds

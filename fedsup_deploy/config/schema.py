@@ -184,8 +184,8 @@ class FederationConfig(Section):
     10. The round ends when 10 have answered; whoever has come by then counts, all others are late. Simulated clients of
     the engine `local` all answer, and all count. 0: nobody."""
     skipped_rounds: Annotated[int, Field(ge=0, le=1_000_000)] = 2
-    """Rounds of training in a row that may miss the quorum; they change no weight. One more ends the command, and
-    --resume repeats them all. 0: the first does."""
+    """Rounds of training in a row that may miss the quorum; they change no weight, and last until their deadline. One
+    more ends the command, and --resume repeats them all. 0: the first does."""
     stale: Literal["discard", "accept"] = "discard"
     """What becomes of an update that comes after its round: `discard`, or `accept`: it joins the next average if it
     comes within 4 rounds. Those under way when a run is stopped are lost."""

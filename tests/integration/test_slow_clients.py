@@ -75,6 +75,7 @@ class Played:
     engine: Timed
     absences: list[Mapping[ClientId, str]]
     start: ServerState
+    pauses: list[float] = dataclasses.field(default_factory=list)
 
     def level(self, index: int) -> float:
         """Return by how much the weights lie above the initial ones after a round."""
@@ -114,7 +115,8 @@ def play() -> Callable[..., Played]:
         start = ServerState(Supernet(layout, initial_weights(layout, 0)))
         params = dataclasses.replace(PARAMS, **changes)
         played = Played([], engine, absences, start)
-        for result in run_rounds(federation, start, FedAvg(SPACE, params.rounds, "largest"), params):
+        strategy = FedAvg(SPACE, params.rounds, "largest")
+        for result in run_rounds(federation, start, strategy, params, pause=played.pauses.append):
             played.results.append(result)
         return played
 
@@ -349,6 +351,20 @@ def test_a_round_under_the_quorum_changes_nothing_and_the_next_goes_on(play) -> 
     assert played.absences == [], "the round's event says it"
 
 
+def test_a_round_that_is_skipped_at_once_lasts_until_its_deadline(play) -> None:
+    """Nobody is connected in round 1: that is known at once, and would be so in the next."""
+
+    def answer(client: ClientId, job: Train) -> Reply[Any]:
+        is_gone = job.seed == rng.derive(0, "client", 1, client)
+        return Reply(client, None, "not connected") if is_gone else moving(lambda *_: 1.0)(client, job)
+
+    played = play(lambda *_: 0.0, answer=answer, rounds=3, most_skipped=1)
+    (pause,) = played.pauses
+    assert 0 < pause == 10.0 - played.results[1].seconds
+    assert play(lambda *_: 0.0, answer=answer, rounds=3, most_skipped=1, terms=Terms(0.0, None)).pauses == []
+    assert play(lambda *_: 0.0).pauses == []
+
+
 def test_as_many_rounds_in_a_row_as_are_not_skipped_end_the_run(play) -> None:
     assert len(play(nobody_in(0, 1, 3, 4), rounds=6, most_skipped=2).results) == 6
     with pytest.raises(QuorumError, match=r"^training in round 3: 0 of 4 .*; so it was in 3 rounds in a row$"):
@@ -399,6 +415,7 @@ def train_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
         path.write_text(CONFIG, encoding="utf-8")
         monkeypatch.setitem(registry.TABLES["engine"], "timed", "timed:opened")
         monkeypatch.setattr("timed.opened", opening(seconds), raising=False)
+        monkeypatch.setattr("time.sleep", lambda _: None)
         return train(load_train_config(path, overrides), tmp_path / "run", **options)
 
     return call

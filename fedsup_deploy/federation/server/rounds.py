@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from fedsup_deploy import rng
@@ -115,7 +115,12 @@ class RoundResult(RoundFacts):
 
 
 def run_rounds(
-    federation: Federation, state: ServerState, strategy: Strategy, params: RoundParams, first_round: int = 0
+    federation: Federation,
+    state: ServerState,
+    strategy: Strategy,
+    params: RoundParams,
+    first_round: int = 0,
+    pause: Callable[[float], None] = lambda _: None,
 ) -> Iterator[RoundResult | SkippedRound]:
     """Yield the result of each round from `first_round` on; the caller decides when to save or stop.
 
@@ -129,6 +134,8 @@ def run_rounds(
         strategy: Who trains what, and what becomes of it.
         params: How rounds run.
         first_round: Rounds already done.
+        pause: Waits for some seconds: what is left of the deadline of a round that is skipped. Whoever is not connected
+            is known to be absent at once, and rounds in a row would all find the same.
 
     Raises:
         ConfigError: Fewer clients can take part than a round has.
@@ -157,6 +164,8 @@ def run_rounds(
             result = current.skipped(str(error))
         state = result.state
         yield result
+        if num_skipped > 0 and federation.terms.deadline_s is not None:
+            pause(max(federation.terms.deadline_s - result.seconds, 0.0))
 
 
 def draw_cohort(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fedsup_deploy.commands.train import make_strategy
+from fedsup_deploy.commands.training_plan import make_strategy
 from fedsup_deploy.federation.client import TRAINED
 from fedsup_deploy.federation.jobs.train import log_shares
 from fedsup_deploy.federation.simulation import CLIENTS

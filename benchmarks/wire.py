@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from interleaved import ratio_of_medians, time_in_turn
 
-from fedsup_deploy.commands.train import make_strategy, round_params
+from fedsup_deploy.commands.training_plan import make_strategy, round_params
 from fedsup_deploy.config.schema import TrainConfig, load_train_config
 from fedsup_deploy.data.dataset import load_dataset
 from fedsup_deploy.engines.inprocess import InProcess, perform

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Listener = Callable[[dict[str, Any]], None]
 
 
-class Journal:
+class EventFile:
     """Events in a file, one line each.
 
     Args:
@@ -63,7 +63,7 @@ class EventLog:
     """
 
     def __init__(self, path: Path | None = None, listeners: tuple[Listener, ...] = ()) -> None:
-        self._journal = None if path is None else Journal(path)
+        self._file = None if path is None else EventFile(path)
         self._listeners = listeners
 
     def emit(self, kind: str, /, **fields: Any) -> None:
@@ -78,7 +78,7 @@ class EventLog:
 
         Side effects: Calls the listeners.
         """
-        if self._journal is not None:
+        if self._file is not None:
             raise ValueError(f"event {kind!r}: what a run records is a class of run_events.py, for `record`")
         self._tell({"event": kind, **fields})
 
@@ -91,14 +91,14 @@ class EventLog:
         Side effects: Appends one line to the file, if there is one, and calls the listeners.
         """
         document = event.document()
-        if self._journal is not None:
-            self._journal.append(document)
+        if self._file is not None:
+            self._file.append(document)
         self._tell(document)
 
     def drop_after(self, round_index: int) -> None:
-        """Forget the rounds from `round_index` on, as of `Journal.drop_after`."""
-        if self._journal is not None:
-            self._journal.drop_after(round_index)
+        """Forget the rounds from `round_index` on, as of `EventFile.drop_after`."""
+        if self._file is not None:
+            self._file.drop_after(round_index)
 
     def _tell(self, event: dict[str, Any]) -> None:
         for listener in self._listeners:

@@ -98,35 +98,29 @@ class TrainStarted(RunEvent):
     """Rounds from one evaluation to the next; there is one after the last round as well."""
     evaluation_macs: Macs | None = None
     """Of the forward passes of one evaluation."""
+    forecast: dict[str, JsonValue] | None = None
+    """What rounds will send to clients of each tier, as `train --dry-run --json` has it."""
     seconds_left: Seconds | None = None
     """Until the end of the run; null where nothing was trained yet."""
 
 
-class Round(RunEvent):
-    """A round is over."""
-
-    event = "round"
+class AskedClients(RunEvent):
+    """What all rounds have, whether anything came of them."""
 
     round: RoundIndex
     """Its number."""
-    loss: Loss
-    """Mean of the clients' losses over their steps, weighted by their images."""
-    loss_before: Loss | None = None
-    """The same of the losses that they began with: of what they were sent; null where no client has said it."""
-    learning_rate: Annotated[float, Field(ge=0, json_schema_extra=_in("step size"))] | None = None
-    """That the clients used."""
     clients: list[ClientIndex]
     """Numbers of those that were asked, ascending."""
     absent: dict[ClientNumber, str] = {}
     """Of those without an update that was used, by number, the reason."""
     absent_names: dict[ClientNumber, str] = {}
     """Names of those of them that have one, by number."""
+    late: list[ClientIndex] = []
+    """Those of them that were still expected to answer when the round ended."""
     bytes_down: Bytes
     """Size of the tensors that clients were sent."""
     bytes_up: Bytes
     """Size of the tensors that they have sent."""
-    client_macs: Macs = 0
-    """Of the forward passes of the clients whose update was used."""
     seconds: Seconds
     """How long it took."""
     seconds_left: Seconds | None = None
@@ -136,6 +130,34 @@ class Round(RunEvent):
     def answered(self) -> list[int]:
         """The clients whose update was used, ascending."""
         return [client for client in self.clients if str(client) not in self.absent]
+
+
+class RoundSkipped(AskedClients):
+    """Too few clients have answered in a round: the weights stay as they were."""
+
+    event = "round_skipped"
+
+    notes: list[str] = []
+    """What was missing."""
+
+
+class Round(AskedClients):
+    """A round is over."""
+
+    event = "round"
+
+    loss: Loss
+    """Mean of the clients' losses over their steps, weighted by their images."""
+    loss_before: Loss | None = None
+    """The same of the losses that they began with: of what they were sent; null where no client has said it."""
+    learning_rate: Annotated[float, Field(ge=0, json_schema_extra=_in("step size"))] | None = None
+    """That the clients used."""
+    late_joined: dict[ClientNumber, Rounds] = {}
+    """Whose update of an earlier round was used, by number, how many rounds ago that was."""
+    late_refused: dict[ClientNumber, str] = {}
+    """Whose late update was not used, by number, the reason."""
+    client_macs: Macs = 0
+    """Of the forward passes of the clients whose update was used."""
 
 
 class Evaluation(RunEvent):
@@ -213,6 +235,19 @@ class Evaluation(RunEvent):
         return CountedAccuracy.of_share(self.accuracy(corner), self.num_images).interval
 
 
+class EvaluationSkipped(RunEvent):
+    """Too few clients have answered in an evaluation after a round, so there is none; the run goes on."""
+
+    event = "evaluation_skipped"
+
+    round: RoundIndex
+    """After which round."""
+    notes: list[str] = []
+    """What was missing."""
+    seconds_left: Seconds | None = None
+    """Until the end of the run, by all that was seen until now."""
+
+
 class HealthWarning(RunEvent):
     """Training has warned of a fault: docs/health.md."""
 
@@ -262,5 +297,15 @@ class TrackingStopped(RunEvent):
 
 #: All kinds, in the order of docs/events.md.
 KINDS: Final[dict[str, type[RunEvent]]] = {
-    each.event: each for each in (TrainStarted, Round, Evaluation, HealthWarning, Absences, TrackingStopped)
+    each.event: each
+    for each in (
+        TrainStarted,
+        Round,
+        RoundSkipped,
+        Evaluation,
+        EvaluationSkipped,
+        HealthWarning,
+        Absences,
+        TrackingStopped,
+    )
 }

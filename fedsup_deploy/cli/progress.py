@@ -157,7 +157,7 @@ def bars() -> Iterator[Listener]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
-    class TimeLeft(TimeRemainingColumn):
+    class TimeLeftColumn(TimeRemainingColumn):
         """What the events say, counted down; where they say nothing, what the speed until now comes to."""
 
         def render(self, task: Task) -> Text:
@@ -175,7 +175,7 @@ def bars() -> Iterator[Listener]:
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width),
         MofNCompleteColumn(),
-        TimeLeft(),
+        TimeLeftColumn(),
         TextColumn("{task.fields[detail]}", markup=False),
     )
     steps, remarks = Steps(), Remarks()

@@ -23,6 +23,7 @@ from fedsup_deploy.cli.signals import advising
     type=click.Choice(registry.names("tracker")),
     help="Also write curves elsewhere while it trains: `tensorboard` into RUN/tensorboard.",
 )
+@click.option("--dry-run", is_flag=True, help="Say what rounds would send to clients, ask nobody, write nothing.")
 @options.seed_option(None, "Decides every random choice of the run.")
 @click.pass_obj
 def command(  # noqa: PLR0913, PLR0917  they are its options
@@ -33,6 +34,7 @@ def command(  # noqa: PLR0913, PLR0917  they are its options
     engine: str | None,
     resume: bool,
     track: tuple[str, ...],
+    dry_run: bool,
     seed: int | None,
 ) -> None:
     """Train a supernet over federated clients."""
@@ -41,6 +43,11 @@ def command(  # noqa: PLR0913, PLR0917  they are its options
     given = {"engine.name": engine, "seed": seed}
     assignments = [*overrides, *(f"{key}={value}" for key, value in given.items() if value is not None)]
     settings = load_train_config(config, assignments)
+    if dry_run:
+        from fedsup_deploy.commands.training_plan import plan_training
+
+        output.emit(plan_training(settings).forecast)
+        return
     from fedsup_deploy.runs import run as runs
 
     folder = out or runs.RUNS / settings.name

@@ -8,7 +8,7 @@ from fedsup_deploy import rng
 from fedsup_deploy.federation.client import ClientInfo
 from fedsup_deploy.federation.jobs.train import Assignment
 from fedsup_deploy.federation.server.federation import Federation, calibration_images
-from fedsup_deploy.federation.server.rounds import RoundParams, cohort_of, cohort_size
+from fedsup_deploy.federation.server.rounds import RoundParams, cohort_size, draw_cohort
 from fedsup_deploy.federation.server.strategy import Strategy
 from fedsup_deploy.run_events import CORNERS, Phase
 from fedsup_deploy.space import sampling
@@ -44,7 +44,8 @@ def evaluation_macs(federation: Federation, layout: Layout) -> int:
 def _round_macs(
     index: int, eligible: Sequence[ClientInfo], strategy: Strategy, params: RoundParams, layout: Layout, seed: int
 ) -> float:
-    cohort = cohort_of(index, eligible, cohort_size(params.clients_per_round, len(eligible)), seed)
+    num_clients = cohort_size(params.clients_per_round, len(eligible))
+    cohort = draw_cohort(eligible, num_clients, params.oversample, seed, index)
     shown = cohort[:: -(-len(cohort) // _MOST_CLIENTS)]
     plan = strategy.plan(index, shown, seed)
     macs = sum(info.num_samples * _image_macs(plan[info.client], layout, seed) for info in shown)

@@ -10,10 +10,13 @@ from fedsup_deploy import files
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.data.source import counted
 from fedsup_deploy.errors import ConfigError
+from fedsup_deploy.federation.client import called
+from fedsup_deploy.federation.server.late import MOST_ROUNDS_LATE
 from fedsup_deploy.federation.server.rounds import USUAL_CLIENTS
 from fedsup_deploy.federation.simulation import FederatedData
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.clients import ClientFacts
+from fedsup_deploy.runs.history import read_history
 
 
 def settings_hash(config: TrainConfig) -> str:
@@ -58,6 +61,26 @@ def changes_of_images(folder: Path, facts: runs.ImageFacts, data: FederatedData)
         return []
     how = "some were added, removed or changed, or another release of Pillow reads them"
     return [f"the images are not those the run was begun with ({how}); it ends otherwise than if undisturbed"]
+
+
+def lost_updates(folder: Path, first_round: int) -> list[str]:
+    """Return what is to be said of late updates that were waited for when a run was stopped.
+
+    Args:
+        folder: Of the run, whose events are those of the rounds that are done.
+        first_round: With which it goes on.
+    """
+    rounds = read_history(folder).rounds
+    asked: dict[int, int] = {}
+    for each in rounds:
+        came = {int(client) for client in (*each.late_joined, *each.late_refused)}
+        asked = {client: when for client, when in asked.items() if client not in came}
+        asked |= dict.fromkeys(each.late, each.round)
+    lost = sorted(client for client, when in asked.items() if first_round - when <= MOST_ROUNDS_LATE)
+    names = [called(client, None) for client in lost]
+    if not lost:
+        return []
+    return [f"late updates that were under way when the run was stopped are lost: {counted(names)}"]
 
 
 def _what_matters(config: TrainConfig) -> dict[str, JsonValue]:

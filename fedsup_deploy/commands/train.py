@@ -9,34 +9,39 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from fedsup_deploy import files, places, registry
-from fedsup_deploy.commands.footprint import check_memory
+from fedsup_deploy import files, places
 from fedsup_deploy.commands.keeping import KeepBest, KeepLast, SupernetKeeping
 from fedsup_deploy.commands.planned_work import evaluation_macs, planned_phases
-from fedsup_deploy.commands.resuming import changes_of_images, check_same_settings, settings_hash
-from fedsup_deploy.commands.scoring import nothing_held_out
+from fedsup_deploy.commands.resuming import changes_of_images, check_same_settings, lost_updates, settings_hash
+from fedsup_deploy.commands.training_plan import TrainingPlan, plan_training, round_params
 from fedsup_deploy.commands.training_summary import Trained, summary
 from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
-from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, DataError, FederationError
 from fedsup_deploy.events import EventLog, Listener
-from fedsup_deploy.federation.batches import check_can_be_normalized
-from fedsup_deploy.federation.client import ClientId, ClientInfo
-from fedsup_deploy.federation.jobs.train import LocalTraining
+from fedsup_deploy.federation.client import ClientId
 from fedsup_deploy.federation.messages import Engine
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.server import recalibration
-from fedsup_deploy.federation.server.balance import class_weights, count_classes
-from fedsup_deploy.federation.server.cohort import OnAbsences, names_of
+from fedsup_deploy.federation.server.balance import count_classes
+from fedsup_deploy.federation.server.cohort import OnAbsences, QuorumError, names_of
 from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.server.health import Health
-from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, cohort_size, run_rounds
+from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, SkippedRound, run_rounds
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
 from fedsup_deploy.federation.simulation import CLIENTS, FederatedData
 from fedsup_deploy.measures import measures_of
-from fedsup_deploy.run_events import Evaluation, HealthWarning, Round, RunEvent, TrackingStopped, TrainStarted
+from fedsup_deploy.run_events import (
+    Evaluation,
+    EvaluationSkipped,
+    HealthWarning,
+    Round,
+    RoundSkipped,
+    RunEvent,
+    TrackingStopped,
+    TrainStarted,
+)
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs import tracking
 from fedsup_deploy.runs.clients import ClientFacts
@@ -99,16 +104,8 @@ def _train(
     config: TrainConfig, folder: Path, log: EventLog, command: Sequence[str], track: Sequence[str], *, resume: bool
 ) -> None:
     """Train what is left to train of a run in a folder that is held."""
-    space = runs.load_space(config)
-    data = runs.load_data(config)
-    space = space.with_data(data.train.image_shape[-1], len(data.train.classes))
-    check_memory(config, space)
-    layout = Layout(space, config.supernet.normalization)
-    infos = data.populations()[CLIENTS].infos()
-    _check_images(config, layout, infos)
-    strategy = make_strategy(config, space)
-    # Unseen clients do not, so only now it is known.
-    cohort_size(config.training.clients_per_round, len(strategy.eligible(infos)))
+    plan = plan_training(config)
+    space, data, layout, strategy = plan.space, plan.data, plan.layout, plan.strategy
     state, first_round = _start(folder, config, layout, strategy, resume=resume)
     if (folder / runs.SUPERNET).exists():
         runs.open_run(folder)  # Whatever of it is damaged or missing is said now, not by the next command.
@@ -122,6 +119,8 @@ def _train(
             facts = _image_facts(config, data, space, engines[CLIENTS], lambda *absence: absences.append(absence))
         # Until now nothing was written: the images may have been refused.
         log.drop_after(first_round)
+        if first_round > 0 and config.federation.stale == "accept":
+            notes = (*notes, *lost_updates(folder, first_round))
         if first_round == 0:
             _describe(folder, space, command)
         # Settings that change no weight may have changed.
@@ -135,7 +134,7 @@ def _train(
         with tracking.track(track, folder, before) as trackers:
             session = _Session(folder, config, strategy, params, federation, log, health, TimeLeft(), keeping, trackers)
             session.catch_up(before)
-            session.tell(_started(session, data, layout, first_round, notes))
+            session.tell(_started(session, plan, first_round, notes))
             for absence in absences:
                 absences_into(log, round_index=0)(*absence)
             state = _train_rounds(session, state, first_round)
@@ -143,18 +142,6 @@ def _train(
     # Before there is a supernet, for then others begin to write there.
     shutil.rmtree(folder / runs.STATISTICS, ignore_errors=True)
     keeping.write(folder / runs.SUPERNET, state.supernet)
-
-
-def _check_images(config: TrainConfig, layout: Layout, infos: Sequence[ClientInfo]) -> None:
-    """Refuse clients whose images cannot be trained on, or of which nothing is left to evaluate subnets on."""
-    settings = {
-        "training.batch_size": config.training.batch_size,
-        "calibration.batch_size": config.calibration.batch_size,
-        "calibration.samples_per_client": config.calibration.samples_per_client,
-    }
-    check_can_be_normalized(layout, infos, settings)
-    if not config.server_has_images and not any(info.num_held_out for info in infos):
-        raise nothing_held_out(config)
 
 
 def _keeping(folder: Path, config: TrainConfig, layout: Layout, first_round: int) -> SupernetKeeping:
@@ -185,13 +172,6 @@ def _image_facts(
     )
 
 
-def make_strategy(config: TrainConfig, space: SearchSpace) -> Strategy:
-    """Return the config's strategy over a space."""
-    options = {name: value for name, value in config.strategy if name != "name"}
-    strategy: Strategy = registry.load(config.strategy.strategy)(space=space, rounds=config.training.rounds, **options)
-    return strategy
-
-
 @dataclasses.dataclass(frozen=True)
 class _Session:
     """What all rounds of a run have in common."""
@@ -214,7 +194,7 @@ class _Session:
             self.time_left.read(event)
             self.health.read(event)
 
-    def tell(self, event: TrainStarted | Round | Evaluation) -> None:
+    def tell(self, event: TrainStarted | Round | RoundSkipped | Evaluation | EvaluationSkipped) -> None:
         """Record what happened, how long the rest takes, and each fault that it shows."""
         self.time_left.read(event)
         seconds_left = self.time_left.seconds
@@ -236,10 +216,8 @@ class _Session:
             tracker.tell(event)
 
 
-def _started(
-    session: _Session, data: FederatedData, layout: Layout, first_round: int, notes: Sequence[str]
-) -> TrainStarted:
-    federation, training = session.federation, session.config.training
+def _started(session: _Session, plan: TrainingPlan, first_round: int, notes: Sequence[str]) -> TrainStarted:
+    federation, training, data, layout = session.federation, session.config.training, plan.data, plan.layout
     return TrainStarted(
         round=first_round,
         rounds=training.rounds,
@@ -247,40 +225,11 @@ def _started(
         num_unseen_clients=len(data.unseen),
         num_images=sum(info.num_samples + info.num_held_out for info in federation.infos.values()),
         num_architectures=layout.space.num_architectures,
-        notes=list(notes),
+        notes=[*notes, plan.forecast.words],
+        forecast=plan.forecast.to_dict(),
         phases=planned_phases(federation, session.strategy, session.params, layout),
         evaluate_every=training.evaluate_every,
         evaluation_macs=evaluation_macs(federation, layout),
-    )
-
-
-def round_params(
-    config: TrainConfig, preprocessing: Preprocessing, class_counts: Sequence[int] | None = None
-) -> RoundParams:
-    """Return how the config's rounds run.
-
-    Args:
-        config: The settings.
-        preprocessing: Of the images.
-        class_counts: How many images of each class the clients train on, where that decides what each counts.
-    """
-    training, augmentation = config.training, config.data.augmentation
-    return RoundParams(
-        rounds=training.rounds,
-        clients_per_round=training.clients_per_round,
-        learning_rate=training.learning_rate,
-        warmup_rounds=training.warmup_rounds,
-        final_learning_rate=training.final_learning_rate,
-        training=LocalTraining(
-            epochs=training.local_epochs,
-            batch_size=training.batch_size,
-            momentum=training.momentum,
-            weight_decay=training.weight_decay,
-            clip_value=training.clip_value,
-            has_logit_adjustment=training.logit_adjustment,
-            class_weights=None if class_counts is None else class_weights(class_counts),
-        ),
-        augmentation=Augmentation(augmentation.crop_padding, augmentation.flip, preprocessing.fill),
     )
 
 
@@ -288,19 +237,16 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
     training, federation = session.config.training, session.federation
     saved = done = first_round
     try:
-        for result in run_rounds(federation, state, session.strategy, session.params, first_round):
-            session.tell(_round(result, federation))
-            finished = result.round_index + 1
-            if finished % training.evaluate_every == 0 or finished == training.rounds:
-                on_absences = absences_into(session.log, round_index=result.round_index)
-                scores = _evaluate_corners(
-                    result.state.supernet, dataclasses.replace(federation, on_absences=on_absences)
-                )
-                session.keeping.offer(result.state.supernet, finished, scores)
-                session.tell(Evaluation.model_validate({"round": result.round_index, **scores}))
-            # Only now: a round counts as done when all of its events are in the log.
-            state, done = result.state, finished
-            if done % training.checkpoint_every == 0:
+        for result in run_rounds(federation, state, session.strategy, session.params, first_round, pause=time.sleep):
+            is_skipped = isinstance(result, SkippedRound)
+            session.tell(_of(result, federation))
+            finished, is_last = result.round_index + 1, result.round_index + 1 == training.rounds
+            if is_last or (not is_skipped and finished % training.evaluate_every == 0):
+                _evaluate(session, result.state.supernet, result.round_index, may_be_skipped=not is_last)
+            # Only now: a round counts as done when all of its events are in the log; a skipped one with the next.
+            if is_last or not is_skipped:
+                state, done = result.state, finished
+            if not is_skipped and done % training.checkpoint_every == 0:
                 _save_checkpoint(session.folder, session.config, state, done)
                 saved = done
     except (KeyboardInterrupt, DataError, FederationError) as stop:
@@ -312,20 +258,49 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
     return state
 
 
-def _round(result: RoundResult, federation: Federation) -> Round:
-    said: dict[str, object] = {
+def _of(result: RoundResult | SkippedRound, federation: Federation) -> Round | RoundSkipped:
+    """Return what is recorded of a round."""
+    asked: dict[str, object] = {
         "round": result.round_index,
+        "clients": list(result.sampled),
+        **absent_fields(result.absent, names_of(federation.clients, result.absent)),
+        **({"late": list(result.late)} if result.late else {}),
+        "bytes_down": result.bytes_down,
+        "bytes_up": result.bytes_up,
+        "seconds": result.seconds,
+    }
+    if isinstance(result, SkippedRound):
+        return RoundSkipped.model_validate({**asked, "notes": [f"{result.reason}; the round is skipped"]})
+    joined = {str(client): rounds for client, rounds in result.joined.items()}
+    refused = {str(client): reason for client, reason in result.refused.items()}
+    said: dict[str, object] = {
         "loss": result.loss,
         "loss_before": result.loss_before,
         "learning_rate": result.learning_rate,
-        "clients": list(result.sampled),
-        **absent_fields(result.absent, names_of(federation.clients, result.absent)),
-        "bytes_down": result.bytes_down,
-        "bytes_up": result.bytes_up,
+        **asked,
+        **({"late_joined": joined} if joined else {}),
+        **({"late_refused": refused} if refused else {}),
         "client_macs": result.client_macs,
-        "seconds": result.seconds,
     }
     return Round.model_validate(said)
+
+
+def _evaluate(session: _Session, supernet: Supernet, round_index: int, *, may_be_skipped: bool) -> None:
+    """Record how good the corners of the space are, and offer the supernet to be kept.
+
+    Raises:
+        QuorumError: Too few clients have answered, and it may not be skipped.
+    """
+    on_absences = absences_into(session.log, round_index=round_index)
+    try:
+        scores = _evaluate_corners(supernet, dataclasses.replace(session.federation, on_absences=on_absences))
+    except QuorumError as error:
+        if not may_be_skipped:
+            raise
+        session.tell(EvaluationSkipped(round=round_index, notes=[f"{error}; the evaluation is skipped"]))
+        return
+    session.keeping.offer(supernet, round_index + 1, scores)
+    session.tell(Evaluation.model_validate({"round": round_index, **scores}))
 
 
 def _evaluate_corners(supernet: Supernet, federation: Federation) -> dict[str, JsonValue]:

@@ -53,6 +53,9 @@ class Trained(Result):
         client_macs: Multiply-accumulates of clients' forward passes.
         unseen: The clients that took no part, by name or number; None where all did.
         kept_after: Rounds after which the supernet that is kept was best; None where it is the last.
+        skipped_rounds: Rounds that missed the quorum and changed no weight; None where none did.
+        late: Updates that were still expected when their round ended; None where none was.
+        late_joined: Those of them that joined a later average; None where none has.
     """
 
     run: Path
@@ -64,6 +67,9 @@ class Trained(Result):
     client_macs: int
     unseen: tuple[str, ...] | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     kept_after: int | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
+    skipped_rounds: int | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
+    late: int | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
+    late_joined: int | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
 
 
 def summary(folder: Path) -> Trained:
@@ -78,18 +84,22 @@ def summary(folder: Path) -> Trained:
     kept = history.evaluation_after(kept_after)
     if kept is None or not history.rounds:
         raise ArtifactError(f"{folder / runs.EVENTS}: a round or the last evaluation is missing; the supernet is not")
-    rounds = history.rounds
+    trained, skipped = history.rounds, history.skipped
+    rounds = (*trained, *skipped)
     facts = runs.read_image_facts(folder)
     return Trained(
         run=folder,
-        rounds=len(rounds),
+        rounds=len(trained),
         accuracy=_corners(kept),
         seconds=round(sum(event.seconds for event in rounds), 2),
         bytes_up=sum(event.bytes_up for event in rounds),
         bytes_down=sum(event.bytes_down for event in rounds),
-        client_macs=sum(event.client_macs for event in rounds),
+        client_macs=sum(event.client_macs for event in trained),
         unseen=(facts.clients.unseen or None) if facts is not None and facts.clients is not None else None,
         kept_after=kept_after,
+        skipped_rounds=len(skipped) or None,
+        late=sum(len(event.late) for event in rounds) or None,
+        late_joined=sum(len(event.late_joined) for event in trained) or None,
     )
 
 

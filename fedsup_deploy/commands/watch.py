@@ -13,7 +13,16 @@ from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.federation.simulation import tiers_by_index
 from fedsup_deploy.report.run_figures import RunMaterial, tier_words
 from fedsup_deploy.results import Result
-from fedsup_deploy.run_events import CORNERS, Evaluation, HealthWarning, Round, TrackingStopped, TrainStarted
+from fedsup_deploy.run_events import (
+    CORNERS,
+    AskedClients,
+    Evaluation,
+    EvaluationSkipped,
+    HealthWarning,
+    RoundSkipped,
+    TrackingStopped,
+    TrainStarted,
+)
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.history import History, read_history
 from fedsup_deploy.space.search_space import SearchSpace
@@ -173,12 +182,12 @@ def watch(folder: Path, now_s: float) -> RunView:
 
 def view_of(folder: Path, history: History, state: State, now_s: float) -> RunView:
     """Return what can be seen of a run; arguments as of `watch`."""
-    rounds = history.rounds
+    rounds, asked = history.rounds, history.asked
     starts = [event for event in history.other if isinstance(event, TrainStarted)]
     silent = None if history.last_unix_time_s is None else max(0.0, now_s - history.last_unix_time_s)
-    worst = _absent(rounds)
+    worst = _absent(asked)
     recent = [each.seconds for each in rounds[-RECENT:]]
-    last = rounds[-1] if rounds else None
+    last = asked[-1] if asked else None
     return RunView(
         run=folder,
         state=state,
@@ -187,7 +196,7 @@ def view_of(folder: Path, history: History, state: State, now_s: float) -> RunVi
         seconds_left=_left(history, state, silent),
         seconds_silent=None if silent is None else round(silent, 3),
         seconds=round(
-            sum(each.seconds for each in rounds) + sum(each.seconds or 0.0 for each in history.evaluations), 3
+            sum(each.seconds for each in asked) + sum(each.seconds or 0.0 for each in history.evaluations), 3
         ),
         seconds_a_round=round(sum(recent) / len(recent), 3) if recent else None,
         loss=tuple(each.loss for each in rounds),
@@ -195,16 +204,16 @@ def view_of(folder: Path, history: History, state: State, now_s: float) -> RunVi
         sizes=_sizes(history.evaluations),
         num_images=history.evaluations[-1].num_images if history.evaluations else None,
         num_clients=history.num_clients,
-        asked=sum(len(each.clients) for each in rounds),
-        answered=sum(len(each.answered) for each in rounds),
+        asked=sum(len(each.clients) for each in asked),
+        answered=sum(len(each.answered) for each in asked),
         last_asked=0 if last is None else len(last.clients),
         last_answered=0 if last is None else len(last.answered),
         worst=tuple(worst[:MOST_WORST]),
         num_absent=len(worst),
-        reasons=dict(Counter(reason for each in rounds for reason in each.absent.values()).most_common()),
+        reasons=dict(Counter(reason for each in asked for reason in each.absent.values()).most_common()),
         tiers=_tiers(folder, history),
-        bytes_down=sum(each.bytes_down for each in rounds),
-        bytes_up=sum(each.bytes_up for each in rounds),
+        bytes_down=sum(each.bytes_down for each in asked),
+        bytes_up=sum(each.bytes_up for each in asked),
         warnings=_warnings(history),
         notes=history.notes,
     )
@@ -237,7 +246,7 @@ def _sizes(evaluations: Sequence[Evaluation]) -> tuple[Size, ...]:
     )
 
 
-def _absent(rounds: Sequence[Round]) -> list[AbsentClient]:
+def _absent(rounds: Sequence[AskedClients]) -> list[AbsentClient]:
     """Return the clients that were absent, those that were so most often first."""
     asked = Counter(client for each in rounds for client in each.clients)
     missed = Counter(int(client) for each in rounds for client in each.absent)
@@ -261,8 +270,8 @@ def _tiers(folder: Path, history: History) -> tuple[TierView, ...] | None:
         return None
     tier_of = dict(zip(seen, tiers_by_index(len(seen), len(trains)), strict=True))
     clients = Counter(tier_of.values())
-    asked = Counter(tier_of[client] for each in history.rounds for client in each.clients if client in tier_of)
-    answered = Counter(tier_of[client] for each in history.rounds for client in each.answered if client in tier_of)
+    asked = Counter(tier_of[client] for each in history.asked for client in each.clients if client in tier_of)
+    answered = Counter(tier_of[client] for each in history.asked for client in each.answered if client in tier_of)
     return tuple(TierView(tier, words, clients[tier], asked[tier], answered[tier]) for tier, words in enumerate(trains))
 
 
@@ -274,5 +283,11 @@ def _warnings(history: History) -> tuple[Warned, ...]:
         Warned(each.round + 1, each.event, f"nothing more is written for {each.tracker}: {each.reason}")
         for each in history.other
         if isinstance(each, TrackingStopped)
+    ]
+    found += [
+        Warned(each.round + 1, each.event, note)
+        for each in (*history.skipped, *history.other)
+        if isinstance(each, (RoundSkipped, EvaluationSkipped))
+        for note in each.notes
     ]
     return tuple(sorted(found, key=lambda each: each.round))

@@ -158,14 +158,43 @@ class EngineConfig(Section):
         return self
 
 
+class LinkConfig(Section):
+    """The link of a device to the server."""
+
+    down_mbit_s: Annotated[float, Field(gt=0, le=1e6)]
+    """Megabits per second to the device, at most a million."""
+    up_mbit_s: Annotated[float, Field(gt=0, le=1e6)]
+    """The same from the device."""
+    latency_ms: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """Milliseconds that a message takes on its way, either way."""
+
+
 class FederationConfig(Section):
     """What the server expects of clients that it asks, for training, statistics and evaluations alike."""
 
     quorum: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of those asked that must answer; with fewer the command ends. At least one must."""
+    """Share of those asked that must answer, at least one; of a round, share of `training.clients_per_round`. With
+    fewer the command ends, but a round of training, or an evaluation after one, is skipped: `skipped_rounds`."""
     deadline_s: Annotated[float, Field(gt=0, le=31_536_000)] | None = None
-    """Seconds they have, at most a year; what comes later is not used, so the result depends on clients' speed. null:
-    no limit."""
+    """Seconds they have, at most a year, from when the first is asked: in a round of training, and in each exchange for
+    statistics or an evaluation. Nothing else ends one: messages are void and nobody is waited for from then on. What
+    comes later is late, so the result depends on clients' speed. null: no limit."""
+    oversample: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Share of `training.clients_per_round` that a round asks beyond it, rounded up to whole clients: 0.2 asks 12 for
+    10. The round ends when 10 have answered; whoever has come by then counts, all others are late. Simulated clients of
+    the engine `local` all answer, and all count. 0: nobody."""
+    skipped_rounds: Annotated[int, Field(ge=0, le=1_000_000)] = 2
+    """Rounds of training in a row that may miss the quorum; they change no weight, and last until their deadline. One
+    more ends the command, and --resume repeats them all. 0: the first does."""
+    stale: Literal["discard", "accept"] = "discard"
+    """What becomes of an update that comes after its round: `discard`, or `accept`: it joins the next average if it
+    comes within 4 rounds. Those under way when a run is stopped are lost."""
+    stale_weight: Annotated[float, Field(gt=0, le=1)] | None = None
+    """What the move of an accepted late update counts beside one in time. null: (1 + s)^-0.5 after s rounds, 0.71 for
+    one (FedBuff, arXiv 2106.06639)."""
+    links: Annotated[tuple[LinkConfig, ...], Field(min_length=1, max_length=64)] | None = None
+    """How fast devices' links are, one for each tier of the strategy in its order, or one for all. With them and
+    `deadline_s`, `train` refuses what could not travel in time. null: not known."""
 
 
 class CalibrationConfig(Section):
@@ -258,6 +287,10 @@ class TrainConfig(Section):
             # Whoever asks for fewer rounds of a config that ships cannot mend it at the line that is named.
             expected = f"<= training.rounds ({training.rounds}), as of --set training.warmup_rounds={training.rounds}"
             misfits.append((("training", "warmup_rounds"), training.warmup_rounds, expected))
+        links, tiers = self.federation.links, self.strategy.num_tiers
+        if links is not None and len(links) not in {1, tiers}:
+            expected = "one link" if tiers == 1 else f"one link, or {tiers}, one for each tier of the strategy"
+            misfits.append((("federation", "links"), links, expected))
         if training.class_weights and training.logit_adjustment:
             expected = "false, or training.logit_adjustment false: both let rare classes count for more"
             misfits.append((("training", "class_weights"), True, expected))

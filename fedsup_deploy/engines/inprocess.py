@@ -9,7 +9,7 @@ import torch
 from fedsup_deploy.data.dataset import DamagedFileError
 from fedsup_deploy.federation.client import ClientId, ClientInfo
 from fedsup_deploy.federation.encoding import absence, as_received, discreet_absence
-from fedsup_deploy.federation.messages import Job, Reply
+from fedsup_deploy.federation.messages import Job, Patience, Reply
 from fedsup_deploy.federation.simulation import Population
 
 R = TypeVar("R")
@@ -30,7 +30,9 @@ class InProcess:
         """Return who can be asked, ascending."""
         return self._population.infos()
 
-    def ask(self, jobs: Mapping[ClientId, Job[R]], deadline_s: float | None = None) -> Iterator[Reply[R]]:
+    def ask(
+        self, jobs: Mapping[ClientId, Job[R]], deadline_s: float | None = None, patience: Patience[R] | None = None
+    ) -> Iterator[Reply[R]]:
         """Yield the replies, in the order of the jobs.
 
         What is under way at the deadline is finished, and too late; clients after it are not asked.
@@ -46,6 +48,8 @@ class InProcess:
             finally:
                 torch.set_num_threads(threads)
             if self.clock() > end:
+                if patience is not None:
+                    patience.take_late(reply)
                 return
             yield reply
 

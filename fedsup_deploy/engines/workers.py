@@ -10,7 +10,7 @@ import queue
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 
@@ -20,7 +20,7 @@ from fedsup_deploy.engines.pool import Worker, WorkerPool
 from fedsup_deploy.errors import DataError
 from fedsup_deploy.federation import encoding
 from fedsup_deploy.federation.client import ClientId, ClientInfo
-from fedsup_deploy.federation.messages import BlobStore, Engine, Job, Reply
+from fedsup_deploy.federation.messages import BlobStore, Engine, Job, Patience, Reply
 from fedsup_deploy.federation.simulation import Population
 
 R = TypeVar("R")
@@ -78,34 +78,53 @@ class WorkerEngine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool, self._population, self._infos, self.clock = pool, population, infos, clock
+        # At most one for each worker: what a worker has not begun at the end of an exchange is not done.
+        self._late: list[tuple[Future[list[Reply[Any]]], Patience[Any]]] = []
 
     def clients(self) -> Sequence[ClientInfo]:
         """Return who can be asked, ascending."""
         return self._infos
 
-    def ask(self, jobs: Mapping[ClientId, Job[R]], deadline_s: float | None = None) -> Iterator[Reply[R]]:
-        """Yield the replies as they come. A worker that is busy at the deadline goes on, unheard.
+    def ask(
+        self, jobs: Mapping[ClientId, Job[R]], deadline_s: float | None = None, patience: Patience[R] | None = None
+    ) -> Iterator[Reply[R]]:
+        """Yield the replies as they come. A worker that is busy at the deadline goes on, unheard but by `patience`.
 
         Raises:
             FederationError: A worker process died.
         """
         end = float("inf") if deadline_s is None else self.clock() + deadline_s
+        self._hear_late()
         done: queue.SimpleQueue[Future[list[Reply[R]]]] = queue.SimpleQueue()
         futures = [
             self._pool.submit(functools.partial(_exchange, population=self._population, jobs=some))
             for some in _messages(jobs, self._pool.num_workers)
         ]
+        waiting = list(futures)
         try:
             for future in futures:
                 future.add_done_callback(done.put)
-            for _ in futures:
+            while waiting:
                 finished = self._next(done, end)
                 if finished is None:
                     return
+                waiting.remove(finished)
                 yield from finished.result()
         finally:
-            for future in futures:
-                future.cancel()
+            begun = [future for future in waiting if not future.cancel()]
+            if patience is not None:
+                self._late += [(future, patience) for future in begun]
+            self._hear_late()
+
+    def _hear_late(self) -> None:
+        """Pass on what has come since of exchanges that are over."""
+        known, self._late = self._late, []
+        for future, patience in known:
+            if not future.done():
+                self._late.append((future, patience))
+            elif future.exception() is None:
+                for reply in future.result():
+                    patience.take_late(reply)
 
     def _next(self, done: "queue.SimpleQueue[Future[list[Reply[R]]]]", end: float) -> Future[list[Reply[R]]] | None:
         """Return the next message that is answered; None where the deadline comes first."""

@@ -120,6 +120,27 @@ class Reply(Generic[R]):
     absent: str | None = None
 
 
+class Patience(Generic[R]):
+    """How long an exchange waits for the slow: for all, until its deadline, and for nobody after it.
+
+    Who asks may be content with fewer, and may hear those that come too late: that is a class below this one.
+    """
+
+    #: Seconds after the end of the exchange in which an answer may still be of use.
+    late_s: float = 0.0
+
+    def is_enough(self) -> bool:
+        """Return whether nobody else has to be waited for. What has come by then is passed on nevertheless."""
+        return False
+
+    def awaits(self, client: ClientId) -> bool:  # noqa: ARG002
+        """Return whether an answer of a client would still be heard, though the exchange is over."""
+        return False
+
+    def take_late(self, reply: Reply[R]) -> None:
+        """Take the answer of a client that was asked, after the end of the exchange."""
+
+
 class Engine(Protocol):
     """Carries jobs to clients. The only thing the server knows of the world."""
 
@@ -127,7 +148,9 @@ class Engine(Protocol):
         """Return who can be asked, ascending."""
         ...
 
-    def ask(self, jobs: Mapping[ClientId, Job[R]], deadline_s: float | None = None) -> Iterator[Reply[R]]:
+    def ask(
+        self, jobs: Mapping[ClientId, Job[R]], deadline_s: float | None = None, patience: Patience[R] | None = None
+    ) -> Iterator[Reply[R]]:
         """Yield the replies as they come, in any order; a client may be missing.
 
         Jobs are begun in their order, so that who comes first is not kept from answering by who is late. Values have
@@ -136,6 +159,10 @@ class Engine(Protocol):
         Args:
             jobs: For each client its job.
             deadline_s: Replies that come later are not waited for, in seconds; None waits for all.
+            patience: Whether all have to be waited for, and who hears those that come after the end, from within
+                this or a later `ask`; None: all, and nobody. An engine whose clients are simulated, so that none is
+                slow, waits for all of them: what comes of it must not depend on how fast this machine is. One that
+                cannot hear anybody after the end need not.
 
         Raises:
             FederationError: Nobody can be asked any more.

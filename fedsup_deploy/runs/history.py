@@ -13,7 +13,16 @@ from pydantic import ValidationError
 from fedsup_deploy.artifact.document import first_problem
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.events import read_events
-from fedsup_deploy.run_events import KINDS, Evaluation, HealthWarning, Round, RunEvent, TrainStarted
+from fedsup_deploy.run_events import (
+    KINDS,
+    AskedClients,
+    Evaluation,
+    HealthWarning,
+    Round,
+    RoundSkipped,
+    RunEvent,
+    TrainStarted,
+)
 from fedsup_deploy.runs.run import EVENTS
 from fedsup_deploy.runs.time_left import TimeLeft
 
@@ -25,7 +34,7 @@ class History:
     """What happened in a run.
 
     Args:
-        rounds: In their order.
+        rounds: Those in which clients have trained, in their order.
         evaluations: In their order.
         health: What training has warned of, in its order.
         num_clients: Clients that may take part; None where the run does not say.
@@ -33,6 +42,7 @@ class History:
         notes: What was said of the images when the run began.
         seconds_left: How long it still takes from the last event on; None where nobody knows.
         last_unix_time_s: When the last event was recorded; None where there is none.
+        skipped: Rounds in which too few have answered, in their order.
         other: Events of other kinds, in their order.
     """
 
@@ -44,7 +54,13 @@ class History:
     notes: tuple[str, ...]
     seconds_left: float | None = None
     last_unix_time_s: float | None = None
+    skipped: tuple[RoundSkipped, ...] = ()
     other: tuple[RunEvent, ...] = ()
+
+    @property
+    def asked(self) -> tuple[AskedClients, ...]:
+        """All rounds in their order, whether anything came of them."""
+        return tuple(sorted((*self.rounds, *self.skipped), key=lambda each: each.round))
 
     def evaluation_after(self, rounds: int | None) -> Evaluation | None:
         """Return the evaluation after so many rounds, or the last one of all; None where there is none."""
@@ -54,11 +70,13 @@ class History:
     @classmethod
     def of(cls, events: Sequence[RunEvent]) -> "History":
         """Return what the events of a run say, in their order."""
+        told_apart = (Round, RoundSkipped, Evaluation, HealthWarning)
         started, time_left = _of(TrainStarted, events)[-1:], TimeLeft()
         for event in events:
             time_left.read(event)
         return cls(
             rounds=_of(Round, events),
+            skipped=_of(RoundSkipped, events),
             evaluations=_of(Evaluation, events),
             health=_of(HealthWarning, events),
             num_clients=started[0].num_clients if started else None,
@@ -66,7 +84,7 @@ class History:
             notes=tuple(started[0].notes) if started else (),
             seconds_left=time_left.seconds,
             last_unix_time_s=events[-1].unix_time_s if events else None,
-            other=tuple(event for event in events if not isinstance(event, (Round, Evaluation, HealthWarning))),
+            other=tuple(event for event in events if not isinstance(event, told_apart)),
         )
 
 

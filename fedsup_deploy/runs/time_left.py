@@ -6,7 +6,15 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from fedsup_deploy.run_events import Evaluation, Phase, Round, RunEvent, TrainStarted
+from fedsup_deploy.run_events import (
+    Evaluation,
+    EvaluationSkipped,
+    Phase,
+    Round,
+    RoundSkipped,
+    RunEvent,
+    TrainStarted,
+)
 
 #: A round's time grows with this power of its multiply-accumulates: smaller networks compute fewer per second. From the
 #: first rounds, of the smallest subnet, to those of all sizes, recorded runs went by powers of 0.65 to 0.8: digits,
@@ -57,9 +65,13 @@ class TimeLeft:
             self._num_starts += 1
         elif isinstance(event, Round):
             self._read_round(event)
-        elif isinstance(event, Evaluation):
+        elif isinstance(event, RoundSkipped):
+            # There is no evaluation of the weights before, but after the last round.
+            self._done = event.round + 1
+            self._awaits_evaluation = self._start is not None and self._done == self._start.rounds
+        elif isinstance(event, (Evaluation, EvaluationSkipped)):
             self._awaits_evaluation = False
-            if event.seconds is not None:
+            if isinstance(event, Evaluation) and event.seconds is not None:
                 self._evaluations.append(event.seconds)
 
     @property

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedsup_deploy import registry, resources
-from fedsup_deploy.commands.train import make_strategy
+from fedsup_deploy.commands.training_plan import make_strategy
 from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig, load_train_config
 from fedsup_deploy.federation.client import ClientInfo

@@ -20,6 +20,7 @@ RESULTS = {
     "demo": "commands.demo:Demonstration",
     "train": "commands.training_summary:Trained",
     "watch": "commands.watch:RunView",
+    "train --dry-run": "federation.server.forecast:Forecast",
     "evaluate": "commands.evaluate:Evaluated",
     "fit-accuracy": "commands.fit_accuracy:AccuracyFit",
     "search": "commands.search:WrittenSearch",
@@ -104,7 +105,7 @@ def check(words: Sequence[str], document: Any) -> None:
         document: What it printed; of a command that is not on record, and of an error, anything.
     """
     name = " ".join(words[:2]) if words[0] == "profile" else words[0]
-    variant = next((option for option in ("--trtexec", "--resolution") if option in words), None)
+    variant = next((option for option in ("--trtexec", "--resolution", "--dry-run") if option in words), None)
     name = f"inspect: {document['kind']}" if name == "inspect" and variant is None else name
     name = name if variant is None else f"{name} {variant}"
     recorded = json.loads(RECORD.read_text(encoding="utf-8"))

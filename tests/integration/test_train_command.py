@@ -252,7 +252,7 @@ def test_a_checkpoint_without_what_the_strategy_keeps_is_refused(train_in, tmp_p
         ('{"event": "round", "round": "x"}', r"events\.jsonl:7: got round 'x', expected a number; remove the line"),
         (
             '{"event": "round", "round": 0}',
-            r"events\.jsonl:7: damaged: loss: missing key \(and 4 more\); remove the line",
+            r"events\.jsonl:7: damaged: clients: missing key \(and 4 more\); remove the line",
         ),
         ('{"event": "evaluation", "round": 3}', r"events\.jsonl:7: damaged: accuracy_largest: missing key .*; remove"),
     ],
@@ -385,7 +385,7 @@ def test_a_static_subnet_travels_alone(train_in, tmp_path):
 
 
 def test_training_that_diverges_says_so(train_in, tmp_path):
-    with pytest.raises(FederationError, match=r"training in round 0: 0 of 3 clients answered, 2 must .*learning_rate"):
+    with pytest.raises(FederationError, match=r"training in round 2: 0 of 3 clients answered, 2 must .*learning_rate"):
         train_in(
             tmp_path / "run", "training.learning_rate=1000", "training.weight_decay=1000", "training.clip_value=null"
         )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedsup_deploy.errors import ArtifactError, OutputError
-from fedsup_deploy.events import EventLog, Journal, read_events
+from fedsup_deploy.events import EventFile, EventLog, read_events
 from fedsup_deploy.run_events import Absences, HealthWarning
 
 
@@ -67,7 +67,7 @@ def test_log_without_a_path_only_tells_the_listeners() -> None:
 
 def test_not_a_number_is_refused_and_leaves_no_half_line(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    log = Journal(path)
+    log = EventFile(path)
     log.append({"event": "a"})
     with pytest.raises(ValueError, match="JSON compliant"):
         log.append({"event": "b", "loss": float("nan")})
@@ -76,7 +76,7 @@ def test_not_a_number_is_refused_and_leaves_no_half_line(tmp_path: Path) -> None
 
 def test_drop_after_forgets_that_round_and_later_ones_but_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    log = Journal(path)
+    log = EventFile(path)
     log.append({"event": "started"})
     for round_index in range(4):
         log.append({"event": "round", "round": round_index})
@@ -89,7 +89,7 @@ def test_drop_after_forgets_that_round_and_later_ones_but_nothing_else(tmp_path:
 @pytest.mark.parametrize("cut", range(1, 30, 4))
 def test_a_line_cut_short_by_a_kill_is_neither_read_nor_kept(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "events.jsonl"
-    log = Journal(path)
+    log = EventFile(path)
     log.append({"event": "round", "round": 0})
     whole = path.read_bytes()
     log.append({"event": "round", "round": 1})
@@ -102,7 +102,7 @@ def test_a_line_cut_short_by_a_kill_is_neither_read_nor_kept(tmp_path: Path, cut
 
 
 def test_drop_after_without_a_file_makes_none(tmp_path: Path) -> None:
-    Journal(tmp_path / "events.jsonl").drop_after(0)
+    EventFile(tmp_path / "events.jsonl").drop_after(0)
     assert list(tmp_path.iterdir()) == []
 
 

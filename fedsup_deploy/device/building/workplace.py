@@ -20,7 +20,7 @@ from fedsup_deploy.device.building.plan import FILLER, BuildPlan, write_graphs
 from fedsup_deploy.device.measure import visits_here
 from fedsup_deploy.device.session import Schedule
 from fedsup_deploy.errors import ArtifactError, ConfigError
-from fedsup_deploy.events import Journal, read_events
+from fedsup_deploy.events import EventFile, read_events
 from fedsup_deploy.ondevice import machine
 from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JSON, parse_json, read_bytes
 from fedsup_deploy.ondevice.session_records import SessionEvent
@@ -59,7 +59,7 @@ class Workplace:
 
     def __init__(self, folder: Path, plan: BuildPlan, threads: int, precision: Precision) -> None:
         self.folder, self.plan, self.threads, self.precision = folder, plan, threads, precision
-        self._journal = Journal(folder / _JOURNAL)
+        self._events = EventFile(folder / _JOURNAL)
 
     def begin(self, progress: Progress) -> None:
         """Write the models, and what was decided.
@@ -104,7 +104,7 @@ class Workplace:
             model = self._model(name)
             if not model.is_file() or files.sha256(model) != expected:
                 raise ArtifactError(f"{model}: missing or altered; begin anew without --resume")
-        self._journal.drop_after(self.rounds)
+        self._events.drop_after(self.rounds)
         return True
 
     def time_models(self, minutes: float, progress: Progress) -> None:
@@ -127,7 +127,7 @@ class Workplace:
         for event in self._visits(first_round):
             if event["event"] == "round":
                 event["seconds"] = round(seconds + event["seconds"], 3)
-            self._journal.append(event)
+            self._events.append(event)
             if event["event"] == "load":
                 num_loaded += 1
                 progress("loading", num_loaded, num_models)

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from fedsup_deploy.engines.flower.courier import Courier, Delivery, Letter, NodeId, Ticket
 from fedsup_deploy.engines.flower.directory import Whereabouts
@@ -11,7 +11,7 @@ from fedsup_deploy.engines.workers import MakePopulations
 from fedsup_deploy.errors import DataError
 from fedsup_deploy.federation import encoding
 from fedsup_deploy.federation.client import ClientId, ClientInfo
-from fedsup_deploy.federation.messages import Job, Reply
+from fedsup_deploy.federation.messages import Job, Patience, Reply
 from fedsup_deploy.federation.simulation import CLIENTS, UNSEEN, Population
 
 R = TypeVar("R")
@@ -44,55 +44,83 @@ class FlowerEngine:
         self._courier, self._population, self._infos, self.clock = courier, population, infos, clock
         self._directory = directory
         self._held: dict[NodeId, set[str]] = {}
+        self._overdue: dict[Ticket, _Overdue] = {}
 
     def clients(self) -> Sequence[ClientInfo]:
         """Return who can be asked, ascending."""
         return self._infos
 
-    def ask(self, jobs: Mapping[ClientId, Job[R]], deadline_s: float | None = None) -> Iterator[Reply[R]]:
-        """Yield the replies as they come. A node that is busy at the deadline goes on, unheard.
+    def ask(
+        self, jobs: Mapping[ClientId, Job[R]], deadline_s: float | None = None, patience: Patience[R] | None = None
+    ) -> Iterator[Reply[R]]:
+        """Yield the replies as they come. A node that is busy at the end goes on, unheard but by `patience`.
 
         Raises:
             FederationError: The Flower run has ended.
         """
-        end = float("inf") if deadline_s is None else self.clock() + deadline_s
+        terms: _Terms[R] = _Terms(
+            jobs, float("inf") if deadline_s is None else self.clock() + deadline_s, patience or Patience()
+        )
         pending: dict[Ticket, _Sent] = {}
         try:
+            self._give_up_overdue()
             self._directory.refresh()
             for client in jobs:
                 node = self._directory.node_of(client)
                 if node is None:
                     yield Reply(client, None, self._directory.why_absent())
-                else:
-                    self._send(pending, _Sent(client, node), jobs, end, held=self._held.setdefault(node, set()))
-            while pending and self.clock() <= end:
+                elif self.clock() <= terms.end:
+                    self._send(pending, _Sent(client, node), terms, held=self._held.setdefault(node, set()))
+            while pending and self.clock() <= terms.end and not terms.patience.is_enough():
                 for delivery in self._courier.receive(_TICK_S):
                     sent = pending.pop(delivery.ticket, None)
                     if sent is None:
-                        self._directory.take(delivery)
+                        self._take_other(delivery)
                         continue
                     reply = self._read(delivery, sent, jobs[sent.client])
-                    if self.clock() > end:
-                        return
-                    if reply is None:
-                        self._send(pending, sent, jobs, end)
+                    if self.clock() > terms.end:
+                        if reply is not None:
+                            terms.patience.take_late(reply)
+                    elif reply is None:
+                        self._send(pending, sent, terms)
                     else:
                         yield reply
         finally:
-            self._courier.forget(pending)
+            overdue = {
+                ticket: _Overdue(sent, jobs[sent.client], terms.patience)
+                for ticket, sent in pending.items()
+                if terms.patience.awaits(sent.client)
+            }
+            self._overdue |= overdue
+            self._courier.forget(pending.keys() - overdue.keys())
+
+    def _give_up_overdue(self) -> None:
+        """Wait no longer for answers to exchanges that are over which nobody would hear."""
+        unheard = [ticket for ticket, each in self._overdue.items() if not each.patience.awaits(each.sent.client)]
+        for ticket in unheard:
+            del self._overdue[ticket]
+        self._courier.forget(unheard)
+
+    def _take_other(self, delivery: Delivery) -> None:
+        """Take an answer to what this exchange has not asked: it is to one that is over, or tells who a node is."""
+        overdue = self._overdue.pop(delivery.ticket, None)
+        if overdue is None:
+            self._directory.take(delivery)
+        elif (reply := self._read(delivery, overdue.sent, overdue.job)) is not None:
+            overdue.patience.take_late(reply)
 
     def _send(
         self,
         pending: "dict[Ticket, _Sent]",
         sent: "_Sent",
-        jobs: Mapping[ClientId, Job[R]],
-        end: float,
+        terms: "_Terms[R]",
         held: Collection[str] = (),
     ) -> None:
         """Send a client its job, without the blobs that its node should hold."""
-        message, brought = encoding.encode_request({sent.client: jobs[sent.client]}, held)
+        message, brought = encoding.encode_request({sent.client: terms.jobs[sent.client]}, held)
         self._held[sent.node] |= brought
-        ttl_s = None if end == float("inf") else max(end - self.clock(), _TICK_S)
+        is_endless = terms.end == float("inf")
+        ttl_s = None if is_endless else max(terms.end - self.clock(), _TICK_S) + terms.patience.late_s
         ticket = self._courier.send(Letter(sent.node, self._population, message, ttl_s))
         pending[ticket] = dataclasses.replace(sent, is_whole=not held)
 
@@ -126,6 +154,24 @@ class _Sent:
     client: ClientId
     node: NodeId
     is_whole: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class _Terms(Generic[R]):
+    """What an exchange is about, and until when it lasts by the engine's clock."""
+
+    jobs: Mapping[ClientId, Job[R]]
+    end: float
+    patience: Patience[R]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Overdue:
+    """A message under way though its exchange is over. Any: exchanges ask for different things."""
+
+    sent: _Sent
+    job: Job[Any]
+    patience: Patience[Any]
 
 
 def far_of(make_populations: MakePopulations) -> dict[str, Population]:

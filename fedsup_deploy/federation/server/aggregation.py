@@ -5,6 +5,7 @@ bit: each weight is rounded towards zero, to a multiple of 2^-q, with q as large
 allow. In a round of 10,000 images q is 43, which is exact for weights of 2e-6 and more.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -83,6 +84,35 @@ class CoverageMean:
                     square.add_(_whole(move.double().square_(), self._square_scale), alpha=num_samples)
                     count.add_(num_samples)
         return reason
+
+    def add_late(self, update: ClientUpdate, where: rule.Slices, began_with: Weights, weight: float) -> str | None:
+        """Add the update of a client that began with the weights of an earlier round.
+
+        The average is one of moves: W_i + sum over k of n_k (w_ki - W_i) / sum of n_k. The move of a client that began
+        with V_i is w_ki - V_i, so it counts as one that was sent W and came back with W_i + weight (w_ki - V_i). The
+        weight scales the move and not n_k: where only late clients hold an entry, n_k would cancel, and the entry would
+        move as far as if they had been in time.
+
+        Args:
+            update: What the client sent.
+            where: The part of each shared tensor it was given.
+            began_with: The tensors that it was sent.
+            weight: What its move counts, in (0, 1].
+
+        Returns:
+            None, or why the update is rejected: by what `add` rejects, before its move is taken over and after it.
+
+        Source: FedBuff, J. Nguyen et al., arXiv 2106.06639: an average of updates, each scaled by its staleness; here
+        of every entry over the clients that hold it.
+        """
+        reason = self._reason_to_reject(update, where)
+        if reason is not None:
+            return reason
+        moved = {
+            name: self._previous[name][index] + weight * (update.weights[name] - began_with[name])
+            for name, index in where.items()
+        }
+        return self.add(dataclasses.replace(update, weights=moved), where)
 
     def merge(self, other: "CoverageMean") -> None:
         """Add the updates that were added to another one with the same `previous` and `max_samples`.

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 from fedsup_deploy import rng
 from fedsup_deploy.errors import FederationError
 from fedsup_deploy.federation.client import ClientId, ClientInfo, called
-from fedsup_deploy.federation.messages import Engine, Job
+from fedsup_deploy.federation.messages import Engine, Job, Patience
 
 R = TypeVar("R")
 
@@ -33,6 +33,23 @@ class Terms:
     deadline_s: float | None
 
 
+class QuorumError(FederationError):
+    """Fewer clients have answered than must: the fault of no engine, so that others may be asked."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Gathered:
+    """What became of an exchange.
+
+    Args:
+        absent: Clients without an answer that was taken, ascending, with the reason.
+        late: Those of them that were still expected to answer when it ended, ascending.
+    """
+
+    absent: dict[ClientId, str]
+    late: tuple[ClientId, ...]
+
+
 def ask(
     engine: Engine,
     jobs: Mapping[ClientId, Job[R]],
@@ -45,16 +62,20 @@ def ask(
     """Ask clients, pass on their answers as they come, and refuse too few: `gather`, then `report`.
 
     Raises:
-        FederationError: Fewer clients have answered than must.
+        QuorumError: Fewer clients have answered than must.
     """
-    absent = gather(engine, jobs, take, terms)
+    absent = gather(engine, jobs, take, terms).absent
     report(engine, len(jobs), absent, what=what, terms=terms, on_absences=on_absences)
     return absent
 
 
 def gather(
-    engine: Engine, jobs: Mapping[ClientId, Job[R]], take: Callable[[ClientId, R], str | None], terms: Terms
-) -> dict[ClientId, str]:
+    engine: Engine,
+    jobs: Mapping[ClientId, Job[R]],
+    take: Callable[[ClientId, R], str | None],
+    terms: Terms,
+    patience: Patience[R] | None = None,
+) -> Gathered:
     """Ask clients and pass on their answers as they come.
 
     An answer counts for the client that was asked, and for no other; a second one is not looked at.
@@ -64,14 +85,11 @@ def gather(
         jobs: For each client its job.
         take: Takes an answer; returns None, or why it is refused.
         terms: What is expected.
-
-    Returns:
-        Clients without an answer that was taken, ascending, with the reason.
+        patience: Who need not be waited for; None: all are.
     """
-    late = "no answer" if terms.deadline_s is None else f"no answer within {terms.deadline_s:g} s"
-    absent = dict.fromkeys(sorted(jobs), late)
+    absent = dict.fromkeys(sorted(jobs), "no answer")
     heard: set[ClientId] = set()
-    for reply in engine.ask(jobs, terms.deadline_s):
+    for reply in engine.ask(jobs, terms.deadline_s, *(() if patience is None else (patience,))):
         if reply.client in heard or reply.client not in jobs:
             continue
         heard.add(reply.client)
@@ -80,7 +98,12 @@ def gather(
             del absent[reply.client]
         else:
             absent[reply.client] = reason
-    return absent
+    silent = tuple(client for client in absent if client not in heard)
+    if patience is not None and patience.is_enough():
+        return Gathered(absent | dict.fromkeys(silent, "no answer before enough others had come"), silent)
+    if terms.deadline_s is None:
+        return Gathered(absent, ())
+    return Gathered(absent | dict.fromkeys(silent, f"no answer within {terms.deadline_s:g} s"), silent)
 
 
 def names_of(engine: Engine, clients: Collection[ClientId]) -> dict[ClientId, str]:
@@ -101,14 +124,27 @@ def report(
     """Tell who is absent, and then `check_quorum`.
 
     Raises:
-        FederationError: Fewer clients have answered than must.
+        QuorumError: Fewer clients have answered than must.
     """
     if absent:
         on_absences(what, num_asked, absent, names_of(engine, absent))
     check_quorum(engine, num_asked, absent, what, terms)
 
 
-def check_quorum(engine: Engine, num_asked: int, absent: Mapping[ClientId, str], what: str, terms: Terms) -> None:
+def num_needed(quorum: float, num_clients: int) -> int:
+    """Return how many of some clients a quorum is."""
+    # Rounded first: 0.07 * 100 is a little more than 7.
+    return max(1, math.ceil(round(quorum * num_clients, 9)))
+
+
+def check_quorum(
+    engine: Engine,
+    num_asked: int,
+    absent: Mapping[ClientId, str],
+    what: str,
+    terms: Terms,
+    num_wanted: int | None = None,
+) -> None:
     """Refuse to go on with too few answers.
 
     Args:
@@ -117,12 +153,13 @@ def check_quorum(engine: Engine, num_asked: int, absent: Mapping[ClientId, str],
         absent: Those of them that have not answered, with the reason.
         what: What was asked for: `training in round 3`.
         terms: What is expected.
+        num_wanted: Whom the quorum is a share of, where more were asked than are wanted.
 
     Raises:
-        FederationError: Fewer clients have answered than must.
+        QuorumError: Fewer clients have answered than must.
     """
-    # Rounded first: 0.07 * 100 is a little more than 7.
-    needed, answered = max(1, math.ceil(round(terms.quorum * num_asked, 9))), num_asked - len(absent)
+    needed = num_needed(terms.quorum, num_asked if num_wanted is None else num_wanted)
+    answered = num_asked - len(absent)
     if answered < needed:
         names = names_of(engine, absent)
         said = (f"{called(client, names.get(client))}: {reason}" for client, reason in absent.items())
@@ -132,7 +169,7 @@ def check_quorum(engine: Engine, num_asked: int, absent: Mapping[ClientId, str],
             ways.append("raise federation.deadline_s")
         if answered > 0:
             ways.append("lower federation.quorum")
-        raise FederationError(
+        raise QuorumError(
             f"{what}: {answered} of {num_asked} clients answered, {needed} must ({why}); {' or '.join(ways)}"
         )
 

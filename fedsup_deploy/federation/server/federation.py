@@ -137,7 +137,7 @@ def pixel_preprocessing(
         return reason
 
     what = "pixel moments"
-    absent = cohort.gather(engine, dict.fromkeys(infos, CountPixels()), take, terms)
+    absent = cohort.gather(engine, dict.fromkeys(infos, CountPixels()), take, terms).absent
     # Whoever has other images than most cannot take part; who answered first does not decide what most have.
     form = max(counted, key=lambda form: (counted[form].num_images, form), default=None)
     for other, of_other in counted.items():

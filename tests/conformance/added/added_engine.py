@@ -27,7 +27,9 @@ class Threads:
     def clients(self) -> Sequence[ClientInfo]:
         return self._population.infos()
 
-    def ask(self, jobs: Mapping[ClientId, Job[Any]], deadline_s: float | None = None) -> Iterator[Reply[Any]]:
+    def ask(
+        self, jobs: Mapping[ClientId, Job[Any]], deadline_s: float | None = None, _patience: Any = None
+    ) -> Iterator[Reply[Any]]:
         end = None if deadline_s is None else time.monotonic() + deadline_s
         asked = [self._pool.submit(perform, self._population, client, job) for client, job in jobs.items()]
         try:

@@ -12,9 +12,9 @@ from fedsup_deploy.data.dataset import load_dataset
 from fedsup_deploy.data.partition import partition
 from fedsup_deploy.engines.inprocess import InProcess
 from fedsup_deploy.errors import DataError
-from fedsup_deploy.federation.client import TRAINED, Client
+from fedsup_deploy.federation.client import TRAINED, Client, ClientId
 from fedsup_deploy.federation.jobs.agreement import Agreement
-from fedsup_deploy.federation.messages import Reply
+from fedsup_deploy.federation.messages import Patience, Reply
 from fedsup_deploy.federation.simulation import CLIENTS, FederatedData, Population
 
 
@@ -126,3 +126,37 @@ def test_what_is_finished_after_the_deadline_is_not_heard(
     replies = list(engine.ask(dict.fromkeys(range(3), Look(look)), deadline_s))
     assert [reply.client for reply in replies] == list(range(in_time))
     assert len(done) == min(in_time + 1, 3)
+
+
+class Hearing(Patience[Agreement]):
+    """Hears those that are late; has enough at once."""
+
+    def __init__(self) -> None:
+        self.late: list[Reply[Agreement]] = []
+
+    def is_enough(self) -> bool:
+        return True
+
+    def awaits(self, client: ClientId) -> bool:  # noqa: ARG002
+        return True
+
+    def take_late(self, reply: Reply[Agreement]) -> None:
+        self.late.append(reply)
+
+
+def test_what_was_under_way_at_the_deadline_is_heard_by_whoever_hears_late_ones(population: Population) -> None:
+    now, hearing = [0.0], Hearing()
+
+    def look(client: Client) -> Agreement:
+        now[0] += 10
+        return counted(client)
+
+    engine = InProcess(population, clock=lambda: now[0])
+    assert [reply.client for reply in engine.ask(dict.fromkeys(range(3), Look(look)), 15.0, hearing)] == [0]
+    assert [(reply.client, type(reply.value)) for reply in hearing.late] == [(1, Agreement)]
+
+
+def test_simulated_clients_all_answer_though_fewer_were_enough(population: Population) -> None:
+    """Who is first here is chance."""
+    jobs = dict.fromkeys(range(3), Look(counted))
+    assert [reply.client for reply in InProcess(population).ask(jobs, None, Hearing())] == [0, 1, 2]

@@ -1,6 +1,7 @@
 """Clients in worker processes: the same replies as in this process, blobs that travel once, and deadlines."""
 
 import functools
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -26,7 +27,7 @@ from fedsup_deploy.federation.jobs.counts import CountAnswers
 from fedsup_deploy.federation.jobs.moments import CountPixels
 from fedsup_deploy.federation.jobs.statistics import CalibrationDraw, TakeStatistics
 from fedsup_deploy.federation.jobs.train import Assignment, LocalTraining, Train
-from fedsup_deploy.federation.messages import Blob, BlobStore, Engine, Job, Reply
+from fedsup_deploy.federation.messages import Blob, BlobStore, Engine, Job, Patience, Reply
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.simulation import CLIENTS, TEST, FederatedData
 from fedsup_deploy.supernet.layout import Layout
@@ -337,6 +338,37 @@ def test_a_worker_that_is_busy_at_the_deadline_is_not_waited_for(data: Federated
     now = 3.5
     assert list(replies) == []
     assert [future.cancelled() for future in futures] == [False, False, True, True]
+
+
+def test_what_a_busy_worker_answers_later_is_heard_in_the_next_exchange(data: FederatedData) -> None:
+    """By whoever hears late answers; a worker that has failed since says nothing."""
+
+    class Hearing(Patience[Any]):
+        def take_late(self, reply: Reply[Any]) -> None:
+            heard.append(reply)
+
+    heard: list[Reply[Any]] = []
+    futures: list[Future[Any]] = []
+    seconds = itertools.count()
+
+    class Slow:
+        num_workers = 2
+
+        def submit(self, exchange: Callable[[Any], Any]) -> "Future[Any]":  # noqa: ARG002
+            futures.append(Future())
+            futures[-1].set_running_or_notify_cancel()
+            return futures[-1]
+
+    engine = engine_of(Slow(), data, clock=lambda: float(next(seconds)))
+    assert list(engine.ask(dict.fromkeys(range(3), CountPixels()), 3.0, Hearing())) == []
+    assert list(engine.ask({}, 3.0)) == []
+    assert heard == []
+    futures[0].set_result([Reply(0, "done")])
+    futures[1].set_exception(ValueError("died"))
+    assert list(engine.ask({}, 3.0)) == []
+    assert heard == [Reply(0, "done")]
+    assert list(engine.ask({}, 3.0)) == []
+    assert heard == [Reply(0, "done")]
 
 
 def test_a_worker_asked_with_a_deadline_answers_in_time(data: FederatedData, engines: dict[str, Engine]) -> None:

@@ -56,8 +56,8 @@ def asked(
 
 def test_answers_are_passed_on_as_they_come_with_who_gave_them() -> None:
     take, engine = Taking(), Replies(Reply(2, "b"), Reply(0, "a"))
-    absent = gather(engine, dict.fromkeys((0, 2), CountPixels()), take, Terms(1.0, 5.0))
-    assert absent == {}
+    found = gather(engine, dict.fromkeys((0, 2), CountPixels()), take, Terms(1.0, 5.0))
+    assert (found.absent, found.late) == ({}, ())
     assert take.offered == [(2, "b"), (0, "a")]
     assert engine.asked == [([0, 2], 5.0)]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from fedsup_deploy import files
-from fedsup_deploy.config.schema import TrainConfig
+from fedsup_deploy.config.schema import AveragingConfig, TrainConfig
 from fedsup_deploy.data.source import counted
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.federation.server.rounds import USUAL_CLIENTS
@@ -75,6 +75,8 @@ def _what_matters(config: TrainConfig) -> dict[str, JsonValue]:
     document["training"]["clients_per_round"] = config.training.clients_per_round or USUAL_CLIENTS
     if not config.training.class_weights:
         del document["training"]["class_weights"]
+    if config.averaging == AveragingConfig():
+        del document["averaging"]
     if config.partition.unseen is None:
         del document["partition"]["unseen"]
     return document

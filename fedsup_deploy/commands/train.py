@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -31,6 +31,7 @@ from fedsup_deploy.federation.server.balance import class_weights, count_classes
 from fedsup_deploy.federation.server.cohort import OnAbsences, names_of
 from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.server.health import Health
+from fedsup_deploy.federation.server.norms import NormLimits
 from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, cohort_size, run_rounds
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
 from fedsup_deploy.federation.simulation import CLIENTS, FederatedData
@@ -236,6 +237,8 @@ def round_params(
             class_weights=None if class_counts is None else class_weights(class_counts),
         ),
         augmentation=Augmentation(augmentation.crop_padding, augmentation.flip, preprocessing.fill),
+        trim=config.averaging.trim,
+        norm_limits=NormLimits(config.averaging.max_norm, config.averaging.clip_norm),
     )
 
 
@@ -245,6 +248,8 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
     try:
         for result in run_rounds(federation, state, session.strategy, session.params, first_round):
             session.tell("round", result.round_index, _round_fields(result, federation))
+            for fields in _rejections(result, federation):
+                session.log.emit("rejected", round=result.round_index, **fields)
             finished = result.round_index + 1
             if finished % training.evaluate_every == 0 or finished == training.rounds:
                 on_absences = absences_into(session.log, round=result.round_index)
@@ -274,11 +279,20 @@ def _round_fields(result: RoundResult, federation: Federation) -> dict[str, Json
         "learning_rate": result.learning_rate,
         "clients": list(result.sampled),
         **absent_fields(result.absent, names_of(federation.clients, result.absent)),
+        "rejected": list(result.rejected),
         "bytes_down": result.bytes_down,
         "bytes_up": result.bytes_up,
         "client_macs": result.client_macs,
         "seconds": result.seconds,
     }
+
+
+def _rejections(result: RoundResult, federation: Federation) -> Iterator[dict[str, JsonValue]]:
+    """Yield of each update of a round that came and was not used whose it was, and why."""
+    names = names_of(federation.clients, result.rejected)
+    for client in result.rejected:
+        name: dict[str, JsonValue] = {"client_name": names[client]} if client in names else {}
+        yield {"client": client, **name, "reason": result.absent[client]}
 
 
 def _evaluate_corners(supernet: Supernet, federation: Federation) -> dict[str, JsonValue]:
@@ -325,7 +339,8 @@ def _change_terms(folder: Path, config: TrainConfig) -> None:
 
 def _save_checkpoint(folder: Path, config: TrainConfig, state: ServerState, rounds: int) -> None:
     path = folder / runs.CHECKPOINT
-    save_supernet(path, "checkpoint", state.supernet, state.kept, rounds=rounds, config_hash=settings_hash(config))
+    config_hash = settings_hash(config)
+    save_supernet(path, "checkpoint", state.supernet, state.kept, state.norms, rounds=rounds, config_hash=config_hash)
 
 
 def _describe(folder: Path, space: SearchSpace, command: Sequence[str]) -> None:

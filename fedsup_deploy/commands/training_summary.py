@@ -1,6 +1,7 @@
 """What training a run came to, read from its events."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -43,6 +44,23 @@ class CornerAccuracy:
 
 
 @dataclasses.dataclass(frozen=True)
+class UpdateCounts:
+    """What became of the updates that clients were asked for, over all rounds.
+
+    Args:
+        asked: How many were asked for.
+        used: How many were averaged.
+        rejected: How many came and were not used.
+        absent: How many did not come.
+    """
+
+    asked: int
+    used: int
+    rejected: int
+    absent: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Trained(Result):
     """What training came to.
 
@@ -54,6 +72,7 @@ class Trained(Result):
         bytes_up: What clients have sent.
         bytes_down: What clients were sent.
         client_macs: Multiply-accumulates of clients' forward passes.
+        updates: What became of clients' updates.
         unseen: The clients that took no part, by name or number; None where all did.
         kept_after: Rounds after which the supernet that is kept was best; None where it is the last.
     """
@@ -65,17 +84,21 @@ class Trained(Result):
     bytes_up: int
     bytes_down: int
     client_macs: int
+    updates: UpdateCounts
     unseen: tuple[str, ...] | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     kept_after: int | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
 
 
 class _RoundEvent(TypedDict):
-    """What a summary needs of a `round` event; runs of older versions know no `client_macs`."""
+    """What a summary needs of a `round` event; runs of older versions know no `client_macs` and no `rejected`."""
 
     seconds: float
     bytes_up: int
     bytes_down: int
     client_macs: NotRequired[int]
+    clients: list[int]
+    absent: dict[str, str]
+    rejected: NotRequired[list[int]]
 
 
 class _EvaluationEvent(TypedDict):
@@ -117,9 +140,17 @@ def summary(folder: Path) -> Trained:
         bytes_up=sum(event["bytes_up"] for event in rounds),
         bytes_down=sum(event["bytes_down"] for event in rounds),
         client_macs=sum(event.get("client_macs", 0) for event in rounds),
+        updates=_updates(rounds),
         unseen=(facts.clients.unseen or None) if facts is not None and facts.clients is not None else None,
         kept_after=kept_after,
     )
+
+
+def _updates(rounds: Sequence[_RoundEvent]) -> UpdateCounts:
+    asked = sum(len(event["clients"]) for event in rounds)
+    unused = sum(len(event["absent"]) for event in rounds)
+    rejected = sum(len(event.get("rejected", ())) for event in rounds)
+    return UpdateCounts(asked, asked - unused, rejected, unused - rejected)
 
 
 def _corners(event: _EvaluationEvent) -> CornerAccuracy:

@@ -10,12 +10,14 @@ from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.errors import ConfigError, FederationError
 from fedsup_deploy.federation.client import ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.train import Assignment, ClientUpdate, LocalTraining, Train
-from fedsup_deploy.federation.messages import Blob, num_bytes
+from fedsup_deploy.federation.messages import MALFORMED_ANSWER, Blob, num_bytes
 from fedsup_deploy.federation.server import cohort
 from fedsup_deploy.federation.server.aggregation import CoverageMean
 from fedsup_deploy.federation.server.federation import Federation
+from fedsup_deploy.federation.server.norms import NO_LIMITS, NormGate, NormLimits, Norms
 from fedsup_deploy.federation.server.schedule import learning_rate
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
+from fedsup_deploy.federation.server.trimmed_mean import TrimmedMean
 from fedsup_deploy.supernet import slices as rule
 from fedsup_deploy.supernet.layout import Layout
 
@@ -35,6 +37,8 @@ class RoundParams:
         final_learning_rate: Step size at the end of the cosine.
         training: How clients train.
         augmentation: Random changes of clients' images.
+        trim: Share of the clients that hold an entry that its average leaves out on either side; None leaves out none.
+        norm_limits: What becomes of updates that have moved far.
     """
 
     rounds: int
@@ -44,6 +48,8 @@ class RoundParams:
     final_learning_rate: float
     training: LocalTraining
     augmentation: Augmentation
+    trim: float | None = None
+    norm_limits: NormLimits = NO_LIMITS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +64,7 @@ class RoundResult:
         learning_rate: Step size the clients used.
         sampled: Clients asked.
         absent: Clients without an update that was used, with the reason.
+        rejected: Those of them whose update came and was not used.
         bytes_down: Size of the tensors sent to clients.
         bytes_up: Size of the tensors they sent back.
         client_macs: Multiply-accumulates of the forward passes of the clients whose update was used.
@@ -71,6 +78,7 @@ class RoundResult:
     learning_rate: float
     sampled: tuple[ClientId, ...]
     absent: dict[ClientId, str]
+    rejected: tuple[ClientId, ...]
     bytes_down: int
     bytes_up: int
     client_macs: int
@@ -115,10 +123,11 @@ def run_rounds(
         plan = strategy.plan(index, list(infos.values()), federation.seed)
         if plan.keys() != infos.keys():
             raise ValueError(f"strategy: got a plan for clients {sorted(plan)}, expected one for {sorted(infos)}")
-        updates = _Updates(state, infos, plan)
+        updates = _Updates(state, infos, plan, params, rate)
         what = f"training in round {index}"
         jobs = _jobs(federation, state, params, plan, index, rate)
         absent = cohort.gather(federation.clients, jobs, updates.take, federation.terms)
+        absent = dict(sorted((absent | updates.close()).items()))
         try:
             cohort.check_quorum(federation.clients, len(jobs), absent, what, federation.terms)
         except FederationError:
@@ -126,6 +135,7 @@ def run_rounds(
             federation.on_absences(what, len(jobs), absent, cohort.names_of(federation.clients, absent))
             raise
         state = strategy.aggregate(index, state, updates.mean, federation.seed)
+        state = dataclasses.replace(state, norms=updates.norms)
         used = [update for _, update in sorted(updates.used.items())]
         yield RoundResult(
             index,
@@ -135,6 +145,7 @@ def run_rounds(
             rate,
             tuple(infos),
             absent,
+            tuple(client for client, reason in absent.items() if updates.has_rejected(client, reason)),
             sum(job.weights.num_bytes for job in jobs.values()),
             updates.num_bytes,
             sum(update.num_macs for update in used),
@@ -166,22 +177,68 @@ def _loss_before(used: Sequence[ClientUpdate]) -> float | None:
 
 
 class _Updates:
-    """Takes in the updates of a round, one at a time: none is kept."""
+    """Takes in the updates of a round, one at a time: none is kept, but of those that wait for the others."""
 
-    def __init__(self, state: ServerState, infos: dict[ClientId, ClientInfo], plan: dict[ClientId, Assignment]) -> None:
-        self.mean = CoverageMean(state.supernet.weights, sum(info.num_samples for info in infos.values()))
+    def __init__(
+        self,
+        state: ServerState,
+        infos: dict[ClientId, ClientInfo],
+        plan: dict[ClientId, Assignment],
+        params: RoundParams,
+        rate: float,
+    ) -> None:
+        before, max_samples = state.supernet.weights, sum(info.num_samples for info in infos.values())
+        self.mean = (
+            CoverageMean(before, max_samples)
+            if params.trim is None
+            else TrimmedMean(before, max_samples, len(plan), params.trim)
+        )
         self.used: dict[ClientId, ClientUpdate] = {}
         self.num_bytes = 0
+        self._gate = NormGate(self.mean, before, params.norm_limits, state.norms, len(plan), rate)
         self._layout, self._infos, self._plan = state.supernet.layout, infos, plan
+        self._epochs = params.training.epochs
+        self._rejected: set[ClientId] = set()
+
+    @property
+    def norms(self) -> Norms:
+        return self._gate.norms
 
     def take(self, client: ClientId, update: ClientUpdate) -> str | None:
         self.num_bytes += num_bytes(update.weights)
-        if update.num_samples > (announced := self._infos[client].num_samples):
-            return f"{update.num_samples} samples, {announced} announced"
-        reason = self.mean.add(update, _where(self._layout, self._plan[client]))
+        reason = self._miscounted(client, update)
+        if reason is None:
+            reason = self._gate.add(client, update, _where(self._layout, self._plan[client]))
         if reason is None:
             self.used[client] = dataclasses.replace(update, weights={})
+        else:
+            self._rejected.add(client)
         return reason
+
+    def close(self) -> dict[ClientId, str]:
+        """Return those whose update is rejected now that all have come, with the reason."""
+        rejected = self._gate.close()
+        self._rejected |= rejected.keys()
+        for client in rejected:
+            del self.used[client]
+        return rejected
+
+    def has_rejected(self, client: ClientId, reason: str) -> bool:
+        """Return whether it was an update that an absent client lacks, and not an answer."""
+        return client in self._rejected or reason.startswith(MALFORMED_ANSWER)
+
+    def _miscounted(self, client: ClientId, update: ClientUpdate) -> str | None:
+        """Return what a client counts that it cannot have, by what it has announced."""
+        if update.num_samples > self._infos[client].num_samples:
+            return "more images than it has announced"
+        assignment, macs = self._plan[client], self._layout.num_macs
+        if assignment.architecture is None:
+            of_image = assignment.num_subnets * self._layout.most_macs
+        else:
+            of_image = sum(map(macs, (assignment.architecture, *assignment.inner)))
+        if update.num_macs > self._epochs * self._infos[client].num_samples * of_image:
+            return "more multiply-accumulates than its images take"
+        return None
 
 
 def _jobs(

@@ -89,7 +89,7 @@ def _outcome(out: Path, name: str, seed: int, share: float) -> Outcome:
     kept = out / f"{run.name}.json"
     if kept.exists():
         return Outcome(**json.loads(kept.read_text(encoding="utf-8")))
-    overrides = [f"seed={seed}", f"engine.name={ENGINE}", "engine.workers=1"]
+    overrides = [f"seed={seed}", f"engine.name={ENGINE}", "engine.workers=1", "training.evaluate_every=24"]
     overrides += [f"averaging.{key}={value}" for key, value in settings.items()]
     with injected(kinds, share if kinds else 0.0) as injection:
         trained = train(load_train_config("digits", overrides), run)

@@ -43,6 +43,8 @@ class Round(_Event):
     """Those of them that have not answered, by number, with the reason."""
     absent_names: dict[str, str] = {}
     """Names of those that have one, by number."""
+    rejected: list[Count] = []
+    """Those of them whose update came and was not used; none where an older version trained the run."""
     bytes_down: Count
     """What clients were sent."""
     bytes_up: Count

@@ -62,6 +62,11 @@ class TrimmedMean(CoverageMean):
         self._num_trimmed = torch.tensor([num_trimmed(holders, trim) for holders in range(max_clients + 1)])
         self._extremes: dict[str, _Extremes] = {}
 
+    @property
+    def extra_bytes(self) -> int:
+        """Memory that is taken beyond that of a `CoverageMean`."""
+        return sum(tensor.nbytes for extremes in self._extremes.values() for tensor in extremes)
+
     def reason_to_reject(self, update: ClientUpdate, where: rule.Slices) -> str | None:
         """As of `CoverageMean`; and nobody has 2^31 images."""
         if update.num_samples >= 2**_BITS:

@@ -112,6 +112,16 @@ def test_nobody_has_more_images_than_are_kept_beside_a_weight() -> None:
     assert mean.add(*update(2**31 - 1, 1.0)) is None
 
 
+def test_what_is_kept_of_an_entry_is_what_is_stated() -> None:
+    """For ten clients and a fifth of them two of either side, whoever holds it: 4 + 16 x 2 bytes."""
+    previous = {"w": torch.zeros(50, 20), "b": torch.zeros(7)}
+    mean = TrimmedMean(previous, 100, 10, 0.2)
+    weights = ClientUpdate(1, 1.0, {"w": torch.ones(5, 20)})
+    for _ in range(10):
+        assert mean.add(weights, {"w": (slice(0, 5), slice(0, 20))}) is None
+    assert mean.extra_bytes == 36 * 50 * 20
+
+
 def test_a_result_can_be_asked_for_again() -> None:
     mean = mean_of(*(update(n, n / 3, 2.0) for n in (1, 2, 3)))
     before = mean.result()["w"]

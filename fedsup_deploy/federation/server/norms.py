@@ -118,15 +118,12 @@ class NormGate:
         Returns:
             Clients whose update is rejected, with the reason.
         """
-        most = self._most(self._limits.rejected)
-        rejected = {
-            client: f"its update has moved more than {self._limits.rejected:g} times as far as usual"
-            for client in self._where
-            if self._norms[client] > most
-        }
-        for client in rejected:
-            # Whoever is rejected leaves no trace: the others' updates come to the same as if it had been silent.
-            del self._norms[client]
+        rejected: dict[ClientId, str] = {}
+        # Again without them: whoever is rejected leaves no trace in what is too far for others, as if it were silent.
+        while too_far := self._too_far():
+            for client in too_far:
+                rejected[client] = f"its update has moved more than {self._limits.rejected:g} times as far as usual"
+                del self._norms[client]
         longest = self._most(self._limits.clipped)
         for client, update in self._waiting.take():
             if client not in rejected:
@@ -137,6 +134,11 @@ class NormGate:
                     rejected[client] = reason
                     del self._norms[client]
         return rejected
+
+    def _too_far(self) -> list[ClientId]:
+        """Return those that wait and have moved too far, by the norms that there are."""
+        most = self._most(self._limits.rejected)
+        return [client for client in self._where if self._norms.get(client, 0.0) > most]
 
     def _most(self, limit: float | None) -> float:
         """Return the norm that a limit stands for, by those that there are."""

@@ -97,6 +97,14 @@ def test_what_is_rejected_does_not_decide_how_far_others_may_move() -> None:
     assert play([1.0, 1.0, 4.0, 50.0], limits)[1:] == ({3: TOO_FAR}, play([1.0, 1.0, 4.0], limits)[2])
 
 
+def test_what_is_rejected_does_not_let_others_pass() -> None:
+    """Without the 50 the median is 1.25, and 14 is more than ten times that; with it, it were 1.5."""
+    alone = play([1.0, 1.0, 1.5, 14.0], NormLimits(rejected=10.0))
+    both = play([1.0, 1.0, 1.5, 14.0, 50.0], NormLimits(rejected=10.0))
+    assert (alone[1], both[1]) == ({3: TOO_FAR}, {3: TOO_FAR, 4: TOO_FAR})
+    assert (alone[0].norms, alone[2]) == (both[0].norms, both[2])
+
+
 def test_without_limits_nothing_is_measured() -> None:
     gate, rejected, average = play([1.0, 1.0, 1.0, 41.0], norms.NO_LIMITS, ((1.0,) * 9,))
     assert (gate.norms, rejected, average) == ((), {}, 18.0)

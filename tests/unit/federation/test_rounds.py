@@ -188,12 +188,37 @@ def test_failed_silent_and_refused_clients_are_reported_and_do_not_count(play, s
         (sampled[2], "tensor head.bias is not finite"),
         (sampled[3], "more images than it has announced"),
     ]
+    assert result.rejected == sampled[2:4]
     assert result.loss == sampled[4]
     assert result.client_macs == 10 * sampled[4]
     size = num_bytes(state.supernet.weights)
     assert (result.bytes_down, result.bytes_up) == (5 * size, 3 * size)
     bias = result.state.supernet.weights["head.bias"]
     torch.testing.assert_close(bias, state.supernet.weights["head.bias"] + 1)
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedsup", "e-fedsup"])
+def test_more_work_than_a_clients_images_take_is_rejected(play, tiny_space: SearchSpace, strategy: str) -> None:
+    """In two epochs: on one subnet, on three of the whole supernet, none larger than all of it, or on two at once."""
+    layout, images = Layout(tiny_space, "batch"), 2 * (LAST + 1)
+    macs = layout.num_macs(tiny_space.largest)
+    made, most = {
+        "fedavg": (FedAvg(tiny_space, 1, "largest"), macs),
+        "fedsup": (FedSup(tiny_space, 1, 3, 0.0, paper=False), 3 * layout.most_macs),
+        "e-fedsup": (
+            EFedSup(tiny_space, 1, (Tier(architecture="largest"),), 0.0, paper=False),
+            macs + layout.num_macs(tiny_space.smallest),
+        ),
+    }[strategy]
+    training = dataclasses.replace(TRAINING, epochs=2)
+    for more in (0, 1):
+
+        def answer(client: ClientId, job: Train, more: int = more) -> ClientUpdate:
+            work = images * most + more if client == LAST else 0
+            return dataclasses.replace(plus_one(client, job), num_macs=work)
+
+        (result,), _ = play(answer, made, rounds=1, warmup_rounds=0, training=training)
+        assert result.absent == ({LAST: "more multiply-accumulates than its images take"} if more else {})
 
 
 def test_client_that_trained_on_fewer_images_than_it_announced_counts_with_those(play) -> None:

@@ -30,8 +30,8 @@ _BLOCK: Final = 2**15
 _MAX_MOVE: Final = 8.0
 
 
-class Sums(NamedTuple):
-    """Sums over clients of what each has of a tensor, times its images: int64, of the shape of the tensor."""
+class CoverageSums(NamedTuple):
+    """CoverageSums over clients of what each has of a tensor, times its images: int64, of the shape of the tensor."""
 
     total: Tensor
     square: Tensor
@@ -57,7 +57,7 @@ class CoverageMean:
         bits = _BITS - max_samples.bit_length()
         self._scale, self._square_scale = 2.0**bits / MAX_WEIGHT, 2.0**bits / _MAX_MOVE**2
         # Of the tensors that some client holds: in the first rounds of a supernet they are few.
-        self._sums: dict[str, Sums] = {}
+        self._sums: dict[str, CoverageSums] = {}
         self._num_samples = 0
 
     def add(self, update: ClientUpdate, where: rule.Slices) -> str | None:
@@ -115,7 +115,7 @@ class CoverageMean:
             for name, tensor in self._previous.items()
         }
 
-    def _averaged(self, name: str) -> Sums:
+    def _averaged(self, name: str) -> CoverageSums:
         """Return the sums over the clients whose weights of a tensor are averaged: all that hold an entry."""
         return self._sums[name]
 
@@ -126,13 +126,13 @@ class CoverageMean:
         beyond = (mean - before).mul_(step_size.sub_(1))
         return torch.where(count > 0, (mean + beyond).float(), before)
 
-    def _mean(self, sums: Sums) -> Tensor:
+    def _mean(self, sums: CoverageSums) -> Tensor:
         return sums.total.double() / sums.num_images.clamp(min=1) / self._scale
 
-    def _sums_of(self, name: str) -> Sums:
+    def _sums_of(self, name: str) -> CoverageSums:
         if name not in self._sums:
             shape = self._previous[name].shape
-            self._sums[name] = Sums(*(torch.zeros(shape, dtype=torch.int64) for _ in range(3)))
+            self._sums[name] = CoverageSums(*(torch.zeros(shape, dtype=torch.int64) for _ in range(3)))
         return self._sums[name]
 
     def _whole(self, weight: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ class CoverageMean:
         """Return the squares of moves as whole multiples of their unit."""
         return _whole((weight - old).clamp_(-_MAX_MOVE, _MAX_MOVE).double().square_(), self._square_scale)
 
-    def _step_sizes(self, averaged: Mapping[str, Sums], means: Weights) -> tuple[float, float]:
+    def _step_sizes(self, averaged: Mapping[str, CoverageSums], means: Weights) -> tuple[float, float]:
         """Return how far to go towards the average, of entries that every client holds and of all others; at least 1.
 
         It is half of the mean square of the clients' moves over the square of their average move. Where clients move

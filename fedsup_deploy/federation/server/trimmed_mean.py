@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedsup_deploy.federation.jobs.train import ClientUpdate
 from fedsup_deploy.federation.messages import Weights
-from fedsup_deploy.federation.server.aggregation import CoverageMean, Sums, blocks
+from fedsup_deploy.federation.server.aggregation import CoverageMean, CoverageSums, blocks
 from fedsup_deploy.supernet import slices as rule
 
 #: Bits of a client's images, behind its weight.
@@ -101,9 +101,9 @@ class TrimmedMean(CoverageMean):
                 for keys in of_side:
                     _keep_largest(keys, list(mine))
 
-    def _averaged(self, name: str) -> Sums:
+    def _averaged(self, name: str) -> CoverageSums:
         """Return the sums without the clients that are left out."""
-        sums = Sums(*(tensor.clone() for tensor in self._sums[name]))
+        sums = CoverageSums(*(tensor.clone() for tensor in self._sums[name]))
         holders, kept = self._extremes_of(name)
         num_out = self._num_trimmed[holders.long()]
         of_entries = [place for side in kept for place in side]

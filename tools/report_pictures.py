@@ -27,6 +27,7 @@ class Look(NamedTuple):
 
 #: What a picture shows: the elements, and how they are looked at.
 SHOTS = {
+    "glance": ("#glance", Look(1020, "light")),
     "search": ("#explorer .explorer", Look(1280, "light")),
     "devices": ("#search-1 .answers", Look(1280, "light")),
     "bundle": ("#bundle-1 .figures", Look(1280, "light")),

@@ -11,6 +11,8 @@ from pydantic import Field, model_validator
 from fedsup_deploy.config.section import NotNegative, Section, Text
 from fedsup_deploy.ondevice.records import Percentile
 
+#: Whether a limit on latency is kept.
+LimitVerdict = Literal["met", "not met", "undecided"]
 #: What trtexec begins the line with when the times of one network differ by more than it trusts.
 _UNSTABLE: Final = "GPU compute time is unstable"
 
@@ -104,6 +106,24 @@ class MeasuredEngine(Section):
     def is_unstable(self) -> bool:
         """Whether trtexec said that the times differ by too much."""
         return any(each.startswith(_UNSTABLE) for each in self.warnings)
+
+    @property
+    def where(self) -> str:
+        """Device, runtime and precision, as far as the log told them."""
+        version = "TensorRT of an unknown version" if self.version is None else f"TensorRT {self.version}"
+        return ", ".join(
+            [self.device or "an unknown GPU", version, *([] if self.precision is None else [self.precision])]
+        )
+
+    def verdict(self, limit_ms: float, percentile: Percentile) -> LimitVerdict:
+        """Return whether it keeps a limit on a percentile of latency.
+
+        `undecided`: it may be above, or trtexec says that its times are unstable.
+        """
+        bound_ms, is_exact = self.bound_ms(percentile)
+        if bound_ms is not None and bound_ms <= limit_ms:
+            return "met"
+        return "not met" if is_exact and not self.is_unstable else "undecided"
 
     def bound_ms(self, percentile: Percentile) -> tuple[float | None, bool]:
         """Return what a percentile of the latency cannot exceed, in ms, and whether it is that percentile itself.

@@ -16,7 +16,7 @@ def engine_line(engine: "MeasuredEngine") -> str:
     compared = "outputs not compared"
     if engine.outputs is not None:
         compared = f"outputs within {engine.outputs.max_scaled_diff:.1e} of fp32 on {engine.outputs.num_inputs} images"
-    return f"{engine.latency.p50_ms:.4g} ms in the median on {_where(engine)}{unstable}; {compared}"
+    return f"{engine.latency.p50_ms:.4g} ms in the median on {engine.where}{unstable}; {compared}"
 
 
 def kept_line(out: Path | None) -> str:
@@ -58,7 +58,7 @@ def _lines(result: "RecordedEngine") -> Iterator[str]:
     from fedsup_deploy.cli.tables import cell
 
     engine, limit = result.engine, result.limit
-    yield f"engine on {_where(engine)}: {engine.command}"
+    yield f"engine on {engine.where}: {engine.command}"
     yield from (f"trtexec warns: {each}" for each in engine.warnings)
     if engine.input is None:
         yield "the log does not say what shape was timed: expected one image of this model"
@@ -76,10 +76,3 @@ def _lines(result: "RecordedEngine") -> Iterator[str]:
     if result.to_compare:
         yield "outputs not compared: run in the bundle's folder on the device, then add --outputs outputs.json"
         yield from (f"  {command}" for command in result.to_compare)
-
-
-def _where(engine: "MeasuredEngine") -> str:
-    """Return device, runtime and precision, as far as the log told them."""
-    version = "TensorRT of an unknown version" if engine.version is None else f"TensorRT {engine.version}"
-    precision = [] if engine.precision is None else [engine.precision]
-    return ", ".join([engine.device or "an unknown GPU", version, *precision])

@@ -4,11 +4,11 @@ import dataclasses
 import re
 import sys
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
-from fedsup_deploy.artifact.engine import MeasuredEngine
+from fedsup_deploy.artifact.engine import LimitVerdict, MeasuredEngine
 from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.artifact.store import check_can_keep, load_manifest, record_engine, verify_bundle
 from fedsup_deploy.device.trtexec import MOST_BYTES_OF_LOG, compared_outputs, engine_of
@@ -34,13 +34,13 @@ class EngineLimit:
         limit_ms: The limit.
         percentile: Which percentile of latency it means.
         measured_ms: What that percentile is, or cannot exceed; None where trtexec printed nothing that says it.
-        verdict: `undecided`: it may be above, or trtexec says that its times are unstable.
+        verdict: As of `MeasuredEngine.verdict`.
     """
 
     limit_ms: float
     percentile: Percentile
     measured_ms: float | None
-    verdict: Literal["met", "not met", "undecided"]
+    verdict: LimitVerdict
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -131,13 +131,8 @@ def _limit(manifest: Manifest, engine: MeasuredEngine) -> EngineLimit | None:
     if record is None:
         return None
     percentile = "p50" if record.percentile is None else record.percentile.name
-    bound_ms, is_exact = engine.bound_ms(percentile)
-    verdict: Literal["met", "not met", "undecided"] = "undecided"
-    if bound_ms is not None and bound_ms <= record.limit:
-        verdict = "met"
-    elif is_exact and not engine.is_unstable:
-        verdict = "not met"
-    return EngineLimit(record.limit, percentile, bound_ms, verdict)
+    bound_ms, _ = engine.bound_ms(percentile)
+    return EngineLimit(record.limit, percentile, bound_ms, engine.verdict(record.limit, percentile))
 
 
 def _to_compare(manifest: Manifest, command: str) -> tuple[str, ...]:

@@ -10,11 +10,16 @@ from typing import Final
 from fedsup_deploy import files, places
 from fedsup_deploy.artifact import manifest as manifests
 from fedsup_deploy.artifact import weights
+from fedsup_deploy.artifact.manifest import ProfileRecord
 from fedsup_deploy.artifact.store import load_manifest, load_measured
-from fedsup_deploy.errors import ArtifactError, ConfigError, OutputError
+from fedsup_deploy.commands.mistakes import mistakes_of
+from fedsup_deploy.device.profile import load_profile
+from fedsup_deploy.errors import ArtifactError, ConfigError, FedsupError, OutputError
 from fedsup_deploy.events import EventLog, Listener
+from fedsup_deploy.export.wanted import why_none
 from fedsup_deploy.report import library
 from fedsup_deploy.report.bundle_facts import BundleMaterial
+from fedsup_deploy.report.client_figures import EvaluationMaterial, is_evaluation, load_evaluation
 from fedsup_deploy.report.page import PageMaterial, render
 from fedsup_deploy.report.run_figures import RunMaterial
 from fedsup_deploy.report.search_facts import Searched
@@ -42,6 +47,7 @@ class Reported(Result):
         runs: The runs on it.
         searches: The searches on it.
         bundles: The bundles on it.
+        evaluations: What clients have said of subnets, on it; None where there is nothing of the kind.
         plots: The pictures, where they were asked for.
     """
 
@@ -50,11 +56,17 @@ class Reported(Result):
     runs: tuple[Path, ...]
     searches: tuple[Path, ...]
     bundles: tuple[Path, ...]
+    evaluations: tuple[Path, ...] | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     plots: tuple[Path, ...] | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
 
 
 def report(
-    paths: Sequence[Path], out: Path, plots: Path | None = None, listeners: tuple[Listener, ...] = ()
+    paths: Sequence[Path],
+    out: Path,
+    plots: Path | None = None,
+    listeners: tuple[Listener, ...] = (),
+    *,
+    mistakes: bool = False,
 ) -> Reported:
     """Write a page about runs, searches and bundles.
 
@@ -63,11 +75,13 @@ def report(
         out: The page.
         plots: A folder for every plot as SVG and as PNG; None writes none.
         listeners: Called with progress events.
+        mistakes: Whether images are shown that bundles answer wrongly; see `commands.mistakes`.
 
     Raises:
         DependencyError: A library is not installed.
         ArtifactError: A path is nothing of ours, or damaged.
-        ConfigError: There are more of one kind than a page can show.
+        ConfigError: There are more of one kind than a page can show; or no run, and so no images.
+        DataError: The images of a run are missing, or are others.
         OutputError: The page cannot be written there.
     """
     library.require()
@@ -76,11 +90,15 @@ def report(
         places.check_writable(plots)
     found = _sorted(paths)
     with places.hold(out, advice=places.CHOOSE_OUT):
+        log = EventLog(None, listeners)
         made = _read(found)
+        if mistakes:
+            made = _with_mistakes(made, found, log)
         content = render(made).encode()
-        pictures = None if plots is None else _write_pictures(made, plots, EventLog(None, listeners))
+        pictures = None if plots is None else _write_pictures(made, plots, log)
         files.write_bytes(out, content)
-    return Reported(out, len(content), tuple(found.runs), tuple(found.searches), tuple(found.bundles), pictures)
+    shown = (tuple(found.runs), tuple(found.searches), tuple(found.bundles), tuple(found.evaluations) or None)
+    return Reported(out, len(content), *shown, pictures)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +108,11 @@ class _Found:
     runs: list[Path]
     searches: list[Path]
     bundles: list[Path]
+    evaluations: list[Path]
 
 
 def _sorted(paths: Sequence[Path]) -> _Found:
-    found = _Found([], [], [])
+    found = _Found([], [], [], [])
     for path in paths:
         if path.is_dir() and os.path.lexists(path / manifests.FILENAME):
             found.bundles.append(path)
@@ -107,14 +126,15 @@ def _sorted(paths: Sequence[Path]) -> _Found:
         elif path.name == manifests.FILENAME:
             found.bundles.append(path.parent)
         elif path.suffix == ".json":
-            found.searches.append(path)
+            (found.evaluations if is_evaluation(path) else found.searches).append(path)
         else:
             raise ArtifactError(f"{path}: expected a run, a search.json, a bundle or a folder of bundles")
-    once = _Found(*(list(dict.fromkeys(each)) for each in (found.runs, found.searches, found.bundles)))
+    once = _Found(*(list(dict.fromkeys(each)) for each in vars(found).values()))
     for what, some, most in (
         ("runs", once.runs, MOST_RUNS),
         ("searches", once.searches, MOST_SEARCHES),
         ("bundles", once.bundles, MOST_BUNDLES),
+        ("evaluations", once.evaluations, MOST_SEARCHES),
     ):
         if len(some) > most:
             raise ConfigError(f"got {len(some)} {what}, expected at most {most} on one page; make several")
@@ -129,9 +149,22 @@ def _read(found: _Found) -> PageMaterial:
     names = _names(found.searches)
     return PageMaterial(
         runs=tuple(map(_run, found.runs)),
-        searches=tuple(Searched(name, load_result(path)) for name, path in zip(names, found.searches, strict=True)),
+        searches=tuple(_searched(name, path) for name, path in zip(names, found.searches, strict=True)),
         bundles=tuple(BundleMaterial(load_manifest(path), load_measured(path)) for path in found.bundles),
+        evaluations=tuple(
+            EvaluationMaterial(name, load_evaluation(path))
+            for name, path in zip(_names(found.evaluations), found.evaluations, strict=True)
+        ),
     )
+
+
+def _with_mistakes(made: PageMaterial, found: _Found, log: EventLog) -> PageMaterial:
+    manifests_of = {path: each.manifest for path, each in zip(found.bundles, made.bundles, strict=True)}
+    known = mistakes_of(manifests_of, [each.run for each in made.runs], log)
+    bundles = (
+        dataclasses.replace(each, mistakes=known[path]) for path, each in zip(found.bundles, made.bundles, strict=True)
+    )
+    return dataclasses.replace(made, bundles=tuple(bundles))
 
 
 def _run(path: Path) -> RunMaterial:
@@ -140,12 +173,28 @@ def _run(path: Path) -> RunMaterial:
     return RunMaterial(run, read_history(path), runs.read_image_facts(path), kept_after)
 
 
-def _names(searches: Sequence[Path]) -> list[str]:
-    """Return what searches are called: by their files, with the folder or a number where that is not enough."""
-    plain = [path.name for path in searches]
+def _searched(name: str, path: Path) -> Searched:
+    result = load_result(path)
+    reasons = {device.profile.name: _why_no_bundle(device.profile) for device in result.results}
+    return Searched(name, result, {device: why for device, why in reasons.items() if why is not None})
+
+
+def _why_no_bundle(record: ProfileRecord) -> str | None:
+    """Return why a device can have no bundle; None where it can, or its profile is not at hand as it was searched."""
+    try:
+        profile = load_profile(record.name)
+    except FedsupError:
+        return None
+    reason = why_none(profile) if profile.profile_hash == record.hash else None
+    return None if reason is None else reason.removeprefix(f"profile {profile.name}: ")
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Return what files are called: by their names, with the folder or a number where that is not enough."""
+    plain = [path.name for path in paths]
     longer = [
         name if plain.count(name) == 1 else f"{path.parent.name}/{name}"
-        for name, path in zip(plain, searches, strict=True)
+        for name, path in zip(plain, paths, strict=True)
     ]
     seen: Counter[str] = Counter()
     named = []

@@ -12,10 +12,13 @@ from fedsup_deploy.device import limits as known_limits
 from fedsup_deploy.ondevice import bundle_files
 from fedsup_deploy.report import words
 from fedsup_deploy.report.figure import Table
+from fedsup_deploy.report.mistakes import Mistakes
 
 #: When a clock ran.
 BEFORE: Final = "when it was made"
 SINCE: Final = "since"
+#: The limit on latency.
+LATENCY: Final = "latency_ms"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +28,12 @@ class BundleMaterial:
     Args:
         manifest: What it says of itself.
         measured: What was measured since it was made.
+        mistakes: What it answers wrongly, or why nobody can show that; None where nobody has asked.
     """
 
     manifest: Manifest
     measured: MeasuredDocument
+    mistakes: Mistakes | str | None = None
 
     @property
     def name(self) -> str:
@@ -45,6 +50,16 @@ class BundleMaterial:
             yield SINCE, later
         if later is not None and later.int8 is not None and bundle_files.INT8_MODEL in record.files:
             yield SINCE, later.int8
+
+
+def timed_on_device(material: BundleMaterial) -> Iterator[str]:
+    """Yield what a clock said since the bundle was made that may have been the device's."""
+    later, engine = material.measured.latency, material.measured.engine
+    if later is not None and later.may_be_of(material.manifest.instruction_set):
+        cpu = later.environment.get("cpu", "a processor that is not named")
+        yield f"{words.number(later.statistics.p50_ms, 'ms')} on {cpu}, which need not be it"
+    if engine is not None:
+        yield f"{words.number(engine.latency.p50_ms, 'ms')} on {engine.where}"
 
 
 def machine(latency: MeasuredLatency) -> str:
@@ -65,6 +80,9 @@ def variants(material: BundleMaterial) -> Table:
             f"{words.number(each.statistics.p50_ms, 'ms')} {when}, {each.stability.verdict}"
             for when, each in material.timed(name)
         )
+        engine = material.measured.engine
+        if engine is not None and name == material.manifest.main.variant.name:
+            timed = "; ".join(filter(None, (timed, f"{words.number(engine.latency.p50_ms, 'ms')} on {engine.where}")))
         table.append(
             (
                 name,
@@ -86,9 +104,9 @@ def gate(record: VariantRecord) -> str:
             f"largest difference {found.max_scaled_diff:.1e} of {found.tolerance:g} allowed, "
             f"{words.counted(found.num_inputs, 'image')}, the same class for {found.argmax_agreement:.0%}"
         )
-    low, high = (100 * end for end in found.accuracy_drop_interval)
-    drop = f"loses {100 * found.accuracy_drop:.2f} points ({low:+.2f} to {high:+.2f})"
-    return f"{drop} on {found.num_images:,} images; {100 * found.max_accuracy_drop:g} allowed"
+    high, low = (-100 * end for end in found.accuracy_drop_interval)
+    change = f"{-100 * found.accuracy_drop:+.2f} points ({low:+.2f} to {high:+.2f}) against fp32"
+    return f"{change} on {found.num_images:,} images; a loss of up to {100 * found.max_accuracy_drop:g} is allowed"
 
 
 def is_int8_worth_it(material: BundleMaterial) -> str | None:
@@ -106,6 +124,32 @@ def is_int8_worth_it(material: BundleMaterial) -> str | None:
         return f"{name}: {less:.0%} smaller; {gate(record)}; {timed}{on}"
     reasons = [f"{name} is left out: {reason}" for name, reason in manifest.left_out.items() if "int8" in name]
     return reasons[0] if reasons else None
+
+
+def engine(material: BundleMaterial) -> Table | None:
+    """Return what trtexec said of a TensorRT engine; None where nobody has timed any."""
+    found, record = material.measured.engine, material.manifest.limits.get(LATENCY)
+    if found is None:
+        return None
+    times = found.latency
+    told = [("ran on", found.where), ("latency, p50", words.number(times.p50_ms, "ms"))]
+    tail = [("p90", times.p90_ms), ("p95", times.p95_ms), ("p99", times.p99_ms), ("longest", times.max_ms)]
+    told.append(
+        ("latency beyond", ", ".join(f"{name} {words.number(ms, 'ms')}" for name, ms in tail if ms is not None))
+    )
+    if found.gpu_compute is not None:
+        told.append(("of it the GPU, p50", words.number(found.gpu_compute.p50_ms, "ms")))
+    if record is not None:
+        percentile = "p50" if record.percentile is None else record.percentile.name
+        verdict = found.verdict(record.limit, percentile)
+        told.append(("limit", f"{words.number(record.limit, 'ms')}, {percentile}: {verdict}"))
+    told.append(("timed", "not known" if found.num_runs is None else words.counted(found.num_runs, "inference")))
+    compared = "nobody has compared them with those of fp32"
+    if (outputs := found.outputs) is not None:
+        compared = f"within {outputs.max_scaled_diff:.1e} of fp32 ({outputs.tolerance:g} allowed) on "
+        compared += words.counted(outputs.num_inputs, "recorded image")
+    told += [("outputs", compared), *(("trtexec warns", warning) for warning in found.warnings)]
+    return Table.of(("", ""), [*told, ("command", found.command)])
 
 
 def pictures(material: BundleMaterial) -> str | None:
@@ -164,6 +208,11 @@ def trust(material: BundleMaterial) -> list[str]:
                 f"differ by {latency.stability.disagreement:.1%}. "
                 f"That {where[latency.may_be_of(manifest.instruction_set)]}."
             )
+    if (engine := material.measured.engine) is not None:
+        told.append(
+            f"A TensorRT engine of it was timed on {engine.where}, by trtexec, whose figures these are"
+            f"{', which it calls unstable' if engine.is_unstable else ''}."
+        )
     told += [f"{name} was asked for and is not here: {reason}." for name, reason in manifest.left_out.items()]
     told += [f"The limit {name} is exceeded, as was asked for." for name in manifest.exceeded_limits]
     told.append(

@@ -18,7 +18,8 @@ _MOST_MISTAKES: Final = 10
 #: How a latency is known, in the order in which they are drawn.
 _PREDICTED: Final = "predicted"
 _TIMED: Final = {BEFORE: "timed when it was made", SINCE: "timed since"}
-_WAYS: Final = (_PREDICTED, *_TIMED.values())
+_ENGINE: Final = "TensorRT engine, by trtexec"
+_WAYS: Final = (_PREDICTED, *_TIMED.values(), _ENGINE)
 #: The profile and the variant below each other, and how high that is.
 _TWO_LINES: Final[JsonObject] = {"labelExpr": "split(datum.label, ': ')", "labelOffset": -6}
 _STEP: Final = 34
@@ -50,6 +51,12 @@ def latencies(materials: list[BundleMaterial]) -> Figure:
                 table.append(
                     (label, f"measured {when}", words.number(statistics.p50_ms, "ms"), words.between(ends, "ms"))
                 )
+            engine = material.measured.engine
+            if engine is not None and name == material.manifest.main.variant.name:
+                times = engine.latency
+                ends = (times.min_ms, times.max_ms if times.p90_ms is None else times.p90_ms)
+                found.append(_latency(label, _ENGINE, times.p50_ms, *ends))
+                table.append((label, f"on {engine.where}", words.number(times.p50_ms, "ms"), words.between(ends, "ms")))
     values = [float(row["ms"]) for row in found if isinstance(row["ms"], float) and row["ms"] > 0]
     is_wide = bool(values) and max(values) > 30 * min(values)
     scale: JsonObject = {"type": "log", "nice": True} if is_wide else {"zero": True, "nice": True}
@@ -63,7 +70,8 @@ def latencies(materials: list[BundleMaterial]) -> Figure:
     return Figure(
         "bundle-latency",
         "Latency of every variant",
-        says + "device. Marks are predictions and medians; strokes are intervals, and p10 to p90.",
+        says + "device. Marks are predictions and medians; strokes are intervals, and p10 to p90, of an engine from "
+        "its shortest time to p90.",
         {
             **rows(found),
             "height": max(_STEP, 16 * len(ways)) * len({row["variant"] for row in found}),

@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.report import (
+    absences,
     blocks,
     bundle_facts,
     bundle_figures,
+    client_figures,
     embedding,
+    glance,
     library,
     look,
     run_figures,
@@ -25,7 +28,9 @@ from fedsup_deploy.report import (
     words,
 )
 from fedsup_deploy.report.bundle_facts import BundleMaterial
+from fedsup_deploy.report.client_figures import EvaluationMaterial
 from fedsup_deploy.report.figure import Figure, Table
+from fedsup_deploy.report.mistakes import Mistake
 from fedsup_deploy.report.run_figures import RunMaterial
 from fedsup_deploy.report.search_facts import Answer, Searched
 from fedsup_deploy.version import __version__
@@ -45,7 +50,7 @@ class RunSection:
     facts: Table
     figures: tuple[Figure, ...]
     warnings: Table | None
-    absences: Table | None
+    is_anybody_absent: bool
     notes: tuple[str, ...]
 
 
@@ -69,6 +74,19 @@ class SearchSection:
 
 
 @dataclasses.dataclass(frozen=True)
+class MistakesSection:
+    """What a bundle answers wrongly, or why that is not shown.
+
+    Args:
+        says: In words.
+        shown: Images; none where another bundle has the same file, and shows them.
+    """
+
+    says: str
+    shown: tuple[Mistake, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class BundleSection:
     """A bundle on the page."""
 
@@ -79,9 +97,21 @@ class BundleSection:
     limits: Table
     int8: str | None
     trust: tuple[str, ...]
+    engine: Table | None
     measures: Table | None
     figures: tuple[Figure, ...]
+    mistakes: MistakesSection | None
     lineage: Table
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSection:
+    """What clients have said of a subnet."""
+
+    id: str
+    name: str
+    facts: Table
+    figure: Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,19 +122,25 @@ class PageMaterial:
         runs: Training runs.
         searches: Searches, each with what it is called.
         bundles: Bundles.
+        evaluations: What clients have said of subnets.
     """
 
     runs: tuple[RunMaterial, ...]
     searches: tuple[Searched, ...]
     bundles: tuple[BundleMaterial, ...]
+    evaluations: tuple[EvaluationMaterial, ...] = ()
 
     def sections(self) -> tuple[list[RunSection], list[SearchSection], list[BundleSection]]:
         """Return what stands on the page."""
         return (
             [_run(f"run-{number}", each) for number, each in enumerate(self.runs, start=1)],
-            [_search(f"search-{number}", each) for number, each in enumerate(self.searches, start=1)],
-            [_bundle(f"bundle-{number}", each) for number, each in enumerate(self.bundles, start=1)],
+            [_search(f"search-{number}", each, self.searches) for number, each in enumerate(self.searches, start=1)],
+            [_bundle(f"bundle-{number}", each, self.bundles) for number, each in enumerate(self.bundles, start=1)],
         )
+
+    def evaluated(self) -> list[EvaluationSection]:
+        """Return what clients have said of subnets."""
+        return [_evaluation(f"clients-{number}", each) for number, each in enumerate(self.evaluations, start=1)]
 
     def overview(self) -> list[Figure]:
         """Return the figures of all bundles together."""
@@ -116,7 +152,8 @@ class PageMaterial:
         """Return every plot: those of the page, and for each device of a search the one that the page draws."""
         runs, searches, bundles = self.sections()
         of_sections = [figure for section in _all(searches, bundles, runs) for figure in section.figures]
-        return [*search_figures.figures([*self.searches]), *self.overview(), *of_sections]
+        of_clients = [each.figure for each in self.evaluated()]
+        return [*search_figures.figures([*self.searches]), *self.overview(), *of_sections, *of_clients]
 
 
 def render(report: PageMaterial) -> str:
@@ -127,7 +164,13 @@ def render(report: PageMaterial) -> str:
     """
     runs, searches, bundles = report.sections()
     overview = report.overview()
-    drawn = [*overview, *(figure for section in _all(searches, bundles, runs) for figure in section.figures)]
+    evaluated = report.evaluated()
+    of_clients = [each.figure for each in evaluated]
+    drawn = [
+        *overview,
+        *of_clients,
+        *(figure for section in _all(searches, bundles, runs) for figure in section.figures),
+    ]
     assert len({figure.name for figure in drawn}) == len(drawn), "a figure is found by its name"
     style = _environment().get_template("style.css").render(light=look.LIGHT, dark=look.DARK)
     scripts = [f"(()=>{{{library.program()}}})();", (_TEMPLATES / "page.js").read_text(encoding="utf-8")]
@@ -140,6 +183,9 @@ def render(report: PageMaterial) -> str:
             searches=searches,
             bundles=bundles,
             overview=overview,
+            has_images=any(each.mistakes is not None and each.mistakes.shown for each in bundles),
+            evaluated=evaluated,
+            glance=glance.glance(report.runs, report.searches, report.bundles, report.evaluations),
             comparison=search_figures.comparison([*report.searches]),
             explorer=_explorer(report.searches),
             documents={name: embedding.embedded(document) for name, document in _documents(report, drawn).items()},
@@ -162,7 +208,10 @@ def _all(
 def _title(report: PageMaterial) -> str:
     """Return what the page is about: the runs that everything on it comes from, or its first bundle."""
     names = [each.result.run.name for each in report.searches] + [each.run.path.name for each in report.runs]
-    return ", ".join(dict.fromkeys(names)) or report.bundles[0].name
+    names += [Path(each.evaluation.run).name for each in report.evaluations]
+    # Of a run that is the folder one is in nobody knows the name.
+    others = [each.name for each in report.bundles] + [each.name for each in report.evaluations]
+    return ", ".join(filter(None, dict.fromkeys(names))) or others[0]
 
 
 def _documents(report: PageMaterial, drawn: Sequence[Figure]) -> JsonObject:
@@ -218,13 +267,14 @@ def _run(section: str, material: RunMaterial) -> RunSection:
         told.append(
             ("time, bytes", f"{words.seconds(sum(each.seconds for each in history.rounds))}, {words.size(sent)}")
         )
+    absent = absences.figure(material)
     return RunSection(
         section,
         config.name,
         Table.of(("", ""), told),
-        _named(section, run_figures.figures(material)),
+        _named(section, [*run_figures.figures(material), *([] if absent is None else [absent])]),
         run_figures.warnings(material),
-        run_figures.absences(material),
+        absent is not None,
         history.notes,
     )
 
@@ -237,8 +287,15 @@ def _clients(material: RunMaterial) -> str:
     return told if not unseen else f"{told}; {len(unseen)} more take no part"
 
 
-def _search(section: str, searched: Searched) -> SearchSection:
+def _evaluation(section: str, material: EvaluationMaterial) -> EvaluationSection:
+    found = material.evaluation
+    figure = client_figures.figure(found, f"{section}-accuracy")
+    return EvaluationSection(section, material.name, client_figures.facts(found), figure)
+
+
+def _search(section: str, searched: Searched, searches: Sequence[Searched]) -> SearchSection:
     result = searched.result
+    others = [each for each in searches if each is not searched]
     model = result.accuracy_model
     how = {"measured": "measured on validation images", "clients": "measured by clients", "predicted": "predicted"}
     accuracies = how[model.kind]
@@ -253,14 +310,28 @@ def _search(section: str, searched: Searched) -> SearchSection:
         ("found on", result.processor or "not known"),
     ]
     devices = tuple(
-        DeviceSection(search_facts.answer(device, result), search_figures.front_table(searched, device))
+        DeviceSection(search_facts.answer(device, searched, others), search_figures.front_table(searched, device))
         for device in result.results
     )
     fleet = [] if result.fleet is None else [search_figures.fleet(result.fleet, "fleet")]
     return SearchSection(section, searched.name, Table.of(("", ""), told), devices, _named(section, fleet))
 
 
-def _bundle(section: str, material: BundleMaterial) -> BundleSection:
+def _mistakes(material: BundleMaterial, bundles: Sequence[BundleMaterial]) -> MistakesSection | None:
+    found = material.mistakes
+    if found is None or isinstance(found, str):
+        return None if found is None else MistakesSection(f"Not shown: {found}.", ())
+    first = next(each for each in bundles if each.mistakes is found)
+    if first is not material:
+        return MistakesSection(f"Its file is that of {first.name}, where they are shown.", ())
+    shown = f"the {len(found.shown)} it is surest of" if len(found.shown) < found.num_wrong else "all of them"
+    says = f"{found.num_wrong:,} of {found.num_images:,} {found.of}"
+    return MistakesSection(
+        f"{says}; {shown}." if found.num_wrong else f"None of {found.num_images:,} {found.of}.", found.shown
+    )
+
+
+def _bundle(section: str, material: BundleMaterial, bundles: Sequence[BundleMaterial]) -> BundleSection:
     manifest = material.manifest
     accuracy, costs = manifest.accuracy, manifest.costs
     told = [
@@ -290,8 +361,10 @@ def _bundle(section: str, material: BundleMaterial) -> BundleSection:
         bundle_facts.limits(manifest),
         bundle_facts.is_int8_worth_it(material),
         tuple(bundle_facts.trust(material)),
+        bundle_facts.engine(material),
         None if accuracy.measures is None else bundle_facts.measures(accuracy.measures),
         tuple(bundle_figures.figures(material, section)),
+        _mistakes(material, bundles),
         bundle_facts.lineage(manifest),
     )
 

@@ -24,8 +24,6 @@ _MOST_MARKS: Final = 100
 _MOST_BARS: Final = 24
 #: Clients that are listed one by one.
 MOST_CLIENTS: Final = 1_000_000
-#: Clients in the table of those that were absent.
-_MOST_ABSENT: Final = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,24 +325,3 @@ def warnings(material: RunMaterial) -> Table | None:
     """Return what training has warned of; None where it has of nothing."""
     found = [(str(each.round + 1), each.words) for each in material.history.health]
     return Table.of(("round", "what is wrong"), found) if found else None
-
-
-def absences(material: RunMaterial) -> Table | None:
-    """Return the clients that were absent most often, with a reason; None where nobody was."""
-    missed: Counter[int] = Counter()
-    reasons: dict[int, str] = {}
-    names: dict[str, str] = {}
-    for each in material.history.rounds:
-        names |= each.absent_names
-        for client in each.clients:
-            if str(client) in each.absent:
-                missed[client] += 1
-                reasons[client] = each.absent[str(client)]
-    if not missed:
-        return None
-    ordered = sorted(missed, key=lambda client: (-missed[client], client))
-    shown = [
-        (names.get(str(client), material.client(client)), str(missed[client]), reasons[client])
-        for client in ordered[:_MOST_ABSENT]
-    ]
-    return Table(("client", "times absent", "the last reason"), tuple(shown), len(ordered) - len(shown))

@@ -5,6 +5,7 @@ A price is what a limit is about (`device.limits`), an objective what makes a su
 
 import dataclasses
 import json
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from pydantic import JsonValue
@@ -51,10 +52,13 @@ class Searched:
     Args:
         name: What it is called on the page.
         result: It.
+        no_bundle: Why there can be no bundle, by the names of those devices for which that is so, as far as their
+            profiles are at hand.
     """
 
     name: str
     result: SearchResult
+    no_bundle: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def price_title(name: str, device: DeviceResult) -> str:
@@ -143,8 +147,9 @@ class Answer:
         why: Why it was picked.
         sure: What it could as well have been.
         less: What the next faster subnet of the front costs.
-        more: What lies beyond the limits.
+        more: What more time would bring.
         trust: How the device's costs are known.
+        bundle: Why there can be none; None where that is not known.
         clients: How right it is for the tenth of the clients for whom it is worst; None where they were not asked.
     """
 
@@ -158,11 +163,13 @@ class Answer:
     less: str
     more: str
     trust: str
+    bundle: str | None
     clients: str | None
 
 
-def answer(device: DeviceResult, result: SearchResult) -> Answer:
-    """Return what a search answers for one device."""
+def answer(device: DeviceResult, searched: Searched, others: Sequence[Searched] = ()) -> Answer:
+    """Return what a search answers for one device; `others` may have looked beyond its limits."""
+    result = searched.result
     chosen = result.chosen_for(device.profile.name)
     found = worth(chosen, device.objective, device, result.accuracy_model)
     latency = price(chosen, LATENCY, device)
@@ -175,8 +182,9 @@ def answer(device: DeviceResult, result: SearchResult) -> Answer:
         why=_why(device, result),
         sure=_sure(chosen, device),
         less=_less(chosen, device, result.accuracy_model),
-        more=_more(device),
+        more=_more(chosen, device, searched, others),
         trust=_trust(device),
+        bundle=searched.no_bundle.get(device.profile.name),
         clients=None if chosen.worst_decile is None else f"{words.share(chosen.worst_decile)} in the mean",
     )
 
@@ -242,15 +250,57 @@ def _less(chosen: Candidate, device: DeviceResult, model: AccuracyModel) -> str:
         return "it is the fastest of the front"
     next_one = faster[-1]
     saved = chosen.latency_ms_held - next_one.latency_ms_held
-    here, there = (worth(each, device.objective, device, model).value for each in (chosen, next_one))
-    return f"{words.number(saved, 'ms')} less: {next_one.arch_id}, {words.points(there - here)}"
+    here, there = (worth(each, device.objective, device, model) for each in (chosen, next_one))
+    noise = "" if here.bounds is None else f", {overlap(here.bounds, there.bounds)}"
+    return f"{words.number(saved, 'ms')} less: {next_one.arch_id}, {words.points(there.value - here.value)}{noise}"
 
 
-def _more(device: DeviceResult) -> str:
+def _more(chosen: Candidate, device: DeviceResult, searched: Searched, others: Sequence[Searched]) -> str:
+    """Return what more time would bring, as far as anybody has looked."""
     if LATENCY not in device.limits:
         return "no limit on latency was set"
-    limit = words.number(device.limits[LATENCY], "ms")
-    return f"not known: nothing beyond {limit} was evaluated; search with a higher limit"
+    if device.num_feasible == device.num_architectures:
+        return f"nothing: all {device.num_architectures:,} subnets of the space keep all limits"
+    told = [_beyond(chosen, device, searched, other) for other in others if _is_wider(device, searched, other)]
+    if told:
+        return "; ".join(told)
+    return "not known: nothing beyond the limit was evaluated; search with a higher one, and put both on one page"
+
+
+def _is_wider(device: DeviceResult, searched: Searched, other: Searched) -> bool:
+    """Return whether another search of the run has looked beyond the limit of a device, and at nothing else."""
+    name = device.profile.name
+    theirs = next((each for each in other.result.results if each.profile.name == name), None)
+    if theirs is None or other.result.run.hash != searched.result.run.hash or theirs.objective != device.objective:
+        return False
+    limits_but_latency = [{**each.limits, LATENCY: 0.0} for each in (device, theirs)]
+    return (
+        limits_but_latency[0] == limits_but_latency[1]
+        and theirs.limits.get(LATENCY, float("inf")) > device.limits[LATENCY]
+    )
+
+
+def _beyond(chosen: Candidate, device: DeviceResult, searched: Searched, other: Searched) -> str:
+    """Return what a device gets where another search allows it more time."""
+    theirs = other.result.for_profile(device.profile.name)
+    there = other.result.chosen_for(device.profile.name)
+    here_worth = worth(chosen, device.objective, device, searched.result.accuracy_model)
+    there_worth = worth(there, device.objective, theirs, other.result.accuracy_model)
+    limit = f"up to {words.number(theirs.limits[LATENCY], 'ms')}" if LATENCY in theirs.limits else "without a limit"
+    if there.latency_ms_held <= chosen.latency_ms_held:
+        return f"nothing that was found {limit} ({other.name})"
+    slower = words.number(there.latency_ms_held - chosen.latency_ms_held, "ms")
+    return (
+        f"{slower} more: {there.arch_id}, {words.points(there_worth.value - here_worth.value)}, "
+        f"{overlap(here_worth.bounds, there_worth.bounds)} ({other.name}, {limit})"
+    )
+
+
+def overlap(one: tuple[float, float] | None, two: tuple[float, float] | None) -> str:
+    """Return whether two values may be the same, by their intervals."""
+    if one is None or two is None:
+        return "not known whether that is noise"
+    return "intervals overlap" if one[0] <= two[1] and two[0] <= one[1] else "intervals lie apart"
 
 
 def _trust(device: DeviceResult) -> str:

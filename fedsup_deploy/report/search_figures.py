@@ -10,6 +10,7 @@ from fedsup_deploy.report.search_facts import (
     Searched,
     drawn,
     most_per_device,
+    overlap,
     price,
     price_title,
     role,
@@ -22,6 +23,8 @@ from fedsup_deploy.searchers.result import DeviceResult, Fleet
 _ROLES: Final = {"other": "candidate", "front": "front", "pick": "pick"}
 #: A limit beyond so many times the highest price is told and not drawn, which would leave no room for the candidates.
 FAR: Final = 2.0
+#: Numbers of architectures that are told in words.
+_MOST_COSTS: Final = 4
 
 
 def explorer_spec(x_title: str, y_title: str, points: list[Row], limit: float | None, *, is_one: bool) -> JsonObject:
@@ -205,6 +208,7 @@ def fleet(found: Fleet, name: str) -> Figure:
     """Return what each number of architectures for a whole fleet costs."""
     values: list[Row] = []
     table = []
+    costs = []
     for option in found.options:
         worst = max(option.lost, key=lambda device: (option.lost[device], device))
         values += [
@@ -213,6 +217,8 @@ def fleet(found: Fleet, name: str) -> Figure:
         ]
         is_chosen = "in force" if option.num_artifacts == found.chosen else ""
         total = sum(option.lost.values())
+        at_most = f"at most {100 * option.lost[worst]:.2g} points ({worst})" if option.lost[worst] else "nothing"
+        costs.append(f"{words.counted(option.num_artifacts, 'architecture')}: {at_most}")
         table.append(
             (
                 str(option.num_artifacts),
@@ -228,7 +234,8 @@ def fleet(found: Fleet, name: str) -> Figure:
     return Figure(
         name,
         "What few architectures cost",
-        "One mark for each device: what it loses against its own best candidate where a fleet has so many.",
+        "What each device loses against its own best candidate where the fleet has so many, a mark for each. "
+        f"{'; '.join(costs[:_MOST_COSTS])}. In force: {found.chosen}.",
         {**rows(values), "height": 180, "mark": {"type": "point", "opacity": 0.7, "size": 80}, "encoding": encoding},
         Table.of(("architectures", "mean over devices", "the worst device", ""), table),
     )
@@ -245,7 +252,7 @@ def comparison(searches: list[Searched]) -> Table | None:
         for device in first.result.results:
             if (again := theirs.get(device.profile.name)) is not None:
                 table.append(_compared(first, device, other, again))
-    heads = ("device", "pick", "other pick", "worth", "latency", "is it noise?")
+    heads = ("device", f"in {words.short(first.name)}", "other search", "there", "worth", "latency", "is it noise?")
     return Table.of(heads, table)
 
 
@@ -253,7 +260,7 @@ def _compared(first: Searched, device: DeviceResult, other: Searched, again: Dev
     one, two = (each.result.chosen_for(device.profile.name) for each in (first, other))
     slower = words.number(two.latency_ms_held - one.latency_ms_held, "ms")
     if device.objective != again.objective:
-        return (device.profile.name, one.arch_id, two.arch_id, "other objectives", slower, "not compared")
+        return (device.profile.name, one.arch_id, other.name, two.arch_id, "another objective", slower, "not compared")
     here, there = (
         worth(each, device.objective, result, searched.result.accuracy_model)
         for each, result, searched in ((one, device, first), (two, again, other))
@@ -261,14 +268,9 @@ def _compared(first: Searched, device: DeviceResult, other: Searched, again: Dev
     return (
         device.profile.name,
         one.arch_id,
-        two.arch_id,
+        other.name,
+        "the same" if one.arch_id == two.arch_id else two.arch_id,
         words.points(there.value - here.value),
         slower,
-        _overlap(here.bounds, there.bounds),
+        overlap(here.bounds, there.bounds),
     )
-
-
-def _overlap(one: tuple[float, float] | None, two: tuple[float, float] | None) -> str:
-    if one is None or two is None:
-        return "not known"
-    return "intervals overlap" if one[0] <= two[1] and two[0] <= one[1] else "intervals lie apart"

@@ -17,8 +17,9 @@ def share(value: float | None, interval: Interval | None = None) -> str:
 
 
 def points(value: float) -> str:
-    """Return a difference of shares in percentage points, with its sign."""
-    return f"{100 * value:+.1f} points"
+    """Return a difference of shares in percentage points, with its sign; none where it is too small for a digit."""
+    told = f"{100 * value:+.1f}"
+    return f"{told} points" if float(told) else "0.0 points"
 
 
 def number(value: float | None, unit: str = "", digits: int = 3) -> str:

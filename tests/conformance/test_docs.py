@@ -48,7 +48,8 @@ def commands_of(page: Path) -> list[str]:
         blocks = "\n".join(fenced(page, "", "sh", "console", "bash")).replace("\\\n", " ")
         inline = [" ".join(code.split()) for code in INLINE.findall(FENCED.sub("", text))]
         found = [*COMMAND.findall(blocks), *(code for code in inline if code.startswith("fedsup-deploy "))]
-    lines = [" ".join(map(shlex.quote, shlex.split(line, comments=True))) for line in found]
+    # What comes after > is the shell's.
+    lines = [" ".join(map(shlex.quote, shlex.split(line.partition(" > ")[0], comments=True))) for line in found]
     return sorted({line for line in lines if "..." not in line})
 
 

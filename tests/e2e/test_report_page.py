@@ -43,10 +43,12 @@ def made(workshop: Any, searched: Any, exported: Any) -> Made:
     """The page of a search for two devices, another search, a bundle and a run."""
     devices = ("--profile", "jetson-nano", "--profile", "x86-laptop", "--max-latency-ms", "0.75")
     workshop.json("search", *devices, "--max-artifacts", "1", "--out", "two.json")
-    words = ("two.json", searched["out"], exported["folder"], "runs/digits")
-    told = workshop.json("report", *words, "--out", "looked.html", "--plots", "plots")
+    asked = workshop.json("evaluate", "runs/digits", "--arch", "smallest", "--per-client")
+    (workshop.folder / "clients.json").write_text(json.dumps(asked))
+    words = ("two.json", searched["out"], exported["folder"], "runs/digits", "clients.json")
+    told = workshop.json("report", *words, "--out", "looked.html", "--plots", "plots", "--mistakes")
     assert told["num_bytes"] == (workshop.folder / "looked.html").stat().st_size
-    assert [len(told[kind]) for kind in ("runs", "searches", "bundles")] == [1, 2, 1]
+    assert [len(told[kind]) for kind in ("runs", "searches", "bundles", "evaluations")] == [1, 2, 1, 1]
     plots = tuple(workshop.folder / path for path in told["plots"])
     return Made(workshop.folder / "looked.html", plots, json.loads((workshop.folder / "two.json").read_text()))
 
@@ -78,8 +80,8 @@ def pick_of(made: Made, device: str) -> str:
 
 def test_the_same_input_gives_the_same_page(workshop: Any, made: Made) -> None:
     """With pictures or without."""
-    words = ("two.json", "runs/digits/search.json", "exports", "runs/digits")
-    workshop.json("report", *words, "--out", "again.html")
+    words = ("two.json", "runs/digits/search.json", "exports", "runs/digits", "clients.json")
+    workshop.json("report", *words, "--out", "again.html", "--mistakes")
     assert (workshop.folder / "again.html").read_bytes() == made.page.read_bytes()
 
 
@@ -89,7 +91,8 @@ def test_the_page_is_small_and_names_no_machine(made: Made, workshop: Any) -> No
     assert str(workshop.folder) not in content
     markup = re.sub(r"(<script[^>]*>).*?</script>", r"\1", content, flags=re.DOTALL)
     assert markup.count("<script") == 5
-    assert re.findall(r"<(?:script|link|img|iframe)[^>]*\b(?:src|href)=", markup) == []
+    addresses = re.findall(r"<(?:script|link|img|iframe)[^>]*\b(?:src|href)=\"([^\"]*)", markup)
+    assert {each.partition(",")[0] for each in addresses} == {"data:image/png;base64"}
 
 
 def test_every_plot_is_a_picture_twice(made: Made) -> None:
@@ -139,6 +142,40 @@ def test_anybody_can_use_it(chromium: Any, pages: dict[str, Any], made: Made, sc
     with pages["reading"](chromium, made.page, pages["Look"](1000, scheme), bypass_csp=True) as reader:
         found = Axe().run(reader.page).response["violations"]
     assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found] == []
+
+
+def test_the_first_screen_says_what_everybody_asks(read: Any, made: Made) -> None:
+    """Without a scroll of more than a screen, and where the rest of the page says the same."""
+    reader = read(made.page)
+    text = reader.page.inner_text("#glance")
+    for device in ("jetson-nano (two.json)", "x86-laptop (two.json)"):
+        assert device in text
+    assert pick_of(made, "jetson-nano") in text
+    questions = reader.page.locator("#glance .asked dt").all_inner_texts()
+    assert len(questions) == len(set(questions)) == 7
+    assert all(reader.page.locator("#glance .asked dd").all_inner_texts())
+    assert reader.page.locator("#glance").bounding_box()["y"] < 200
+    worst = reader.page.locator("#figure-clients-1-accuracy table tbody th").first
+    assert f": {worst.text_content()} " in text
+
+
+def test_what_a_bundle_gets_wrong_is_shown(read: Any, made: Made, bundle: Path) -> None:
+    """Images of the server, of which the bundle's accuracy is, drawn as they are."""
+    reader = read(made.page)
+    images = reader.page.locator("#bundle-1 .wrong img")
+    assert 0 < images.count() <= 12
+    sizes = images.evaluate_all("all => all.map(each => [each.complete, each.naturalWidth, each.naturalHeight])")
+    assert sizes == [[True, 8, 8]] * images.count()
+    told = reader.page.locator("#bundle-1 .wrong p").all_inner_texts()
+    parts = [re.fullmatch(r"is (\d)\s*said (\d) \((\d+) %\)", each.strip()) for each in told]
+    found = [(each[1], each[2], int(each[3])) for each in parts if each]
+    assert len(found) == images.count()
+    assert all(truth != said for truth, said, _ in found)
+    assert [share for *_, share in found] == sorted((share for *_, share in found), reverse=True)
+    [(wrong, of)] = re.findall(r"(\d+) of (\d+) test images of digits", reader.page.inner_text("#bundle-1"))
+    accuracy = json.loads((bundle / "manifest.json").read_text())["accuracy"]
+    assert int(of) == accuracy["num_samples"]
+    assert int(wrong) == round((1 - accuracy["recalibrated"]) * int(of))
 
 
 def test_what_is_pointed_at_is_shown_as_blocks(read: Any, made: Made) -> None:
@@ -283,11 +320,17 @@ def hostile(workshop: Any, made: Made, exported: Any, tmp_path: Path) -> Path:
             line["notes"] = [HOSTILE]
     lines.append({"event": "health", "round": 0, "words": HOSTILE})
     (run / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    asked = json.loads((workshop.folder / "clients.json").read_text())
+    asked |= {"run": HOSTILE, "arch_id": HOSTILE}
+    for each in asked["clients"]["each"]:
+        each["name"] = f"{each['client']}{HOSTILE}"
+    (tmp_path / "clients.json").write_text(json.dumps(asked))
     # The folder's name is a name, too, but for what no file can be called.
     renamed = tmp_path / HOSTILE.replace("/", "").replace("\0", "")
     run.rename(renamed)
     told = workshop.json(
-        "report", search, bundle, renamed, "--out", tmp_path / "hostile.html", "--plots", tmp_path / "plots"
+        *("report", search, bundle, renamed, tmp_path / "clients.json"),
+        *("--out", tmp_path / "hostile.html", "--plots", tmp_path / "plots"),
     )
     assert told["num_bytes"] > 0
     return tmp_path / "hostile.html"

@@ -208,6 +208,15 @@ def search(rng: random.Random, folder: Path) -> list[str]:
     )
 
 
+def evaluation(rng: random.Random, folder: Path) -> list[str]:
+    """What `evaluate --per-client --json` has printed, to be shown."""
+    each = [{"client": client, "name": "yard", "num_images": 10, "num_right": client} for client in range(3)]
+    over = {"images": "held out", "accuracy_mean": 0.1, "worst_decile": 0.0, "each": each}
+    document = {"run": "runs/a", "arch_id": "a0123456789a", "split": "test", "schedule": "one-shot", "clients": over}
+    (folder / "clients.json").write_bytes(as_json(rng, {**document, "unseen": over}))
+    return ["report", "clients.json"]
+
+
 def profile(rng: random.Random, folder: Path) -> list[str]:
     path = folder / "profile.yaml"
     path.write_bytes(as_yaml(rng, path.read_text(encoding="utf-8")))
@@ -325,7 +334,7 @@ TARGETS: MappingProxyType[str, Target] = MappingProxyType(
         each.__name__: each
         for each in (
             *(manifest, sums, model, classified, vectors, measured, engine, files),
-            *(run, tensors, statistics, journal, search),
+            *(run, tensors, statistics, journal, search, evaluation),
             *(profile, measurement, space, config, size, setting, architecture, options, images, clients, devices),
         )
     }

@@ -1,7 +1,6 @@
-"""A small, valid manifest to start from."""
+"""A small, valid manifest as values, and parts of one."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,42 +9,9 @@ from fedsup_deploy.artifact.manifest import Manifest, ManifestDraft
 
 
 @pytest.fixture
-def draft_document() -> dict[str, Any]:
-    """The draft of `draft.json`, to be changed by a test."""
-    return json.loads(Path(__file__).with_name("draft.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture
 def draft(draft_document: dict[str, Any]) -> ManifestDraft:
     """The same as a value."""
     return ManifestDraft.model_validate_json(json.dumps(draft_document))
-
-
-@pytest.fixture
-def document(draft_document: dict[str, Any]) -> dict[str, Any]:
-    """A whole manifest, to be changed by a test."""
-    gate = {
-        "kind": "parity",
-        "tolerance": 1e-5,
-        "batch_tolerance": 1e-5,
-        "batches": [1, 3, 8],
-        "num_inputs": 16,
-        "max_abs_diff": 4e-6,
-        "max_scaled_diff": 1e-6,
-        "argmax_agreement": 1.0,
-        "batch_invariance_max_abs_diff": 2e-6,
-        "batch_invariance_max_scaled_diff": 5e-7,
-    }
-    predicted = {"value_ms": 1.5, "interval_ms": None, "kind": "roofline", "provenance": ["datasheet", "published"]}
-    main = {
-        "format": "onnx",
-        "precision": "fp32",
-        "files": {"model.onnx": 1000},
-        "accuracy": 0.9,
-        "gate": gate,
-        "latency": {"predicted": predicted, "measured": None},
-    }
-    return {**draft_document, "models": {"onnx-fp32": main}}
 
 
 @pytest.fixture

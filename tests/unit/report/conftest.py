@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fedsup_deploy.accuracy import CountedAccuracy
+from fedsup_deploy.artifact.engine import MeasuredEngine
 from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.artifact.measured import MeasuredDocument
 from fedsup_deploy.config.schema import load_train_config
@@ -145,33 +146,31 @@ def _device(
 
 
 @pytest.fixture
-def bundle_of() -> Callable[..., BundleMaterial]:
-    """Make a bundle of the draft that the manifest's own tests have; changes are of the manifest's document."""
-    draft = json.loads((Path(__file__).parents[1] / "artifact" / "draft.json").read_text(encoding="utf-8"))
-    gate = {
-        "kind": "parity",
-        "tolerance": 1e-5,
-        "batch_tolerance": 1e-5,
-        "batches": [1, 3, 8],
-        "num_inputs": 16,
-        "max_abs_diff": 4e-6,
-        "max_scaled_diff": 1e-6,
-        "argmax_agreement": 1.0,
-        "batch_invariance_max_abs_diff": 2e-6,
-        "batch_invariance_max_scaled_diff": 5e-7,
-    }
-    predicted = {"value_ms": 1.5, "interval_ms": None, "kind": "roofline", "provenance": ["published"]}
-    main = {
-        "format": "onnx",
-        "precision": "fp32",
-        "files": {"model.onnx": 2048},
-        "accuracy": 0.9,
-        "gate": gate,
-        "latency": {"predicted": predicted, "measured": None},
-    }
+def bundle_of(document: dict[str, Any]) -> Callable[..., BundleMaterial]:
+    """Make a bundle of the manifest that its own tests have; changes are of the manifest's document."""
 
     def make(**changes: Any) -> BundleMaterial:
-        document = {**draft, "models": {"onnx-fp32": main}, **changes}
-        return BundleMaterial(Manifest.from_json(json.dumps(document)), MeasuredDocument(schema=1, latency=None))
+        manifest = Manifest.from_json(json.dumps({**document, **changes}))
+        return BundleMaterial(manifest, MeasuredDocument(schema=1, latency=None))
 
     return make
+
+
+@pytest.fixture
+def engine() -> MeasuredEngine:
+    """What trtexec said of an engine."""
+    times = {"min_ms": 0.7, "p50_ms": 0.8, "p90_ms": 1.1, "p95_ms": None, "p99_ms": 1.5, "max_ms": 2.0, "mean_ms": 0.9}
+    document = {
+        "version": "8.5.2",
+        "precision": "fp16",
+        "device": "Orin",
+        "input": "1x1x8x8",
+        "command": "trtexec --onnx=model.onnx --fp16",
+        "log_sha256": ZEROS,
+        "num_runs": 3000,
+        "throughput_per_s": 1100.0,
+        "latency": times,
+        "gpu_compute": None,
+        "warnings": ["GPU compute time is unstable, with coefficient of variance = 6%."],
+    }
+    return MeasuredEngine.model_validate_json(json.dumps(document))

@@ -1,6 +1,7 @@
 """What bundles say of themselves."""
 
 import copy
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fedsup_deploy.answers import count_answers
+from fedsup_deploy.artifact.engine import MeasuredEngine
 from fedsup_deploy.artifact.measured import MeasuredDocument
 from fedsup_deploy.artifact.measures import MeasuresRecord
 from fedsup_deploy.report import bundle_facts, bundle_figures
@@ -28,7 +30,7 @@ def with_classes(material: BundleMaterial, number: int) -> BundleMaterial:
 
 def test_a_variant_tells_size_accuracy_latency_and_gate(bundle_of: MakeBundle) -> None:
     [row] = bundle_facts.variants(bundle_of()).rows
-    assert row[:5] == ("onnx-fp32", "2 KiB", "90.0 %", "1.5 ms", "nobody has")
+    assert row[:5] == ("onnx-fp32", "1000 bytes", "90.0 %", "1.5 ms", "nobody has")
     assert row[5] == "passed: largest difference 1.0e-06 of 1e-05 allowed, 16 images, the same class for 100%"
 
 
@@ -51,7 +53,7 @@ def test_int8_is_worth_what_was_measured_or_why_it_is_not_there(bundle_of: MakeB
     left_out = bundle_facts.is_int8_worth_it(bundle_of(left_out={"onnx-int8": "it loses 9 points"}))
     assert left_out == "onnx-int8 is left out: it loses 9 points"
     models = {"onnx-fp32": bundle_of().manifest.main.model_dump(mode="json")}
-    int8 = copy.deepcopy(models["onnx-fp32"]) | {"precision": "int8", "files": {"model.int8.onnx": 512}}
+    int8 = copy.deepcopy(models["onnx-fp32"]) | {"precision": "int8", "files": {"model.int8.onnx": 250}}
     int8["gate"] = {
         "kind": "int8",
         "scheme": {"activations": "u8", "is_symmetric": True, "per_channel": True, "reduce_range": False},
@@ -67,12 +69,13 @@ def test_int8_is_worth_what_was_measured_or_why_it_is_not_there(bundle_of: MakeB
     }
     told = bundle_facts.is_int8_worth_it(bundle_of(models={**models, "onnx-int8": int8}))
     assert told == (
-        "onnx-int8: 75% smaller; loses 0.50 points (-1.00 to +2.00) on 200 images; 1 allowed; nobody has timed it"
+        "onnx-int8: 75% smaller; -0.50 points (-2.00 to +1.00) against fp32 on 200 images; a loss of up to 1 is "
+        "allowed; nobody has timed it"
     )
     int8["gate"]["speed"] = {"times_as_fast": 2.0, "noise": 0.01, "faster_above": 1.02, "verdict": "stable"}
     told = bundle_facts.is_int8_worth_it(bundle_of(models={**models, "onnx-int8": int8}))
     assert told is not None
-    assert told.endswith("1 allowed; 2 times as fast as fp32 (stable)")
+    assert told.endswith("up to 1 is allowed; 2 times as fast as fp32 (stable)")
 
 
 def latency(machine: str) -> dict[str, Any]:
@@ -104,6 +107,37 @@ def test_what_was_timed_elsewhere_says_nothing_of_the_device(bundle_of: MakeBund
         assert bundle_facts.variants(material).rows[0][4] == "1 ms since, stable"
         said = bundle_facts.pictures(material)
         assert said == "decode 1 ms, prepare 1 ms in the median, of 2 pictures of 640x480"
+
+
+def test_an_engine_is_told_with_its_limit_and_what_trtexec_warns_of(
+    bundle_of: MakeBundle, engine: MeasuredEngine
+) -> None:
+    limit = {"limit": 1.0, "cost": 0.5, "is_exceeded": False}
+    plain = bundle_of(limits={"latency_ms": limit})
+    assert bundle_facts.engine(plain) is None
+    assert list(bundle_facts.timed_on_device(plain)) == []
+    material = dataclasses.replace(plain, measured=MeasuredDocument(schema=1, latency=None, engine=engine))
+    found = bundle_facts.engine(material)
+    assert found is not None
+    told = dict(found.rows)
+    assert told["ran on"] == "Orin, TensorRT 8.5.2, fp16"
+    assert told["latency, p50"] == "0.8 ms"
+    assert told["latency beyond"] == "p90 1.1 ms, p99 1.5 ms, longest 2 ms"
+    assert told["limit"] == "1 ms, p50: met"
+    assert told["trtexec warns"].startswith("GPU compute time is unstable")
+    assert bundle_facts.variants(material).rows[0][4] == "0.8 ms on Orin, TensorRT 8.5.2, fp16"
+    assert list(bundle_facts.timed_on_device(material)) == ["0.8 ms on Orin, TensorRT 8.5.2, fp16"]
+    assert any("which it calls unstable" in line for line in bundle_facts.trust(material))
+    points = bundle_figures.latencies([material]).spec["data"]["values"]
+    assert [(each["how"], each["ms"], each["low"], each["high"]) for each in points][1:] == [
+        ("TensorRT engine, by trtexec", 0.8, 0.7, 1.1)
+    ]
+
+
+def test_an_unstable_engine_beyond_its_limit_is_undecided(engine: MeasuredEngine) -> None:
+    assert engine.verdict(1.0, "p50") == "met"
+    assert engine.verdict(1.0, "p90") == "undecided"
+    assert engine.model_copy(update={"warnings": ()}).verdict(1.0, "p90") == "not met"
 
 
 def test_few_classes_have_numbers_in_their_cells_and_many_are_the_worst_alone(bundle_of: MakeBundle) -> None:

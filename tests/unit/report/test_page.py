@@ -1,6 +1,7 @@
 """The page as a file; what a reader sees of it is tested in a browser (`tests/e2e/test_report_page.py`)."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -13,6 +14,7 @@ import pytest
 from fedsup_deploy import resources
 from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.report import library, look
+from fedsup_deploy.report.mistakes import Mistake, Mistakes
 from fedsup_deploy.report.page import PageMaterial, render
 from fedsup_deploy.space.search_space import SearchSpace
 
@@ -73,6 +75,25 @@ def test_its_policy_lets_in_its_own_style_and_scripts_and_nothing_else(report: P
         "form-action": "'none'",
     }
     assert not any("style" in attributes for _, attributes, _ in parts.inside)
+
+
+def test_images_are_let_in_only_where_there_are_some_and_a_file_shows_them_once(report: PageMaterial) -> None:
+    found = Mistakes((Mistake(b"png", "a", "b", 0.875),), 3, 100, "test images")
+    plain = report.bundles[0]
+    both = tuple(dataclasses.replace(plain, mistakes=each) for each in (found, found, "its run is not there"))
+    page = render(dataclasses.replace(report, bundles=both))
+    policy = POLICY.search(page)
+    assert policy is not None
+    assert "img-src data:;" in policy[1]
+    assert page.count('<img alt="an image of a, taken for b"') == 1
+    assert "3 of 100 test images; the 1 it is surest of." in page
+    assert f"Its file is that of {plain.name}, where they are shown." in page
+    assert "Not shown: its run is not there." in page
+    assert "img-src" not in render(report)
+    none = Mistakes((), 0, 100, "test images")
+    right = render(dataclasses.replace(report, bundles=(dataclasses.replace(plain, mistakes=none),)))
+    assert "None of 100 test images." in right
+    assert "img-src" not in right
 
 
 def test_every_plot_has_its_place_and_every_name_is_there_once(report: PageMaterial) -> None:

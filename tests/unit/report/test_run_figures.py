@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from fedsup_deploy.report import absences
 from fedsup_deploy.report.figure import MOST_ROWS
 from fedsup_deploy.report.run_figures import (
     MOST_CLIENTS,
     MOST_POINTS,
     RunMaterial,
-    absences,
     figures,
     turns_of,
     warnings,
@@ -100,14 +100,6 @@ def test_tiers_are_equal_runs_of_the_clients_that_are_seen(run_of: MakeRun) -> N
     assert figure.table.rows[0][3] == "architecture 'smallest'"
 
 
-def test_absent_clients_by_name_the_most_frequent_first(run_of: MakeRun) -> None:
-    rounds = [([0, 1], {"1": "late"}), ([0, 1], {"1": "lost", "0": "late"})]
-    found = absences(run_of(rounds, num_clients=2, names=("anna", "bert")))
-    assert found is not None
-    assert found.rows == (("bert", "2", "lost"), ("anna", "1", "late"))
-    assert absences(run_of([([0], {})])) is None
-
-
 def test_devices_have_names_and_tiers_of_their_own(run_of: MakeRun) -> None:
     """Which tier one is of it has announced; the run does not know it, so nothing is drawn."""
     material = run_of([([0, 1], {"1": "late"})], num_clients=2)
@@ -115,9 +107,9 @@ def test_devices_have_names_and_tiers_of_their_own(run_of: MakeRun) -> None:
     engine = material.run.config.engine.model_copy(update={"superlink": "127.0.0.1:9093"})
     run = dataclasses.replace(material.run, config=material.run.config.model_copy(update={"engine": engine}))
     devices = dataclasses.replace(material, run=run, history=dataclasses.replace(material.history, rounds=(first,)))
-    found = absences(devices)
+    found = absences.figure(devices)
     assert found is not None
-    assert found.rows == (("cam-2", "1", "late"),)
+    assert found.table.rows == (("cam-2", "1 of 1", "late, in round 1"),)
     assert "tiers" in by_name(material)
     assert "tiers" not in by_name(devices)
 

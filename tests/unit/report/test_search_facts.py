@@ -1,5 +1,6 @@
 """What a search answers: points with their bounds, and words."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -47,16 +48,36 @@ def test_of_a_risk_the_upper_bound_is_what_counts(search_of: MakeSearch) -> None
 
 def test_the_answer_for_a_device(search_of: MakeSearch) -> None:
     searched = search_of({"jetson-nano": KNOWN})
-    found = answer(only(searched), searched.result)
+    found = answer(only(searched), searched)
     assert found.pick == only(searched).candidates[1].arch_id
     assert found.worth == "90.0 % (82.6 to 94.5), of 100 images for validation"
     assert found.latency == "3 ms (1.5 to 6 ms)"
     assert found.room == ("latency: 3 of 4 ms (75%)",)
     assert found.why == "the best in accuracy within the limits; 4 of 20 that fit were evaluated, by exact"
-    assert found.less == f"1.5 ms less: {only(searched).candidates[0].arch_id}, -10.0 points"
-    assert "nothing beyond 4 ms" in found.more
+    assert found.less == f"1.5 ms less: {only(searched).candidates[0].arch_id}, -10.0 points, intervals overlap"
+    assert "nothing beyond the limit" in found.more
     assert found.clients is None
     assert found.trust == "costs published; nobody has measured how far predictions are off"
+
+
+def test_more_time_is_what_another_search_of_the_run_found_beyond_the_limit(search_of: MakeSearch) -> None:
+    """If it differs in the limit on latency alone."""
+    searched = search_of({"jetson-nano": KNOWN})
+    wider = search_of({"jetson-nano": [*KNOWN, (95, 3.0)]}, limit_ms=5.0, name="wider.json")
+    best = only(wider).candidates[-1].arch_id
+    told = answer(only(searched), searched, [wider]).more
+    assert told == f"1.5 ms more: {best}, +5.0 points, intervals overlap (wider.json, up to 5 ms)"
+    in_vain = search_of({"jetson-nano": [*KNOWN, (70, 3.0)]}, limit_ms=5.0, name="wider.json")
+    assert answer(only(searched), searched, [in_vain]).more == "nothing that was found up to 5 ms (wider.json)"
+    other_run = search_of({"jetson-nano": KNOWN}, limit_ms=5.0, run={"name": "b", "hash": "1" * 64, "rounds": 3})
+    for other in (search_of({"jetson-nano": KNOWN}), search_of({"x86-laptop": KNOWN}, limit_ms=5.0), other_run):
+        assert "nothing beyond the limit" in answer(only(searched), searched, [other]).more
+
+
+def test_where_all_subnets_keep_the_limits_more_time_brings_nothing(search_of: MakeSearch) -> None:
+    searched = search_of({"jetson-nano": KNOWN})
+    device = only(searched).model_copy(update={"num_feasible": 64})
+    assert answer(device, searched).more == "nothing: all 64 subnets of the space keep all limits"
 
 
 def test_where_clients_were_asked_the_worst_of_them_are_told(search_of: MakeSearch) -> None:
@@ -64,7 +85,7 @@ def test_where_clients_were_asked_the_worst_of_them_are_told(search_of: MakeSear
     device = only(searched)
     asked = tuple(each.model_copy(update={"worst_decile": 0.5}) for each in device.candidates)
     result = searched.result.model_copy(update={"results": (device.model_copy(update={"candidates": asked}),)})
-    assert answer(result.results[0], result).clients == "50.0 % in the mean"
+    assert answer(result.results[0], dataclasses.replace(searched, result=result)).clients == "50.0 % in the mean"
     assert objectives_of(result.results[0]) == ["accuracy", "worst_decile"]
 
 
@@ -81,11 +102,15 @@ def test_in_a_fleet_a_device_gets_what_was_assigned(search_of: MakeSearch) -> No
     )
     first, second = shared.result.results
     assert [role(each, first, shared.result) for each in first.candidates] == ["front", "front", "pick", "front"]
-    assert answer(first, shared.result).pick == other
-    assert f"its own best, {best}, has +5.0 points" in answer(first, shared.result).why
-    assert answer(second, shared.result).pick == best
+    assert answer(first, shared).pick == other
+    assert f"its own best, {best}, has +5.0 points" in answer(first, shared).why
+    assert answer(second, shared).pick == best
     assert [row[1] for row in search_figures.front_table(shared, first).rows].count("pick") == 1
     assert shared.result.fleet is not None
+    assert (
+        "1 architecture: at most 5 points (jetson-nano). In force: 1."
+        in search_figures.fleet(shared.result.fleet, "fleet").says
+    )
     table = search_figures.fleet(shared.result.fleet, "fleet").table
     assert table.rows == (("1", "-2.5 points", "jetson-nano: -5.0 points", "in force"),)
 
@@ -126,8 +151,12 @@ def test_a_limit_far_beyond_all_candidates_is_told_and_not_drawn(search_of: Make
 @pytest.mark.parametrize(("right", "verdict"), [(88, "intervals overlap"), (20, "intervals lie apart")])
 def test_searches_are_compared_device_by_device(search_of: MakeSearch, right: int, verdict: str) -> None:
     first = search_of({"jetson-nano": KNOWN, "x86-laptop": KNOWN})
-    table = search_figures.comparison([first, search_of({"jetson-nano": [(right, 1.0)]})])
+    table = search_figures.comparison([first, search_of({"jetson-nano": [(right, 1.0)]}, name="again.json")])
     assert table is not None
     [row] = table.rows
-    assert (row[0], row[3], row[4], row[5]) == ("jetson-nano", f"{right - 90:+.1f} points", "-1.5 ms", verdict)
+    assert (row[0], row[2]) == ("jetson-nano", "again.json")
+    assert row[4:] == (f"{right - 90:+.1f} points", "-1.5 ms", verdict)
+    same = search_figures.comparison([first, search_of({"jetson-nano": KNOWN}, name="again.json")])
+    assert same is not None
+    assert same.rows[0][3] == "the same"
     assert search_figures.comparison([first]) is None

@@ -1,0 +1,111 @@
+"""The first screen: what each device gets, and short answers."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from fedsup_deploy.artifact.engine import MeasuredEngine
+from fedsup_deploy.artifact.measured import MeasuredDocument
+from fedsup_deploy.report.bundle_facts import BundleMaterial
+from fedsup_deploy.report.glance import glance
+from fedsup_deploy.report.run_figures import RunMaterial
+from fedsup_deploy.report.search_facts import Searched
+from fedsup_deploy.runs.history import HealthWarning
+
+KNOWN = [(80, 1.0), (90, 2.0)]
+
+
+def answers(runs: Any = (), searches: Any = (), bundles: Any = ()) -> dict[str, tuple[str, ...]]:
+    return {each.question: each.lines for each in glance(runs, searches, bundles).answers}
+
+
+@pytest.fixture
+def searched(search_of: Callable[..., Searched]) -> Searched:
+    return search_of({"raspberry-pi-4": KNOWN, "coral-edge-tpu": KNOWN})
+
+
+def of_search(bundle_of: Callable[..., BundleMaterial], searched: Searched, **changes: Any) -> BundleMaterial:
+    """Return a bundle of what the first device of a search gets."""
+    document = bundle_of().manifest.model_dump(mode="json", by_alias=True)
+    name = searched.result.results[0].profile.name
+    profile = {**document["profile"], "name": name}
+    return bundle_of(arch_id=searched.result.chosen_for(name).arch_id, profile=profile, **changes)
+
+
+def test_each_device_has_a_row_and_a_bundle_that_is_its_own(
+    searched: Searched, bundle_of: Callable[..., BundleMaterial]
+) -> None:
+    """Its accuracy is then that of the test images; that of a search is of those it chose by."""
+    refused = dataclasses.replace(searched, no_bundle={"coral-edge-tpu": "no NHWC"})
+    pick = searched.result.results[0].pick
+    table = glance((), (refused,), (of_search(bundle_of, searched), bundle_of())).devices
+    assert table is not None
+    pi, coral, alone = table.rows
+    assert pi == (
+        "raspberry-pi-4",
+        pick,
+        "90.0 % (86.9 to 92.4) of 450 test images",
+        "3 ms",
+        "75% of 4 ms",
+        "no",
+        "made",
+    )
+    assert coral[1:4] == (pick, "90.0 % (82.6 to 94.5) of 100 images it was chosen by", "3 ms")
+    assert coral[-1] == "none can be made"
+    assert alone[1] == bundle_of().manifest.arch_id
+    assert glance((), (searched,), ()).devices.rows[0][-1] == "not on this page"  # type: ignore[union-attr]
+    assert glance((), (), ()).devices is None
+
+
+def test_what_is_refused_left_out_or_exceeded_is_said_with_its_reason(
+    searched: Searched, bundle_of: Callable[..., BundleMaterial]
+) -> None:
+    refused = dataclasses.replace(searched, no_bundle={"coral-edge-tpu": "no NHWC"})
+    limit = {"limit": 1.0, "cost": 1.5, "is_exceeded": True}
+    bundle = bundle_of(left_out={"onnx-int8": "it loses 9 points"}, limits={"latency_ms": limit})
+    found = answers((), (refused,), (bundle,))["What is refused, left out or over its limit?"]
+    assert found == (
+        "coral-edge-tpu: no bundle can be made: no NHWC",
+        f"{bundle.name}: onnx-int8 is left out: it loses 9 points",
+        f"{bundle.name}: exceeds its limit latency_ms",
+    )
+    assert answers((), (searched,))["What is refused, left out or over its limit?"] == ("nothing",)
+
+
+def test_the_health_of_a_run_is_said_in_a_line(run_of: Callable[..., RunMaterial]) -> None:
+    healthy = run_of([([0, 1], {}), ([0, 1], {"1": "late"})])
+    assert answers((healthy,))["Is training healthy?"] == (
+        "digits: nothing was warned of in 2 rounds; 1 of 4 answers of clients are missing",
+    )
+    warned = (HealthWarning(round=0, words="a"), HealthWarning(round=1, words="tier 1: starved"))
+    ill = dataclasses.replace(healthy, history=dataclasses.replace(healthy.history, health=warned))
+    assert answers((ill,))["Is training healthy?"][0].startswith(
+        "digits: 2 warnings in 2 rounds, the last in round 2: tier 1: starved;"
+    )
+    assert answers()["Is training healthy?"] == ("not known: no run is on this page",)
+
+
+def test_what_was_timed_on_a_device_is_not_among_what_was_not(
+    searched: Searched, bundle_of: Callable[..., BundleMaterial], engine: MeasuredEngine
+) -> None:
+    bundle = of_search(bundle_of, searched)
+    question = "What was not measured on its device?"
+    assert answers((), (searched,), (bundle,))[question] == (
+        "latency on raspberry-pi-4, coral-edge-tpu: predicted, from published figures",
+        "latency on raspberry-pi-4: predicted, from datasheet and published figures",
+    )
+    timed = dataclasses.replace(bundle, measured=MeasuredDocument(schema=1, latency=None, engine=engine))
+    assert answers((), (searched,), (timed,))[question] == (
+        "latency on coral-edge-tpu: predicted, from published figures",
+    )
+    table = glance((), (searched,), (timed,)).devices
+    assert table is not None
+    assert table.rows[0][5] == "0.8 ms on Orin, TensorRT 8.5.2, fp16"
+
+
+def test_long_answers_are_cut_and_say_so(bundle_of: Callable[..., BundleMaterial]) -> None:
+    left_out = {f"variant-{number}": "because" for number in range(12)}
+    found = answers((), (), (bundle_of(left_out=left_out),))["What is refused, left out or over its limit?"]
+    assert (len(found), found[-1]) == (11, "and 2 more, below")

@@ -115,6 +115,8 @@ class AskedClients(RunEvent):
     """Of those without an update that was used, by number, the reason."""
     absent_names: dict[ClientNumber, str] = {}
     """Names of those of them that have one, by number."""
+    rejected: list[ClientIndex] = []
+    """Those of them whose update came and was not used; none where an older version trained the run."""
     late: list[ClientIndex] = []
     """Those of them that were still expected to answer when the round ended."""
     bytes_down: Bytes
@@ -158,6 +160,21 @@ class Round(AskedClients):
     """Whose late update was not used, by number, the reason."""
     client_macs: Macs = 0
     """Of the forward passes of the clients whose update was used."""
+
+
+class Rejected(RunEvent):
+    """The update of a client came in a round and was not used: docs/updates.md."""
+
+    event = "rejected"
+
+    round: RoundIndex
+    """In which round."""
+    client: ClientIndex
+    """Whose it was."""
+    client_name: str | None = None
+    """The client's name, where it has one."""
+    reason: str
+    """Why; it has no number of the client's in it."""
 
 
 class Evaluation(RunEvent):
@@ -302,6 +319,7 @@ KINDS: Final[dict[str, type[RunEvent]]] = {
         TrainStarted,
         Round,
         RoundSkipped,
+        Rejected,
         Evaluation,
         EvaluationSkipped,
         HealthWarning,

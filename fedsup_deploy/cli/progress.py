@@ -3,7 +3,8 @@
 An event advances a bar if it has `done` and `total` (counts), and optionally `stage`: the bar's name, else its kind.
 Rounds are told by what their events have anyway: `round`, from 0, in each of them, and `rounds` in `train_started`; how
 long the rest takes stands there as well (`seconds_left`). Absent clients are told of in a line of their own, and so are
-each of the `notes` of an event and each fault in the `health` of a run.
+each of the `notes` of an event and each fault in the `health` of a run. Of updates that were `rejected` there is a line
+for each reason a client gives, once.
 """
 
 import contextlib
@@ -76,6 +77,7 @@ class Remarks:
 
     def __init__(self) -> None:
         self._last = ""
+        self._rejected: set[tuple[int, str]] = set()
 
     def read(self, event: dict[str, Any]) -> list[str]:
         """Return lines to be read beside the progress: notes, warnings, who is absent unless the last said the same."""
@@ -83,11 +85,17 @@ class Remarks:
             return [f"warning: {event['words']}"]
         if event["event"] == "tracking_stopped":
             return [f"warning: nothing more is written for {event['tracker']}: {event['reason']}"]
-        if event["event"] != "absences":
+        if event["event"] not in {"absences", "rejected"}:
             return [f"note: {note}" for note in event.get("notes", ())]
         # Here, not above: not every command has clients.
         from fedsup_deploy.federation.client import called
 
+        if event["event"] == "rejected":
+            told, client = (event["client"], event["reason"]), called(event["client"], event.get("client_name"))
+            line = f"training in round {event['round']}: the update of {client} was rejected: {event['reason']}"
+            lines = [] if told in self._rejected else [line]
+            self._rejected.add(told)
+            return lines
         client, reason = next(iter(event["absent"].items()))
         line = f"{event['what']}: {len(event['absent'])} of {event['num_asked']} clients absent"
         line, before = (

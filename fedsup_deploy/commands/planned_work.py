@@ -7,8 +7,9 @@ from typing import Final
 from fedsup_deploy import rng
 from fedsup_deploy.federation.client import ClientInfo
 from fedsup_deploy.federation.jobs.train import Assignment
+from fedsup_deploy.federation.server.client_sampling import cohort_size, draw_cohort
 from fedsup_deploy.federation.server.federation import Federation, calibration_images
-from fedsup_deploy.federation.server.rounds import RoundParams, cohort_size, draw_cohort
+from fedsup_deploy.federation.server.rounds import RoundParams
 from fedsup_deploy.federation.server.strategy import Strategy
 from fedsup_deploy.run_events import CORNERS, Phase
 from fedsup_deploy.space import sampling

@@ -7,12 +7,12 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from fedsup_deploy import files
-from fedsup_deploy.config.schema import TrainConfig
+from fedsup_deploy.config.schema import AveragingConfig, TrainConfig
 from fedsup_deploy.data.source import counted
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.federation.client import called
+from fedsup_deploy.federation.server.client_sampling import USUAL_CLIENTS
 from fedsup_deploy.federation.server.late import MOST_ROUNDS_LATE
-from fedsup_deploy.federation.server.rounds import USUAL_CLIENTS
 from fedsup_deploy.federation.simulation import FederatedData
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.clients import ClientFacts
@@ -98,6 +98,8 @@ def _what_matters(config: TrainConfig) -> dict[str, JsonValue]:
     document["training"]["clients_per_round"] = config.training.clients_per_round or USUAL_CLIENTS
     if not config.training.class_weights:
         del document["training"]["class_weights"]
+    if config.averaging == AveragingConfig():
+        del document["averaging"]
     if config.partition.unseen is None:
         del document["partition"]["unseen"]
     return document

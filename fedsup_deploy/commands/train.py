@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -36,6 +36,7 @@ from fedsup_deploy.run_events import (
     Evaluation,
     EvaluationSkipped,
     HealthWarning,
+    Rejected,
     Round,
     RoundSkipped,
     RunEvent,
@@ -194,7 +195,7 @@ class _Session:
             self.time_left.read(event)
             self.health.read(event)
 
-    def tell(self, event: TrainStarted | Round | RoundSkipped | Evaluation | EvaluationSkipped) -> None:
+    def tell(self, event: TrainStarted | Round | RoundSkipped | Rejected | Evaluation | EvaluationSkipped) -> None:
         """Record what happened, how long the rest takes, and each fault that it shows."""
         self.time_left.read(event)
         seconds_left = self.time_left.seconds
@@ -240,6 +241,8 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
         for result in run_rounds(federation, state, session.strategy, session.params, first_round, pause=time.sleep):
             is_skipped = isinstance(result, SkippedRound)
             session.tell(_of(result, federation))
+            for rejected in _rejections(result, federation):
+                session.tell(rejected)
             finished, is_last = result.round_index + 1, result.round_index + 1 == training.rounds
             if is_last or (not is_skipped and finished % training.evaluate_every == 0):
                 _evaluate(session, result.state.supernet, result.round_index, may_be_skipped=not is_last)
@@ -264,6 +267,7 @@ def _of(result: RoundResult | SkippedRound, federation: Federation) -> Round | R
         "round": result.round_index,
         "clients": list(result.sampled),
         **absent_fields(result.absent, names_of(federation.clients, result.absent)),
+        "rejected": list(result.rejected),
         **({"late": list(result.late)} if result.late else {}),
         "bytes_down": result.bytes_down,
         "bytes_up": result.bytes_up,
@@ -301,6 +305,15 @@ def _evaluate(session: _Session, supernet: Supernet, round_index: int, *, may_be
         return
     session.keeping.offer(supernet, round_index + 1, scores)
     session.tell(Evaluation.model_validate({"round": round_index, **scores}))
+
+
+def _rejections(result: RoundResult | SkippedRound, federation: Federation) -> Iterator[Rejected]:
+    """Yield of each update of a round that came and was not used whose it was, and why."""
+    names = names_of(federation.clients, result.rejected)
+    for client in result.rejected:
+        yield Rejected(
+            round=result.round_index, client=client, client_name=names.get(client), reason=result.absent[client]
+        )
 
 
 def _evaluate_corners(supernet: Supernet, federation: Federation) -> dict[str, JsonValue]:
@@ -347,7 +360,8 @@ def _change_terms(folder: Path, config: TrainConfig) -> None:
 
 def _save_checkpoint(folder: Path, config: TrainConfig, state: ServerState, rounds: int) -> None:
     path = folder / runs.CHECKPOINT
-    save_supernet(path, "checkpoint", state.supernet, state.kept, rounds=rounds, config_hash=settings_hash(config))
+    config_hash = settings_hash(config)
+    save_supernet(path, "checkpoint", state.supernet, state.kept, state.norms, rounds=rounds, config_hash=config_hash)
 
 
 def _describe(folder: Path, space: SearchSpace, command: Sequence[str]) -> None:

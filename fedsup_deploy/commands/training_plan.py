@@ -15,6 +15,7 @@ from fedsup_deploy.federation.jobs.train import Assignment, LocalTraining, Train
 from fedsup_deploy.federation.messages import Blob
 from fedsup_deploy.federation.server.balance import class_weights
 from fedsup_deploy.federation.server.forecast import Forecast, check_in_time, forecast
+from fedsup_deploy.federation.server.norms import NormLimits
 from fedsup_deploy.federation.server.rounds import RoundParams
 from fedsup_deploy.federation.server.strategy import Strategy
 from fedsup_deploy.federation.simulation import CLIENTS, FederatedData
@@ -121,6 +122,8 @@ def round_params(
             class_weights=None if class_counts is None else class_weights(class_counts),
         ),
         augmentation=Augmentation(augmentation.crop_padding, augmentation.flip, preprocessing.fill),
+        trim=config.averaging.trim,
+        norm_limits=NormLimits(config.averaging.max_norm, config.averaging.clip_norm),
         oversample=config.federation.oversample,
         accepts_late=config.federation.stale == "accept",
         late_weight=config.federation.stale_weight,

@@ -1,12 +1,13 @@
 """What training a run came to, read from its events."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
-from fedsup_deploy.run_events import Evaluation
+from fedsup_deploy.run_events import AskedClients, Evaluation
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.history import read_history
 
@@ -40,6 +41,23 @@ class CornerAccuracy:
 
 
 @dataclasses.dataclass(frozen=True)
+class UpdateCounts:
+    """What became of the updates that clients were asked for, over all rounds.
+
+    Args:
+        asked: How many were asked for.
+        used: How many were averaged.
+        rejected: How many came and were not used.
+        absent: How many did not come.
+    """
+
+    asked: int
+    used: int
+    rejected: int
+    absent: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Trained(Result):
     """What training came to.
 
@@ -51,6 +69,7 @@ class Trained(Result):
         bytes_up: What clients have sent.
         bytes_down: What clients were sent.
         client_macs: Multiply-accumulates of clients' forward passes.
+        updates: What became of clients' updates.
         unseen: The clients that took no part, by name or number; None where all did.
         kept_after: Rounds after which the supernet that is kept was best; None where it is the last.
         skipped_rounds: Rounds that missed the quorum and changed no weight; None where none did.
@@ -65,6 +84,7 @@ class Trained(Result):
     bytes_up: int
     bytes_down: int
     client_macs: int
+    updates: UpdateCounts
     unseen: tuple[str, ...] | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     kept_after: int | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     skipped_rounds: int | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
@@ -84,8 +104,7 @@ def summary(folder: Path) -> Trained:
     kept = history.evaluation_after(kept_after)
     if kept is None or not history.rounds:
         raise ArtifactError(f"{folder / runs.EVENTS}: a round or the last evaluation is missing; the supernet is not")
-    trained, skipped = history.rounds, history.skipped
-    rounds = (*trained, *skipped)
+    trained, skipped, rounds = history.rounds, history.skipped, history.asked
     facts = runs.read_image_facts(folder)
     return Trained(
         run=folder,
@@ -95,12 +114,20 @@ def summary(folder: Path) -> Trained:
         bytes_up=sum(event.bytes_up for event in rounds),
         bytes_down=sum(event.bytes_down for event in rounds),
         client_macs=sum(event.client_macs for event in trained),
+        updates=_updates(rounds),
         unseen=(facts.clients.unseen or None) if facts is not None and facts.clients is not None else None,
         kept_after=kept_after,
         skipped_rounds=len(skipped) or None,
         late=sum(len(event.late) for event in rounds) or None,
         late_joined=sum(len(event.late_joined) for event in trained) or None,
     )
+
+
+def _updates(rounds: Sequence[AskedClients]) -> UpdateCounts:
+    asked = sum(len(event.clients) for event in rounds)
+    unused = sum(len(event.absent) for event in rounds)
+    rejected = sum(len(event.rejected) for event in rounds)
+    return UpdateCounts(asked, asked - unused, rejected, unused - rejected)
 
 
 def _corners(event: Evaluation) -> CornerAccuracy:

@@ -136,6 +136,20 @@ class TrainingConfig(Section):
     smallest and largest subnet on validation images, or on what clients hold out."""
 
 
+class AveragingConfig(Section):
+    """Which of the clients' updates are averaged, and how. Norms are multiples of the median of the last rounds."""
+
+    max_norm: Annotated[float, Field(gt=1, le=1e6)] | None = 10.0
+    """An update that has moved more than this many times as far as usual is rejected; at most a million. null: none
+    is."""
+    clip_norm: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    """An update that has moved further than this many times the usual is shortened to it; at most a million. null: none
+    is."""
+    trim: Annotated[float, Field(gt=0, lt=0.5)] | None = None
+    """Of the clients that hold a weight, the share with the largest and the share with the smallest that its average
+    leaves out, rounded up: a trimmed mean. null: all are averaged."""
+
+
 class EngineConfig(Section):
     """What runs the clients."""
 
@@ -235,6 +249,8 @@ class TrainConfig(Section):
     """What clients train and how it is averaged."""
     training: TrainingConfig
     """Rounds, local training and its optimiser."""
+    averaging: AveragingConfig = AveragingConfig()
+    """Which updates are averaged, and how."""
     engine: EngineConfig = EngineConfig()
     """What runs the clients."""
     federation: FederationConfig = FederationConfig()

@@ -29,7 +29,7 @@ from fedsup_deploy.errors import DataError
 from fedsup_deploy.federation import frame
 from fedsup_deploy.federation.client import ClientId
 from fedsup_deploy.federation.frame import Array, Arrays
-from fedsup_deploy.federation.messages import Blob, BlobStore, HeldBlobs, Job, Reply
+from fedsup_deploy.federation.messages import MALFORMED_ANSWER, Blob, BlobStore, HeldBlobs, Job, Reply
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.plan import NetworkPlan
 from fedsup_deploy.space.search_space import SearchSpace
@@ -301,7 +301,7 @@ def as_received(reply: Reply[R], job: Job[R]) -> Reply[R]:
     try:
         value = _to_document(reply.value, job.reply, out)
     except frame.MALFORMED as error:
-        return Reply(reply.client, None, f"malformed answer: {frame.one_line(error)}")
+        return Reply(reply.client, None, f"{MALFORMED_ANSWER}: {frame.one_line(error)}")
     return _read(reply.client, value, None, job, out.arrays)
 
 
@@ -341,7 +341,7 @@ def _read(client: ClientId, value: object, absent: object, job: Job[R], arrays: 
     try:
         answer: R = _adapter(job.reply).validate_python(value, context=_Incoming(arrays, BlobStore()))
     except frame.MALFORMED as error:
-        return Reply(client, None, f"malformed answer: {frame.one_line(error)}")
+        return Reply(client, None, f"{MALFORMED_ANSWER}: {frame.one_line(error)}")
     return Reply(client, answer)
 
 

@@ -22,6 +22,7 @@ from fedsup_deploy.federation.messages import Blob, Engine
 from fedsup_deploy.federation.server import cohort
 from fedsup_deploy.federation.server.cohort import OnAbsences, Terms
 from fedsup_deploy.federation.server.federation import Federation, pixel_preprocessing
+from fedsup_deploy.federation.server.norms import Norms
 from fedsup_deploy.federation.server.strategy import ServerState
 from fedsup_deploy.federation.simulation import CLIENTS, UNSEEN, FederatedData
 from fedsup_deploy.run_events import Absences
@@ -29,8 +30,9 @@ from fedsup_deploy.runs.run import SUPERNET, Run
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import Supernet
 
-#: Begins the names, in a checkpoint, of what a strategy keeps.
+#: Begins the names, in a checkpoint, of what a strategy keeps, and of the norms of a round.
 _KEPT: Final = "kept/"
+_NORMS: Final = "norms/"
 
 
 @contextlib.contextmanager
@@ -159,9 +161,15 @@ def read_checkpoint(path: Path, layout: Layout) -> tuple[ServerState, weights.Ch
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     if record.tensors != Blob(tensors).name:
         raise ArtifactError(f"{path}: its tensors are not those it was written with; remove it to train from the start")
-    kept = {name.removeprefix(_KEPT): tensor for name, tensor in tensors.items() if name.startswith(_KEPT)}
-    supernet = Supernet(layout, {name: tensor for name, tensor in tensors.items() if not name.startswith(_KEPT)})
-    return ServerState(supernet, kept), record
+    kept, norms = (_taken_out(tensors, prefix) for prefix in (_KEPT, _NORMS))
+    of_rounds = tuple(tuple(tensor.tolist()) for _, tensor in sorted(norms.items()))
+    return ServerState(Supernet(layout, tensors), kept, of_rounds), record
+
+
+def _taken_out(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Take the tensors out whose names begin with something; their names here do not."""
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors.pop(name) for name in names}
 
 
 def _read_supernet(path: Path, layout: Layout, fingerprint: str) -> Supernet:
@@ -177,6 +185,7 @@ def save_supernet(
     kind: str,
     supernet: Supernet,
     kept: Mapping[str, torch.Tensor] | None = None,
+    norms: Norms = (),
     **document: float | str | None,
 ) -> None:
     """Write a supernet, atomically, as `supernet` or `checkpoint`.
@@ -186,9 +195,11 @@ def save_supernet(
         kind: `supernet` or `checkpoint`.
         supernet: What to write.
         kept: What a strategy keeps between rounds, for a checkpoint.
+        norms: What the updates of the next round are compared with, for a checkpoint.
         document: What else to say of it.
     """
     tensors = {**supernet.weights, **{f"{_KEPT}{name}": tensor for name, tensor in (kept or {}).items()}}
+    tensors |= {f"{_NORMS}{index}": torch.tensor(each, dtype=torch.float64) for index, each in enumerate(norms)}
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     if kind == "checkpoint":
         # Nobody has the hash of the file elsewhere, as of a supernet.

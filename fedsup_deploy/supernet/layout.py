@@ -36,6 +36,11 @@ class Layout:
         self.slices = functools.lru_cache(_CACHED)(self._slices)
         self.num_macs = functools.lru_cache(_CACHED)(self._num_macs)
 
+    @functools.cached_property
+    def most_macs(self) -> int:
+        """Multiply-accumulates that no architecture exceeds, for one image: of all layers at once."""
+        return int(cost.costs_of_plan(self.space.full_plan).num_macs[0])
+
     def __reduce__(self) -> tuple[object, ...]:
         """Travel to another process without the caches."""
         return Layout, (self.space, self.normalization)

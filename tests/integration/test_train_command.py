@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fedsup_deploy import registry
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.commands.train import train
+from fedsup_deploy.commands.training_summary import UpdateCounts
 from fedsup_deploy.commands.training_summary import summary as summary_of
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FederationError
@@ -320,6 +321,7 @@ def test_the_summary_adds_up_the_log(train_in, tmp_path):
     assert summary.bytes_up == sum(event["bytes_up"] for event in rounds)
     assert summary.bytes_down == sum(event["bytes_down"] for event in rounds)
     assert summary.client_macs == sum(event["client_macs"] for event in rounds) > 0
+    assert summary.updates == UpdateCounts(asked=12, used=12, rejected=0, absent=0)
     last = events[-1]
     assert summary.accuracy.largest == last["accuracy_largest"]
     assert summary.accuracy.num_images == last["num_images"] == len(open_run(tmp_path / "run").data.validation)
@@ -333,12 +335,13 @@ def test_the_summary_of_a_run_from_before_images_were_counted_has_no_intervals(w
     shutil.copytree(whole, tmp_path / "old")
     path = tmp_path / "old" / "events.jsonl"
     events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    later = {"num_images", "accuracy_largest_interval", "accuracy_smallest_interval"}
+    later = {"num_images", "accuracy_largest_interval", "accuracy_smallest_interval", "rejected"}
     old = [{key: value for key, value in event.items() if key not in later} for event in events]
     path.write_text("".join(json.dumps(event) + "\n" for event in old), encoding="utf-8")
     accuracy = summary_of(tmp_path / "old").accuracy
     assert (accuracy.num_images, accuracy.largest_interval, accuracy.smallest_interval) == (None, None, None)
     assert accuracy.largest == summary_of(whole).accuracy.largest
+    assert summary_of(tmp_path / "old").updates == summary_of(whole).updates
 
 
 @pytest.mark.parametrize("number", range(NUM_EVENTS))

@@ -10,6 +10,7 @@ from torch import Tensor
 from fedsup_deploy import rng
 from fedsup_deploy.federation.jobs.train import ClientUpdate
 from fedsup_deploy.federation.server.aggregation import CoverageMean
+from fedsup_deploy.federation.server.trimmed_mean import TrimmedMean, num_trimmed
 from fedsup_deploy.space import sampling
 from fedsup_deploy.supernet import slices as rule
 from fedsup_deploy.supernet.layout import Layout
@@ -19,6 +20,8 @@ MAX_SAMPLES = 10_000
 Seeds = st.integers(0, 2**32)
 NumSamples = st.lists(st.integers(1, MAX_SAMPLES // 5), min_size=1, max_size=5)
 #: What weights are multiplied by: from those that are exact to those of which little is left.
+#: Share that a trimmed mean leaves out on either side; None: no trimmed mean.
+Trims = st.one_of(st.none(), st.floats(0.01, 0.49))
 Scales = st.sampled_from([1.0, 1e-3, 1e-5, 1e-6, 1e-8, 1e-12])
 Weights = dict[str, Tensor]
 Updates = Sequence[tuple[ClientUpdate, rule.Slices]]
@@ -43,8 +46,8 @@ def updates_of(
     return updates
 
 
-def mean_of(updates: Updates, previous: Weights) -> CoverageMean:
-    mean = CoverageMean(previous, MAX_SAMPLES)
+def mean_of(updates: Updates, previous: Weights, trim: float | None = None) -> CoverageMean:
+    mean = CoverageMean(previous, MAX_SAMPLES) if trim is None else TrimmedMean(previous, MAX_SAMPLES, 5, trim)
     assert [mean.add(update, where) for update, where in updates] == [None] * len(updates)
     return mean
 
@@ -101,18 +104,20 @@ def test_equal_updates_come_back_whatever_their_images_and_parts(
 
 
 @settings(max_examples=15)
-@given(data=st.data(), seed=Seeds, num_samples=NumSamples, extrapolates=st.booleans())
+@given(data=st.data(), seed=Seeds, num_samples=NumSamples, extrapolates=st.booleans(), trim=Trims)
 def test_neither_the_order_of_clients_nor_a_relay_changes_a_bit(
-    spaces, data: st.DataObject, seed: int, num_samples: list[int], extrapolates: bool
+    spaces, data: st.DataObject, seed: int, num_samples: list[int], extrapolates: bool, trim: float | None
 ) -> None:
     """Some updates are first added up elsewhere, in any order, and a relay may have relays of its own."""
     layout = Layout(data.draw(spaces), "batch")
     previous, updates = random_weights(layout.shapes, seed), updates_of(layout, num_samples, seed)
-    expected = mean_of(updates, previous).result(extrapolates=extrapolates)
+    expected = mean_of(updates, previous, trim).result(extrapolates=extrapolates)
     for _ in range(3):
         order = data.draw(st.permutations(updates))
         first, second = sorted(data.draw(st.tuples(*[st.integers(0, len(updates))] * 2)))
-        mean, relay, below = (mean_of(some, previous) for some in (order[:first], order[first:second], order[second:]))
+        mean, relay, below = (
+            mean_of(some, previous, trim) for some in (order[:first], order[first:second], order[second:])
+        )
         relay.merge(below)
         mean.merge(relay)
         assert_equal(mean.result(extrapolates=extrapolates), expected)
@@ -138,6 +143,55 @@ def test_uncovered_entries_are_bit_identical_and_covered_ones_are_the_weighted_m
         assert torch.equal(result[name][~covered], previous[name][~covered]), name
         expected = (total[covered] / count[covered]).float()
         assert torch.allclose(result[name][covered], expected, rtol=1e-6, atol=2.0**-43), name
+
+
+@settings(max_examples=15)
+@given(data=st.data(), seed=Seeds, num_samples=NumSamples, trim=st.floats(0.01, 0.49))
+def test_a_trimmed_mean_is_that_of_the_holders_of_each_entry_without_its_extremes(
+    spaces, data: st.DataObject, seed: int, num_samples: list[int], trim: float
+) -> None:
+    """Entry by entry: the weights of its holders are sorted, the ends cut off, and the rest is averaged by images."""
+    layout = Layout(data.draw(spaces), "batch")
+    previous, updates = random_weights(layout.shapes, seed), updates_of(layout, num_samples, seed)
+    result = mean_of(updates, previous, trim).result()
+    for name, shape in layout.shapes.items():
+        holders = [
+            (update, rule.coverage({name: shape}, [{name: where[name]}])[name])
+            for update, where in updates
+            if name in where
+        ]
+        parts = [torch.full(shape, torch.nan, dtype=torch.float64) for _ in holders]
+        for part, (update, mask) in zip(parts, holders, strict=True):
+            part[mask] = update.weights[name].double().flatten()
+        expected = previous[name].flatten().clone()
+        for entry in range(expected.numel()):
+            held = sorted(
+                (part.flatten()[entry].item(), update.num_samples)
+                for part, (update, mask) in zip(parts, holders, strict=True)
+                if mask.flatten()[entry]
+            )
+            cut = num_trimmed(len(held), trim)
+            if rest := held[cut : len(held) - cut]:
+                expected[entry] = sum(weight * count for weight, count in rest) / sum(count for _, count in rest)
+        assert torch.allclose(result[name].flatten(), expected, rtol=1e-6, atol=2.0**-42), name
+
+
+@settings(max_examples=15)
+@given(data=st.data(), seed=Seeds, num_samples=st.lists(st.integers(1, 2000), min_size=3, max_size=5))
+def test_one_client_of_three_or_more_moves_no_entry_beyond_the_honest_ones(
+    spaces, data: st.DataObject, seed: int, num_samples: list[int]
+) -> None:
+    """Whatever it sends, and however many images it says it has, where all hold an entry."""
+    layout = Layout(data.draw(spaces), "batch")
+    honest = [random_weights(layout.shapes, seed + client) for client in range(len(num_samples))]
+    worst = {name: 64 * torch.sign(tensor) for name, tensor in random_weights(layout.shapes, seed - 1).items()}
+    clients = [*zip(num_samples[1:], honest[1:], strict=True), (num_samples[0], worst)]
+    updates = [(ClientUpdate(count, 1.0, weights), layout.whole) for count, weights in clients]
+    result = mean_of(updates, random_weights(layout.shapes, seed - 2), trim=0.2).result()
+    for name in layout.shapes:
+        of_honest = torch.stack([weights[name] for weights in honest[1:]])
+        lowest, highest = of_honest.amin(0) - 2.0**-42, of_honest.amax(0) + 2.0**-42
+        assert bool(((result[name] >= lowest) & (result[name] <= highest)).all()), name
 
 
 @settings(max_examples=20)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedsup_deploy import rng
 from fedsup_deploy.federation.jobs.train import ClientUpdate
-from fedsup_deploy.federation.server.aggregation import CoverageMean
+from fedsup_deploy.federation.server.aggregation import CoverageMean, as_if_in_time
 from fedsup_deploy.federation.server.late import MOST_ROUNDS_LATE, staleness_weight
 from fedsup_deploy.space import sampling
 from fedsup_deploy.supernet import slices as rule
@@ -55,7 +55,10 @@ def test_the_order_in_which_updates_are_added_changes_no_bit(
         for index in order:
             each = updates[index]
             if is_late[index]:
-                assert mean.add_late(each.update, each.where, each.began_with, weight) is None
+                assert (
+                    mean.add(as_if_in_time(each.update, each.where, each.began_with, previous, weight), each.where)
+                    is None
+                )
             else:
                 assert mean.add(each.update, each.where) is None
         results.append(mean.result())
@@ -75,7 +78,7 @@ def test_the_average_is_that_of_moves_each_times_its_weight(
     count = {name: torch.zeros(shape, dtype=torch.float64) for name, shape in layout.shapes.items()}
     for index, num in enumerate(num_samples):
         each = Late(layout, num, seed + 10 * index)
-        assert mean.add_late(each.update, each.where, each.began_with, weight) is None
+        assert mean.add(as_if_in_time(each.update, each.where, each.began_with, previous, weight), each.where) is None
         for name, part in each.where.items():
             total[name][part] += num * weight * each.move[name].double()
             count[name][part] += num
@@ -95,7 +98,12 @@ def test_an_update_that_began_with_the_weights_there_are_is_one_in_time(
     late, in_time = (CoverageMean(previous, MAX_SAMPLES) for _ in range(2))
     for index, num in enumerate(num_samples):
         each = Late(layout, num, seed + 10 * index)
-        assert late.add_late(each.update, each.where, rule.gather(previous, each.where), 1.0) is None
+        assert (
+            late.add(
+                as_if_in_time(each.update, each.where, rule.gather(previous, each.where), previous, 1.0), each.where
+            )
+            is None
+        )
         assert in_time.add(each.update, each.where) is None
     expected = in_time.result()
     for name, found in late.result().items():

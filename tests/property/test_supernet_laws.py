@@ -57,6 +57,15 @@ CROWDED = {
 }
 
 
+@settings(max_examples=20)
+@given(data=st.data(), seed=Seeds)
+def test_no_architecture_takes_more_work_than_the_whole_supernet(spaces, data: st.DataObject, seed: int) -> None:
+    for space in (data.draw(spaces), SearchSpace.model_validate(CROWDED)):
+        layout, generator = Layout(space, "batch"), rng.generator(seed)
+        drawn = [sampling.random_architecture(space, generator) for _ in range(5)]
+        assert max(map(layout.num_macs, (space.largest, *drawn))) <= layout.most_macs
+
+
 def images(space: SearchSpace, architecture: Architecture, count: int, seed: int = 0) -> Tensor:
     side = architecture.resolution
     return torch.randn(count, space.in_channels, side, side, generator=torch.Generator().manual_seed(seed))

@@ -7,7 +7,7 @@ allow. In a round of 10,000 images q is 43, which is exact for weights of 2e-6 a
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 import torch
@@ -31,8 +31,8 @@ _BLOCK: Final = 2**15
 _MAX_MOVE: Final = 8.0
 
 
-class _Sums(NamedTuple):
-    """Sums over clients of what each has of a tensor, times its images: int64, of the shape of the tensor."""
+class CoverageSums(NamedTuple):
+    """CoverageSums over clients of what each has of a tensor, times its images: int64, of the shape of the tensor."""
 
     total: Tensor
     square: Tensor
@@ -58,7 +58,7 @@ class CoverageMean:
         bits = _BITS - max_samples.bit_length()
         self._scale, self._square_scale = 2.0**bits / MAX_WEIGHT, 2.0**bits / _MAX_MOVE**2
         # Of the tensors that some client holds: in the first rounds of a supernet they are few.
-        self._sums: dict[str, _Sums] = {}
+        self._sums: dict[str, CoverageSums] = {}
         self._num_samples = 0
 
     def add(self, update: ClientUpdate, where: rule.Slices) -> str | None:
@@ -71,48 +71,22 @@ class CoverageMean:
         Returns:
             None, or why the update is rejected; a rejected update changes nothing.
         """
-        reason = self._reason_to_reject(update, where)
+        reason = self.reason_to_reject(update, where)
         if reason is None:
-            num_samples = update.num_samples
-            self._num_samples += num_samples
-            for name, index in where.items():
-                sums, before = self._sums_of(name), self._previous[name][index]
-                of_part = (tensor[index] for tensor in sums)
-                for weight, old, total, square, count in _blocks(update.weights[name], before, *of_part):
-                    move = (weight - old).clamp_(-_MAX_MOVE, _MAX_MOVE)
-                    total.add_(_whole(weight.double(), self._scale), alpha=num_samples)
-                    square.add_(_whole(move.double().square_(), self._square_scale), alpha=num_samples)
-                    count.add_(num_samples)
+            self.add_sound(update, where)
         return reason
 
-    def add_late(self, update: ClientUpdate, where: rule.Slices, began_with: Weights, weight: float) -> str | None:
-        """Add the update of a client that began with the weights of an earlier round.
-
-        The average is one of moves: W_i + sum over k of n_k (w_ki - W_i) / sum of n_k. The move of a client that began
-        with V_i is w_ki - V_i, so it counts as one that was sent W and came back with W_i + weight (w_ki - V_i). The
-        weight scales the move and not n_k: where only late clients hold an entry, n_k would cancel, and the entry would
-        move as far as if they had been in time.
-
-        Args:
-            update: What the client sent.
-            where: The part of each shared tensor it was given.
-            began_with: The tensors that it was sent.
-            weight: What its move counts, in (0, 1].
-
-        Returns:
-            None, or why the update is rejected: by what `add` rejects, before its move is taken over and after it.
-
-        Source: FedBuff, J. Nguyen et al., arXiv 2106.06639: an average of updates, each scaled by its staleness; here
-        of every entry over the clients that hold it.
-        """
-        reason = self._reason_to_reject(update, where)
-        if reason is not None:
-            return reason
-        moved = {
-            name: self._previous[name][index] + weight * (update.weights[name] - began_with[name])
-            for name, index in where.items()
-        }
-        return self.add(dataclasses.replace(update, weights=moved), where)
+    def add_sound(self, update: ClientUpdate, where: rule.Slices) -> None:
+        """Add one client's update, for which `reason_to_reject` has found none."""
+        num_samples = update.num_samples
+        self._num_samples += num_samples
+        for name, index in where.items():
+            sums, before = self._sums_of(name), self._previous[name][index]
+            of_part = (tensor[index] for tensor in sums)
+            for weight, old, total, square, count in blocks(update.weights[name], before, *of_part):
+                total.add_(self._whole(weight), alpha=num_samples)
+                square.add_(self._square(weight, old), alpha=num_samples)
+                count.add_(num_samples)
 
     def merge(self, other: "CoverageMean") -> None:
         """Add the updates that were added to another one with the same `previous` and `max_samples`.
@@ -134,12 +108,17 @@ class CoverageMean:
         Args:
             extrapolates: Go beyond the average, the further the more clients disagree: `_step_sizes`.
         """
-        means = {name: self._mean(sums) for name, sums in self._sums.items()}
-        of_all, of_some = self._step_sizes(means) if extrapolates else (1.0, 1.0)
+        averaged = {name: self._averaged(name) for name in self._sums}
+        means = {name: self._mean(sums) for name, sums in averaged.items()}
+        of_all, of_some = self._step_sizes(averaged, means) if extrapolates else (1.0, 1.0)
         return {
             name: self._moved(name, means[name], of_all, of_some) if name in means else tensor.clone()
             for name, tensor in self._previous.items()
         }
+
+    def _averaged(self, name: str) -> CoverageSums:
+        """Return the sums over the clients whose weights of a tensor are averaged: all that hold an entry."""
+        return self._sums[name]
 
     def _moved(self, name: str, mean: Tensor, of_all: float, of_some: float) -> Tensor:
         """Return a tensor after its step towards the average and beyond."""
@@ -148,16 +127,24 @@ class CoverageMean:
         beyond = (mean - before).mul_(step_size.sub_(1))
         return torch.where(count > 0, (mean + beyond).float(), before)
 
-    def _mean(self, sums: _Sums) -> Tensor:
+    def _mean(self, sums: CoverageSums) -> Tensor:
         return sums.total.double() / sums.num_images.clamp(min=1) / self._scale
 
-    def _sums_of(self, name: str) -> _Sums:
+    def _sums_of(self, name: str) -> CoverageSums:
         if name not in self._sums:
             shape = self._previous[name].shape
-            self._sums[name] = _Sums(*(torch.zeros(shape, dtype=torch.int64) for _ in range(3)))
+            self._sums[name] = CoverageSums(*(torch.zeros(shape, dtype=torch.int64) for _ in range(3)))
         return self._sums[name]
 
-    def _step_sizes(self, means: Weights) -> tuple[float, float]:
+    def _whole(self, weight: Tensor) -> Tensor:
+        """Return weights as whole multiples of the unit, rounded towards zero."""
+        return _whole(weight.double(), self._scale)
+
+    def _square(self, weight: Tensor, old: Tensor) -> Tensor:
+        """Return the squares of moves as whole multiples of their unit."""
+        return _whole((weight - old).clamp_(-_MAX_MOVE, _MAX_MOVE).double().square_(), self._square_scale)
+
+    def _step_sizes(self, averaged: Mapping[str, CoverageSums], means: Weights) -> tuple[float, float]:
         """Return how far to go towards the average, of entries that every client holds and of all others; at least 1.
 
         It is half of the mean square of the clients' moves over the square of their average move. Where clients move
@@ -171,10 +158,10 @@ class CoverageMean:
         of_clients, of_average = [0.0, 0.0], [0.0, 0.0]
         # In the order of the tensors, not of arrival.
         for name in (name for name in self._previous if name in means):
-            mean, (_, squares, count) = means[name], self._sums[name]
+            mean, (_, squares, count) = means[name], averaged[name]
             square = squares.double() / count.clamp(min=1) / self._square_scale
             average_square = (mean - self._previous[name]).square_()
-            by_all = count == self._num_samples
+            by_all = self._sums[name].num_images == self._num_samples
             for group, held in enumerate((by_all, (count > 0) & ~by_all)):
                 # By NumPy: the order in which torch adds depends on its threads.
                 of_clients[group] += float((square * held).numpy().sum())
@@ -182,15 +169,22 @@ class CoverageMean:
         first, second = (max(1.0, c / (2 * a)) if a > 0 else 1.0 for c, a in zip(of_clients, of_average, strict=True))
         return first, second
 
-    def _reason_to_reject(self, update: ClientUpdate, where: rule.Slices) -> str | None:
+    def reason_to_reject(self, update: ClientUpdate, where: rule.Slices) -> str | None:
+        """Return why an update is none, whatever others send; None where it is one.
+
+        No reason has a number of the client's in it: what is wrong is for all to read.
+
+        Args:
+            update: What the client sent.
+            where: The part of each shared tensor it was given.
+        """
         if not 1 <= update.num_samples <= self._max_samples - self._num_samples:
-            return f"{update.num_samples} samples"
-        if not abs(update.loss) <= _MAX_LOSS:
-            return f"loss is {update.loss}"
-        if update.loss_before is not None and not abs(update.loss_before) <= _MAX_LOSS:
-            return f"loss before training is {update.loss_before}"
+            return "no images, or more than a round has"
+        for what, loss in (("loss", update.loss), ("loss before training", update.loss_before)):
+            if loss is not None and not abs(loss) <= _MAX_LOSS:
+                return f"{what} is {f'beyond {_MAX_LOSS:g}' if math.isfinite(loss) else 'not finite'}"
         if not 0 <= update.num_macs <= _MAX_MACS:
-            return f"{update.num_macs} multiply-accumulates"
+            return "an impossible number of multiply-accumulates"
         if update.weights.keys() != where.keys():
             return "other tensors than it was sent"
         reasons = (self._problem_with(name, update.weights[name], index) for name, index in where.items())
@@ -202,10 +196,37 @@ class CoverageMean:
         least, most = tensor.aminmax()
         if not math.isfinite(largest := max(-float(least), float(most))):
             return f"tensor {name} is not finite"
-        return f"tensor {name} has a weight of {largest:g}, at most {MAX_WEIGHT:g}" if largest > MAX_WEIGHT else None
+        return f"tensor {name} has a weight beyond {MAX_WEIGHT:g}" if largest > MAX_WEIGHT else None
 
 
-def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def as_if_in_time(
+    update: ClientUpdate, where: rule.Slices, began_with: Weights, previous: Weights, weight: float
+) -> ClientUpdate:
+    """Return what the update of a client that began with the weights of an earlier round counts as.
+
+    The average is one of moves: W_i + sum over k of n_k (w_ki - W_i) / sum of n_k. The move of a client that began with
+    V_i is w_ki - V_i, so it counts as one that was sent W and came back with W_i + weight (w_ki - V_i). The weight
+    scales the move and not n_k: where only late clients hold an entry, n_k would cancel, and the entry would move as
+    far as if they had been in time.
+
+    Args:
+        update: What the client sent; `CoverageMean.reason_to_reject` has found nothing wrong with it.
+        where: The part of each shared tensor it was given.
+        began_with: The tensors that it was sent.
+        previous: The whole supernet before the average that it joins.
+        weight: What its move counts, in (0, 1].
+
+    Source: FedBuff, J. Nguyen et al., arXiv 2106.06639: an average of updates, each scaled by its staleness; here of
+    every entry over the clients that hold it.
+    """
+    moved = {
+        name: previous[name][index] + weight * (update.weights[name] - began_with[name])
+        for name, index in where.items()
+    }
+    return dataclasses.replace(update, weights=moved)
+
+
+def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Yield tensors of one shape, of one dimension or more, in blocks of rows."""
     rows = max(_BLOCK // max(tensors[0][0].numel(), 1), 1)
     return zip(*(tensor.split(rows) for tensor in tensors), strict=True)

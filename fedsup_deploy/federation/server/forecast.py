@@ -12,7 +12,8 @@ from fedsup_deploy.federation import encoding
 from fedsup_deploy.federation.client import ClientInfo
 from fedsup_deploy.federation.jobs.train import Assignment, ClientUpdate, Train
 from fedsup_deploy.federation.messages import Blob, Reply
-from fedsup_deploy.federation.server.rounds import RoundParams, cohort_size, draw_cohort
+from fedsup_deploy.federation.server.client_sampling import cohort_size, draw_cohort
+from fedsup_deploy.federation.server.rounds import RoundParams
 from fedsup_deploy.federation.server.strategy import Strategy
 from fedsup_deploy.results import Result
 from fedsup_deploy.space.architecture import Architecture

@@ -6,7 +6,7 @@ from typing import Final
 
 from fedsup_deploy.federation.client import ClientId
 from fedsup_deploy.federation.jobs.train import ClientUpdate, Train
-from fedsup_deploy.federation.messages import Patience, Reply, Weights
+from fedsup_deploy.federation.messages import Patience, Reply
 from fedsup_deploy.supernet import slices as rule
 
 #: An update is of no use any more after so many rounds: it counts less than half then, and is waited for no longer.
@@ -29,14 +29,14 @@ class LateUpdate:
     Args:
         round_index: In which round its client was asked.
         update: What it sent.
-        began_with: The tensors that it was sent.
+        job: What it was asked: the tensors that it began with, and what it had to train.
         where: The part of each shared tensor that these are.
         weight: What its move counts.
     """
 
     round_index: int
     update: ClientUpdate
-    began_with: Weights
+    job: Train
     where: rule.Slices
     weight: float
 
@@ -78,13 +78,13 @@ class Accepted(Discarded):
     def __init__(self, weight: float | None, deadline_s: float | None) -> None:
         self._weight = weight
         self._late_s = MOST_ROUNDS_LATE * (deadline_s or 0.0)
-        self._expected: dict[tuple[int, ClientId], tuple[Weights, rule.Slices]] = {}
+        self._expected: dict[tuple[int, ClientId], tuple[Train, rule.Slices]] = {}
         self._come: dict[tuple[int, ClientId], ClientUpdate] = {}
 
     def begin(self, round_index: int, jobs: Mapping[ClientId, Train], where: Mapping[ClientId, rule.Slices]) -> None:
         """Learn what is asked in a round."""
         known = {key: each for key, each in self._expected.items() if round_index - key[0] <= MOST_ROUNDS_LATE}
-        asked = {(round_index, client): (job.weights.tensors, where[client]) for client, job in jobs.items()}
+        asked = {(round_index, client): (job, where[client]) for client, job in jobs.items()}
         self._keep({**known, **asked})
 
     def patience(self, round_index: int, is_enough: Callable[[], bool] | None) -> Patience[ClientUpdate]:
@@ -118,7 +118,7 @@ class Accepted(Discarded):
         else:
             self._come[key] = reply.value
 
-    def _keep(self, expected: Mapping[tuple[int, ClientId], tuple[Weights, rule.Slices]]) -> None:
+    def _keep(self, expected: Mapping[tuple[int, ClientId], tuple[Train, rule.Slices]]) -> None:
         self._expected = dict(expected)
         self._come = {key: update for key, update in self._come.items() if key in self._expected}
 

@@ -1,29 +1,26 @@
 """The round loop: plan, train, aggregate. It knows no engine, no files and no screen."""
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
 
 from fedsup_deploy import rng
 from fedsup_deploy.data.augment import Augmentation
-from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.federation.client import ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.train import Assignment, ClientUpdate, LocalTraining, Train
-from fedsup_deploy.federation.messages import Blob, num_bytes
+from fedsup_deploy.federation.messages import MALFORMED_ANSWER, Blob, num_bytes
 from fedsup_deploy.federation.server import cohort
 from fedsup_deploy.federation.server.aggregation import CoverageMean
+from fedsup_deploy.federation.server.client_sampling import cohort_size, draw_cohort
 from fedsup_deploy.federation.server.cohort import QuorumError
 from fedsup_deploy.federation.server.federation import Federation
-from fedsup_deploy.federation.server.late import Accepted, Discarded, LateUpdate
+from fedsup_deploy.federation.server.late import MOST_ROUNDS_LATE, Accepted, Discarded, LateUpdate
+from fedsup_deploy.federation.server.norms import NO_LIMITS, NormGate, NormLimits, Norms
 from fedsup_deploy.federation.server.schedule import learning_rate
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
+from fedsup_deploy.federation.server.trimmed_mean import TrimmedMean
 from fedsup_deploy.supernet import slices as rule
 from fedsup_deploy.supernet.layout import Layout
-
-#: Clients of a round where a config does not say, if there are so many.
-USUAL_CLIENTS: Final = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +35,8 @@ class RoundParams:
         final_learning_rate: Step size at the end of the cosine.
         training: How clients train.
         augmentation: Random changes of clients' images.
+        trim: Share of the clients that hold an entry that its average leaves out on either side; None leaves out none.
+        norm_limits: What becomes of updates that have moved far.
         oversample: Share of `clients_per_round` that is asked beyond it, so that a round need not wait for the slowest.
         accepts_late: Whether an update that comes after its round joins the next average.
         late_weight: What it counts then, in (0, 1]; None is `late.staleness_weight`.
@@ -51,6 +50,8 @@ class RoundParams:
     final_learning_rate: float
     training: LocalTraining
     augmentation: Augmentation
+    trim: float | None = None
+    norm_limits: NormLimits = NO_LIMITS
     oversample: float = 0.0
     accepts_late: bool = False
     late_weight: float | None = None
@@ -66,6 +67,7 @@ class RoundFacts:
         state: What the next begins with.
         sampled: Clients asked.
         absent: Clients without an update that was used, with the reason.
+        rejected: Those of them whose update came and was not used.
         late: Those of them that were still expected to answer when the round ended.
         bytes_down: Size of the tensors sent to clients.
         bytes_up: Size of the tensors they sent back.
@@ -76,6 +78,7 @@ class RoundFacts:
     state: ServerState
     sampled: tuple[ClientId, ...]
     absent: dict[ClientId, str]
+    rejected: tuple[ClientId, ...]
     late: tuple[ClientId, ...]
     bytes_down: int
     bytes_up: int
@@ -168,30 +171,6 @@ def run_rounds(
             pause(max(federation.terms.deadline_s - result.seconds, 0.0))
 
 
-def draw_cohort(
-    eligible: Sequence[ClientInfo], num_clients: int, oversample: float, seed: int, round_index: int
-) -> list[ClientInfo]:
-    """Return who is asked in a round, ascending.
-
-    Whoever is asked beyond `num_clients` is drawn after the others, which are the same with and without.
-
-    Args:
-        eligible: Clients that can take part.
-        num_clients: How many are wanted.
-        oversample: Share of them that is asked beyond, rounded up to whole clients; all, where there are no more.
-        seed: Seed of the run.
-        round_index: Counted from 0.
-    """
-    infos = {info.client: info for info in eligible}
-    drawn = rng.generator(seed, "cohort", round_index).choice(list(infos), num_clients, replace=False).tolist()
-    others = [client for client in infos if client not in set(drawn)]
-    # Rounded first: 0.07 * 100 is a little more than 7.
-    num_beyond = min(math.ceil(round(oversample * num_clients, 9)), len(others))
-    if num_beyond > 0:
-        drawn += rng.generator(seed, "reserve", round_index).choice(others, num_beyond, replace=False).tolist()
-    return [infos[client] for client in sorted(drawn)]
-
-
 class _Round:
     """One round: who is asked for what, and what comes of it."""
 
@@ -219,10 +198,9 @@ class _Round:
             strategy.warm_up_again_at,
         )
         self._jobs = _jobs(federation, state, params, plan, index, self._rate)
-        # Late updates may be of any client, of each one.
-        counted = federation.infos if params.accepts_late else infos
-        self._updates = _Updates(state, federation.infos, plan, sum(info.num_samples for info in counted.values()))
-        self._gathered = cohort.Gathered({}, ())
+        self._updates = _Updates(federation, state, plan, params, self._rate)
+        self._late: tuple[ClientId, ...] = ()
+        self._absent: dict[ClientId, str] = {}
 
     def play(self, late: Discarded, num_wanted: int) -> RoundResult:
         """Return what the round leads to.
@@ -234,14 +212,15 @@ class _Round:
         late.begin(self._index, self._jobs, updates.where)
         may_end_early = len(self._jobs) > num_wanted
         patience = late.patience(self._index, (lambda: len(updates.used) >= num_wanted) if may_end_early else None)
-        self._gathered = cohort.gather(federation.clients, self._jobs, updates.take, federation.terms, patience)
-        late.end(self._index, self._gathered.late)
-        absent = self._gathered.absent
-        cohort.check_quorum(federation.clients, len(self._jobs), absent, self._what, federation.terms, num_wanted)
+        gathered = cohort.gather(federation.clients, self._jobs, updates.take, federation.terms, patience)
+        late.end(self._index, gathered.late)
+        self._late, self._absent = gathered.late, dict(sorted((gathered.absent | updates.close()).items()))
+        cohort.check_quorum(federation.clients, len(self._jobs), self._absent, self._what, federation.terms, num_wanted)
         used = [update for _, update in sorted(updates.used.items())]
         came = late.come(self._index)
         refused = {client: updates.take_late(client, each) for client, each in came.items()}
         state = self._strategy.aggregate(self._index, self._state, updates.mean, federation.seed)
+        state = dataclasses.replace(state, norms=updates.norms)
         return RoundResult(
             **vars(self._facts(state)),
             loss=sum(update.loss * update.num_samples for update in used) / sum(update.num_samples for update in used),
@@ -258,7 +237,7 @@ class _Round:
 
     def tell_absences(self) -> None:
         """Tell who is absent."""
-        clients, absent = self._federation.clients, self._gathered.absent
+        clients, absent = self._federation.clients, self._absent
         self._federation.on_absences(self._what, len(self._jobs), absent, cohort.names_of(clients, absent))
 
     def _facts(self, state: ServerState) -> RoundFacts:
@@ -266,43 +245,13 @@ class _Round:
             self._index,
             state,
             tuple(self._jobs),
-            self._gathered.absent,
-            self._gathered.late,
+            self._absent,
+            tuple(client for client, reason in self._absent.items() if self._updates.has_rejected(client, reason)),
+            self._late,
             bytes_down=sum(job.weights.num_bytes for job in self._jobs.values()),
             bytes_up=self._updates.num_bytes,
             seconds=time.perf_counter() - self._started,
         )
-
-
-def cohort_of(index: int, eligible: Sequence[ClientInfo], num_clients: int, seed: int) -> list[ClientInfo]:
-    """Return the clients that are asked in a round, ascending.
-
-    Args:
-        index: Of the round.
-        eligible: Clients that can take part, ascending.
-        num_clients: How many do, as of `cohort_size`.
-        seed: Of the run.
-    """
-    infos = {info.client: info for info in eligible}
-    drawn = rng.generator(seed, "cohort", index).choice(list(infos), num_clients, replace=False)
-    return [infos[client] for client in sorted(drawn.tolist())]
-
-
-def cohort_size(wanted: int | None, num_eligible: int) -> int:
-    """Return how many clients train in a round.
-
-    Args:
-        wanted: `RoundParams.clients_per_round`.
-        num_eligible: Clients that can take part.
-
-    Raises:
-        ConfigError: Those are fewer.
-    """
-    if wanted is None and num_eligible > 0:
-        return min(USUAL_CLIENTS, num_eligible)
-    if wanted is None or num_eligible < wanted:
-        raise ConfigError(f"training.clients_per_round: got {wanted or 'null'}, {num_eligible} can take part")
-    return wanted
 
 
 def _loss_before(used: Sequence[ClientUpdate]) -> float | None:
@@ -312,43 +261,85 @@ def _loss_before(used: Sequence[ClientUpdate]) -> float | None:
 
 
 class _Updates:
-    """Takes in the updates of a round, one at a time: none is kept."""
+    """Takes in the updates of a round, one at a time: none is kept, but of those that wait for the others."""
 
     def __init__(
         self,
+        federation: Federation,
         state: ServerState,
-        infos: dict[ClientId, ClientInfo],
         plan: dict[ClientId, Assignment],
-        max_samples: int,
+        params: RoundParams,
+        rate: float,
     ) -> None:
-        self.mean = CoverageMean(state.supernet.weights, max_samples)
+        before, infos = state.supernet.weights, federation.infos
+        # Late updates may be of any client, of each one.
+        counted = infos if params.accepts_late else plan
+        most = min(len(counted), len(plan) * (1 + MOST_ROUNDS_LATE))
+        max_samples = sum(infos[client].num_samples for client in counted)
+        self.mean = (
+            CoverageMean(before, max_samples)
+            if params.trim is None
+            else TrimmedMean(before, max_samples, most, params.trim)
+        )
         self.used: dict[ClientId, ClientUpdate] = {}
         self.num_bytes = 0
         self.where = {client: _where(state.supernet.layout, assignment) for client, assignment in plan.items()}
-        self._infos = infos
+        self._gate = NormGate(self.mean, before, params.norm_limits, state.norms, len(plan), rate)
+        self._layout, self._infos, self._plan = state.supernet.layout, infos, plan
+        self._epochs = params.training.epochs
+        self._rejected: set[ClientId] = set()
+
+    @property
+    def norms(self) -> Norms:
+        return self._gate.norms
 
     def take(self, client: ClientId, update: ClientUpdate) -> str | None:
         self.num_bytes += num_bytes(update.weights)
-        reason = self._too_many(client, update) or self.mean.add(update, self.where[client])
+        reason = self._miscounted(client, update, self._plan[client])
+        if reason is None:
+            reason = self._gate.add(client, update, self.where[client])
         if reason is None:
             self.used[client] = dataclasses.replace(update, weights={})
+        else:
+            self._rejected.add(client)
         return reason
+
+    def close(self) -> dict[ClientId, str]:
+        """Return those whose update is rejected now that all have come, with the reason."""
+        rejected = self._gate.close()
+        self._rejected |= rejected.keys()
+        for client in rejected:
+            del self.used[client]
+        return rejected
 
     def take_late(self, client: ClientId, late: LateUpdate) -> str | None:
         update = late.update
         self.num_bytes += num_bytes(update.weights)
         if client in self.used:
             return "has answered in time since"
-        if (problem := self._too_many(client, update)) is not None:
-            return problem
-        reason = self.mean.add_late(update, late.where, late.began_with, late.weight)
+        reason = self._miscounted(client, update, late.job.assignment)
+        if reason is None:
+            reason = self._gate.add_late(update, late.where, late.job.weights.tensors, late.weight)
         if reason is None:
             self.used[client] = dataclasses.replace(update, weights={})
         return reason
 
-    def _too_many(self, client: ClientId, update: ClientUpdate) -> str | None:
-        announced = self._infos[client].num_samples
-        return f"{update.num_samples} samples, {announced} announced" if update.num_samples > announced else None
+    def has_rejected(self, client: ClientId, reason: str) -> bool:
+        """Return whether it was an update that an absent client lacks, and not an answer."""
+        return client in self._rejected or reason.startswith(MALFORMED_ANSWER)
+
+    def _miscounted(self, client: ClientId, update: ClientUpdate, assignment: Assignment) -> str | None:
+        """Return what a client counts that it cannot have, by what it has announced."""
+        if update.num_samples > self._infos[client].num_samples:
+            return "more images than it has announced"
+        macs = self._layout.num_macs
+        if assignment.architecture is None:
+            of_image = assignment.num_subnets * self._layout.most_macs
+        else:
+            of_image = sum(map(macs, (assignment.architecture, *assignment.inner)))
+        if update.num_macs > self._epochs * self._infos[client].num_samples * of_image:
+            return "more multiply-accumulates than its images take"
+        return None
 
 
 def _jobs(

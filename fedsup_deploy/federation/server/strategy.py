@@ -17,6 +17,7 @@ from fedsup_deploy.federation.client import ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.train import Assignment
 from fedsup_deploy.federation.server.aggregation import CoverageMean
 from fedsup_deploy.federation.server.assignment import Tier, TierSampler
+from fedsup_deploy.federation.server.norms import Norms
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet import slices as rule
@@ -35,10 +36,12 @@ class ServerState:
     Args:
         supernet: With the weights of the rounds before.
         kept: What the strategy keeps between rounds, by name.
+        norms: What the updates of the next round are compared with.
     """
 
     supernet: Supernet
     kept: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+    norms: Norms = ()
 
 
 class Strategy(Protocol):

@@ -160,6 +160,18 @@ def test_who_is_absent_is_told_in_a_line_and_once_for_passes_that_are_alike() ->
     ]
 
 
+def test_a_rejected_update_is_told_in_a_line_once_for_each_client_and_reason() -> None:
+    def rejected(number: int, client: int, reason: str, **name: str) -> dict[str, Any]:
+        return {"event": "rejected", "round": number, "client": client, "reason": reason, **name}
+
+    events = [rejected(0, 4, "too far"), rejected(1, 4, "too far"), rejected(1, 4, "loss is not finite")]
+    assert lines_of([*events, rejected(1, 5, "too far", client_name="yard")]) == [
+        "training in round 0: the update of client 4 was rejected: too far",
+        "training in round 1: the update of client 4 was rejected: loss is not finite",
+        "training in round 1: the update of client 5, yard was rejected: too far",
+    ]
+
+
 def test_notes_are_told_in_lines_of_their_own() -> None:
     event = {"event": "train_started", "round": 0, "rounds": 30, "notes": ["passed over: 2", "[bold]"]}
     assert lines_of([event]) == ["note: passed over: 2", "note: [bold]", "rounds 0/30"]

@@ -14,6 +14,7 @@ WHOLE: rule.Slices = {"w": (slice(0, 2), slice(0, 3)), "b": (slice(0, 2),)}
 PART: rule.Slices = {"w": (slice(0, 1), slice(0, 2))}
 PREVIOUS = {"w": torch.full((2, 3), 7.0), "b": torch.full((2,), 7.0)}
 MAX_SAMPLES = 10
+NO_IMAGES = "no images, or more than a round has"
 
 
 def update(num_samples: int, w: list[list[float]], b: list[float] | None = None, loss: float = 1.0) -> ClientUpdate:
@@ -52,7 +53,7 @@ def test_what_was_added_up_elsewhere_counts_as_images_of_this_round() -> None:
     relay.add(GOOD, WHOLE)
     mean.add(GOOD, WHOLE)
     mean.merge(relay)
-    assert mean.add(update(5, [[1.0, 2.0]]), PART) == "5 samples"
+    assert mean.add(update(5, [[1.0, 2.0]]), PART) == NO_IMAGES
     assert mean.add(update(4, [[1.0, 2.0]]), PART) is None
 
 
@@ -141,11 +142,12 @@ def test_no_sum_overflows_however_large_the_weights_and_the_round(max_samples: i
 
 
 BAD = {
-    "no samples": (dataclasses.replace(GOOD, num_samples=0), "0 samples"),
-    "fewer than no samples": (dataclasses.replace(GOOD, num_samples=-3), "-3 samples"),
-    "more samples than the round has left": (dataclasses.replace(GOOD, num_samples=8), "8 samples"),
-    "loss": (dataclasses.replace(GOOD, loss=float("nan")), "loss is nan"),
-    "loss before": (dataclasses.replace(GOOD, loss_before=float("inf")), "loss before training is inf"),
+    "no samples": (dataclasses.replace(GOOD, num_samples=0), NO_IMAGES),
+    "fewer than no samples": (dataclasses.replace(GOOD, num_samples=-3), NO_IMAGES),
+    "more samples than the round has left": (dataclasses.replace(GOOD, num_samples=8), NO_IMAGES),
+    "loss": (dataclasses.replace(GOOD, loss=float("nan")), "loss is not finite"),
+    "loss before": (dataclasses.replace(GOOD, loss_before=float("inf")), "loss before training is not finite"),
+    "absurd loss": (dataclasses.replace(GOOD, loss=-1e7), "loss is beyond 1e+06"),
     "missing tensor": (update(1, [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), "other tensors than it was sent"),
     "extra tensor": (
         dataclasses.replace(GOOD, weights={**GOOD.weights, "x": torch.zeros(1)}),
@@ -161,7 +163,7 @@ BAD = {
     "infinite": (update(1, [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], [float("-inf"), 2.0]), "tensor b is not finite"),
     "too large": (
         update(1, [[1.0, 2.0, 3.0], [4.0, -64.5, 6.0]], [1.0, 2.0]),
-        "tensor w has a weight of 64.5, at most 64",
+        "tensor w has a weight beyond 64",
     ),
 }
 

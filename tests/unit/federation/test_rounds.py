@@ -13,9 +13,10 @@ from fedsup_deploy.federation.client import ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.train import ClientUpdate, LocalTraining, Train
 from fedsup_deploy.federation.messages import num_bytes
 from fedsup_deploy.federation.server.assignment import Tier
+from fedsup_deploy.federation.server.client_sampling import cohort_size
 from fedsup_deploy.federation.server.cohort import Terms
 from fedsup_deploy.federation.server.fedavgm import FedAvgM
-from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, cohort_size, run_rounds
+from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, run_rounds
 from fedsup_deploy.federation.server.schedule import learning_rate
 from fedsup_deploy.federation.server.strategy import EFedSup, FedAvg, FedSup, ServerState, Strategy
 from fedsup_deploy.space.search_space import SearchSpace
@@ -186,14 +187,39 @@ def test_failed_silent_and_refused_clients_are_reported_and_do_not_count(play, s
         (sampled[0], "battery"),
         (sampled[1], "no answer within 30 s"),
         (sampled[2], "tensor head.bias is not finite"),
-        (sampled[3], f"{sampled[3] + 2} samples, {sampled[3] + 1} announced"),
+        (sampled[3], "more images than it has announced"),
     ]
+    assert result.rejected == sampled[2:4]
     assert result.loss == sampled[4]
     assert result.client_macs == 10 * sampled[4]
     size = num_bytes(state.supernet.weights)
     assert (result.bytes_down, result.bytes_up) == (5 * size, 3 * size)
     bias = result.state.supernet.weights["head.bias"]
     torch.testing.assert_close(bias, state.supernet.weights["head.bias"] + 1)
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedsup", "e-fedsup"])
+def test_more_work_than_a_clients_images_take_is_rejected(play, tiny_space: SearchSpace, strategy: str) -> None:
+    """In two epochs: on one subnet, on three of the whole supernet, none larger than all of it, or on two at once."""
+    layout, images = Layout(tiny_space, "batch"), 2 * (LAST + 1)
+    macs = layout.num_macs(tiny_space.largest)
+    made, most = {
+        "fedavg": (FedAvg(tiny_space, 1, "largest"), macs),
+        "fedsup": (FedSup(tiny_space, 1, 3, 0.0, paper=False), 3 * layout.most_macs),
+        "e-fedsup": (
+            EFedSup(tiny_space, 1, (Tier(architecture="largest"),), 0.0, paper=False),
+            macs + layout.num_macs(tiny_space.smallest),
+        ),
+    }[strategy]
+    training = dataclasses.replace(TRAINING, epochs=2)
+    for more in (0, 1):
+
+        def answer(client: ClientId, job: Train, more: int = more) -> ClientUpdate:
+            work = images * most + more if client == LAST else 0
+            return dataclasses.replace(plus_one(client, job), num_macs=work)
+
+        (result,), _ = play(answer, made, rounds=1, warmup_rounds=0, training=training)
+        assert result.absent == ({LAST: "more multiply-accumulates than its images take"} if more else {})
 
 
 def test_client_that_trained_on_fewer_images_than_it_announced_counts_with_those(play) -> None:
@@ -209,7 +235,7 @@ def test_round_with_too_few_usable_updates_is_an_error_that_says_why(play) -> No
     message = r"^training in round 0: 0 of 3 clients answered, 1 must \(client \d: battery\); mend that$"
     with pytest.raises(FederationError, match=message):
         play(lambda *_: "battery")
-    with pytest.raises(FederationError, match=r"\(client \d: 0 samples\)"):
+    with pytest.raises(FederationError, match=r"\(client \d: no images, or more than a round has\)"):
         play(lambda client, job: dataclasses.replace(plus_one(client, job), num_samples=0))
     with pytest.raises(FederationError, match=r"^training in round 0: 1 of 3 clients answered, 2 must"):
         play(lambda client, job: plus_one(client, job) if client == LAST else "battery", terms=Terms(0.5, None))

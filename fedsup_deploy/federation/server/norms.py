@@ -1,0 +1,238 @@
+"""How far updates have moved, beside the others of the round and those of the rounds before: what is too far.
+
+The norm of an update is the root of the mean square of its entries' moves, over the learning rate. So those of small
+and large subnets, and of the warm-up and the end of a run, can be compared.
+"""
+
+import dataclasses
+import math
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsup_deploy.errors import as_output_error
+from fedsup_deploy.federation.client import ClientId
+from fedsup_deploy.federation.jobs.train import ClientUpdate
+from fedsup_deploy.federation.messages import Weights
+from fedsup_deploy.federation.server.aggregation import CoverageMean, as_if_in_time
+from fedsup_deploy.supernet import slices as rule
+
+#: Rounds before whose norms are compared with: enough that those of one round with many attackers are outvoted.
+WINDOW: Final = 3
+#: Of fewer norms nobody can tell which is outrageous.
+_LEAST: Final = 3
+#: Bytes of waiting updates that stay in memory; the others wait in a temporary file.
+_KEPT_BYTES: Final = 64 * 2**20
+
+#: Norms of the last `WINDOW` rounds, of each those of its updates, in the order of the clients.
+Norms = tuple[tuple[float, ...], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class NormLimits:
+    """What becomes of updates that have moved far, in multiples of the usual norm: the median.
+
+    Args:
+        rejected: One with a larger norm is rejected; None rejects none.
+        clipped: Moves of one with a larger norm are all shortened by one factor, to this norm; None shortens none.
+
+    Source: Z. Sun et al., arXiv 1911.07963, bound norms by a constant; T. D. Nguyen et al. (FLAME), arXiv 2101.02281,
+    by the median of the round's. Here it is a multiple of the median, as the norms of clients with few images and of
+    those with many differ, and of several rounds, for in one round attackers may be the majority.
+    """
+
+    rejected: float | None = None
+    clipped: float | None = None
+
+    @property
+    def lower(self) -> float | None:
+        """The smaller one: below it, an update is added as it is."""
+        return min((each for each in (self.rejected, self.clipped) if each is not None), default=None)
+
+
+NO_LIMITS: Final = NormLimits()
+
+
+class NormGate:
+    """Adds up the updates of a round, as far as their norms are not outrageous.
+
+    An update is added at once where it would be whatever the others are: its norm is within the limit even if all
+    others were zero. In the first round there is nothing to compare with; there, as later what has moved far, updates
+    wait until the others are there: up to 64 MiB in memory, beyond that in a temporary file. So the order of replies
+    decides nothing.
+
+    Args:
+        mean: Where they are added up.
+        previous: The weights before, of the whole supernet.
+        limits: What becomes of which.
+        before: Norms of the rounds before.
+        num_clients: How many were asked.
+        learning_rate: Of this round.
+    """
+
+    def __init__(
+        self,
+        mean: CoverageMean,
+        previous: Weights,
+        limits: NormLimits,
+        before: Norms,
+        num_clients: int,
+        learning_rate: float,
+    ) -> None:
+        self._mean, self._previous, self._limits, self._rate = mean, previous, limits, learning_rate
+        self._before = before[-WINDOW:]
+        self._at_once = self._usual([0.0] * num_clients) or 0.0
+        self._norms: dict[ClientId, float] = {}
+        self._waiting = _Waiting()
+        self._where: dict[ClientId, rule.Slices] = {}
+
+    def add(self, client: ClientId, update: ClientUpdate, where: rule.Slices) -> str | None:
+        """Add an update, or let it wait.
+
+        Returns:
+            None, or why it is rejected already.
+        """
+        reason = self._mean.reason_to_reject(update, where)
+        if reason is not None:
+            return reason
+        if self._limits.lower is None:
+            self._mean.add_sound(update, where)
+            return None
+        norm = self._norms[client] = norm_of(update.weights, self._previous, where, self._rate)
+        if norm <= self._limits.lower * self._at_once:
+            self._mean.add_sound(update, where)
+        else:
+            self._waiting.put(client, update)
+            self._where[client] = where
+        return None
+
+    def close(self) -> dict[ClientId, str]:
+        """Decide what becomes of those that wait, now that no other comes.
+
+        Returns:
+            Clients whose update is rejected, with the reason.
+        """
+        rejected: dict[ClientId, str] = {}
+        # Again without them: whoever is rejected leaves no trace in what is too far for others, as if it were silent.
+        while too_far := self._too_far():
+            for client in too_far:
+                rejected[client] = self._too_far_words
+                del self._norms[client]
+        longest = self._most(self._limits.clipped)
+        for client, update in self._waiting.take():
+            if client not in rejected:
+                where, share = self._where[client], min(longest / self._norms[client], 1.0)
+                # Checked again: together they may have more images than a round.
+                reason = self._mean.add(_shortened(update, self._previous, where, share), where)
+                if reason is not None:
+                    rejected[client] = reason
+                    del self._norms[client]
+        return rejected
+
+    def add_late(self, update: ClientUpdate, where: rule.Slices, began_with: Weights, weight: float) -> str | None:
+        """Add an update of an earlier round, now that those of this one are decided about: `as_if_in_time`.
+
+        Its move is held to the same limits, and no later one is compared with it.
+
+        Returns:
+            None, or why it is rejected.
+        """
+        reason = self._mean.reason_to_reject(update, where)
+        if reason is not None:
+            return reason
+        moved = as_if_in_time(update, where, began_with, self._previous, weight)
+        if self._limits.lower is not None:
+            norm = norm_of(moved.weights, self._previous, where, self._rate)
+            if norm > self._most(self._limits.rejected):
+                return self._too_far_words
+            moved = _shortened(moved, self._previous, where, min(self._most(self._limits.clipped) / norm, 1.0))
+        return self._mean.add(moved, where)
+
+    @property
+    def _too_far_words(self) -> str:
+        return f"its update has moved more than {self._limits.rejected:g} times as far as usual"
+
+    def _too_far(self) -> list[ClientId]:
+        """Return those that wait and have moved too far, by the norms that there are."""
+        most = self._most(self._limits.rejected)
+        return [client for client in self._where if self._norms.get(client, 0.0) > most]
+
+    def _most(self, limit: float | None) -> float:
+        """Return the norm that a limit stands for, by those that there are."""
+        usual = self._usual(list(self._norms.values()))
+        return math.inf if limit is None or usual is None else limit * usual
+
+    @property
+    def norms(self) -> Norms:
+        """Norms that the next round is compared with: of updates that were added."""
+        if self._limits.lower is None:
+            return ()
+        return (*self._before, tuple(norm for _, norm in sorted(self._norms.items())))[-WINDOW:]
+
+    def _usual(self, norms: Sequence[float]) -> float | None:
+        """Return the median of the norms of the rounds before and of these; None where it says nothing."""
+        of_all = [norm for of_round in (*self._before, norms) for norm in of_round]
+        return statistics.median(of_all) or None if len(of_all) >= _LEAST else None
+
+
+def norm_of(weights: Weights, previous: Weights, where: rule.Slices, learning_rate: float) -> float:
+    """Return the root of the mean square of an update's moves, over the learning rate.
+
+    Args:
+        weights: What the client sent.
+        previous: The whole supernet before.
+        where: The part of each shared tensor that the client was given.
+        learning_rate: Step size the client was given.
+    """
+    total, count = 0.0, 0
+    # In one order, and by NumPy: the order in which torch adds depends on its threads.
+    for name, index in sorted(where.items()):
+        moves = (weights[name] - previous[name][index]).numpy().astype(np.float64)
+        total += float(np.square(moves, out=moves).sum())
+        count += moves.size
+    return math.sqrt(total / count) / learning_rate
+
+
+def _shortened(update: ClientUpdate, previous: Weights, where: rule.Slices, share: float) -> ClientUpdate:
+    """Return an update all of whose moves are a share of what they were, in (0, 1]."""
+    if share == 1:
+        return update
+    weights = {name: previous[name][where[name]].lerp(tensor, share) for name, tensor in update.weights.items()}
+    return dataclasses.replace(update, weights=weights)
+
+
+class _Waiting:
+    """Updates that wait: in memory while they are few, then in a temporary file without a name."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.SpooledTemporaryFile(max_size=_KEPT_BYTES)  # noqa: SIM115
+        self._updates: dict[ClientId, tuple[ClientUpdate, dict[str, torch.Size]]] = {}
+
+    def put(self, client: ClientId, update: ClientUpdate) -> None:
+        """Keep an update.
+
+        Raises:
+            OutputError: No room for the temporary file.
+        """
+        with as_output_error(Path(tempfile.gettempdir()), "make room there, or set averaging.max_norm: null"):
+            for tensor in update.weights.values():
+                self._file.write(tensor.numpy().tobytes())
+        shapes = {name: tensor.shape for name, tensor in update.weights.items()}
+        self._updates[client] = dataclasses.replace(update, weights={}), shapes
+
+    def take(self) -> Iterator[tuple[ClientId, ClientUpdate]]:
+        """Yield what was kept, and keep it no longer."""
+        self._file.seek(0)
+        with self._file:
+            for client, (update, shapes) in self._updates.items():
+                weights: dict[str, Tensor] = {}
+                for name, shape in shapes.items():
+                    read = np.frombuffer(bytearray(self._file.read(4 * shape.numel())), np.float32)
+                    weights[name] = torch.from_numpy(read).view(shape)
+                yield client, dataclasses.replace(update, weights=weights)

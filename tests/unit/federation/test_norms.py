@@ -1,0 +1,145 @@
+"""Updates that have moved far, by hand: what is usual, who waits, who is rejected, what is shortened."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from fedsup_deploy.federation.jobs.train import ClientUpdate
+from fedsup_deploy.federation.server import norms
+from fedsup_deploy.federation.server.aggregation import CoverageMean
+from fedsup_deploy.federation.server.norms import NormGate, NormLimits, Norms, norm_of
+from fedsup_deploy.supernet import slices as rule
+
+#: One entry, so that a client's norm at a learning rate of 1 is what it moves.
+WHERE: rule.Slices = {"w": (slice(0, 1), slice(0, 1))}
+PREVIOUS = {"w": torch.full((1, 1), 7.0)}
+TOO_FAR = "its update has moved more than 10 times as far as usual"
+
+
+def update(move: float, num_samples: int = 1) -> ClientUpdate:
+    return ClientUpdate(num_samples, 1.0, {"w": PREVIOUS["w"] + move})
+
+
+def play(
+    moves: Sequence[float], limits: NormLimits, before: Norms = (), rate: float = 1.0
+) -> tuple[NormGate, dict[int, str], float]:
+    """Return the gate after updates of clients 0, 1, ..., who is rejected, and where the average goes."""
+    mean = CoverageMean(PREVIOUS, 100)
+    gate = NormGate(mean, PREVIOUS, limits, before, len(moves), rate)
+    for client, move in enumerate(moves):
+        assert gate.add(client, update(move), WHERE) is None
+    rejected = gate.close()
+    return gate, rejected, mean.result()["w"].item()
+
+
+def test_a_norm_is_the_root_of_the_mean_square_of_moves_over_the_step_size() -> None:
+    """Of 3, 4 and 0 and of 0, 0: the root of 25 / 5, over 0.1. What a client was not sent does not count."""
+    previous = {"a": torch.ones(3, 2), "b": torch.ones(2), "c": torch.ones(9)}
+    where = {"a": (slice(0, 3), slice(0, 1)), "b": (slice(0, 2),)}
+    weights = {"a": torch.tensor([[4.0], [5.0], [1.0]]), "b": torch.ones(2)}
+    assert norm_of(weights, previous, where, 0.1) == pytest.approx(10 * 5**0.5)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_an_update_of_more_than_ten_times_the_median_is_rejected(sign: float) -> None:
+    """Of 1, 2, 3 and what is far the median is 2.5."""
+    limits = NormLimits(rejected=10.0)
+    assert play([1.0, 2.0, 3.0, sign * 25.0], limits)[1] == {}
+    _, rejected, average = play([1.0, 2.0, 3.0, sign * 25.5], limits)
+    assert rejected == {3: TOO_FAR}
+    assert average == 9.0
+
+
+def test_the_rounds_before_count_too() -> None:
+    """So of a round in which most are far all those are rejected, and who is rejected is not compared with later."""
+    limits, before = NormLimits(rejected=10.0), ((1.0, 1.0), (1.0,), (1.0, 1.0))
+    gate, rejected, average = play([30.0, 2.0, 30.0], limits, before)
+    assert rejected == {0: TOO_FAR, 2: TOO_FAR}
+    assert average == 9.0
+    assert gate.norms == ((1.0,), (1.0, 1.0), (2.0,))
+
+
+def test_of_longer_ago_none_counts() -> None:
+    limits = NormLimits(rejected=10.0)
+    assert play([30.0, 2.0, 30.0], limits, ((1.0,) * 99, (2.0,), (), (2.0,)))[1] == {0: TOO_FAR, 2: TOO_FAR}
+    assert play([20.0, 2.0, 20.0], limits, ((1.0,) * 99, (2.0,), (), (2.0,)))[1] == {}
+
+
+def test_a_smaller_step_size_has_smaller_moves() -> None:
+    """The same multiple of it is as far, so rounds of a warm-up, and the last ones, are compared with others."""
+    before = ((1.0, 1.0, 1.0),)
+    assert play([0.02, 0.01, 0.05], NormLimits(rejected=10.0), before, rate=0.01)[1] == {}
+    assert play([0.02, 0.01, 0.2], NormLimits(rejected=10.0), before, rate=0.01)[1] == {2: TOO_FAR}
+
+
+def test_of_two_nobody_can_tell_which_is_outrageous() -> None:
+    assert play([1e-6, 50.0], NormLimits(rejected=10.0))[1] == {}
+    assert play([1e-6, 50.0], NormLimits(rejected=10.0), ((1e-6,),))[1] == {1: TOO_FAR}
+
+
+def test_where_most_do_not_move_nobody_is_outrageous() -> None:
+    assert play([0.0, 0.0, 0.0, 1.0], NormLimits(rejected=10.0, clipped=1.0))[1:] == ({}, 7.25)
+
+
+def test_what_has_moved_further_is_shortened() -> None:
+    """Of 1, 1, 4 and 8 to twice the median, 5: moves of 1, 1, 4 and 5; and -8 to -5."""
+    limits = NormLimits(clipped=2.0)
+    assert play([1.0, 1.0, 4.0, 8.0], limits)[1:] == ({}, 7 + 11 / 4)
+    assert play([1.0, 1.0, 4.0, -8.0], limits)[1:] == ({}, 7 + 1 / 4)
+
+
+def test_what_is_rejected_does_not_decide_how_far_others_may_move() -> None:
+    """With the 50 the median of 1, 1, 4 were 2.5."""
+    limits = NormLimits(rejected=10.0, clipped=2.0)
+    assert play([1.0, 1.0, 4.0, 50.0], limits)[1:] == ({3: TOO_FAR}, play([1.0, 1.0, 4.0], limits)[2])
+
+
+def test_what_is_rejected_does_not_let_others_pass() -> None:
+    """Without the 50 the median is 1.25, and 14 is more than ten times that; with it, it were 1.5."""
+    alone = play([1.0, 1.0, 1.5, 14.0], NormLimits(rejected=10.0))
+    both = play([1.0, 1.0, 1.5, 14.0, 50.0], NormLimits(rejected=10.0))
+    assert (alone[1], both[1]) == ({3: TOO_FAR}, {3: TOO_FAR, 4: TOO_FAR})
+    assert (alone[0].norms, alone[2]) == (both[0].norms, both[2])
+
+
+def test_without_limits_nothing_is_measured() -> None:
+    gate, rejected, average = play([1.0, 1.0, 1.0, 41.0], norms.NO_LIMITS, ((1.0,) * 9,))
+    assert (gate.norms, rejected, average) == ((), {}, 18.0)
+
+
+def test_what_is_no_update_is_rejected_at_once_and_not_measured() -> None:
+    gate = NormGate(CoverageMean(PREVIOUS, 100), PREVIOUS, NormLimits(10.0), (), 4, 1.0)
+    assert gate.add(0, dataclasses.replace(update(1.0), loss=float("nan")), WHERE) == "loss is not finite"
+    assert gate.close() == {}
+    assert gate.norms == ((),)
+
+
+@pytest.mark.parametrize("kept_bytes", [1, 2**20])
+def test_no_order_of_replies_changes_a_bit(kept_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether those that wait are in memory or in a file, and whether anything is known of rounds before."""
+    monkeypatch.setattr(norms, "_KEPT_BYTES", kept_bytes)
+    moves = (1 / 3, -1 / 7, 2 / 3, 15.0, 0.9)
+    for before in ((), ((0.2, 0.3, 0.5, 0.7), (0.1, 0.4))):
+        outcomes = set()
+        for order in itertools.permutations(enumerate(moves)):
+            mean = CoverageMean(PREVIOUS, 100)
+            gate = NormGate(mean, PREVIOUS, NormLimits(10.0, 1.5), before, len(moves), 1.0)
+            assert [gate.add(client, update(move, 1 + client), WHERE) for client, move in order] == [None] * 5
+            rejected = gate.close()
+            outcomes.add((mean.result(extrapolates=True)["w"].item(), tuple(rejected), gate.norms))
+        assert len(outcomes) == 1
+        assert outcomes.pop()[1] == (3,)
+
+
+def test_only_what_may_be_outrageous_waits() -> None:
+    """Of ten in three rounds before each, most updates are added up as they come: 30 norms beside ten unknown ones."""
+    mean = CoverageMean(PREVIOUS, 100)
+    gate = NormGate(mean, PREVIOUS, NormLimits(rejected=10.0), ((1.0,) * 10,) * 3, 10, 1.0)
+    assert gate.add(0, update(10.0), WHERE) is None
+    assert mean.result()["w"].item() == 17.0
+    assert gate.add(1, update(10.5), WHERE) is None
+    assert mean.result()["w"].item() == 17.0
+    assert gate.close() == {1: TOO_FAR}

@@ -617,7 +617,7 @@ def test_bundle_of_another_version_is_verified_without_what_only_that_one_could_
         "".join(bundle_files.sha256sums(folder, {path.name for path in folder.iterdir()} - {"SHA256SUMS"}))
     )
 
-    assert verify_bundle(folder).not_compared == ("MODEL_CARD.md", "run.py")
+    assert verify_bundle(folder).not_compared == ("MODEL_CARD.md", "run.py", "install.py")
 
 
 def test_no_format_but_onnx_is_loaded_by_verify(bundle, tmp_path):

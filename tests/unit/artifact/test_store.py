@@ -17,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fedsup_deploy import files
 from fedsup_deploy.artifact import store
+from fedsup_deploy.artifact.failures import raise_if_failed
 from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredBundle, MeasuredLatency
 from fedsup_deploy.artifact.program import program
@@ -27,7 +28,6 @@ from fedsup_deploy.artifact.store import (
     load_manifest,
     load_measured,
     load_measurement,
-    raise_if_failed,
     record_measurement,
     verify_bundle,
     write_bundle,
@@ -110,7 +110,7 @@ def bundle(tmp_path, draft) -> Path:
 
 
 def test_bundle_holds_exactly_its_files(bundle):
-    names = ["MODEL_CARD.md", "manifest.json", "model.onnx", *PLAIN, "run.py", "vectors.npz"]
+    names = ["MODEL_CARD.md", "install.py", "manifest.json", "model.onnx", *PLAIN, "run.py", "vectors.npz"]
     expected = ["MODEL_CARD.md", "SHA256SUMS", *names[1:]]
     assert sorted(contents(bundle)) == expected
     assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]

@@ -39,7 +39,8 @@ FILES = """
 | `RUN/accuracy.safetensors` | the accuracy predictor that `fit-accuracy` made |
 | `RUN/search.json` | the newest search: limits, candidates, front and pick per profile |
 | `RUN/search.json.unfinished` | a search is running, or was stopped; `search --resume` goes on |
-| `exports/PROFILE/ARCH_ID/` | a bundle: model files, `manifest.json`, `vectors.npz`, `run.py`, `install.py`, `MODEL_CARD.md` |
+| `exports/PROFILE/ARCH_ID/` | a bundle: model files, `manifest.json`, `vectors.npz`, `MODEL_CARD.md` |
+| `exports/PROFILE/ARCH_ID/run.py`, `install.py` | of a bundle: what checks and installs it on a device |
 | `exports/PROFILE/ARCH_ID/SHA256SUMS` | the hash of each of these files; `sha256sum -c SHA256SUMS` checks them |
 | `exports/PROFILE/ARCH_ID/model.sig` | who made it, and its version, after `sign` ([trust.md](trust.md)) |
 | `exports/PROFILE/ARCH_ID/measured.json` | what `measure` found; every other file stays as it was exported |
@@ -62,8 +63,8 @@ is missing, 6 the model cannot be run there, 7 an image cannot be classified or 
 fail on that device; [no other machine](devices.md#is-this-the-device) is held to that.
 
 `install.py BUNDLE --to FOLDER` takes `--key PUB`, `--keep N`, `--rollback` and `--json`
-([trust.md](trust.md#let-a-device-change-to-a-bundle-and-go-back)). It ends as `run.py` does, or with 9 where the version is
-lower than one that was there, and 10 where it cannot be written or another installation is at work.
+([trust.md](trust.md#let-a-device-change-to-a-bundle-and-go-back)). It ends as `run.py` does, or with 9 where the
+version is lower than one that was there, and 10 where it cannot be written or another installation is at work.
 """
 
 

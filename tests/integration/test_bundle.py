@@ -435,7 +435,7 @@ ALTERATIONS: dict[str, tuple[Change, str]] = {
         "SHA256SUMS was altered: it does not list manifest.json; copy the bundle again",
     ),
     "hashes that are no text": (edited("SHA256SUMS", lambda _: b"\xff\xfe"), malformed(1)),
-    "hashes cut in half": (edited("SHA256SUMS", lambda text: text[: text.index(b"  mode") + 6]), malformed(3)),
+    "hashes cut in half": (edited("SHA256SUMS", lambda text: text[: text.index(b"  mode") + 6]), malformed(4)),
     "hashes in capitals": (edited("SHA256SUMS", bytes.upper), malformed(1)),
     "hash in capitals": (lines(lambda each: [each[0], each[1][:64].upper() + each[1][64:], *each[2:]]), malformed(2)),
     "hashes in another order": (lines(lambda each: each[::-1]), SPELLING),

@@ -1,5 +1,7 @@
 """`fedsup-deploy sign`."""
 
+import contextlib
+import getpass
 import os
 import sys
 from pathlib import Path
@@ -54,7 +56,8 @@ def _passphrase() -> str | None:
     """Return the passphrase of the key; None where nobody can be asked."""
     said = os.environ.get("FEDSUP_KEY_PASSPHRASE")
     if said is None and sys.stdin is not None and sys.stdin.isatty():
-        said = click.prompt("Passphrase of the key", hide_input=True, err=True)
+        with contextlib.suppress(EOFError):
+            said = getpass.getpass("Passphrase of the key: ")
     return said
 
 

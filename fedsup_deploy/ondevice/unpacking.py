@@ -141,7 +141,9 @@ def _files_of(source: Path) -> Iterator[Tuple[Dict[str, int], _Open]]:
         CheckError: It is neither a folder nor an archive, or holds what no bundle holds.
     """
     if source.is_dir():
-        yield list_files(source), lambda name: (source / name).open("rb")
+        with _reading(source.name):
+            sizes = list_files(source)
+        yield sizes, lambda name: (source / name).open("rb")
         return
     with contextlib.ExitStack() as stack:
         with _reading(source.name):

@@ -328,7 +328,7 @@ def test_new_bundle_replaces_the_old_one_as_a_whole(bundle, draft):
     write_bundle(bundle, draft, WRITERS[:1], VECTORS, passes)
 
     assert not contents(bundle).keys() & set(PLAIN)
-    assert verify_bundle(bundle).files["num_files"] == 6
+    assert verify_bundle(bundle).files["num_files"] == 7
 
 
 def test_place_that_cannot_be_written_is_an_output_error(tmp_path, draft):
@@ -349,7 +349,7 @@ def test_verified_bundle_is_reported(bundle):
 
     assert report.arch_id == "afd02a30afb7"
     assert report.profile == "raspberry-pi-4"
-    assert report.files["num_files"] == 8
+    assert report.files["num_files"] == 9
     assert (report.parity["max_abs_diff"], report.parity["max_scaled_diff"]) == (0.0, 0.0)
     assert (report.measured, report.not_executed, report.not_compared) == (None, PLAIN, ())
 

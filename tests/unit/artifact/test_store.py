@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fedsup_deploy import files
-from fedsup_deploy.artifact import store
+from fedsup_deploy.artifact import failures
 from fedsup_deploy.artifact.failures import raise_if_failed
 from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredBundle, MeasuredLatency
@@ -444,5 +444,5 @@ def test_a_release_that_fails_on_the_device_is_not_used_where_this_may_be_it(
 
 
 def test_every_exit_of_the_runner_has_an_error_class():
-    assert {bundle_files.OK, *store._ERRORS} == set(bundle_files.CHECKED)
+    assert {bundle_files.OK, *failures._ERRORS} == set(bundle_files.CHECKED)
     assert len(set(bundle_files.CHECKED)) == len(bundle_files.CHECKED), "no two failures look the same"

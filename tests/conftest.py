@@ -115,6 +115,16 @@ def sshd() -> Path:
 
 
 @pytest.fixture(scope="session")
+def model_signing() -> Path:
+    """The program that signs and verifies models by OpenSSF, which has libraries of its own in a folder of its own."""
+    program = shutil.which(os.environ.get("FEDSUP_MODEL_SIGNING", "model_signing"))
+    if program is None:
+        how = "install model-signing and pyopenssl apart, and set FEDSUP_MODEL_SIGNING to its program"
+        pytest.skip(f"model_signing ({how})")
+    return Path(program)
+
+
+@pytest.fixture(scope="session")
 def chromium(pages: dict[str, Any]) -> Iterator[Any]:
     """A browser."""
     with contextlib.ExitStack() as stack:

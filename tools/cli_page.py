@@ -39,8 +39,10 @@ FILES = """
 | `RUN/accuracy.safetensors` | the accuracy predictor that `fit-accuracy` made |
 | `RUN/search.json` | the newest search: limits, candidates, front and pick per profile |
 | `RUN/search.json.unfinished` | a search is running, or was stopped; `search --resume` goes on |
-| `exports/PROFILE/ARCH_ID/` | a bundle: model files, `manifest.json`, `vectors.npz`, `run.py`, `MODEL_CARD.md` |
+| `exports/PROFILE/ARCH_ID/` | a bundle: model files, `manifest.json`, `vectors.npz`, `MODEL_CARD.md` |
+| `exports/PROFILE/ARCH_ID/run.py`, `install.py` | of a bundle: what checks and installs it on a device |
 | `exports/PROFILE/ARCH_ID/SHA256SUMS` | the hash of each of these files; `sha256sum -c SHA256SUMS` checks them |
+| `exports/PROFILE/ARCH_ID/model.sig` | who made it, and its version, after `sign` ([signing.md](signing.md)) |
 | `exports/PROFILE/ARCH_ID/measured.json` | what `measure` found; every other file stays as it was exported |
 
 One command at a time writes a run, a search's result, a bundle or a profile. A second one for the same place ends with
@@ -59,6 +61,10 @@ kept, which a `note:` says.
 file was altered, 2 usage, or a package is missing or too old, 3 other outputs, 4 outputs depend on the batch, 5 a file
 is missing, 6 the model cannot be run there, 7 an image cannot be classified or timed, 8 its onnxruntime is known to
 fail on that device; [no other machine](devices.md#is-this-the-device) is held to that.
+
+`install.py BUNDLE --to FOLDER` takes `--key PUB`, `--keep N`, `--rollback` and `--json`
+([signing.md](signing.md#let-a-device-change-to-a-bundle-and-go-back)). It ends as `run.py` does, or with 9 where the
+version is lower than one that was there, and 10 where it cannot be written or another installation is at work.
 """
 
 

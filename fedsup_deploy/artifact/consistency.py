@@ -89,8 +89,9 @@ def _of_the_architecture(manifest: Manifest, preprocessing: Preprocessing) -> It
 
 
 def _of_the_files(manifest: Manifest, sizes: Mapping[str, int]) -> Iterator[str]:
-    fixed = {bundle_files.MANIFEST, bundle_files.SUMS, bundle_files.VECTORS, program.FILENAME, CARD}
-    expected, present = fixed | manifest.model_files.keys(), sizes.keys() - {bundle_files.MEASURED}
+    present = sizes.keys() - bundle_files.BESIDE_SUMS
+    fixed = {bundle_files.MANIFEST, bundle_files.VECTORS, CARD, program.FILENAME, *_programs_in(present)}
+    expected = fixed | manifest.model_files.keys()
     if fixed & manifest.model_files.keys() or expected != present:
         yield f"models: got {_listed(manifest.model_files)}, expected {_listed(present - fixed)} as in the folder"
         return
@@ -135,10 +136,14 @@ def _of_the_int8_graph(folder: Path, manifest: Manifest) -> Iterator[str]:
 def _of_what_was_rendered(folder: Path, manifest: Manifest, sizes: Mapping[str, int]) -> Iterator[str]:
     if not is_of_this_version(manifest):
         return
-    card = render_model_card(manifest).encode()
-    for name, expected in ((program.FILENAME, program.program()), (CARD, card)):
+    programs = {name: program.program(name) for name in _programs_in(sizes)}
+    for name, expected in {**programs, CARD: render_model_card(manifest).encode()}.items():
         if sizes[name] != len(expected) or (folder / name).read_bytes() != expected:
             yield f"{name}: got another text, expected that of fedsup-deploy {__version__} for this manifest"
+
+
+def _programs_in(names: Collection[str]) -> list[str]:
+    return [name for name in program.PROGRAMS if name in names]
 
 
 def _signature(tensors: tuple[TensorSpec, ...]) -> dict[str, Shape]:

@@ -54,6 +54,9 @@ def render_model_card(manifest: Manifest) -> str:
             "`python run.py` checks every file, compares the outputs with `vectors.npz` and times the model on this "
             f"machine. It needs Python 3.6+, numpy and onnxruntime 1.8+. {_classify(manifest)}",
             "",
+            "`python install.py FOLDER --to PLACE` checks as much and lets it run at PLACE/current in place of what "
+            "does; `--rollback` goes back.",
+            "",
             *([] if manifest.device is None else _device(manifest.device, _text(manifest.profile.name))),
             "## Figures",
             "",

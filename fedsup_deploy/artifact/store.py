@@ -7,13 +7,11 @@ with, come in as functions; this module knows no variant but the ONNX file that 
 Shape suffixes: V vectors, C channels, S side of the input, K classes.
 """
 
-import contextlib
 import dataclasses
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -23,39 +21,19 @@ from fedsup_deploy import files, places
 from fedsup_deploy.artifact import measured, program
 from fedsup_deploy.artifact.consistency import check_consistency, is_of_this_version
 from fedsup_deploy.artifact.engine import MeasuredEngine
+from fedsup_deploy.artifact.failures import failing_as_ours
 from fedsup_deploy.artifact.manifest import FILENAME, Manifest, ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredBundle, MeasuredDocument, MeasuredLatency
 from fedsup_deploy.artifact.model_card import CARD, render_model_card
 from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency, VariantLatency, VariantRecord
-from fedsup_deploy.errors import (
-    ArtifactError,
-    DataError,
-    DependencyError,
-    FedsupError,
-    GateError,
-    OutputError,
-    as_output_error,
-)
+from fedsup_deploy.errors import ArtifactError, OutputError, as_output_error
 from fedsup_deploy.ondevice import bundle_checks, bundle_files
 from fedsup_deploy.ondevice.bundle_outputs import OUTPUTS_INT8
-from fedsup_deploy.ondevice.records import Environment, Files, Int8Outputs, Outputs, Report, Verdict
+from fedsup_deploy.ondevice.records import Environment, Files, Int8Outputs, Outputs, Report
 from fedsup_deploy.results import Result
 from fedsup_deploy.variant import Variant
 
 MIN_VECTORS = 16
-
-_ERRORS: Mapping[int, type[FedsupError]] = MappingProxyType(
-    {
-        bundle_files.ALTERED: ArtifactError,
-        bundle_files.MISSING: ArtifactError,
-        bundle_files.USAGE: DependencyError,
-        bundle_files.UNRUNNABLE: DependencyError,
-        bundle_files.KNOWN_BAD: DependencyError,
-        bundle_files.UNCLASSIFIED: DataError,
-        bundle_files.PARITY: GateError,
-        bundle_files.BATCH_INVARIANCE: GateError,
-    }
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,10 +95,10 @@ def check_replaceable(folder: Path) -> None:
     """
     held = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
     try:
-        known = bundle_files.names_of_sums(bundle_files.read_text_file(folder, bundle_files.SUMS))
+        known = {*bundle_files.hashes_of_sums(bundle_files.read_text_file(folder, bundle_files.SUMS))}
     except bundle_files.CheckError:
         known = set()
-    strangers = sorted(held - known - {bundle_files.SUMS, measured.FILENAME})
+    strangers = sorted(held - known - bundle_files.BESIDE_SUMS)
     strangers = [name for name in strangers if not bundle_files.is_litter(PurePosixPath(name).name)]
     if strangers:
         what = f"it holds {strangers[0]}, which is of no bundle"
@@ -160,7 +138,8 @@ def write_bundle(
     with files.atomic_directory(folder) as partial:
         written = {each.variant.name: each.write(partial) for each in writers}
         files.write_bytes(partial / bundle_files.VECTORS, vectors.to_bytes())
-        files.write_bytes(partial / program.FILENAME, program.program())
+        for name in program.PROGRAMS:
+            files.write_bytes(partial / name, program.program(name))
         gates = gate(partial, written, vectors)
         measured_here: MeasuredHere = {} if measure is None else measure(partial)
         models = {
@@ -288,6 +267,36 @@ def load_measured(folder: Path) -> MeasuredDocument:
 
 
 @dataclasses.dataclass(frozen=True)
+class CheckedSignature:
+    """A signature that a key was found to have made, of the very files that are there.
+
+    Args:
+        key_sha256: SHA-256 of the public key's PEM text, as OpenSSF Model Signing has it.
+        version: Of the bundle; None where another program signed it, which gives none.
+    """
+
+    key_sha256: str
+    version: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ExecutedModel:
+    """A model file that was run on the recorded images, by the runtime of its format.
+
+    Args:
+        file: The file that the runtime was given.
+        num_inputs: Number of images.
+        max_scaled_diff: Largest scaled difference of a logit from the recorded one.
+        tolerance: What was allowed.
+    """
+
+    file: str
+    num_inputs: int
+    max_scaled_diff: float
+    tolerance: float
+
+
+@dataclasses.dataclass(frozen=True)
 class VerifiedBundle(Result):
     """A bundle that is whole, unaltered and consistent, and whose ONNX file computes what it did.
 
@@ -302,6 +311,9 @@ class VerifiedBundle(Result):
         parity: What was asked of its outputs, and the largest differences.
         int8: The same of its int8 file; None where it has none.
         measured: What was measured after the bundle was made; None where nobody did.
+        signature: What the signature says, where a key was given that has made it; None where none was given.
+        is_signed: Whether there is a signature, checked or not.
+        executed: Model files that can hold code and were run, as the signature proves who made them.
         not_executed: Model files that were hashed only.
         not_compared: Files that another version of this program wrote, whose text it alone could write again.
     """
@@ -316,6 +328,9 @@ class VerifiedBundle(Result):
     parity: Outputs
     int8: Int8Outputs | None
     measured: MeasuredBundle | None
+    signature: CheckedSignature | None
+    is_signed: bool
+    executed: tuple[ExecutedModel, ...]
     not_executed: tuple[str, ...]
     not_compared: tuple[str, ...]
 
@@ -342,28 +357,18 @@ def verify_bundle(folder: Path) -> VerifiedBundle:
         parity=report["parity"],
         int8=report.get("int8"),
         measured=load_measurement(folder),
+        signature=None,
+        is_signed=files.is_file(folder / bundle_files.SIGNATURE),
+        executed=(),
         not_executed=tuple(
             name for name in manifest.model_files if name not in {*manifest.main.files, bundle_files.INT8_MODEL}
         ),
-        not_compared=() if is_of_this_version(manifest) else (CARD, program.FILENAME),
+        not_compared=() if is_of_this_version(manifest) else _rendered_in(folder),
     )
 
 
-def raise_if_failed(report: Verdict, where: str) -> None:
-    """Turn the report of a runner that found something wrong into the error that it is.
-
-    Args:
-        report: What `run.py --json` prints.
-        where: The bundle, for the message.
-
-    Raises:
-        ArtifactError: A file is missing or altered.
-        GateError: The outputs differ from the recorded ones, or depend on the batch.
-        DependencyError: NumPy or onnxruntime cannot be imported, is too old, or cannot run the model.
-        DataError: A picture to be timed cannot be used.
-    """
-    if report["exit_code"] != bundle_files.OK:
-        raise _ERRORS[report["exit_code"]](f"{where}: {report['reason']}")
+def _rendered_in(folder: Path) -> tuple[str, ...]:
+    return (CARD, *(name for name in program.PROGRAMS if (folder / name).is_file()))
 
 
 def _check(folder: Path, place: Path) -> tuple[Manifest, Report]:
@@ -384,12 +389,3 @@ def _check(folder: Path, place: Path) -> tuple[Manifest, Report]:
     with failing_as_ours(place):
         bundle_checks.check_model(folder, report, threads=1, seconds=None)
     return manifest, report
-
-
-@contextlib.contextmanager
-def failing_as_ours(place: Path) -> Iterator[None]:
-    """Turn what the runner raises into the error that it is; `place` stands for the bundle in messages."""
-    try:
-        yield
-    except bundle_files.CheckError as error:
-        raise _ERRORS[error.exit_code](f"{place}: {error}") from error

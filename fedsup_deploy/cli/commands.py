@@ -12,11 +12,12 @@ from fedsup_deploy.version import __version__
 
 
 class Command(click.Command):
-    """A command that takes the global options."""
+    """A command that takes the global options, but one whose name it gives to an option of its own."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params += _global_options()
+        own = {flag for each in self.params for flag in each.opts}
+        self.params += [each for each in _global_options() if own.isdisjoint(each.opts)]
 
 
 class Group(click.Group):

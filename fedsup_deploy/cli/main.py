@@ -46,6 +46,7 @@ cli = LazyGroup(
         "export": "Make one verified bundle of model files per device profile.",
         "deploy": "Search and export for a whole fleet in one call.",
         "measure": "Time a bundle or an ONNX model, on this machine or another.",
+        "sign": "Sign a bundle, so that whoever has the public key can tell who made it.",
         "verify": "Check that a bundle is unaltered and computes what it must.",
         "report": "Show runs, searches and bundles as one page to look at.",
         "inspect": "Say what a file or folder of ours is and what made it.",

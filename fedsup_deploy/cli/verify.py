@@ -1,5 +1,6 @@
 """`fedsup-deploy verify`."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,20 +20,27 @@ if TYPE_CHECKING:
 
 @click.command("verify", cls=Command)
 @click.argument("bundle", metavar="BUNDLE", type=options.OLD_FOLDER)
+@click.option(
+    "--key",
+    type=options.OLD_FILE,
+    metavar="PUB",
+    help="The public key, in PEM, that has to have signed it. Needs the extra sign.",
+)
 @click.pass_obj
-def command(output: Output, bundle: Path) -> None:
+def command(output: Output, bundle: Path, key: Path | None) -> None:
     """Check that a bundle is unaltered and computes what it must.
 
-    Every byte of every file, what the manifest says against the model's graph, and the outputs of model.onnx.
-    TorchScript and .pt2 files can hold code: they are hashed, not executed.
+    Every byte of every file, what the manifest says against the model's graph, and the outputs of model.onnx; with
+    --key, who signed it. TorchScript and .pt2 files can hold code: they are hashed, and run only where --key has proved
+    who made them.
 
-    Exit code 4: a file is missing, altered or not of the bundle, or the bundle contradicts itself. 6: the model
-    computes something else.
+    Exit code 4: a file is missing, altered or not of the bundle, the bundle contradicts itself, or its signature is
+    missing, not by that key, or of other files. 6: a model computes something else.
     """
     from fedsup_deploy.commands.verify import verify
 
     with output.progress():
-        result = verify(bundle)
+        result = verify(bundle, key)
     output.emit(result, _table)
 
 
@@ -43,6 +51,8 @@ def _table(result: "VerifiedBundle") -> "Page":
     where_any = ("exceeded_limits", "not_executed", "not_compared")
     names = ("bundle", "verdict", "exceeded_limits", "arch_id", "profile", "files", "not_executed", "not_compared")
     short: dict[str, JsonValue] = {name: document[name] for name in names if document[name] or name not in where_any}
+    if result.signature is not None:
+        short["signature"] = document["signature"]
     short["parity"] = _compared(result.parity)
     if (int8 := result.int8) is not None:
         short["int8"] = {**_compared(int8), "num_classes_compared": int8["num_classes_compared"]}
@@ -54,7 +64,19 @@ def _table(result: "VerifiedBundle") -> "Page":
             "p90_ms": found.p90_ms,
             "verdict": latency.stability.verdict,
         }
-    return tables.overview(short)
+    if result.executed:
+        short["executed"] = document["executed"]
+    notes = list(_notes(result))
+    return tables.titled(tables.overview(short), *notes) if notes else tables.overview(short)
+
+
+def _notes(result: "VerifiedBundle") -> "Iterator[str]":
+    """Yield what was not looked at, and what would."""
+    if result.is_signed and result.signature is None:
+        yield "note: it is signed, and nobody looked by whom: --key PUB checks the signature"
+    if result.not_executed and result.signature is None:
+        names = ", ".join(result.not_executed)
+        yield f"note: {names}: hashed, not run, as such files can hold code; --key PUB runs what its owner signed"
 
 
 def _compared(found: "Outputs | Int8Outputs") -> "dict[str, JsonValue]":

@@ -56,6 +56,7 @@ _PARTS: Final = {
     manifests.FILENAME: {
         bundle_files.MEASURED: "what was measured of a bundle",
         bundle_files.SUMS: "hashes of the files of a bundle",
+        bundle_files.SIGNATURE: "signature of a bundle",
         bundle_files.VECTORS: "recorded inputs and outputs of a bundle",
     },
 }

@@ -7,13 +7,12 @@ from typing import NamedTuple
 
 from fedsup_deploy import resources
 from fedsup_deploy.artifact.external_data import external_files
+from fedsup_deploy.artifact.failures import failing_as_ours, raise_if_failed
 from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.artifact.measured import MeasuredBundle, MeasuredEnergy
 from fedsup_deploy.artifact.store import (
     check_can_keep,
-    failing_as_ours,
     load_manifest,
-    raise_if_failed,
     record_measurement,
     verify_bundle,
 )

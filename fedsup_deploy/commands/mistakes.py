@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedsup_deploy import files
+from fedsup_deploy.artifact.failures import failing_as_ours
 from fedsup_deploy.artifact.manifest import Manifest
-from fedsup_deploy.artifact.store import failing_as_ours
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ConfigError, DataError, DependencyError
 from fedsup_deploy.events import EventLog

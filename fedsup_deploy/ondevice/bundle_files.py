@@ -29,18 +29,23 @@ CHECKED = (OK, ALTERED, USAGE, PARITY, BATCH_INVARIANCE, MISSING, UNRUNNABLE, UN
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
 MEASURED = "measured.json"
+#: Of the files above and all others but MEASURED: who made them (`signature`).
+SIGNATURE = "model.sig"
+#: What is written after a bundle is whole, so that SHA256SUMS lists none of it, nor itself.
+BESIDE_SUMS = frozenset((SUMS, MEASURED, SIGNATURE))
 MODEL = "model.onnx"
 #: The variant that MODEL is, in the manifest.
 VARIANT = "onnx-fp32"
 INT8_MODEL, INT8_VARIANT = "model.int8.onnx", "onnx-int8"
 VECTORS = "vectors.npz"
-#: What desktops, and a `fedsup-deploy measure` that was killed, leave in a folder: no part of a bundle, and never read.
+#: What desktops, and commands that were killed, leave in a folder: no part of a bundle, and never read.
 LITTER = (
     ".DS_Store",
     "._*",
     "Thumbs.db",
     "desktop.ini",
     ".measured.json.partial-*",
+    ".model.sig.partial-*",
     ".*.fedsup-lock",
     ".*.fedsup-holder",
 )
@@ -53,7 +58,8 @@ MOST_FILES = 1000
 MOST_BYTES_OF_A_FILE = 2**31
 
 _LINE = re.compile(r"[0-9a-f]{64}  [^\x00-\x1f\x7f]+\n\Z")
-_LENGTH_BEFORE_NAME = 64 + 2  # of a line of SHA256SUMS: the hash, and two spaces
+_LENGTH_OF_HASH = 64
+_LENGTH_BEFORE_NAME = _LENGTH_OF_HASH + 2  # of a line of SHA256SUMS: the hash, and two spaces
 
 
 class CheckError(Exception):
@@ -75,7 +81,7 @@ def check_files(folder: Path) -> Dict[str, int]:
     read_text_file(folder, MANIFEST)
     sums = read_text_file(folder, SUMS)
     sizes = list_files(folder)
-    check_sums(folder, sums, sizes.keys() - {SUMS, MEASURED})
+    check_sums(folder, sums, sizes.keys() - BESIDE_SUMS)
     if MEASURED in sizes:
         read_measured(folder)
     return sizes
@@ -130,13 +136,13 @@ def is_litter(name: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in LITTER)
 
 
-def names_of_sums(sums: bytes) -> Set[str]:
-    """Return the names of the files that the content of SHA256SUMS lists.
+def hashes_of_sums(sums: bytes) -> Dict[str, str]:
+    """Return the hash of each file that the content of SHA256SUMS lists, by name.
 
     Raises:
         CheckError: A line is none that `sha256sum` writes.
     """
-    return {line[_LENGTH_BEFORE_NAME:] for line in _lines_of_sums(sums)}
+    return {line[_LENGTH_BEFORE_NAME:]: line[:_LENGTH_OF_HASH] for line in _lines_of_sums(sums)}
 
 
 def _lines_of_sums(sums: bytes) -> List[str]:
@@ -160,7 +166,7 @@ def check_sums(folder: Path, sums: bytes, present: Set[str]) -> None:
     Raises:
         CheckError: They differ, or a line is none that `sha256sum` writes.
     """
-    recorded, names = _lines_of_sums(sums), names_of_sums(sums)
+    recorded, names = _lines_of_sums(sums), set(hashes_of_sums(sums))
     missing = sorted({MANIFEST, MODEL, VECTORS, *names} - present)
     if missing:
         raise CheckError(MISSING, f"{printable(missing[0])} is missing; copy the bundle again")

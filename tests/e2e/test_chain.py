@@ -142,7 +142,7 @@ def test_a_bundle_has_every_file_its_manifest_lists(bundle, exported):
     manifest = manifest_of(bundle)
     models = {name for record in manifest["models"].values() for name in record["files"]}
     assert models == {"model.onnx", "model.ts.pt"}
-    others = {"manifest.json", "vectors.npz", "run.py", "MODEL_CARD.md", "SHA256SUMS"}
+    others = {"manifest.json", "vectors.npz", "run.py", "install.py", "MODEL_CARD.md", "SHA256SUMS"}
     assert {path.name for path in bundle.iterdir()} == models | others
     assert bundle.parts[-3:] == ("exports", "jetson-nano", manifest["arch_id"])
     assert exported["accuracy"] == manifest["accuracy"]["recalibrated"]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from PIL import Image
 
 from fedsup_deploy.cli.main import main
@@ -59,6 +61,11 @@ def make(folder: Path) -> None:
         (bundle,) = Path("bundles/raspberry-pi-4").iterdir()
         bundle.rename(BUNDLE)
         Path("measured.json").write_text(_run("measure", BUNDLE, "--json"), encoding="utf-8")
+        private = ec.derive_private_key(2**200 + 1, ec.SECP256R1())
+        Path("key.pem").write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        Path("key.pub").write_bytes(public)
+        _run("sign", BUNDLE, "--key", "key.pem", "--version", "3")
         shutil.copy(LOG, "trtexec.log")
         with np.load(Path(BUNDLE, "vectors.npz")) as vectors:
             outputs = vectors["outputs"]

@@ -4,6 +4,7 @@ Each damages something in a folder with a copy of the base and returns the words
 program in a bundle.
 """
 
+import base64
 import json
 import os
 import random
@@ -15,11 +16,15 @@ from types import MappingProxyType
 import numpy as np
 import yaml
 from base import BUNDLE
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from images import clients, images, photo
 from mutations import NASTY, as_json, as_yaml, damaged_bytes, damaged_npz, places, scalar
 from safetensors.numpy import load_file, save_file
 
 from fedsup_deploy.ondevice import bundle_files
+from fedsup_deploy.ondevice.signature import signature_text, signed_bytes
 
 RUN_PY = "run.py"
 Target = Callable[[random.Random, Path], list[str]]
@@ -31,7 +36,7 @@ def _bundle(rng: random.Random, folder: Path, name: str, change: Callable[[bytes
     content = (bundle / name).read_bytes()
     (bundle / name).write_bytes(change(content))
     if rng.random() < 0.9 and name != bundle_files.SUMS:
-        names = bundle_files.list_files(bundle).keys() - {bundle_files.SUMS, bundle_files.MEASURED}
+        names = bundle_files.list_files(bundle).keys() - bundle_files.BESIDE_SUMS
         (bundle / bundle_files.SUMS).write_bytes("".join(bundle_files.sha256sums(bundle, names)).encode())
         (bundle / bundle_files.MEASURED).unlink(missing_ok=True)
     classify = [RUN_PY, BUNDLE, "--classify", "photo.png"]
@@ -67,6 +72,30 @@ def measured(rng: random.Random, folder: Path) -> list[str]:
     whole = bundle_files.sealed(body, (bundle / bundle_files.SUMS).read_bytes())
     (bundle / bundle_files.MEASURED).write_bytes(whole if rng.random() < 0.8 else damaged_bytes(rng, content))
     return rng.choice((["inspect", BUNDLE], ["verify", BUNDLE]))
+
+
+def signature(rng: random.Random, folder: Path) -> list[str]:
+    """The signature file, or what its owner signed."""
+    path = folder / BUNDLE / bundle_files.SIGNATURE
+    document = json.loads(path.read_text(encoding="utf-8"))
+    match rng.randrange(4):
+        case 0:
+            path.write_bytes(damaged_bytes(rng, path.read_bytes()))
+        case 1:
+            path.write_bytes(as_json(rng, document))
+        case 2:
+            statement = base64.b64decode(document["dsseEnvelope"]["payload"])
+            key = load_pem_private_key((folder / "key.pem").read_bytes(), None)
+            assert isinstance(key, ec.EllipticCurvePrivateKey)
+            other = as_json(rng, json.loads(statement))
+            signed = key.sign(signed_bytes(other), ec.ECDSA(hashes.SHA256()))
+            path.write_bytes(signature_text(other, signed, "0" * 64))
+        case _:
+            name = rng.choice(("key.pub", "key.pem"))
+            (folder / name).write_bytes(damaged_bytes(rng, (folder / name).read_bytes()))
+    sign = ["sign", BUNDLE, "--key", "key.pem", "--version", str(rng.choice(NASTY))[:30].replace("\0", "")]
+    check = ["verify", BUNDLE, "--key", "key.pub"]
+    return rng.choice((check, check, check, sign, [RUN_PY, BUNDLE], ["inspect", BUNDLE]))
 
 
 def engine(rng: random.Random, folder: Path) -> list[str]:
@@ -333,7 +362,7 @@ TARGETS: MappingProxyType[str, Target] = MappingProxyType(
     {
         each.__name__: each
         for each in (
-            *(manifest, sums, model, classified, vectors, measured, engine, files),
+            *(manifest, sums, model, classified, vectors, measured, signature, engine, files),
             *(run, tensors, statistics, journal, search, evaluation),
             *(profile, measurement, space, config, size, setting, architecture, options, images, clients, devices),
         )

@@ -30,6 +30,7 @@ RESULTS = {
     "deploy": "commands.deploy:Deployed",
     "measure": "commands.measure:MeasuredModel",
     "measure --trtexec": "commands.measure_engine:RecordedEngine",
+    "sign": "commands.sign:SignedBundle",
     "verify": "artifact.store:VerifiedBundle",
     "report": "commands.report:Reported",
     "inspect --resolution": "commands.resolution:ResolutionCosts",

@@ -36,6 +36,7 @@ from fedsup_deploy.artifact.store import (
     write_bundle,
 )
 from fedsup_deploy.artifact.variants import ParityGate
+from fedsup_deploy.cli.main import main
 from fedsup_deploy.device.building.graph import random_weights
 from fedsup_deploy.device.measure import measure_onnx
 from fedsup_deploy.errors import ArtifactError, FedsupError, GateError
@@ -43,6 +44,7 @@ from fedsup_deploy.export.exporter import exporter_for
 from fedsup_deploy.export.parity import check_parity
 from fedsup_deploy.export.referee import count_macs
 from fedsup_deploy.ondevice import bundle_files, run
+from fedsup_deploy.ondevice.timing import QUICK
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.parts import parts_of
 from fedsup_deploy.space.search_space import SearchSpace
@@ -433,7 +435,7 @@ ALTERATIONS: dict[str, tuple[Change, str]] = {
         "SHA256SUMS was altered: it does not list manifest.json; copy the bundle again",
     ),
     "hashes that are no text": (edited("SHA256SUMS", lambda _: b"\xff\xfe"), malformed(1)),
-    "hashes cut in half": (edited("SHA256SUMS", lambda text: text[: text.index(b"  mode") + 6]), malformed(3)),
+    "hashes cut in half": (edited("SHA256SUMS", lambda text: text[: text.index(b"  mode") + 6]), malformed(4)),
     "hashes in capitals": (edited("SHA256SUMS", bytes.upper), malformed(1)),
     "hash in capitals": (lines(lambda each: [each[0], each[1][:64].upper() + each[1][64:], *each[2:]]), malformed(2)),
     "hashes in another order": (lines(lambda each: each[::-1]), SPELLING),
@@ -617,7 +619,7 @@ def test_bundle_of_another_version_is_verified_without_what_only_that_one_could_
         "".join(bundle_files.sha256sums(folder, {path.name for path in folder.iterdir()} - {"SHA256SUMS"}))
     )
 
-    assert verify_bundle(folder).not_compared == ("MODEL_CARD.md", "run.py")
+    assert verify_bundle(folder).not_compared == ("MODEL_CARD.md", "run.py", "install.py")
 
 
 def test_no_format_but_onnx_is_loaded_by_verify(bundle, tmp_path):
@@ -633,3 +635,113 @@ def test_no_format_but_onnx_is_loaded_by_verify(bundle, tmp_path):
     )
 
     assert verify_bundle(folder).not_executed == ("model.pt2", "model.ts.pt")
+
+
+# Signed bundles.
+
+
+def run_command(*words: object) -> tuple[int, dict[str, Any]]:
+    """Return exit code and document of a command, run inside this process."""
+    with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.redirect_stderr(io.StringIO()):
+        code = main([*map(str, words), "--json", "--quiet"])
+    return code, json.loads(output.getvalue())
+
+
+@pytest.fixture
+def keys(tmp_path) -> Path:
+    """A folder with key.pem and key.pub, and those of somebody else: other.pem, other.pub."""
+    ec = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ec", reason="cryptography (the extra sign)")
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    for name in ("key", "other"):
+        private = ec.generate_private_key(ec.SECP256R1())
+        pem = private.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+        (folder / f"{name}.pem").write_bytes(pem)
+        (folder / f"{name}.pem").chmod(0o600)
+        public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        (folder / f"{name}.pub").write_bytes(public)
+    return folder
+
+
+def with_hashes(folder: Path) -> None:
+    names = bundle_files.list_files(folder).keys() - bundle_files.BESIDE_SUMS
+    (folder / "SHA256SUMS").write_text("".join(bundle_files.sha256sums(folder, names)))
+
+
+def test_what_its_owner_signed_is_run_in_every_format_and_stays_so_when_it_is_measured(bundle, tmp_path, keys):
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    code, signed = run_command("sign", folder, "--key", keys / "key.pem", "--version", 3)
+    assert (code, signed["version"], signed["is_key_readable_by_others"]) == (0, 3, False)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "model.sig"} == before
+
+    code, unlocked = run_command("verify", folder)
+    assert (code, unlocked["is_signed"], unlocked["signature"], unlocked["executed"]) == (0, True, None, [])
+    assert unlocked["not_executed"] == ["model.pt2", "model.ts.pt"]
+
+    for _ in range(2):
+        code, verified = run_command("verify", folder, "--key", keys / "key.pub")
+        assert (code, verified["not_executed"]) == (0, [])
+        assert verified["signature"] == {"key_sha256": signed["key_sha256"], "version": 3}
+        assert {each["file"] for each in verified["executed"]} == {"model.pt2", "model.ts.pt"}
+        assert all(each["num_inputs"] == 24 and each["max_scaled_diff"] <= 1e-5 for each in verified["executed"])
+        result = measure_onnx(folder / "model.onnx", threads=1, protocol=QUICK._replace(min_seconds=0.1))
+        record_measurement(folder, MeasuredBundle.model_validate({**result, "int8": None, "pictures": None}))
+
+
+def test_files_that_can_hold_code_are_not_opened_before_the_key_has_proved_who_made_them(bundle, tmp_path, keys):
+    """With what is no archive at all: whoever opens it says so."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle, folder)
+    (folder / "model.pt2").write_bytes(b"none")
+    manifest_with("models", "pt2-fp32", "files", "model.pt2", value=4)(folder)
+    (folder / "MODEL_CARD.md").write_text(render_model_card(load_manifest(folder)))
+    with_hashes(folder)
+    assert run_command("sign", folder, "--key", keys / "other.pem", "--version", 3)[0] == 0
+
+    code, refused = run_command("verify", folder, "--key", keys / "key.pub")
+    assert (code, "is not by this key" in refused["error"]["message"]) == (4, True)
+    code, refused = run_command("verify", folder, "--key", keys / "other.pub")
+    assert (code, "model.pt2: not loadable" in refused["error"]["message"]) == (4, True)
+
+
+def test_a_format_that_computes_something_else_is_found_though_its_owner_signed_it(bundle, tmp_path, keys):
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle, folder)
+    EXPORTERS["torchscript"].export(digit_net(1), {}, folder)
+    manifest_with("models", "torchscript-fp32", "files", "model.ts.pt", value=(folder / "model.ts.pt").stat().st_size)(
+        folder
+    )
+    (folder / "MODEL_CARD.md").write_text(render_model_card(load_manifest(folder)))
+    with_hashes(folder)
+    assert run_command("verify", folder)[0] == 0
+    assert run_command("sign", folder, "--key", keys / "key.pem", "--version", 3)[0] == 0
+
+    code, refused = run_command("verify", folder, "--key", keys / "key.pub")
+    assert (code, refused["error"]["message"].startswith("model.ts.pt, batch 1: ")) == (6, True)
+
+
+def test_what_is_wrong_with_a_bundle_or_key_is_said_before_anything_is_signed(bundle, tmp_path, keys, monkeypatch):
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle, folder)
+    words = ("sign", folder, "--version", 3, "--key")
+    assert run_command(*words, keys / "key.pub")[0] == 2
+    assert run_command("sign", folder, "--key", keys / "key.pem", "--version", 0)[0] == 2
+    (folder / "vectors.npz").write_bytes(b"x")
+    assert run_command(*words, keys / "key.pem")[0] == 4
+    assert run_command("verify", folder, "--key", keys / "key.pem")[0] == 2
+    assert not (folder / "model.sig").exists()
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.asymmetric", None)
+    code, refused = run_command("verify", folder, "--key", keys / "key.pub")
+    assert (code, "run: pip install 'fedsup-deploy[sign]'" in refused["error"]["message"]) == (9, True)
+
+
+def test_a_signed_bundle_is_replaced_by_the_next_export(bundle, tmp_path, keys):
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle, folder)
+    assert run_command("sign", folder, "--key", keys / "key.pem", "--version", 3)[0] == 0
+    write_again(bundle, folder)
+    assert not (folder / "model.sig").exists()

@@ -78,7 +78,7 @@ def damaged(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         else:
             change_a_weight(int8 if damage == "a weight of int8" else model)
-        names = set(bundle_files.list_files(folder)) - {bundle_files.SUMS, bundle_files.MEASURED}
+        names = set(bundle_files.list_files(folder)) - bundle_files.BESIDE_SUMS
         (folder / bundle_files.SUMS).write_text("".join(bundle_files.sha256sums(folder, names)), encoding="utf-8")
     return folders
 

@@ -17,13 +17,15 @@ import pytest
 
 from fedsup_deploy import ondevice
 from fedsup_deploy.artifact.packing import pack
-from fedsup_deploy.artifact.program import program
+from fedsup_deploy.artifact.program import INSTALLER, program
 from fedsup_deploy.device import session
 from fedsup_deploy.device.remote import bootstrap
 from fedsup_deploy.ondevice import bundle_outputs, latency_statistics, timing
 
 #: These name types for whoever reads a report; no device has them.
-RECORDS = {"records", "session_records"}
+RECORDS = {"records", "session_records", "install_records"}
+#: What `install.py` has, and `run.py` does not.
+OF_INSTALLER = {"install", "p256", "releases", "signature", "unpacking"}
 MODULES = sorted(
     path for path in Path(str(ondevice.__file__)).parent.glob("*.py") if path.stem not in {"__init__", *RECORDS}
 )
@@ -32,6 +34,7 @@ FILES: dict[str, Callable[[], str]] = {
     "device/session.py": lambda: Path(session.__file__).read_text(),
     "device/remote/bootstrap.py": lambda: Path(bootstrap.__file__).read_text(),
     "run.py": lambda: program().decode(),
+    "install.py": lambda: program(INSTALLER).decode(),
     "session.py": lambda: pack(session.__name__),
 }
 #: Of `typing`, what Python 3.6 has and these files may use.
@@ -117,7 +120,12 @@ def test_annotations_can_be_evaluated_by_python_3_6(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "libraries"), [("run.py", {"numpy", "onnxruntime", "PIL"}), ("session.py", {"numpy", "onnxruntime"})]
+    ("name", "libraries"),
+    [
+        ("run.py", {"numpy", "onnxruntime", "PIL"}),
+        ("session.py", {"numpy", "onnxruntime"}),
+        ("install.py", set[str]()),
+    ],
 )
 def test_file_imports_only_the_standard_library_and_few_others(name: str, libraries: set[str]) -> None:
     """And those not before they are needed: without them it says what to install."""
@@ -141,7 +149,7 @@ def test_file_imports_only_the_standard_library_and_few_others(name: str, librar
 
 def test_packed_file_has_all_that_the_modules_define(packed: types.ModuleType) -> None:
     names = []
-    for path in MODULES:
+    for path in (path for path in MODULES if path.stem not in OF_INSTALLER):
         module = importlib.import_module(f"{ondevice.__name__}.{path.stem}")
         for name, value in vars(module).items():
             if getattr(value, "__module__", None) == module.__name__ or (name.isupper() and not name.startswith("_")):

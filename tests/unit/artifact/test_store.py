@@ -16,7 +16,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fedsup_deploy import files
-from fedsup_deploy.artifact import store
+from fedsup_deploy.artifact import failures
+from fedsup_deploy.artifact.failures import raise_if_failed
 from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredBundle, MeasuredLatency
 from fedsup_deploy.artifact.program import program
@@ -27,7 +28,6 @@ from fedsup_deploy.artifact.store import (
     load_manifest,
     load_measured,
     load_measurement,
-    raise_if_failed,
     record_measurement,
     verify_bundle,
     write_bundle,
@@ -110,7 +110,7 @@ def bundle(tmp_path, draft) -> Path:
 
 
 def test_bundle_holds_exactly_its_files(bundle):
-    names = ["MODEL_CARD.md", "manifest.json", "model.onnx", *PLAIN, "run.py", "vectors.npz"]
+    names = ["MODEL_CARD.md", "install.py", "manifest.json", "model.onnx", *PLAIN, "run.py", "vectors.npz"]
     expected = ["MODEL_CARD.md", "SHA256SUMS", *names[1:]]
     assert sorted(contents(bundle)) == expected
     assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
@@ -328,7 +328,7 @@ def test_new_bundle_replaces_the_old_one_as_a_whole(bundle, draft):
     write_bundle(bundle, draft, WRITERS[:1], VECTORS, passes)
 
     assert not contents(bundle).keys() & set(PLAIN)
-    assert verify_bundle(bundle).files["num_files"] == 6
+    assert verify_bundle(bundle).files["num_files"] == 7
 
 
 def test_place_that_cannot_be_written_is_an_output_error(tmp_path, draft):
@@ -349,7 +349,7 @@ def test_verified_bundle_is_reported(bundle):
 
     assert report.arch_id == "afd02a30afb7"
     assert report.profile == "raspberry-pi-4"
-    assert report.files["num_files"] == 8
+    assert report.files["num_files"] == 9
     assert (report.parity["max_abs_diff"], report.parity["max_scaled_diff"]) == (0.0, 0.0)
     assert (report.measured, report.not_executed, report.not_compared) == (None, PLAIN, ())
 
@@ -444,5 +444,5 @@ def test_a_release_that_fails_on_the_device_is_not_used_where_this_may_be_it(
 
 
 def test_every_exit_of_the_runner_has_an_error_class():
-    assert {bundle_files.OK, *store._ERRORS} == set(bundle_files.CHECKED)
+    assert {bundle_files.OK, *failures._ERRORS} == set(bundle_files.CHECKED)
     assert len(set(bundle_files.CHECKED)) == len(bundle_files.CHECKED), "no two failures look the same"

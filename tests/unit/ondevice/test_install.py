@@ -1,0 +1,390 @@
+"""`install.py`: the program in a bundle that lets it run on a device, and goes back."""
+
+import contextlib
+import io
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from runtimes import RUNTIMES, Installed, Runtime
+
+from fedsup_deploy import rng
+from fedsup_deploy.artifact.program import INSTALLER, program
+from fedsup_deploy.artifact.signing import SigningKey, sign_bundle
+from fedsup_deploy.ondevice import bundle_files, install
+
+PythonOf = Callable[[str], Path]
+Finished = subprocess.CompletedProcess[str]
+
+
+class Device:
+    """A device with a folder that bundles are installed to, and bundles that can be."""
+
+    def __init__(self, folder: Path, bundle: Any) -> None:
+        self.folder, self.to = folder, folder / "model"
+        self.bundle = bundle
+        (bundle.folder / INSTALLER).write_bytes(program(INSTALLER))
+        self.keys: dict[str, SigningKey] = {}
+
+    def made(self, name: str, version: int | None = None, key: str = "key", *, is_wrong: bool = False) -> Path:
+        """A bundle whose manifest has this name; signed where it has a version."""
+        if is_wrong:
+            self.bundle.write_vectors(self.bundle.inputs, self.bundle.outputs + np.float32(1))
+        manifest = {**self.bundle.manifest(), "arch_id": name}
+        self.bundle.write_sums(json.dumps(manifest))
+        folder = self.folder / name
+        shutil.copytree(self.bundle.folder, folder)
+        if is_wrong:
+            self.bundle.write_vectors(self.bundle.inputs, self.bundle.outputs)
+        if version is not None:
+            sign_bundle(folder, self.key(key), name, version)
+        return folder
+
+    def key(self, name: str) -> SigningKey:
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        if name not in self.keys:
+            self.keys[name] = SigningKey(ec.generate_private_key(ec.SECP256R1()), is_readable_by_others=False)
+            self.public(name).write_bytes(self.keys[name].public_pem)
+        return self.keys[name]
+
+    def public(self, name: str = "key") -> Path:
+        return self.folder / f"{name}.pub"
+
+    def install(self, *words: object) -> dict[str, Any]:
+        """What the program reports, run inside this process; it ends with the exit code that it reports."""
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            code = install.main([*map(str, words), "--to", str(self.to), "--json"])
+        report: dict[str, Any] = json.loads(output.getvalue())
+        assert report["exit_code"] == code
+        return report
+
+    def runs(self) -> str:
+        """The name of what runs, which is whole."""
+        bundle_files.check_files(self.to / "current")
+        name: str = json.loads((self.to / "current" / "manifest.json").read_text())["arch_id"]
+        return name
+
+    def refused(self, exit_code: int, reason: str, *words: object) -> None:
+        """Assert that the program ends so, and that what ran before still does."""
+        before = self.runs()
+        report = self.install(*words)
+        assert (report["exit_code"], self.runs()) == (exit_code, before)
+        assert reason in report["reason"]
+        assert sorted(path.name for path in self.to.iterdir() if path.name != ".lock") in (
+            ["current", "releases"],
+            ["current", "key.pem", "releases"],
+        )
+
+
+@pytest.fixture
+def device(bundle: Any, tmp_path: Path) -> Device:
+    pytest.importorskip("cryptography", reason="cryptography (the extra sign)")
+    return Device(tmp_path, bundle)
+
+
+def archive_of(folder: Path, name: str = "bundle.tar.gz") -> Path:
+    path = folder.parent / name
+    with tarfile.open(path, "w:gz" if name.endswith("gz") else "w") as archive:
+        archive.add(folder, folder.name)
+    return path
+
+
+def test_a_bundle_runs_where_none_did_and_the_next_moves_only_what_differs(device: Device) -> None:
+    one, two = device.made("one"), device.made("two")
+    report = device.install(one)
+    assert (report["action"], report["release"], report["previous"]) == ("installed", "000001", None)
+    assert report["moved"]["linked_files"] == 0
+    assert report["moved"]["copied_bytes"] == sum(path.stat().st_size for path in one.iterdir())
+    report = device.install(archive_of(two))
+    assert (device.runs(), report["release"], report["previous"]) == ("two", "000002", "000001")
+    moved = sum((two / name).stat().st_size for name in ("manifest.json", "SHA256SUMS"))
+    assert (report["moved"]["copied_files"], report["moved"]["copied_bytes"]) == (2, moved)
+    assert report["files"]["num_bytes"] == moved + report["moved"]["linked_bytes"]
+    releases = device.to / "releases"
+    assert (releases / "000001" / "model.onnx").samefile(releases / "000002" / "model.onnx")
+    again = device.install(two)
+    assert (again["action"], again["release"], again["previous"]) == ("unchanged", "000002", "000001")
+
+
+def test_a_file_that_was_damaged_where_it_runs_is_copied_again(device: Device) -> None:
+    one = device.made("one")
+    device.install(one)
+    model = device.to / "releases" / "000001" / "model.onnx"
+    model.write_bytes(model.read_bytes()[::-1])
+    report = device.install(one)
+    assert (report["action"], report["release"], device.runs()) == ("installed", "000002", "one")
+    assert report["moved"]["copied_files"] == 2  # and SHA256SUMS, which lists itself nowhere
+
+
+def test_a_bundle_whose_vectors_fail_is_refused_and_rollback_goes_back_to_the_one_before(device: Device) -> None:
+    device.install(device.made("one"))
+    device.install(device.made("two"))
+    device.refused(3, "outputs at batch 1", device.made("wrong", is_wrong=True))
+    assert device.runs() == "two"
+    report = device.install("--rollback")
+    assert (report["exit_code"], report["action"], report["release"]) == (0, "rolled back", "000001")
+    assert device.runs() == "one"
+    device.refused(2, "no model before this one", "--rollback")
+    # What was gone back from is passed over from now on, and a rollback leads to what ran before.
+    device.install(device.made("three"))
+    assert sorted(path.name for path in (device.to / "releases").iterdir()) == ["000001", "000003"]
+    device.install("--rollback")
+    assert device.runs() == "one"
+
+
+def test_rollback_to_what_was_damaged_or_fails_now_is_refused(device: Device) -> None:
+    device.install(device.made("one"))
+    device.install(device.made("two"))
+    vectors = device.to / "releases" / "000001" / "vectors.npz"
+    content = vectors.read_bytes()
+    vectors.unlink()
+    vectors.write_bytes(content[::-1])
+    device.refused(1, "vectors.npz was altered", "--rollback")
+
+
+def test_as_many_models_stay_as_were_asked_for(device: Device) -> None:
+    for name in ("a", "b", "c", "d"):
+        device.install(device.made(name), "--keep", 2)
+    assert sorted(path.name for path in (device.to / "releases").iterdir()) == ["000002", "000003", "000004"]
+
+
+def test_once_a_key_was_given_all_has_to_be_signed_with_it(device: Device) -> None:
+    one, two = device.made("one", 1), device.made("two", 2)
+    assert device.install(one)["signature"] == "not checked"
+    report = device.install(one, "--key", device.public())
+    assert (report["action"], report["version"], report["signature"]) == ("installed", 1, "checked")
+    device.refused(5, "it is not signed: model.sig is missing", device.made("unsigned"))
+    device.refused(1, "model.sig is not by this key", device.made("stranger", 9, key="other"))
+    assert device.install(two)["version"] == 2
+    device.refused(1, "model.sig is not by this key", one, "--key", device.public("other"))
+    device.install(device.made("new owner", 3, key="other"), "--key", device.public("other"))
+    assert (device.to / "key.pem").read_bytes() == device.public("other").read_bytes()
+    device.refused(1, "model.sig is not by this key", device.made("old owner", 4))
+
+
+def test_a_lower_version_is_refused_and_so_is_one_that_was_gone_back_from(device: Device) -> None:
+    device.install(device.made("three", 3), "--key", device.public())
+    five = device.made("five", 5)
+    device.install(five)
+    device.refused(9, "its version is 4, and version 5 was here", device.made("four", 4))
+    device.refused(9, "version 5 was here with other files", device.made("another five", 5))
+    device.install("--rollback")
+    device.refused(9, "its version is 4, and version 5 was here", device.folder / "four")
+    # The very same may be tried again.
+    report = device.install(five)
+    assert (report["action"], report["release"], device.runs()) == ("installed", "000003-v5", "five")
+    # The same files may get a higher version; then nothing but the signature moves.
+    sign_bundle(five, device.key("key"), "five", 6)
+    report = device.install(five)
+    assert (report["release"], report["previous"]) == ("000004-v6", "000003-v5")
+    assert report["moved"]["copied_files"] == 2
+
+
+def test_what_another_program_signed_has_no_version_and_is_older_than_any(device: Device) -> None:
+    device.install(device.made("one", 1), "--key", device.public())
+    theirs = device.made("theirs", 2)
+    content = json.loads((theirs / "model.sig").read_bytes())
+    import base64
+
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from fedsup_deploy.ondevice.signature import signature_text, signed_bytes
+
+    statement = json.loads(base64.b64decode(content["dsseEnvelope"]["payload"]))
+    del statement["predicate"]["fedsup-deploy"]
+    text = json.dumps(statement).encode()
+    signature = device.key("key").private.sign(signed_bytes(text), ec.ECDSA(hashes.SHA256()))
+    (theirs / "model.sig").write_bytes(signature_text(text, signature, "0" * 64))
+    device.refused(9, "its signature gives no version, and version 1 was here", theirs)
+
+
+def test_another_installation_at_work_is_named(device: Device) -> None:
+    import fcntl
+
+    device.install(device.made("one"))
+    with (device.to / ".lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        device.refused(10, "another installation is at work", device.made("two"))
+    assert device.install(device.folder / "two")["exit_code"] == 0
+
+
+def test_what_cannot_be_written_leaves_the_old_and_nothing_else(device: Device) -> None:
+    """No file may be larger than 64 KiB here: run.py is."""
+    one = device.made("one")
+    device.install(one)
+    two = device.made("two")
+    (two / "run.py").write_bytes((two / "run.py").read_bytes() + b"\n")
+    names = bundle_files.list_files(two).keys() - bundle_files.BESIDE_SUMS
+    (two / "SHA256SUMS").write_text("".join(bundle_files.sha256sums(two, names)))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
+    try:
+        report = device.install(two)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (report["exit_code"], report["reason"]) == (10, "it cannot be written there: File too large")
+    assert (device.runs(), (device.to / ".partial").exists()) == ("one", False)
+    assert device.install(two)["exit_code"] == 0
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(device: Device) -> None:
+    one = device.made("one")
+    device.to.mkdir()
+    (device.to / "notes.txt").write_text("mine")
+    report = device.install(one)
+    assert (report["exit_code"], [path.name for path in device.to.iterdir()]) == (2, ["notes.txt"])
+    assert "notes.txt" in report["reason"]
+    report = device.install("--rollback")
+    assert (report["exit_code"], report["reason"]) == (2, "nothing is installed there")
+
+
+def member(name: str, content: bytes = b"x", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    for key, value in fields.items():
+        setattr(info, key, value)
+    return info, content
+
+
+STRANGE = {
+    "above": (member("../evil"), "../evil in the archive is no name"),
+    "above, within": (member("two/../../evil"), "in the archive is no name"),
+    "absolute": (member("/tmp/evil"), "/tmp/evil in the archive is no name"),
+    "doubled slash": (member("two//evil"), "in the archive is no name"),
+    "link": (member("two/link", b"", type=tarfile.SYMTYPE, linkname="/etc/passwd"), "is no file of a bundle"),
+    "hard link": (member("two/link", b"", type=tarfile.LNKTYPE, linkname="two/run.py"), "is no file of a bundle"),
+    "pipe": (member("two/pipe", b"", type=tarfile.FIFOTYPE), "is no file of a bundle"),
+    "device": (member("two/null", b"", type=tarfile.CHRTYPE, devmajor=1, devminor=3), "is no file of a bundle"),
+    "twice": (member("two/model.onnx"), "model.onnx is in the archive twice"),
+    "elsewhere": (member("other/file"), "other/file in the archive is of no bundle"),
+    "stranger": (member("two/evil.py"), "evil.py is no file of the bundle"),
+    "controls": (member("two/\x1b[2J"), "\\x1b[2J is no file of the bundle"),
+    "long name": (member("two/" + "a" * 300), "in the archive is no name"),
+}
+
+
+def test_an_archive_with_something_strange_is_refused(device: Device) -> None:
+    device.install(device.made("one"))
+    whole = archive_of(device.made("two"), "whole.tar")
+    for name, ((info, content), reason) in STRANGE.items():
+        archive = device.folder / f"{name}.tar"
+        shutil.copy(whole, archive)
+        with tarfile.open(archive, "a") as file:
+            file.addfile(info, io.BytesIO(content))
+        before = sorted(path.name for path in device.folder.iterdir())
+        device.refused(1, reason, archive)
+        assert sorted(path.name for path in device.folder.iterdir()) == before
+    assert device.install(whole)["exit_code"] == 0
+
+
+def test_an_archive_that_is_cut_off_or_none_is_refused(device: Device) -> None:
+    device.install(device.made("one"))
+    archive = archive_of(device.made("two"))
+    content = archive.read_bytes()
+    for number in (0, 1, 100, len(content) // 2, len(content) - 20):
+        archive.write_bytes(content[:number])
+        report = device.install(archive)
+        assert (report["exit_code"], device.runs()) == (1, "one"), number
+    archive.write_bytes(b"no archive")
+    device.refused(1, "cannot be read", archive)
+    empty = device.folder / "empty"
+    empty.mkdir()
+    device.refused(5, "manifest.json is missing", empty)
+
+
+@pytest.mark.parametrize("words", [["nowhere"], [], ["one", "--rollback"], ["one", "--keep", "0"]])
+def test_wrong_usage(device: Device, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        install.main([*words, "--to", str(device.to)])
+    assert (ended.value.code, device.to.exists()) == (2, False)
+    assert "error: " in capsys.readouterr().err
+
+
+def run_there(python: list[str], program: Path, *words: object, **variables: str) -> Finished:
+    command = [*python, str(program), *map(str, words)]
+    environment = {"PATH": os.environ["PATH"], **variables}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("version", ["3.6", "3.13"])
+def test_python_of_a_device_checks_the_signature_and_all_else_without_any_library(
+    device: Device, python_of: PythonOf, version: str
+) -> None:
+    """Then run.py says which library it lacks; what was there would still run."""
+    python = [str(python_of(version)), "-S"]
+    bundle = device.made("one", 7)
+    ran = run_there(python, bundle / INSTALLER, archive_of(bundle), "--to", device.to, "--key", device.public())
+    assert (ran.returncode, ran.stderr) == (2, "")
+    expected = ["signature checked, version 7", "FAIL: numpy cannot be imported; run: pip install numpy onnxruntime"]
+    assert ran.stdout.splitlines()[2:] == expected
+    assert sorted(path.name for path in device.to.iterdir()) == [".lock", "releases"]
+    device.key("other")
+    ran = run_there(python, bundle / INSTALLER, bundle, "--to", device.to, "--key", device.public("other"))
+    assert (ran.returncode, ran.stderr) == (1, "")
+    assert "FAIL: model.sig is not by this key" in ran.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", [RUNTIMES[0], RUNTIMES[-1]], ids=str)
+def test_python_of_a_device_installs_refuses_and_goes_back(
+    device: Device, installed: Callable[[Runtime], Installed], runtime: Runtime
+) -> None:
+    old = installed(runtime)
+
+    def ran(program: Path, *words: object) -> tuple[int, str]:
+        ended = run_there([str(old.python)], program, *words, "--to", device.to, PYTHONPATH=str(old.libraries))
+        assert ended.stderr == ""
+        return ended.returncode, ended.stdout.splitlines()[-1]
+
+    one, two = device.made("one", 1), device.made("two", 2)
+    assert ran(one / INSTALLER, one, "--key", device.public()) == (0, "PASS: installed")
+    here = device.to / "current" / INSTALLER
+    assert ran(here, archive_of(two)) == (0, "PASS: installed")
+    assert ran(here, device.made("wrong", 3, is_wrong=True))[0] == 3
+    assert device.runs() == "two"
+    assert ran(here, one)[0] == 9
+    assert ran(here, "--rollback") == (0, "PASS: rolled back")
+    assert device.runs() == "one"
+
+
+#: What is waited for before the kill: what a moment begins with. None: nothing, it comes at any time.
+MOMENTS = (None, ".partial", ".partial/manifest.json", "releases/NEXT", ".current")
+
+
+@pytest.mark.parametrize("num_kills", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_whenever_it_is_killed_a_whole_model_runs(device: Device, children: Any, num_kills: int) -> None:
+    """By SIGKILL, in turns at any time and right after each step, with a random delay; then the next one goes on."""
+    bundles = [device.made(name) for name in ("one", "two")]
+    program = bundles[0] / INSTALLER
+    assert run_there([sys.executable], program, bundles[0], "--to", device.to).returncode == 0
+    numbers, ends = rng.generator(0, "kills"), []
+    for index in range(num_kills):
+        before = sorted(path.name for path in (device.to / "releases").iterdir())
+        process = children.start([sys.executable, program, bundles[index % 2], "--to", device.to, "--json"])
+        moment = MOMENTS[index % len(MOMENTS)]
+        awaited = None if moment is None else device.to / moment.replace("NEXT", f"{int(before[-1][:6]) + 1:06}")
+        while awaited is not None and not os.path.lexists(awaited) and process.poll() is None:
+            time.sleep(0.0002)
+        time.sleep(float(numbers.exponential(0.3 if awaited is None else 0.002)))
+        process.kill()
+        ends.append(process.wait())
+        assert device.runs() in {"one", "two"}
+    assert ends.count(-9) > num_kills / 2
+    # The last word: a whole installation, which finds the lock free and tidies up.
+    assert run_there([sys.executable], program, bundles[1], "--to", device.to).returncode == 0
+    assert device.runs() == "two"
+    assert {path.name for path in device.to.iterdir()} == {".lock", "current", "releases"}
+    assert run_there([sys.executable], device.to / "current" / "run.py", "--skip-latency").returncode == 0

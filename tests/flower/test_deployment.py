@@ -24,10 +24,12 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+from flwr.proto.control_pb2 import ListNodesRequest
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest, UnregisterNodeFleetRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.fleet_http_client import FleetHttpClient
@@ -106,7 +108,8 @@ class Fleet:
             # Images that the test knows, and what two devices of one machine cannot share.
             own = f"data: {{dataset: npz, root: {name}.npz}}\nport: {own_port}\nfolder: {name}-work\n"
             text = re.sub(r"^(data|tier): .*\n", "", self.told("yaml").replace("camera", name), flags=re.MULTILINE)
-            (folder / f"{name}.yaml").write_text(text + own, encoding="utf-8")
+            # What a device calls itself does not count.
+            (folder / f"{name}.yaml").write_text(text.replace("name: phone", "name: camera") + own, encoding="utf-8")
 
     def told(self, language: str, number: int = 0) -> str:
         """Return a block of the page, as it is on this machine."""
@@ -141,6 +144,11 @@ class Fleet:
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
         )
         return dict(json.loads(ran.stdout[ran.stdout.index("{") :]))
+
+    def connected(self, kind: Any, port: int, *interceptors: Any) -> Any:
+        """Return a client of Flower's; only a device's own processes are asked without TLS."""
+        root = None if port in self.own_ports else (self.folder / "ca.crt").read_bytes()
+        return kind.from_server_address(f"localhost:{port}", root is None, root, [VERSION, *interceptors])
 
     def log(self) -> str:
         """Return what all that was started has said."""
@@ -240,24 +248,19 @@ def test_an_app_of_a_stranger_is_not_run(fleet: Fleet) -> None:
 
 def test_nobody_else_is_told_what_there_is_to_run(fleet: Fleet) -> None:
     """Who is could speak for a run: to the devices in place of the server, and to the server in place of a device."""
-    for port, root in ((fleet.port, str(fleet.folder / "ca.crt")), *((port, "") for port in fleet.own_ports)):
-        client = RuntimeHttpClient.from_server_address(f"localhost:{port}", not root, root or None, [VERSION])
+    for port in (fleet.port, *fleet.own_ports):
+        client = fleet.connected(RuntimeHttpClient, port)
         with contextlib.closing(client), pytest.raises(httpx.HTTPStatusError, match="401"):
             client.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-serverapp", "flwr-clientapp"]))
 
 
 def test_a_device_cannot_ask_as_another(fleet: Fleet) -> None:
-    """Neither by its number, with a key of its own, nor by what it calls itself: see what the first test lists."""
-    listed = fleet.flwr("supernode", "list", "fleet")["nodes"]
-    number = {each["name"]: int(each["node-id"]) for each in listed}
+    """Its key says who it is: it cannot use another's number, even where it knows that."""
+    with contextlib.closing(fleet.connected(ControlHttpClient, fleet.port)) as control:
+        number = {each.name: each.node_id for each in control.ListNodes(ListNodesRequest()).nodes_info}
     key = load_ssh_private_key((fleet.folder / "phone.key").read_bytes(), None)
     assert isinstance(key, EllipticCurvePrivateKey)
-    client = FleetHttpClient.from_server_address(
-        f"localhost:{fleet.outer_port}",
-        insecure=False,
-        root_certificates=str(fleet.folder / "ca.crt"),
-        interceptors=[VERSION, NodeAuthHttpInterceptor(key, key.public_key())],
-    )
+    client = fleet.connected(FleetHttpClient, fleet.outer_port, NodeAuthHttpInterceptor(key, key.public_key()))
     with contextlib.closing(client):
         assert client.SendNodeHeartbeat(heartbeat(number["phone"])).success
         for ask in (

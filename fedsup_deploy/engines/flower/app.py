@@ -72,6 +72,8 @@ def serve(grid: Grid, context: Context) -> None:
 def _carry(socket: str, grid: Grid) -> None:
     try:
         with Client(socket, "AF_UNIX") as connection:
+            if relay.user_of(connection) != os.getuid():
+                raise FederationError("the command is another user's")
             relay.serve(connection, GridCourier(grid))
     except (EOFError, OSError) as gone:
         raise FederationError("the command is gone") from gone

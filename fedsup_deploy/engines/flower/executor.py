@@ -7,7 +7,6 @@ Flower's own program, once the parcel's hash is that of ours: as no code is in i
 import contextlib
 import hashlib
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -52,7 +51,8 @@ def connected(address: str, root: str, *interceptors: ProtobufClientInterceptor)
         interceptors: Say who asks.
     """
     version = RuntimeVersionHttpInterceptor(component_name="SuperExec")
-    return RuntimeHttpClient.from_server_address(address, not root, root or None, [version, *interceptors])
+    authority = Path(root).read_bytes() if root else None
+    return RuntimeHttpClient.from_server_address(address, not root, authority, [version, *interceptors])
 
 
 class Executor:
@@ -62,18 +62,18 @@ class Executor:
         kind: Of `launch.py`.
         address: As of `connected`, as is `root`.
         root: See there.
-        folder: With the secret; for files that only this user may read.
+        folder: With the secret.
     """
 
     def __init__(self, kind: str, address: str, root: str, folder: Path) -> None:
-        self._kind, self._address, self._root, self._folder = kind, address, root, folder
+        self._kind, self._address, self._root = kind, address, root
         secret = (folder / SECRET).read_bytes()
         methods = ["/flwr.proto.Runtime/AcquireTask"]
         self._client = connected(
             address, root, SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=methods)
         )
         self._parcel = hashlib.sha256(build_fab_from_files({CONFIG: APP.encode()})[0]).hexdigest()
-        self._running: dict[Path, subprocess.Popen[bytes]] = {}
+        self._running: list[subprocess.Popen[bytes]] = []
 
     def run(self, parent: int) -> None:
         """Run what there is to run for as long as the parent lives.
@@ -83,9 +83,7 @@ class Executor:
         """
         request = AcquireTaskRequest(supported_task_types=list(TaskType))
         while os.getppid() == parent:
-            for file in [file for file, process in self._running.items() if process.poll() is not None]:
-                del self._running[file]
-                file.unlink(missing_ok=True)
+            self._running = [process for process in self._running if process.poll() is None]
             try:
                 found = self._client.AcquireTask(request)
             except httpx.TransportError:
@@ -111,24 +109,33 @@ class Executor:
             self._start([program(task.type), *security], token, output=subprocess.DEVNULL)
 
     def _start(self, command: list[str], token: str, output: int | None) -> None:
-        # Whoever has the token can speak for the run, and all can see what a program is started with.
-        file = self._folder / f"token-{secrets.token_hex(8)}"
-        file.write_text(token, encoding="utf-8")
-        told = ["--runtime-api-address", self._address, "--token-file", str(file), "--parent-pid", str(os.getpid())]
-        self._running[file] = subprocess.Popen([*command, *told], stdout=output, stderr=output)
+        # Whoever has the token can speak for the run, and all can see what a program is started with: it is in a file
+        # without a name.
+        file = os.memfd_create("token")
+        try:
+            os.write(file, token.encode())
+            address, parent = ("--runtime-api-address", self._address), ("--parent-pid", str(os.getpid()))
+            told = [*command, *address, *parent, "--token-file", f"/dev/fd/{file}"]
+            self._running.append(subprocess.Popen(told, stdout=output, stderr=output, pass_fds=(file,)))
+        finally:
+            os.close(file)
 
     def _refuse(self, task: Task, token: str, why: str) -> None:
         """Let a run fail, with a line that says why."""
         line = refusal(task.run_id, why)
         log(ERROR, line)
-        with contextlib.closing(connected(self._address, self._root, RuntimeTokenHttpInterceptor(token))) as client:
+        with (
+            contextlib.closing(connected(self._address, self._root, RuntimeTokenHttpInterceptor(token))) as client,
+            contextlib.suppress(httpx.HTTPError),  # it was stopped meanwhile
+        ):
             client.PushTaskOutput(PushTaskOutputRequest(sub_status=SubStatus.FAILED, details=line))
 
 
 def main() -> None:
     """Run what there is to run until the parent ends."""
     kind, address, root, folder, parent = sys.argv[1:]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, with which this ends
+    # Ctrl-C is for the parent, with which this ends. It is not ignored: what is started here would ignore it, too.
+    signal.signal(signal.SIGINT, lambda *_: None)
     try:
         Executor(kind, address, root, Path(folder)).run(int(parent))
     except BaseException:

@@ -45,7 +45,8 @@ def main() -> None:
             reply = Message(Error(ErrorCode.INVALID_FAB, details), reply_to=message)
         push_message(client, reply, context)
         push_task_output(client, context, SubStatus.FAILED if reply.has_error() else SubStatus.COMPLETED, details)
-        alive.stop()
+        if alive.is_running:
+            alive.stop()
 
 
 def _answered(message: Message, context: Context) -> Message:

@@ -105,6 +105,7 @@ def search(  # noqa: PLR0913  they are the options of a command
     seed: int = 0,
     out: Path | str | None = None,
     resume: bool = False,
+    engine: str | None = None,
     listeners: Listeners = (),
 ) -> "WrittenSearch":
     """Find the most accurate subnet within the limits of each profile; see `fedsup_deploy.commands.search.search`.
@@ -127,6 +128,7 @@ def search(  # noqa: PLR0913  they are the options of a command
         seed: Decides every random choice.
         out: Where the result goes; None is `search.json` in the run's folder.
         resume: Go on with the same search where it was stopped.
+        engine: What runs the clients; None is what the run was trained with. The result does not depend on it.
         listeners: Called with each event.
     """
     from fedsup_deploy.commands.search import SearchRequest
@@ -147,6 +149,7 @@ def search(  # noqa: PLR0913  they are the options of a command
         prefer=prefer,
         objective=objective,
         resume=resume,
+        engine=engine,
     )
     return run_command(request, listeners)
 
@@ -168,6 +171,7 @@ def deploy(  # noqa: PLR0913  they are the options of a command
     prefer: "Preference" = "accurate",
     objective: str = "accuracy",
     seed: int = 0,
+    engine: str | None = None,
     listeners: Listeners = (),
 ) -> list[Artifact]:
     """Search, export and check one bundle per profile; see `fedsup_deploy.commands.deploy.deploy`.
@@ -188,6 +192,7 @@ def deploy(  # noqa: PLR0913  they are the options of a command
         prefer: As of `search`.
         objective: As of `search`.
         seed: As of `search`.
+        engine: As of `search`.
         listeners: Called with each event.
     """
     from fedsup_deploy.commands.deploy import deploy as run_command
@@ -206,6 +211,7 @@ def deploy(  # noqa: PLR0913  they are the options of a command
         max_artifacts=max_artifacts,
         prefer=prefer,
         objective=objective,
+        engine=engine,
     )
     made = run_command(request, Path(out), formats, precisions, listeners)
     return [load_artifact(bundle.folder) for bundle in made.bundles]

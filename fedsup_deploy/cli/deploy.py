@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @options.search_options
 @options.variant_options
 @options.seed_option(0, "Decides every random choice of the search.")
+@options.engine_option()
 @click.option(
     "--out", type=options.NEW_PATH, metavar="DIR", default=Path("exports"), show_default=True, help="Folder of bundles."
 )

@@ -50,9 +50,16 @@ _MOST_CLIENTS_IN_TABLE: Final = 50
     "clients have test images or are unseen.",
 )
 @options.schedule_option()
+@options.engine_option()
 @click.pass_obj
 def command(
-    output: Output, run: Path, architecture: str, split: str | None, per_client: bool, schedule: str | None
+    output: Output,
+    run: Path,
+    architecture: str,
+    split: str | None,
+    per_client: bool,
+    schedule: str | None,
+    engine: str | None,
 ) -> None:
     """Measure how right one subnet is after recalibration.
 
@@ -62,7 +69,15 @@ def command(
     from fedsup_deploy.commands.evaluate import evaluate
 
     with output.progress() as listeners:
-        result = evaluate(run, architecture, split=split, per_client=per_client, schedule=schedule, listeners=listeners)
+        result = evaluate(
+            run,
+            architecture,
+            split=split,
+            per_client=per_client,
+            schedule=schedule,
+            engine=engine,
+            listeners=listeners,
+        )
     output.emit(result, _page)
 
 

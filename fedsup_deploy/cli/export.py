@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     metavar="POINTS",
     help="Right answers that int8 may lose against fp32; a variant that loses more is not shipped.",
 )
+@options.engine_option()
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> None:
     """Make one verified bundle of model files per device profile.

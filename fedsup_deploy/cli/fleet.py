@@ -1,11 +1,15 @@
 """`fedsup-deploy fleet`: the devices of a federation."""
 
+import os
+from pathlib import Path
+
 import click
 
+from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Group
 from fedsup_deploy.cli.output import Output
 
-command = Group("fleet", help="See which devices can take part in a federation.")
+command = Group("fleet", help="Serve a federation of devices, and see which can take part.")
 
 
 @command.command("list")
@@ -27,3 +31,35 @@ def list_command(output: Output, config: str, at_least: int) -> None:
     with output.progress() as listeners:
         result = fleet_list(settings, at_least, listeners)
     output.emit(result)
+
+
+@command.command("serve")
+@click.option("--authority", required=True, type=options.OLD_FILE, metavar="FILE", help="PEM file that devices trust.")
+@click.option(
+    "--certificate",
+    required=True,
+    type=options.OLD_FILE,
+    metavar="FILE",
+    help="PEM file of the server's certificate, which names `localhost` as well.",
+)
+@click.option("--key", required=True, type=options.OLD_FILE, metavar="FILE", help="Its private key.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address of this machine to listen on.")
+@click.option("--port", type=click.IntRange(1, 65_535), default=9093, show_default=True, help="Port to listen on.")
+@click.option(
+    "--folder", type=options.NEW_PATH, default=Path("fleet"), show_default=True, help="What is kept: who is registered."
+)
+@click.pass_obj
+def serve_command(
+    output: Output, authority: Path, certificate: Path, key: Path, host: str, port: int, folder: Path
+) -> None:
+    """Run a SuperLink for devices, until it is stopped.
+
+    It lets in whose key is registered, and runs no app but ours, whoever submits one.
+    """
+    from fedsup_deploy.commands.fleet_serve import prepare
+
+    program, environment = prepare(authority, certificate, key, (host, port), folder)
+    if not output.is_quiet:
+        click.echo(f"listening on {host}:{port}; Ctrl-C ends it", err=True)
+    # In place of this process: whoever starts, watches and stops it has the SuperLink itself.
+    os.execve(program[0], program, environment)

@@ -118,6 +118,12 @@ def schedule_option() -> Decorator:
     return click.option("--schedule", type=SCHEDULES, help=meaning)
 
 
+def engine_option() -> Decorator:
+    """Return the decorator that adds --engine, by default that of the run."""
+    meaning = "What runs the clients; the result does not depend on it.  [default: as trained]"
+    return click.option("--engine", type=click.Choice(registry.names("engine")), help=meaning)
+
+
 def seed_option(default: int | None, meaning: str) -> Decorator:
     """Return the decorator that adds --seed."""
     number = click.IntRange(min=0)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.command("search", cls=Command)
 @options.search_options
 @options.seed_option(0, "Decides every random choice of the search.")
+@options.engine_option()
 @click.option(
     "--out", type=options.NEW_PATH, metavar="FILE", help="Where to write it.  [default: search.json in the run]"
 )

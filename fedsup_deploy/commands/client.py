@@ -3,14 +3,19 @@
 import json
 import os
 from pathlib import Path
+from typing import Final
 
 from fedsup_deploy import files
 from fedsup_deploy.config.client import ClientConfig
 from fedsup_deploy.engines.flower.environment import OWN, QUIET
+from fedsup_deploy.engines.flower.launch import NODE, launched
 from fedsup_deploy.engines.flower.submission import check_installed, program
 from fedsup_deploy.errors import ConfigError, DataError
 from fedsup_deploy.federation.client import TRAINED
 from fedsup_deploy.runs.own_images import client_of
+
+#: Where the node answers its own processes.
+_HOST: Final = "127.0.0.1"
 
 
 def prepare(config: ClientConfig, path: Path) -> tuple[list[str], dict[str, str]]:
@@ -41,8 +46,11 @@ def prepare(config: ClientConfig, path: Path) -> tuple[list[str], dict[str, str]
     command = [
         program("flower-supernode"),
         *security,
-        *("--superlink", config.superlink, "--host", "127.0.0.1", "--port", str(config.port)),
+        *("--superlink", config.superlink, "--host", _HOST, "--port", str(config.port)),
         *("--node-config", f"{OWN}={json.dumps(str(path.resolve()))}"),
     ]
-    paths = os.pathsep.join([str(Path(command[0]).parent), os.environ.get("PATH", os.defpath)])
-    return command, {**os.environ, **QUIET, "FLWR_HOME": str(config.home), "PATH": paths}
+    return launched(NODE, f"{_HOST}:{config.port}", None, command), {
+        **os.environ,
+        **QUIET,
+        "FLWR_HOME": str(config.home),
+    }

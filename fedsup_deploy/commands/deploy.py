@@ -79,7 +79,8 @@ def deploy(
     # Until the end, so that what is exported is what was searched here.
     with places.hold(result):
         found = search(dataclasses.replace(request, run=run, out=result), listeners)
-        made = export(ExportRequest(None, None, result, request.profiles, formats, precisions, out), listeners)
+        wanted = ExportRequest(None, None, result, request.profiles, formats, precisions, out, engine=request.engine)
+        made = export(wanted, listeners)
     of_device = {result.profile.name: result for result in found.results}
     bundles = tuple(_deployed(bundle, of_device[bundle.profile]) for bundle in made.bundles)
     return Deployed(found.out, found.run, found.fleet, bundles)

@@ -118,6 +118,7 @@ def evaluate(
     split: str | None = None,
     per_client: bool = False,
     schedule: str | None = None,
+    engine: str | None = None,
     listeners: tuple[Listener, ...] = (),
 ) -> Evaluated:
     """Return the accuracy of one subnet after recalibration.
@@ -131,13 +132,14 @@ def evaluate(
             out, or else train on. In a run with test images of clients, or with unseen clients, that is always done,
             but only here is told of each client, the unseen among them, what is right.
         schedule: How statistics are taken; None as the run's config says.
+        engine: What runs the clients; None as the run's config says.
         listeners: Called with progress events.
 
     Raises:
         ConfigError: The server has no images, or no client holds any out or has test images of its own.
         FederationError: Too few clients have answered.
     """
-    run = open_run(run_path)
+    run = open_run(run_path, engine)
     architecture = run.architecture(architecture_name)
     schedule = schedule or run.config.calibration.schedule
     subnet = load_supernet(run).extract(architecture)

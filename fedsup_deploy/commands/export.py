@@ -49,6 +49,7 @@ class ExportRequest:
             device where one of them is more accurate than its pick.
         over_limit: Whether to export a subnet that exceeds limits of a profile, too; its manifest says so.
         max_accuracy_drop: Share of right answers that int8 may lose, in [0, 1].
+        engine: What runs the clients; None as the run's config says.
     """
 
     run: Path | None
@@ -61,6 +62,7 @@ class ExportRequest:
     refine: bool = False
     over_limit: bool = False
     max_accuracy_drop: float = MAX_ACCURACY_DROP
+    engine: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,13 +171,13 @@ def _picks(request: ExportRequest) -> tuple[Run, list[DevicePick]]:
     if request.search is None:
         if request.run is None or request.architecture is None or not profiles:
             raise ConfigError("export: got neither a search nor a run with an architecture and a profile")
-        run = open_run(request.run)
+        run = open_run(request.run, request.engine)
         architecture = run.architecture(request.architecture)
         if request.refine:
             raise ConfigError("--refine: got a run and an architecture, expected a search, whose limits are to be met")
         return run, [DevicePick(target_for(profile, {}), architecture) for profile in profiles]
     found = load_result(request.search)
-    run = _run_of(request.search, found.run, request.run)
+    run = _run_of(request.search, found.run, request.run, request.engine)
     by_name = {profile.name: profile for profile in profiles}
     picks = []
     for result in found.results:
@@ -238,13 +240,14 @@ def _check_costs(search: Path, run: Run, profile: DeviceProfile, chosen: Candida
         )
 
 
-def _run_of(search: Path, searched: SearchedRun, moved_to: Path | None) -> Run:
+def _run_of(search: Path, searched: SearchedRun, moved_to: Path | None, engine: str | None) -> Run:
     """Return the run a search was made in.
 
     Args:
         search: The file of the search.
         searched: The run, as the file has it.
         moved_to: Where it is now; None if it is where the file says.
+        engine: As of `open_run`.
 
     Raises:
         ArtifactError: It is not there, or what is there is another one.
@@ -254,7 +257,7 @@ def _run_of(search: Path, searched: SearchedRun, moved_to: Path | None) -> Run:
     folder = Path(os.path.normpath(search.resolve().parent / (searched.path or "."))) if moved_to is None else moved_to
     if not (folder / runs.SUPERNET).is_file():
         raise ArtifactError(f"{search}: its run {searched.name!r} is not at {folder}; name it with --run RUN")
-    run = open_run(folder)
+    run = open_run(folder, engine)
     if run.fingerprint != searched.hash:
         raise ArtifactError(
             f"{search}: got another supernet at {folder} than that of its run {searched.name!r}, which was trained "

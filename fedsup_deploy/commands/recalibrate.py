@@ -121,7 +121,12 @@ def statistics_file(run: Run, architecture: Architecture, schedule: str) -> Path
 
 
 def recalibrate(
-    run_path: Path, architecture_name: str, out: Path | None, schedule: str | None, listeners: tuple[Listener, ...] = ()
+    run_path: Path,
+    architecture_name: str,
+    out: Path | None,
+    schedule: str | None,
+    listeners: tuple[Listener, ...] = (),
+    engine: str | None = None,
 ) -> Recalibrated:
     """Take the statistics of a subnet and write it calibrated: its weights and, per layer, count, sum, sum of squares.
 
@@ -131,13 +136,14 @@ def recalibrate(
         out: Where to write the calibrated subnet; None leaves only the statistics in the run's folder.
         schedule: `one-shot` or `layer-wise`; None as the run's config says.
         listeners: Called with progress events.
+        engine: What runs the clients; None as the run's config says.
 
     Raises:
         OutputError: The result can be written nowhere.
     """
     if out is not None:
         check_out(out)
-    run = open_run(run_path)
+    run = open_run(run_path, engine)
     if out is None:
         places.check_writable(run.path / STATISTICS)
     architecture = run.architecture(architecture_name)

@@ -78,6 +78,7 @@ class SearchRequest:
             within noise and no slower.
         objective: What is maximised: one of `searchers.objective.goals()`; of `calibration_error` the lowest is best.
         resume: Go on with the same search where it was stopped; if it was finished, its result stands.
+        engine: What runs the clients; None as the run's config says. The result does not depend on it.
     """
 
     profiles: Sequence[str | DeviceProfile]
@@ -94,6 +95,7 @@ class SearchRequest:
     percentile: Percentile | None = None
     prefer: Preference = ACCURATE
     objective: str = ACCURACY_GOAL
+    engine: str | None = None
 
 
 class WrittenSearch(SearchResult):
@@ -128,7 +130,7 @@ def search(request: SearchRequest, listeners: Sequence[Listener] = ()) -> Writte
     log = EventLog(None, tuple(listeners))
     _check(request)
     targets = targets_of(request)
-    run = open_run(newest_run() if request.run is None else request.run)
+    run = open_run(newest_run() if request.run is None else request.run, request.engine)
     out = run.path / RESULT if request.out is None else request.out
     with places.hold(out, advice=places.CHOOSE_OUT):
         found = _search(request, targets, run, out, log)

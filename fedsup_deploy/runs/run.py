@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeInt, PositiveI
 
 from fedsup_deploy import files, places, resources
 from fedsup_deploy.artifact import weights
-from fedsup_deploy.config.load import load_yaml, validate
+from fedsup_deploy.config.load import apply_overrides, load_yaml, validate
 from fedsup_deploy.config.schema import DataConfig, TrainConfig
 from fedsup_deploy.data import source
 from fedsup_deploy.data.dataset import DatasetSplits, LabelledImages, Reading, load_dataset, split_off
@@ -186,11 +186,16 @@ class Run:
         return architecture
 
 
-def open_run(path: Path) -> Run:
+def open_run(path: Path, engine: str | None = None) -> Run:
     """Return the run in a folder.
+
+    Args:
+        path: The folder.
+        engine: What is to run its clients; None is the one that it was trained with.
 
     Raises:
         ArtifactError: The folder is not a finished run, or a file of it is damaged.
+        ConfigError: That engine cannot ask its clients.
     """
     if not (path / CONFIG).is_file():
         raise ArtifactError(f"no run at {path}: no {CONFIG} there; make one with `fedsup-deploy train`")
@@ -198,7 +203,8 @@ def open_run(path: Path) -> Run:
         if (writer := places.writer_of(path)) is not None:
             raise ArtifactError(f"the run at {path} is not finished: {writer} is training it; wait for its end")
         raise ArtifactError(f"the run at {path} is not finished; continue it with `fedsup-deploy train ... --resume`")
-    config = validate(load_yaml(path / CONFIG), TrainConfig)
+    overrides = () if engine is None else (f"engine.name={engine}",)
+    config = validate(apply_overrides(load_yaml(path / CONFIG), overrides), TrainConfig)
     space = validate(load_yaml(path / SPACE), SearchSpace)
     document = weights.read_document(path / SUPERNET, "supernet")
     if weights.checked(path / SUPERNET, document, weights.SupernetRecord).space_hash != files.sha256_of(

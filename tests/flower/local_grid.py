@@ -2,18 +2,17 @@
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedsup_deploy.engines.flower.grid import content_of, read_content
 from fedsup_deploy.engines.flower.node import ClientNode
 
 
-class LocalGrid(Grid):
+class LocalGrid:
     """Carries messages to apps.
 
     Args:
@@ -26,18 +25,8 @@ class LocalGrid(Grid):
         # Messages cannot be made outside of a task.
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
 
-    def set_run(self, run: Any) -> None:
-        raise NotImplementedError
-
-    @property
-    def run(self) -> Any:
-        raise NotImplementedError
-
-    def create_message(self, *_: Any, **__: Any) -> Message:
-        raise NotImplementedError
-
-    def get_node_ids(self) -> list[int]:
-        return list(self._apps)
+    def get_nodes(self) -> list[NodeInfo]:
+        return [NodeInfo(node_id=number) for number in self._apps]
 
     def push_messages(self, messages: Iterable[Message]) -> list[str | None]:
         numbers: list[str | None] = []
@@ -56,9 +45,6 @@ class LocalGrid(Grid):
             return [self._apps[message.metadata.dst_node_id](message, context)]
         except Exception as error:  # noqa: BLE001  as Flower does it, with what the error says
             return [Message(Error(2, f"{type(error)}:<'{error}'>"), reply_to=message)]
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        raise NotImplementedError
 
 
 def app_of(node: ClientNode, received: Callable[[str, bytes], None] = lambda *_: None) -> ClientApp:

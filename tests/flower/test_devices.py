@@ -1,7 +1,9 @@
 """All commands, over devices that keep their images: the same results as with these in one place, to the byte."""
 
 import contextlib
+import functools
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from fedsup_deploy.commands.evaluate import evaluate
 from fedsup_deploy.commands.export import ExportRequest, export
 from fedsup_deploy.commands.fleet_list import devices_of
 from fedsup_deploy.commands.recalibrate import recalibrate
+from fedsup_deploy.commands.search import SearchRequest, search
 from fedsup_deploy.commands.train import train
 from fedsup_deploy.config.client import ClientConfig
 from fedsup_deploy.config.schema import load_train_config
@@ -26,10 +29,12 @@ from fedsup_deploy.engines.flower.engine import FlowerEngine, far_of
 from fedsup_deploy.engines.flower.grid import GridCourier
 from fedsup_deploy.engines.flower.node import ClientNode
 from fedsup_deploy.engines.workers import MakePopulations
-from fedsup_deploy.errors import DataError
+from fedsup_deploy.errors import ConfigError, DataError
 from fedsup_deploy.federation.jobs.announce import Announce
 from fedsup_deploy.federation.messages import Engine
+from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.simulation import CLIENTS, UNSEEN, Population
+from fedsup_deploy.runs.federation import load_supernet
 from fedsup_deploy.runs.own_images import OneDevice
 from fedsup_deploy.runs.run import SUPERNET, open_run
 
@@ -77,6 +82,8 @@ class Devices:
             document = {"schema": 1, "name": name, "superlink": "nowhere:1", "data": own, "tier": tier}
             self.own[name] = OneDevice(ClientConfig.model_validate(document))
         self.connected = list(NAMES)
+        #: How many messages each node has received.
+        self.received: Counter[int] = Counter()
 
     @contextlib.contextmanager
     def open(self, make_populations: MakePopulations, *_: object, names: Sequence[str]) -> Iterator[dict[str, Engine]]:
@@ -87,7 +94,12 @@ class Devices:
             )
             for number, name in enumerate(reversed(self.connected))
         }
-        courier = GridCourier(LocalGrid({number: app_of(node) for number, node in nodes.items()}), sleep=lambda _: None)
+
+        def counted(number: int, population: str, message: bytes) -> None:
+            self.received[number] += 1
+
+        apps = {number: app_of(node, functools.partial(counted, number)) for number, node in nodes.items()}
+        courier = GridCourier(LocalGrid(apps), sleep=lambda _: None)
         directory = Directory(courier, names)
         directory.gather(lambda there: there == len(nodes))
         far = far_of(make_populations)
@@ -153,6 +165,32 @@ def test_the_server_cannot_look_at_an_image(devices: Devices) -> None:
     data = open_run(devices.folder / "apart").data
     with pytest.raises(DataError, match="the images lie on devices"):
         data.populations()[CLIENTS].client(0)
+
+
+def test_a_search_of_twenty_subnets_sends_each_device_few_messages(devices: Devices, tmp_path: Path) -> None:
+    """For many subnets at once their statistics, and how often each is right: less than layer by layer for one."""
+    devices.received.clear()
+    request = SearchRequest(
+        ["raspberry-pi-4"],
+        run=devices.folder / "apart",
+        method="random",
+        accuracy="clients",
+        evaluations=20,
+        out=tmp_path / "search.json",
+    )
+    (found,) = search(request).results
+    assert len([each for each in found.candidates if each.accuracy is not None]) == 20
+    run = open_run(devices.folder / "apart")
+    subnet = standalone(load_supernet(run).extract(run.architecture("smallest")))
+    # Each is asked who it is; one that no run knows as a client is asked no more.
+    few, *most = sorted(devices.received.values())
+    assert (few, len(most)) == (1, 2)
+    assert max(most) <= len(list(subnet.plan.norm_layers())) + 2
+
+
+def test_another_engine_than_that_of_devices_is_refused(devices: Devices) -> None:
+    with pytest.raises(ConfigError, match=r"engine\.name: got 'local', expected flower, as there is a superlink"):
+        evaluate(devices.folder / "apart", "largest", engine="local")
 
 
 def test_a_device_that_is_not_connected_is_absent_and_the_others_go_on(devices: Devices, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stranger import MARK, write_foreign
 
 from fedsup_deploy.commands.train import train
 from fedsup_deploy.config.schema import load_train_config
@@ -31,6 +32,7 @@ training: {rounds: 3, clients_per_round: 3, warmup_rounds: 1, batch_size: 32, ch
 calibration: {samples_per_client: 4, batch_size: 4, schedule: one-shot}
 """
 
+FAILED = "finished:failed"
 PROGRAMS = Path(sysconfig.get_path("scripts"))
 
 pytestmark = pytest.mark.slow
@@ -115,6 +117,15 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+def told(temporary: Path, *words: str) -> dict[str, Any]:
+    """Return what a command of Flower's says to the SuperLink that a command of ours has started."""
+    (home,) = temporary.glob("fedsup-*/home")
+    line = [PROGRAMS / "flwr", *words, "--format", "json"]
+    environment = {**os.environ, **QUIET, "FLWR_HOME": str(home)}
+    ran = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    return dict(json.loads(ran.stdout[ran.stdout.index("{") :]))
+
+
 def events(folder: Path) -> list[dict[str, Any]]:
     """Return the events of a run, without what a clock has said."""
     lines = (folder / EVENTS).read_text(encoding="utf-8").splitlines() if (folder / EVENTS).exists() else []
@@ -125,14 +136,18 @@ def events(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_a_simulation_is_the_run_of_any_other_engine(runs: Runs, local: Path) -> None:
-    """Bytes, events, and what a later command finds on clients that take part and on one that does not."""
+    """Bytes, events, and what a later command finds on clients that take part and on one that does not.
+
+    That is asked for over the engine that the run was not trained with.
+    """
     small = ("train", "--config", "small.yaml")
     runs.finished(*small, "--out", "flower", "--engine", "flower")
     assert (runs.folder / "flower" / SUPERNET).read_bytes() == (local / SUPERNET).read_bytes()
     assert events(runs.folder / "flower") == events(local)
     found = []
-    for run in (local, runs.folder / "flower"):
-        said = runs.finished("evaluate", str(run), "--arch", "largest", "--per-client", "--json", "--quiet")
+    for run, engine in ((local, "flower"), (runs.folder / "flower", "local")):
+        words = ("--arch", "largest", "--per-client", "--engine", engine, "--json", "--quiet")
+        said = runs.finished("evaluate", str(run), *words)
         found.append({key: value for key, value in json.loads(said).items() if key not in {"run", "seconds"}})
     assert found[0] == found[1]
 
@@ -161,9 +176,12 @@ def test_killed_while_flower_starts_it_leaves_nothing(runs: Runs, eventually: Ca
 
 
 def test_a_flower_run_that_dies_ends_the_command(runs: Runs, eventually: Callable[..., bool], processes: Any) -> None:
-    """With the status that Flower tells, and how to go on; not after an hour."""
+    """With the status that Flower tells, and how to go on; not after an hour. Before, no app of a stranger was run."""
     process = runs.start("train", "--config", "small.yaml", "--out", "flower", "--engine", "flower")
     assert eventually(lambda: any(event["event"] == "round" for event in events(runs.folder / "flower")))
+    number = told(runs.temporary, "run", str(write_foreign(runs.folder)), "fedsup")["run-id"]
+    assert eventually(lambda: told(runs.temporary, "list", "fedsup", "--run-id", number)["runs"][0]["status"] == FAILED)
+    assert list(runs.temporary.rglob(MARK)) == []
     simulations = [each.pid for each in processes() if each.name.startswith("flwr-simulation")]
     for pid in simulations:
         if str(runs.temporary) in Path(f"/proc/{pid}/environ").read_text(encoding="utf-8", errors="replace"):

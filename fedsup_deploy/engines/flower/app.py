@@ -1,4 +1,4 @@
-"""The two apps that Flower runs: the server's carries for a command, a client's answers. Imports flwr.
+"""The apps that Flower runs: the server's carries for a command, or starts one; a client's answers. Imports flwr.
 
 A FAB, Flower's parcel of an app, holds no code of ours: either side runs the `fedsup_deploy` that is installed there.
 """
@@ -31,16 +31,21 @@ from fedsup_deploy.federation.simulation import CLIENTS, UNSEEN, Population
 _TICK_S: Final = 0.1
 
 
+def carry(grid: Grid, context: Context) -> None:
+    """Carry messages for the command that has started the run. It does nothing else, whoever has submitted it.
+
+    Raises:
+        FederationError: The command is gone. To Flower the run has failed then.
+    """
+    _carry(str(context.run_config.get("relay", "")), grid)
+
+
 def serve(grid: Grid, context: Context) -> None:
-    """Carry messages for the command that has started the run, or that the run's config names.
+    """Start the command that trains what the run's config names, and carry for it.
 
     Raises:
         FederationError: The command has failed, or is gone. To Flower the run has failed then.
     """
-    socket = str(context.run_config.get("relay", ""))
-    if socket:
-        _carry(socket, grid)
-        return
     config, out = (str(context.run_config.get(key, "")) for key in ("config", "out"))
     if not config:
         raise FederationError("the run names no config; flwr run . --run-config \"config='FILE' out='RUN'\"")
@@ -65,11 +70,13 @@ def serve(grid: Grid, context: Context) -> None:
 
 
 def _carry(socket: str, grid: Grid) -> None:
-    with Client(socket, "AF_UNIX") as connection:
-        try:
+    try:
+        with Client(socket, "AF_UNIX") as connection:
+            if relay.user_of(connection) != os.getuid():
+                raise FederationError("the command is another user's")
             relay.serve(connection, GridCourier(grid))
-        except (EOFError, OSError) as gone:
-            raise FederationError("the command is gone") from gone
+    except (EOFError, OSError) as gone:
+        raise FederationError("the command is gone") from gone
 
 
 def answer(message: Message, context: Context) -> Message:
@@ -115,6 +122,10 @@ def _populations(config: str) -> dict[str, Population]:
 
 # As many sums in one order as in every other engine.
 torch.set_num_threads(1)
+#: Of the parcel that commands submit.
+carrier = ServerApp()
+carrier.main()(carry)
+#: Of a checkout, for `flwr run`.
 server_app = ServerApp()
 server_app.main()(serve)
 client_app = ClientApp()

@@ -1,11 +1,10 @@
 """Flower's grid as a courier, and a message of Flower's as bytes of ours. Imports flwr."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
-from typing import Final
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Final, Protocol
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
-from flwr.serverapp import Grid
 
 from fedsup_deploy.engines.flower.courier import Delivery, FlowerNode, Letter, Ticket
 
@@ -42,6 +41,31 @@ def read_content(content: RecordDict) -> tuple[str, bytes]:
         return str(content[_ABOUT][_POPULATION]), bytes(content[_BYTES][_BYTES].data)
     except (AttributeError, KeyError, TypeError):
         return "", b""
+
+
+class Node(Protocol):
+    """A node, as a grid tells of it; one that was registered also has a `name`."""
+
+    @property
+    def node_id(self) -> int:
+        """Return its number in this run."""
+        ...
+
+
+class Grid(Protocol):
+    """What we use of Flower's `Grid`."""
+
+    def get_nodes(self) -> Iterable[Node]:
+        """Return the nodes that can be asked at present."""
+        ...
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str | None]:
+        """Send messages; return the number of each, None where it was not taken."""
+        ...
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return those answers to messages of some numbers that have come."""
+        ...
 
 
 class GridCourier:

@@ -9,6 +9,7 @@ import json
 import os
 import queue
 import socket
+import struct
 import threading
 from collections.abc import Callable, Collection, Sequence
 from multiprocessing.connection import Connection
@@ -102,6 +103,14 @@ class RelayCourier:
                     self._come.put(Delivery(header["ticket"], message, header["lost"]))
         except (EOFError, OSError):
             self._come.put(None)
+
+
+def user_of(connection: Connection) -> int:
+    """Return the number of the user at the other end."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:
+        told = same.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, user, _ = struct.unpack("3i", told)
+    return int(user)
 
 
 def serve(connection: Connection, courier: Courier) -> None:

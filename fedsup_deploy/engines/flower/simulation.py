@@ -20,6 +20,7 @@ from fedsup_deploy.engines.flower import guard
 from fedsup_deploy.engines.flower.directory import SimulatedNodes
 from fedsup_deploy.engines.flower.engine import FlowerEngine, far_of, own_of
 from fedsup_deploy.engines.flower.environment import BLOBS, QUIET, RELAY, WORK
+from fedsup_deploy.engines.flower.launch import SERVER, launched
 from fedsup_deploy.engines.flower.relay import RelayCourier
 from fedsup_deploy.engines.flower.submission import (
     SuperLink,
@@ -118,7 +119,8 @@ def _guarded(superlink: SuperLink, address: str, folder: Path) -> Iterator["subp
     """Run a SuperLink, and in the end nothing of it, nor the folder."""
     port = address.rpartition(":")[2]
     options = ["--insecure", "--simulation", "--disable-runtime-dependency-installation"]
-    superlink_command = [program("flower-superlink"), *options, "--host", _LOCALHOST, "--port", port]
+    plain = [program("flower-superlink"), *options, "--host", _LOCALHOST, "--port", port]
+    superlink_command = launched(SERVER, address, None, plain)
     theirs, ours = os.pipe()
     command = [sys.executable, "-I", guard.__file__, str(theirs), str(folder), *superlink_command]
     try:

@@ -14,32 +14,13 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
 
+from fedsup_deploy.engines.flower.parcel import APP, CONFIG
 from fedsup_deploy.engines.flower.relay import RelayCourier
 from fedsup_deploy.errors import DependencyError, FederationError, OutputError
-from fedsup_deploy.version import __version__
+from fedsup_deploy.federation import frame
 
 #: What the SuperLink is called in the settings of Flower's command line.
 _SUPERLINK: Final = "fedsup"
-#: All that Flower has to know of the app; the code is what is installed.
-_APP: Final = f"""[project]
-name = "fedsup-deploy"
-version = "{__version__}"
-description = "Carries jobs to clients."
-license = "Apache-2.0"
-dependencies = []
-
-[tool.flwr.app]
-publisher = "fedsup-deploy"
-
-[tool.flwr.app.components]
-serverapp = "fedsup_deploy.engines.flower.app:server_app"
-clientapp = "fedsup_deploy.engines.flower.app:client_app"
-
-[tool.flwr.app.config]
-relay = ""
-config = ""
-out = ""
-"""
 #: Longest name of the folder for temporary files: Linux allows a socket 107 letters, and Ray's use up 80.
 _LONGEST_TMPDIR: Final = 24
 #: Seconds for a command of Flower's, between looks at a run that has not begun, and for it to begin.
@@ -71,7 +52,7 @@ class SuperLink:
         self._home, self.environment = home, {**os.environ, **environment, "FLWR_HOME": str(home), "PATH": path}
         lines = [f"{key} = {json.dumps(value)}" for key, value in {"address": address, **settings}.items()]
         (home / "app").mkdir(parents=True)
-        (home / "app" / "pyproject.toml").write_text(_APP, encoding="utf-8")
+        (home / "app" / CONFIG).write_text(APP, encoding="utf-8")
         (home / "config.toml").write_text("\n".join([f"[superlink.{_SUPERLINK}]", *lines, ""]), encoding="utf-8")
 
     def submit(self, relay: Path, options: Sequence[str] = ()) -> str:
@@ -88,10 +69,11 @@ class SuperLink:
         return str(number)
 
     def status(self, number: str) -> str:
-        """Return the status of a run in Flower's words, such as `running` or `finished:failed`."""
+        """Return the status of a run in Flower's words, such as `running` or `finished:failed`, and why."""
         found = self._flwr("list", _SUPERLINK, "--run-id", number).get("runs")
         if isinstance(found, list) and found and isinstance(found[0], dict):
-            return str(found[0].get("status", "unknown"))
+            said = [str(found[0].get(key) or "") for key in ("status", "status-details")]
+            return frame.short(": ".join(filter(None, said)) or "unknown")
         return "unknown"
 
     def _flwr(self, *arguments: str) -> dict[str, object]:

@@ -44,6 +44,7 @@ class SearchRequest:
     percentile: str | None = None
     objective: str = "accuracy"
     prefer: str = "accurate"
+    engine: str | None = None
 
 
 @dataclasses.dataclass
@@ -58,6 +59,7 @@ class ExportRequest:
     refine: bool = False
     over_limit: bool = False
     max_accuracy_drop: float = 0.01
+    engine: str | None = None
 
 
 @dataclasses.dataclass
@@ -168,13 +170,13 @@ def are_listeners(given: object) -> bool:
             "evaluate runs/tiny --arch largest",
             "evaluate",
             (RUN, "largest"),
-            {"split": None, "per_client": False, "schedule": None},
+            {"split": None, "per_client": False, "schedule": None, "engine": None},
         ),
         (
-            "evaluate runs/tiny --arch a12d0108d544 --split validation --per-client --schedule one-shot",
+            "evaluate runs/tiny --arch a12d0108d544 --split validation --per-client --schedule one-shot --engine local",
             "evaluate",
             (RUN, "a12d0108d544"),
-            {"split": "validation", "per_client": True, "schedule": "one-shot"},
+            {"split": "validation", "per_client": True, "schedule": "one-shot", "engine": "local"},
         ),
         (
             "extract runs/tiny --arch smallest --out a.safetensors",
@@ -183,12 +185,12 @@ def are_listeners(given: object) -> bool:
             {},
         ),
         (
-            "recalibrate runs/tiny --arch smallest --out a.safetensors --schedule layer-wise",
+            "recalibrate runs/tiny --arch smallest --out a.safetensors --schedule layer-wise --engine flower",
             "recalibrate",
-            (RUN, "smallest", Path("a.safetensors"), "layer-wise", ()),
+            (RUN, "smallest", Path("a.safetensors"), "layer-wise", (), "flower"),
             {},
         ),
-        ("recalibrate runs/tiny --arch a12d0108d544", "recalibrate", (RUN, "a12d0108d544", None, None, ()), {}),
+        ("recalibrate runs/tiny --arch a12d0108d544", "recalibrate", (RUN, "a12d0108d544", None, None, (), None), {}),
         ("verify bundle", "verify", (Path("bundle"),), {}),
         ("inspect search.json", "inspect", (Path("search.json"),), {}),
         ("inspect digits --resolution", "resolution_costs", ("digits", (), ()), {}),
@@ -246,7 +248,7 @@ def are_listeners(given: object) -> bool:
             "search --profile a --run runs/tiny --max-latency-ms 2.5 --max-macs 1e6 --max-params 1000"
             " --max-memory-mib 1 --max-storage-mib 2 --max-energy-mj 3 --method exact --evaluations 9 --seed 7"
             " --max-resolution 24 --accuracy clients --risk 0.9 --percentile p90 --max-artifacts 2 --resume"
-            " --prefer cheaper --objective balanced-accuracy --out s.json",
+            " --prefer cheaper --objective balanced-accuracy --out s.json --engine local",
             "search",
             (
                 SearchRequest(
@@ -272,6 +274,7 @@ def are_listeners(given: object) -> bool:
                     percentile="p90",
                     objective="balanced_accuracy",
                     prefer="cheaper",
+                    engine="local",
                 ),
                 (),
             ),
@@ -303,9 +306,14 @@ def are_listeners(given: object) -> bool:
             {"ruler": None, "images": None, "keeping": Keeping(Path("m.json"), Saving(Path("tiny.yaml")))},
         ),
         (
-            "export --search search.json --refine",
+            "export --search search.json --refine --engine flower",
             "export",
-            (ExportRequest(None, None, Path("search.json"), [], [], [], Path("exports"), refine=True), ()),
+            (
+                ExportRequest(
+                    None, None, Path("search.json"), [], [], [], Path("exports"), refine=True, engine="flower"
+                ),
+                (),
+            ),
             {},
         ),
         (

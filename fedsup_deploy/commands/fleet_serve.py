@@ -1,0 +1,49 @@
+"""`fedsup-deploy fleet serve`: the SuperLink of a federation of devices."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from fedsup_deploy.engines.flower.environment import QUIET
+from fedsup_deploy.engines.flower.launch import SERVER, launched
+from fedsup_deploy.engines.flower.submission import check_installed, program
+from fedsup_deploy.errors import as_output_error
+
+#: Addresses where it is reached as `localhost`.
+_ANY: Final = ("127.0.0.1", "0.0.0.0", "::", "::1")
+
+
+def prepare(
+    authority: Path, certificate: Path, key: Path, address: tuple[str, int], folder: Path
+) -> tuple[list[str], dict[str, str]]:
+    """Return the program of a SuperLink, and the variables of its environment.
+
+    Args:
+        authority: PEM file that vouches for the certificate.
+        certificate: PEM file, of the server.
+        key: Its private key.
+        address: Where to listen: host and port.
+        folder: What it keeps.
+
+    Raises:
+        DependencyError: Flower is not installed.
+        OutputError: The folder cannot be made.
+
+    Side effects: Makes the folder.
+    """
+    check_installed("flwr", "flower")
+    with as_output_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    host, port = address
+    command = [
+        program("flower-superlink"),
+        *("--ssl-ca-certfile", str(authority), "--ssl-certfile", str(certificate), "--ssl-keyfile", str(key)),
+        *("--enable-supernode-auth", "--disable-runtime-dependency-installation"),
+        *("--host", host, "--port", str(port), "--database", str(folder.resolve() / "state.db")),
+    ]
+    where = f"{'localhost' if host in _ANY else host}:{port}"
+    return launched(SERVER, where, authority.resolve(), command), {
+        **os.environ,
+        **QUIET,
+        "FLWR_HOME": str(folder.resolve()),
+    }

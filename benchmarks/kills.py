@@ -9,7 +9,9 @@ Each case runs one command in a fresh folder, from its very first moment to its 
   for seconds and other measured figures.
 
 Prints a table, and for each failure the arguments that repeat it. Another version of the package is tried with
---program. Linux only: it looks into /proc.
+--program. With --engine NAME, training by that engine is all that is tried, and all that is done is to kill the command
+itself; with --config FILE as well it is that config's, such as one of a server whose devices are connected
+(docs/fleet.md). Linux only: it looks into /proc.
 """
 
 import argparse
@@ -49,6 +51,8 @@ SETTINGS = {
 KINDS = ("kill all", "kill a new worker", "kill a worker", "TERM", "HUP", "INT")
 #: Python ends by the signal itself before the command line has begun, and after it is done.
 EXPECTED = {"TERM": (143, -15), "HUP": (129, -1), "INT": (130, -2)}
+#: With --engine: the command, and not what it has started.
+KILLED = "kill the command"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,23 +118,37 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="cases at a time")
     parser.add_argument("--patience", type=float, default=60, help="seconds after which a command hangs")
     parser.add_argument("--program", type=Path, default=Path(sys.executable).with_name("fedsup-deploy"))
+    parser.add_argument("--engine", help="train by this engine, and kill nothing but the command")
+    parser.add_argument("--config", type=Path, help="of what that trains, in place of the digits")
     options = parser.parse_args()
-    cases = [case_of(options.seed, number) for number in options.only or range(options.kills)]
+    if options.engine is not None:
+        COMMANDS.clear()
+        COMMANDS["train"] = training_by(options.engine, options.config)
+    kinds = KINDS if options.engine is None else (KILLED,)
+    cases = [case_of(options.seed, number, kinds) for number in options.only or range(options.kills)]
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
         bench = Bench(options.program.absolute(), Path(name), options.patience)
         for command in dict.fromkeys(case.command for case in cases):
             bench.learn(command)
         with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
             outcomes = list(pool.map(bench.try_case, cases))
-    report(outcomes, options.seed)
+    report(outcomes, kinds, options.seed)
     return int(any(outcome.problems for outcome in outcomes))
 
 
-def case_of(seed: int, number: int) -> Case:
+def training_by(engine: str, config: Path | None) -> Command:
+    """Return training by an engine, of the digits or of a config."""
+    settings = tuple(f"--set={key}={value}" for key, value in SETTINGS.items()) if config is None else ()
+    what = "digits" if config is None else str(config.absolute())
+    words = ("train", "--config", what, "--engine", engine, "--out", "runs/killed", *settings)
+    return Command(words, ("--resume",))
+
+
+def case_of(seed: int, number: int, kinds: Sequence[str]) -> Case:
     """Return a case: every command meets every kind in turn, at a random moment."""
     meetings = [
         (name, kind)
-        for kind in KINDS
+        for kind in kinds
         for name, command in COMMANDS.items()
         if command.has_workers or "worker" not in kind
     ]
@@ -174,6 +192,8 @@ class Bench:
         finally:
             running.kill_all()
         problems += [*problems_of_files(workplace, is_clean=case.kind in EXPECTED)]
+        if case.kind == KILLED:
+            problems += [f"left in TMPDIR: {path.name}" for path in workplace.temporary.glob("fedsup-*/flower.log")]
         try:
             self._finish(workplace, (*command.words, *command.resume))
         except SystemExit as error:
@@ -264,6 +284,8 @@ class Running:
         """Do it."""
         if kind == "kill all":
             self.kill_all()
+        elif kind == KILLED:
+            self.process.kill()
         elif kind in EXPECTED and self.process.poll() is None:
             send(-self.process.pid, signal.Signals[f"SIG{kind}"])
         elif "worker" in kind:
@@ -284,7 +306,7 @@ class Running:
             time.sleep(0.05)
         if left := self.processes():
             yield f"processes left: {left}"
-        expected = (0, *({"kill all": (-9,)} | EXPECTED).get(kind, (7,)))
+        expected = (0, *({"kill all": (-9,), KILLED: (-9,)} | EXPECTED).get(kind, (7,)))
         if code not in expected and not is_unsteady(self._words, code):
             yield f"exit code {code}, expected one of {expected}: {self.complaint()}"
         if code > 0 and "Traceback" in self._log.read_text(errors="replace"):
@@ -401,12 +423,12 @@ def differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
     return [f"{words[name]}: {name}" for name in names if expected.get(name) != found.get(name)]
 
 
-def report(outcomes: Sequence[Outcome], seed: int) -> None:
+def report(outcomes: Sequence[Outcome], kinds: Sequence[str], seed: int) -> None:
     """Print how many cases of each kind failed, of how many that met the command at work; and how to repeat them."""
-    print(f"{'failed / stopped at work':24}" + "".join(f"{kind:>20}" for kind in KINDS))
+    print(f"{'failed / stopped at work':24}" + "".join(f"{kind:>20}" for kind in kinds))
     for name in COMMANDS:
         row = []
-        for kind in KINDS:
+        for kind in kinds:
             mine = [each for each in outcomes if (each.case.command, each.case.kind) == (name, kind)]
             stopped = sum(not each.is_undisturbed for each in mine)
             row.append(f"{sum(bool(each.problems) for each in mine)} / {stopped}" if mine else "-")

@@ -18,12 +18,17 @@ def command(output: Output, config: Path) -> None:
 
     Runs until it is stopped. What the config says cannot be changed by a server.
     """
-    from fedsup_deploy.commands.client import prepare
+    from fedsup_deploy.commands.client import LOCALHOST, prepare
     from fedsup_deploy.config.client import load_client_config
+    from fedsup_deploy.engines.flower.keeper import keep
+
+    def tell(line: str) -> None:
+        if not output.is_quiet:
+            click.echo(f"{settings.name}: {line}", err=True)
 
     settings = load_client_config(config)
-    program, environment = prepare(settings, config)
-    if not output.is_quiet:
-        click.echo(f"{settings.name}: connecting to {settings.superlink}; Ctrl-C ends it", err=True)
-    # In place of this process: whoever starts, watches and stops it has the node itself.
-    os.execve(program[0], program, environment)
+    arguments, environment = prepare(settings, config)
+    # Before flwr is imported, which reads it then; what is forked has it, too.
+    os.environ.update(environment)
+    tell(f"connecting to {settings.superlink}; Ctrl-C ends it")
+    keep(settings.home, arguments, f"{LOCALHOST}:{settings.port}", tell)

@@ -56,10 +56,11 @@ def serve_command(
 
     It lets in whose key is registered, and runs no app but ours, whoever submits one.
     """
-    from fedsup_deploy.commands.fleet_serve import prepare
+    from fedsup_deploy.commands.fleet_serve import prepare, serve
 
     program, environment = prepare(authority, certificate, key, (host, port), folder)
     if not output.is_quiet:
         click.echo(f"listening on {host}:{port}; Ctrl-C ends it", err=True)
-    # In place of this process: whoever starts, watches and stops it has the SuperLink itself.
-    os.execve(program[0], program, environment)
+    # Before flwr is imported, which reads it then; what is started has it, too.
+    os.environ.update(environment)
+    serve(program, (host, port), authority)

@@ -2,24 +2,24 @@
 
 import json
 import os
+import sysconfig
 from pathlib import Path
 from typing import Final
 
 from fedsup_deploy import files
 from fedsup_deploy.config.client import ClientConfig
 from fedsup_deploy.engines.flower.environment import OWN, QUIET
-from fedsup_deploy.engines.flower.launch import NODE, launched
-from fedsup_deploy.engines.flower.submission import check_installed, program
+from fedsup_deploy.engines.flower.submission import check_installed
 from fedsup_deploy.errors import ConfigError, DataError
 from fedsup_deploy.federation.client import TRAINED
 from fedsup_deploy.runs.own_images import client_of
 
-#: Where the node answers its own processes.
-_HOST: Final = "127.0.0.1"
+#: Where the node's own programs reach it.
+LOCALHOST: Final = "127.0.0.1"
 
 
 def prepare(config: ClientConfig, path: Path) -> tuple[list[str], dict[str, str]]:
-    """Check that a device can take part; return the program of its node, and the variables of its environment.
+    """Check that a device can take part; return the arguments of its node, and the variables of its environment.
 
     Args:
         config: Of the device.
@@ -43,14 +43,10 @@ def prepare(config: ClientConfig, path: Path) -> tuple[list[str], dict[str, str]
     config.home.mkdir(parents=True, exist_ok=True)
     security = ["--insecure"] if root is None else ["--root-certificates", str(root)]
     security += [] if key is None else ["--auth-supernode-private-key", str(key)]
-    command = [
-        program("flower-supernode"),
+    arguments = [
         *security,
-        *("--superlink", config.superlink, "--host", _HOST, "--port", str(config.port)),
+        *("--superlink", config.superlink, "--host", LOCALHOST, "--port", str(config.port)),
         *("--node-config", f"{OWN}={json.dumps(str(path.resolve()))}"),
     ]
-    return launched(NODE, f"{_HOST}:{config.port}", None, command), {
-        **os.environ,
-        **QUIET,
-        "FLWR_HOME": str(config.home),
-    }
+    paths = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
+    return arguments, {**QUIET, "FLWR_HOME": str(config.home), "PATH": paths}

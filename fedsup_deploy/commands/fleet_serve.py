@@ -1,13 +1,13 @@
 """`fedsup-deploy fleet serve`: the SuperLink of a federation of devices."""
 
-import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from fedsup_deploy.engines.flower.environment import QUIET
-from fedsup_deploy.engines.flower.launch import SERVER, launched
+from fedsup_deploy.engines.flower.launch import launch_server
 from fedsup_deploy.engines.flower.submission import check_installed, program
-from fedsup_deploy.errors import as_output_error
+from fedsup_deploy.errors import FederationError, as_output_error
 
 #: Addresses where it is reached as `localhost`.
 _ANY: Final = ("127.0.0.1", "0.0.0.0", "::", "::1")
@@ -16,7 +16,7 @@ _ANY: Final = ("127.0.0.1", "0.0.0.0", "::", "::1")
 def prepare(
     authority: Path, certificate: Path, key: Path, address: tuple[str, int], folder: Path
 ) -> tuple[list[str], dict[str, str]]:
-    """Return the program of a SuperLink, and the variables of its environment.
+    """Return the command of a SuperLink, and the variables of its environment.
 
     Args:
         authority: PEM file that vouches for the certificate.
@@ -41,9 +41,20 @@ def prepare(
         *("--enable-supernode-auth", "--disable-runtime-dependency-installation"),
         *("--host", host, "--port", str(port), "--database", str(folder.resolve() / "state.db")),
     ]
-    where = f"{'localhost' if host in _ANY else host}:{port}"
-    return launched(SERVER, where, authority.resolve(), command), {
-        **os.environ,
-        **QUIET,
-        "FLWR_HOME": str(folder.resolve()),
-    }
+    return command, {**QUIET, "FLWR_HOME": str(folder.resolve())}
+
+
+def serve(command: Sequence[str], address: tuple[str, int], authority: Path) -> None:
+    """Run a SuperLink until this process is told to end.
+
+    Args:
+        command: Of `prepare`; what that says of the environment is so.
+        address: As of `prepare`, as is `authority`.
+        authority: See there.
+
+    Raises:
+        FederationError: It ends by itself.
+    """
+    host, port = address
+    code = launch_server(f"{'localhost' if host in _ANY else host}:{port}", authority.resolve(), command)
+    raise FederationError(f"the SuperLink has ended with exit code {code}; what it says of that is above")

@@ -7,6 +7,8 @@ from fedsup_deploy.engines.flower.parcel import APP
 #: The file, in the folder of Flower's on the machine that runs the app, and the one with what the nodes have answered.
 MARK = "a stranger was here"
 ANSWERS = "answers.json"
+#: Of ours, what a parcel names.
+MODULES = ("app", "carrier")
 CODE = f"""
 import json, os, time
 from pathlib import Path
@@ -36,7 +38,9 @@ def main(grid, context):
 
 def write_foreign(folder: Path) -> Path:
     """Write an app of another name, and return its folder."""
-    text = APP.replace('"fedsup-deploy"', '"stranger"').replace("fedsup_deploy.engines.flower.app", "stranger")
+    text = APP.replace('"fedsup-deploy"', '"stranger"')
+    for module in MODULES:
+        text = text.replace(f"fedsup_deploy.engines.flower.{module}", "stranger")
     (folder / "foreign").mkdir()
     (folder / "foreign" / "pyproject.toml").write_text(text, encoding="utf-8")
     (folder / "foreign" / "stranger.py").write_text(CODE, encoding="utf-8")
@@ -50,5 +54,6 @@ def write_modified(folder: Path) -> Path:
     (folder / "modified" / "pyproject.toml").write_text(APP, encoding="utf-8")
     for part in (package, package.parent, package.parent.parent):
         (part / "__init__.py").write_text("", encoding="utf-8")
-    (package / "app.py").write_text(CODE, encoding="utf-8")
+    for module in MODULES:
+        (package / f"{module}.py").write_text(CODE, encoding="utf-8")
     return folder / "modified"

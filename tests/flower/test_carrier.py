@@ -10,7 +10,7 @@ import pytest
 from flwr.app import Context, RecordDict
 from local_grid import LocalGrid
 
-from fedsup_deploy.engines.flower.app import carry
+from fedsup_deploy.engines.flower.carrier import carry
 from fedsup_deploy.errors import FederationError
 
 

@@ -92,7 +92,12 @@ class Fleet:
     Args:
         children: Starts processes.
         folder: Where everything is.
+
+    Attributes:
+        server: By which name devices reach it.
     """
+
+    server = "localhost"
 
     def __init__(self, children: Any, folder: Path) -> None:
         self._children, self.folder = children, folder
@@ -115,7 +120,7 @@ class Fleet:
         """Return a block of the page, as it is on this machine."""
         block = [code for each, code in FENCED.findall(SECTION) if each == language][number]
         for there, here in {
-            "server.example": "localhost",
+            "server.example": self.server,
             "9092": str(self.outer_port),
             "9093": str(self.port),
             "/home/me/fleet": str(self.folder),
@@ -163,10 +168,17 @@ class Fleet:
 
     def serve(self) -> None:
         """Start the SuperLink, and the proxy before it, as told."""
-        words = self.told("sh", SUPERLINK).strip()
-        self.start("bash", "-euc", f"exec {words} --port {self.port}")
+        self.start(*self.superlink())
+        self.start(*self.proxy())
+
+    def superlink(self) -> list[str]:
+        """Return the command of the SuperLink."""
+        return ["bash", "-euc", f"exec {self.told('sh', SUPERLINK).strip()} --port {self.port}"]
+
+    def proxy(self) -> list[str]:
+        """Return the command of the proxy, whose configuration is written."""
         (self.folder / "nginx.conf").write_text(NGINX.format(told=self.told("nginx")), encoding="utf-8")
-        self.start(str(nginx()), "-p", str(self.folder), "-c", "nginx.conf", "-e", "nginx.log")
+        return [str(nginx()), "-p", str(self.folder), "-c", "nginx.conf", "-e", "nginx.log"]
 
     def can_be_reached(self) -> bool:
         def answers(port: int) -> bool:

@@ -130,7 +130,7 @@ def events(folder: Path) -> list[dict[str, Any]]:
     """Return the events of a run, without what a clock has said."""
     lines = (folder / EVENTS).read_text(encoding="utf-8").splitlines() if (folder / EVENTS).exists() else []
     return [
-        {key: value for key, value in json.loads(line).items() if key not in {"seconds", "unix_time_s"}}
+        {key: value for key, value in json.loads(line).items() if key not in {"seconds", "seconds_left", "unix_time_s"}}
         for line in lines
     ]
 

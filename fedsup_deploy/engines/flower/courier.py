@@ -47,11 +47,13 @@ class Delivery:
         ticket: Of which.
         message: The answer; None where there is none.
         lost: Why there is none, in our words.
+        is_worth_another: Whether the same message, sent again, may be answered: it was lost, or the answer was.
     """
 
     ticket: Ticket
     message: bytes | None
     lost: str = ""
+    is_worth_another: bool = False
 
 
 class Courier(Protocol):

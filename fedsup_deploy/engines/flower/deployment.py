@@ -5,7 +5,9 @@ the command is to run on the SuperLink's machine, as the same user.
 """
 
 import contextlib
+import fcntl
 import functools
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -23,8 +25,12 @@ from fedsup_deploy.federation.simulation import CLIENTS
 
 R = TypeVar("R")
 
+#: What folders for temporary files are called.
+_PREFIX: Final = "fedsup-far-"
 #: Seconds for nodes to come before what is to be done begins without them.
 _GATHERING_S: Final = 60.0
+#: Seconds of silence after which a device is asked whether its job is still there.
+_PATIENCE_S: Final = 30.0
 
 
 @contextlib.contextmanager
@@ -58,7 +64,9 @@ def open_deployment(
         directory = Directory(courier, names)
         end = time.monotonic() + _GATHERING_S
         directory.gather(lambda there: there == len(names) or time.monotonic() > end)
-        yield engines | {name: FlowerEngine(courier, name, each.infos(), directory) for name, each in far.items()}
+        yield engines | {
+            name: FlowerEngine(courier, name, each.infos(), directory, _PATIENCE_S) for name, each in far.items()
+        }
 
 
 def ask_all(
@@ -81,7 +89,8 @@ def ask_all(
         directory = Directory(courier)
         directory.gather(lambda there: there >= at_least)
         names = directory.number()
-        replies = list(FlowerEngine(courier, CLIENTS, (), directory).ask(dict.fromkeys(range(len(names)), job)))
+        engine = FlowerEngine(courier, CLIENTS, (), directory, _PATIENCE_S)
+        replies = list(engine.ask(dict.fromkeys(range(len(names)), job)))
         answers = {names[reply.client]: reply.value for reply in replies if reply.value is not None}
         absent = {names[reply.client]: reply.absent or "no answer" for reply in replies if reply.value is None}
         return answers, absent | directory.refused
@@ -91,11 +100,10 @@ def ask_all(
 def open_courier(superlink: str, root_certificates: Path | None) -> Iterator[RelayCourier]:
     """Yield what carries messages to the nodes of a SuperLink; arguments and errors as of `open_deployment`."""
     check_installed("flwr", "flower")
-    folder = working_folder()
     settings: dict[str, str | bool] = (
         {"insecure": True} if root_certificates is None else {"root-certificates": str(root_certificates)}
     )
-    try:
+    with _held_folder() as folder:
         link = SuperLink(superlink, folder / "home", QUIET, settings)
         with listening(folder / "relay") as listener:
             number = link.submit(folder / "relay")
@@ -108,5 +116,31 @@ def open_courier(superlink: str, root_certificates: Path | None) -> Iterator[Rel
 
             with connected(listener, is_alive, why_ended) as courier:
                 yield courier
+
+
+@contextlib.contextmanager
+def _held_folder() -> Iterator[Path]:
+    """Yield a folder for temporary files; remove it in the end, and now those that killed commands have left."""
+    folder = working_folder(_PREFIX)
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever holds one has made the socket in it after that.
+        for socket in folder.parent.glob(f"{_PREFIX}*/relay"):
+            _remove_unheld(socket.parent)
+        yield folder
     finally:
+        os.close(held)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_unheld(folder: Path) -> None:
+    """Remove a folder of this user's that no process holds."""
+    with contextlib.suppress(OSError):
+        found = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(found).st_uid == os.getuid():
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(found)

@@ -1,4 +1,8 @@
-"""The engine over a courier: one message per client and exchange, whose jobs and replies are as on any other road."""
+"""The engine over a courier: one message per client and exchange, whose jobs and replies are as on any other road.
+
+A message may be lost: Flower takes it for delivered as soon as a node has asked for it, though what it is in may never
+arrive there. It is sent again: a job may be done twice, for what comes of it hangs on nothing but the job.
+"""
 
 import dataclasses
 import time
@@ -7,6 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from fedsup_deploy.engines.flower.courier import Courier, Delivery, Letter, NodeId, Ticket
 from fedsup_deploy.engines.flower.directory import Whereabouts
+from fedsup_deploy.engines.flower.node import HELLO
 from fedsup_deploy.engines.workers import MakePopulations
 from fedsup_deploy.errors import DataError
 from fedsup_deploy.federation import encoding
@@ -20,6 +25,9 @@ R = TypeVar("R")
 _FAR: Final = (CLIENTS, UNSEEN)
 #: Seconds between looks at the clock.
 _TICK_S: Final = 0.2
+#: Seconds after which an answer under way has arrived, and how often a message is sent before it counts as lost.
+_GRACE_S: Final = 2.0
+_TRIES: Final = 3
 
 
 class FlowerEngine:
@@ -30,6 +38,9 @@ class FlowerEngine:
         population: What the clients are asked as.
         infos: What they announce.
         directory: Where each of them is.
+        patience_s: After so many seconds of silence a node is asked for a sign of life, behind its job. It does one
+            thing after another: where that is answered and the job is not, the job is lost. None: nothing is lost, or
+            nodes do many things at once.
         clock: Tells the time in seconds, for deadlines.
     """
 
@@ -39,10 +50,11 @@ class FlowerEngine:
         population: str,
         infos: Sequence[ClientInfo],
         directory: Whereabouts,
+        patience_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._courier, self._population, self._infos, self.clock = courier, population, infos, clock
-        self._directory = directory
+        self._directory, self._patience_s = directory, patience_s
         self._held: dict[NodeId, set[str]] = {}
         self._overdue: dict[Ticket, _Overdue] = {}
 
@@ -62,6 +74,7 @@ class FlowerEngine:
             jobs, float("inf") if deadline_s is None else self.clock() + deadline_s, patience or Patience()
         )
         pending: dict[Ticket, _Sent] = {}
+        signs: dict[Ticket, _Sent] = {}
         try:
             self._give_up_overdue()
             self._directory.refresh()
@@ -72,11 +85,7 @@ class FlowerEngine:
                 elif self.clock() <= terms.end:
                     self._send(pending, _Sent(client, node), terms, held=self._held.setdefault(node, set()))
             while pending and self.clock() <= terms.end and not terms.patience.is_enough():
-                for delivery in self._courier.receive(_TICK_S):
-                    sent = pending.pop(delivery.ticket, None)
-                    if sent is None:
-                        self._take_other(delivery)
-                        continue
+                for sent, delivery in self._come(pending, signs):
                     reply = self._read(delivery, sent, jobs[sent.client])
                     if self.clock() > terms.end:
                         if reply is not None:
@@ -92,7 +101,25 @@ class FlowerEngine:
                 if terms.patience.awaits(sent.client)
             }
             self._overdue |= overdue
-            self._courier.forget(pending.keys() - overdue.keys())
+            self._courier.forget([*(pending.keys() - overdue.keys()), *signs])
+
+    def _come(self, pending: "dict[Ticket, _Sent]", signs: "dict[Ticket, _Sent]") -> "Iterator[tuple[_Sent, Delivery]]":
+        """Yield what has come of messages since, and what is lost of them."""
+        for delivery in self._courier.receive(_TICK_S):
+            if delivery.ticket in signs:
+                signs.pop(delivery.ticket).take_sign(delivery, self.clock())
+            elif delivery.ticket in pending:
+                yield pending.pop(delivery.ticket), delivery
+            else:
+                self._take_other(delivery)
+        now = self.clock()
+        for ticket, sent in list(pending.items()):
+            if now - sent.seen > _GRACE_S:
+                self._courier.forget([ticket])
+                yield pending.pop(ticket), Delivery(ticket, None, f"lost on the way, {sent.tries} times", True)
+            elif self._patience_s is not None and not sent.is_asked and now - sent.since > self._patience_s:
+                signs[self._courier.send(Letter(sent.node, self._population, HELLO))] = sent
+                sent.is_asked = True
 
     def _give_up_overdue(self) -> None:
         """Wait no longer for answers to exchanges that are over which nobody would hear."""
@@ -122,7 +149,7 @@ class FlowerEngine:
         is_endless = terms.end == float("inf")
         ttl_s = None if is_endless else max(terms.end - self.clock(), _TICK_S) + terms.patience.late_s
         ticket = self._courier.send(Letter(sent.node, self._population, message, ttl_s))
-        pending[ticket] = dataclasses.replace(sent, is_whole=not held)
+        pending[ticket] = _Sent(sent.client, sent.node, not held, sent.tries + 1, self.clock())
 
     def _read(self, delivery: Delivery, sent: "_Sent", job: Job[R]) -> Reply[R] | None:
         """Return the reply in what came of a message; None where the node lacks blobs, and is to be sent all."""
@@ -130,7 +157,7 @@ class FlowerEngine:
         if delivery.message is None:
             # What it came to hold is not known.
             held.clear()
-            return Reply(client, None, delivery.lost)
+            return None if delivery.is_worth_another and sent.tries < _TRIES else Reply(client, None, delivery.lost)
         try:
             replies = encoding.decode_replies(delivery.message, {client: job})
         except DataError as error:
@@ -141,7 +168,7 @@ class FlowerEngine:
         return Reply(client, None, "lacks blobs that it was sent") if sent.is_whole else None
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class _Sent:
     """A message under way.
 
@@ -149,11 +176,26 @@ class _Sent:
         client: Whose answer is waited for.
         node: Where it went.
         is_whole: Whether it brought all blobs.
+        tries: How often it has been sent.
+        since: When it was sent.
+        is_asked: Whether its node was asked for a sign of life since.
+        seen: When that came; infinity where it has not.
     """
 
     client: ClientId
     node: NodeId
     is_whole: bool = True
+    tries: int = 0
+    since: float = 0.0
+    is_asked: bool = False
+    seen: float = float("inf")
+
+    def take_sign(self, delivery: Delivery, now: float) -> None:
+        """Take what came of the question for a sign of life; where that was lost, it is asked again."""
+        if delivery.message is None:
+            self.is_asked, self.since = False, now
+        else:
+            self.seen = now
 
 
 @dataclasses.dataclass(frozen=True)

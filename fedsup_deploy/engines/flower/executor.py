@@ -1,16 +1,14 @@
-"""The program that runs what a SuperNode or a SuperLink has to run, and nothing but our app: `launch.py` starts it.
+"""Runs what a SuperNode or a SuperLink has to run, and nothing but our app: `launch.py` has one for each. Imports flwr.
 
-Imports flwr. On a node a task is a process of `task.py`, which never installs a parcel. Beside a SuperLink it is
+On a node a task is a process that is forked, and never installs a parcel (`task.py`). Beside a SuperLink it is
 Flower's own program, once the parcel's hash is that of ours: as no code is in it, the app is the one that is installed.
 """
 
 import contextlib
+import functools
 import hashlib
 import os
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from logging import ERROR
 from pathlib import Path
 from typing import Final
@@ -30,29 +28,31 @@ from flwr.supercore.interceptors import (
 from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 
-from fedsup_deploy.engines.flower.launch import NODE, SECRET
+from fedsup_deploy.engines.flower.forks import forked
+from fedsup_deploy.engines.flower.launch import NODE
 from fedsup_deploy.engines.flower.parcel import APP, CONFIG, refusal
 from fedsup_deploy.engines.flower.submission import program
+from fedsup_deploy.errors import FederationError
 
-#: The module that runs a task of a node.
-_TASK: Final = "fedsup_deploy.engines.flower.task"
 #: What Flower runs beside a SuperLink for an app of ours.
 _OURS: Final = (TaskType.SERVER_APP, TaskType.SIMULATION)
-#: Seconds between looks whether there is something to run, which each message waits for.
-_TICK_S: Final = 0.2
+#: What OpenSSL says of a certificate for other names, or of another authority.
+_NOT_VOUCHED: Final = "CERTIFICATE_VERIFY_FAILED"
+#: What the process of a message is called.
+_MESSAGE: Final = "fedsup-message"
 
 
-def connected(address: str, root: str, *interceptors: ProtobufClientInterceptor) -> RuntimeHttpClient:
+def connected(address: str, root: Path | None, *interceptors: ProtobufClientInterceptor) -> RuntimeHttpClient:
     """Return a connection to what tells tasks.
 
     Args:
         address: Host and port.
-        root: Path of the authority that vouches for it; empty: it is not encrypted.
+        root: Of the authority that vouches for it; None: it is not encrypted.
         interceptors: Say who asks.
     """
     version = RuntimeVersionHttpInterceptor(component_name="SuperExec")
-    authority = Path(root).read_bytes() if root else None
-    return RuntimeHttpClient.from_server_address(address, not root, authority, [version, *interceptors])
+    authority = None if root is None else root.read_bytes()
+    return RuntimeHttpClient.from_server_address(address, root is None, authority, [version, *interceptors])
 
 
 class Executor:
@@ -62,63 +62,68 @@ class Executor:
         kind: Of `launch.py`.
         address: As of `connected`, as is `root`.
         root: See there.
-        folder: With the secret.
+        secret: By which it is told.
     """
 
-    def __init__(self, kind: str, address: str, root: str, folder: Path) -> None:
-        self._kind, self._address, self._root = kind, address, root
-        secret = (folder / SECRET).read_bytes()
-        methods = ["/flwr.proto.Runtime/AcquireTask"]
-        self._client = connected(
-            address, root, SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=methods)
-        )
+    def __init__(self, kind: str, address: str, root: Path | None, secret: bytes) -> None:
+        self._address, self._root = address, root
+        auth = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=["/flwr.proto.Runtime/AcquireTask"])
+        self._client = connected(address, root, auth)
         self._parcel = hashlib.sha256(build_fab_from_files({CONFIG: APP.encode()})[0]).hexdigest()
-        self._running: list[subprocess.Popen[bytes]] = []
+        self._answer: Callable[[str, str, str], int] | None = None
+        if kind == NODE:
+            # With torch: what is forked has it.
+            from fedsup_deploy.engines.flower.task import answer_message
 
-    def run(self, parent: int) -> None:
-        """Run what there is to run for as long as the parent lives.
+            self._answer = answer_message
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._client.close()
+
+    def take(self) -> set[int]:
+        """Ask once what there is to run, and start it; return the numbers of the processes that do.
 
         Raises:
-            httpx.HTTPStatusError: It does not let us in.
+            FederationError: It does not let us in, or is not vouched for.
         """
-        request = AcquireTaskRequest(supported_task_types=list(TaskType))
-        while os.getppid() == parent:
-            self._running = [process for process in self._running if process.poll() is None]
-            try:
-                found = self._client.AcquireTask(request)
-            except httpx.TransportError:
-                pass  # it has not begun yet, or has much to do
-            except httpx.HTTPStatusError as error:
-                if error.response.is_client_error:
-                    raise
-            else:
-                if found.token:
-                    self._take(found.task, found.token)
-            time.sleep(_TICK_S)
+        try:
+            found = self._client.AcquireTask(AcquireTaskRequest(supported_task_types=list(TaskType)))
+        except httpx.TransportError as error:
+            if _NOT_VOUCHED in str(error):
+                raise FederationError(f"the certificate of {self._address}: {error}") from error
+            return set()  # it has not begun yet, or has much to do
+        except httpx.HTTPStatusError as error:
+            if error.response.is_client_error:
+                raise FederationError(f"what answers at {self._address} does not let its own parent in") from error
+            return set()
+        return self._started(found.task, found.token) if found.token else set()
 
-    def _take(self, task: Task, token: str) -> None:
-        if self._kind == NODE:
-            # Whose it is, it finds out itself: only it is told what the parcel holds.
-            self._start([sys.executable, "-m", _TASK, task.type], token, output=None)
-        elif task.type not in _OURS:
+    def _started(self, task: Task, token: str) -> set[int]:
+        if self._answer is not None:
+            # Whose it is, that process finds out itself: only it is told what the parcel holds.
+            return {forked(_MESSAGE, functools.partial(self._answer, self._address, token, task.type))}
+        if task.type not in _OURS:
             self._refuse(task, token, f"it is of the kind {task.type}")
         elif task.fab_hash != self._parcel:
             self._refuse(task, token, f"its parcel is {task.fab_hash[:8]}, ours is {self._parcel[:8]}")
         else:
-            security = ["--root-certificates", self._root] if self._root else ["--insecure"]
-            self._start([program(task.type), *security], token, output=subprocess.DEVNULL)
+            return {forked(task.type, functools.partial(self._become, task.type, token))}
+        return set()
 
-    def _start(self, command: list[str], token: str, output: int | None) -> None:
+    def _become(self, name: str, token: str) -> int:
+        """Be a program of Flower's that prints nothing."""
         # Whoever has the token can speak for the run, and all can see what a program is started with: it is in a file
         # without a name.
-        file = os.memfd_create("token")
-        try:
-            os.write(file, token.encode())
-            address, parent = ("--runtime-api-address", self._address), ("--parent-pid", str(os.getpid()))
-            told = [*command, *address, *parent, "--token-file", f"/dev/fd/{file}"]
-            self._running.append(subprocess.Popen(told, stdout=output, stderr=output, pass_fds=(file,)))
-        finally:
-            os.close(file)
+        file = os.memfd_create("token", 0)
+        os.write(file, token.encode())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for output in (1, 2):
+            os.dup2(nowhere, output)
+        security = ["--insecure"] if self._root is None else ["--root-certificates", str(self._root)]
+        where = ["--runtime-api-address", self._address, "--token-file", f"/dev/fd/{file}"]
+        path = program(name)
+        return os.execv(path, [path, *security, *where, "--parent-pid", str(os.getppid())])
 
     def _refuse(self, task: Task, token: str, why: str) -> None:
         """Let a run fail, with a line that says why."""
@@ -129,21 +134,3 @@ class Executor:
             contextlib.suppress(httpx.HTTPError),  # it was stopped meanwhile
         ):
             client.PushTaskOutput(PushTaskOutputRequest(sub_status=SubStatus.FAILED, details=line))
-
-
-def main() -> None:
-    """Run what there is to run until the parent ends."""
-    kind, address, root, folder, parent = sys.argv[1:]
-    # Ctrl-C is for the parent, with which this ends. It is not ignored: what is started here would ignore it, too.
-    signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        Executor(kind, address, root, Path(folder)).run(int(parent))
-    except BaseException:
-        # Rather no node than one that answers nothing.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(parent), signal.SIGTERM)
-        raise
-
-
-if __name__ == "__main__":
-    main()

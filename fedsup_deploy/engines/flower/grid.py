@@ -24,6 +24,8 @@ _ERRORS: Final = {
     7: "it has refused the app",
     8: "its process has died",
 }
+#: Those of them by which nothing is said against sending the message again.
+_LOST: Final = frozenset({3, 4})
 #: Seconds between looks: at first, and at most.
 _FIRST_PAUSE_S: Final = 0.02
 _LONGEST_PAUSE_S: Final = 0.5
@@ -122,5 +124,6 @@ class GridCourier:
 def _delivery(message: Message) -> Delivery:
     ticket = str(message.metadata.reply_to_message_id)
     if message.has_error():
-        return Delivery(ticket, None, _ERRORS.get(message.error.code, "Flower tells of an error"))
+        code = message.error.code
+        return Delivery(ticket, None, _ERRORS.get(code, "Flower tells of an error"), code in _LOST)
     return Delivery(ticket, read_content(message.content)[1])

@@ -23,7 +23,7 @@ dependencies = []
 publisher = "fedsup-deploy"
 
 [tool.flwr.app.components]
-serverapp = "fedsup_deploy.engines.flower.app:carrier"
+serverapp = "fedsup_deploy.engines.flower.carrier:carrier"
 clientapp = "fedsup_deploy.engines.flower.app:client_app"
 
 [tool.flwr.app.config]

@@ -100,7 +100,7 @@ class RelayCourier:
                 if "nodes" in header:
                     self._come.put([FlowerNode(node, name) for node, name in header["nodes"]])
                 else:
-                    self._come.put(Delivery(header["ticket"], message, header["lost"]))
+                    self._come.put(Delivery(header["ticket"], message, header["lost"], header["is_worth_another"]))
         except (EOFError, OSError):
             self._come.put(None)
 
@@ -134,7 +134,8 @@ def serve(connection: Connection, courier: Courier) -> None:
         for delivery in found:
             ticket = theirs.pop(delivery.ticket, None)
             if ticket is not None:
-                _send(connection, {"ticket": ticket, "lost": delivery.lost}, delivery.message)
+                header = {"ticket": ticket, "lost": delivery.lost, "is_worth_another": delivery.is_worth_another}
+                _send(connection, header, delivery.message)
         pause_s = _FIRST_PAUSE_S if found else min(1.5 * pause_s, _LONGEST_PAUSE_S)
 
 

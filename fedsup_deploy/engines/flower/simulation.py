@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from fedsup_deploy.engines import worker
-from fedsup_deploy.engines.flower import guard
+from fedsup_deploy.engines.flower import guard, launch
 from fedsup_deploy.engines.flower.directory import SimulatedNodes
 from fedsup_deploy.engines.flower.engine import FlowerEngine, far_of, own_of
 from fedsup_deploy.engines.flower.environment import BLOBS, QUIET, RELAY, WORK
-from fedsup_deploy.engines.flower.launch import SERVER, launched
 from fedsup_deploy.engines.flower.relay import RelayCourier
 from fedsup_deploy.engines.flower.submission import (
     SuperLink,
@@ -120,9 +119,9 @@ def _guarded(superlink: SuperLink, address: str, folder: Path) -> Iterator["subp
     port = address.rpartition(":")[2]
     options = ["--insecure", "--simulation", "--disable-runtime-dependency-installation"]
     plain = [program("flower-superlink"), *options, "--host", _LOCALHOST, "--port", port]
-    superlink_command = launched(SERVER, address, None, plain)
+    launcher = [sys.executable, "-m", launch.__name__]
     theirs, ours = os.pipe()
-    command = [sys.executable, "-I", guard.__file__, str(theirs), str(folder), *superlink_command]
+    command = [sys.executable, "-I", guard.__file__, str(theirs), str(folder), *launcher, address, *plain]
     try:
         process = subprocess.Popen(
             command,

@@ -23,7 +23,8 @@ from fedsup_deploy.federation import frame
 _SUPERLINK: Final = "fedsup"
 #: Longest name of the folder for temporary files: Linux allows a socket 107 letters, and Ray's use up 80.
 _LONGEST_TMPDIR: Final = 24
-#: Seconds for a command of Flower's, between looks at a run that has not begun, and for it to begin.
+#: Seconds for Flower to say what became of a run; before the first look at one that has not begun; and for it to begin.
+#: A look costs a process that imports flwr, for which the run may have to wait: each is twice as long after the last.
 _COMMAND_S: Final = 60.0
 _LOOK_S: Final = 10.0
 _BEGIN_S: Final = 300.0
@@ -62,7 +63,7 @@ class SuperLink:
             FederationError: The SuperLink does not take it.
         """
         run_config = ["--run-config", f"relay={json.dumps(str(relay))}"]
-        said = self._flwr("run", str(self._home / "app"), _SUPERLINK, *run_config, *options)
+        said = self._flwr(_BEGIN_S, "run", str(self._home / "app"), _SUPERLINK, *run_config, *options)
         number = said.get("run-id")
         if not said.get("success") or number is None:
             raise FederationError(f"Flower has not taken the run: {said.get('error-message', 'it says nothing')}")
@@ -70,33 +71,36 @@ class SuperLink:
 
     def status(self, number: str) -> str:
         """Return the status of a run in Flower's words, such as `running` or `finished:failed`, and why."""
-        found = self._flwr("list", _SUPERLINK, "--run-id", number).get("runs")
+        found = self._flwr(_COMMAND_S, "list", _SUPERLINK, "--run-id", number).get("runs")
         if isinstance(found, list) and found and isinstance(found[0], dict):
             said = [str(found[0].get(key) or "") for key in ("status", "status-details")]
             return frame.short(": ".join(filter(None, said)) or "unknown")
-        return "unknown"
+        return "unknown, its SuperLink does not answer"
 
-    def _flwr(self, *arguments: str) -> dict[str, object]:
-        """Return what a command of Flower's says. Its exit code means nothing."""
+    def _flwr(self, within_s: float, *arguments: str) -> dict[str, object]:
+        """Return what a command of Flower's says within some seconds. Its exit code means nothing."""
         command = [program("flwr"), *arguments, "--format", "json"]
         try:
             ran = subprocess.run(
-                command, env=self.environment, capture_output=True, text=True, check=False, timeout=_COMMAND_S
+                command, env=self.environment, capture_output=True, text=True, check=False, timeout=within_s
             )
             return dict(json.loads(ran.stdout[ran.stdout.index("{") :]))
         except (subprocess.TimeoutExpired, ValueError):
             return {}
 
 
-def working_folder() -> Path:
+def working_folder(prefix: str = "fedsup-") -> Path:
     """Return a new folder for temporary files that only this user can enter; its name is short enough for sockets.
+
+    Args:
+        prefix: Of its name.
 
     Raises:
         OutputError: No room for temporary files.
     """
     usual = tempfile.gettempdir()
     try:
-        return Path(tempfile.mkdtemp(prefix="fedsup-", dir=usual if len(usual) <= _LONGEST_TMPDIR else "/tmp"))
+        return Path(tempfile.mkdtemp(prefix=prefix, dir=usual if len(usual) <= _LONGEST_TMPDIR else "/tmp"))
     except OSError as error:
         raise no_room(error) from error
 
@@ -133,14 +137,18 @@ def connected(
     Raises:
         FederationError: The app does not come.
     """
-    listener.settimeout(_LOOK_S)
-    end = time.monotonic() + _BEGIN_S
+    look_s, end = _LOOK_S, time.monotonic() + _BEGIN_S
     while True:
+        listener.settimeout(look_s)
+        look_s *= 2
         try:
             accepted, _ = listener.accept()
         except TimeoutError:
-            if not is_alive() or time.monotonic() > end:
+            if not is_alive():
                 raise FederationError(why_ended()) from None
+            if time.monotonic() > end:
+                why = "what the SuperLink prints says why, such as a certificate that is not valid for localhost"
+                raise FederationError(f"Flower has not begun the run within {_BEGIN_S:g} s; {why}") from None
         else:
             break
     accepted.setblocking(True)

@@ -80,6 +80,10 @@ class Remarks:
         """Return lines to be read beside the progress: notes, warnings, who is absent unless the last said the same."""
         if event["event"] == "health":
             return [f"warning: {event['words']}"]
+        if event["event"] == "joined":
+            return [f"joined: {', '.join(event['names'].values())}; takes part from round {event['since']} on"]
+        if event["event"] == "not_joined":
+            return [f"not joined: {name}: {reason}" for name, reason in event["devices"].items()]
         if event["event"] != "absences":
             return [f"note: {note}" for note in event.get("notes", ())]
         # Here, not above: not every command has clients.

@@ -11,8 +11,9 @@ from pydantic import JsonValue
 
 from fedsup_deploy import files, places, registry
 from fedsup_deploy.commands.footprint import check_memory
+from fedsup_deploy.commands.joining import Conditions, Doorkeeper, doorkeeper
 from fedsup_deploy.commands.keeping import KeepBest, KeepLast, SupernetKeeping
-from fedsup_deploy.commands.resuming import changes_of_images, check_same_settings, settings_hash
+from fedsup_deploy.commands.resuming import check_same_settings, settings_hash, taken_up
 from fedsup_deploy.commands.scoring import nothing_held_out
 from fedsup_deploy.commands.training_summary import Trained, summary
 from fedsup_deploy.config.load import dump, load_yaml, validate
@@ -93,13 +94,13 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
     space = space.with_data(data.train.image_shape[-1], len(data.train.classes))
     check_memory(config, space)
     layout = Layout(space, config.supernet.normalization)
-    settings = {
+    batches = {
         "training.batch_size": config.training.batch_size,
         "calibration.batch_size": config.calibration.batch_size,
         "calibration.samples_per_client": config.calibration.samples_per_client,
     }
     infos = data.populations()[CLIENTS].infos()
-    check_can_be_normalized(layout, infos, settings)
+    check_can_be_normalized(layout, infos, batches)
     if not config.server_has_images and not any(info.num_held_out for info in infos):
         raise nothing_held_out(config)
     strategy = make_strategy(config, space)
@@ -110,8 +111,8 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
         runs.open_run(folder)  # Whatever of it is damaged or missing is said now, not by the next command.
         _change_terms(folder, config)
         return
-    facts = runs.read_image_facts(folder) if first_round > 0 else None
-    notes = data.notes if facts is None else (*data.notes, *changes_of_images(folder, facts, data))
+    facts, data, changes = taken_up(folder, first_round, data)
+    infos = data.populations()[CLIENTS].infos()
     absences: list[tuple[str, int, Mapping[ClientId, str], Mapping[ClientId, str]]] = []
     with open_engines(config, data) as engines:
         if facts is None:
@@ -131,15 +132,16 @@ def _train(config: TrainConfig, folder: Path, log: EventLog, command: Sequence[s
             num_unseen_clients=len(data.unseen),
             num_images=sum(info.num_samples + info.num_held_out for info in infos),
             num_architectures=space.num_architectures,
-            notes=list(notes),
+            notes=[*data.notes, *changes],
         )
-        federation = federation_of(config, engines, Preprocessing.from_dict(facts.preprocessing), log)
         for absence in absences:
             absences_into(log, round=0)(*absence)
+        federation = federation_of(config, engines, Preprocessing.from_dict(facts.preprocessing), log)
         params = round_params(config, federation.preprocessing, facts.class_counts)
         health = _health_until_now(folder, Health(federation.infos, strategy, layout, config.seed))
         keeping = _keeping(folder, config, layout, first_round)
-        session = _Session(folder, config, strategy, params, federation, log, health, keeping)
+        door = doorkeeper(engines, Conditions.of(config, data, layout, batches), folder, data.num_clients, log)
+        session = _Session(folder, config, strategy, params, federation, log, health, keeping, door)
         state = _train_rounds(session, state, first_round)
     # Before there is a supernet, for then others begin to write there.
     shutil.rmtree(folder / runs.STATISTICS, ignore_errors=True)
@@ -166,7 +168,7 @@ def _image_facts(
     config: TrainConfig, data: FederatedData, space: SearchSpace, clients: Engine, on_absences: OnAbsences
 ) -> runs.ImageFacts:
     """Find out from the clients what is to be known of the images."""
-    found = count_pixels(config, clients, max(space.resolutions), on_absences)
+    found = count_pixels(config, data.made_square, clients, max(space.resolutions), on_absences)
     shape = (found.native_size, found.native_size, len(found.mean))
     counts = None
     if config.training.class_weights:
@@ -200,6 +202,13 @@ class _Session:
     log: EventLog
     health: Health
     keeping: SupernetKeeping
+    door: Doorkeeper | None
+
+    def with_those_who_joined(self, layout: Layout) -> "_Session":
+        """Return the session of the federation as it is now: what it knew of its clients, it finds out anew."""
+        federation = dataclasses.replace(self.federation)
+        health = _health_until_now(self.folder, Health(federation.infos, self.strategy, layout, self.config.seed))
+        return dataclasses.replace(self, federation=federation, health=health)
 
     def tell(self, kind: str, round_index: int, fields: Mapping[str, JsonValue]) -> None:
         """Record what happened, and each fault that it shows."""
@@ -240,6 +249,15 @@ def round_params(
 
 
 def _train_rounds(session: _Session, state: ServerState, first_round: int) -> ServerState:
+    state, done = _train_until_one_joins(session, state, first_round)
+    while done < session.config.training.rounds:
+        session = session.with_those_who_joined(state.supernet.layout)
+        state, done = _train_until_one_joins(session, state, done)
+    return state
+
+
+def _train_until_one_joins(session: _Session, state: ServerState, first_round: int) -> tuple[ServerState, int]:
+    """Return what the rounds end with, and how many are done: all, or fewer where devices have joined."""
     training, federation = session.config.training, session.federation
     saved = done = first_round
     try:
@@ -258,13 +276,16 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
             if done % training.checkpoint_every == 0:
                 _save_checkpoint(session.folder, session.config, state, done)
                 saved = done
+            if session.door is not None and done < training.rounds and session.door.let_in(done):
+                _save_checkpoint(session.folder, session.config, state, done)
+                return state, done
     except (KeyboardInterrupt, DataError, FederationError) as stop:
         if done > saved:
             _save_checkpoint(session.folder, session.config, state, done)
         if isinstance(stop, FederationError) and done > 0:
             raise FederationError(f"{stop}; then go on after round {done - 1} with --resume") from stop
         raise
-    return state
+    return state, done
 
 
 def _round_fields(result: RoundResult, federation: Federation) -> dict[str, JsonValue]:

@@ -1,11 +1,12 @@
 """A grid of Flower's in this process: no SuperLink, no Ray. A message is answered when its answer is asked for."""
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -17,11 +18,12 @@ class LocalGrid(Grid):
     """Carries messages to apps.
 
     Args:
-        apps: For each node its app.
+        apps: For each node its app; nodes may be added.
+        names: For nodes that are registered the name.
     """
 
-    def __init__(self, apps: Mapping[int, ClientApp]) -> None:
-        self._apps = apps
+    def __init__(self, apps: dict[int, ClientApp], names: dict[int, str] | None = None) -> None:
+        self.apps, self.names = apps, {} if names is None else names
         self._sent: dict[str, Message] = {}
         # Messages cannot be made outside of a task.
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
@@ -37,7 +39,10 @@ class LocalGrid(Grid):
         raise NotImplementedError
 
     def get_node_ids(self) -> list[int]:
-        return list(self._apps)
+        return list(self.apps)
+
+    def get_nodes(self) -> list[NodeInfo]:
+        return [NodeInfo(node_id=node, name=self.names.get(node, "")) for node in self.apps]
 
     def push_messages(self, messages: Iterable[Message]) -> list[str | None]:
         numbers: list[str | None] = []
@@ -45,7 +50,7 @@ class LocalGrid(Grid):
             number = str(uuid.uuid4())
             message.metadata.__dict__["_message_id"] = number
             self._sent[number] = message
-            numbers.append(number if message.metadata.dst_node_id in self._apps else None)
+            numbers.append(number if message.metadata.dst_node_id in self.apps else None)
         return numbers
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
@@ -53,7 +58,7 @@ class LocalGrid(Grid):
         message = self._sent.pop(number)
         context = Context(1, message.metadata.dst_node_id, {}, RecordDict(), {})
         try:
-            return [self._apps[message.metadata.dst_node_id](message, context)]
+            return [self.apps[message.metadata.dst_node_id](message, context)]
         except Exception as error:  # noqa: BLE001  as Flower does it, with what the error says
             return [Message(Error(2, f"{type(error)}:<'{error}'>"), reply_to=message)]
 

@@ -12,7 +12,6 @@ from local_grid import LocalGrid, app_of
 
 from fedsup_deploy.commands.evaluate import evaluate
 from fedsup_deploy.commands.export import ExportRequest, export
-from fedsup_deploy.commands.fleet_list import devices_of
 from fedsup_deploy.commands.recalibrate import recalibrate
 from fedsup_deploy.commands.train import train
 from fedsup_deploy.config.client import ClientConfig
@@ -22,14 +21,16 @@ from fedsup_deploy.data.devices import write_devices
 from fedsup_deploy.engines.flower import deployment
 from fedsup_deploy.engines.flower.blobs import DiskBlobs
 from fedsup_deploy.engines.flower.directory import Directory
-from fedsup_deploy.engines.flower.engine import FlowerEngine, far_of
+from fedsup_deploy.engines.flower.engine import far_of, own_of
 from fedsup_deploy.engines.flower.grid import GridCourier
 from fedsup_deploy.engines.flower.node import ClientNode
+from fedsup_deploy.engines.inprocess import InProcess
 from fedsup_deploy.engines.workers import MakePopulations
 from fedsup_deploy.errors import DataError
 from fedsup_deploy.federation.jobs.announce import Announce
 from fedsup_deploy.federation.messages import Engine
 from fedsup_deploy.federation.simulation import CLIENTS, UNSEEN, Population
+from fedsup_deploy.runs.announced import devices_of
 from fedsup_deploy.runs.own_images import OneDevice
 from fedsup_deploy.runs.run import SUPERNET, open_run
 
@@ -89,9 +90,9 @@ class Devices:
         }
         courier = GridCourier(LocalGrid({number: app_of(node) for number, node in nodes.items()}), sleep=lambda _: None)
         directory = Directory(courier, names)
-        directory.gather(lambda there: there == len(nodes))
-        far = far_of(make_populations)
-        yield {name: FlowerEngine(courier, name, each.infos(), directory) for name, each in far.items()}
+        directory.gather(lambda there: there == len(set(self.connected) & set(names)))
+        local = {name: InProcess(each) for name, each in own_of(make_populations).items()}
+        yield local | deployment.deployed(courier, directory, far_of(make_populations))
 
 
 @pytest.fixture(scope="module")

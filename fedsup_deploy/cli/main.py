@@ -49,7 +49,7 @@ cli = LazyGroup(
         "report": "Show runs, searches and bundles as one page to look at.",
         "inspect": "Say what a file or folder of ours is and what made it.",
         "profile": "Build, adapt, check and compare device profiles.",
-        "fleet": "See which devices can take part in a federation.",
+        "fleet": "Set up the devices of a federation, and see which can take part.",
         "client": "Join a federation as a device, with its own images.",
     },
     help="One federated supernet training run, the right model for every device class.",

@@ -20,9 +20,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedsup_deploy.config.client import ClientConfig
+from fedsup_deploy.config.load import apply_overrides, dump, load_yaml, validate
 from fedsup_deploy.data.dataset import load_dataset
 from fedsup_deploy.engines.flower.environment import QUIET
+from fedsup_deploy.errors import FederationError
+from fedsup_deploy.federation import frame
 from fedsup_deploy.runs.run import SUPERNET
+from fedsup_deploy.version import __version__
 
 pytestmark = pytest.mark.slow
 
@@ -41,11 +46,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "fleet.md"
 SECTION = PAGE.read_text(encoding="utf-8").partition("\n## A server and two devices\n")[2].partition("\n## ")[0]
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 #: What the blocks of commands are for, in the order of the page.
-AUTHORITY, SUPERLINK, KEY, REGISTER, JOIN, TRAIN = range(6)
-SELF_SIGNED = (
-    *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=other"),
-    *("-keyout", "other.key", "-out", "other.crt"),
-)
+AUTHORITY, SUPERLINK, KITS, JOIN, TRAIN = range(5)
+#: Of every Python process that finds it.
+ANOTHER_PROTOCOL = "from fedsup_deploy.federation import frame\n\nframe.PROTOCOL = 99\n"
 PROGRAMS = Path(sysconfig.get_path("scripts"))
 
 
@@ -67,36 +70,45 @@ class Fleet:
 
     def __init__(self, children: Any, folder: Path) -> None:
         self._children, self.folder = children, folder
-        self.port, *own_ports = free_ports(1 + len(NAMES))
+        (self.port,) = free_ports(1)
         path = os.pathsep.join([str(PROGRAMS), os.environ["PATH"]])
         told = {"PATH": path, "TMPDIR": str(folder), "FLWR_HOME": str(folder / "flower")}
         self.environment = {**os.environ, **QUIET, **told}
-        (folder / "flower").mkdir()
-        (folder / "flower" / "config.toml").write_text(self.told("toml"), encoding="utf-8")
-        (folder / "server.yaml").write_text(CONFIG + "".join(ENGINE.findall(self.told("yaml", 1))), encoding="utf-8")
+        (folder / "server.yaml").write_text(CONFIG + "".join(ENGINE.findall(self.told("yaml"))), encoding="utf-8")
         (folder / "all.yaml").write_text(CONFIG + "data: {dataset: npz, root: all.npz}\n", encoding="utf-8")
-        for name, own_port in zip(NAMES, own_ports, strict=True):
-            # Images that the test knows, and what two devices of one machine cannot share.
-            own = f"data: {{dataset: npz, root: {name}.npz}}\nport: {own_port}\nfolder: {name}-work\n"
-            text = re.sub(r"^(data|tier): .*\n", "", self.told("yaml").replace("camera", name), flags=re.MULTILINE)
-            (folder / f"{name}.yaml").write_text(text + own, encoding="utf-8")
+
+    def own(self, name: str) -> tuple[str, ...]:
+        """Return settings of a device: images that the test knows, and what two on one machine cannot share."""
+        (port,) = free_ports(1)
+        data = f"data={{dataset: npz, root: {self.folder / name}.npz}}"
+        return data, f"port={port}", f"folder={self.folder / name}-work"
+
+    def edit(self, name: str) -> None:
+        """Write these into the config of a device's kit, as its owner does."""
+        path = self.folder / "kits" / name / f"{name}.yaml"
+        document = apply_overrides(load_yaml(path), self.own(name))
+        path.write_text(dump(validate(document, ClientConfig)), encoding="utf-8")
+
+    def join(self, name: str, **variables: str) -> None:
+        """Start a device in the folder of its kit."""
+        command = ("bash", "-euc", self.told("sh", JOIN).replace("camera", name))
+        self.start(*command, cwd=self.folder / "kits" / name, **variables)
 
     def told(self, language: str, number: int = 0) -> str:
         """Return a block of the page, as it is on this machine."""
         block = [code for each, code in FENCED.findall(SECTION) if each == language][number]
         for there, here in {
-            "DNS:server.example": "DNS:localhost,IP:127.0.0.1",
+            "--server server.example": "--server localhost --server 127.0.0.1",
             "server.example": "localhost",
             "9092": str(self.port),
             "0.0.0.0": "127.0.0.1",
-            "/home/me/fleet": str(self.folder),
         }.items():
             block = block.replace(there, here)
         return str(block)
 
-    def as_told(self, number: int, name: str = "camera") -> str:
-        """Carry out commands of the page, on or for a device."""
-        return self.done("bash", "-euc", self.told("sh", number).replace("camera", name))
+    def as_told(self, number: int) -> str:
+        """Carry out commands of the page."""
+        return self.done("bash", "-euc", self.told("sh", number))
 
     def done(self, *command: str) -> str:
         ran = subprocess.run(
@@ -108,10 +120,10 @@ class Fleet:
     def ours(self, *words: str) -> str:
         return self.done(sys.executable, "-m", "fedsup_deploy.cli.main", *words)
 
-    def start(self, *command: str) -> "subprocess.Popen[bytes]":
+    def start(self, *command: str, cwd: Path | None = None, **variables: str) -> "subprocess.Popen[bytes]":
         with (self.folder / "log").open("ab") as log:
             process: subprocess.Popen[bytes] = self._children.start(
-                list(command), cwd=self.folder, env=self.environment, stdout=log, stderr=log
+                list(command), cwd=cwd or self.folder, env=self.environment | variables, stdout=log, stderr=log
             )
         return process
 
@@ -136,8 +148,6 @@ def write_images(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def fleet(children_type: Any, eventually: Callable[..., bool]) -> Iterator[Fleet]:
-    if missing := [name for name in ("openssl", "ssh-keygen") if shutil.which(name) is None]:
-        pytest.skip(f"{' and '.join(missing)} (install openssl and openssh-client)")
     folder = Path(tempfile.mkdtemp(prefix="test-", dir="/tmp"))
     with children_type() as children:
         fleet = Fleet(children, folder)
@@ -145,10 +155,10 @@ def fleet(children_type: Any, eventually: Callable[..., bool]) -> Iterator[Fleet
         fleet.as_told(AUTHORITY)
         fleet.start("bash", "-euc", fleet.told("sh", SUPERLINK))
         assert eventually(fleet.can_be_reached)
+        fleet.as_told(KITS)
         for name in NAMES:
-            fleet.as_told(KEY, name)
-            fleet.as_told(REGISTER, name)
-            fleet.start("bash", "-euc", fleet.told("sh", JOIN).replace("camera", name))
+            fleet.edit(name)
+            fleet.join(name)
         yield fleet
     shutil.rmtree(folder)
 
@@ -167,14 +177,54 @@ def test_devices_train_to_the_bytes_of_their_images_in_one_place(fleet: Fleet) -
     assert blobs
 
 
+def test_a_device_that_came_later_takes_part_and_one_of_another_protocol_does_not(fleet: Fleet) -> None:
+    """Both are registered and connected, and in no list that the run begins with."""
+    (fleet.folder / "old").mkdir()
+    (fleet.folder / "old" / "sitecustomize.py").write_text(ANOTHER_PROTOCOL, encoding="utf-8")
+    for name, variables in (("desk", {}), ("old", {"PYTHONPATH": str(fleet.folder / "old")})):
+        settings = [word for setting in fleet.own(name) for word in ("--set", setting)]
+        fleet.ours("fleet", "kit", name, "--config", "server.yaml", "--out", "kits", *settings)
+        fleet.ours("fleet", "register", f"kits/{name}/{name}.key.pub", "--config", "server.yaml")
+        shutil.copy(fleet.folder / "camera.npz", fleet.folder / f"{name}.npz")
+        fleet.join(name, **variables)
+    server = (fleet.folder / "server.yaml").read_text(encoding="utf-8")
+    (fleet.folder / "later.yaml").write_text(server.replace("devices.json", "later.json"), encoding="utf-8")
+    found = json.loads(fleet.ours("fleet", "list", "--config", "later.yaml", "--devices", "4", "--json"))
+    assert [device["name"] for device in found["devices"]] == ["camera", "desk", "phone"]
+    both = f"protocol 99 (fedsup-deploy {__version__}), here it is {frame.PROTOCOL} (fedsup-deploy {__version__})"
+    assert both in found["refused"]["old"]
+    words = ("federation.joining=true", "training.evaluate_every=1")
+    fleet.ours("train", "--config", "server.yaml", "--out", "joined", *(f"--set={word}" for word in words))
+    lines = (fleet.folder / "joined" / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    events = {event["event"]: event for event in map(json.loads, lines)}
+    assert events["joined"]["names"] == {"2": "desk"}
+    assert both in events["not_joined"]["devices"]["old"]
+    assert (events["round"]["clients"], events["round"]["absent"]) == ([0, 1, 2], {})
+
+
+def test_a_key_is_registered_once(fleet: Fleet) -> None:
+    command = (sys.executable, "-m", "fedsup_deploy.cli.main", "fleet", "register", "kits/camera/camera.key.pub")
+    ran = subprocess.run(
+        [*command, "--config", "server.yaml"],
+        cwd=fleet.folder,
+        env=fleet.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == FederationError.exit_code, ran.stderr
+    assert "camera.key.pub: Flower has not taken the key of camera: " in ran.stderr
+
+
 def test_a_stranger_is_not_let_in(fleet: Fleet) -> None:
     """Who has a key that nobody registered, no key, or another authority: each is told so, and ends."""
-    fleet.done("ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", "stranger.key")
-    fleet.done(*SELF_SIGNED)
-    text = (fleet.folder / "camera.yaml").read_text(encoding="utf-8").replace("folder: camera", "folder: stranger")
-    (port,) = free_ports(1)
-    text = re.sub(r"^port: .*$", f"port: {port}", text, flags=re.MULTILINE)
-    for change in (("camera.key", "stranger.key"), ("key: camera.key\n", ""), ("ca.crt", "other.crt")):
-        (fleet.folder / "stranger.yaml").write_text(text.replace(*change), encoding="utf-8")
-        process = fleet.start(sys.executable, "-m", "fedsup_deploy.cli.main", "client", "--config", "stranger.yaml")
+    fleet.ours("fleet", "init", "--server", "localhost", "--out", "other")
+    settings = [word for setting in fleet.own("stranger") for word in ("--set", setting)]
+    shutil.copy(fleet.folder / "camera.npz", fleet.folder / "stranger.npz")
+    for change in ((), ("key=null",), (f"root_certificates={fleet.folder}/other/ca.crt",)):
+        own = [*settings, *(word for setting in change for word in ("--set", setting))]
+        out = f"strange-{len(list(fleet.folder.glob('strange-*')))}"
+        fleet.ours("fleet", "kit", "stranger", "--config", "server.yaml", "--out", out, *own)
+        config = fleet.folder / out / "stranger" / "stranger.yaml"
+        process = fleet.start(sys.executable, "-m", "fedsup_deploy.cli.main", "client", "--config", str(config))
         assert process.wait(timeout=120) != 0

@@ -100,11 +100,8 @@ def open_courier(superlink: str, root_certificates: Path | None) -> Iterator[Rel
     """Yield what carries messages to the nodes of a SuperLink; arguments and errors as of `open_deployment`."""
     check_installed("flwr", "flower")
     folder = working_folder()
-    settings: dict[str, str | bool] = (
-        {"insecure": True} if root_certificates is None else {"root-certificates": str(root_certificates)}
-    )
     try:
-        link = SuperLink(superlink, folder / "home", QUIET, settings)
+        link = superlink_at(superlink, root_certificates, folder / "home")
         with listening(folder / "relay") as listener:
             number = link.submit(folder / "relay")
 
@@ -118,3 +115,11 @@ def open_courier(superlink: str, root_certificates: Path | None) -> Iterator[Rel
                 yield courier
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def superlink_at(address: str, root_certificates: Path | None, home: Path) -> SuperLink:
+    """Return a SuperLink that runs; arguments as of `open_deployment`, and a new folder for Flower's settings."""
+    settings: dict[str, str | bool] = (
+        {"insecure": True} if root_certificates is None else {"root-certificates": str(root_certificates)}
+    )
+    return SuperLink(address, home, QUIET, settings)

@@ -1,6 +1,6 @@
 """`fedsup-deploy fleet`: the devices of a federation."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import click
 
@@ -48,16 +48,15 @@ def init_command(output: Output, servers: tuple[str, ...], out: Path, days: int,
 )
 @click.option(
     "--at",
-    type=click.Path(path_type=Path),
-    default=Path("/opt/fedsup"),
+    default="/opt/fedsup",
     show_default=True,
     metavar="FOLDER",
     help="Where it will be on the device.",
 )
-@click.option("--no-keys", is_flag=True, help="Let devices make their own keys.")
+@click.option("--no-keys", is_flag=True, help="Without keys: each device makes its own.")
 @click.pass_obj
 def kit_command(
-    output: Output, names: tuple[str, ...], config: str, out: Path, settings: tuple[str, ...], at: Path, no_keys: bool
+    output: Output, names: tuple[str, ...], config: str, out: Path, settings: tuple[str, ...], at: str, no_keys: bool
 ) -> None:
     """Make for each device a folder with all that it needs to join.
 
@@ -69,7 +68,7 @@ def kit_command(
     server = load_train_config(config)
     from fedsup_deploy.commands.fleet_kit import fleet_kit
 
-    output.emit(fleet_kit(server, config, names, out, settings, at=at, has_keys=not no_keys))
+    output.emit(fleet_kit(server, config, names, out, settings, at=PurePosixPath(at), has_keys=not no_keys))
 
 
 @command.command("register")

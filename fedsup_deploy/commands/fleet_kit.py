@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 import shlex
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from pydantic import JsonValue
@@ -117,7 +117,7 @@ def fleet_kit(
     out: Path,
     settings: Sequence[str] = (),
     *,
-    at: Path = Path("/opt/fedsup"),
+    at: PurePosixPath = PurePosixPath("/opt/fedsup"),
     has_keys: bool = True,
 ) -> DeviceKits:
     """Make a folder for each device: its config, its key, the authority, locked versions and a service.
@@ -186,7 +186,7 @@ def _own_config(name: str, superlink: str, config: TrainConfig, out: Path, setti
     return validate(apply_overrides(Document(out / name / f"{name}.yaml", data, {}, {}), settings), ClientConfig)
 
 
-def _unit(name: str, at: Path, *, has_key: bool) -> str:
+def _unit(name: str, at: PurePosixPath, *, has_key: bool) -> str:
     key = f"{name}.key"
     make_key = (
         "" if has_key else f'#   ssh-keygen -q -t ecdsa -b 384 -N "" -f {at}/{key}   # and {key}.pub to the server\n'

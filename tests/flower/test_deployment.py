@@ -181,11 +181,12 @@ def test_a_device_that_came_later_takes_part_and_one_of_another_protocol_does_no
     """Both are registered and connected, and in no list that the run begins with."""
     (fleet.folder / "old").mkdir()
     (fleet.folder / "old" / "sitecustomize.py").write_text(ANOTHER_PROTOCOL, encoding="utf-8")
+    fleet.ours("fleet", "kit", "desk", "old", "--config", "server.yaml", "--out", "kits")
+    keys = [f"kits/{name}/{name}.key.pub" for name in ("desk", "old")]
+    fleet.ours("fleet", "register", *keys, "--config", "server.yaml")
     for name, variables in (("desk", {}), ("old", {"PYTHONPATH": str(fleet.folder / "old")})):
-        settings = [word for setting in fleet.own(name) for word in ("--set", setting)]
-        fleet.ours("fleet", "kit", name, "--config", "server.yaml", "--out", "kits", *settings)
-        fleet.ours("fleet", "register", f"kits/{name}/{name}.key.pub", "--config", "server.yaml")
         shutil.copy(fleet.folder / "camera.npz", fleet.folder / f"{name}.npz")
+        fleet.edit(name)
         fleet.join(name, **variables)
     server = (fleet.folder / "server.yaml").read_text(encoding="utf-8")
     (fleet.folder / "later.yaml").write_text(server.replace("devices.json", "later.json"), encoding="utf-8")
@@ -193,8 +194,7 @@ def test_a_device_that_came_later_takes_part_and_one_of_another_protocol_does_no
     assert [device["name"] for device in found["devices"]] == ["camera", "desk", "phone"]
     both = f"protocol 99 (fedsup-deploy {__version__}), here it is {frame.PROTOCOL} (fedsup-deploy {__version__})"
     assert both in found["refused"]["old"]
-    words = ("federation.joining=true", "training.evaluate_every=1")
-    fleet.ours("train", "--config", "server.yaml", "--out", "joined", *(f"--set={word}" for word in words))
+    fleet.ours("train", "--config", "server.yaml", "--out", "joined", "--set", "federation.joining=true")
     lines = (fleet.folder / "joined" / "events.jsonl").read_text(encoding="utf-8").splitlines()
     events = {event["event"]: event for event in map(json.loads, lines)}
     assert events["joined"]["names"] == {"2": "desk"}

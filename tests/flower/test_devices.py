@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from local_grid import LocalGrid, app_of
 
 from fedsup_deploy.commands.evaluate import evaluate
@@ -18,7 +19,7 @@ from fedsup_deploy.config.client import ClientConfig
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.data.dataset import load_dataset
 from fedsup_deploy.data.devices import write_devices
-from fedsup_deploy.engines.flower import deployment
+from fedsup_deploy.engines.flower import app, deployment
 from fedsup_deploy.engines.flower.blobs import DiskBlobs
 from fedsup_deploy.engines.flower.directory import Directory
 from fedsup_deploy.engines.flower.engine import far_of, own_of
@@ -166,3 +167,11 @@ def test_a_device_that_is_not_connected_is_absent_and_the_others_go_on(devices: 
         devices.connected.append("phone")
     rounds = [event for event in events if event["event"] == "round"]
     assert [event["absent"] for event in rounds] == [{"2": "not connected"}] * 2
+
+
+@pytest.mark.parametrize("threads", [2, 1])
+def test_a_device_computes_with_as_many_threads_as_it_gives(tmp_path: Path, threads: int) -> None:
+    text = f"schema: 1\nname: camera\nsuperlink: nowhere:1\ndata: {{dataset: digits}}\nthreads: {threads}\n"
+    (tmp_path / "camera.yaml").write_text(text, encoding="utf-8")
+    app._device(str(tmp_path / "camera.yaml"))
+    assert torch.get_num_threads() == threads

@@ -72,7 +72,7 @@ def server_certificate(by: Secret, servers: tuple[str, ...], days: int, now: dat
         now: In UTC.
 
     Raises:
-        ConfigError: The authority is none, or its certificate is that of another key.
+        ConfigError: The authority is none, its certificate is that of another key, or a server is no host.
     """
     try:
         signer, vouching = load_pem_private_key(by.private, None), x509.load_pem_x509_certificate(by.public)
@@ -80,10 +80,10 @@ def server_certificate(by: Secret, servers: tuple[str, ...], days: int, now: dat
         raise ConfigError("the authority cannot be read, expected ca.key and ca.crt of fleet init") from error
     if not isinstance(signer, ec.EllipticCurvePrivateKey) or signer.public_key() != vouching.public_key():
         raise ConfigError("ca.key is not the key of ca.crt")
-    key = ec.generate_private_key(_CURVE)
+    names, key = [_general_name(server) for server in servers], ec.generate_private_key(_CURVE)
     certificate = (
         _certificate(_name(servers[0][:64]), vouching.subject, key.public_key(), days, now)
-        .add_extension(x509.SubjectAlternativeName([_general_name(server) for server in servers]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)

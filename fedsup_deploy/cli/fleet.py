@@ -1,6 +1,6 @@
 """`fedsup-deploy fleet`: the devices of a federation."""
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import click
 
@@ -68,7 +68,7 @@ def kit_command(
     server = load_train_config(config)
     from fedsup_deploy.commands.fleet_kit import fleet_kit
 
-    output.emit(fleet_kit(server, config, names, out, settings, at=PurePosixPath(at), has_keys=not no_keys))
+    output.emit(fleet_kit(server, config, names, out, settings, at=at, has_keys=not no_keys))
 
 
 @command.command("register")

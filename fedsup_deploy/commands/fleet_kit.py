@@ -6,7 +6,7 @@ import importlib.metadata
 import platform
 import shlex
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pydantic import JsonValue
@@ -117,7 +117,7 @@ def fleet_kit(
     out: Path,
     settings: Sequence[str] = (),
     *,
-    at: PurePosixPath = PurePosixPath("/opt/fedsup"),
+    at: str = "/opt/fedsup",
     has_keys: bool = True,
 ) -> DeviceKits:
     """Make a folder for each device: its config, its key, the authority, locked versions and a service.
@@ -143,8 +143,8 @@ def fleet_kit(
         raise ConfigError(f"engine.{missing}: got null, expected that of the devices' SuperLink, as of fleet init")
     if not files.is_file(root):
         raise ConfigError(f"engine.root_certificates: no file {root}; make it with fedsup-deploy fleet init")
-    if not at.is_absolute() or any(letter.isspace() or letter in "%\\\"'" for letter in str(at)):
-        raise ConfigError(f"got folder {str(at)!r} on the device, expected a whole path without spaces or quotes")
+    if not at.startswith("/") or any(letter.isspace() or letter in "%\\\"'" for letter in at):
+        raise ConfigError(f"got folder {at!r} on the device, expected a whole path without spaces or quotes")
     if twice := sorted({name for name in names if list(names).count(name) > 1}):
         raise ConfigError(f"name {twice[0]!r} is there twice, expected each device once")
     own = {name: _own_config(name, superlink, config, out, settings) for name in names}
@@ -186,7 +186,7 @@ def _own_config(name: str, superlink: str, config: TrainConfig, out: Path, setti
     return validate(apply_overrides(Document(out / name / f"{name}.yaml", data, {}, {}), settings), ClientConfig)
 
 
-def _unit(name: str, at: PurePosixPath, *, has_key: bool) -> str:
+def _unit(name: str, at: str, *, has_key: bool) -> str:
     key = f"{name}.key"
     make_key = (
         "" if has_key else f'#   ssh-keygen -q -t ecdsa -b 384 -N "" -f {at}/{key}   # and {key}.pub to the server\n'

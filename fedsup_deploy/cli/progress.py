@@ -81,7 +81,7 @@ class Remarks:
         if event["event"] == "health":
             return [f"warning: {event['words']}"]
         if event["event"] == "joined":
-            return [f"joined: {', '.join(event['names'].values())}; takes part from round {event['since']} on"]
+            return [f"joined: {', '.join(event['names'].values())}; from round {event['since']} on"]
         if event["event"] == "not_joined":
             return [f"not joined: {name}: {reason}" for name, reason in event["devices"].items()]
         if event["event"] != "absences":

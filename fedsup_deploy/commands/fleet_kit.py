@@ -143,7 +143,7 @@ def fleet_kit(
         raise ConfigError(f"engine.{missing}: got null, expected that of the devices' SuperLink, as of fleet init")
     if not files.is_file(root):
         raise ConfigError(f"engine.root_certificates: no file {root}; make it with fedsup-deploy fleet init")
-    if not at.startswith("/") or any(letter.isspace() or letter in "%\\\"'" for letter in at):
+    if not at.startswith("/") or any(letter.isspace() or letter in "%$\\\"'" for letter in at):
         raise ConfigError(f"got folder {at!r} on the device, expected a whole path without spaces or quotes")
     if twice := sorted({name for name in names if list(names).count(name) > 1}):
         raise ConfigError(f"name {twice[0]!r} is there twice, expected each device once")

@@ -178,3 +178,15 @@ def test_a_terminal_gets_notes_as_they_are(monkeypatch: pytest.MonkeyPatch) -> N
     with bars() as listener:
         listener({"event": "train_started", "round": 0, "rounds": 3, "notes": ["passed over: [bold]"]})
     assert "note: passed over: [bold]" in terminal.getvalue()
+
+
+def test_who_joins_and_who_cannot_is_told_in_lines_of_their_own() -> None:
+    lines: list[str] = []
+    told = Lines(lines.append)
+    told({"event": "not_joined", "round": 0, "devices": {"old": "protocol 1, here it is 2", "desk": "tier 3"}})
+    told({"event": "joined", "round": 0, "since": 1, "names": {"2": "gate", "3": "yard"}, "num_images": 9})
+    assert lines == [
+        "not joined: old: protocol 1, here it is 2",
+        "not joined: desk: tier 3",
+        "joined: gate, yard; from round 1 on",
+    ]

@@ -181,7 +181,10 @@ def profile_pages() -> dict[str, Page]:
 
 def fleet_pages() -> dict[str, Page]:
     """Return what `fleet list` says, of made-up devices."""
-    devices = (ListedDevice("camera-north", 1, 1_240, 310, 0), ListedDevice("phone-anna", 0, 96, 24, 0))
+    devices = (
+        ListedDevice("camera-north", 1, "jetson-nano", 1_240, 310, 0),
+        ListedDevice("phone-anna", 0, None, 96, 24, 0),
+    )
     refused = {
         "camera-old": "message: protocol 0 (fedsup-deploy 0.0.9), here it is 1 (fedsup-deploy 1.2.3); install "
         "the same version on both sides"

@@ -50,6 +50,10 @@ class FlowerEngine:
         """Return who can be asked, ascending."""
         return self._infos
 
+    def admit(self, infos: Sequence[ClientInfo]) -> None:
+        """Let some be asked from now on, whose numbers follow those that there are."""
+        self._infos = (*self._infos, *infos)
+
     def ask(
         self, jobs: Mapping[ClientId, Job[R]], deadline_s: float | None = None, patience: Patience[R] | None = None
     ) -> Iterator[Reply[R]]:

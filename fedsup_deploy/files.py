@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedsup_deploy import places
-from fedsup_deploy.errors import as_output_error
+from fedsup_deploy.errors import OutputError, as_output_error
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -103,6 +103,31 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             end = places.end_of_links(path)
             _swap_into_place(partial, end)
             _sync(end.parent)
+
+
+@contextlib.contextmanager
+def new_private_directory(path: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill, which its owner alone can enter; on success it becomes `path` as a whole.
+
+    Raises:
+        OutputError: Something is there already, which stays; or the folder cannot be made or written.
+    """
+    with places.hold(path, advice=places.CHOOSE_OUT):
+        if path.exists() or path.is_symlink():
+            raise OutputError(f"{path} is there already, and what it holds may be the only one; {places.CHOOSE_OUT}")
+        with atomic_directory(path) as partial:
+            partial.chmod(0o700)
+            yield partial
+
+
+def write_secret(path: Path, content: bytes) -> None:
+    """Write a new file in a folder that is being filled; nobody but its owner can read it at any moment.
+
+    Raises:
+        OutputError: It is there already, or cannot be written.
+    """
+    with as_output_error(path), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
 
 
 def is_file(path: Path) -> bool:

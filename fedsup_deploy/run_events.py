@@ -299,6 +299,32 @@ class Absences(RunEvent):
     """In or after which round."""
 
 
+class Joined(RunEvent):
+    """Devices take part that have come since the run began: `federation.joining`."""
+
+    event = "joined"
+
+    round: RoundIndex
+    """After which round."""
+    since_round: RoundIndex
+    """The first round that they can take part in."""
+    names: dict[ClientNumber, str]
+    """Their names, by number."""
+    num_images: Images
+    """All of theirs."""
+
+
+class NotJoined(RunEvent):
+    """Devices are there that cannot take part; told of again where the reason is another."""
+
+    event = "not_joined"
+
+    round: RoundIndex
+    """After which round."""
+    devices: dict[str, str]
+    """By name, the reason."""
+
+
 class TrackingStopped(RunEvent):
     """A tracker has failed, so nothing more is written for it; the run goes on."""
 
@@ -324,6 +350,8 @@ KINDS: Final[dict[str, type[RunEvent]]] = {
         EvaluationSkipped,
         HealthWarning,
         Absences,
+        Joined,
+        NotJoined,
         TrackingStopped,
     )
 }

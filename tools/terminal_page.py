@@ -14,9 +14,13 @@ from fedsup_deploy.cli.main import cli
 from fedsup_deploy.cli.output import Output, page_of
 from fedsup_deploy.cli.tables import Page
 from fedsup_deploy.commands.demo import DemonstratedDevice, Demonstration
+from fedsup_deploy.commands.fleet_init import MadeAuthority
+from fedsup_deploy.commands.fleet_kit import DeviceKit, DeviceKits
 from fedsup_deploy.commands.fleet_list import DeviceListing, ListedDevice
+from fedsup_deploy.commands.fleet_register import RegisteredDevices
 from fedsup_deploy.commands.profile_build import BuiltProfile
 from fedsup_deploy.commands.profile_fit import FittedProfile
+from fedsup_deploy.commands.sign import SignedBundle
 from fedsup_deploy.device.building.baseline import LeftOut, reasons
 from fedsup_deploy.device.heldout import PredictionError, SummarizedError
 from fedsup_deploy.device.percentiles import HIGHER
@@ -32,7 +36,7 @@ HEAD = """# What commands print
 Written by `tools/terminal_page.py`: one small run on the digits that come with scikit-learn, and each command once, as
 on terminals of 80 and of 120 columns. Times, versions and the processor stand for those of your machine. `demo` is told
 of the same run, for it trains longer; `profile build` and `profile fit`, which measure for minutes, of made-up times,
-and `fleet list` of made-up devices.
+and `fleet` and `sign` of made-up devices and keys.
 
 Where a table is too wide for the terminal, or for what the variable `COLUMNS` says, its rows are blocks with a field
 per line. Text is wrapped between words. Names, paths and commands are never broken, so that they can be copied. Output
@@ -111,7 +115,7 @@ def pages(folder: Path) -> dict[str, Page]:
         for line in COMMANDS:
             run(line)
         found = dict(zip(COMMANDS, emitted, strict=True))
-        return {"demo": demo_page(), **found, **profile_pages(), **fleet_pages()}
+        return {"demo": demo_page(), **found, **profile_pages(), **signed_pages(), **fleet_pages()}
     finally:
         os.chdir(before)
 
@@ -180,14 +184,37 @@ def profile_pages() -> dict[str, Page]:
 
 
 def fleet_pages() -> dict[str, Page]:
-    """Return what `fleet list` says, of made-up devices."""
-    devices = (ListedDevice("camera-north", 1, 1_240, 310, 0), ListedDevice("phone-anna", 0, 96, 24, 0))
+    """Return what the commands for fleets say, of made-up devices."""
+    devices = (
+        ListedDevice("camera-north", 1, "jetson-nano", 1_240, 310, 0),
+        ListedDevice("phone-anna", 0, None, 96, 24, 0),
+    )
     refused = {
         "camera-old": "message: protocol 0 (fedsup-deploy 0.0.9), here it is 1 (fedsup-deploy 1.2.3); install "
         "the same version on both sides"
     }
     listing = DeviceListing(Path("devices.json"), devices, refused)
-    return {"fleet list --config server.yaml": page_of(listing)}
+    kits = tuple(
+        DeviceKit(name, Path("kits") / name, Path(f"kits/{name}/{name}.key.pub"))
+        for name in ("camera-north", "phone-anna")
+    )
+    register = (
+        "fleet register --config server.yaml kits/camera-north/camera-north.key.pub kits/phone-anna/phone-anna.key.pub"
+    )
+    authority = MadeAuthority(Path("fleet"), ("server.example",), 825, is_new_authority=True)
+    return {
+        "fleet init --server server.example --out fleet": page_of(authority),
+        make: page_of(DeviceKits(kits, f"fedsup-deploy {register}")),
+        register: page_of(RegisteredDevices(("camera-north", "phone-anna"))),
+        "fleet list --config server.yaml": page_of(listing),
+    }
+
+
+def signed_pages() -> dict[str, Page]:
+    """Return what `sign` says, of a made-up key."""
+    bundle = Path("exports/raspberry-pi-4/a12d0108d544")
+    signed = SignedBundle(bundle, bundle / "model.sig", 7, "6f" * 32, 12, is_key_readable_by_others=False)
+    return {f"sign {bundle} --key key.pem --version 7": page_of(signed)}
 
 
 def page(found: Mapping[str, Page]) -> str:

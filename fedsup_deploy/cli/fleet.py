@@ -9,11 +9,88 @@ from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Group
 from fedsup_deploy.cli.output import Output
 
-command = Group("fleet", help="Serve a federation of devices, and see which can take part.")
+command = Group("fleet", help="Set up a federation of devices, serve it, and see which can take part.")
+_CONFIG = click.option("--config", required=True, metavar="FILE", help="The server's config.")
+
+
+@command.command("init")
+@click.option(
+    "--server",
+    "servers",
+    required=True,
+    multiple=True,
+    metavar="HOST",
+    help="What devices know it by; may be repeated.",
+)
+@click.option("--out", required=True, type=options.NEW_PATH, metavar="FOLDER", help="The folder to make.")
+@click.option(
+    "--days", type=click.IntRange(1, 3650), default=825, show_default=True, metavar="N", help="How long it is good for."
+)
+@click.option(
+    "--authority", type=options.OLD_FOLDER, metavar="FOLDER", help="An authority of before.  [default: a new one]"
+)
+@click.pass_obj
+def init_command(output: Output, servers: tuple[str, ...], out: Path, days: int, authority: Path | None) -> None:
+    """Make a certificate for a server, and the authority that vouches for it.
+
+    For a new certificate of a fleet that is out there, --authority names the folder that its devices trust.
+    """
+    from fedsup_deploy.commands.fleet_init import fleet_init
+
+    output.emit(fleet_init(servers, out, days, authority))
+
+
+@command.command("kit")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@_CONFIG
+@click.option("--out", required=True, type=options.NEW_PATH, metavar="FOLDER", help="Gets a folder for each device.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the devices: data.image_size=64."
+)
+@click.option(
+    "--at",
+    default="/opt/fedsup",
+    show_default=True,
+    metavar="FOLDER",
+    help="Where it will be on the device.",
+)
+@click.option("--no-keys", is_flag=True, help="Without keys: each device makes its own.")
+@click.pass_obj
+def kit_command(
+    output: Output, names: tuple[str, ...], config: str, out: Path, settings: tuple[str, ...], at: str, no_keys: bool
+) -> None:
+    """Make for each device a folder with all that it needs to join.
+
+    Its config, a key, the certificate of the authority, the versions of packages that the server has, and a service for
+    systemd, which says how to install it. Give several names at once where their settings are the same.
+    """
+    from fedsup_deploy.config.schema import load_train_config
+
+    server = load_train_config(config)
+    from fedsup_deploy.commands.fleet_kit import fleet_kit
+
+    output.emit(fleet_kit(server, config, names, out, settings, at=at, has_keys=not no_keys))
+
+
+@command.command("register")
+@click.argument("keys", metavar="KEY...", nargs=-1, required=True, type=options.OLD_FILE)
+@_CONFIG
+@click.pass_obj
+def register_command(output: Output, keys: tuple[Path, ...], config: str) -> None:
+    """Let devices in, by their public keys.
+
+    A device is known by the name of its file, without .key.pub, whatever it calls itself.
+    """
+    from fedsup_deploy.config.schema import load_train_config
+
+    server = load_train_config(config)
+    from fedsup_deploy.commands.fleet_register import fleet_register
+
+    output.emit(fleet_register(server, keys))
 
 
 @command.command("list")
-@click.option("--config", required=True, metavar="FILE", help="The server's config.")
+@_CONFIG
 @click.option(
     "--devices", "at_least", type=click.IntRange(min=1), default=1, show_default=True, help="Wait for so many."
 )

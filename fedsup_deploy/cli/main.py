@@ -51,7 +51,7 @@ cli = LazyGroup(
         "report": "Show runs, searches and bundles as one page to look at.",
         "inspect": "Say what a file or folder of ours is and what made it.",
         "profile": "Build, adapt, check and compare device profiles.",
-        "fleet": "Serve a federation of devices, and see which can take part.",
+        "fleet": "Set up a federation of devices, serve it, and see which can take part.",
         "client": "Join a federation as a device, with its own images.",
     },
     help="One federated supernet training run, the right model for every device class.",

@@ -72,6 +72,15 @@ class Steps:
         return StageProgress(stage, done, total, shown, event.get("seconds_left"))
 
 
+#: Lines that kinds of events are told in.
+_LINES: Final[dict[str, Callable[[dict[str, Any]], list[str]]]] = {
+    "health": lambda event: [f"warning: {event['words']}"],
+    "tracking_stopped": lambda event: [f"warning: nothing more is written for {event['tracker']}: {event['reason']}"],
+    "joined": lambda event: [f"joined: {', '.join(event['names'].values())}; from round {event['since_round']} on"],
+    "not_joined": lambda event: [f"not joined: {name}: {reason}" for name, reason in event["devices"].items()],
+}
+
+
 class Remarks:
     """Reads events one after another."""
 
@@ -81,20 +90,18 @@ class Remarks:
 
     def read(self, event: dict[str, Any]) -> list[str]:
         """Return lines to be read beside the progress: notes, warnings, who is absent unless the last said the same."""
-        if event["event"] == "health":
-            return [f"warning: {event['words']}"]
-        if event["event"] == "tracking_stopped":
-            return [f"warning: nothing more is written for {event['tracker']}: {event['reason']}"]
+        if (told := _LINES.get(event["event"])) is not None:
+            return told(event)
         if event["event"] not in {"absences", "rejected"}:
             return [f"note: {note}" for note in event.get("notes", ())]
         # Here, not above: not every command has clients.
         from fedsup_deploy.federation.client import called
 
         if event["event"] == "rejected":
-            told, client = (event["client"], event["reason"]), called(event["client"], event.get("client_name"))
+            key, client = (event["client"], event["reason"]), called(event["client"], event.get("client_name"))
             line = f"training in round {event['round']}: the update of {client} was rejected: {event['reason']}"
-            lines = [] if told in self._rejected else [line]
-            self._rejected.add(told)
+            lines = [] if key in self._rejected else [line]
+            self._rejected.add(key)
             return lines
         client, reason = next(iter(event["absent"].items()))
         line = f"{event['what']}: {len(event['absent'])} of {event['num_asked']} clients absent"

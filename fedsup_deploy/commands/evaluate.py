@@ -145,7 +145,7 @@ def evaluate(
     subnet = load_supernet(run).extract(architecture)
     log = EventLog(None, listeners)
     with open_run_federation(run, log) as federation:
-        if split in (TEST, VALIDATION) and not run.config.server_has_images:
+        if split in (TEST, VALIDATION) and split not in federation.own:
             there_is = federation.final_split
             raise ConfigError(f"{run.path}: the server has no {split} images; evaluate with --split {there_is}")
         split = split or federation.final_split

@@ -1,7 +1,6 @@
 """`fedsup-deploy fleet list`: which devices are connected to a SuperLink, and what they have."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 
 from fedsup_deploy.config.schema import TrainConfig
@@ -9,8 +8,9 @@ from fedsup_deploy.data.devices import DEVICES, AnnouncedDevice, write_devices
 from fedsup_deploy.engines.flower.deployment import ask_all
 from fedsup_deploy.errors import ConfigError, FederationError
 from fedsup_deploy.events import EventLog, Listener
-from fedsup_deploy.federation.jobs.announce import Announce, Announcement
+from fedsup_deploy.federation.jobs.announce import Announce
 from fedsup_deploy.results import Result
+from fedsup_deploy.runs.announced import devices_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +20,7 @@ class ListedDevice:
     Args:
         name: What it is called.
         tier: Its class of capability.
+        profile: Name of its device profile; None where it says none.
         num_trained: Images that it trains on.
         num_held_out: Images that it evaluates subnets on.
         num_tested: Test images.
@@ -27,6 +28,7 @@ class ListedDevice:
 
     name: str
     tier: int
+    profile: str | None
     num_trained: int
     num_held_out: int
     num_tested: int
@@ -78,37 +80,7 @@ def fleet_list(config: TrainConfig, at_least: int = 1, listeners: tuple[Listener
     return DeviceListing(out, tuple(map(_listed, devices)), refused)
 
 
-def devices_of(announced: Mapping[str, Announcement]) -> tuple[tuple[AnnouncedDevice, ...], dict[str, str]]:
-    """Return the devices that can be what they say, in the order of their names, and why the others cannot."""
-    devices, unfit = [], {}
-    for name, said in sorted(announced.items()):
-        try:
-            device = _device(name, said)
-        except ValueError:
-            unfit[name] = "numbers that no device can have"
-            continue
-        problem = device.problem()
-        if problem is None:
-            devices.append(device)
-        else:
-            unfit[name] = problem
-    return tuple(devices), unfit
-
-
-def _device(name: str, said: Announcement) -> AnnouncedDevice:
-    counts = {"trained": said.trained_K, "held_out": said.held_out_K, "tested": said.tested_K}
-    if any(each.ndim != 1 for each in counts.values()):
-        raise ValueError("counts in other dimensions than one")
-    return AnnouncedDevice(
-        name=name,
-        tier=said.tier,
-        classes=said.classes,
-        shape=(said.height, said.width, said.channels),
-        pixel_dtype=said.pixel_dtype,
-        fingerprint=said.fingerprint,
-        **{key: tuple(each.tolist()) for key, each in counts.items()},
-    )
-
-
 def _listed(device: AnnouncedDevice) -> ListedDevice:
-    return ListedDevice(device.name, device.tier, sum(device.trained), sum(device.held_out), sum(device.tested))
+    return ListedDevice(
+        device.name, device.tier, device.profile, sum(device.trained), sum(device.held_out), sum(device.tested)
+    )

@@ -17,6 +17,7 @@ from fedsup_deploy.federation.simulation import FederatedData
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.clients import ClientFacts
 from fedsup_deploy.runs.history import read_history
+from fedsup_deploy.runs.joined import with_joined
 
 
 def settings_hash(config: TrainConfig) -> str:
@@ -38,6 +39,29 @@ def check_same_settings(before: TrainConfig, now: TrainConfig, folder: Path) -> 
                 f"{json.dumps(old.get(key))}; "
                 "use the same config or choose another --out"
             )
+
+
+def taken_up(
+    folder: Path, first_round: int, data: FederatedData
+) -> tuple[runs.ImageFacts | None, FederatedData, list[str]]:
+    """Return what a run that goes on says of its images, the data with devices that have joined it, and notes.
+
+    Args:
+        folder: Of the run.
+        first_round: Rounds that are done; of a run without any nothing is taken up.
+        data: Of those that it was begun with.
+
+    Raises:
+        ConfigError: As of `changes_of_images`.
+    """
+    facts = runs.read_image_facts(folder) if first_round > 0 else None
+    if facts is None:
+        return None, data, []
+    changes = changes_of_images(folder, facts, data)
+    # Who came after the checkpoint was written comes again.
+    joined = tuple(each for each in facts.joined if each.since <= first_round)
+    data = with_joined(data, [each.device for each in joined])
+    return facts.model_copy(update={"joined": joined}), data, changes
 
 
 def changes_of_images(folder: Path, facts: runs.ImageFacts, data: FederatedData) -> list[str]:
@@ -87,6 +111,10 @@ def _what_matters(config: TrainConfig) -> dict[str, JsonValue]:
     """Return the config without the settings that change no weight: a run may be resumed with others."""
     document = config.model_dump(mode="json", exclude={"engine", "federation"})
     del document["training"]["checkpoint_every"], document["data"]["cache_mib"]
+    if config.data.server is None:
+        del document["data"]["server"]
+    else:
+        del document["data"]["server"]["cache_mib"]
     del document["training"]["evaluate_every"], document["training"]["keep"]
     if config.training.keep == "best":
         document["training"]["keep"] = f"best, evaluate_every {config.training.evaluate_every}"

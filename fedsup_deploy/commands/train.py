@@ -10,10 +10,11 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from fedsup_deploy import files, places
+from fedsup_deploy.commands.joining import Conditions, Doorkeeper, doorkeeper
 from fedsup_deploy.commands.keeping import KeepBest, KeepLast, SupernetKeeping
 from fedsup_deploy.commands.planned_work import evaluation_macs, planned_phases
-from fedsup_deploy.commands.resuming import changes_of_images, check_same_settings, lost_updates, settings_hash
-from fedsup_deploy.commands.training_plan import TrainingPlan, plan_training, round_params
+from fedsup_deploy.commands.resuming import check_same_settings, lost_updates, settings_hash, taken_up
+from fedsup_deploy.commands.training_plan import TrainingPlan, batch_settings, plan_training, round_params
 from fedsup_deploy.commands.training_summary import Trained, summary
 from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
@@ -112,8 +113,8 @@ def _train(
         runs.open_run(folder)  # Whatever of it is damaged or missing is said now, not by the next command.
         _change_terms(folder, config)
         return
-    facts = runs.read_image_facts(folder) if first_round > 0 else None
-    notes = data.notes if facts is None else (*data.notes, *changes_of_images(folder, facts, data))
+    facts, data, changes = taken_up(folder, first_round, data)
+    notes = [*data.notes, *changes]
     absences: list[tuple[str, int, Mapping[ClientId, str], Mapping[ClientId, str]]] = []
     with open_engines(config, data) as engines:
         if facts is None:
@@ -121,7 +122,7 @@ def _train(
         # Until now nothing was written: the images may have been refused.
         log.drop_after(first_round)
         if first_round > 0 and config.federation.stale == "accept":
-            notes = (*notes, *lost_updates(folder, first_round))
+            notes += lost_updates(folder, first_round)
         if first_round == 0:
             _describe(folder, space, command)
         # Settings that change no weight may have changed.
@@ -132,10 +133,14 @@ def _train(
         keeping = _keeping(folder, config, layout, first_round)
         health = Health(federation.infos, strategy, layout, config.seed)
         before = read_run_events(folder) if first_round > 0 else []
+        conditions = Conditions.of(config, data, layout, batch_settings(config))
+        door = doorkeeper(engines, conditions, folder, data.num_clients, log)
         with tracking.track(track, folder, before) as trackers:
-            session = _Session(folder, config, strategy, params, federation, log, health, TimeLeft(), keeping, trackers)
+            session = _Session(
+                folder, config, strategy, params, federation, log, health, TimeLeft(), keeping, trackers, door
+            )
             session.catch_up(before)
-            session.tell(_started(session, plan, first_round, notes))
+            session.tell(_started(session, plan, data, first_round, notes))
             for absence in absences:
                 absences_into(log, round_index=0)(*absence)
             state = _train_rounds(session, state, first_round)
@@ -158,7 +163,7 @@ def _image_facts(
     config: TrainConfig, data: FederatedData, space: SearchSpace, clients: Engine, on_absences: OnAbsences
 ) -> runs.ImageFacts:
     """Find out from the clients what is to be known of the images."""
-    found = count_pixels(config, clients, max(space.resolutions), on_absences)
+    found = count_pixels(config, data.made_square, clients, max(space.resolutions), on_absences)
     shape = (found.native_size, found.native_size, len(found.mean))
     counts = None
     if config.training.class_weights:
@@ -186,8 +191,16 @@ class _Session:
     health: Health
     time_left: TimeLeft
     keeping: SupernetKeeping
-
     trackers: tuple[tracking.Tracking, ...]
+    door: Doorkeeper | None
+
+    def with_those_who_joined(self, layout: Layout) -> "_Session":
+        """Return the session of the federation as it is now: what it knew of its clients, it finds out anew."""
+        federation = dataclasses.replace(self.federation)
+        health = Health(federation.infos, self.strategy, layout, self.config.seed)
+        for event in read_run_events(self.folder):
+            health.read(event)
+        return dataclasses.replace(self, federation=federation, health=health)
 
     def catch_up(self, before: Sequence[RunEvent]) -> None:
         """Read what was recorded of a run that goes on: what was told is not told again."""
@@ -217,8 +230,10 @@ class _Session:
             tracker.tell(event)
 
 
-def _started(session: _Session, plan: TrainingPlan, first_round: int, notes: Sequence[str]) -> TrainStarted:
-    federation, training, data, layout = session.federation, session.config.training, plan.data, plan.layout
+def _started(
+    session: _Session, plan: TrainingPlan, data: FederatedData, first_round: int, notes: Sequence[str]
+) -> TrainStarted:
+    federation, training, layout = session.federation, session.config.training, plan.layout
     return TrainStarted(
         round=first_round,
         rounds=training.rounds,
@@ -235,6 +250,15 @@ def _started(session: _Session, plan: TrainingPlan, first_round: int, notes: Seq
 
 
 def _train_rounds(session: _Session, state: ServerState, first_round: int) -> ServerState:
+    state, done = _train_until_one_joins(session, state, first_round)
+    while done < session.config.training.rounds:
+        session = session.with_those_who_joined(state.supernet.layout)
+        state, done = _train_until_one_joins(session, state, done)
+    return state
+
+
+def _train_until_one_joins(session: _Session, state: ServerState, first_round: int) -> tuple[ServerState, int]:
+    """Return what the rounds end with, and how many are done: all, or fewer where devices have joined."""
     training, federation = session.config.training, session.federation
     saved = done = first_round
     try:
@@ -252,13 +276,16 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
             if not is_skipped and done % training.checkpoint_every == 0:
                 _save_checkpoint(session.folder, session.config, state, done)
                 saved = done
+            if session.door is not None and not (is_skipped or is_last) and session.door.let_in(done):
+                _save_checkpoint(session.folder, session.config, state, done)
+                return state, done
     except (KeyboardInterrupt, DataError, FederationError) as stop:
         if done > saved:
             _save_checkpoint(session.folder, session.config, state, done)
         if isinstance(stop, FederationError) and done > 0:
             raise FederationError(f"{stop}; then go on after round {done - 1} with --resume") from stop
         raise
-    return state
+    return state, done
 
 
 def _of(result: RoundResult | SkippedRound, federation: Federation) -> Round | RoundSkipped:

@@ -57,13 +57,8 @@ def plan_training(config: TrainConfig) -> TrainingPlan:
     space = space.with_data(data.train.image_shape[-1], len(data.train.classes))
     check_memory(config, space)
     layout = Layout(space, config.supernet.normalization)
-    settings = {
-        "training.batch_size": config.training.batch_size,
-        "calibration.batch_size": config.calibration.batch_size,
-        "calibration.samples_per_client": config.calibration.samples_per_client,
-    }
     infos = data.populations()[CLIENTS].infos()
-    check_can_be_normalized(layout, infos, settings)
+    check_can_be_normalized(layout, infos, batch_settings(config))
     if not config.server_has_images and not any(info.num_held_out for info in infos):
         raise nothing_held_out(config)
     strategy = make_strategy(config, space)
@@ -71,6 +66,15 @@ def plan_training(config: TrainConfig) -> TrainingPlan:
     found = _forecast(config, data, layout, infos, strategy)
     check_in_time(found, config.federation.deadline_s, config.federation.links)
     return TrainingPlan(space, data, layout, infos, strategy, found)
+
+
+def batch_settings(config: TrainConfig) -> dict[str, int]:
+    """Return each setting that bounds the images of a batch, with its value."""
+    return {
+        "training.batch_size": config.training.batch_size,
+        "calibration.batch_size": config.calibration.batch_size,
+        "calibration.samples_per_client": config.calibration.samples_per_client,
+    }
 
 
 def _forecast(

@@ -3,41 +3,20 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from fedsup_deploy import places, registry, resources
+from fedsup_deploy import resources
 from fedsup_deploy.config.document import Document
+from fedsup_deploy.config.images import ImagesConfig, Place
 from fedsup_deploy.config.load import apply_overrides, load_yaml, validate
-from fedsup_deploy.config.section import Section
+from fedsup_deploy.config.section import Name, Section
 
 
-def _known_dataset(name: str) -> str:
-    if name not in registry.names("dataset"):
-        raise ValueError(f"unknown dataset {name!r}{registry.nearest(name, registry.names('dataset'))}")
-    return name
-
-
-def _expanded(path: Path) -> Path:
-    return Path(places.expanded(str(path)))
-
-
-_Place = Annotated[Path, AfterValidator(_expanded)]
-
-
-class OwnImagesConfig(Section):
+class OwnImagesConfig(ImagesConfig):
     """The device's images: what the data set has for training, for validation and for tests is used as such."""
 
-    dataset: Annotated[str, AfterValidator(_known_dataset)]
-    """A registered dataset, such as `image-folder` or `npz`."""
-    root: _Place | None = None
-    """Folder (or file) of the images. A relative path starts at the config file's folder; `~` is a home folder."""
-    image_size: Annotated[int, Field(ge=1, le=2048)] | None = None
-    """Side in pixels, at most 2048, of the square that each image is made; the same on all devices. null: images are
-    used as they are."""
-    resize: Literal["crop", "pad", "stretch"] = "crop"
-    """How an image is made a square of `image_size`: as in a training config."""
-    cache_mib: Annotated[int, Field(ge=0, le=2**24)] | None = None
-    """MiB of decoded images that are kept in a temporary file at most. null: a quarter of the memory."""
+    max_images: Annotated[int, Field(ge=2, le=10_000_000)] | None = None
+    """Images that it trains on, at most, to spare a slow device: the same draw every time. null: all."""
     validation_fraction: Annotated[float, Field(ge=0, le=0.5)] = 0.2
     """Share of the training images that is held out, to compare subnets on, where there are no validation images. The
     same images every time. 0: none."""
@@ -53,15 +32,19 @@ class ClientConfig(Section):
     with a key, the name that it was registered under counts instead."""
     superlink: Annotated[str, Field(pattern=r"^[^\s/:]+:[0-9]{1,5}$")]
     """Address of the server's SuperLink, host:port."""
-    root_certificates: _Place | None = None
+    root_certificates: Place | None = None
     """PEM file with the certificate authority of the SuperLink. null: what is sent is not encrypted."""
-    key: _Place | None = None
+    key: Place | None = None
     """Private key of the device, which its public key was registered for. null: it is not registered."""
     data: OwnImagesConfig
     """The device's images. None leaves it."""
     tier: Annotated[int, Field(ge=0, le=63)] = 0
     """The device's class of capability: which tier of the strategy, from 0."""
-    folder: _Place = Path("fedsup-node")
+    profile: Name | None = None
+    """Name of the device's profile, as of `search --profile`: `fleet list` shows it. null: not said."""
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Threads that it computes with. With more than one, which are faster, results are not the same to the last bit."""
+    folder: Place = Path("fedsup-node")
     """Where the device keeps what it was sent; a relative path starts at the config file's folder."""
     storage_mib: Annotated[int, Field(ge=1, le=2**20)] = 64
     """MiB that it keeps there, at most."""

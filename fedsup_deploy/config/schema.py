@@ -6,12 +6,13 @@ or an architecture name means is decided where it is used.
 
 import errno
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, SerializeAsAny, model_validator
 
 from fedsup_deploy import places, registry, resources
 from fedsup_deploy.config.document import Document
+from fedsup_deploy.config.images import ImagesConfig, Place, known
 from fedsup_deploy.config.load import apply_overrides, load_yaml, validate
 from fedsup_deploy.config.partition import PartitionConfig
 from fedsup_deploy.config.problems import misfit
@@ -24,6 +25,7 @@ from fedsup_deploy.errors import ConfigError
 #: Of its images, where the server has none and a config does not say.
 _USUALLY_HELD_OUT: Final = 0.2
 
+Images = TypeVar("Images", bound=ImagesConfig)
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]
 _ADDRESS: Final = r"^[^\s/:]+:[0-9]{1,5}$"
 
@@ -32,19 +34,6 @@ def _version_one(version: int) -> int:
     if version != 1:
         raise ValueError(f"got {version}, expected 1, the layout this version of fedsup-deploy reads")
     return version
-
-
-def _known(kind: str) -> AfterValidator:
-    def check(name: str) -> str:
-        if name not in registry.names(kind):
-            raise ValueError(f"unknown {kind} {name!r}{registry.nearest(name, registry.names(kind))}")
-        return name
-
-    return AfterValidator(check)
-
-
-def _expanded(path: Path) -> Path:
-    return Path(places.expanded(str(path)))
 
 
 class AugmentationConfig(Section):
@@ -57,23 +46,9 @@ class AugmentationConfig(Section):
     """Mirror half of the images left to right. Wrong for digits and text."""
 
 
-class DataConfig(Section):
+class DataConfig(ImagesConfig):
     """The images and what is held out of training."""
 
-    dataset: Annotated[str, _known("dataset")]
-    """A registered dataset, such as `digits`, `cifar10` or `image-folder`."""
-    root: Annotated[Path, AfterValidator(_expanded)] | None = None
-    """Folder (or file) of the images. A relative path starts at the config file's folder, or, given by `--set`, at the
-    working folder; `~` is a home folder. null for datasets that bring their own."""
-    image_size: Annotated[int, Field(ge=1, le=2048)] | None = None
-    """Side in pixels, at most 2048, of the square that each image is made, of whatever size and shape it is; devices
-    then do the same. null: images are used as they are, and must all be square and of one size."""
-    resize: Literal["crop", "pad", "stretch"] = "crop"
-    """How an image is made a square of `image_size`, antialiased. `crop`: the central square of it. `pad`: all of it,
-    with black bars. `stretch`: all of it, whatever its shape."""
-    cache_mib: Annotated[int, Field(ge=0, le=2**24)] | None = None
-    """MiB of decoded images that are kept in a temporary file at most, of images in files; what is not kept is decoded
-    again in each pass. null: a quarter of the machine's memory, or half of the free room there if that is less."""
     validation_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.15
     """Share of the training images held out, before they are divided among clients, to compare subnets in search. Not
     used where the data set has validation images of its own."""
@@ -88,6 +63,10 @@ class DataConfig(Section):
     and else 0.2."""
     augmentation: AugmentationConfig = AugmentationConfig()
     """Random changes of training images; off by default."""
+    server: ImagesConfig | None = None
+    """Images of the server's own beside those of clients, such as of devices: subnets are compared on its validation
+    images, or where it has none on its training images, on which nobody trains; final figures are taken on its test
+    images. They must be as those of clients, of the same classes and size. null: as `server_images` says."""
 
 
 class SupernetConfig(Section):
@@ -153,14 +132,14 @@ class AveragingConfig(Section):
 class EngineConfig(Section):
     """What runs the clients."""
 
-    name: Annotated[str, _known("engine")] = "local"
+    name: Annotated[str, known("engine")] = "local"
     """A registered engine. `local`: simulated clients on this machine. `flower`: the same carried by Flower."""
     workers: Annotated[int, Field(ge=1, le=256)] = 2
     """Processes that train clients side by side. The result does not depend on it."""
     superlink: Annotated[str, Field(pattern=_ADDRESS)] | None = None
     """Address of a SuperLink, host:port, that runs on this machine: its nodes are the clients. null: clients are
     simulated here."""
-    root_certificates: Annotated[Path, AfterValidator(_expanded)] | None = None
+    root_certificates: Place | None = None
     """PEM file with the certificate authority of the SuperLink, from where `data.root` starts. null: it is not
     encrypted."""
 
@@ -209,6 +188,10 @@ class FederationConfig(Section):
     links: Annotated[tuple[LinkConfig, ...], Field(min_length=1, max_length=64)] | None = None
     """How fast devices' links are, one for each tier of the strategy in its order, or one for all. With them and
     `deadline_s`, `train` refuses what could not travel in time. null: not known."""
+    joining: bool = False
+    """Whether devices that are connected and not in the list take part, from the round after they were found fit to:
+    the result depends on when they came. Late updates that are under way then are lost. Needs `engine.superlink`.
+    false: the clients are those of the list."""
 
 
 class CalibrationConfig(Section):
@@ -261,7 +244,7 @@ class TrainConfig(Section):
     @property
     def server_has_images(self) -> bool:
         """Whether the server has images of its own."""
-        stated = self.data.server_images
+        stated = True if self.data.server is not None else self.data.server_images
         return self.partition.server_has_images if stated is None else stated
 
     @property
@@ -310,6 +293,10 @@ class TrainConfig(Section):
         if training.class_weights and training.logit_adjustment:
             expected = "false, or training.logit_adjustment false: both let rare classes count for more"
             misfits.append((("training", "class_weights"), True, expected))
+        if self.data.server is not None and self.data.server_images is False:
+            misfits.append((("data", "server_images"), False, "true or null, as there is data.server"))
+        if self.federation.joining and self.engine.superlink is None:
+            misfits.append((("federation", "joining"), True, "false: without engine.superlink nobody can join"))
         if misfits:
             raise misfit(misfits)
         return self
@@ -329,14 +316,21 @@ def load_train_config(name_or_path: str | Path, overrides: list[str] | tuple[str
     """
     document = apply_overrides(load_yaml(resources.find("configs", name_or_path)), overrides)
     config = validate(document, TrainConfig)
-    data = config.data
-    if data.root is not None:
-        data = data.model_copy(update={"root": _resolved(_folder(document, ("data", "root")) / data.root)})
+    data = _found(config.data, document, ("data",))
+    if data.server is not None:
+        data = data.model_copy(update={"server": _found(data.server, document, ("data", "server"))})
     engine = config.engine
     if engine.root_certificates is not None:
         beside = _folder(document, ("engine", "root_certificates"))
         engine = engine.model_copy(update={"root_certificates": _resolved(beside / engine.root_certificates)})
     return config.model_copy(update={"data": data, "engine": engine, "space": _space(config.space, document)})
+
+
+def _found(images: Images, document: Document, path: KeyPath) -> Images:
+    """Return images with an absolute root."""
+    if images.root is None:
+        return images
+    return images.model_copy(update={"root": _resolved(_folder(document, (*path, "root")) / images.root)})
 
 
 def _resolved(path: Path) -> Path:

@@ -221,6 +221,7 @@ class DatasetSplits:
             off those for training.
         notes: What of the files was passed over, or is not as it should be; a line each, for the user to read.
         owners: Whose images are whose, where the data set says so.
+        made_square: How images were made squares where they came from, before they were read.
 
     Raises:
         DataError: The parts do not go together.
@@ -231,6 +232,7 @@ class DatasetSplits:
     validation: LabelledImages | None = None
     notes: tuple[str, ...] = ()
     owners: Owners | None = None
+    made_square: str | None = None
 
     def __post_init__(self) -> None:
         for kind, other in (("test", self.test), ("validation", self.validation)):

@@ -3,8 +3,9 @@
 No pixel of them can be asked for: whoever does is told so.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Literal, NoReturn
+from typing import Annotated, ClassVar, Final, Literal, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 
 from fedsup_deploy import files
 from fedsup_deploy.config.partition import ClientList
+from fedsup_deploy.config.section import Name
 from fedsup_deploy.data import source
 from fedsup_deploy.data.dataset import DatasetSplits
 from fedsup_deploy.data.names import class_names, client_name
@@ -28,9 +30,37 @@ _MOST_IMAGES: Final = 10_000_000
 _MOST_OF_ALL: Final = 100_000_000
 _HOW: Final = "make it with fedsup-deploy fleet list"
 
-#: Classes, shape of an image and type of its pixels.
-_Form = tuple[tuple[str, ...], tuple[int, int, int], str]
 Counts = tuple[Annotated[int, Field(ge=0, le=_MOST_IMAGES)], ...]
+
+
+class Form(NamedTuple):
+    """What images of one federation have in common.
+
+    Args:
+        classes: Names of the classes, in the order of the labels.
+        shape: Height, width and channels of an image.
+        pixel_dtype: Type of the pixels.
+        resize: What made squares of them, if anything did.
+    """
+
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    pixel_dtype: str
+    resize: str | None
+
+    def differs_from(self, other: "Form") -> str | None:
+        """Return in one line what is otherwise than in another form, and how it is there; None if nothing is."""
+        if self.classes != other.classes:
+            return f"classes {source.counted(self.classes)}, the others have {source.counted(other.classes)}"
+        return None if self == other else f"{self}, the others have {other}"
+
+    def __str__(self) -> str:
+        """Return it in words, but for the classes' names."""
+        height, width, channels = self.shape
+        how = "" if self.resize is None else f", by {self.resize}"
+        return (
+            f"{len(self.classes)} classes and images of {width}x{height} pixels, {channels} x {self.pixel_dtype}{how}"
+        )
 
 
 class AnnouncedDevice(BaseModel):
@@ -42,6 +72,8 @@ class AnnouncedDevice(BaseModel):
         classes: Names of the classes, in the order of the labels.
         shape: Height, width and channels of an image.
         pixel_dtype: Type of the pixels.
+        resize: How the device makes squares of its images; None where they are used as they are, as in older lists.
+        profile: Name of its device profile; None where it says none.
         trained: Images of each class that it trains on.
         held_out: The same of those it evaluates subnets on.
         tested: The same of its test images.
@@ -55,6 +87,8 @@ class AnnouncedDevice(BaseModel):
     classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=10_000)]
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     pixel_dtype: str
+    resize: Literal["crop", "pad", "stretch"] | None = None
+    profile: Name | None = None
     trained: Counts
     held_out: Counts
     tested: Counts
@@ -80,9 +114,9 @@ class AnnouncedDevice(BaseModel):
         return None if any(self.trained) else "no image to train on"
 
     @property
-    def form(self) -> _Form:
+    def form(self) -> Form:
         """What devices of one federation have in common."""
-        return self.classes, self.shape, self.pixel_dtype
+        return Form(self.classes, self.shape, self.pixel_dtype, self.resize)
 
     @property
     def num_images(self) -> int:
@@ -110,9 +144,10 @@ class AnnouncedImages:
     name: ClassVar[str] = DEVICES
     is_held: ClassVar[bool] = False
 
-    def __init__(self, split: str, devices: tuple[AnnouncedDevice, ...]) -> None:
+    def __init__(self, split: str, devices: Sequence[AnnouncedDevice]) -> None:
         self._split, self._devices = split, devices
-        self.classes, self.image_shape, self.pixel_dtype = devices[0].form
+        self.form = devices[0].form
+        self.classes, self.image_shape, self.pixel_dtype, _ = self.form
         labels = np.arange(len(self.classes), dtype=np.int64)
         self.labels_N = np.concatenate([np.repeat(labels, each.counts(split)) for each in devices])
 
@@ -137,6 +172,10 @@ class AnnouncedImages:
         """Raise a DataError: they are not here."""
         del indices
         self._refuse()
+
+    def and_of(self, devices: Sequence[AnnouncedDevice]) -> "AnnouncedImages":
+        """Return these images, and after them those of further devices."""
+        return AnnouncedImages(self._split, (*self._devices, *devices))
 
     def take(self, indices: npt.ArrayLike) -> "AnnouncedImages":
         """Raise a DataError: they are not here."""
@@ -168,18 +207,18 @@ def load_devices(root: Path | None, clients: ClientList | None = None) -> Datase
         raise no_list(DEVICES)
     path = source.required_root(DEVICES, root, "the list of devices")
     listed = read_devices(path)
-    most = _usual(listed)
+    most = usual_form(listed)
     devices = tuple(each for each in listed if each.form == most)
     notes = []
-    if others := [each.name for each in listed if each not in devices]:
-        (height, width, channels), dtype = most[1:]
-        usual = f"{len(most[0])} classes and images of {width}x{height} pixels, {channels} x {dtype}"
-        notes.append(f"devices left out, with other classes or images than most ({usual}): {source.counted(others)}")
+    if others := [f"{each.name} ({each.form.differs_from(most)})" for each in listed if each not in devices]:
+        notes.append(f"devices left out: {source.counted(others)}")
     splits = {split: AnnouncedImages(split, devices) for split in ("train", "validation", "test")}
     held = {split: images for split, images in splits.items() if len(images)}
     tiers = tuple(each.tier for each in devices)
     owners = Owners(tuple(each.name for each in devices), {key: of.clients_N for key, of in held.items()}, tiers)
-    return DatasetSplits(splits["train"], held.get("test"), held.get("validation"), tuple(notes), owners)
+    return DatasetSplits(
+        splits["train"], held.get("test"), held.get("validation"), tuple(notes), owners, made_square=most.resize
+    )
 
 
 def read_devices(path: Path) -> tuple[AnnouncedDevice, ...]:
@@ -213,9 +252,9 @@ def write_devices(path: Path, devices: tuple[AnnouncedDevice, ...]) -> None:
     files.write_json(path, DeviceList(schema=1, devices=ordered).model_dump(mode="json", by_alias=True))
 
 
-def _usual(devices: tuple[AnnouncedDevice, ...]) -> _Form:
+def usual_form(devices: Sequence[AnnouncedDevice]) -> Form:
     """Return what those have in common that have most images."""
-    images: dict[_Form, int] = {}
+    images: dict[Form, int] = {}
     for device in devices:
         images[device.form] = images.get(device.form, 0) + sum(device.trained)
-    return max(images, key=lambda form: (images[form], form))
+    return max(images, key=lambda form: (images[form], form.classes, form.shape, str(form)))

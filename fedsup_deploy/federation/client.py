@@ -74,10 +74,18 @@ class Client:
     Args:
         images: What it has of `IMAGES`.
         tier: Its class of capability.
+        profile: Name of its device profile, where it says one.
+        resize: How it makes squares of its images, where it does.
     """
 
-    def __init__(self, images: Mapping[str, LabelledImages], tier: int = 0) -> None:
-        self._images, self.tier = images, tier
+    def __init__(
+        self,
+        images: Mapping[str, LabelledImages],
+        tier: int = 0,
+        profile: str | None = None,
+        resize: str | None = None,
+    ) -> None:
+        self._images, self.tier, self.profile, self.resize = images, tier, profile, resize
         # The same images are looked at by one network after the other.
         self._prepared = functools.lru_cache(maxsize=1)(self._prepare)
 

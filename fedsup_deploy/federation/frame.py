@@ -19,7 +19,7 @@ Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]
 
 #: What both sides have to speak; it changes with every job or answer whose fields do.
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 #: Longest text of a reason, and longest name of an array.
 MAX_TEXT: Final = 300
 #: What is raised for a document that is not what it should be, whatever it holds.

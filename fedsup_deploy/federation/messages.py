@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, Final, Generic, Protocol, TypeVar
+from typing import ClassVar, Final, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -168,6 +168,19 @@ class Engine(Protocol):
 
         Raises:
             FederationError: Nobody can be asked any more.
+        """
+        ...
+
+
+@runtime_checkable
+class Entrance(Engine, Protocol):
+    """The engine of those that are there and no clients yet: they can be asked, and let in."""
+
+    def admit(self, infos: Sequence[ClientInfo]) -> None:
+        """Let some be clients: the engine of the clients has them from now on.
+
+        Args:
+            infos: With names, and numbers that follow those of the clients.
         """
         ...
 

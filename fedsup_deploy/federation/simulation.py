@@ -22,6 +22,8 @@ Indices = NDArray[np.int64]
 #: Populations of a simulation: the clients, those that take no part, and the server's own images in parts that are
 #: counted side by side.
 CLIENTS, UNSEEN, VALIDATION, TEST = "clients", "unseen", "validation", "test"
+#: Those that are there and no clients yet, where that can be.
+NEWCOMERS = "newcomers"
 #: Images of such a part, at most, and bytes that they take as float32: a part is prepared as a whole.
 _PART_IMAGES: Final = 500
 _PART_BYTES: Final = 2**26
@@ -76,6 +78,7 @@ class FederatedData:
         own_test: Test images that clients have brought.
         unseen: The clients that take no part, ascending: only final figures are taken on them.
         names: Of all clients, where the data set names them.
+        made_square: How images were made squares, where they were.
     """
 
     train: LabelledImages
@@ -89,6 +92,7 @@ class FederatedData:
     own_test: Shares | None = None
     unseen: tuple[ClientId, ...] = ()
     names: tuple[str, ...] = ()
+    made_square: str | None = None
 
     @property
     def num_clients(self) -> int:

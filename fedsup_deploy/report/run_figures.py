@@ -14,6 +14,7 @@ from fedsup_deploy.federation.simulation import tiers_by_index
 from fedsup_deploy.report import words
 from fedsup_deploy.report.figure import Figure, Row, Table, category, quantity, rows
 from fedsup_deploy.run_events import CORNERS, Evaluation, Round
+from fedsup_deploy.runs.clients import ClientFacts
 from fedsup_deploy.runs.history import History
 from fedsup_deploy.runs.run import ImageFacts, Run
 
@@ -49,9 +50,13 @@ class RunMaterial:
         return self.history.evaluation_after(self.kept_after)
 
     @property
+    def _clients(self) -> ClientFacts | None:
+        return None if self.facts is None else self.facts.all_clients
+
+    @property
     def client_names(self) -> tuple[str, ...] | None:
         """Names of all clients by number; None where they have none, or nobody knows."""
-        return self.facts.clients.names if self.facts is not None and self.facts.clients is not None else None
+        return self._clients.names if self._clients is not None else None
 
     def client(self, number: int) -> str:
         """Return how a client is called."""
@@ -66,13 +71,13 @@ class RunMaterial:
     @property
     def num_clients(self) -> int:
         """Clients that may take part."""
-        clients = None if self.facts is None else self.facts.clients
+        clients = self._clients
         return (self.history.num_clients or 0) if clients is None else clients.num_clients
 
     @property
     def seen(self) -> tuple[int, ...]:
         """Numbers of the clients that may take part; none where these are too many to list."""
-        clients = None if self.facts is None else self.facts.clients
+        clients = self._clients
         unseen = frozenset[str]() if clients is None else frozenset(clients.unseen)
         number = self.num_clients + len(unseen)
         if number > MOST_CLIENTS:

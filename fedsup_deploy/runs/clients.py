@@ -40,6 +40,12 @@ class ClientFacts(BaseModel):
         unseen = tuple(_name(data, client) for client in data.unseen)
         return cls(num_clients=len(data.seen), unseen=unseen, names=data.names or None)
 
+    def and_of(self, names: Sequence[str]) -> "ClientFacts":
+        """Return the same with clients of these names after all others."""
+        return ClientFacts(
+            num_clients=self.num_clients + len(names), unseen=self.unseen, names=(*(self.names or ()), *names)
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class _Held:
@@ -115,6 +121,7 @@ def divided(
         held.test,
         unseen,
         held.names if is_named else (),
+        splits.made_square if splits.made_square is not None else config.data.made_square,
     )
 
 

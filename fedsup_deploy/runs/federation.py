@@ -24,7 +24,7 @@ from fedsup_deploy.federation.server.cohort import OnAbsences, Terms
 from fedsup_deploy.federation.server.federation import Federation, pixel_preprocessing
 from fedsup_deploy.federation.server.norms import Norms
 from fedsup_deploy.federation.server.strategy import ServerState
-from fedsup_deploy.federation.simulation import CLIENTS, UNSEEN, FederatedData
+from fedsup_deploy.federation.simulation import CLIENTS, NEWCOMERS, UNSEEN, FederatedData
 from fedsup_deploy.run_events import Absences
 from fedsup_deploy.runs.run import SUPERNET, Run
 from fedsup_deploy.supernet.layout import Layout
@@ -59,7 +59,7 @@ def federation_of(
     """Return the server's side of a federation; each absence is an event."""
     return Federation(
         clients=engines[CLIENTS],
-        own={name: engine for name, engine in engines.items() if name not in {CLIENTS, UNSEEN}},
+        own={name: engine for name, engine in engines.items() if name not in {CLIENTS, UNSEEN, NEWCOMERS}},
         preprocessing=preprocessing,
         calibration=CalibrationDraw(config.calibration.samples_per_client, config.calibration.batch_size),
         calibration_clients=config.calibration.clients,
@@ -70,11 +70,14 @@ def federation_of(
     )
 
 
-def count_pixels(config: TrainConfig, clients: Engine, padded_size: int, on_absences: OnAbsences) -> Preprocessing:
+def count_pixels(
+    config: TrainConfig, made_square: str | None, clients: Engine, padded_size: int, on_absences: OnAbsences
+) -> Preprocessing:
     """Return the preprocessing of the clients' images, before there is a federation.
 
     Args:
         config: Of the run; with `calibration.pixel_clients` no others have to look at their images.
+        made_square: How images were made squares, where they were.
         clients: Carries jobs to the clients.
         padded_size: Side to pad smaller images to, pixels.
         on_absences: Told of the clients that have not answered.
@@ -83,7 +86,7 @@ def count_pixels(config: TrainConfig, clients: Engine, padded_size: int, on_abse
         DataError: The images are not square, or a channel has the same value everywhere; says which images.
         FederationError: Too few clients have answered.
     """
-    count, how = config.calibration.pixel_clients, None if config.data.image_size is None else config.data.resize
+    count = config.calibration.pixel_clients
     asked = None if count is None else cohort.sample(clients.clients(), count, config.seed, "calibration")
     try:
         found = pixel_preprocessing(clients, terms_of(config), padded_size, on_absences, asked)
@@ -92,7 +95,7 @@ def count_pixels(config: TrainConfig, clients: Engine, padded_size: int, on_abse
     except DataError as error:
         where = "" if config.data.root is None else f" at {escaped(config.data.root)}"
         raise DataError(f"{config.data.dataset}{where}: {error}") from error
-    return dataclasses.replace(found, how=how)
+    return dataclasses.replace(found, how=made_square)
 
 
 @contextlib.contextmanager

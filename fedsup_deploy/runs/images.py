@@ -71,7 +71,8 @@ def _state(config: TrainConfig, padded_size: int) -> str | None:
     None if it would say too little: a file changed just now, or a folder is a link.
     """
     listed = config.partition.client_list(config.data.root)
-    roots = [place for place in (config.data.root, listed and listed.path) if place is not None]
+    own = None if config.data.server is None else config.data.server.root
+    roots = [place for place in (config.data.root, listed and listed.path, own) if place is not None]
     try:
         found = [_state_of(path) for root in roots for path in _files_at(root)]
     except OSError:
@@ -81,6 +82,8 @@ def _state(config: TrainConfig, padded_size: int) -> str | None:
         return None
     document = config.model_dump(mode="json", include={"data": True, "partition": True, "seed": True})
     del document["data"]["cache_mib"]
+    if document["data"]["server"] is None:
+        del document["data"]["server"]
     versions = [__version__, *(_version(name) for name in _READERS)]
     return files.sha256_of({**document, "padded_size": padded_size, "versions": versions, "files": found})
 

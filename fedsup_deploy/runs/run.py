@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeInt, PositiveInt, field_validator
@@ -10,17 +10,19 @@ from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeInt, PositiveI
 from fedsup_deploy import files, places, resources
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.config.load import apply_overrides, load_yaml, validate
-from fedsup_deploy.config.schema import DataConfig, TrainConfig
+from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.data import source
-from fedsup_deploy.data.dataset import DatasetSplits, LabelledImages, Reading, load_dataset, split_off
+from fedsup_deploy.data.dataset import DatasetSplits, load_dataset
 from fedsup_deploy.data.names import alike
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.errors import ArtifactError, ConfigError, DataError, FedsupError
 from fedsup_deploy.federation.simulation import FederatedData
 from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JSON, parse_json, read_bytes
-from fedsup_deploy.ondevice.source_resize import SourceResize
 from fedsup_deploy.runs.clients import ClientFacts, divided
 from fedsup_deploy.runs.images import remembered_fingerprint
+from fedsup_deploy.runs.joined import JoinedDevice, with_joined
+from fedsup_deploy.runs.own_images import reading_of
+from fedsup_deploy.runs.server_images import servers
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.search_space import SearchSpace
 
@@ -48,6 +50,7 @@ class ImageFacts(BaseModel):
         class_counts: How many images of each class the clients train on; None where nobody has asked them, as no
             `training.class_weights` follow from it.
         fingerprint: Of all images as the run was begun, of `FederatedData`; None where an older version began it.
+        joined: Devices that have come in since, in the order of their numbers, which follow those of `clients`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +61,14 @@ class ImageFacts(BaseModel):
     clients: ClientFacts | None = None
     class_counts: tuple[NonNegativeInt, ...] | None = None
     fingerprint: str | None = None
+    joined: tuple[JoinedDevice, ...] = ()
+
+    @property
+    def all_clients(self) -> ClientFacts | None:
+        """Who the clients are, with those that have come in since; None where an older version made the run."""
+        if self.clients is None or not self.joined:
+            return self.clients
+        return self.clients.and_of([each.device.name for each in self.joined])
 
     @field_validator("classes")
     @classmethod
@@ -114,7 +125,8 @@ class Run:
     @functools.cached_property
     def data(self) -> FederatedData:
         """The images of the simulated federation, read again from where the config says they are."""
-        return load_data(self.config)
+        facts = read_image_facts(self.path)
+        return load_data(self.config, () if facts is None else facts.joined)
 
     @functools.cached_property
     def image_facts(self) -> ImageFacts:
@@ -251,23 +263,19 @@ def read_image_facts(folder: Path) -> ImageFacts | None:
 
 def write_image_facts(folder: Path, facts: ImageFacts) -> None:
     """Write what is known of a run's images into its folder."""
-    left_out = {name for name in ("class_counts", "fingerprint") if getattr(facts, name) is None}
+    left_out = {name for name in ("class_counts", "fingerprint", "joined") if not getattr(facts, name)}
     files.write_json(folder / DATA, facts.model_dump(mode="json", exclude=left_out))
 
 
-def _reading(data: DataConfig) -> Reading:
-    resize = None if data.image_size is None else SourceResize(data.image_size, data.resize)
-    return Reading(resize, None if data.cache_mib is None else data.cache_mib * 2**20)
-
-
-def load_data(config: TrainConfig) -> FederatedData:
-    """Return the images of a simulated federation, divided as the config says.
+def load_data(config: TrainConfig, joined: Sequence[JoinedDevice] = ()) -> FederatedData:
+    """Return the images of a federation, divided as the config says.
 
     Args:
         config: Which images, what is held out, who holds what.
+        joined: Devices that have come in since.
     """
     listed = config.partition.client_list(config.data.root)
-    splits = load_dataset(config.data.dataset, config.data.root, _reading(config.data), listed)
+    splits = load_dataset(config.data.dataset, config.data.root, reading_of(config.data), listed)
     if len(splits.train.classes) < 2:
         raise DataError(f"{config.data.dataset}: got one class, {splits.train.classes[0]!r}, expected at least two")
     empty = set(range(len(splits.train.classes))) - set(splits.train.labels_N.tolist())
@@ -277,8 +285,9 @@ def load_data(config: TrainConfig) -> FederatedData:
     notes = (*splits.notes, *_alike(splits))
     if config.data.image_size is None and "resize" in config.data.model_fields_set:
         notes = (*notes, "data.resize is not used: there is no data.image_size")
-    train, validation, test, server_notes = _servers(config, splits)
-    return divided(config, splits, train, validation, test, (*notes, *server_notes))
+    train, validation, test, server_notes = servers(config, splits)
+    data = divided(config, splits, train, validation, test, (*notes, *server_notes))
+    return with_joined(data, [each.device for each in joined])
 
 
 def _alike(splits: DatasetSplits) -> list[str]:
@@ -287,40 +296,3 @@ def _alike(splits: DatasetSplits) -> list[str]:
     found = {what: alike(names) for what, names in named.items()}
     how, advice = "whose names differ only in case or spaces", "if they are one, give them one name"
     return [f"{what} {how}: {source.counted(names)}; {advice}" for what, names in found.items() if names]
-
-
-def _servers(
-    config: TrainConfig, splits: DatasetSplits
-) -> tuple[LabelledImages, LabelledImages | None, LabelledImages | None, list[str]]:
-    """Return the training images that are left for clients, the server's validation and test images, and notes."""
-    owned = splits.owners.clients_N if splits.owners is not None else {}
-    # What is some client's own is never the server's.
-    validation, test = (
-        None if split in owned else images
-        for split, images in (("validation", splits.validation), ("test", splits.test))
-    )
-    can_have = test is not None and (validation is not None or splits.owners is None)
-    if not config.server_has_images:
-        unused = {kind: len(part) for kind, part in (("validation", validation), ("test", test)) if part}
-        cures = ([_how_to_own(config, unused)] if splits.owners else []) + ["set data.server_images: true"] * can_have
-        told = ", ".join(f"{kind} ({count:,})" for kind, count in unused.items())
-        of_nobody = "images of no client are not used, as the server has none (data.server_images)"
-        return splits.train, None, None, [f"{of_nobody}: {told}; {' or '.join(cures)}"] if unused else []
-    if test is None or not can_have:
-        raise ConfigError("data.server_images: got true, but all images are of clients; expected false or null")
-    if validation is not None:
-        notes = []
-        if "validation_fraction" in config.data.model_fields_set:
-            own = f"{config.data.dataset} brings validation images of its own ({len(validation):,})"
-            notes = [f"data.validation_fraction is not used: {own}"]
-        return splits.train, validation, test, notes
-    return *split_off(splits.train, config.data.validation_fraction, config.seed), test, []
-
-
-def _how_to_own(config: TrainConfig, splits: Iterable[str]) -> str:
-    """Return how to say whose the images of splits are, of which the data set does not say it."""
-    listed = config.partition.client_list(config.data.root)
-    if listed is not None and listed.path is not None:
-        return f"list them in {listed.path.name}"
-    keys = {"validation": "val_clients", "test": "test_clients"}
-    return f"say whose they are in {' and '.join(keys[split] for split in splits)}"

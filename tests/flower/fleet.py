@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hosts import ADDRESS, SERVER, Hosts
-from test_deployment import AUTHORITY, JOIN, KEY, NAMES, REGISTER, Fleet, write_images
+from test_deployment import AUTHORITY, JOIN, KITS, NAMES, Fleet, write_images
 
 from fedsup_deploy.runs.run import EVENTS
 
@@ -42,35 +42,32 @@ class FarFleet(Fleet):
             for name in ("server", "all"):
                 path = folder / f"{name}.yaml"
                 path.write_text(config + "".join(own.findall(path.read_text(encoding="utf-8"))), encoding="utf-8")
-        for tier, name in enumerate(NAMES):
-            with (folder / f"{name}.yaml").open("a", encoding="utf-8") as file:
-                file.write(f"tier: {tier}\n")
 
-    def told(self, language: str, number: int = 0) -> str:
-        """Return a block of the page, for these hosts."""
-        return super().told(language, number).replace(f"DNS:{ADDRESS}", f"IP:{ADDRESS}")
+    def own(self, name: str) -> tuple[str, ...]:
+        """Return settings of a device: of the first one the first tier, and so on."""
+        return (*super().own(name), f"tier={NAMES.index(name)}")
 
     def done(self, *command: str) -> str:
         """Carry out a command on the server."""
         return super().done(*self.hosts.on(SERVER, *command))
 
     def set_up(self, write: Callable[[Path], None] = write_images) -> None:
-        """Begin as the page does: authority, SuperLink, proxy, keys, devices, and the list of these."""
+        """Begin as the page does: authority, SuperLink, proxy, kits, devices, and the list of these."""
         write(self.folder)
         self.as_told(AUTHORITY)
         self.start_on(SERVER, "proxy", *self.proxy())
         self.start_superlink()
+        self.as_told(KITS)
         for name in NAMES:
-            self.as_told(KEY, name)
-            self.as_told(REGISTER, name)
+            self.edit(name)
             self.join(name)
         self.ours("fleet", "list", "--config", "server.yaml", "--devices", str(len(NAMES)))
 
-    def start_on(self, host: str, log: str, *command: str) -> "subprocess.Popen[bytes]":
+    def start_on(self, host: str, log: str, *command: str, cwd: Path | None = None) -> "subprocess.Popen[bytes]":
         """Start a command on a host; what it prints is added to a file."""
         with (self.folder / f"{log}.log").open("ab") as file:
             process: subprocess.Popen[bytes] = self._children.start(
-                self.hosts.on(host, *command), cwd=self.folder, env=self.environment, stdout=file, stderr=file
+                self.hosts.on(host, *command), cwd=cwd or self.folder, env=self.environment, stdout=file, stderr=file
             )
         return process
 
@@ -83,10 +80,11 @@ class FarFleet(Fleet):
         self.started[SERVER] = self.start_on(SERVER, SERVER, *self.superlink())
         assert self._eventually(self.can_be_reached)
 
-    def join(self, name: str) -> None:
-        """Have a device join, as the page does."""
+    def join(self, name: str, **_: str) -> None:
+        """Have a device join, as the page does, in the folder of its kit."""
         command = self.told("sh", JOIN).replace("camera", name)
-        self.started[name] = self.start_on(name, name, "bash", "-euc", f"exec {command}")
+        folder = self.folder / "kits" / name
+        self.started[name] = self.start_on(name, name, "bash", "-euc", f"exec {command}", cwd=folder)
 
     def kill(self, name: str) -> None:
         """Kill all processes of a device or of the SuperLink at once, as a power cut does."""

@@ -1,7 +1,7 @@
 """A grid of Flower's in this process: no SuperLink, no Ray. A message is answered when its answer is asked for."""
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -16,17 +16,18 @@ class LocalGrid:
     """Carries messages to apps.
 
     Args:
-        apps: For each node its app.
+        apps: For each node its app; nodes may be added.
+        names: For nodes that are registered the name.
     """
 
-    def __init__(self, apps: Mapping[int, ClientApp]) -> None:
-        self._apps = apps
+    def __init__(self, apps: dict[int, ClientApp], names: dict[int, str] | None = None) -> None:
+        self.apps, self.names = apps, {} if names is None else names
         self._sent: dict[str, Message] = {}
         # Messages cannot be made outside of a task.
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
 
     def get_nodes(self) -> list[NodeInfo]:
-        return [NodeInfo(node_id=number) for number in self._apps]
+        return [NodeInfo(node_id=node, name=self.names.get(node, "")) for node in self.apps]
 
     def push_messages(self, messages: Iterable[Message]) -> list[str | None]:
         numbers: list[str | None] = []
@@ -34,7 +35,7 @@ class LocalGrid:
             number = str(uuid.uuid4())
             message.metadata.__dict__["_message_id"] = number
             self._sent[number] = message
-            numbers.append(number if message.metadata.dst_node_id in self._apps else None)
+            numbers.append(number if message.metadata.dst_node_id in self.apps else None)
         return numbers
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
@@ -42,7 +43,7 @@ class LocalGrid:
         message = self._sent.pop(number)
         context = Context(1, message.metadata.dst_node_id, {}, RecordDict(), {})
         try:
-            return [self._apps[message.metadata.dst_node_id](message, context)]
+            return [self.apps[message.metadata.dst_node_id](message, context)]
         except Exception as error:  # noqa: BLE001  as Flower does it, with what the error says
             return [Message(Error(2, f"{type(error)}:<'{error}'>"), reply_to=message)]
 

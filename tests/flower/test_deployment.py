@@ -36,9 +36,14 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from stranger import MARK, write_foreign, write_modified
 
+from fedsup_deploy.config.client import ClientConfig
+from fedsup_deploy.config.load import apply_overrides, dump, load_yaml, validate
 from fedsup_deploy.data.dataset import load_dataset
 from fedsup_deploy.engines.flower.environment import QUIET
+from fedsup_deploy.errors import FederationError
+from fedsup_deploy.federation import frame
 from fedsup_deploy.runs.run import SUPERNET
+from fedsup_deploy.version import __version__
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +62,13 @@ PAGE = Path(__file__).parents[2] / "docs" / "fleet.md"
 SECTION = PAGE.read_text(encoding="utf-8").partition("\n## A server and two devices\n")[2].partition("\n## ")[0]
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 #: What the blocks of commands are for, in the order of the page.
-AUTHORITY, SUPERLINK, KEY, REGISTER, JOIN, TRAIN = range(6)
+AUTHORITY, SUPERLINK, KITS, JOIN, TRAIN = range(5)
+#: Where Flower's own command finds the SuperLink.
+FLOWER = """
+[superlink.fleet]
+address = "localhost:{port}"
+root-certificates = "{folder}/fleet/ca.crt"
+"""
 #: What a configuration of nginx has around what the page tells, where it is not the machine's only one.
 NGINX = """
 daemon off;
@@ -70,11 +81,9 @@ client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fast; uwsgi
 {told}
 }}
 """
-SELF_SIGNED = (
-    *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=other"),
-    *("-keyout", "other.key", "-out", "other.crt"),
-)
 VERSION = RuntimeVersionHttpInterceptor(component_name="SuperNode")
+#: Of every Python process that finds it.
+ANOTHER_PROTOCOL = "from fedsup_deploy.federation import frame\n\nframe.PROTOCOL = 99\n"
 PROGRAMS = Path(sysconfig.get_path("scripts"))
 
 
@@ -101,20 +110,35 @@ class Fleet:
 
     def __init__(self, children: Any, folder: Path) -> None:
         self._children, self.folder = children, folder
-        self.port, self.outer_port, *self.own_ports = free_ports(2 + len(NAMES))
+        self.port, self.outer_port = free_ports(2)
+        self.own_ports: dict[str, int] = {}
         path = os.pathsep.join([str(PROGRAMS), os.environ["PATH"]])
         told = {"PATH": path, "TMPDIR": str(folder), "FLWR_HOME": str(folder / "flower")}
         self.environment = {**os.environ, **QUIET, **told}
-        (folder / "flower").mkdir()
-        (folder / "flower" / "config.toml").write_text(self.told("toml"), encoding="utf-8")
-        (folder / "server.yaml").write_text(CONFIG + "".join(ENGINE.findall(self.told("yaml", 1))), encoding="utf-8")
+        (folder / "server.yaml").write_text(CONFIG + "".join(ENGINE.findall(self.told("yaml"))), encoding="utf-8")
         (folder / "all.yaml").write_text(CONFIG + "data: {dataset: npz, root: all.npz}\n", encoding="utf-8")
-        for name, own_port in zip(NAMES, self.own_ports, strict=True):
-            # Images that the test knows, and what two devices of one machine cannot share.
-            own = f"data: {{dataset: npz, root: {name}.npz}}\nport: {own_port}\nfolder: {name}-work\n"
-            text = re.sub(r"^(data|tier): .*\n", "", self.told("yaml").replace("camera", name), flags=re.MULTILINE)
-            # What a device calls itself does not count.
-            (folder / f"{name}.yaml").write_text(text.replace("name: phone", "name: camera") + own, encoding="utf-8")
+
+    def own(self, name: str) -> tuple[str, ...]:
+        """Return settings of a device: images that the test knows, and what two on one machine cannot share."""
+        (self.own_ports[name],) = free_ports(1)
+        data = f"data={{dataset: npz, root: {self.folder / name}.npz}}"
+        return data, f"port={self.own_ports[name]}", f"folder={self.folder / name}-work", self.outside()[1]
+
+    def outside(self) -> tuple[str, str]:
+        """Return where devices reach the server, as an option of `fleet kit`."""
+        return "--set", f"superlink={self.server}:{self.outer_port}"
+
+    def edit(self, name: str) -> None:
+        """Write these into the config of a device's kit, as its owner does."""
+        path = self.folder / "kits" / name / f"{name}.yaml"
+        # What a device calls itself does not count.
+        document = apply_overrides(load_yaml(path), (*self.own(name), f"name={NAMES[0]}"))
+        path.write_text(dump(validate(document, ClientConfig)), encoding="utf-8")
+
+    def join(self, name: str, **variables: str) -> None:
+        """Start a device in the folder of its kit."""
+        command = ("bash", "-euc", self.told("sh", JOIN).replace("camera", name))
+        self.start(*command, cwd=self.folder / "kits" / name, **variables)
 
     def told(self, language: str, number: int = 0) -> str:
         """Return a block of the page, as it is on this machine."""
@@ -123,14 +147,14 @@ class Fleet:
             "server.example": self.server,
             "9092": str(self.outer_port),
             "9093": str(self.port),
-            "/home/me/fleet": str(self.folder),
+            "/home/me/fleet": str(self.folder / "fleet"),
         }.items():
             block = block.replace(there, here)
         return str(block)
 
-    def as_told(self, number: int, name: str = "camera") -> str:
-        """Carry out commands of the page, on or for a device."""
-        return self.done("bash", "-euc", self.told("sh", number).replace("camera", name))
+    def as_told(self, number: int) -> str:
+        """Carry out commands of the page."""
+        return self.done("bash", "-euc", self.told("sh", number))
 
     def done(self, *command: str) -> str:
         ran = subprocess.run(
@@ -152,17 +176,17 @@ class Fleet:
 
     def connected(self, kind: Any, port: int, *interceptors: Any) -> Any:
         """Return a client of Flower's; only a device's own processes are asked without TLS."""
-        root = None if port in self.own_ports else (self.folder / "ca.crt").read_bytes()
+        root = None if port in self.own_ports.values() else (self.folder / "fleet" / "ca.crt").read_bytes()
         return kind.from_server_address(f"localhost:{port}", root is None, root, [VERSION, *interceptors])
 
     def log(self) -> str:
         """Return what all that was started has said."""
         return (self.folder / "log").read_text(encoding="utf-8", errors="replace")
 
-    def start(self, *command: str) -> "subprocess.Popen[bytes]":
+    def start(self, *command: str, cwd: Path | None = None, **variables: str) -> "subprocess.Popen[bytes]":
         with (self.folder / "log").open("ab") as log:
             process: subprocess.Popen[bytes] = self._children.start(
-                list(command), cwd=self.folder, env=self.environment, stdout=log, stderr=log
+                list(command), cwd=cwd or self.folder, env=self.environment | variables, stdout=log, stderr=log
             )
         return process
 
@@ -212,8 +236,6 @@ def write_images(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def fleet(children_type: Any, eventually: Callable[..., bool]) -> Iterator[Fleet]:
-    if missing := [name for name in ("openssl", "ssh-keygen") if shutil.which(name) is None]:
-        pytest.skip(f"{' and '.join(missing)} (install openssl and openssh-client)")
     if nginx() is None:
         pytest.skip("nginx (install nginx-light)")
     folder = Path(tempfile.mkdtemp(prefix="test-", dir="/tmp"))
@@ -222,11 +244,13 @@ def fleet(children_type: Any, eventually: Callable[..., bool]) -> Iterator[Fleet
         write_images(folder)
         fleet.as_told(AUTHORITY)
         fleet.serve()
+        (folder / "flower").mkdir(exist_ok=True)
+        (folder / "flower" / "config.toml").write_text(FLOWER.format(port=fleet.port, folder=folder), encoding="utf-8")
         assert eventually(fleet.can_be_reached)
+        fleet.as_told(KITS)
         for name in NAMES:
-            fleet.as_told(KEY, name)
-            fleet.as_told(REGISTER, name)
-            fleet.start("bash", "-euc", fleet.told("sh", JOIN).replace("camera", name))
+            fleet.edit(name)
+            fleet.join(name)
         yield fleet
     shutil.rmtree(folder)
 
@@ -245,6 +269,62 @@ def test_devices_train_to_the_bytes_of_their_images_in_one_place(fleet: Fleet) -
     assert blobs
 
 
+def test_a_device_that_came_later_takes_part_and_one_of_another_protocol_does_not(fleet: Fleet) -> None:
+    """Both are registered and connected, and in no list that the run begins with."""
+    (fleet.folder / "old").mkdir()
+    (fleet.folder / "old" / "sitecustomize.py").write_text(ANOTHER_PROTOCOL, encoding="utf-8")
+    fleet.ours("fleet", "kit", "desk", "old", "--config", "server.yaml", "--out", "kits", *fleet.outside())
+    keys = [f"kits/{name}/{name}.key.pub" for name in ("desk", "old")]
+    fleet.ours("fleet", "register", *keys, "--config", "server.yaml")
+    for name, variables in (("desk", {}), ("old", {"PYTHONPATH": str(fleet.folder / "old")})):
+        shutil.copy(fleet.folder / "camera.npz", fleet.folder / f"{name}.npz")
+        fleet.edit(name)
+        fleet.join(name, **variables)
+    server = (fleet.folder / "server.yaml").read_text(encoding="utf-8")
+    (fleet.folder / "later.yaml").write_text(server.replace("devices.json", "later.json"), encoding="utf-8")
+    found = json.loads(fleet.ours("fleet", "list", "--config", "later.yaml", "--devices", "4", "--json"))
+    assert [device["name"] for device in found["devices"]] == ["camera", "desk", "phone"]
+    both = f"protocol 99 (fedsup-deploy {__version__}), here it is {frame.PROTOCOL} (fedsup-deploy {__version__})"
+    assert both in found["refused"]["old"]
+    listed = json.loads((fleet.folder / "later.json").read_text(encoding="utf-8"))
+    listed["devices"] = [device for device in listed["devices"] if device["name"] in NAMES]
+    (fleet.folder / "later.json").write_text(json.dumps(listed), encoding="utf-8")
+    fleet.ours("train", "--config", "later.yaml", "--out", "joined", "--set", "federation.joining=true")
+    lines = (fleet.folder / "joined" / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    events = {event["event"]: event for event in map(json.loads, lines)}
+    assert events["joined"]["names"] == {"2": "desk"}
+    assert both in events["not_joined"]["devices"]["old"]
+    assert (events["round"]["clients"], events["round"]["absent"]) == ([0, 1, 2], {})
+
+
+def test_a_key_is_registered_once(fleet: Fleet) -> None:
+    command = (sys.executable, "-m", "fedsup_deploy.cli.main", "fleet", "register", "kits/camera/camera.key.pub")
+    ran = subprocess.run(
+        [*command, "--config", "server.yaml"],
+        cwd=fleet.folder,
+        env=fleet.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == FederationError.exit_code, ran.stderr
+    assert "camera.key.pub: Flower has not taken the key of camera: " in ran.stderr
+
+
+def test_a_stranger_is_not_let_in(fleet: Fleet) -> None:
+    """Who has a key that nobody registered, no key, or another authority: each is told so, and ends."""
+    fleet.ours("fleet", "init", "--server", "localhost", "--out", "other")
+    settings = [word for setting in fleet.own("stranger") for word in ("--set", setting)]
+    shutil.copy(fleet.folder / "camera.npz", fleet.folder / "stranger.npz")
+    for change in ((), ("key=null",), (f"root_certificates={fleet.folder}/other/ca.crt",)):
+        own = [*settings, *(word for setting in change for word in ("--set", setting))]
+        out = f"strange-{len(list(fleet.folder.glob('strange-*')))}"
+        fleet.ours("fleet", "kit", "stranger", "--config", "server.yaml", "--out", out, *own)
+        config = fleet.folder / out / "stranger" / "stranger.yaml"
+        process = fleet.start(sys.executable, "-m", "fedsup_deploy.cli.main", "client", "--config", str(config))
+        assert process.wait(timeout=120) != 0
+
+
 def test_an_app_of_a_stranger_is_not_run(fleet: Fleet) -> None:
     """Who reaches the control interface can submit one without being asked who it is; that is all."""
     for write in (write_foreign, write_modified):
@@ -260,17 +340,44 @@ def test_an_app_of_a_stranger_is_not_run(fleet: Fleet) -> None:
 
 def test_nobody_else_is_told_what_there_is_to_run(fleet: Fleet) -> None:
     """Who is could speak for a run: to the devices in place of the server, and to the server in place of a device."""
-    for port in (fleet.port, *fleet.own_ports):
+    for port in (fleet.port, *(fleet.own_ports[name] for name in NAMES)):
         client = fleet.connected(RuntimeHttpClient, port)
         with contextlib.closing(client), pytest.raises(httpx.HTTPStatusError, match="401"):
             client.AcquireTask(AcquireTaskRequest(supported_task_types=["flwr-serverapp", "flwr-clientapp"]))
+
+
+def test_a_superlink_does_not_outlive_the_process_that_asks_it_what_there_is_to_run(
+    fleet: Fleet, eventually: Callable[..., bool]
+) -> None:
+    (port,) = free_ports(1)
+    words = fleet.told("sh", SUPERLINK).strip().replace("--folder flower", "--folder other")
+    process = fleet.start("bash", "-euc", f"exec {words} --port {port}")
+
+    def is_there() -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    assert eventually(is_there)
+    process.kill()
+    assert eventually(lambda: not is_there())
+
+
+def test_a_certificate_that_the_authority_does_not_vouch_for_is_refused(fleet: Fleet) -> None:
+    """Else no run would ever begin, and nobody would say why."""
+    fleet.ours("fleet", "init", "--server", "localhost", "--out", "elsewhere")
+    (port,) = free_ports(1)
+    files = ("--authority", "elsewhere/ca.crt", "--certificate", "fleet/server.pem", "--key", "fleet/server.key")
+    rest = ("--folder", "another", "--port", str(port))
+    process = fleet.start(sys.executable, "-m", "fedsup_deploy.cli.main", "fleet", "serve", *files, *rest)
+    assert process.wait(timeout=120) == FederationError.exit_code
+    assert f"the certificate of localhost:{port}: " in fleet.log()
 
 
 def test_a_device_cannot_ask_as_another(fleet: Fleet) -> None:
     """Its key says who it is: it cannot use another's number, even where it knows that."""
     with contextlib.closing(fleet.connected(ControlHttpClient, fleet.port)) as control:
         number = {each.name: each.node_id for each in control.ListNodes(ListNodesRequest()).nodes_info}
-    key = load_ssh_private_key((fleet.folder / "phone.key").read_bytes(), None)
+    key = load_ssh_private_key((fleet.folder / "kits" / "phone" / "phone.key").read_bytes(), None)
     assert isinstance(key, EllipticCurvePrivateKey)
     client = fleet.connected(FleetHttpClient, fleet.outer_port, NodeAuthHttpInterceptor(key, key.public_key()))
     with contextlib.closing(client):
@@ -295,7 +402,7 @@ def test_a_device_cannot_ask_as_another(fleet: Fleet) -> None:
     ],
 )
 def test_through_the_proxy_nobody_reaches_more_than_devices_need(fleet: Fleet, path: str) -> None:
-    context = ssl.create_default_context(cafile=fleet.folder / "ca.crt")
+    context = ssl.create_default_context(cafile=fleet.folder / "fleet" / "ca.crt")
     connection = http.client.HTTPSConnection("localhost", fleet.outer_port, context=context)
     with contextlib.closing(connection):
         # As it stands: a client of higher level would tidy the path.
@@ -304,21 +411,8 @@ def test_through_the_proxy_nobody_reaches_more_than_devices_need(fleet: Fleet, p
 
 
 def test_the_proxy_takes_no_more_than_flower_sends_at_once(fleet: Fleet) -> None:
-    context = ssl.create_default_context(cafile=fleet.folder / "ca.crt")
+    context = ssl.create_default_context(cafile=fleet.folder / "fleet" / "ca.crt")
     connection = http.client.HTTPSConnection("localhost", fleet.outer_port, context=context)
     with contextlib.closing(connection):
         connection.request("POST", "/v1/fleet/push-object", headers={"content-length": str(17 * 2**20)})
         assert connection.getresponse().status == 413
-
-
-def test_a_stranger_is_not_let_in(fleet: Fleet) -> None:
-    """Who has a key that nobody registered, no key, or another authority: each is told so, and ends."""
-    fleet.done("ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", "stranger.key")
-    fleet.done(*SELF_SIGNED)
-    text = (fleet.folder / "camera.yaml").read_text(encoding="utf-8").replace("folder: camera", "folder: stranger")
-    (port,) = free_ports(1)
-    text = re.sub(r"^port: .*$", f"port: {port}", text, flags=re.MULTILINE)
-    for change in (("camera.key", "stranger.key"), ("key: camera.key\n", ""), ("ca.crt", "other.crt")):
-        (fleet.folder / "stranger.yaml").write_text(text.replace(*change), encoding="utf-8")
-        process = fleet.start(sys.executable, "-m", "fedsup_deploy.cli.main", "client", "--config", "stranger.yaml")
-        assert process.wait(timeout=120) != 0

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from local_grid import LocalGrid, app_of
 
 from fedsup_deploy.commands.evaluate import evaluate
 from fedsup_deploy.commands.export import ExportRequest, export
-from fedsup_deploy.commands.fleet_list import devices_of
 from fedsup_deploy.commands.recalibrate import recalibrate
 from fedsup_deploy.commands.search import SearchRequest, search
 from fedsup_deploy.commands.train import train
@@ -22,18 +22,20 @@ from fedsup_deploy.config.client import ClientConfig
 from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.data.dataset import load_dataset
 from fedsup_deploy.data.devices import write_devices
-from fedsup_deploy.engines.flower import deployment
+from fedsup_deploy.engines.flower import app, deployment
 from fedsup_deploy.engines.flower.blobs import DiskBlobs
 from fedsup_deploy.engines.flower.directory import Directory
-from fedsup_deploy.engines.flower.engine import FlowerEngine, far_of
+from fedsup_deploy.engines.flower.engine import far_of, own_of
 from fedsup_deploy.engines.flower.grid import GridCourier
 from fedsup_deploy.engines.flower.node import ClientNode
+from fedsup_deploy.engines.inprocess import InProcess
 from fedsup_deploy.engines.workers import MakePopulations
 from fedsup_deploy.errors import ConfigError, DataError
 from fedsup_deploy.federation.jobs.announce import Announce
 from fedsup_deploy.federation.messages import Engine
 from fedsup_deploy.federation.networks import standalone
 from fedsup_deploy.federation.simulation import CLIENTS, UNSEEN, Population
+from fedsup_deploy.runs.announced import devices_of
 from fedsup_deploy.runs.federation import load_supernet
 from fedsup_deploy.runs.own_images import OneDevice
 from fedsup_deploy.runs.run import SUPERNET, open_run
@@ -101,9 +103,9 @@ class Devices:
         apps = {number: app_of(node, functools.partial(counted, number)) for number, node in nodes.items()}
         courier = GridCourier(LocalGrid(apps), sleep=lambda _: None)
         directory = Directory(courier, names)
-        directory.gather(lambda there: there == len(nodes))
-        far = far_of(make_populations)
-        yield {name: FlowerEngine(courier, name, each.infos(), directory) for name, each in far.items()}
+        directory.gather(lambda there: there == len(set(self.connected) & set(names)))
+        local = {name: InProcess(each) for name, each in own_of(make_populations).items()}
+        yield local | deployment.deployed(courier, directory, far_of(make_populations))
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +205,11 @@ def test_a_device_that_is_not_connected_is_absent_and_the_others_go_on(devices: 
         devices.connected.append("phone")
     rounds = [event for event in events if event["event"] == "round"]
     assert [event["absent"] for event in rounds] == [{"2": "not connected"}] * 2
+
+
+@pytest.mark.parametrize("threads", [2, 1])
+def test_a_device_computes_with_as_many_threads_as_it_gives(tmp_path: Path, threads: int) -> None:
+    text = f"schema: 1\nname: camera\nsuperlink: nowhere:1\ndata: {{dataset: digits}}\nthreads: {threads}\n"
+    (tmp_path / "camera.yaml").write_text(text, encoding="utf-8")
+    app._device(str(tmp_path / "camera.yaml"))
+    assert torch.get_num_threads() == threads

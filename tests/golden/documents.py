@@ -40,6 +40,9 @@ RESULTS = {
     "profile diff": "device.difference:ProfileDifference",
     "profile build": "commands.profile_build:BuiltProfile",
     "profile fit": "commands.profile_fit:FittedProfile",
+    "fleet init": "commands.fleet_init:MadeAuthority",
+    "fleet kit": "commands.fleet_kit:DeviceKits",
+    "fleet register": "commands.fleet_register:RegisteredDevices",
     "fleet list": "commands.fleet_list:DeviceListing",
 }
 #: What `inspect` says of each kind of thing, below `path` and `kind`.

@@ -387,3 +387,27 @@ def test_a_file_system_that_cannot_exchange_folders_or_flush_them(
             (partial / name).touch()
     assert [entry.name for entry in (tmp_path / "x").iterdir()] == ["new"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_secret_is_its_owners_alone_and_nothing_is_written_over(tmp_path: Path) -> None:
+    with files.new_private_directory(tmp_path / "kit") as folder:
+        files.write_secret(folder / "key", b"secret")
+        assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, folder / "key")] == [0o700, 0o600]
+        with pytest.raises(OutputError):
+            files.write_secret(folder / "key", b"another")
+    assert (tmp_path / "kit" / "key").read_bytes() == b"secret"
+    assert stat.S_IMODE((tmp_path / "kit").stat().st_mode) == 0o700
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("kit", "link"):
+        with pytest.raises(OutputError, match="is there already"), files.new_private_directory(tmp_path / name):
+            raise AssertionError("not to be filled")
+    assert [path.name for path in tmp_path.iterdir() if not path.is_symlink()] == ["kit"]
+
+
+def test_what_fails_leaves_no_private_folder(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError),
+        files.new_private_directory(tmp_path / "kit") as folder,
+    ):
+        files.write_secret(folder / "no" / "key", b"secret")
+    assert list(tmp_path.iterdir()) == []

@@ -34,6 +34,7 @@ def _device(own: str) -> ClientNode:
     from fedsup_deploy.runs.own_images import OneDevice
 
     config = load_client_config(Path(own))
+    torch.set_num_threads(config.threads)
     device = OneDevice(config)
     return ClientNode(
         config.name, {CLIENTS: device, UNSEEN: device}, DiskBlobs(config.blobs, config.storage_mib * 2**20)

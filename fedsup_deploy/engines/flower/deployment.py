@@ -10,18 +10,20 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
+from fedsup_deploy.engines.flower.courier import Courier
 from fedsup_deploy.engines.flower.directory import Directory
 from fedsup_deploy.engines.flower.engine import FlowerEngine, far_of, own_of
+from fedsup_deploy.engines.flower.entrance import FlowerEntrance
 from fedsup_deploy.engines.flower.environment import QUIET
 from fedsup_deploy.engines.flower.relay import RelayCourier
 from fedsup_deploy.engines.flower.submission import SuperLink, check_installed, connected, listening, working_folder
 from fedsup_deploy.engines.workers import MakePopulations, open_local
 from fedsup_deploy.federation.messages import Engine, Job
-from fedsup_deploy.federation.simulation import CLIENTS
+from fedsup_deploy.federation.simulation import CLIENTS, NEWCOMERS, Population
 
 R = TypeVar("R")
 
@@ -41,7 +43,7 @@ def open_deployment(
     root_certificates: Path | None,
     names: Sequence[str],
 ) -> Iterator[dict[str, Engine]]:
-    """Yield an engine for each population; its clients are asked where they are.
+    """Yield an engine for each population; its clients are asked where they are. `NEWCOMERS` is an `Entrance`.
 
     Begins once all are connected, or after a minute: who is not is absent until it comes.
 
@@ -64,9 +66,13 @@ def open_deployment(
         directory = Directory(courier, names)
         end = time.monotonic() + _GATHERING_S
         directory.gather(lambda there: there == len(names) or time.monotonic() > end)
-        yield engines | {
-            name: FlowerEngine(courier, name, each.infos(), directory, _PATIENCE_S) for name, each in far.items()
-        }
+        yield engines | deployed(courier, directory, far)
+
+
+def deployed(courier: Courier, directory: Directory, far: Mapping[str, Population]) -> dict[str, Engine]:
+    """Return an engine for each population of devices, and that of those who may become clients."""
+    engines = {name: FlowerEngine(courier, name, each.infos(), directory, _PATIENCE_S) for name, each in far.items()}
+    return {**engines, NEWCOMERS: FlowerEntrance(courier, directory, engines[CLIENTS])}
 
 
 def ask_all(
@@ -100,11 +106,8 @@ def ask_all(
 def open_courier(superlink: str, root_certificates: Path | None) -> Iterator[RelayCourier]:
     """Yield what carries messages to the nodes of a SuperLink; arguments and errors as of `open_deployment`."""
     check_installed("flwr", "flower")
-    settings: dict[str, str | bool] = (
-        {"insecure": True} if root_certificates is None else {"root-certificates": str(root_certificates)}
-    )
     with _held_folder() as folder:
-        link = SuperLink(superlink, folder / "home", QUIET, settings)
+        link = superlink_at(superlink, root_certificates, folder / "home")
         with listening(folder / "relay") as listener:
             number = link.submit(folder / "relay")
 
@@ -144,3 +147,11 @@ def _remove_unheld(folder: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
         finally:
             os.close(found)
+
+
+def superlink_at(address: str, root_certificates: Path | None, home: Path) -> SuperLink:
+    """Return a SuperLink that runs; arguments as of `open_deployment`, and a new folder for Flower's settings."""
+    settings: dict[str, str | bool] = (
+        {"insecure": True} if root_certificates is None else {"root-certificates": str(root_certificates)}
+    )
+    return SuperLink(address, home, QUIET, settings)

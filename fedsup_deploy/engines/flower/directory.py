@@ -97,6 +97,19 @@ class Directory:
         """For nodes that cannot take part, such as those of another version, the reason."""
         return {f"node {node}": reason for node, reason in self._refused.items()}
 
+    @property
+    def strangers(self) -> tuple[str, ...]:
+        """Who is there and no client, in order."""
+        return tuple(sorted(self._named.keys() - set(self.names if self._names is None else self._names)))
+
+    def admit(self, names: Sequence[str]) -> None:
+        """Let some be clients from now on, whose numbers follow those that there are."""
+        self._names = (*(self.names if self._names is None else self._names), *names)
+
+    def place_of(self, name: str) -> NodeId | None:
+        """Return where somebody of a name is, client or not, or None."""
+        return self._named.get(name)
+
     def number(self) -> tuple[str, ...]:
         """Let those that are there be the clients from now on, in the order of their names, and return these."""
         self._names = self.names

@@ -54,13 +54,17 @@ class FlowerEngine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._courier, self._population, self._infos, self.clock = courier, population, infos, clock
-        self._directory, self._patience_s = directory, patience_s
+        self._directory, self.patience_s = directory, patience_s
         self._held: dict[NodeId, set[str]] = {}
         self._overdue: dict[Ticket, _Overdue] = {}
 
     def clients(self) -> Sequence[ClientInfo]:
         """Return who can be asked, ascending."""
         return self._infos
+
+    def admit(self, infos: Sequence[ClientInfo]) -> None:
+        """Let some be asked from now on, whose numbers follow those that there are."""
+        self._infos = (*self._infos, *infos)
 
     def ask(
         self, jobs: Mapping[ClientId, Job[R]], deadline_s: float | None = None, patience: Patience[R] | None = None
@@ -117,7 +121,7 @@ class FlowerEngine:
             if now - sent.seen > _GRACE_S:
                 self._courier.forget([ticket])
                 yield pending.pop(ticket), Delivery(ticket, None, f"lost on the way, {sent.tries} times", True)
-            elif self._patience_s is not None and not sent.is_asked and now - sent.since > self._patience_s:
+            elif self.patience_s is not None and not sent.is_asked and now - sent.since > self.patience_s:
                 signs[self._courier.send(Letter(sent.node, self._population, HELLO))] = sent
                 sent.is_asked = True
 

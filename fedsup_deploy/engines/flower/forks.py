@@ -2,11 +2,11 @@
 
 import contextlib
 import ctypes
-import logging
 import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Collection
 from typing import Final
 
@@ -39,8 +39,8 @@ def forked(name: str, run: Callable[[], int]) -> int:
             code = run()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:  # the whole of a process: it says what has happened, and ends
-        logging.getLogger(__name__).exception("a process has failed")
+    except BaseException:  # noqa: BLE001  the whole of a process: it says what has happened, and ends
+        traceback.print_exc()
     finally:
         with contextlib.suppress(OSError):
             sys.stdout.flush()

@@ -45,7 +45,7 @@ def read_content(content: RecordDict) -> tuple[str, bytes]:
         return "", b""
 
 
-class Node(Protocol):
+class ConnectedNode(Protocol):
     """A node, as a grid tells of it; one that was registered also has a `name`."""
 
     @property
@@ -57,7 +57,7 @@ class Node(Protocol):
 class Grid(Protocol):
     """What we use of Flower's `Grid`."""
 
-    def get_nodes(self) -> Iterable[Node]:
+    def get_nodes(self) -> Iterable[ConnectedNode]:
         """Return the nodes that can be asked at present."""
         ...
 

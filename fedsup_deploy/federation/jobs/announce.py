@@ -26,7 +26,9 @@ class Announcement:
         width: Of the images, in pixels.
         channels: Of the images.
         pixel_dtype: Type of the pixels.
+        resize: How it makes squares of its images; empty where they are used as they are.
         tier: Its class of capability.
+        profile: Name of its device profile; empty where it says none.
         fingerprint: SHA-256 of all its images and labels: tells whether they have changed, and nothing else.
     """
 
@@ -38,7 +40,9 @@ class Announcement:
     width: WireInt
     channels: WireInt
     pixel_dtype: str
+    resize: str
     tier: WireInt
+    profile: str
     fingerprint: str
 
 
@@ -67,6 +71,8 @@ class Announce:
             width,
             channels,
             trained.pixel_dtype,
+            client.resize or "",
             client.tier,
+            client.profile or "",
             files.sha256_of([[which, images.fingerprint()] for which, images in has.items()]),
         )

@@ -220,3 +220,15 @@ def test_bars_count_down_the_time_left_that_events_tell(monkeypatch: pytest.Monk
     with bars() as listener:
         listener({"event": "train_started", "round": 8, "rounds": 10, "seconds_left": 3723.4})
     assert "1:02:03" in terminal.getvalue()
+
+
+def test_who_joins_and_who_cannot_is_told_in_lines_of_their_own() -> None:
+    lines: list[str] = []
+    told = Lines(lines.append)
+    told({"event": "not_joined", "round": 0, "devices": {"old": "protocol 1, here it is 2", "desk": "tier 3"}})
+    told({"event": "joined", "round": 0, "since_round": 1, "names": {"2": "gate", "3": "yard"}, "num_images": 9})
+    assert lines == [
+        "not joined: old: protocol 1, here it is 2",
+        "not joined: desk: tier 3",
+        "joined: gate, yard; from round 1 on",
+    ]

@@ -191,7 +191,8 @@ def are_listeners(given: object) -> bool:
             {},
         ),
         ("recalibrate runs/tiny --arch a12d0108d544", "recalibrate", (RUN, "a12d0108d544", None, None, (), None), {}),
-        ("verify bundle", "verify", (Path("bundle"),), {}),
+        ("verify bundle", "verify", (Path("bundle"), None), {}),
+        (f"verify bundle --key {__file__}", "verify", (Path("bundle"), Path(__file__)), {}),
         ("inspect search.json", "inspect", (Path("search.json"),), {}),
         ("inspect digits --resolution", "resolution_costs", ("digits", (), ()), {}),
         (

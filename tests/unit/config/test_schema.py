@@ -388,3 +388,22 @@ def test_clients_as_they_are_need_no_other_key(tmp_path: Path):
     assert (alone.server_has_images, alone.held_out_fraction) == (False, 0.2)
     stated = config_of(tmp_path, MINIMAL, "partition={kind: natural}", "data.client_validation_fraction=0")
     assert (stated.held_out_fraction, stated.clients_may_hold_out) == (0, True), "they may bring images"
+
+
+def test_a_server_may_bring_images_of_its_own(tmp_path: Path):
+    """Their root starts where that of the clients' images does, and `server_images` may not say otherwise."""
+    server = "data.server={dataset: npz, root: own.npz}"
+    (tmp_path / "x.yaml").write_text(MINIMAL.replace("digits}", "digits, server: {dataset: npz, root: own.npz}}"))
+    natural = load_train_config(tmp_path / "x.yaml", ["partition={kind: natural}"])
+    assert natural.server_has_images
+    assert natural.data.server is not None
+    assert natural.data.server.root == tmp_path / "own.npz"
+    with pytest.raises(ConfigError, match=r"data\.server_images: got false, expected true or null, as there is data\."):
+        config_of(tmp_path, MINIMAL, server, "data.server_images=false")
+
+
+def test_without_a_superlink_nobody_can_join(tmp_path: Path):
+    engine = "engine={name: flower, superlink: 'here:1'}"
+    assert config_of(tmp_path, MINIMAL, "federation.joining=true", engine).federation.joining
+    with pytest.raises(ConfigError, match=r"federation\.joining: got true, expected false: without engine\.superlink"):
+        config_of(tmp_path, MINIMAL, "federation.joining=true")

@@ -74,13 +74,19 @@ def test_devices_with_other_images_than_most_are_left_out(path: Path) -> None:
             device("c"),
             device("d", classes=("dog", "cat")),
             device("e", pixel_dtype="uint16"),
+            device("f", resize="pad"),
         ),
     )
     splits = load_dataset("devices", path, clients=ClientList())
     assert splits.owners is not None
     assert splits.owners.names == ("a", "c")
-    usual = "2 classes and images of 8x8 pixels, 1 x uint8"
-    assert splits.notes == (f"devices left out, with other classes or images than most ({usual}): 3 (b, d, e)",)
+    usual = "the others have 2 classes and images of 8x8 pixels, 1 x uint8"
+    assert splits.notes == (
+        f"devices left out: 4 (b (2 classes and images of 8x9 pixels, 1 x uint8, {usual}), "
+        "d (classes 2 (dog, cat), the others have 2 (cat, dog)), "
+        f"e (2 classes and images of 8x8 pixels, 1 x uint16, {usual}), "
+        f"f (2 classes and images of 8x8 pixels, 1 x uint8, by pad, {usual}))",
+    )
 
 
 @pytest.mark.parametrize(

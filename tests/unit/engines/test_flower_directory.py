@@ -9,6 +9,7 @@ from fedsup_deploy.engines.flower.courier import Delivery, FlowerNode, Letter, T
 from fedsup_deploy.engines.flower.directory import Directory, SimulatedNodes
 from fedsup_deploy.engines.flower.node import HELLO, ClientNode
 from fedsup_deploy.errors import FederationError
+from fedsup_deploy.federation.frame import PROTOCOL
 
 
 class Nodes:
@@ -49,7 +50,7 @@ class Nodes:
 class OfAnotherVersion(Nodes):
     def answer(self, letter: Letter) -> bytes:
         assert letter.message == HELLO
-        return save({}, metadata={"document": "{}", "protocol": "2", "version": "9.0"})
+        return save({}, metadata={"document": "{}", "protocol": "99", "version": "9.0"})
 
 
 def test_of_simulated_nodes_none_is_asked_who_it_is() -> None:
@@ -103,9 +104,9 @@ def test_a_node_of_another_version_is_refused_in_a_line_that_names_both() -> Non
     directory = Directory(OfAnotherVersion({1: "a"}), ["a"])
     directory.gather(lambda there: there == 0)
     assert directory.node_of(0) is None
-    refused = "a node was refused: message: protocol 2 (fedsup-deploy 9.0), "
+    refused = "a node was refused: message: protocol 99 (fedsup-deploy 9.0), "
     assert directory.why_absent().startswith(f"not connected; {refused}")
-    assert "here it is 1" in directory.refused["node 1"]
+    assert f"here it is {PROTOCOL} " in directory.refused["node 1"]
 
 
 def test_those_that_are_there_can_be_made_the_clients() -> None:

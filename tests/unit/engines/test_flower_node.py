@@ -11,6 +11,7 @@ from fedsup_deploy.engines.flower.simulation import open_simulation
 from fedsup_deploy.errors import DataError, DependencyError
 from fedsup_deploy.federation import encoding
 from fedsup_deploy.federation.client import Client, ClientId, ClientInfo
+from fedsup_deploy.federation.frame import PROTOCOL
 from fedsup_deploy.federation.jobs.moments import CountPixels
 from fedsup_deploy.federation.messages import BlobStore, Reply
 from fedsup_deploy.runs.run import load_data
@@ -52,7 +53,10 @@ def test_what_it_cannot_read_it_refuses_in_a_line(node: ClientNode) -> None:
     message, _ = encoding.encode_request(JOBS)
     assert said(node, "others", message) == [Reply(3, None, "no such clients here")]
     old = save({}, metadata={"document": "{}", "protocol": "0", "version": "0.0.9"})
-    for unread, reason in ((b"noise", "message: "), (old, "message: protocol 0 (fedsup-deploy 0.0.9), here it is 1 ")):
+    for unread, reason in (
+        (b"noise", "message: "),
+        (old, f"message: protocol 0 (fedsup-deploy 0.0.9), here it is {PROTOCOL} "),
+    ):
         (reply,) = encoding.decode_replies(node.answer("clients", unread), JOBS)
         assert reply.value is None
         assert str(reply.absent).startswith(reason)

@@ -120,7 +120,9 @@ ANSWERS: dict[str, list[Any]] = {
     "ranges": [Ranges(np.arange(6).reshape(2, 3) * 2**50, torch.tensor([[-1 / 3, 0.0], [1e-45, 3e38]]))],
     "agreement": [Agreement(1, 2, 3, 10**15)],
     "announce": [
-        Announcement(("cat", "d\u00f6g"), *np.arange(6).reshape(3, 2) * 2**50, 28, 32, 3, "float32", 1, "0" * 64)
+        Announcement(
+            ("cat", "d\u00f6g"), *np.arange(6).reshape(3, 2) * 2**50, 28, 32, 3, "float32", "pad", 1, "mcu", "0" * 64
+        )
     ],
 }
 
@@ -398,12 +400,13 @@ def test_malformed_messages_are_refused_in_one_line(name: str) -> None:
 
 
 def test_messages_of_another_protocol_are_refused_in_a_line_that_names_both() -> None:
-    message = save({}, metadata={"document": "{", "protocol": "2", "version": "9.1"})
+    message = save({}, metadata={"document": "{", "protocol": "99", "version": "9.1"})
     for decode in (lambda: decode_request(message, BlobStore()), lambda: decode_replies(message, {0: CountPixels()})):
         with pytest.raises(DataError) as error:
             decode()
         assert str(error.value) == (
-            f"message: protocol 2 (fedsup-deploy 9.1), here it is 1 (fedsup-deploy {__version__}); install the same "
+            f"message: protocol 99 (fedsup-deploy 9.1), here it is {frame.PROTOCOL} (fedsup-deploy {__version__}); "
+            "install the same "
             "version on both sides"
         )
 

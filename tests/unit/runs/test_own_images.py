@@ -1,16 +1,17 @@
 """A device as a client: what it trains on, what it holds out, and what it announces of both."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fedsup_deploy.commands.fleet_list import devices_of
 from fedsup_deploy.config.client import ClientConfig
 from fedsup_deploy.errors import DataError
 from fedsup_deploy.federation.client import HELD_OUT, TESTED, TRAINED, Client
 from fedsup_deploy.federation.jobs.announce import Announce, Announcement
+from fedsup_deploy.runs.announced import devices_of
 from fedsup_deploy.runs.own_images import OneDevice, client_of
 
 
@@ -81,7 +82,8 @@ def test_who_announces_the_impossible_is_refused_by_name() -> None:
 
     def saying(**changes: Any) -> Announcement:
         fields = {"trained_K": counts, "held_out_K": counts, "tested_K": counts, "classes": ("a", "b")}
-        fields |= {"height": 4, "width": 4, "channels": 1, "pixel_dtype": "uint8", "tier": 0, "fingerprint": "0" * 64}
+        fields |= {"height": 4, "width": 4, "channels": 1, "pixel_dtype": "uint8", "tier": 0}
+        fields |= {"resize": "", "profile": "", "fingerprint": "0" * 64}
         return Announcement(**(fields | changes))
 
     devices, unfit = devices_of(
@@ -117,3 +119,32 @@ def test_who_announces_the_impossible_is_refused_by_name() -> None:
 def test_a_root_that_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"own\.npz"):
         client_of(config_of(tmp_path / "own.npz"))
+
+
+def test_it_trains_on_no_more_images_than_it_may_and_always_the_same(write: Any) -> None:
+    first, second = (client_of(config_of(write(val=3), max_images=4)) for _ in range(2))
+    assert sizes(first) == {TRAINED: 4, HELD_OUT: 3, TESTED: 2}
+    kept = [client.images(TRAINED).images_NHWC[:, 0, 0, 0].tolist() for client in (first, second)]
+    assert kept[0] == kept[1] == sorted(kept[0])
+    assert sizes(client_of(config_of(write(val=3), max_images=11)))[TRAINED] == 10
+
+
+def test_it_tells_its_profile_and_how_its_images_become_squares(write: Any) -> None:
+    document = config_of(write(val=3), image_size=4, resize="pad").model_dump(by_alias=True)
+    said = client_of(ClientConfig.model_validate(document | {"profile": "raspberry-pi-4"})).perform(Announce())
+    (listed,), _ = devices_of({"camera": said})
+    assert (listed.profile, listed.resize) == ("raspberry-pi-4", "pad")
+    (silent,), _ = devices_of({"camera": client_of(config_of(write(val=3))).perform(Announce())})
+    assert (silent.profile, silent.resize) == (None, None)
+
+
+def test_who_has_other_images_than_most_is_refused_in_a_line_that_names_both(write: Any) -> None:
+    said = client_of(config_of(write(val=3))).perform(Announce())
+    others = {"padded": dataclasses.replace(said, resize="pad"), "named": dataclasses.replace(said, classes=("1", "0"))}
+    devices, unfit = devices_of({"a": said, "b": said, **others})
+    assert [device.name for device in devices] == ["a", "b"]
+    one = "2 classes and images of 4x4 pixels, 1 x uint8"
+    assert unfit == {
+        "padded": f"{one}, by pad, the others have {one}",
+        "named": "classes 2 (1, 0), the others have 2 (0, 1)",
+    }

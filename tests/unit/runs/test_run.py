@@ -82,3 +82,23 @@ def test_damaged_facts_of_images_are_refused(tmp_path: Path, content: bytes) -> 
 
 def test_where_a_run_says_nothing_of_its_images_nothing_is_known(tmp_path: Path) -> None:
     assert read_image_facts(tmp_path) is None
+
+
+def test_images_of_the_servers_own_stand_beside_those_of_clients(tmp_path: Path) -> None:
+    """Nobody trains on its training images: they are for validation, where it has no images for that."""
+    whose = {"train_clients": ["a", "a", "b", "b"], "test_clients": ["a", "b", "b", "b"]}
+    labels: dict[str, Any] = {"train_labels": [0, 1, 0, 1], "test_labels": [0, 1, 0, 1]}
+    four = IMAGES[:4]
+    np.savez(tmp_path / "set.npz", train_images=four, test_images=four, **labels, **whose)
+    text = CONFIG.replace("{kind: iid, num_clients: 2}", "{kind: natural}")
+    for name, more, sizes in (("two", {}, (4, 4)), ("three", {"val_images": IMAGES[:1], "val_labels": [1]}, (1, 4))):
+        np.savez(tmp_path / f"{name}.npz", train_images=four, test_images=four, **labels, **more)
+        server = f"{{dataset: npz, root: set.npz, server: {{dataset: npz, root: {name}.npz}}}}"
+        config = text.replace("{dataset: npz, root: set.npz}", server)
+        (tmp_path / "mine.yaml").write_text(config, encoding="utf-8")
+        data = load_data(load_train_config(tmp_path / "mine.yaml"))
+        assert data.validation is not None
+        assert data.test is not None
+        assert (len(data.validation), len(data.test)) == sizes
+        assert data.clients[0].tolist() == [0, 1]
+        assert any("nobody uses: 4" in note for note in data.notes) == (name == "three")

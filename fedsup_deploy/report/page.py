@@ -17,6 +17,7 @@ from fedsup_deploy.report import (
     bundle_figures,
     embedding,
     glance,
+    glossary,
     library,
     look,
     search_facts,
@@ -59,7 +60,7 @@ class PageMaterial:
         return (
             [sections.run(f"run-{number}", each) for number, each in enumerate(self.runs, start=1)],
             [
-                sections.search(f"search-{number}", each, self.searches)
+                sections.search(f"search-{number}", each, self.searches, self.bundles, self.runs)
                 for number, each in enumerate(self.searches, start=1)
             ],
             [
@@ -119,6 +120,7 @@ def render(report: PageMaterial) -> str:
             comparison=search_figures.comparison([*report.searches]),
             explorer=_explorer(report.searches),
             documents={name: embedding.embedded(document) for name, document in _documents(report, drawn).items()},
+            glossary=glossary.WORDS,
             style=style,
             scripts=scripts,
             style_hash=_hash(style),
@@ -136,12 +138,15 @@ def _all(
 
 
 def _title(report: PageMaterial) -> str:
-    """Return what the page is about: the runs that everything on it comes from, or its first bundle."""
+    """Return what the page is about: the runs that everything on it comes from, or its first bundle; its searches."""
     names = [each.result.run.name for each in report.searches] + [each.run.path.name for each in report.runs]
     names += [Path(each.evaluation.run).name for each in report.evaluations]
     # Of a run that is the folder one is in nobody knows the name.
     others = [each.name for each in report.bundles] + [each.name for each in report.evaluations]
-    return ", ".join(filter(None, dict.fromkeys(names))) or others[0]
+    about = ", ".join(filter(None, dict.fromkeys(names))) or others[0]
+    devices = {device.profile.name for each in report.searches for device in each.result.results}
+    devices |= {each.manifest.profile.name for each in report.bundles}
+    return f"{about}: {words.counted(len(devices), 'device')}" if devices else about
 
 
 def _documents(report: PageMaterial, drawn: Sequence[Figure]) -> JsonObject:

@@ -8,6 +8,9 @@ from fedsup_deploy.report import (
     bundle_facts,
     bundle_figures,
     client_figures,
+    glance,
+    int8,
+    progress,
     run_figures,
     search_facts,
     search_figures,
@@ -30,14 +33,23 @@ class RunSection:
     facts: Table
     figures: tuple[Figure, ...]
     warnings: Table | None
-    is_anybody_absent: bool
+    took_part: str
     notes: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class DeviceSection:
-    """What a search found for one device."""
+    """What a search found for one device.
 
+    Args:
+        id: Of its card.
+        bundle: Name of the bundle's section; None where none is on the page.
+        answer: In words.
+        front: Of its candidates.
+    """
+
+    id: str
+    bundle: str | None
     answer: Answer
     front: Table
 
@@ -68,7 +80,14 @@ class MistakesSection:
 
 @dataclasses.dataclass(frozen=True)
 class BundleSection:
-    """A bundle on the page."""
+    """A bundle on the page.
+
+    Args:
+        id: Of the section.
+        name: What it is called.
+        same: The section, with its name, that shows the figures of this one, too: their networks are one; None where
+            this one shows them.
+    """
 
     id: str
     name: str
@@ -80,6 +99,7 @@ class BundleSection:
     engine: Table | None
     measures: Table | None
     figures: tuple[Figure, ...]
+    same: tuple[str, str] | None
     mistakes: MistakesSection | None
     lineage: Table
 
@@ -118,6 +138,7 @@ def run(section: str, material: RunMaterial) -> RunSection:
         told.append(
             ("time, bytes", f"{words.seconds(sum(each.seconds for each in history.rounds))}, {words.size(sent)}")
         )
+    told += [("at its end", line) for line in progress.endings(material)]
     absent = absences.figure(material)
     return RunSection(
         section,
@@ -125,7 +146,7 @@ def run(section: str, material: RunMaterial) -> RunSection:
         Table.of(("", ""), told),
         _named(section, [*run_figures.figures(material), *([] if absent is None else [absent])]),
         run_figures.warnings(material),
-        absent is not None,
+        progress.who_took_part(material),
         history.notes,
     )
 
@@ -145,8 +166,22 @@ def evaluation(section: str, material: EvaluationMaterial) -> EvaluationSection:
     return EvaluationSection(section, material.name, client_figures.facts(found), figure)
 
 
-def search(section: str, searched: Searched, searches: Sequence[Searched]) -> SearchSection:
-    """Return the section of a search; `searches` are all of the page."""
+def search(
+    section: str,
+    searched: Searched,
+    searches: Sequence[Searched],
+    bundles: Sequence[BundleMaterial],
+    runs: Sequence[RunMaterial],
+) -> SearchSection:
+    """Return the section of a search.
+
+    Args:
+        section: Its name.
+        searched: The search.
+        searches: All of the page.
+        bundles: All of the page.
+        runs: All of the page.
+    """
     result = searched.result
     others = [each for each in searches if each is not searched]
     model = result.accuracy_model
@@ -162,12 +197,25 @@ def search(section: str, searched: Searched, searches: Sequence[Searched]) -> Se
         ("seed, time", f"{result.seed}, {words.seconds(result.seconds)}"),
         ("found on", result.processor or "not known"),
     ]
-    devices = tuple(
-        DeviceSection(search_facts.answer(device, searched, others), search_figures.front_table(searched, device))
-        for device in result.results
-    )
+    devices = []
+    for number, device in enumerate(result.results, start=1):
+        what = (device.profile.name, result.chosen_for(device.profile.name).arch_id)
+        made = [
+            (at, each)
+            for at, each in enumerate(bundles, start=1)
+            if (each.manifest.profile.name, each.manifest.arch_id) == what
+        ]
+        place, bundle = made[0] if made else (None, None)
+        devices.append(
+            DeviceSection(
+                glance.card_id(section, number),
+                None if place is None else f"bundle-{place}",
+                search_facts.answer(device, searched, others, bundle, runs),
+                search_figures.front_table(searched, device),
+            )
+        )
     fleet = [] if result.fleet is None else [search_figures.fleet(result.fleet, "fleet")]
-    return SearchSection(section, searched.name, Table.of(("", ""), told), devices, _named(section, fleet))
+    return SearchSection(section, searched.name, Table.of(("", ""), told), tuple(devices), _named(section, fleet))
 
 
 def _mistakes(material: BundleMaterial, bundles: Sequence[BundleMaterial]) -> MistakesSection | None:
@@ -192,14 +240,13 @@ def bundle(section: str, material: BundleMaterial, bundles: Sequence[BundleMater
         ("for", manifest.profile.name),
         (
             "accuracy",
-            f"{words.share(accuracy.recalibrated, accuracy.recalibrated_interval)}, of "
-            f"{words.counted(accuracy.num_samples, 'image')} of {accuracy.dataset} ({accuracy.split})",
+            f"{bundle_facts.accuracy(manifest)}, of {accuracy.dataset}",
         ),
-        ("before recalibration", words.share(accuracy.not_recalibrated, accuracy.not_recalibrated_interval)),
+        ("before recalibration, fp32", words.share(accuracy.not_recalibrated, accuracy.not_recalibrated_interval)),
         (
             "costs",
             f"{costs.num_macs / 1e6:.3g} M multiply-accumulates, {costs.num_params:,} parameters, "
-            f"{words.size(costs.peak_activation_bytes)} of activations",
+            f"{words.size(costs.peak_activation_bytes)} of activations in fp32",
         ),
         ("picked for", manifest.objective or "not known"),
     ]
@@ -207,17 +254,27 @@ def bundle(section: str, material: BundleMaterial, bundles: Sequence[BundleMater
         told.append(("before the network", before))
     if manifest.refinement is not None:
         told.append(("trimmed from", f"{manifest.refinement.source_arch_id}, which exceeds the limits"))
+    same = next(
+        (
+            (f"bundle-{number}", each.name)
+            for number, each in enumerate(bundles, start=1)
+            if (each.manifest.arch, each.manifest.accuracy) == (manifest.arch, accuracy)
+        ),
+        None,
+    )
+    same = None if same is None or same[0] == section else same
     return BundleSection(
         section,
         material.name,
         Table.of(("", ""), told),
         bundle_facts.variants(material),
         bundle_facts.limits(manifest),
-        bundle_facts.is_int8_worth_it(material),
+        int8.is_it_worth_it(material),
         tuple(bundle_facts.trust(material)),
         bundle_facts.engine(material),
         None if accuracy.measures is None else bundle_facts.measures(accuracy.measures),
-        tuple(bundle_figures.figures(material, section)),
+        () if same is not None else tuple(bundle_figures.figures(material, section)),
+        same,
         _mistakes(material, bundles),
         bundle_facts.lineage(manifest),
     )

@@ -135,6 +135,7 @@
       view.addEventListener("pointermove", (_, item) => { if (item?.datum?.arch) show(item.datum.index); });
       view.addEventListener("click", (_, item) => { if (item?.datum?.arch) keep(item.datum.index); });
       plot.setAttribute("aria-valuemax", rows.length);
+      for (const front of document.querySelectorAll("[data-front]")) front.open = front.dataset.front === choice.device.value;
       await keep(index_of(is_it ?? ((row) => row.role === "pick")));
       plot.setAttribute("aria-busy", "false");
     };

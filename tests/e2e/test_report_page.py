@@ -148,7 +148,7 @@ def test_the_first_screen_says_what_everybody_asks(read: Any, made: Made) -> Non
     """Without a scroll of more than a screen, and where the rest of the page says the same."""
     reader = read(made.page)
     text = reader.page.inner_text("#glance")
-    for device in ("jetson-nano (two.json)", "x86-laptop (two.json)"):
+    for device in ("jetson-nano, at most 0.75 ms (two.json)", "x86-laptop, at most 0.75 ms (two.json)"):
         assert device in text
     assert pick_of(made, "jetson-nano") in text
     questions = reader.page.locator("#glance .asked dt").all_inner_texts()

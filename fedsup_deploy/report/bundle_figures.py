@@ -149,11 +149,12 @@ def _recalls(record: MeasuresRecord, name: str) -> Figure:
         }
         for each in shown
     ]
-    x = quantity("recall", "recall", format=".0%", scale={"domain": [0, 1]})
+    x = quantity("recall", "recall", format=".0%")
     return Figure(
         name,
         "Recall of each class",
-        "The share of the images of a class that are answered rightly, worst first; strokes are 95 % intervals.",
+        "The share of the images of a class that are answered rightly, worst first; strokes are 95 % intervals. The "
+        "axis does not begin at 0.",
         {
             **rows(found),
             "height": 20 * len(found),

@@ -167,7 +167,7 @@ def figure(evaluation: SubnetOnClients, name: str) -> Figure:
         name,
         "The clients it is worst for",
         f"The share of right answers on each client, worst first, {of}; strokes are 95 % intervals, wide where a "
-        "client has few images. The axis begins at the lowest of them.",
+        "client has few images. The axis does not begin at 0.",
         {**rows(found), "height": 20 * len(found), "encoding": {"y": category("client")}, "layer": [*layers]},
         Table.of(("client", "accuracy", "images"), [_row(each) for each in ordered]),
     )

@@ -130,7 +130,7 @@ def _devices(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) ->
             table.append(
                 (
                     _called(name, searched, searches),
-                    _gets(chosen.arch_id, searched.precisions.get(name)),
+                    _gets(chosen.arch_id, search_facts.precision_of(device, searched, bundle)),
                     "not known" if bundle is None else bundle_facts.accuracy(bundle.manifest),
                     _chosen_by(chosen, device, searched),
                     _latency(chosen.latency_ms_held, device.limits.get(LATENCY), device.profile, device.risk),

@@ -194,7 +194,7 @@ def answer(
     chosen = result.chosen_for(device.profile.name)
     found = worth(chosen, device.objective, device, result.accuracy_model)
     told = _worth(chosen, device, result.accuracy_model, found)
-    precision = searched.precisions.get(device.profile.name)
+    precision = precision_of(device, searched, bundle)
     latency, cheaper = price(chosen, LATENCY, device), standing.much_cheaper(chosen, device)
     return Answer(
         device=device.profile.name,
@@ -223,6 +223,12 @@ def _worth(chosen: Candidate, device: DeviceResult, model: AccuracyModel, found:
         return told
     of = "that clients hold out" if model.kind == "clients" else "for validation"
     return f"{told}, of {words.counted(chosen.num_images, 'image')} {of}, by which it was chosen: that flatters"
+
+
+def precision_of(device: DeviceResult, searched: Searched, bundle: BundleMaterial | None) -> str | None:
+    """Return which precision the costs of a device are of: by its profile, or its bundle; None where neither tells."""
+    known = searched.precisions.get(device.profile.name)
+    return bundle_facts.limits_precision(bundle.manifest) if known is None and bundle is not None else known
 
 
 def _of(precision: str | None) -> str:

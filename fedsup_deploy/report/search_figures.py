@@ -200,7 +200,7 @@ def front_table(searched: Searched, device: DeviceResult) -> Table:
                 f"{each.num_params:,}",
             )
         )
-    heads = ("arch_id", "is", objective.TABLE[goal].column, "latency", "MACs", "parameters")
+    heads = ("arch_id", "is", f"{objective.TABLE[goal].column}, chosen by", "latency", "MACs", "parameters")
     return Table.of(heads, table)
 
 

@@ -98,7 +98,7 @@
       const list = document.createElement("dl");
       add(list, "is", is + (explorer.searches.length > 1 ? ", " + row.search : ""));
       for (const [name, known] of Object.entries(candidate.objectives)) {
-        const on = candidate.is_predicted ? ", predicted" : candidate.images ? ", " + number(candidate.images) + " images" : "";
+        const on = candidate.is_predicted ? ", predicted" : candidate.images ? ", " + number(candidate.images) + " images it was chosen by" : "";
         add(list, device.objectives[name], bounded(known, percent) + on);
       }
       for (const [name, known] of Object.entries(candidate.prices)) {

@@ -48,7 +48,7 @@ def test_each_device_has_a_row_and_a_bundle_that_is_its_own(
     sure = "cannot be told from the only other one tried; 18 that fit were never tried"
     assert pi == (
         "raspberry-pi-4",
-        pick,
+        f"{pick}, fp32",
         "90.0 % (86.9 to 92.4) of 450 test images, fp32",
         "90.0 % (82.6 to 94.5) of 100",
         "3 ms, 75% of 4 ms: nobody knows the error",

@@ -10,6 +10,7 @@ from typing import Final
 
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.config.document import show
+from fedsup_deploy.federation.server.fedsup_config import EFedSupConfig, FedSupConfig, rounds_of_the_smallest
 from fedsup_deploy.federation.simulation import tiers_by_index
 from fedsup_deploy.report import words
 from fedsup_deploy.report.figure import Figure, Row, Table, category, quantity, rows
@@ -43,6 +44,11 @@ class RunMaterial:
     history: History
     facts: ImageFacts | None
     kept_after: int | None = None
+
+    @property
+    def path_name(self) -> str:
+        """Name of its folder; empty for the folder one is in."""
+        return self.run.path.name
 
     @property
     def kept(self) -> Evaluation | None:
@@ -95,7 +101,9 @@ def figures(material: RunMaterial) -> list[Figure]:
     if history.evaluations:
         found.append(_accuracy(history))
     if history.rounds:
-        found += [_participation(history), _bytes(history), _seconds(history), _turns(material)]
+        took_part = _participation(history)
+        found += [] if took_part is None else [took_part]
+        found += [_bytes(material), _seconds(history), _turns(material)]
         if material.run.config.strategy.num_tiers > 1 and material.seen and material.has_tiers_by_number:
             found.append(_tiers(material))
     if material.facts is not None and material.facts.class_counts is not None:
@@ -182,7 +190,10 @@ def _accuracy(history: History) -> Figure:
     )
 
 
-def _participation(history: History) -> Figure:
+def _participation(history: History) -> Figure | None:
+    """Return who took part; None where as many answered in every round, which a number says."""
+    if len({(len(each.clients), len(each.answered)) for each in history.rounds}) == 1:
+        return None
     answered = _curve(history.rounds, lambda each: len(each.answered), "answered")
     absent = _curve(history.rounds, lambda each: len(each.clients) - len(each.answered), "absent")
     encoding: JsonObject = {
@@ -205,17 +216,23 @@ def _participation(history: History) -> Figure:
     )
 
 
-def _bytes(history: History) -> Figure:
-    mib = 2.0**20
-    points = [
-        *_curve(history.rounds, lambda each: each.bytes_down / mib, "to clients"),
-        *_curve(history.rounds, lambda each: each.bytes_up / mib, "from clients"),
-    ]
+def _bytes(material: RunMaterial) -> Figure:
+    history, mib = material.history, 2.0**20
+    if all(each.bytes_down == each.bytes_up for each in history.rounds):
+        points = _curve(history.rounds, lambda each: each.bytes_down / mib, "to clients, and as much from them")
+        which = " As much goes to clients as comes from them: one line for both."
+    else:
+        points = [
+            *_curve(history.rounds, lambda each: each.bytes_down / mib, "to clients"),
+            *_curve(history.rounds, lambda each: each.bytes_up / mib, "from clients"),
+        ]
+        which = ""
     total = sum(each.bytes_down + each.bytes_up for each in history.rounds)
+    says = f"Tensors to and from all clients of a round; {words.size(total)} in all.{which}"
     return Figure(
         "bytes",
         "Bytes on the wire",
-        f"Tensors to and from all clients of a round; {words.size(total)} in all.{_means(history.rounds)}",
+        f"{says}{_larger_from(material)}{_means(history.rounds)}",
         {**_over_rounds(points, "MiB per round", zero=True)},
         _table(
             history.rounds,
@@ -223,6 +240,17 @@ def _bytes(history: History) -> Figure:
             lambda each: [words.size(each.bytes_down), words.size(each.bytes_up)],
         ),
     )
+
+
+def _larger_from(material: RunMaterial) -> str:
+    """Return from which round on subnets of all sizes travel, where the first rounds do without larger ones."""
+    config, strategy = material.run.config, material.run.config.strategy
+    if not isinstance(strategy, FedSupConfig | EFedSupConfig):
+        return ""
+    first = rounds_of_the_smallest(config.training.rounds, strategy.smallest_first, paper=strategy.paper)
+    if not 0 < first < len(material.history.rounds):
+        return ""
+    return f" To round {first} all clients train the smallest subnet only; from round {first + 1} on all sizes travel."
 
 
 def _seconds(history: History) -> Figure:

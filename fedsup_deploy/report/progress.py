@@ -10,22 +10,24 @@ from fedsup_deploy.run_events import CORNERS
 def in_words(material: RunMaterial) -> Iterator[str]:
     """Yield how the training of a run went."""
     history, name = material.history, material.run.config.name
-    warned, rounds = history.health, words.counted(len(history.rounds), "round")
+    warned, rounds = history.health, words.counted(len(history.asked), "round")
     if warned:
         last = f"the last in round {warned[-1].round + 1}: {warned[-1].words}"
         yield f"{name}: {words.counted(len(warned), 'warning')} in {rounds}, {last}; {who_took_part(material)}"
     else:
         yield f"{name}: nothing was warned of in {rounds}; {who_took_part(material)}"
+    if history.skipped:
+        yield f"{name}: {words.counted(len(history.skipped), 'round')} skipped, as too few clients answered"
     yield from (f"{name}: {line}" for line in endings(material))
 
 
 def who_took_part(material: RunMaterial) -> str:
     """Return how many answers are missing, and how many clients were never asked for any."""
-    rounds = material.history.rounds
+    rounds = material.history.asked
     asked = sum(len(each.clients) for each in rounds)
     missing = asked - sum(len(each.answered) for each in rounds)
     told = f"{missing:,} of {asked:,} answers of clients are missing" if missing else "all clients answered when asked"
-    once = {client for each in material.history.asked for client in each.clients}
+    once = {client for each in rounds for client in each.clients}
     never = sum(client not in once for client in material.seen)
     return f"{told}; never asked: {never:,} of {words.counted(len(material.seen), 'client')}" if never else told
 

@@ -359,7 +359,7 @@ def hostile(workshop: Any, made: Made, exported: Any, tmp_path: Path) -> Path:
             line["absent"] = {str(line["clients"][0]): HOSTILE}
         if line["event"] == "train_started":
             line["notes"] = [HOSTILE]
-    lines.append({"event": "health", "round": 0, "words": HOSTILE})
+    lines.append({"event": "health", "round": 0, "kind": "k", "subject": "", "words": HOSTILE, "figures": {}})
     (run / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     asked = json.loads((workshop.folder / "clients.json").read_text())
     asked |= {"run": HOSTILE, "arch_id": HOSTILE}

@@ -7,7 +7,7 @@ from fedsup_deploy.device import limits
 from fedsup_deploy.report import words
 
 
-class Verdict(NamedTuple):
+class LimitVerdict(NamedTuple):
     """Whether a limit is kept.
 
     Args:
@@ -19,7 +19,7 @@ class Verdict(NamedTuple):
     told: str
 
 
-def of(name: str, cost: float, limit: float, profile: ProfileRecord, *, is_bound: bool) -> Verdict:
+def of(name: str, cost: float, limit: float, profile: ProfileRecord, *, is_bound: bool) -> LimitVerdict:
     """Return whether a limit is kept.
 
     Args:
@@ -30,14 +30,16 @@ def of(name: str, cost: float, limit: float, profile: ProfileRecord, *, is_bound
         is_bound: Whether the cost is the upper bound that a risk asks for.
     """
     if cost > limit:
-        return Verdict("EXCEEDED", "EXCEEDED")
+        return LimitVerdict("EXCEEDED", "EXCEEDED")
     row = limits.TABLE.get(name)
     if is_bound or row is None or not row.is_predicted:
-        return Verdict("", "kept by the bound" if is_bound else "kept")
+        return LimitVerdict("", "kept by the bound" if is_bound else "kept")
     error = profile.error
     if error == "none":
-        return Verdict("nobody knows the error", "predicted within; how far off that is, nobody knows: measure")
+        return LimitVerdict("nobody knows the error", "predicted within; how far off that is, nobody knows: measure")
     off = words.percent(error.mape)
     if cost * (1 + error.mape) > limit:
-        return Verdict("may exceed it", f"predicted within; predictions were off by {off}, so it may exceed: measure")
-    return Verdict("", f"predicted within, also where it is off by {off}, as predictions were in the mean")
+        return LimitVerdict(
+            "may exceed it", f"predicted within; predictions were off by {off}, so it may exceed: measure"
+        )
+    return LimitVerdict("", f"predicted within, also where it is off by {off}, as predictions were in the mean")

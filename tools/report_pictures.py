@@ -5,6 +5,7 @@ The page of `fedsup-deploy demo` is what they are made of. `tests/e2e/test_repor
 """
 
 import contextlib
+import io
 import shutil
 import sys
 from collections.abc import Iterator
@@ -25,15 +26,18 @@ class Look(NamedTuple):
     scheme: str
 
 
-#: What a picture shows: the elements, and how they are looked at.
+#: What a picture shows: the elements, below each other, and how they are looked at.
 SHOTS = {
-    "glance": ("#glance", Look(1020, "light")),
-    "search": ("#explorer .explorer", Look(1280, "light")),
-    "devices": ("#search-1 .answers", Look(1280, "light")),
-    "bundle": ("#bundle-1 .figures", Look(1280, "light")),
-    "training": ("#run-1 .figures", Look(1280, "dark")),
-    "phone": ("#explorer .explorer", Look(360, "dark")),
+    "overview": (("#glance .gets", "#explorer .explorer"), Look(1120, "light")),
+    "glance": (("#glance",), Look(1120, "light")),
+    "search": (("#explorer .explorer",), Look(1280, "light")),
+    "devices": (("#search-1 .answers",), Look(1280, "light")),
+    "bundle": (("#bundle-1 .figures",), Look(1280, "light")),
+    "training": (("#run-1 .figures",), Look(1280, "dark")),
+    "phone": (("#explorer .explorer",), Look(360, "dark")),
 }
+#: Between two elements of a picture, pixels.
+GAP = 16
 
 
 class Reader:
@@ -109,20 +113,30 @@ def reading(browser: Any, path: Path, look: Look, **options: Any) -> Iterator[Re
 
 def shoot(browser: Any, path: Path, folder: Path) -> list[Path]:
     """Write the pictures of a page, of few colours, and return them."""
-    from PIL import Image
-
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, (element, look) in SHOTS.items():
+    for name, (elements, look) in SHOTS.items():
         with reading(browser, path, look) as reader:
             # The first device of the demo has few candidates.
             reader.choose("device", index=1)
-            written.append(folder / f"report-{name}.png")
-            reader.page.locator(element).first.screenshot(path=written[-1])
-        with Image.open(written[-1]) as picture:
-            few = picture.convert("RGB").quantize(96)
-        few.save(written[-1], optimize=True)
+            shots = [reader.page.locator(element).first.screenshot() for element in elements]
+        written.append(folder / f"report-{name}.png")
+        _stacked(shots).quantize(96).save(written[-1], optimize=True)
     return written
+
+
+def _stacked(shots: list[bytes]) -> Any:
+    """Return pictures below each other as one, on the colour of the first one's corner."""
+    from PIL import Image
+
+    pictures = [Image.open(io.BytesIO(shot)).convert("RGB") for shot in shots]
+    height = sum(each.height for each in pictures) + GAP * (len(pictures) - 1)
+    whole = Image.new("RGB", (max(each.width for each in pictures), height), pictures[0].getpixel((0, 0)))
+    top = 0
+    for each in pictures:
+        whole.paste(each, (0, top))
+        top += each.height + GAP
+    return whole
 
 
 if __name__ == "__main__":

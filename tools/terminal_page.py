@@ -201,6 +201,7 @@ def fleet_pages() -> dict[str, Page]:
     register = (
         "fleet register --config server.yaml kits/camera-north/camera-north.key.pub kits/phone-anna/phone-anna.key.pub"
     )
+    make = "fleet kit camera-north phone-anna --config server.yaml --out kits --set superlink=server.example:9092"
     authority = MadeAuthority(Path("fleet"), ("server.example",), 825, is_new_authority=True)
     return {
         "fleet init --server server.example --out fleet": page_of(authority),

@@ -13,7 +13,7 @@ from fedsup_deploy.artifact import weights
 from fedsup_deploy.artifact.manifest import ProfileRecord
 from fedsup_deploy.artifact.store import load_manifest, load_measured
 from fedsup_deploy.commands.mistakes import mistakes_of
-from fedsup_deploy.device.profile import load_profile
+from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, FedsupError, OutputError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.export.wanted import why_none
@@ -175,18 +175,23 @@ def _run(path: Path) -> RunMaterial:
 
 def _searched(name: str, path: Path) -> Searched:
     result = load_result(path)
-    reasons = {device.profile.name: _why_no_bundle(device.profile) for device in result.results}
-    return Searched(name, result, {device: why for device, why in reasons.items() if why is not None})
+    profiles = [known for device in result.results if (known := _profile(device.profile)) is not None]
+    reasons = {each.name: why_none(each) for each in profiles}
+    return Searched(
+        name,
+        result,
+        {each: why.removeprefix(f"profile {each}: ") for each, why in reasons.items() if why is not None},
+        {each.name: each.precision for each in profiles},
+    )
 
 
-def _why_no_bundle(record: ProfileRecord) -> str | None:
-    """Return why a device can have no bundle; None where it can, or its profile is not at hand as it was searched."""
+def _profile(record: ProfileRecord) -> DeviceProfile | None:
+    """Return the profile of a device; None where it is not at hand as it was searched."""
     try:
         profile = load_profile(record.name)
     except FedsupError:
         return None
-    reason = why_none(profile) if profile.profile_hash == record.hash else None
-    return None if reason is None else reason.removeprefix(f"profile {profile.name}: ")
+    return profile if profile.profile_hash == record.hash else None
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

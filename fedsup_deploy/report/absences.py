@@ -8,7 +8,7 @@ from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.report import words
 from fedsup_deploy.report.figure import Figure, Row, Table, category, quantity, rows
 from fedsup_deploy.report.run_figures import MOST_POINTS, RunMaterial
-from fedsup_deploy.run_events import Round
+from fedsup_deploy.run_events import AskedClients
 
 #: Clients that are shown.
 _MOST_CLIENTS: Final = 10
@@ -22,9 +22,9 @@ def figure(material: RunMaterial) -> Figure | None:
     Absent is also whose update was refused: the reason says it.
     """
     asked: Counter[int] = Counter()
-    missed: dict[int, list[Round]] = {}
+    missed: dict[int, list[AskedClients]] = {}
     names: dict[str, str] = {}
-    for each in material.history.rounds:
+    for each in material.history.asked:
         names |= each.absent_names
         asked.update(each.clients)
         for client in each.clients:
@@ -46,7 +46,7 @@ def figure(material: RunMaterial) -> Figure | None:
         for client in shown
         for each in _some(missed[client])
     ]
-    rounds = [each.round + 1 for each in material.history.rounds]
+    rounds = [each.round + 1 for each in material.history.asked]
     domain: JsonObject = {"domain": [min(rounds), max(rounds)], "nice": False, "padding": 8}
     encoding: JsonObject = {
         "y": category("client"),
@@ -68,10 +68,10 @@ def figure(material: RunMaterial) -> Figure | None:
     )
 
 
-def _some(rounds: Sequence[Round]) -> Sequence[Round]:
+def _some(rounds: Sequence[AskedClients]) -> Sequence[AskedClients]:
     """Return as many as a plot has room for, from the first to the last."""
     return rounds[:: -(-len(rounds) // MOST_POINTS)]
 
 
-def _last(rounds: Sequence[Round], client: int) -> str:
+def _last(rounds: Sequence[AskedClients], client: int) -> str:
     return f"{rounds[-1].absent[str(client)]}, in round {rounds[-1].round + 1}"

@@ -10,6 +10,8 @@ from fedsup_deploy.space.architecture import Architecture
 
 #: Height of a block, pixels.
 STEP: Final = 22
+#: Of the width, what the widest bar takes.
+_SHARE_OF_BARS: Final = 0.4
 
 
 def architecture_of(document: JsonObject) -> Architecture | None:
@@ -50,18 +52,22 @@ def block_rows(architecture: Architecture) -> list[Row]:
 def spec(blocks: list[Row]) -> JsonObject:
     """Return the drawing of blocks as a spec, whose rows may be replaced by those of another architecture."""
     y: JsonObject = {"field": "block", "type": "ordinal", "sort": None, "title": None}
-    x: JsonObject = {"type": "quantitative", "axis": None, "scale": {"nice": False}}
+    # Words stand to the right of the bars, which the narrow ones have no room for.
+    x: JsonObject = {"type": "quantitative", "axis": None, "scale": {"nice": False, "domain": [0, 1 / _SHARE_OF_BARS]}}
     return {
         **rows(blocks),
         "height": STEP * max(1, len(blocks)),
-        "transform": [{"calculate": "-datum.channels / 2", "as": "left"}, {"calculate": "-datum.left", "as": "right"}],
+        "transform": [
+            {"joinaggregate": [{"op": "max", "field": "channels", "as": "widest"}]},
+            {"calculate": "datum.channels / datum.widest", "as": "right"},
+        ],
         "encoding": {"y": {**y, "axis": {"domain": False, "ticks": False, "labelLimit": 60}}},
         "layer": [
             {
                 "mark": {"type": "bar", "height": {"band": 0.8}, "cornerRadius": 3, "opacity": 0.35},
                 "encoding": {
-                    "x": {**x, "field": "left"},
-                    "x2": {"field": "right"},
+                    "x": {**x, "field": "right"},
+                    "x2": {"datum": 0},
                     "color": {
                         "field": "kernel",
                         "type": "nominal",
@@ -71,8 +77,8 @@ def spec(blocks: list[Row]) -> JsonObject:
                 },
             },
             {
-                "mark": {"type": "text", "style": "small-text"},
-                "encoding": {"x": {**x, "datum": 0}, "text": {"field": "told"}},
+                "mark": {"type": "text", "style": "small-text", "align": "left", "dx": 6},
+                "encoding": {"x": {**x, "field": "right"}, "text": {"field": "told"}},
             },
         ],
     }

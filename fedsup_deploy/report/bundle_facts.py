@@ -4,19 +4,22 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Final
 
-from fedsup_deploy.artifact.manifest import Manifest
-from fedsup_deploy.artifact.measured import MeasuredDocument, MeasuredLatency
+from fedsup_deploy.accuracy import CountedAccuracy
+from fedsup_deploy.artifact.manifest import Manifest, PredictorError
+from fedsup_deploy.artifact.measured import MeasuredDocument, MeasuredLatency, Stability
 from fedsup_deploy.artifact.measures import MeasuresRecord
-from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, VariantRecord
+from fedsup_deploy.artifact.variants import ParityGate, VariantRecord
 from fedsup_deploy.device import limits as known_limits
 from fedsup_deploy.ondevice import bundle_files
-from fedsup_deploy.report import words
+from fedsup_deploy.report import verdict, words
 from fedsup_deploy.report.figure import Table
 from fedsup_deploy.report.mistakes import Mistakes
 
 #: When a clock ran.
 BEFORE: Final = "when it was made"
 SINCE: Final = "since"
+#: What is known of a machine whose instruction set is the device's, or not.
+_IS_DEVICE: Final = {True: "need not be the device", False: "is not the device, which has other instructions"}
 #: The limit on latency.
 LATENCY: Final = "latency_ms"
 
@@ -52,6 +55,22 @@ class BundleMaterial:
             yield SINCE, later.int8
 
 
+def of_device(manifest: Manifest) -> VariantRecord:
+    """Return the variant that the device runs: that of which its latency is predicted; the main one where none is."""
+    predicted = [each for each in manifest.models.values() if each.latency.predicted is not None]
+    return manifest.main if manifest.main in predicted or not predicted else predicted[0]
+
+
+def accuracy(manifest: Manifest) -> str:
+    """Return how right the variant that the device runs is, with its interval, its sample and its precision."""
+    found, variant = manifest.accuracy, of_device(manifest)
+    share, interval, precision = found.recalibrated, found.recalibrated_interval, manifest.main.precision
+    if variant.precision != precision and variant.accuracy is not None:
+        share, precision = variant.accuracy, variant.precision
+        interval = CountedAccuracy.of_share(share, found.num_samples).interval
+    return f"{words.share(share, interval)} of {words.counted(found.num_samples, f'{found.split} image')}, {precision}"
+
+
 def timed_on_device(material: BundleMaterial) -> Iterator[str]:
     """Yield what a clock said since the bundle was made that may have been the device's."""
     later, engine = material.measured.latency, material.measured.engine
@@ -60,6 +79,22 @@ def timed_on_device(material: BundleMaterial) -> Iterator[str]:
         yield f"{words.number(later.statistics.p50_ms, 'ms')} on {cpu}, which need not be it"
     if engine is not None:
         yield f"{words.number(engine.latency.p50_ms, 'ms')} on {engine.where}"
+
+
+def stability(found: Stability) -> str:
+    """Return whether a measurement repeats itself, and by what it was called so."""
+    checks = [
+        ("parts of the session differ", found.disagreement, found.stable_within),
+        ("its halves differ", found.drift, found.stable_within),
+        ("single visits lie apart", found.spread, found.spread_within),
+    ]
+    known = [(what, value, most) for what, value, most in checks if value is not None and most is not None]
+    failed = [each for each in known if each[1] > each[2]]
+    told = [
+        f"{what} by {words.percent(value)}, where up to {words.percent(most)} is stable"
+        for what, value, most in failed or known[:1]
+    ]
+    return f"{found.verdict}: {'; '.join(told)}"
 
 
 def machine(latency: MeasuredLatency) -> str:
@@ -73,11 +108,12 @@ def variants(material: BundleMaterial) -> Table:
     table = []
     for name, record in material.manifest.models.items():
         predicted = record.latency.predicted
-        told = "of another precision" if predicted is None else words.number(predicted.value_ms, "ms")
+        told = f"not of {record.precision}" if predicted is None else words.number(predicted.value_ms, "ms")
         if predicted is not None and predicted.interval_ms is not None:
             told += f" ({words.between(predicted.interval_ms, 'ms')})"
         timed = "; ".join(
-            f"{words.number(each.statistics.p50_ms, 'ms')} {when}, {each.stability.verdict}"
+            f"{words.number(each.statistics.p50_ms, 'ms')} {when}, {each.stability.verdict}, on {machine(each)}: "
+            f"{_IS_DEVICE[each.may_be_of(material.manifest.instruction_set)]}"
             for when, each in material.timed(name)
         )
         engine = material.measured.engine
@@ -89,7 +125,7 @@ def variants(material: BundleMaterial) -> Table:
                 words.size(record.num_bytes),
                 words.share(record.accuracy),
                 told,
-                timed or "nobody has",
+                timed or "not measured",
                 "passed: " + gate(record),
             )
         )
@@ -107,23 +143,6 @@ def gate(record: VariantRecord) -> str:
     high, low = (-100 * end for end in found.accuracy_drop_interval)
     change = f"{-100 * found.accuracy_drop:+.2f} points ({low:+.2f} to {high:+.2f}) against fp32"
     return f"{change} on {found.num_images:,} images; a loss of up to {100 * found.max_accuracy_drop:g} is allowed"
-
-
-def is_int8_worth_it(material: BundleMaterial) -> str | None:
-    """Return whether int8 is worth it, as far as anybody knows; None where the bundle has none."""
-    manifest = material.manifest
-    for name, record in manifest.models.items():
-        if not isinstance(record.gate, Int8Gate):
-            continue
-        less = 1 - record.num_bytes / manifest.main.num_bytes
-        later = None if material.measured.latency is None else material.measured.latency.int8
-        speed = later.speed if later is not None else record.gate.speed
-        can_be = later is None or later.may_be_of(material.manifest.instruction_set)
-        timed = "nobody has timed it" if speed is None else speed.words(may_be_device=can_be)
-        on = "" if later is None else f", on {machine(later)}"
-        return f"{name}: {less:.0%} smaller; {gate(record)}; {timed}{on}"
-    reasons = [f"{name} is left out: {reason}" for name, reason in manifest.left_out.items() if "int8" in name]
-    return reasons[0] if reasons else None
 
 
 def engine(material: BundleMaterial) -> Table | None:
@@ -163,19 +182,37 @@ def pictures(material: BundleMaterial) -> str | None:
     return f"decode {decode}, prepare {prepare} in the median, of {number} of {sizes}"
 
 
+def limits_precision(manifest: Manifest) -> str | None:
+    """Return which precision predictions and sizes that limits were held against are of; None where it is not here."""
+    found = of_device(manifest)
+    return None if found.latency.predicted is None else found.precision
+
+
 def limits(manifest: Manifest) -> Table:
     """Return the limits of the device, and what the network costs there."""
     table = []
+    precision = limits_precision(manifest)
     for name, record in manifest.limits.items():
         unit = known_limits.TABLE[name].unit if name in known_limits.TABLE else ""
-        held = [] if record.percentile is None else [str(record.percentile)]
+        held = [] if precision is None or unit not in {"ms", "MiB"} else [f"of {precision}"]
+        held += [] if record.percentile is None else [str(record.percentile)]
         held += [] if record.risk is None else [f"bound at {record.risk:g}"]
-        verdict = "EXCEEDED" if record.is_exceeded else "kept"
+        is_bound = record.risk is not None
+        kept = verdict.of(name, record.cost, record.limit, manifest.profile, is_bound=is_bound).told
         share = f"{record.cost / record.limit:.0%}"
         table.append(
-            (name, words.number(record.limit, unit), words.number(record.cost, unit), share, verdict, "; ".join(held))
+            (name, words.number(record.limit, unit), words.number(record.cost, unit), share, kept, "; ".join(held))
         )
     return Table.of(("limit", "at most", "predicted or counted", "share", "verdict", "means"), table)
+
+
+def heldout(error: PredictorError) -> str:
+    """Return how far predictions were off on networks that they were not made from."""
+    off = words.percent(error.mape)
+    if error.num_heldout == 1:
+        return f"of the one network that they were compared with and not made from, they were off by {off}"
+    of = f"of {error.num_heldout:,} networks that they were compared with and not made from"
+    return f"{of}, they were off by {off} in the mean, for {error.acc10:.0%} of them by less than 10 %"
 
 
 def trust(material: BundleMaterial) -> list[str]:
@@ -193,20 +230,14 @@ def trust(material: BundleMaterial) -> list[str]:
         )
     else:
         error = manifest.profile.error
-        told.append(
-            f"Latency on {manifest.profile.name} is predicted from {costs} figures; of "
-            f"{words.counted(error.num_heldout, 'network')} held out they were off by {error.mape:.1%} in the mean, "
-            f"for {error.acc10:.0%} of them by less than 10 %."
-        )
+        told.append(f"Latency on {manifest.profile.name} is predicted from {costs} figures; {heldout(error)}.")
     if any(record.percentile is not None and record.percentile.is_assumed for record in manifest.limits.values()):
         told.append("Which percentile predictions are of is assumed; nobody measured it.")
-    where = {True: "need not be the device", False: "is not the device, which has other instructions"}
     for name in manifest.models:
         for when, latency in material.timed(name):
             told.append(
-                f"{name} was timed {when} on {machine(latency)}: {latency.stability.verdict}, parts of the session "
-                f"differ by {latency.stability.disagreement:.1%}. "
-                f"That {where[latency.may_be_of(manifest.instruction_set)]}."
+                f"{name} was timed {when} on {machine(latency)}: {stability(latency.stability)}. "
+                f"That {_IS_DEVICE[latency.may_be_of(manifest.instruction_set)]}."
             )
     if (engine := material.measured.engine) is not None:
         told.append(

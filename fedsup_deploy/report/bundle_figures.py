@@ -1,5 +1,6 @@
 """Figures of bundles: latency and size of all variants, the network, recalls, what is taken for what."""
 
+from collections.abc import Iterator
 from typing import Final
 
 from pydantic import JsonValue
@@ -27,36 +28,10 @@ _STEP: Final = 34
 
 def latencies(materials: list[BundleMaterial]) -> Figure:
     """Return the figure of all latencies: predicted with their intervals, measured from p10 to p90."""
-    found: list[Row] = []
-    table = []
-    for material in materials:
-        for name, record in material.manifest.models.items():
-            label = f"{material.manifest.profile.name}: {name}"
-            predicted = record.latency.predicted
-            if predicted is not None:
-                low, high = predicted.interval_ms or (None, None)
-                found.append(_latency(label, _PREDICTED, predicted.value_ms, low, high))
-                table.append(
-                    (
-                        label,
-                        "predicted",
-                        words.number(predicted.value_ms, "ms"),
-                        words.between(predicted.interval_ms, "ms"),
-                    )
-                )
-            for when, timed in material.timed(name):
-                statistics = timed.statistics
-                ends = (statistics.p10_ms, statistics.p90_ms)
-                found.append(_latency(label, _TIMED[when], statistics.p50_ms, *ends))
-                table.append(
-                    (label, f"measured {when}", words.number(statistics.p50_ms, "ms"), words.between(ends, "ms"))
-                )
-            engine = material.measured.engine
-            if engine is not None and name == material.manifest.main.variant.name:
-                times = engine.latency
-                ends = (times.min_ms, times.max_ms if times.p90_ms is None else times.p90_ms)
-                found.append(_latency(label, _ENGINE, times.p50_ms, *ends))
-                table.append((label, f"on {engine.where}", words.number(times.p50_ms, "ms"), words.between(ends, "ms")))
+    known = [each for material in materials for each in _known(material)]
+    found = [row for row, _ in known if row is not None]
+    num_elsewhere = len(known) - len(found)
+    table = [told for _, told in known]
     values = [float(row["ms"]) for row in found if isinstance(row["ms"], float) and row["ms"] > 0]
     is_wide = bool(values) and max(values) > 30 * min(values)
     scale: JsonObject = {"type": "log", "nice": True} if is_wide else {"zero": True, "nice": True}
@@ -66,12 +41,17 @@ def latencies(materials: list[BundleMaterial]) -> Figure:
     ways = [how for how in _WAYS if how in there]
     colour: JsonObject = category("how", legend={"columns": 1}, scale={"domain": [*ways]})
     offset: JsonObject = {"field": "how", "sort": [*ways]}
-    says = "Predicted is not measured: measured on the machine that made or measured the bundle, which need not be the "
+    says = (
+        "Marks are predictions of the profile, and medians of what was timed on a machine that may be the device and "
+        "need not be; strokes are intervals, and p10 to p90, of an engine from its shortest time to p90."
+    )
+    if num_elsewhere:
+        told = words.counted(num_elsewhere, "measurement")
+        says += f" Not drawn: {told} on other machines than the device; the table has them."
     return Figure(
         "bundle-latency",
         "Latency of every variant",
-        says + "device. Marks are predictions and medians; strokes are intervals, and p10 to p90, of an engine from "
-        "its shortest time to p90.",
+        says,
         {
             **rows(found),
             "height": max(_STEP, 16 * len(ways)) * len({row["variant"] for row in found}),
@@ -86,6 +66,31 @@ def latencies(materials: list[BundleMaterial]) -> Figure:
         },
         Table.of(("variant", "how", "value", "interval, or p10 to p90"), table),
     )
+
+
+def _known(material: BundleMaterial) -> Iterator[tuple[Row | None, tuple[str, ...]]]:
+    """Yield every latency of a bundle to draw and to read; what was timed elsewhere than on the device is not drawn."""
+    instructions = material.manifest.instruction_set
+    for name, record in material.manifest.models.items():
+        label = f"{material.manifest.profile.name}: {name}"
+        predicted = record.latency.predicted
+        if predicted is not None:
+            low, high = predicted.interval_ms or (None, None)
+            told = (words.number(predicted.value_ms, "ms"), words.between(predicted.interval_ms, "ms"))
+            yield _latency(label, _PREDICTED, predicted.value_ms, low, high), (label, "predicted", *told)
+        for when, timed in material.timed(name):
+            ends, p50_ms = (timed.statistics.p10_ms, timed.statistics.p90_ms), timed.statistics.p50_ms
+            # Where nobody knows the device's instructions, the machine that made the bundle is not taken for it.
+            may_be = timed.may_be_of(instructions) and (when == SINCE or instructions is not None)
+            row = _latency(label, _TIMED[when], p50_ms, *ends) if may_be else None
+            how = f"measured {when}{'' if may_be else ', elsewhere'}"
+            yield row, (label, how, words.number(p50_ms, "ms"), words.between(ends, "ms"))
+        engine = material.measured.engine
+        if engine is not None and name == material.manifest.main.variant.name:
+            times = engine.latency
+            ends = (times.min_ms, times.max_ms if times.p90_ms is None else times.p90_ms)
+            told = (words.number(times.p50_ms, "ms"), words.between(ends, "ms"))
+            yield _latency(label, _ENGINE, times.p50_ms, *ends), (label, f"on {engine.where}", *told)
 
 
 def _latency(label: str, how: str, value: float, low: float | None, high: float | None) -> Row:
@@ -144,11 +149,12 @@ def _recalls(record: MeasuresRecord, name: str) -> Figure:
         }
         for each in shown
     ]
-    x = quantity("recall", "recall", format=".0%", scale={"domain": [0, 1]})
+    x = quantity("recall", "recall", format=".0%")
     return Figure(
         name,
         "Recall of each class",
-        "The share of the images of a class that are answered rightly, worst first; strokes are 95 % intervals.",
+        "The share of the images of a class that are answered rightly, worst first; strokes are 95 % intervals. The "
+        "axis does not begin at 0.",
         {
             **rows(found),
             "height": 20 * len(found),

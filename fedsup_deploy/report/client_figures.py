@@ -1,7 +1,7 @@
 """How right a subnet is on each client, as `evaluate --per-client --json` has told it."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -157,7 +157,7 @@ def figure(evaluation: SubnetOnClients, name: str) -> Figure:
         }
         for each in shown
     ]
-    x = quantity("accuracy", "accuracy", format=".0%", scale={"domain": [0, 1]})
+    x = quantity("accuracy", "accuracy", format=".0%")
     layers: list[JsonObject] = [
         {"mark": {"type": "rule", "style": "range"}, "encoding": {"x": {**x, "field": "low"}, "x2": {"field": "high"}}},
         {"mark": {"type": "point", "size": 70}, "encoding": {"x": x}},
@@ -167,7 +167,7 @@ def figure(evaluation: SubnetOnClients, name: str) -> Figure:
         name,
         "The clients it is worst for",
         f"The share of right answers on each client, worst first, {of}; strokes are 95 % intervals, wide where a "
-        "client has few images.",
+        "client has few images. The axis does not begin at 0.",
         {**rows(found), "height": 20 * len(found), "encoding": {"y": category("client")}, "layer": [*layers]},
         Table.of(("client", "accuracy", "images"), [_row(each) for each in ordered]),
     )
@@ -177,12 +177,11 @@ def _row(each: ClientAnswers) -> tuple[str, str, str]:
     return each.called, words.share(each.accuracy.share, each.accuracy.interval), f"{each.num_images:,}"
 
 
-def worst_in_words(materials: Sequence[EvaluationMaterial]) -> Iterator[str]:
-    """Yield for which clients subnets are worst, in a line each."""
-    for each in materials:
-        found = each.evaluation
-        worst = ((one.called, one.accuracy) for one in found.worst[:_MOST_NAMED])
-        some = ", ".join(f"{called} {words.share(right.share, right.interval)}" for called, right in worst)
-        mean, tenth = (words.share(share) for share in (found.clients.accuracy_mean, found.clients.worst_decile))
-        of = f"of images {found.clients.images}"
-        yield f"{found.arch_id}: {some}; in the mean of all clients {mean}, of the worst tenth {tenth}, {of}"
+def worst_in_words(material: EvaluationMaterial) -> str:
+    """Return for which clients a subnet is worst, in a line."""
+    found = material.evaluation
+    worst = ((one.called, one.accuracy) for one in found.worst[:_MOST_NAMED])
+    some = ", ".join(f"{called} {words.share(right.share, right.interval)}" for called, right in worst)
+    mean, tenth = (words.share(share) for share in (found.clients.accuracy_mean, found.clients.worst_decile))
+    of = f"of images {found.clients.images}"
+    return f"{some}; in the mean of all clients {mean}, of the worst tenth {tenth}, {of}"

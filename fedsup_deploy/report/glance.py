@@ -5,16 +5,19 @@ All of it stands below as well, with how it is known; here it is found in second
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-from fedsup_deploy.artifact.manifest import Manifest
+from fedsup_deploy.artifact.manifest import ProfileRecord
 from fedsup_deploy.artifact.variants import ParityGate
-from fedsup_deploy.report import bundle_facts, client_figures, search_facts, words
+from fedsup_deploy.report import bundle_facts, client_figures, int8, progress, search_facts, standing, verdict, words
 from fedsup_deploy.report.bundle_facts import LATENCY, BundleMaterial
 from fedsup_deploy.report.client_figures import EvaluationMaterial
 from fedsup_deploy.report.figure import Table
 from fedsup_deploy.report.run_figures import RunMaterial
 from fedsup_deploy.report.search_facts import Searched
+from fedsup_deploy.run_events import CORNERS
+from fedsup_deploy.searchers.candidate import Candidate
+from fedsup_deploy.searchers.result import DeviceResult
 
 #: Lines of an answer.
 _MOST_LINES: Final = 10
@@ -35,16 +38,30 @@ class Answered:
     lines: tuple[str, ...]
 
 
+class Links(NamedTuple):
+    """Where a row leads.
+
+    Args:
+        card: Name of the device's card; None where there is none.
+        bundle: Name of the bundle; None where there is none.
+    """
+
+    card: str | None
+    bundle: str | None
+
+
 @dataclasses.dataclass(frozen=True)
 class Glance:
     """The first screen.
 
     Args:
         devices: What each device gets; None without a search or a bundle.
+        links: Where each of its rows leads.
         answers: To what everybody asks.
     """
 
     devices: Table | None
+    links: tuple[Links, ...]
     answers: tuple[Answered, ...]
 
 
@@ -56,27 +73,38 @@ def glance(
 ) -> Glance:
     """Return the first screen of a page."""
     answers = [
-        ("Is training healthy?", map(_health, runs), "not known: no run is on this page"),
+        (
+            "Is training healthy?",
+            (line for run in runs for line in progress.in_words(run)),
+            "not known: no run is on this page",
+        ),
         (
             "For which clients is it worst?",
-            (*client_figures.worst_in_words(evaluations), *_worst_clients(searches)),
+            (*_worst(runs, searches, evaluations), *_worst_clients(searches)),
             "not known here: put on this page what fedsup-deploy evaluate RUN --arch ARCH --per-client --json has told",
         ),
     ]
     if searches:
-        answers.append(("What would more time bring?", _more_time(searches), ""))
+        answers += [
+            (
+                "Is a much cheaper network as good?",
+                _cheaper(searches),
+                "none of those tried is as good with half the parameters, or in half the time",
+            ),
+            ("What would more time bring?", _more_time(searches, runs), ""),
+        ]
     if searches or bundles:
         answers += [
             ("What was not measured on its device?", _not_measured(searches, bundles), "nothing"),
             ("What is refused, left out or over its limit?", _refused(searches, bundles), "nothing"),
         ]
     if bundles:
-        answers += [
-            ("Is int8 worth it?", _int8(bundles), "no bundle here has an int8 file"),
-            ("What may be trusted?", _trusted(bundles), ""),
-        ]
+        answers.append(("Is int8 worth it?", _int8(bundles), "no bundle here has an int8 file"))
+    if searches or bundles:
+        answers.append(("What may be trusted?", _trusted(searches, bundles), ""))
     answered = (Answered(question, _lines(found) or (otherwise,)) for question, found, otherwise in answers)
-    return Glance(_devices(searches, bundles), tuple(answered))
+    devices, links = _devices(searches, bundles)
+    return Glance(devices, tuple(links), tuple(answered))
 
 
 def _lines(found: Iterable[str]) -> tuple[str, ...]:
@@ -86,63 +114,101 @@ def _lines(found: Iterable[str]) -> tuple[str, ...]:
     return once if more <= 0 else (*once[:_MOST_LINES], f"and {more} more, below")
 
 
-def _devices(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) -> Table | None:
-    made = {(each.manifest.profile.name, each.manifest.arch_id): each for each in bundles}
-    shown: set[tuple[str, str]] = set()
-    table = []
-    for searched in searches:
-        for device in searched.result.results:
+def _devices(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) -> tuple[Table | None, list[Links]]:
+    """Return a row for each device of each search, and for each bundle of no search; and where they lead."""
+    made = {(each.manifest.profile.name, each.manifest.arch_id): number for number, each in enumerate(bundles, start=1)}
+    shown: set[int] = set()
+    table: list[tuple[str, ...]] = []
+    links: list[Links] = []
+    for number, searched in enumerate(searches, start=1):
+        for at, device in enumerate(searched.result.results, start=1):
             name = device.profile.name
             chosen = searched.result.chosen_for(name)
-            bundle = made.get((name, chosen.arch_id))
-            shown.add((name, chosen.arch_id))
-            is_possible = name not in searched.no_bundle
-            known = search_facts.worth(chosen, device.objective, device, searched.result.accuracy_model)
-            worth = words.share(known.value, known.bounds)
-            if chosen.is_predicted(device.objective):
-                worth += ", predicted"
-            elif chosen.num_images is not None:
-                worth += f" of {chosen.num_images:,} images it was chosen by"
-            predicted = chosen.latency_ms_held
-            limit = device.limits.get(LATENCY)
+            place = made.get((name, chosen.arch_id))
+            bundle = None if place is None else bundles[place - 1]
+            shown |= set() if place is None else {place}
             table.append(
                 (
                     _called(name, searched, searches),
-                    chosen.arch_id,
-                    worth if bundle is None else _accuracy(bundle.manifest),
-                    words.number(predicted, "ms"),
-                    _share(predicted, limit),
+                    _gets(chosen.arch_id, search_facts.precision_of(device, searched, bundle)),
+                    "not known" if bundle is None else bundle_facts.accuracy(bundle.manifest),
+                    _chosen_by(chosen, device, searched),
+                    _latency(chosen.latency_ms_held, device.limits.get(LATENCY), device.profile, device.risk),
+                    standing.how_sure(chosen, device),
                     _timed(bundle),
-                    "made" if bundle is not None else "not on this page" if is_possible else "none can be made",
+                    "made" if bundle is not None else "none can be made" if name in searched.no_bundle else "not here",
                 )
             )
-    for (name, arch_id), material in made.items():
-        if (name, arch_id) not in shown:
-            table.append((name, arch_id, _accuracy(material.manifest), *_costs(material), _timed(material), "made"))
-    heads = ("device", "gets", "accuracy", "latency, predicted", "of its limit", "timed on the device", "bundle")
-    return Table.of(heads, table) if table else None
+            links.append(Links(card_id(f"search-{number}", at), None if place is None else f"bundle-{place}"))
+    for number, material in enumerate(bundles, start=1):
+        if number not in shown:
+            table.append(_alone(material))
+            links.append(Links(None, f"bundle-{number}"))
+    heads = (
+        "device",
+        "gets",
+        "accuracy, test images",
+        "accuracy it was chosen by",
+        "latency, predicted",
+        "how sure is it the best?",
+        "timed on the device",
+        "bundle",
+    )
+    return (Table.of(heads, table) if table else None), links
+
+
+def card_id(search: str, number: int) -> str:
+    """Return the name of the card of a device: the place among those of its search counts, from 1."""
+    return f"{search}-device-{number}"
+
+
+def _alone(material: BundleMaterial) -> tuple[str, ...]:
+    """Return the row of a bundle whose search is not on the page."""
+    manifest = material.manifest
+    limit, variant = manifest.limits.get(LATENCY), bundle_facts.of_device(manifest)
+    predicted = variant.latency.predicted
+    latency = "not known"
+    if limit is not None:
+        latency = _latency(limit.cost, limit.limit, manifest.profile, limit.risk)
+    elif predicted is not None:
+        latency = words.number(predicted.value_ms, "ms")
+    return (
+        manifest.profile.name,
+        _gets(manifest.arch_id, bundle_facts.limits_precision(manifest)),
+        bundle_facts.accuracy(manifest),
+        *("its search is not here", latency, "its search is not here"),
+        _timed(material),
+        "made",
+    )
+
+
+def _gets(arch_id: str, precision: str | None) -> str:
+    return arch_id if precision is None else f"{arch_id}, {precision}"
+
+
+def _chosen_by(chosen: Candidate, device: DeviceResult, searched: Searched) -> str:
+    known = search_facts.worth(chosen, device.objective, device, searched.result.accuracy_model)
+    told = words.share(known.value, known.bounds)
+    if chosen.is_predicted(device.objective):
+        return f"{told}, predicted"
+    return told if chosen.num_images is None else f"{told} of {chosen.num_images:,}"
 
 
 def _called(device: str, searched: Searched, searches: Sequence[Searched]) -> str:
-    """Return what a device is called: where there are several searches, with the one that is meant."""
-    return device if len(searches) == 1 else f"{device} ({words.short(searched.name)})"
+    """Return what a device is called: where there are several searches, with the one that is meant, and its limit."""
+    if len(searches) == 1:
+        return device
+    limit = searched.result.for_profile(device).limits.get(LATENCY)
+    told = "" if limit is None else f", at most {words.number(limit, 'ms')}"
+    return f"{device}{told} ({words.short(searched.name)})"
 
 
-def _accuracy(manifest: Manifest) -> str:
-    found = manifest.accuracy
-    told = words.share(found.recalibrated, found.recalibrated_interval)
-    return f"{told} of {words.counted(found.num_samples, f'{found.split} image')}"
-
-
-def _costs(material: BundleMaterial) -> tuple[str, str]:
-    limit, predicted = material.manifest.limits.get(LATENCY), material.manifest.main.latency.predicted
-    if limit is not None:
-        return words.number(limit.cost, "ms"), _share(limit.cost, limit.limit)
-    return words.number(None if predicted is None else predicted.value_ms, "ms"), _share(0.0, None)
-
-
-def _share(value: float, limit: float | None) -> str:
-    return "no limit" if limit is None else f"{value / limit:.0%} of {words.number(limit, 'ms')}"
+def _latency(value: float, limit: float | None, profile: ProfileRecord, risk: float | None) -> str:
+    if limit is None:
+        return f"{words.number(value, 'ms')}, no limit"
+    short = verdict.of(LATENCY, value, limit, profile, is_bound=risk is not None).short
+    told = f"{words.number(value, 'ms')}, {value / limit:.0%} of {words.number(limit, 'ms')}"
+    return f"{told}: {short}" if short else told
 
 
 def _timed(material: BundleMaterial | None) -> str:
@@ -153,16 +219,25 @@ def _timed(material: BundleMaterial | None) -> str:
     return "; ".join(found) or "no"
 
 
-def _health(material: RunMaterial) -> str:
-    history, name = material.history, material.run.config.name
-    warned, rounds = history.health, words.counted(len(history.rounds), "round")
-    missing = sum(len(each.clients) - len(each.answered) for each in history.rounds)
-    asked = sum(len(each.clients) for each in history.rounds)
-    absent = f"{missing:,} of {asked:,} answers of clients are missing" if missing else "no client was absent"
-    if not warned:
-        return f"{name}: nothing was warned of in {rounds}; {absent}"
-    last = f"the last in round {warned[-1].round + 1}: {warned[-1].words}"
-    return f"{name}: {words.counted(len(warned), 'warning')} in {rounds}, {last}; {absent}"
+def _worst(
+    runs: Sequence[RunMaterial], searches: Sequence[Searched], evaluations: Sequence[EvaluationMaterial]
+) -> Iterator[str]:
+    """Yield for which clients subnets are worst, and which subnets these are."""
+    for each in evaluations:
+        arch_id = each.evaluation.arch_id
+        corners = [
+            f"the {corner} subnet"
+            for corner in CORNERS
+            if any(getattr(run.run.space, corner).arch_id == arch_id for run in runs)
+        ]
+        owners = [
+            _called(device.profile.name, searched, searches)
+            for searched in searches
+            for device in searched.result.results
+            if searched.result.chosen_for(device.profile.name).arch_id == arch_id
+        ]
+        gets = [f"that {_named(owners)} get" if owners else "that no device on this page gets"] if searches else []
+        yield f"{arch_id}{', '.join(['', *corners, *gets])}: {client_figures.worst_in_words(each)}"
 
 
 def _worst_clients(searches: Sequence[Searched]) -> Iterator[str]:
@@ -173,12 +248,12 @@ def _worst_clients(searches: Sequence[Searched]) -> Iterator[str]:
                 yield f"{device.profile.name}: {words.share(worst)} in the mean of the worst tenth of the clients"
 
 
-def _more_time(searches: Sequence[Searched]) -> Iterator[str]:
+def _more_time(searches: Sequence[Searched], runs: Sequence[RunMaterial]) -> Iterator[str]:
     answers: dict[str, list[str]] = {}
     for searched in searches:
         for device in searched.result.results:
             others = [each for each in searches if each is not searched]
-            told = search_facts.answer(device, searched, others).more
+            told = search_facts.answer(device, searched, others, runs=runs).more
             answers.setdefault(told, []).append(_called(device.profile.name, searched, searches))
     devices = sum(map(len, answers.values()))
     return (
@@ -207,34 +282,68 @@ def _refused(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) ->
 
 def _int8(bundles: Sequence[BundleMaterial]) -> Iterator[str]:
     for each in bundles:
-        if (told := bundle_facts.is_int8_worth_it(each)) is not None:
+        if (told := int8.is_it_worth_it(each)) is not None:
             yield f"{each.name}: {told}"
 
 
-def _trusted(bundles: Sequence[BundleMaterial]) -> Iterator[str]:
+def _cheaper(searches: Sequence[Searched]) -> Iterator[str]:
+    """Yield which much cheaper network is as good within noise, once for all devices that get the same."""
+    same: dict[tuple[str, str], list[tuple[str, Candidate, Candidate]]] = {}
+    for searched in searches:
+        for device in searched.result.results:
+            chosen = searched.result.chosen_for(device.profile.name)
+            if (cheaper := standing.much_cheaper(chosen, device)) is not None:
+                called = _called(device.profile.name, searched, searches)
+                same.setdefault((chosen.arch_id, cheaper.arch_id), []).append((called, chosen, cheaper))
+    for devices in same.values():
+        _, chosen, cheaper = devices[0]
+        ratios = sorted(one.latency_ms_held / max(1e-12, other.latency_ms_held) for _, one, other in devices)
+        ends = [*dict.fromkeys(f"{ratio:.2g}" for ratio in (ratios[0], ratios[-1]))]
+        yield (
+            f"{_named([name for name, *_ in devices])}: {chosen.arch_id} has {chosen.num_params:,} parameters, "
+            f"{cheaper.arch_id} {cheaper.num_params:,} and {' to '.join(ends)} times less predicted latency; "
+            f"the accuracy of the cheaper is {standing.Difference.of(cheaper, chosen)}, within noise"
+        )
+
+
+def _trusted(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) -> Iterator[str]:
     gates = [record.gate for each in bundles for record in each.manifest.models.values()]
     parity = [gate for gate in gates if isinstance(gate, ParityGate)]
-    worst = max(gate.max_scaled_diff for gate in parity)
-    yield (
-        f"Outputs: {words.counted(len(parity), 'fp32 file')} passed the gate: all compute what the supernet computes, "
-        f"within {worst:.1e} of {parity[0].tolerance:g} allowed."
-    )
+    if parity:
+        yield (
+            f"Outputs: {words.counted(len(parity), 'fp32 file')} passed the gate: all compute what the supernet "
+            f"computes, within {max(gate.max_scaled_diff for gate in parity):.1e} of {parity[0].tolerance:g} allowed."
+        )
+    tested: dict[str, list[str]] = {}
     for each in bundles:
         found = each.manifest.accuracy
-        images = words.counted(found.num_samples, "image")
-        yield f"Accuracies: of {images} of {found.dataset} ({found.split}); nothing is known of others."
-    unknown = [each.manifest.profile.name for each in bundles if each.manifest.profile.error == "none"]
+        of = f"{words.counted(found.num_samples, 'image')} of {found.dataset} ({found.split})"
+        tested.setdefault(of, []).append(each.manifest.profile.name)
+    for of, names in tested.items():
+        yield f"Accuracies of {words.counted(len(names), 'bundle')}: of {of}; nothing is known of others."
+    made = {(each.manifest.profile.name, each.manifest.arch_id) for each in bundles}
+    chosen = [
+        _called(device.profile.name, each, searches)
+        for each in searches
+        for device in each.result.results
+        if (device.profile.name, each.result.chosen_for(device.profile.name).arch_id) not in made
+    ]
+    if chosen:
+        yield f"Accuracies of {_named(chosen)}: of the images they were chosen by alone, which flatters."
+    profiles = {each.profile.name: each.profile for searched in searches for each in searched.result.results}
+    profiles |= {each.manifest.profile.name: each.manifest.profile for each in bundles}
+    unknown = [name for name, profile in profiles.items() if profile.error == "none"]
     if unknown:
         yield f"Latencies on {_named(unknown)}: nobody knows how far predictions are off; measure before you promise."
-    known = {each.manifest.profile.name: each.manifest.profile.error for each in bundles}
     errors = [
-        f"{error.mape:.1%} on {name} ({words.counted(error.num_heldout, 'network')})"
-        for name, error in known.items()
-        if error != "none"
+        f"{words.percent(profile.error.mape)} on {name} ({words.counted(profile.error.num_heldout, 'network')})"
+        for name, profile in profiles.items()
+        if profile.error != "none"
     ]
     if errors:
         yield f"Latencies: predictions were off by {', '.join(errors)}."
-    yield "Whether files are unaltered is for fedsup-deploy verify to find out."
+    if bundles:
+        yield "Whether files are unaltered is for fedsup-deploy verify to find out."
 
 
 def _named(names: Sequence[str]) -> str:

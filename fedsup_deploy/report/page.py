@@ -13,105 +13,30 @@ from typing import TYPE_CHECKING, Final
 
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.report import (
-    absences,
     blocks,
-    bundle_facts,
     bundle_figures,
-    client_figures,
     embedding,
     glance,
+    glossary,
     library,
     look,
-    run_figures,
     search_facts,
     search_figures,
+    sections,
     words,
 )
 from fedsup_deploy.report.bundle_facts import BundleMaterial
 from fedsup_deploy.report.client_figures import EvaluationMaterial
-from fedsup_deploy.report.figure import Figure, Table
-from fedsup_deploy.report.mistakes import Mistake
+from fedsup_deploy.report.figure import Figure
 from fedsup_deploy.report.run_figures import RunMaterial
-from fedsup_deploy.report.search_facts import Answer, Searched
+from fedsup_deploy.report.search_facts import Searched
+from fedsup_deploy.report.sections import BundleSection, EvaluationSection, RunSection, SearchSection
 from fedsup_deploy.version import __version__
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
-
-
-@dataclasses.dataclass(frozen=True)
-class RunSection:
-    """A run on the page."""
-
-    id: str
-    name: str
-    facts: Table
-    figures: tuple[Figure, ...]
-    warnings: Table | None
-    is_anybody_absent: bool
-    notes: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class DeviceSection:
-    """What a search found for one device."""
-
-    answer: Answer
-    front: Table
-
-
-@dataclasses.dataclass(frozen=True)
-class SearchSection:
-    """A search on the page."""
-
-    id: str
-    name: str
-    facts: Table
-    devices: tuple[DeviceSection, ...]
-    figures: tuple[Figure, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class MistakesSection:
-    """What a bundle answers wrongly, or why that is not shown.
-
-    Args:
-        says: In words.
-        shown: Images; none where another bundle has the same file, and shows them.
-    """
-
-    says: str
-    shown: tuple[Mistake, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class BundleSection:
-    """A bundle on the page."""
-
-    id: str
-    name: str
-    facts: Table
-    variants: Table
-    limits: Table
-    int8: str | None
-    trust: tuple[str, ...]
-    engine: Table | None
-    measures: Table | None
-    figures: tuple[Figure, ...]
-    mistakes: MistakesSection | None
-    lineage: Table
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationSection:
-    """What clients have said of a subnet."""
-
-    id: str
-    name: str
-    facts: Table
-    figure: Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,14 +58,20 @@ class PageMaterial:
     def sections(self) -> tuple[list[RunSection], list[SearchSection], list[BundleSection]]:
         """Return what stands on the page."""
         return (
-            [_run(f"run-{number}", each) for number, each in enumerate(self.runs, start=1)],
-            [_search(f"search-{number}", each, self.searches) for number, each in enumerate(self.searches, start=1)],
-            [_bundle(f"bundle-{number}", each, self.bundles) for number, each in enumerate(self.bundles, start=1)],
+            [sections.run(f"run-{number}", each) for number, each in enumerate(self.runs, start=1)],
+            [
+                sections.search(f"search-{number}", each, self.searches, self.bundles, self.runs)
+                for number, each in enumerate(self.searches, start=1)
+            ],
+            [
+                sections.bundle(f"bundle-{number}", each, self.bundles)
+                for number, each in enumerate(self.bundles, start=1)
+            ],
         )
 
     def evaluated(self) -> list[EvaluationSection]:
         """Return what clients have said of subnets."""
-        return [_evaluation(f"clients-{number}", each) for number, each in enumerate(self.evaluations, start=1)]
+        return [sections.evaluation(f"clients-{number}", each) for number, each in enumerate(self.evaluations, start=1)]
 
     def overview(self) -> list[Figure]:
         """Return the figures of all bundles together."""
@@ -189,6 +120,7 @@ def render(report: PageMaterial) -> str:
             comparison=search_figures.comparison([*report.searches]),
             explorer=_explorer(report.searches),
             documents={name: embedding.embedded(document) for name, document in _documents(report, drawn).items()},
+            glossary=glossary.WORDS,
             style=style,
             scripts=scripts,
             style_hash=_hash(style),
@@ -206,12 +138,15 @@ def _all(
 
 
 def _title(report: PageMaterial) -> str:
-    """Return what the page is about: the runs that everything on it comes from, or its first bundle."""
+    """Return what the page is about: the runs that everything on it comes from, or its first bundle; its searches."""
     names = [each.result.run.name for each in report.searches] + [each.run.path.name for each in report.runs]
     names += [Path(each.evaluation.run).name for each in report.evaluations]
     # Of a run that is the folder one is in nobody knows the name.
     others = [each.name for each in report.bundles] + [each.name for each in report.evaluations]
-    return ", ".join(filter(None, dict.fromkeys(names))) or others[0]
+    about = ", ".join(filter(None, dict.fromkeys(names))) or others[0]
+    devices = {device.profile.name for each in report.searches for device in each.result.results}
+    devices |= {each.manifest.profile.name for each in report.bundles}
+    return f"{about}: {words.counted(len(devices), 'device')}" if devices else about
 
 
 def _documents(report: PageMaterial, drawn: Sequence[Figure]) -> JsonObject:
@@ -242,135 +177,6 @@ def _explorer(searches: Sequence[Searched]) -> JsonObject | None:
         "prices": [*dict.fromkeys(name for device in devices for name in search_facts.prices_of(device))],
         "objectives": [*dict.fromkeys(name for device in devices for name in search_facts.objectives_of(device))],
     }
-
-
-def _run(section: str, material: RunMaterial) -> RunSection:
-    config, history, space = material.run.config, material.history, material.run.space
-    last = material.kept
-    told = [
-        ("trained on", config.data.dataset),
-        ("by", config.strategy.name),
-        ("space", f"{space.name}: {space.num_architectures:,} subnets"),
-        ("rounds", f"{len(history.rounds)} of {config.training.rounds}"),
-        ("clients", _clients(material)),
-    ]
-    if material.kept_after is not None:
-        told.append(("kept", f"the supernet after {words.counted(material.kept_after, 'round')}, which was the best"))
-    if last is not None:
-        for corner in ("largest", "smallest"):
-            value = words.share(last.accuracy(corner), last.interval(corner))
-            told.append(
-                (f"{corner} subnet", value if last.num_images is None else f"{value}, {last.num_images:,} images")
-            )
-    if history.rounds:
-        sent = sum(each.bytes_down + each.bytes_up for each in history.rounds)
-        told.append(
-            ("time, bytes", f"{words.seconds(sum(each.seconds for each in history.rounds))}, {words.size(sent)}")
-        )
-    absent = absences.figure(material)
-    return RunSection(
-        section,
-        config.name,
-        Table.of(("", ""), told),
-        _named(section, [*run_figures.figures(material), *([] if absent is None else [absent])]),
-        run_figures.warnings(material),
-        absent is not None,
-        history.notes,
-    )
-
-
-def _clients(material: RunMaterial) -> str:
-    told = words.counted(material.num_clients, "client")
-    if material.history.num_images is not None:
-        told += f" with {words.counted(material.history.num_images, 'image')}"
-    unseen = () if material.facts is None or material.facts.clients is None else material.facts.clients.unseen
-    return told if not unseen else f"{told}; {len(unseen)} more take no part"
-
-
-def _evaluation(section: str, material: EvaluationMaterial) -> EvaluationSection:
-    found = material.evaluation
-    figure = client_figures.figure(found, f"{section}-accuracy")
-    return EvaluationSection(section, material.name, client_figures.facts(found), figure)
-
-
-def _search(section: str, searched: Searched, searches: Sequence[Searched]) -> SearchSection:
-    result = searched.result
-    others = [each for each in searches if each is not searched]
-    model = result.accuracy_model
-    how = {"measured": "measured on validation images", "clients": "measured by clients", "predicted": "predicted"}
-    accuracies = how[model.kind]
-    if model.kendall_tau is not None:
-        accuracies += f" from {model.num_measured or 0:,} measured; rank correlation {model.kendall_tau:.2f}"
-    rounds = "" if result.run.rounds is None else f", {result.run.rounds} rounds"
-    told = [
-        ("run", f"{result.run.name}{rounds}, {result.run.hash[:12]}"),
-        ("space", result.space.name),
-        ("accuracies", accuracies),
-        ("seed, time", f"{result.seed}, {words.seconds(result.seconds)}"),
-        ("found on", result.processor or "not known"),
-    ]
-    devices = tuple(
-        DeviceSection(search_facts.answer(device, searched, others), search_figures.front_table(searched, device))
-        for device in result.results
-    )
-    fleet = [] if result.fleet is None else [search_figures.fleet(result.fleet, "fleet")]
-    return SearchSection(section, searched.name, Table.of(("", ""), told), devices, _named(section, fleet))
-
-
-def _mistakes(material: BundleMaterial, bundles: Sequence[BundleMaterial]) -> MistakesSection | None:
-    found = material.mistakes
-    if found is None or isinstance(found, str):
-        return None if found is None else MistakesSection(f"Not shown: {found}.", ())
-    first = next(each for each in bundles if each.mistakes is found)
-    if first is not material:
-        return MistakesSection(f"Its file is that of {first.name}, where they are shown.", ())
-    shown = f"the {len(found.shown)} it is surest of" if len(found.shown) < found.num_wrong else "all of them"
-    says = f"{found.num_wrong:,} of {found.num_images:,} {found.of}"
-    return MistakesSection(
-        f"{says}; {shown}." if found.num_wrong else f"None of {found.num_images:,} {found.of}.", found.shown
-    )
-
-
-def _bundle(section: str, material: BundleMaterial, bundles: Sequence[BundleMaterial]) -> BundleSection:
-    manifest = material.manifest
-    accuracy, costs = manifest.accuracy, manifest.costs
-    told = [
-        ("for", manifest.profile.name),
-        (
-            "accuracy",
-            f"{words.share(accuracy.recalibrated, accuracy.recalibrated_interval)}, of "
-            f"{words.counted(accuracy.num_samples, 'image')} of {accuracy.dataset} ({accuracy.split})",
-        ),
-        ("before recalibration", words.share(accuracy.not_recalibrated, accuracy.not_recalibrated_interval)),
-        (
-            "costs",
-            f"{costs.num_macs / 1e6:.3g} M multiply-accumulates, {costs.num_params:,} parameters, "
-            f"{words.size(costs.peak_activation_bytes)} of activations",
-        ),
-        ("picked for", manifest.objective or "not known"),
-    ]
-    if (before := bundle_facts.pictures(material)) is not None:
-        told.append(("before the network", before))
-    if manifest.refinement is not None:
-        told.append(("trimmed from", f"{manifest.refinement.source_arch_id}, which exceeds the limits"))
-    return BundleSection(
-        section,
-        material.name,
-        Table.of(("", ""), told),
-        bundle_facts.variants(material),
-        bundle_facts.limits(manifest),
-        bundle_facts.is_int8_worth_it(material),
-        tuple(bundle_facts.trust(material)),
-        bundle_facts.engine(material),
-        None if accuracy.measures is None else bundle_facts.measures(accuracy.measures),
-        tuple(bundle_figures.figures(material, section)),
-        _mistakes(material, bundles),
-        bundle_facts.lineage(manifest),
-    )
-
-
-def _named(section: str, figures: Sequence[Figure]) -> tuple[Figure, ...]:
-    return tuple(dataclasses.replace(figure, name=f"{section}-{figure.name}") for figure in figures)
 
 
 def _hash(text: str) -> str:

@@ -6,14 +6,15 @@ Shapes: R rounds, N clients.
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.config.document import show
+from fedsup_deploy.federation.server.fedsup_config import EFedSupConfig, FedSupConfig, rounds_of_the_smallest
 from fedsup_deploy.federation.simulation import tiers_by_index
 from fedsup_deploy.report import words
 from fedsup_deploy.report.figure import Figure, Row, Table, category, quantity, rows
-from fedsup_deploy.run_events import CORNERS, Evaluation, Round
+from fedsup_deploy.run_events import CORNERS, AskedClients, Evaluation
 from fedsup_deploy.runs.clients import ClientFacts
 from fedsup_deploy.runs.history import History
 from fedsup_deploy.runs.run import ImageFacts, Run
@@ -26,6 +27,8 @@ _MOST_MARKS: Final = 100
 _MOST_BARS: Final = 24
 #: Clients that are listed one by one.
 MOST_CLIENTS: Final = 1_000_000
+
+_Played = TypeVar("_Played", bound=AskedClients)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +46,11 @@ class RunMaterial:
     history: History
     facts: ImageFacts | None
     kept_after: int | None = None
+
+    @property
+    def path_name(self) -> str:
+        """Name of its folder; empty for the folder one is in."""
+        return self.run.path.name
 
     @property
     def kept(self) -> Evaluation | None:
@@ -95,7 +103,9 @@ def figures(material: RunMaterial) -> list[Figure]:
     if history.evaluations:
         found.append(_accuracy(history))
     if history.rounds:
-        found += [_participation(history), _bytes(history), _seconds(history), _turns(material)]
+        took_part = _participation(history)
+        found += [] if took_part is None else [took_part]
+        found += [_bytes(material), _seconds(history), _turns(material)]
         if material.run.config.strategy.num_tiers > 1 and material.seen and material.has_tiers_by_number:
             found.append(_tiers(material))
     if material.facts is not None and material.facts.class_counts is not None:
@@ -103,7 +113,7 @@ def figures(material: RunMaterial) -> list[Figure]:
     return found
 
 
-def _curve(rounds: Sequence[Round], value: Callable[[Round], float], name: str) -> list[Row]:
+def _curve(rounds: Sequence[_Played], value: Callable[[_Played], float], name: str) -> list[Row]:
     """Return the points of a curve; `round` counts from 1."""
     step = max(1, -(-len(rounds) // MOST_POINTS))
     groups = [rounds[start : start + step] for start in range(0, len(rounds), step)]
@@ -112,7 +122,7 @@ def _curve(rounds: Sequence[Round], value: Callable[[Round], float], name: str) 
     ]
 
 
-def _means(rounds: Sequence[Round]) -> str:
+def _means(rounds: Sequence[AskedClients]) -> str:
     step = -(-len(rounds) // MOST_POINTS)
     return "" if step == 1 else f" Each point is the mean of {step} rounds."
 
@@ -128,7 +138,7 @@ def _over_rounds(points: Sequence[Row], title: str, *, zero: bool) -> JsonObject
     return {**rows(points), "height": 200, "mark": mark, "encoding": encoding}
 
 
-def _table(rounds: Sequence[Round], heads: Sequence[str], cells: Callable[[Round], Sequence[str]]) -> Table:
+def _table(rounds: Sequence[_Played], heads: Sequence[str], cells: Callable[[_Played], Sequence[str]]) -> Table:
     return Table.of(("round", *heads), [(str(each.round + 1), *cells(each)) for each in rounds])
 
 
@@ -182,9 +192,12 @@ def _accuracy(history: History) -> Figure:
     )
 
 
-def _participation(history: History) -> Figure:
-    answered = _curve(history.rounds, lambda each: len(each.answered), "answered")
-    absent = _curve(history.rounds, lambda each: len(each.clients) - len(each.answered), "absent")
+def _participation(history: History) -> Figure | None:
+    """Return who took part; None where as many answered in every round, which a number says."""
+    if len({(len(each.clients), len(each.answered)) for each in history.asked}) == 1:
+        return None
+    answered = _curve(history.asked, lambda each: len(each.answered), "answered")
+    absent = _curve(history.asked, lambda each: len(each.clients) - len(each.answered), "absent")
     encoding: JsonObject = {
         "x": quantity("round", "round", format="d", scale={"zero": False, "nice": False}),
         "y": quantity("value", "clients", scale={"zero": True, "nice": True}, stack="zero"),
@@ -195,52 +208,69 @@ def _participation(history: History) -> Figure:
     return Figure(
         "participation",
         "Who took part",
-        f"Clients asked in each round: those that answered, and those that did not.{_means(history.rounds)}",
+        f"Clients asked in each round: those that answered, and those that did not.{_means(history.asked)}",
         {**rows([*answered, *absent]), "height": 160, "mark": mark, "encoding": encoding},
         _table(
-            history.rounds,
+            history.asked,
             ["asked", "answered"],
             lambda each: [str(len(each.clients)), str(len(each.answered))],
         ),
     )
 
 
-def _bytes(history: History) -> Figure:
-    mib = 2.0**20
-    points = [
-        *_curve(history.rounds, lambda each: each.bytes_down / mib, "to clients"),
-        *_curve(history.rounds, lambda each: each.bytes_up / mib, "from clients"),
-    ]
-    total = sum(each.bytes_down + each.bytes_up for each in history.rounds)
+def _bytes(material: RunMaterial) -> Figure:
+    history, mib = material.history, 2.0**20
+    if all(each.bytes_down == each.bytes_up for each in history.asked):
+        points = _curve(history.asked, lambda each: each.bytes_down / mib, "to clients, and as much from them")
+        which = " As much goes to clients as comes from them: one line for both."
+    else:
+        points = [
+            *_curve(history.asked, lambda each: each.bytes_down / mib, "to clients"),
+            *_curve(history.asked, lambda each: each.bytes_up / mib, "from clients"),
+        ]
+        which = ""
+    total = sum(each.bytes_down + each.bytes_up for each in history.asked)
+    says = f"Tensors to and from all clients of a round; {words.size(total)} in all.{which}"
     return Figure(
         "bytes",
         "Bytes on the wire",
-        f"Tensors to and from all clients of a round; {words.size(total)} in all.{_means(history.rounds)}",
+        f"{says}{_larger_from(material)}{_means(history.asked)}",
         {**_over_rounds(points, "MiB per round", zero=True)},
         _table(
-            history.rounds,
+            history.asked,
             ["to clients", "from clients"],
             lambda each: [words.size(each.bytes_down), words.size(each.bytes_up)],
         ),
     )
 
 
+def _larger_from(material: RunMaterial) -> str:
+    """Return from which round on subnets of all sizes travel, where the first rounds do without larger ones."""
+    config, strategy = material.run.config, material.run.config.strategy
+    if not isinstance(strategy, FedSupConfig | EFedSupConfig):
+        return ""
+    first = rounds_of_the_smallest(config.training.rounds, strategy.smallest_first, paper=strategy.paper)
+    if not 0 < first < len(material.history.asked):
+        return ""
+    return f" To round {first} all clients train the smallest subnet only; from round {first + 1} on all sizes travel."
+
+
 def _seconds(history: History) -> Figure:
-    points = _curve(history.rounds, lambda each: each.seconds, "seconds")
-    total = sum(each.seconds for each in history.rounds)
+    points = _curve(history.asked, lambda each: each.seconds, "seconds")
+    total = sum(each.seconds for each in history.asked)
     return Figure(
         "seconds",
         "Time of a round",
-        f"On the machine that trained; {words.seconds(total)} in all.{_means(history.rounds)}",
+        f"On the machine that trained; {words.seconds(total)} in all.{_means(history.asked)}",
         {**_over_rounds(points, "seconds", zero=True)},
-        _table(history.rounds, ["time"], lambda each: [words.seconds(each.seconds)]),
+        _table(history.asked, ["time"], lambda each: [words.seconds(each.seconds)]),
     )
 
 
 def turns_of(material: RunMaterial) -> Counter[int]:
     """Return how often each client has answered; of all that may take part, also those that never did."""
     turns: Counter[int] = Counter(dict.fromkeys(material.seen, 0))
-    for each in material.history.rounds:
+    for each in material.history.asked:
         turns.update(each.answered)
     return turns
 
@@ -264,7 +294,7 @@ def _turns(material: RunMaterial) -> Figure:
     return Figure(
         "clients",
         "How often clients took part",
-        f"Of {words.counted(len(turns), 'client')}{which}, in {words.counted(len(material.history.rounds), 'round')}.",
+        f"Of {words.counted(len(turns), 'client')}{which}, in {words.counted(len(material.history.asked), 'round')}.",
         {**rows(found), "height": 160, "mark": {"type": "bar", "style": "bar"}, "encoding": encoding},
         Table.of(("times", "clients"), [(str(row["times"]), str(row["clients"])) for row in found]),
     )

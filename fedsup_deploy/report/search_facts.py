@@ -12,7 +12,9 @@ from pydantic import JsonValue
 
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.device import limits
-from fedsup_deploy.report import blocks, words
+from fedsup_deploy.report import blocks, bundle_facts, standing, verdict, words
+from fedsup_deploy.report.bundle_facts import LATENCY, BundleMaterial
+from fedsup_deploy.report.run_figures import RunMaterial
 from fedsup_deploy.searchers import objective
 from fedsup_deploy.searchers.candidate import Candidate
 from fedsup_deploy.searchers.result import AccuracyModel, DeviceResult, SearchResult
@@ -27,7 +29,6 @@ _PRICES: Final = {
     "energy_mj": "estimated energy, mJ",
     "resolution": "side of the image, pixels",
 }
-LATENCY: Final = "latency_ms"
 #: Candidates of one search that are drawn; the front and the pick always are.
 MOST_CANDIDATES: Final = 2000
 
@@ -54,11 +55,13 @@ class Searched:
         result: It.
         no_bundle: Why there can be no bundle, by the names of those devices for which that is so, as far as their
             profiles are at hand.
+        precisions: What predictions and sizes are of, such as `int8`, by the names of the devices, as far as above.
     """
 
     name: str
     result: SearchResult
     no_bundle: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    precisions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def price_title(name: str, device: DeviceResult) -> str:
@@ -141,11 +144,13 @@ class Answer:
     Args:
         device: Name of the profile.
         pick: Its arch_id.
-        worth: The objective of the pick, with its interval and its sample.
+        value: How right the pick is: its bundle on test images; without one, `chosen_by`.
+        chosen_by: The objective that it was chosen by, with its interval and its sample; None where `value` says it.
         latency: Of the pick, with its interval.
         room: The limits and how far the pick stays below them.
         why: Why it was picked.
-        sure: What it could as well have been.
+        sure: What it can be told from.
+        cheaper: What is much cheaper and as good; None where there is nothing of the kind.
         less: What the next faster subnet of the front costs.
         more: What more time would bring.
         trust: How the device's costs are known.
@@ -155,11 +160,13 @@ class Answer:
 
     device: str
     pick: str
-    worth: str
+    value: str
+    chosen_by: str | None
     latency: str
     room: tuple[str, ...]
     why: str
     sure: str
+    cheaper: str | None
     less: str
     more: str
     trust: str
@@ -167,22 +174,40 @@ class Answer:
     clients: str | None
 
 
-def answer(device: DeviceResult, searched: Searched, others: Sequence[Searched] = ()) -> Answer:
-    """Return what a search answers for one device; `others` may have looked beyond its limits."""
+def answer(
+    device: DeviceResult,
+    searched: Searched,
+    others: Sequence[Searched] = (),
+    bundle: BundleMaterial | None = None,
+    runs: Sequence[RunMaterial] = (),
+) -> Answer:
+    """Return what a search answers for one device.
+
+    Args:
+        device: What was found for it.
+        searched: The search.
+        others: Searches that may have looked beyond its limits.
+        bundle: Of what it gets, for it; None where none is on the page.
+        runs: Those on the page, of which one may be the search's own.
+    """
     result = searched.result
     chosen = result.chosen_for(device.profile.name)
     found = worth(chosen, device.objective, device, result.accuracy_model)
-    latency = price(chosen, LATENCY, device)
+    told = _worth(chosen, device, result.accuracy_model, found)
+    precision = precision_of(device, searched, bundle)
+    latency, cheaper = price(chosen, LATENCY, device), standing.much_cheaper(chosen, device)
     return Answer(
         device=device.profile.name,
         pick=chosen.arch_id,
-        worth=_worth(chosen, device, result.accuracy_model, found),
-        latency=f"{words.number(latency.value, 'ms')} ({words.between(latency.bounds, 'ms')})",
-        room=tuple(_room(chosen, device)),
-        why=_why(device, result),
-        sure=_sure(chosen, device),
+        value=told if bundle is None else bundle_facts.accuracy(bundle.manifest),
+        chosen_by=None if bundle is None else told,
+        latency=f"{words.number(latency.value, 'ms')}{_of(precision)} ({words.between(latency.bounds, 'ms')})",
+        room=tuple(_room(chosen, device, precision)),
+        why=standing.why(device, result),
+        sure=standing.how_sure(chosen, device),
+        cheaper=None if cheaper is None else standing.cheaper_in_words(cheaper, chosen),
         less=_less(chosen, device, result.accuracy_model),
-        more=_more(chosen, device, searched, others),
+        more=_more(chosen, device, searched, others, runs),
         trust=_trust(device),
         bundle=searched.no_bundle.get(device.profile.name),
         clients=None if chosen.worst_decile is None else f"{words.share(chosen.worst_decile)} in the mean",
@@ -197,49 +222,35 @@ def _worth(chosen: Candidate, device: DeviceResult, model: AccuracyModel, found:
     if chosen.num_images is None:
         return told
     of = "that clients hold out" if model.kind == "clients" else "for validation"
-    return f"{told}, of {words.counted(chosen.num_images, 'image')} {of}"
+    return f"{told}, of {words.counted(chosen.num_images, 'image')} {of}, by which it was chosen: that flatters"
 
 
-def _room(chosen: Candidate, device: DeviceResult) -> list[str]:
+def precision_of(device: DeviceResult, searched: Searched, bundle: BundleMaterial | None) -> str | None:
+    """Return which precision the costs of a device are of: by its profile, or its bundle; None where neither tells."""
+    known = searched.precisions.get(device.profile.name)
+    return bundle_facts.limits_precision(bundle.manifest) if known is None and bundle is not None else known
+
+
+def _of(precision: str | None) -> str:
+    return "" if precision is None else f" of {precision}"
+
+
+def _room(chosen: Candidate, device: DeviceResult, precision: str | None) -> list[str]:
     told = []
     for name, limit in device.limits.items():
         row, value = limits.TABLE[name], chosen.price(name)
         named = "latency" if name == LATENCY else _PRICES.get(name, name).partition(",")[0]
+        if row.unit in {"ms", "MiB"}:
+            named += _of(precision)
         if value is None:
             told.append(f"{named}: at most {words.number(limit, row.unit)}, not checked")
         else:
-            told.append(f"{named}: {words.number(value)} of {words.number(limit, row.unit)} ({value / limit:.0%})")
+            is_bound = row.is_predicted and device.risk is not None
+            kept = verdict.of(name, value, limit, device.profile, is_bound=is_bound).told
+            told.append(
+                f"{named}: {words.number(value)} of {words.number(limit, row.unit)} ({value / limit:.0%}), {kept}"
+            )
     return told or ["no limit"]
-
-
-def _why(device: DeviceResult, result: SearchResult) -> str:
-    best = objective.TABLE[device.objective].column
-    if result.fleet is not None:
-        lost = result.fleet.option.lost[device.profile.name]
-        told = f"with {words.counted(result.fleet.chosen, 'architecture')} for the whole fleet"
-        told += f"; its own best, {device.pick}, has {words.points(lost)}" if lost else ", and as good as its own best"
-    elif device.prefer == "cheaper" and device.pick != device.most_accurate:
-        told = f"the cheapest that is as good as the best in {best}, within noise"
-    else:
-        told = f"the best in {best} within the limits"
-    of = f"{device.num_evaluated:,} of {device.num_feasible:,} that fit were evaluated"
-    proof = "; nothing better exists" if device.certified else ""
-    return f"{told}; {of}, by {device.method}{proof}"
-
-
-def _sure(chosen: Candidate, device: DeviceResult) -> str:
-    noise = device.within_noise
-    if noise is None:
-        return "not known: nobody knows the noise of these values"
-    if noise.num_candidates == 0:
-        return "no other one is as good, as far as the sample tells"
-    told = f"{words.counted(noise.num_candidates, 'other')} as good within noise"
-    if noise.cheapest is None:
-        return f"{told}, none of them cheaper"
-    if noise.cheapest == chosen.arch_id:
-        return f"{told}; this is the cheapest of them"
-    cheaper = device.candidate(noise.cheapest)
-    return f"{told}; the cheapest is {cheaper.arch_id}, with {1 - cheaper.num_macs / chosen.num_macs:.0%} fewer MACs"
 
 
 def _less(chosen: Candidate, device: DeviceResult, model: AccuracyModel) -> str:
@@ -255,7 +266,13 @@ def _less(chosen: Candidate, device: DeviceResult, model: AccuracyModel) -> str:
     return f"{words.number(saved, 'ms')} less: {next_one.arch_id}, {words.points(there.value - here.value)}{noise}"
 
 
-def _more(chosen: Candidate, device: DeviceResult, searched: Searched, others: Sequence[Searched]) -> str:
+def _more(
+    chosen: Candidate,
+    device: DeviceResult,
+    searched: Searched,
+    others: Sequence[Searched],
+    runs: Sequence[RunMaterial],
+) -> str:
     """Return what more time would bring, as far as anybody has looked."""
     if LATENCY not in device.limits:
         return "no limit on latency was set"
@@ -264,7 +281,20 @@ def _more(chosen: Candidate, device: DeviceResult, searched: Searched, others: S
     told = [_beyond(chosen, device, searched, other) for other in others if _is_wider(device, searched, other)]
     if told:
         return "; ".join(told)
-    return "not known: nothing beyond the limit was evaluated; search with a higher one, and put both on one page"
+    hints = [hint for run in runs if (hint := _hint(chosen, searched, run)) is not None]
+    told = ["not known: nothing beyond the limit was tried", *hints[:1]]
+    return "; ".join([*told, "search with a higher one, and put both on one page"])
+
+
+def _hint(chosen: Candidate, searched: Searched, run: RunMaterial) -> str | None:
+    """Return how right the largest subnet of the space was after training; None where that is of other images."""
+    kept, of = run.kept, searched.result.run
+    is_its_own = (of.name, of.rounds) == (run.path_name, len(run.history.rounds))
+    if kept is None or not is_its_own or chosen.accuracy is None or kept.num_images != chosen.num_images:
+        return None
+    known, interval = kept.accuracy("largest"), kept.interval("largest")
+    noise = overlap(interval, chosen.accuracy_interval)
+    return f"after training the largest subnet of all had {words.share(known, interval)} of the same images: {noise}"
 
 
 def _is_wider(device: DeviceResult, searched: Searched, other: Searched) -> bool:
@@ -308,7 +338,8 @@ def _trust(device: DeviceResult) -> str:
     error = device.profile.error
     if error == "none":
         return f"{known}; nobody has measured how far predictions are off"
-    return f"{known}; predictions were off by {error.mape:.1%} on {words.counted(error.num_heldout, 'network')}"
+    off = words.percent(error.mape)
+    return f"{known}; predictions were off by {off} on {words.counted(error.num_heldout, 'network')}"
 
 
 def document(searches: list[Searched]) -> JsonObject:

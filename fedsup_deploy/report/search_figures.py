@@ -4,9 +4,9 @@ from typing import Final
 
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.report import words
+from fedsup_deploy.report.bundle_facts import LATENCY
 from fedsup_deploy.report.figure import Figure, Row, Table, Value, category, quantity, rows
 from fedsup_deploy.report.search_facts import (
-    LATENCY,
     Searched,
     drawn,
     most_per_device,
@@ -200,7 +200,7 @@ def front_table(searched: Searched, device: DeviceResult) -> Table:
                 f"{each.num_params:,}",
             )
         )
-    heads = ("arch_id", "is", objective.TABLE[goal].column, "latency", "MACs", "parameters")
+    heads = ("arch_id", "is", f"{objective.TABLE[goal].column}, chosen by", "latency", "MACs", "parameters")
     return Table.of(heads, table)
 
 
@@ -234,7 +234,8 @@ def fleet(found: Fleet, name: str) -> Figure:
     return Figure(
         name,
         "What few architectures cost",
-        "What each device loses against its own best candidate where the fleet has so many, a mark for each. "
+        "What each device loses against its own best candidate where the fleet has so many, a mark for each; of the "
+        "images they were chosen by. "
         f"{'; '.join(costs[:_MOST_COSTS])}. In force: {found.chosen}.",
         {**rows(values), "height": 180, "mark": {"type": "point", "opacity": 0.7, "size": 80}, "encoding": encoding},
         Table.of(("architectures", "mean over devices", "the worst device", ""), table),

@@ -6,6 +6,8 @@ from fedsup_deploy.ondevice.printable import printable
 Interval = tuple[float, float]
 #: Beyond it, digits are not counted any more.
 _MOST_DIGITS = 1e15
+#: A difference of two shares that is none: floats of equal shares may differ by less.
+NOTHING = 1e-9
 
 
 def share(value: float | None, interval: Interval | None = None) -> str:
@@ -16,10 +18,17 @@ def share(value: float | None, interval: Interval | None = None) -> str:
     return told if interval is None else f"{told} ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
 
 
+def percent(value: float) -> str:
+    """Return a share as percent, such as an error, without an interval."""
+    return f"{100 * value:.1f} %"
+
+
 def points(value: float) -> str:
-    """Return a difference of shares in percentage points, with its sign; none where it is too small for a digit."""
+    """Return a difference of shares in percentage points, with its sign; a small one with digits enough to see it."""
+    if abs(value) < NOTHING:
+        return "0.0 points"
     told = f"{100 * value:+.1f}"
-    return f"{told} points" if float(told) else "0.0 points"
+    return f"{told if float(told) else f'{100 * value:+.1g}'} points"
 
 
 def number(value: float | None, unit: str = "", digits: int = 3) -> str:

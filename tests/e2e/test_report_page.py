@@ -148,15 +148,56 @@ def test_the_first_screen_says_what_everybody_asks(read: Any, made: Made) -> Non
     """Without a scroll of more than a screen, and where the rest of the page says the same."""
     reader = read(made.page)
     text = reader.page.inner_text("#glance")
-    for device in ("jetson-nano (two.json)", "x86-laptop (two.json)"):
+    for device in ("jetson-nano, at most 0.75 ms (two.json)", "x86-laptop, at most 0.75 ms (two.json)"):
         assert device in text
     assert pick_of(made, "jetson-nano") in text
     questions = reader.page.locator("#glance .asked dt").all_inner_texts()
-    assert len(questions) == len(set(questions)) == 7
+    assert len(questions) == len(set(questions)) == 8
     assert all(reader.page.locator("#glance .asked dd").all_inner_texts())
     assert reader.page.locator("#glance").bounding_box()["y"] < 200
     worst = reader.page.locator("#figure-clients-1-accuracy table tbody th").first
     assert f": {worst.text_content()} " in text
+
+
+@pytest.mark.parametrize("width", [360, 800, 1280, 1920])
+def test_what_each_device_gets_is_seen_whole(read: Any, made: Made, width: int) -> None:
+    """Every column of it, with its head; and its rows lead to the card and the bundle of the device."""
+    reader = read(made.page, width)
+    cells = reader.page.locator("#glance .gets tbody :is(th, td)")
+    assert cells.count() == 8 * 3
+    boxes = cells.evaluate_all(
+        "all => all.map(each => [each.getBoundingClientRect().left, each.getBoundingClientRect().right, "
+        "each.scrollWidth - each.clientWidth])"
+    )
+    for left, right, hidden in boxes:
+        assert left >= 0
+        assert right <= width
+        assert hidden <= 1
+    assert reader.page.locator("#glance .gets .head").first.is_visible() == (width <= 1000)
+    links = reader.page.locator("#glance .gets a").evaluate_all("all => all.map(each => each.getAttribute('href'))")
+    assert "#search-2-device-1" in links
+    assert "#bundle-1" in links
+    assert all(reader.page.locator(link).count() == 1 for link in links)
+
+
+def test_the_fronts_follow_the_chosen_device(read: Any, made: Made) -> None:
+    reader = read(made.page)
+    reader.choose("device", value="x86-laptop")
+    fronts = reader.page.locator("[data-front]").evaluate_all("all => all.map(each => [each.dataset.front, each.open])")
+    assert ["x86-laptop", True] in fronts
+    assert all(is_open == (device == "x86-laptop") for device, is_open in fronts)
+
+
+def test_the_words_of_a_network_stand_beside_its_bars(read: Any, made: Made) -> None:
+    reader = read(made.page)
+    bars = reader.page.locator("#figure-bundle-1-network svg .mark-rect.role-mark path")
+    texts = reader.page.locator("#figure-bundle-1-network svg .mark-text.role-mark text")
+    edges = "all => all.map(each => [each.getBoundingClientRect().left, each.getBoundingClientRect().right])"
+    plot = reader.page.locator("#figure-bundle-1-network .plot").bounding_box()
+    assert bars.count() == texts.count() > 1
+    for (_, bar), (left, right) in zip(bars.evaluate_all(edges), texts.evaluate_all(edges), strict=True):
+        assert bar <= left
+        assert right <= plot["x"] + plot["width"]
 
 
 def test_what_a_bundle_gets_wrong_is_shown(read: Any, made: Made, bundle: Path) -> None:
@@ -318,7 +359,7 @@ def hostile(workshop: Any, made: Made, exported: Any, tmp_path: Path) -> Path:
             line["absent"] = {str(line["clients"][0]): HOSTILE}
         if line["event"] == "train_started":
             line["notes"] = [HOSTILE]
-    lines.append({"event": "health", "round": 0, "words": HOSTILE})
+    lines.append({"event": "health", "round": 0, "kind": "k", "subject": "", "words": HOSTILE, "figures": {}})
     (run / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     asked = json.loads((workshop.folder / "clients.json").read_text())
     asked |= {"run": HOSTILE, "arch_id": HOSTILE}

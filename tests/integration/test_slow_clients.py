@@ -280,9 +280,9 @@ def test_after_some_rounds_nobody_waits_for_a_late_update(play, rounds_late: int
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"num_samples": IMAGES + 1}, "11 samples, 10 announced"),
-        ({"num_samples": 0}, "0 samples"),
-        ({"loss": math.nan}, "loss is nan"),
+        ({"num_samples": IMAGES + 1}, "more images than it has announced"),
+        ({"num_samples": 0}, "no images, or more than a round has"),
+        ({"loss": math.nan}, "loss is not finite"),
         ({"weights": {}}, "other tensors than it was sent"),
     ],
 )

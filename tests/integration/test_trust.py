@@ -95,7 +95,7 @@ def test_who_is_silent_is_absent(run: Run) -> None:
 
 @pytest.mark.usefixtures("injectable")
 def test_too_many_rejections_end_a_run_as_too_few_answers_do(run: Run, tmp_path: Path) -> None:
-    message = r"^training in round 0: 4 of 10 clients answered, 5 must \(client \d+: tensor .* is not finite\)"
+    message = r"^training in round 2: 4 of 10 clients answered, 5 must \(client \d+: tensor .* is not finite\)"
     with pytest.raises(FederationError, match=message):
         run("few", ("NaN",), share=0.6)
     (told,) = (event for event in read_events(tmp_path / "few" / EVENTS) if event["event"] == "absences")

@@ -15,6 +15,23 @@ _PAPER_TIERS: Final = (
 )
 
 
+#: Share of the rounds in which all clients train the smallest subnet, where a config does not say.
+_SMALLEST_FIRST: Final = 0.3
+
+
+def rounds_of_the_smallest(rounds: int, smallest_first: float | None, *, paper: bool) -> int:
+    """Return in how many of so many rounds, the first ones, all clients train the smallest subnet only.
+
+    Args:
+        rounds: All of them.
+        smallest_first: As of `SmallestFirstConfig`.
+        paper: As of the strategy's config.
+    """
+    if smallest_first is None:
+        smallest_first = 0.0 if paper else _SMALLEST_FIRST
+    return round(rounds * smallest_first)
+
+
 class SmallestFirstConfig(StrategyConfig):
     """What both have in common."""
 

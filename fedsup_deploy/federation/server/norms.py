@@ -1,7 +1,8 @@
 """How far updates have moved, beside the others of the round and those of the rounds before: what is too far.
 
-The norm of an update is the root of the mean square of its entries' moves, over the learning rate. So those of small
-and large subnets, and of the warm-up and the end of a run, can be compared.
+The norm of an update is the root of the mean square of its entries' moves, over how far its steps can lead: their
+number follows from its images. So those of small and large subnets, of clients with few and with many images, and of
+the warm-up and the end of a run can be compared.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from fedsup_deploy.errors import as_output_error
 from fedsup_deploy.federation.client import ClientId
-from fedsup_deploy.federation.jobs.train import ClientUpdate
+from fedsup_deploy.federation.jobs.train import ClientUpdate, LocalTraining
 from fedsup_deploy.federation.messages import Weights
 from fedsup_deploy.federation.server.aggregation import CoverageMean, as_if_in_time
 from fedsup_deploy.supernet import slices as rule
@@ -73,6 +74,7 @@ class NormGate:
         limits: What becomes of which.
         before: Norms of the rounds before.
         num_clients: How many were asked.
+        training: How they train.
         learning_rate: Of this round.
     """
 
@@ -83,9 +85,11 @@ class NormGate:
         limits: NormLimits,
         before: Norms,
         num_clients: int,
+        training: LocalTraining,
         learning_rate: float,
     ) -> None:
-        self._mean, self._previous, self._limits, self._rate = mean, previous, limits, learning_rate
+        self._mean, self._previous, self._limits = mean, previous, limits
+        self._training, self._rate = training, learning_rate
         self._before = before[-WINDOW:]
         self._at_once = self._usual([0.0] * num_clients) or 0.0
         self._norms: dict[ClientId, float] = {}
@@ -104,7 +108,7 @@ class NormGate:
         if self._limits.lower is None:
             self._mean.add_sound(update, where)
             return None
-        norm = self._norms[client] = norm_of(update.weights, self._previous, where, self._rate)
+        norm = self._norms[client] = self._norm_of(update, where)
         if norm <= self._limits.lower * self._at_once:
             self._mean.add_sound(update, where)
         else:
@@ -135,6 +139,10 @@ class NormGate:
                     del self._norms[client]
         return rejected
 
+    def drop(self) -> None:
+        """Forget those that wait: the round broke off."""
+        self._waiting.drop()
+
     def add_late(self, update: ClientUpdate, where: rule.Slices, began_with: Weights, weight: float) -> str | None:
         """Add an update of an earlier round, now that those of this one are decided about: `as_if_in_time`.
 
@@ -148,11 +156,14 @@ class NormGate:
             return reason
         moved = as_if_in_time(update, where, began_with, self._previous, weight)
         if self._limits.lower is not None:
-            norm = norm_of(moved.weights, self._previous, where, self._rate)
+            norm = self._norm_of(moved, where)
             if norm > self._most(self._limits.rejected):
                 return self._too_far_words
             moved = _shortened(moved, self._previous, where, min(self._most(self._limits.clipped) / norm, 1.0))
         return self._mean.add(moved, where)
+
+    def _norm_of(self, update: ClientUpdate, where: rule.Slices) -> float:
+        return norm_of(update, self._previous, where, reach(update.num_samples, self._training, self._rate))
 
     @property
     def _too_far_words(self) -> str:
@@ -181,22 +192,36 @@ class NormGate:
         return statistics.median(of_all) or None if len(of_all) >= _LEAST else None
 
 
-def norm_of(weights: Weights, previous: Weights, where: rule.Slices, learning_rate: float) -> float:
-    """Return the root of the mean square of an update's moves, over the learning rate.
+def reach(num_samples: int, training: LocalTraining, learning_rate: float) -> float:
+    """Return how far SGD leads where all gradients are of length 1 and point one way.
+
+    With momentum m step t moves by the learning rate times (1 - m^t) / (1 - m): the first steps are short ones.
 
     Args:
-        weights: What the client sent.
+        num_samples: Images of a client, which say how many steps it takes.
+        training: How it trains.
+        learning_rate: Step size the client was given.
+    """
+    momentum, steps = training.momentum, training.epochs * math.ceil(num_samples / training.batch_size)
+    return learning_rate * (steps - momentum * (1 - momentum**steps) / (1 - momentum)) / (1 - momentum)
+
+
+def norm_of(update: ClientUpdate, previous: Weights, where: rule.Slices, furthest: float) -> float:
+    """Return the root of the mean square of an update's moves, over how far its steps can lead.
+
+    Args:
+        update: What the client sent.
         previous: The whole supernet before.
         where: The part of each shared tensor that the client was given.
-        learning_rate: Step size the client was given.
+        furthest: `reach` of the client.
     """
     total, count = 0.0, 0
     # In one order, and by NumPy: the order in which torch adds depends on its threads.
     for name, index in sorted(where.items()):
-        moves = (weights[name] - previous[name][index]).numpy().astype(np.float64)
+        moves = (update.weights[name] - previous[name][index]).numpy().astype(np.float64)
         total += float(np.square(moves, out=moves).sum())
         count += moves.size
-    return math.sqrt(total / count) / learning_rate
+    return math.sqrt(total / count) / furthest
 
 
 def _shortened(update: ClientUpdate, previous: Weights, where: rule.Slices, share: float) -> ClientUpdate:
@@ -225,6 +250,10 @@ class _Waiting:
                 self._file.write(tensor.numpy().tobytes())
         shapes = {name: tensor.shape for name, tensor in update.weights.items()}
         self._updates[client] = dataclasses.replace(update, weights={}), shapes
+
+    def drop(self) -> None:
+        """Keep nothing."""
+        self._file.close()
 
     def take(self) -> Iterator[tuple[ClientId, ClientUpdate]]:
         """Yield what was kept, and keep it no longer."""

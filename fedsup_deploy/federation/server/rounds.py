@@ -212,7 +212,11 @@ class _Round:
         late.begin(self._index, self._jobs, updates.where)
         may_end_early = len(self._jobs) > num_wanted
         patience = late.patience(self._index, (lambda: len(updates.used) >= num_wanted) if may_end_early else None)
-        gathered = cohort.gather(federation.clients, self._jobs, updates.take, federation.terms, patience)
+        try:
+            gathered = cohort.gather(federation.clients, self._jobs, updates.take, federation.terms, patience)
+        except BaseException:
+            updates.drop()
+            raise
         late.end(self._index, gathered.late)
         self._late, self._absent = gathered.late, dict(sorted((gathered.absent | updates.close()).items()))
         cohort.check_quorum(federation.clients, len(self._jobs), self._absent, self._what, federation.terms, num_wanted)
@@ -284,7 +288,7 @@ class _Updates:
         self.used: dict[ClientId, ClientUpdate] = {}
         self.num_bytes = 0
         self.where = {client: _where(state.supernet.layout, assignment) for client, assignment in plan.items()}
-        self._gate = NormGate(self.mean, before, params.norm_limits, state.norms, len(plan), rate)
+        self._gate = NormGate(self.mean, before, params.norm_limits, state.norms, len(plan), params.training, rate)
         self._layout, self._infos, self._plan = state.supernet.layout, infos, plan
         self._epochs = params.training.epochs
         self._rejected: set[ClientId] = set()
@@ -303,6 +307,10 @@ class _Updates:
         else:
             self._rejected.add(client)
         return reason
+
+    def drop(self) -> None:
+        """Forget all: the round broke off."""
+        self._gate.drop()
 
     def close(self) -> dict[ClientId, str]:
         """Return those whose update is rejected now that all have come, with the reason."""

@@ -7,7 +7,7 @@ import abc
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from fedsup_deploy.federation.client import ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.train import Assignment
 from fedsup_deploy.federation.server.aggregation import CoverageMean
 from fedsup_deploy.federation.server.assignment import Tier, TierSampler
+from fedsup_deploy.federation.server.fedsup_config import rounds_of_the_smallest
 from fedsup_deploy.federation.server.norms import Norms
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.search_space import SearchSpace
@@ -24,9 +25,6 @@ from fedsup_deploy.supernet import slices as rule
 from fedsup_deploy.supernet.growth import grow
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import Supernet
-
-#: Share of the rounds in which all clients train the smallest subnet, where a config does not say.
-SMALLEST_FIRST: Final = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,10 +141,8 @@ class _SmallestFirst(abc.ABC):
     def __init__(
         self, space: SearchSpace, rounds: int, smallest_first: float | None, *, extrapolate: bool | None, paper: bool
     ) -> None:
-        if smallest_first is None:
-            smallest_first = 0.0 if paper else SMALLEST_FIRST
         self._extrapolates = not paper if extrapolate is None else extrapolate
-        self._first_rounds = self.warm_up_again_at = round(rounds * smallest_first)
+        self._first_rounds = self.warm_up_again_at = rounds_of_the_smallest(rounds, smallest_first, paper=paper)
         self._smallest = space.smallest
 
     def initial(self, layout: Layout) -> dict[str, Tensor]:  # noqa: ARG002
@@ -186,7 +182,7 @@ class FedSup(_SmallestFirst):
         rounds: Rounds in all.
         num_subnets: Subnets of each step, at least 2.
         smallest_first: Share of the rounds, the first ones, in which all clients train the smallest subnet only; None
-            is `SMALLEST_FIRST`, and none with `paper`.
+            is 0.3, and none with `paper`.
         extrapolate: Go beyond the average of the clients; None is yes, and no with `paper`.
         paper: Distil, as the paper does.
 
@@ -221,7 +217,7 @@ class EFedSup(_SmallestFirst):
         rounds: Rounds in all.
         tiers: What the clients of each tier train, in the order of the numbers that clients announce.
         smallest_first: Share of the rounds, the first ones, in which all clients train the smallest subnet only; None
-            is `SMALLEST_FIRST`, and none with `paper`.
+            is 0.3, and none with `paper`.
         extrapolate: Go beyond the average of the clients; None is yes, and no with `paper`.
         paper: Each client trains its subnet only, as in the paper.
 

@@ -98,7 +98,7 @@
       const list = document.createElement("dl");
       add(list, "is", is + (explorer.searches.length > 1 ? ", " + row.search : ""));
       for (const [name, known] of Object.entries(candidate.objectives)) {
-        const on = candidate.is_predicted ? ", predicted" : candidate.images ? ", " + number(candidate.images) + " images" : "";
+        const on = candidate.is_predicted ? ", predicted" : candidate.images ? ", " + number(candidate.images) + " images it was chosen by" : "";
         add(list, device.objectives[name], bounded(known, percent) + on);
       }
       for (const [name, known] of Object.entries(candidate.prices)) {
@@ -135,6 +135,7 @@
       view.addEventListener("pointermove", (_, item) => { if (item?.datum?.arch) show(item.datum.index); });
       view.addEventListener("click", (_, item) => { if (item?.datum?.arch) keep(item.datum.index); });
       plot.setAttribute("aria-valuemax", rows.length);
+      for (const front of document.querySelectorAll("[data-front]")) front.open = front.dataset.front === choice.device.value;
       await keep(index_of(is_it ?? ((row) => row.role === "pick")));
       plot.setAttribute("aria-busy", "false");
     };

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from fedsup_deploy.federation.jobs.train import ClientUpdate
+from fedsup_deploy.federation.jobs.train import ClientUpdate, LocalTraining
 from fedsup_deploy.federation.server import norms
 from fedsup_deploy.federation.server.aggregation import CoverageMean
-from fedsup_deploy.federation.server.norms import NormGate, NormLimits, Norms, norm_of
+from fedsup_deploy.federation.server.norms import NormGate, NormLimits, Norms, norm_of, reach
 from fedsup_deploy.supernet import slices as rule
 
+#: One step, whatever its images.
+TRAINING = LocalTraining(1, 1_000, 0.9, 0.0, None, has_logit_adjustment=False)
 #: One entry, so that a client's norm at a learning rate of 1 is what it moves.
 WHERE: rule.Slices = {"w": (slice(0, 1), slice(0, 1))}
 PREVIOUS = {"w": torch.full((1, 1), 7.0)}
@@ -28,19 +30,51 @@ def play(
 ) -> tuple[NormGate, dict[int, str], float]:
     """Return the gate after updates of clients 0, 1, ..., who is rejected, and where the average goes."""
     mean = CoverageMean(PREVIOUS, 100)
-    gate = NormGate(mean, PREVIOUS, limits, before, len(moves), rate)
+    gate = NormGate(mean, PREVIOUS, limits, before, len(moves), TRAINING, rate)
     for client, move in enumerate(moves):
         assert gate.add(client, update(move), WHERE) is None
     rejected = gate.close()
     return gate, rejected, mean.result()["w"].item()
 
 
-def test_a_norm_is_the_root_of_the_mean_square_of_moves_over_the_step_size() -> None:
+def test_a_norm_is_the_root_of_the_mean_square_of_moves_over_how_far_steps_lead() -> None:
     """Of 3, 4 and 0 and of 0, 0: the root of 25 / 5, over 0.1. What a client was not sent does not count."""
     previous = {"a": torch.ones(3, 2), "b": torch.ones(2), "c": torch.ones(9)}
     where = {"a": (slice(0, 3), slice(0, 1)), "b": (slice(0, 2),)}
     weights = {"a": torch.tensor([[4.0], [5.0], [1.0]]), "b": torch.ones(2)}
-    assert norm_of(weights, previous, where, 0.1) == pytest.approx(10 * 5**0.5)
+    assert norm_of(ClientUpdate(1, 1.0, weights), previous, where, 0.1) == pytest.approx(10 * 5**0.5)
+
+
+def test_what_waits_is_dropped_where_a_round_breaks_off() -> None:
+    gate = NormGate(CoverageMean(PREVIOUS, 100), PREVIOUS, NormLimits(10.0), (), 4, TRAINING, 1.0)
+    assert gate.add(0, update(1.0), WHERE) is None
+    gate.drop()
+    with pytest.raises(ValueError, match="closed file"):
+        gate.close()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9])
+def test_steps_lead_as_far_as_those_of_sgd_with_gradients_of_one(momentum: float) -> None:
+    """Two passes over 25 images, ten in a step: six steps, the first of them without momentum."""
+    weight = torch.zeros(1, requires_grad=True)
+    sgd = torch.optim.SGD([weight], lr=0.1, momentum=momentum)
+    for _ in range(6):
+        weight.grad = torch.ones(1)
+        sgd.step()
+    training = dataclasses.replace(TRAINING, epochs=2, batch_size=10, momentum=momentum)
+    assert reach(25, training, 0.1) == pytest.approx(-weight.item())
+
+
+def test_a_client_with_many_images_may_move_far() -> None:
+    """As its many steps lead there; with few images nobody comes there honestly."""
+    training = dataclasses.replace(TRAINING, batch_size=1)
+    for num_samples, is_rejected in ((40, False), (1, True)):
+        mean = CoverageMean(PREVIOUS, 100)
+        gate = NormGate(mean, PREVIOUS, NormLimits(rejected=10.0), (), 4, training, 1.0)
+        for client in range(3):
+            assert gate.add(client, update(0.5), WHERE) is None
+        assert gate.add(3, update(20.0, num_samples), WHERE) is None
+        assert (gate.close() != {}) is is_rejected
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -111,7 +145,7 @@ def test_without_limits_nothing_is_measured() -> None:
 
 
 def test_what_is_no_update_is_rejected_at_once_and_not_measured() -> None:
-    gate = NormGate(CoverageMean(PREVIOUS, 100), PREVIOUS, NormLimits(10.0), (), 4, 1.0)
+    gate = NormGate(CoverageMean(PREVIOUS, 100), PREVIOUS, NormLimits(10.0), (), 4, TRAINING, 1.0)
     assert gate.add(0, dataclasses.replace(update(1.0), loss=float("nan")), WHERE) == "loss is not finite"
     assert gate.close() == {}
     assert gate.norms == ((),)
@@ -126,7 +160,7 @@ def test_no_order_of_replies_changes_a_bit(kept_bytes: int, monkeypatch: pytest.
         outcomes = set()
         for order in itertools.permutations(enumerate(moves)):
             mean = CoverageMean(PREVIOUS, 100)
-            gate = NormGate(mean, PREVIOUS, NormLimits(10.0, 1.5), before, len(moves), 1.0)
+            gate = NormGate(mean, PREVIOUS, NormLimits(10.0, 1.5), before, len(moves), TRAINING, 1.0)
             assert [gate.add(client, update(move, 1 + client), WHERE) for client, move in order] == [None] * 5
             rejected = gate.close()
             outcomes.add((mean.result(extrapolates=True)["w"].item(), tuple(rejected), gate.norms))
@@ -137,7 +171,7 @@ def test_no_order_of_replies_changes_a_bit(kept_bytes: int, monkeypatch: pytest.
 def test_only_what_may_be_outrageous_waits() -> None:
     """Of ten in three rounds before each, most updates are added up as they come: 30 norms beside ten unknown ones."""
     mean = CoverageMean(PREVIOUS, 100)
-    gate = NormGate(mean, PREVIOUS, NormLimits(rejected=10.0), ((1.0,) * 10,) * 3, 10, 1.0)
+    gate = NormGate(mean, PREVIOUS, NormLimits(rejected=10.0), ((1.0,) * 10,) * 3, 10, TRAINING, 1.0)
     assert gate.add(0, update(10.0), WHERE) is None
     assert mean.result()["w"].item() == 17.0
     assert gate.add(1, update(10.5), WHERE) is None

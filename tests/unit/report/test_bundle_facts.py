@@ -10,9 +10,9 @@ import numpy as np
 
 from fedsup_deploy.answers import count_answers
 from fedsup_deploy.artifact.engine import MeasuredEngine
-from fedsup_deploy.artifact.measured import MeasuredDocument
+from fedsup_deploy.artifact.measured import MeasuredDocument, Stability
 from fedsup_deploy.artifact.measures import MeasuresRecord
-from fedsup_deploy.report import bundle_facts, bundle_figures
+from fedsup_deploy.report import bundle_facts, bundle_figures, int8
 from fedsup_deploy.report.bundle_facts import BundleMaterial
 
 MakeBundle = Callable[..., BundleMaterial]
@@ -30,7 +30,7 @@ def with_classes(material: BundleMaterial, number: int) -> BundleMaterial:
 
 def test_a_variant_tells_size_accuracy_latency_and_gate(bundle_of: MakeBundle) -> None:
     [row] = bundle_facts.variants(bundle_of()).rows
-    assert row[:5] == ("onnx-fp32", "1000 bytes", "90.0 %", "1.5 ms", "nobody has")
+    assert row[:5] == ("onnx-fp32", "1000 bytes", "90.0 %", "1.5 ms", "not measured")
     assert row[5] == "passed: largest difference 1.0e-06 of 1e-05 allowed, 16 images, the same class for 100%"
 
 
@@ -44,17 +44,18 @@ def test_what_is_not_known_is_said(bundle_of: MakeBundle) -> None:
 def test_a_limit_that_is_exceeded_is_said_twice(bundle_of: MakeBundle) -> None:
     limit = {"limit": 1.0, "cost": 1.5, "is_exceeded": True}
     material = bundle_of(limits={"latency_ms": limit})
-    assert bundle_facts.limits(material.manifest).rows == (("latency_ms", "1 ms", "1.5 ms", "150%", "EXCEEDED", ""),)
+    assert bundle_facts.limits(material.manifest).rows == (
+        ("latency_ms", "1 ms", "1.5 ms", "150%", "EXCEEDED", "of fp32"),
+    )
     assert "The limit latency_ms is exceeded, as was asked for." in bundle_facts.trust(material)
 
 
-def test_int8_is_worth_what_was_measured_or_why_it_is_not_there(bundle_of: MakeBundle) -> None:
-    assert bundle_facts.is_int8_worth_it(bundle_of()) is None
-    left_out = bundle_facts.is_int8_worth_it(bundle_of(left_out={"onnx-int8": "it loses 9 points"}))
-    assert left_out == "onnx-int8 is left out: it loses 9 points"
+def with_int8(bundle_of: MakeBundle, *, speed: dict[str, Any] | None = None, **changes: Any) -> BundleMaterial:
+    """Return a bundle with a file of 250 bytes in int8, which the device's latency is predicted of."""
     models = {"onnx-fp32": bundle_of().manifest.main.model_dump(mode="json")}
-    int8 = copy.deepcopy(models["onnx-fp32"]) | {"precision": "int8", "files": {"model.int8.onnx": 250}}
-    int8["gate"] = {
+    record = copy.deepcopy(models["onnx-fp32"])
+    record |= {"precision": "int8", "files": {"model.int8.onnx": 250}, "accuracy": 0.88}
+    record["gate"] = {
         "kind": "int8",
         "scheme": {"activations": "u8", "is_symmetric": True, "per_channel": True, "reduce_range": False},
         "split": "validation",
@@ -66,16 +67,71 @@ def test_int8_is_worth_what_was_measured_or_why_it_is_not_there(bundle_of: MakeB
         "tolerance": 0.01,
         "max_scaled_diff": 0.01,
         "class_agreement": 1.0,
+        "speed": speed,
     }
-    told = bundle_facts.is_int8_worth_it(bundle_of(models={**models, "onnx-int8": int8}))
+    models["onnx-fp32"]["latency"] |= {"predicted": None}
+    return bundle_of(models={**models, "onnx-int8": record}, **changes)
+
+
+SIZE = {"storage_mib": {"limit": 500 / 2**20, "cost": 250 / 2**20, "is_exceeded": False}}
+
+
+def test_int8_is_worth_it_or_not_or_that_is_not_known_yet(bundle_of: MakeBundle) -> None:
+    assert int8.is_it_worth_it(bundle_of()) is None
+    left_out = int8.is_it_worth_it(bundle_of(left_out={"onnx-int8": "it loses 9 points"}))
+    assert left_out == "no: onnx-int8 is left out: it loses 9 points"
+    told = int8.is_it_worth_it(with_int8(bundle_of))
     assert told == (
-        "onnx-int8: 75% smaller; -0.50 points (-2.00 to +1.00) against fp32 on 200 images; a loss of up to 1 is "
-        "allowed; nobody has timed it"
+        "not known yet: what is known of the device is of int8, and nobody has timed fp32 there. onnx-int8 is 75% "
+        "smaller; accuracy -0.50 points (-2.00 to +1.00) against fp32 on 200 images; a loss of up to 1 is allowed"
     )
-    int8["gate"]["speed"] = {"times_as_fast": 2.0, "noise": 0.01, "faster_above": 1.02, "verdict": "stable"}
-    told = bundle_facts.is_int8_worth_it(bundle_of(models={**models, "onnx-int8": int8}))
+    fast = {"times_as_fast": 2.0, "noise": 0.01, "faster_above": 1.02, "verdict": "stable"}
+    told = int8.is_it_worth_it(with_int8(bundle_of, speed=fast))
     assert told is not None
-    assert told.endswith("up to 1 is allowed; 2 times as fast as fp32 (stable)")
+    assert told.startswith("yes: 2 times as fast as fp32 (stable). ")
+    told = int8.is_it_worth_it(with_int8(bundle_of, limits=SIZE))
+    assert told is not None
+    assert told.startswith("yes: it alone keeps the limit on size, ")
+
+
+def test_what_a_device_runs_in_int8_has_the_figures_of_int8(bundle_of: MakeBundle) -> None:
+    """Its accuracy, its latency and its sizes are of one precision, and that is said."""
+    material = with_int8(bundle_of, limits=SIZE)
+    assert bundle_facts.accuracy(material.manifest) == "88.0 % (84.7 to 90.7) of 450 test images, int8"
+    assert bundle_facts.limits(material.manifest).rows[0][4:] == ("kept", "of int8")
+    assert bundle_facts.accuracy(bundle_of().manifest).endswith(", fp32")
+    assert bundle_facts.variants(material).rows[0][3] == "not of fp32"
+
+
+def test_a_limit_closer_than_predictions_are_exact_may_be_exceeded(bundle_of: MakeBundle) -> None:
+    error = {"acc5": 0.5, "acc10": 0.5, "spearman": None, "mape": 0.2, "num_heldout": 4, "method": "published"}
+    document = bundle_of().manifest.model_dump(mode="json", by_alias=True)
+    profile = document["profile"] | {"error": error}
+    close = {"latency_ms": {"limit": 1.7, "cost": 1.5, "is_exceeded": False}}
+    for limits, told in (
+        (close, "predicted within; predictions were off by 20.0 %, so it may exceed: measure"),
+        ({"latency_ms": {**close["latency_ms"], "limit": 3.0}}, "also where it is off by 20.0 %"),
+        ({"latency_ms": {**close["latency_ms"], "risk": 0.9}}, "kept by the bound"),
+    ):
+        [row] = bundle_facts.limits(bundle_of(profile=profile, limits=limits).manifest).rows
+        assert told in row[4]
+    [row] = bundle_facts.limits(bundle_of(limits=close).manifest).rows
+    assert row[4] == "predicted within; how far off that is, nobody knows: measure"
+    [told] = [each for each in bundle_facts.trust(bundle_of(profile=profile)) if each.startswith("Latency on")]
+    assert "of 4 networks that they were compared with and not made from" in told
+
+
+def test_what_is_unstable_says_by_what() -> None:
+    found = Stability(
+        statistic="p10",
+        disagreement=0.0002,
+        drift=0.0,
+        spread=0.34,
+        spread_within=0.1,
+        stable_within=0.05,
+        verdict="unstable",
+    )
+    assert bundle_facts.stability(found) == "unstable: single visits lie apart by 34.0 %, where up to 10.0 % is stable"
 
 
 def latency(machine: str) -> dict[str, Any]:
@@ -104,7 +160,9 @@ def test_what_was_timed_elsewhere_says_nothing_of_the_device(bundle_of: MakeBund
         material = BundleMaterial(bundle_of().manifest, document)
         [line] = [line for line in bundle_facts.trust(material) if "was timed since on a processor" in line]
         assert told in line
-        assert bundle_facts.variants(material).rows[0][4] == "1 ms since, stable"
+        assert bundle_facts.variants(material).rows[0][4].startswith("1 ms since, stable, on a processor, threads: 1: ")
+        drawn = {each["how"] for each in bundle_figures.latencies([material]).spec["data"]["values"]}
+        assert ("timed since" in drawn) == (machine == "riscv64")
         said = bundle_facts.pictures(material)
         assert said == "decode 1 ms, prepare 1 ms in the median, of 2 pictures of 640x480"
 

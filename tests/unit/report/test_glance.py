@@ -38,24 +38,33 @@ def test_each_device_has_a_row_and_a_bundle_that_is_its_own(
     searched: Searched, bundle_of: Callable[..., BundleMaterial]
 ) -> None:
     """Its accuracy is then that of the test images; that of a search is of those it chose by."""
-    refused = dataclasses.replace(searched, no_bundle={"coral-edge-tpu": "no NHWC"})
+    refused = dataclasses.replace(
+        searched, no_bundle={"coral-edge-tpu": "no NHWC"}, precisions={"coral-edge-tpu": "int8"}
+    )
     pick = searched.result.results[0].pick
-    table = glance((), (refused,), (of_search(bundle_of, searched), bundle_of())).devices
-    assert table is not None
-    pi, coral, alone = table.rows
+    found = glance((), (refused,), (of_search(bundle_of, searched), bundle_of()))
+    assert found.devices is not None
+    pi, coral, alone = found.devices.rows
+    sure = "cannot be told from the only other one tried; 18 that fit were never tried"
     assert pi == (
         "raspberry-pi-4",
-        pick,
-        "90.0 % (86.9 to 92.4) of 450 test images",
-        "3 ms",
-        "75% of 4 ms",
+        f"{pick}, fp32",
+        "90.0 % (86.9 to 92.4) of 450 test images, fp32",
+        "90.0 % (82.6 to 94.5) of 100",
+        "3 ms, 75% of 4 ms: nobody knows the error",
+        sure,
         "no",
         "made",
     )
-    assert coral[1:4] == (pick, "90.0 % (82.6 to 94.5) of 100 images it was chosen by", "3 ms")
+    assert coral[1:4] == (f"{pick}, int8", "not known", "90.0 % (82.6 to 94.5) of 100")
     assert coral[-1] == "none can be made"
-    assert alone[1] == bundle_of().manifest.arch_id
-    assert glance((), (searched,), ()).devices.rows[0][-1] == "not on this page"  # type: ignore[union-attr]
+    assert alone[1] == f"{bundle_of().manifest.arch_id}, fp32"
+    assert found.links == (
+        ("search-1-device-1", "bundle-1"),
+        ("search-1-device-2", None),
+        (None, "bundle-2"),
+    )
+    assert glance((), (searched,), ()).devices.rows[0][-1] == "not here"  # type: ignore[union-attr]
     assert glance((), (), ()).devices is None
 
 
@@ -77,8 +86,10 @@ def test_what_is_refused_left_out_or_exceeded_is_said_with_its_reason(
 def test_the_health_of_a_run_is_said_in_a_line(run_of: Callable[..., RunMaterial]) -> None:
     healthy = run_of([([0, 1], {}), ([0, 1], {"1": "late"})])
     assert answers((healthy,))["Is training healthy?"] == (
-        "digits: nothing was warned of in 2 rounds; 1 of 4 answers of clients are missing",
+        "digits: nothing was warned of in 2 rounds; 1 of 4 answers of clients are missing; never asked: 6 of 8 clients",
     )
+    whole = run_of([([0, 1], {})], num_clients=2)
+    assert answers((whole,))["Is training healthy?"][0].endswith("in 1 round; all clients answered when asked")
     warned = (
         HealthWarning(round=0, kind="tier-starved", subject="1", words="a", figures={}),
         HealthWarning(round=1, kind="tier-starved", subject="1", words="tier 1: starved", figures={}),
@@ -105,7 +116,7 @@ def test_what_was_timed_on_a_device_is_not_among_what_was_not(
     )
     table = glance((), (searched,), (timed,)).devices
     assert table is not None
-    assert table.rows[0][5] == "0.8 ms on Orin, TensorRT 8.5.2, fp16"
+    assert table.rows[0][6] == "0.8 ms on Orin, TensorRT 8.5.2, fp16"
 
 
 def test_long_answers_are_cut_and_say_so(bundle_of: Callable[..., BundleMaterial]) -> None:

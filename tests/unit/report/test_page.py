@@ -13,7 +13,7 @@ import pytest
 
 from fedsup_deploy import resources
 from fedsup_deploy.config.load import load_yaml, validate
-from fedsup_deploy.report import library, look
+from fedsup_deploy.report import glossary, library, look
 from fedsup_deploy.report.mistakes import Mistake, Mistakes
 from fedsup_deploy.report.page import PageMaterial, render
 from fedsup_deploy.space.search_space import SearchSpace
@@ -94,6 +94,25 @@ def test_images_are_let_in_only_where_there_are_some_and_a_file_shows_them_once(
     right = render(dataclasses.replace(report, bundles=(dataclasses.replace(plain, mistakes=none),)))
     assert "None of 100 test images." in right
     assert "img-src" not in right
+
+
+def test_bundles_of_one_network_show_its_figures_once(report: PageMaterial) -> None:
+    [bundle] = report.bundles
+    other = dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"arch_id": "b" * 12}))
+    page = render(dataclasses.replace(report, bundles=(bundle, other)))
+    assert page.count('id="figure-bundle-1-network"') == 1
+    assert 'id="figure-bundle-2-network"' not in page
+    assert f'are those of <a href="#bundle-1">{bundle.name}</a>' in page
+    third = bundle.manifest.model_copy(update={"accuracy": bundle.manifest.accuracy.model_copy(update={"split": "b"})})
+    apart = render(dataclasses.replace(report, bundles=(bundle, dataclasses.replace(bundle, manifest=third))))
+    assert 'id="figure-bundle-2-network"' in apart
+
+
+def test_the_title_tells_pages_of_one_run_apart_and_words_are_explained(report: PageMaterial) -> None:
+    page = render(report)
+    assert "<title>a-run: 2 devices: fedsup-deploy report</title>" in page
+    assert '<a href="#explorer">All candidates</a>' in page
+    assert all(f"<dt>{word}</dt>" in page for word, _ in glossary.WORDS)
 
 
 def test_every_plot_has_its_place_and_every_name_is_there_once(report: PageMaterial) -> None:

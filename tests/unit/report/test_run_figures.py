@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from fedsup_deploy.report import absences
+from fedsup_deploy.report import absences, progress
 from fedsup_deploy.report.figure import MOST_ROWS
 from fedsup_deploy.report.run_figures import (
     MOST_CLIENTS,
@@ -57,6 +57,43 @@ def test_what_training_has_warned_of_is_told_with_its_round(run_of: MakeRun) -> 
     found = warnings(dataclasses.replace(material, history=warned))
     assert found is not None
     assert found.rows == (("5", "tier 1: starved"),)
+
+
+def test_who_took_part_is_drawn_where_it_changes(run_of: MakeRun) -> None:
+    assert "participation" not in by_name(run_of([([0, 1], {}), ([1, 2], {})]))
+    assert "participation" in by_name(run_of([([0, 1], {}), ([1, 2], {"1": "late"})]))
+
+
+def test_equal_bytes_are_one_line_and_a_jump_is_explained(run_of: MakeRun) -> None:
+    """By the config: all clients train the smallest subnet in the first 30 % of the rounds."""
+    plain = run_of([([0], {})] * 10)
+    training = plain.run.config.training.model_copy(update={"rounds": 10})
+    run = dataclasses.replace(plain.run, config=plain.run.config.model_copy(update={"training": training}))
+    plain = dataclasses.replace(plain, run=run)
+    figure = by_name(plain)["bytes"]
+    assert {each["what"] for each in values(figure)} == {"to clients", "from clients"}
+    assert "To round 3 all clients train the smallest subnet only; from round 4 on all sizes travel." in figure.says
+    rounds = tuple(each.model_copy(update={"bytes_up": each.bytes_down}) for each in plain.history.rounds)
+    same = dataclasses.replace(plain, history=dataclasses.replace(plain.history, rounds=rounds))
+    assert len({each["what"] for each in values(by_name(same)["bytes"])}) == 1
+    strategy = run.config.strategy.model_copy(update={"smallest_first": 0.0})
+    other = dataclasses.replace(run, config=run.config.model_copy(update={"strategy": strategy}))
+    assert "smallest" not in by_name(dataclasses.replace(plain, run=other))["bytes"].says
+
+
+def test_it_is_said_whether_accuracy_rose_to_the_end_and_sizes_are_alike(run_of: MakeRun) -> None:
+    material = run_of([([0], {})] * 3)
+    [last] = material.history.evaluations
+    assert list(progress.endings(material)) == []
+    before = last.model_copy(update={"round": 0, "accuracy_largest": 0.25, "accuracy_smallest": 0.24})
+    alike = last.model_copy(update={"accuracy_smallest": 0.5})
+    history = dataclasses.replace(material.history, evaluations=(before, alike))
+    rising, same = progress.endings(dataclasses.replace(material, history=history))
+    assert rising == (
+        "accuracy still rose in the last 2 rounds: the largest subnet +25.0 points, the smallest subnet +26.0 points; "
+        "more rounds may bring more"
+    )
+    assert same == "the largest and the smallest subnet cannot be told apart: 50.0 % and 50.0 %, intervals overlap"
 
 
 def test_a_long_run_is_drawn_by_means_and_says_so(run_of: MakeRun) -> None:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from fedsup_deploy.report import blocks, search_figures
+from fedsup_deploy.report import blocks, bundle_facts, search_figures
+from fedsup_deploy.report.bundle_facts import BundleMaterial
+from fedsup_deploy.report.run_figures import RunMaterial
 from fedsup_deploy.report.search_facts import (
     Known,
     Searched,
@@ -50,14 +52,41 @@ def test_the_answer_for_a_device(search_of: MakeSearch) -> None:
     searched = search_of({"jetson-nano": KNOWN})
     found = answer(only(searched), searched)
     assert found.pick == only(searched).candidates[1].arch_id
-    assert found.worth == "90.0 % (82.6 to 94.5), of 100 images for validation"
+    assert found.value == "90.0 % (82.6 to 94.5), of 100 images for validation, by which it was chosen: that flatters"
+    assert found.chosen_by is None
     assert found.latency == "3 ms (1.5 to 6 ms)"
-    assert found.room == ("latency: 3 of 4 ms (75%)",)
-    assert found.why == "the best in accuracy within the limits; 4 of 20 that fit were evaluated, by exact"
+    assert found.room == ("latency: 3 of 4 ms (75%), predicted within; how far off that is, nobody knows: measure",)
+    assert found.why == "the best value in accuracy of those tried; 4 of 20 that fit were tried, by exact"
+    assert found.sure == "cannot be told from 1 of the 3 others tried; 16 that fit were never tried"
     assert found.less == f"1.5 ms less: {only(searched).candidates[0].arch_id}, -10.0 points, intervals overlap"
     assert "nothing beyond the limit" in found.more
     assert found.clients is None
     assert found.trust == "costs published; nobody has measured how far predictions are off"
+
+
+def test_with_a_bundle_a_device_has_the_accuracy_of_test_images_and_of_its_precision(
+    search_of: MakeSearch, bundle_of: Callable[..., BundleMaterial]
+) -> None:
+    searched = dataclasses.replace(search_of({"jetson-nano": KNOWN}), precisions={"jetson-nano": "fp32"})
+    found = answer(only(searched), searched, bundle=bundle_of())
+    assert found.value == bundle_facts.accuracy(bundle_of().manifest)
+    assert found.chosen_by is not None
+    assert found.chosen_by.startswith("90.0 % (82.6 to 94.5), of 100 images for validation")
+    assert found.latency == "3 ms of fp32 (1.5 to 6 ms)"
+    assert found.room[0].startswith("latency of fp32: 3 of 4 ms")
+
+
+def test_where_nothing_beyond_the_limit_was_tried_the_largest_subnet_of_the_run_is_a_hint(
+    search_of: MakeSearch, run_of: Callable[..., RunMaterial]
+) -> None:
+    """It is of as many images, and the run's own."""
+    searched = search_of({"jetson-nano": KNOWN}, run={"name": "a-run", "hash": "0" * 64, "rounds": 1})
+    run = run_of([([0], {})])
+    told = answer(only(searched), searched, runs=[run]).more
+    assert "after training the largest subnet of all had 50.0 % (40.4 to 59.6) of the same images" in told
+    assert "intervals lie apart" in told
+    other = search_of({"jetson-nano": KNOWN}, run={"name": "a-run", "hash": "0" * 64, "rounds": 9})
+    assert "largest" not in answer(only(other), other, runs=[run]).more
 
 
 def test_more_time_is_what_another_search_of_the_run_found_beyond_the_limit(search_of: MakeSearch) -> None:

@@ -58,6 +58,9 @@ def test_what_is_counted_is_one_or_many() -> None:
     assert (words.counted(1, "image"), words.counted(2000, "image")) == ("1 image", "2,000 images")
 
 
-@pytest.mark.parametrize(("value", "told"), [(0.01, "+1.0"), (-0.05, "-5.0"), (0.0, "0.0"), (-0.0003, "0.0")])
-def test_a_difference_too_small_for_a_digit_has_no_sign(value: float, told: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(0.01, "+1.0"), (-0.05, "-5.0"), (0.0, "0.0"), (-0.000333, "-0.03"), (1e-12, "0.0"), (0.7 - 0.6 - 0.1, "0.0")],
+)
+def test_a_difference_has_digits_enough_to_see_it(value: float, told: str) -> None:
     assert words.points(value) == f"{told} points"

@@ -1,0 +1,141 @@
+"""How sure it is that a device gets the best network, and which much cheaper one is as good.
+
+Accuracies are of the images that candidates were chosen by, so the best of many is among the lucky ones.
+"""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from fedsup_deploy.measures import ACCURACY
+from fedsup_deploy.report import words
+from fedsup_deploy.searchers import objective
+from fedsup_deploy.searchers.candidate import Candidate
+from fedsup_deploy.searchers.noise import AccuracyNoise
+from fedsup_deploy.searchers.result import DeviceResult, SearchResult
+from fedsup_deploy.searchers.scoring.score import Scores
+
+#: Much cheaper: at most this share of the parameters or of the latency, and no more of the other.
+_MUCH: Final = 0.5
+
+
+def how_sure(chosen: Candidate, device: DeviceResult) -> str:
+    """Return whether what a device gets can be told from all others, in a sentence."""
+    others = device.num_evaluated - 1
+    return f"{_told_apart(chosen, device, others)}; {_untried(device)}"
+
+
+def _untried(device: DeviceResult) -> str:
+    untried = device.num_feasible - device.num_evaluated
+    if untried <= 0:
+        return "these are all that fit"
+    proof = ", which cannot be better: that is proved" if device.certified else ""
+    verb = "was" if untried == 1 else "were"
+    return f"{untried:,} that fit {verb} never tried{proof}"
+
+
+def _told_apart(chosen: Candidate, device: DeviceResult, others: int) -> str:
+    best = device.most_accurate or device.pick
+    if others == 0:
+        return "the only one tried"
+    if chosen.arch_id != best:
+        return _beside_the_best(chosen, device.candidate(best), device)
+    if device.within_noise is None:
+        return f"the best value of {others + 1:,} tried; how much of it is noise, nobody knows"
+    alike = device.within_noise.num_candidates
+    if alike == 0:
+        return f"better than all {others:,} others tried, beyond noise"
+    if alike == others:
+        return (
+            "cannot be told from the only other one tried"
+            if alike == 1
+            else f"cannot be told from any of the {alike:,} others tried"
+        )
+    return f"cannot be told from {alike:,} of the {others:,} others tried"
+
+
+def _beside_the_best(chosen: Candidate, best: Candidate, device: DeviceResult) -> str:
+    here, there = chosen.worth(device.objective), best.worth(device.objective)
+    assert here is not None, "of all candidates it is known how good they are in what was searched for"
+    assert there is not None, "as above"
+    alike = as_good(chosen, device)
+    noise = "" if alike is None else ", within noise" if best in alike else ", beyond noise"
+    return f"{words.points(here - there)} against the best value tried, that of {best.arch_id}{noise}"
+
+
+def as_good(chosen: Candidate, device: DeviceResult) -> list[Candidate] | None:
+    """Return the other candidates whose accuracy cannot be told from that of one; None where nobody knows the noise."""
+    if device.within_noise is None or device.objective != ACCURACY:
+        return None
+    scores = Scores(
+        np.array([each.best_known_accuracy for each in device.candidates]),
+        is_predicted_K=np.array([each.accuracy is None for each in device.candidates]),
+        num_images_K=np.array([each.num_images or 0 for each in device.candidates]),
+    )
+    at = device.candidates.index(chosen)
+    alike_K = AccuracyNoise(device.within_noise.mae).as_accurate(scores, at)
+    return [each for index, each in enumerate(device.candidates) if alike_K[index] and index != at]
+
+
+def much_cheaper(chosen: Candidate, device: DeviceResult) -> Candidate | None:
+    """Return the most accurate of those that are as good within noise and much cheaper; None without any."""
+    found = [each for each in as_good(chosen, device) or () if _is_much_cheaper(each, chosen)]
+    return min(
+        found,
+        key=lambda each: (-each.best_known_accuracy, each.num_params, each.latency_ms_held, each.arch_id),
+        default=None,
+    )
+
+
+def _is_much_cheaper(one: Candidate, other: Candidate) -> bool:
+    params, latency = one.num_params / max(1, other.num_params), one.latency_ms_held / max(1e-12, other.latency_ms_held)
+    return max(params, latency) <= 1 and min(params, latency) <= _MUCH
+
+
+def cheaper_in_words(one: Candidate, chosen: Candidate) -> str:
+    """Return how much cheaper a candidate is, and what it loses, with the figures of both."""
+    return (
+        f"{one.arch_id} is as good within noise, {Difference.of(one, chosen)}, with {one.num_params:,} parameters "
+        f"instead of {chosen.num_params:,} and {words.number(one.latency_ms_held, 'ms')} instead of "
+        f"{words.number(chosen.latency_ms_held, 'ms')}"
+    )
+
+
+class Difference(NamedTuple):
+    """How far two accuracies lie apart.
+
+    Args:
+        share: The first less the second.
+        num_images: Both are of; None where that is not the same, or not known.
+    """
+
+    share: float
+    num_images: int | None
+
+    @classmethod
+    def of(cls, one: Candidate, other: Candidate) -> "Difference":
+        """Return that of two candidates."""
+        are_measured = one.accuracy is not None and other.accuracy is not None
+        is_same = are_measured and one.num_images == other.num_images
+        return cls(one.best_known_accuracy - other.best_known_accuracy, one.num_images if is_same else None)
+
+    def __str__(self) -> str:
+        """Return it in points, and in images where both are of the same."""
+        if self.num_images is None:
+            return words.points(self.share)
+        images = words.counted(round(abs(self.share) * self.num_images), "image")
+        return f"{words.points(self.share)} ({images} of {self.num_images:,})"
+
+
+def why(device: DeviceResult, result: SearchResult) -> str:
+    """Return why a device gets what it gets."""
+    best = objective.TABLE[device.objective].column
+    if result.fleet is not None:
+        lost = result.fleet.option.lost[device.profile.name]
+        told = f"with {words.counted(result.fleet.chosen, 'architecture')} for the whole fleet"
+        told += f"; its own best, {device.pick}, has {words.points(lost)}" if lost else ", and as good as its own best"
+    elif device.prefer == "cheaper" and device.pick != device.most_accurate:
+        told = f"the cheapest that is as good as the best value in {best}, within noise"
+    else:
+        told = f"the best value in {best} of those tried"
+    return f"{told}; {device.num_evaluated:,} of {device.num_feasible:,} that fit were tried, by {device.method}"

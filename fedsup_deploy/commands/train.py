@@ -234,6 +234,7 @@ def _started(
     session: _Session, plan: TrainingPlan, data: FederatedData, first_round: int, notes: Sequence[str]
 ) -> TrainStarted:
     federation, training, layout = session.federation, session.config.training, plan.layout
+    has_links = session.config.engine.superlink is not None or session.config.federation.links is not None
     return TrainStarted(
         round=first_round,
         rounds=training.rounds,
@@ -241,7 +242,7 @@ def _started(
         num_unseen_clients=len(data.unseen),
         num_images=sum(info.num_samples + info.num_held_out for info in federation.infos.values()),
         num_architectures=layout.space.num_architectures,
-        notes=[*notes, plan.forecast.words],
+        notes=[*notes, *([plan.forecast.words] if has_links else [])],
         forecast=plan.forecast.to_dict(),
         phases=planned_phases(federation, session.strategy, session.params, layout),
         evaluate_every=training.evaluate_every,

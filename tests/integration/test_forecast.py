@@ -60,7 +60,7 @@ def test_the_bytes_of_a_run_are_known_beforehand(config_of: Any, strategy: tuple
     assert per_round * found.rounds == pytest.approx(found.bytes_down, abs=found.rounds * len(found.tiers))
     started = read_events(tmp_path / "run" / EVENTS)[0]
     assert started["forecast"] == found.to_dict()
-    assert found.words in started["notes"]
+    assert started["notes"] == []  # There is no network to speak of.
 
 
 def test_messages_are_as_long_as_is_said(config_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ data: {dataset: digits}
 partition: {kind: iid, num_clients: 12}
 strategy: {name: e-fedsup, tiers: [{architecture: smallest}, {architecture: largest}]}
 training: {rounds: 4, clients_per_round: 3, warmup_rounds: 0, batch_size: 16, evaluate_every: 1, checkpoint_every: 9}
+averaging: {max_norm: null} # Who forgets all moves too far.
 engine: {name: local, workers: 1}
 calibration: {samples_per_client: 8, batch_size: 8, schedule: one-shot}
 """

@@ -63,6 +63,12 @@ def test_the_bytes_of_a_run_are_known_beforehand(config_of: Any, strategy: tuple
     assert started["notes"] == []  # There is no network to speak of.
 
 
+def test_where_there_are_links_the_forecast_is_told_as_training_begins(config_of: Any, tmp_path: Path) -> None:
+    config = config_of(LINKS, "training.rounds=1", "training.warmup_rounds=0")
+    train(config, tmp_path / "run")
+    assert read_events(tmp_path / "run" / EVENTS)[0]["notes"] == [plan_training(config).forecast.words]
+
+
 def test_messages_are_as_long_as_is_said(config_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest to each tier and from it, within 1 %: the pixels' mean and the losses have their digits only then."""
     monkeypatch.setitem(registry.TABLES["engine"], "timed", "timed:opened")

@@ -164,7 +164,8 @@ class BundleMaker:
         ]
 
         def gate(at: Path, written: WrittenFiles, vectors: Vectors) -> dict[str, ParityGate | Int8Gate]:
-            images = np.concatenate([vectors.inputs_VCSS, ready.parity_images])
+            images = np.concatenate([vectors.inputs_VCSS, ready.held_out.inputs_VCSS])
+            expected_NK = np.concatenate([vectors.outputs_VK, ready.held_out.outputs_VK])
             found: dict[str, ParityGate | Int8Gate] = {}
             for variant, exporter in wanted.items():
                 if variant.precision == "int8" and int8 is not None:
@@ -172,7 +173,7 @@ class BundleMaker:
                 else:
                     models = {variant.name: exporter.load(at / written[variant.name][0])}
                     batches = (1,) if profile.accepts.is_static and exporter.can_be_static else BATCHES
-                    found |= check_parity(ready.reference, models, images, batches)
+                    found |= check_parity(expected_NK, models, images, batches)
             return found
 
         manifest = write_bundle(

@@ -29,7 +29,7 @@ WINDOW: Final = 3
 #: Of fewer norms nobody can tell which is outrageous.
 _LEAST: Final = 3
 #: Of fewer norms nobody can tell how much they differ.
-_LEAST_OF_A_SPREAD: Final = 10
+_LEAST_OF_A_SPREAD: Final = 5
 #: Logarithms that are normally distributed are within three standard deviations of their median all but 1 in 400; in
 #: median deviations, of which one is 0.6745 standard deviations.
 _DEVIATIONS: Final = 3 / 0.6745

@@ -25,7 +25,7 @@ from fedsup_deploy.artifact.failures import failing_as_ours
 from fedsup_deploy.artifact.manifest import FILENAME, Manifest, ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredBundle, MeasuredDocument, MeasuredLatency
 from fedsup_deploy.artifact.model_card import CARD, render_model_card
-from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency, VariantLatency, VariantRecord
+from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency, RanBy, VariantLatency, VariantRecord
 from fedsup_deploy.errors import ArtifactError, OutputError, as_output_error
 from fedsup_deploy.ondevice import bundle_checks, bundle_files
 from fedsup_deploy.ondevice.bundle_outputs import OUTPUTS_INT8
@@ -77,6 +77,8 @@ class ModelWriter(NamedTuple):
     """Share of right answers, where it is known."""
     predicted: PredictedLatency | None
     """What the profile predicts of it."""
+    ran_by: RanBy | None = None
+    """What runs it for its gate."""
 
 
 #: Files of each variant, by the variant's name; first the one a runtime is given.
@@ -150,6 +152,7 @@ def write_bundle(
                 accuracy=each.accuracy,
                 gate=gates[each.variant.name],
                 latency=VariantLatency(predicted=each.predicted, measured=measured_here.get(each.variant.name)),
+                ran_by=each.ran_by,
             )
             for each in writers
         }
@@ -281,16 +284,20 @@ class CheckedSignature:
 
 @dataclasses.dataclass(frozen=True)
 class ExecutedModel:
-    """A model file that was run on the recorded images, by the runtime of its format.
+    """A model that was run on the recorded images, by the runtime of its format.
 
     Args:
         file: The file that the runtime was given.
+        ran_by: The runtime.
+        version: Its release.
         num_inputs: Number of images.
         max_scaled_diff: Largest scaled difference of a logit from the recorded one.
         tolerance: What was allowed.
     """
 
     file: str
+    ran_by: str
+    version: str
     num_inputs: int
     max_scaled_diff: float
     tolerance: float
@@ -313,8 +320,10 @@ class VerifiedBundle(Result):
         measured: What was measured after the bundle was made; None where nobody did.
         signature: What the signature says, where a key was given that has made it; None where none was given.
         is_signed: Whether there is a signature, checked or not.
-        executed: Model files that can hold code and were run, as the signature proves who made them.
+        executed: Models beside those of ONNX that were run: by the runtime of their format, where it is installed; of
+            those that can hold code, where the signature proves who made them.
         not_executed: Model files that were hashed only.
+        not_installed: Of these, by name, those that only want a library, and the command that installs it.
         not_compared: Files that another version of this program wrote, whose text it alone could write again.
     """
 
@@ -332,13 +341,14 @@ class VerifiedBundle(Result):
     is_signed: bool
     executed: tuple[ExecutedModel, ...]
     not_executed: tuple[str, ...]
+    not_installed: dict[str, str]
     not_compared: tuple[str, ...]
 
 
 def verify_bundle(folder: Path) -> VerifiedBundle:
     """Check that a bundle is whole, unaltered and consistent, and that its ONNX file still computes what it did.
 
-    Other formats can hold code, so they are hashed and never loaded.
+    What is of other formats is hashed, and not loaded here.
 
     Raises:
         ArtifactError: A file is missing, altered or not part of the bundle, or the bundle contradicts itself.
@@ -363,6 +373,7 @@ def verify_bundle(folder: Path) -> VerifiedBundle:
         not_executed=tuple(
             name for name in manifest.model_files if name not in {*manifest.main.files, bundle_files.INT8_MODEL}
         ),
+        not_installed={},
         not_compared=() if is_of_this_version(manifest) else _rendered_in(folder),
     )
 

@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FLOWER := .venv-flower
+# The extras of file formats, each with an environment of its own and a file in tests/formats.
+FORMATS := openvino ncnn
 INSTALL := pip --disable-pip-version-check install --quiet --constraint constraints.txt
 PIP := $(BIN)/python -m $(INSTALL)
 
-.PHONY: demo test test-slow test-flower results-quick check format clean
+.PHONY: demo test test-slow test-flower test-formats results-quick check format clean
 demo: $(VENV)/.core
 	$(BIN)/fedsup-deploy demo
 
@@ -19,6 +21,12 @@ test-slow: $(VENV)/.check
 # In an environment of its own, for Flower asks for older versions of some libraries.
 test-flower: $(FLOWER)/.check
 	$(FLOWER)/bin/python -m pytest -n 2 --dist loadfile tests/flower
+
+# Each format where its libraries are, and what is asked of every exporter there.
+test-formats: $(FORMATS:%=.venv-%/.check)
+	for extra in $(FORMATS); do \
+		.venv-$$extra/bin/python -m pytest tests/formats/test_$$extra.py tests/conformance/test_exporters.py || exit 1; \
+	done
 
 # DATA: the folder of Fashion-MNIST's four files.
 results-quick: $(VENV)/.check
@@ -51,5 +59,11 @@ $(FLOWER)/.check: constraints.txt pyproject.toml
 	$(FLOWER)/bin/python -m $(INSTALL) --editable '.[check,flower-sim]'
 	touch $@
 
+.venv-%/.check: constraints.txt pyproject.toml
+	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m $(INSTALL) torch
+	.venv-$*/bin/python -m $(INSTALL) --editable '.[check,$*]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(FLOWER) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(FLOWER) $(FORMATS:%=.venv-%) build dist .pytest_cache .mypy_cache .ruff_cache

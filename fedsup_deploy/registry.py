@@ -88,6 +88,9 @@ TABLES: dict[str, dict[str, str]] = {
         "onnx": "fedsup_deploy.export.onnx:OnnxExporter",
         "torchscript": "fedsup_deploy.export.torchscript:TorchScriptExporter",
         "pt2": "fedsup_deploy.export.exported_program:ExportedProgramExporter",
+        "ort": "fedsup_deploy.export.ort_format:OrtExporter",
+        "openvino": "fedsup_deploy.export.openvino_ir:OpenVinoExporter",
+        "ncnn": "fedsup_deploy.export.ncnn:NcnnExporter",
     },
     "tracker": {
         "tensorboard": "fedsup_deploy.runs.tensorboard:TensorBoard",

@@ -17,7 +17,7 @@ from fedsup_deploy.artifact import document
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.artifact.measured import PercentileRecord
 from fedsup_deploy.artifact.measures import Interval, MeasuresRecord
-from fedsup_deploy.artifact.variants import ParityGate, Share, VariantRecord
+from fedsup_deploy.artifact.variants import ParityGate, Share, VariantRecord, is_for_one_image
 from fedsup_deploy.config.device import KnownBad, System
 from fedsup_deploy.config.document import dotted, show
 from fedsup_deploy.config.section import Name, NotNegative, Section, Text
@@ -337,8 +337,9 @@ class Manifest(ManifestDraft):
         for name, record in self.models.items():
             if name != record.variant.name:
                 raise ValueError(f"models.{name}: got the variant {record.variant.name}, expected it by its name")
-            if isinstance(record.gate, ParityGate) and not set(self.batches) <= set(record.gate.batches):
-                got, expected = list(record.gate.batches), f"{', '.join(map(str, self.batches))} among them"
+            batches = (1,) if is_for_one_image(record.format) else self.batches
+            if isinstance(record.gate, ParityGate) and not set(batches) <= set(record.gate.batches):
+                got, expected = list(record.gate.batches), f"{', '.join(map(str, batches))} among them"
                 raise ValueError(f"models.{name}.gate: got the batches {got}, expected {expected}")
             predicted = record.latency.predicted
             if self.profile.error == "none" and predicted is not None and predicted.interval_ms is not None:

@@ -259,23 +259,37 @@ def _gates(manifest: Manifest) -> Iterator[str]:
     yield f"Each variant was compared with the network it was made from: {gate.num_inputs} inputs {_batches(manifest)}."
     yield "A scaled difference is divided by the largest absolute logit of its image, or by 1 where that is smaller."
     yield f"Allowed, scaled: {gate.tolerance:g}; alone against inside a batch: {gate.batch_tolerance:g}."
+    yield from _kinder(manifest)
     yield ""
-    yield "| variant | max difference | scaled | same class | alone against in a batch | scaled |"
-    yield "| --- | --- | --- | --- | --- | --- |"
+    yield "| variant | run by | max difference | scaled | same class | alone against in a batch | scaled |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
     for name, record in manifest.models.items():
         found = record.gate
         if not isinstance(found, ParityGate):
             continue
         reference = f"{found.max_abs_diff:.1e} | {found.max_scaled_diff:.1e}"
         alone = f"{found.batch_invariance_max_abs_diff:.1e} | {found.batch_invariance_max_scaled_diff:.1e}"
-        yield f"| {name} | {reference} | {found.argmax_agreement:.0%} | {alone} |"
+        yield f"| {name} | {_ran_by(record)} | {reference} | {found.argmax_agreement:.0%} | {alone} |"
     for name, record in manifest.models.items():
         if isinstance(record.gate, Int8Gate):
             yield ""
-            yield from _int8_gate(name, record.gate)
+            yield from _int8_gate(name, record.gate, _ran_by(record))
     for name, reason in manifest.left_out.items():
         yield ""
         yield f"{name} was asked for and is not here: {_text(reason)}."
+
+
+def _kinder(manifest: Manifest) -> Iterator[str]:
+    """Yield which variants are allowed more, as their runtimes compute with fewer digits."""
+    most = manifest.parity.tolerance
+    for name, record in manifest.models.items():
+        if isinstance(record.gate, ParityGate) and record.gate.tolerance > most:
+            yield f"Of {name} {record.gate.tolerance:g} is allowed: its runtime adds up in another order."
+
+
+def _ran_by(record: VariantRecord) -> str:
+    """Return what ran a variant; nothing in older bundles."""
+    return "" if record.ran_by is None else _text(f"{record.ran_by.name} {record.ran_by.version}")
 
 
 def _batches(manifest: Manifest) -> str:
@@ -288,7 +302,12 @@ def _batches(manifest: Manifest) -> str:
     return next(iter(told)) if len(told) == 1 else "; ".join(f"{', '.join(of)} {at}" for at, of in told.items())
 
 
-def _int8_gate(name: str, gate: Int8Gate) -> Iterator[str]:
+def _int8_gate(name: str, gate: Int8Gate, ran_by: str) -> Iterator[str]:
+    if name != MAIN_INT8.name:
+        yield f"{name}, run by {ran_by}, computes what {MAIN_INT8.name} does, but for how it rounds: a logit may be"
+        yield f"off by a scaled difference of {gate.tolerance:g}. Recorded inputs with fp32's class: "
+        yield f"{gate.class_agreement:.0%}."
+        return
     low, high = (100 * end for end in gate.accuracy_drop_interval)
     drop = f"{100 * gate.accuracy_drop:+.2f} points (95 % interval {low:+.2f} to {high:+.2f})"
     images = f"{gate.num_images:,} {_text(gate.split)} images"

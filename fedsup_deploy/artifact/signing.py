@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from fedsup_deploy import files
 from fedsup_deploy.artifact.failures import failing_as_ours
-from fedsup_deploy.artifact.store import CheckedSignature
+from fedsup_deploy.artifact.verified import CheckedSignature
 from fedsup_deploy.errors import ConfigError, DependencyError
 from fedsup_deploy.ondevice import bundle_files, p256, signature
 from fedsup_deploy.ondevice.printable import reason_of

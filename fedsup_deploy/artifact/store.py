@@ -12,7 +12,7 @@ import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +25,12 @@ from fedsup_deploy.artifact.failures import failing_as_ours
 from fedsup_deploy.artifact.manifest import FILENAME, Manifest, ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredBundle, MeasuredDocument, MeasuredLatency
 from fedsup_deploy.artifact.model_card import CARD, render_model_card
-from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency, VariantLatency, VariantRecord
+from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency, RanBy, VariantLatency, VariantRecord
+from fedsup_deploy.artifact.verified import VerifiedBundle
 from fedsup_deploy.errors import ArtifactError, OutputError, as_output_error
 from fedsup_deploy.ondevice import bundle_checks, bundle_files
 from fedsup_deploy.ondevice.bundle_outputs import OUTPUTS_INT8
-from fedsup_deploy.ondevice.records import Environment, Files, Int8Outputs, Outputs, Report
-from fedsup_deploy.results import Result
+from fedsup_deploy.ondevice.records import Report
 from fedsup_deploy.variant import Variant
 
 MIN_VECTORS = 16
@@ -77,6 +77,8 @@ class ModelWriter(NamedTuple):
     """Share of right answers, where it is known."""
     predicted: PredictedLatency | None
     """What the profile predicts of it."""
+    ran_by: RanBy | None = None
+    """What runs it for its gate."""
 
 
 #: Files of each variant, by the variant's name; first the one a runtime is given.
@@ -150,6 +152,7 @@ def write_bundle(
                 accuracy=each.accuracy,
                 gate=gates[each.variant.name],
                 latency=VariantLatency(predicted=each.predicted, measured=measured_here.get(each.variant.name)),
+                ran_by=each.ran_by,
             )
             for each in writers
         }
@@ -266,79 +269,10 @@ def load_measured(folder: Path) -> MeasuredDocument:
     return measured.from_text(content, str(path))
 
 
-@dataclasses.dataclass(frozen=True)
-class CheckedSignature:
-    """A signature that a key was found to have made, of the very files that are there.
-
-    Args:
-        key_sha256: SHA-256 of the public key's PEM text, as OpenSSF Model Signing has it.
-        version: Of the bundle; None where another program signed it, which gives none.
-    """
-
-    key_sha256: str
-    version: int | None
-
-
-@dataclasses.dataclass(frozen=True)
-class ExecutedModel:
-    """A model file that was run on the recorded images, by the runtime of its format.
-
-    Args:
-        file: The file that the runtime was given.
-        num_inputs: Number of images.
-        max_scaled_diff: Largest scaled difference of a logit from the recorded one.
-        tolerance: What was allowed.
-    """
-
-    file: str
-    num_inputs: int
-    max_scaled_diff: float
-    tolerance: float
-
-
-@dataclasses.dataclass(frozen=True)
-class VerifiedBundle(Result):
-    """A bundle that is whole, unaltered and consistent, and whose ONNX file computes what it did.
-
-    Args:
-        bundle: Its folder.
-        verdict: `ok`: nothing else is returned.
-        exceeded_limits: Names of the limits of its device that it exceeds.
-        arch_id: The network.
-        profile: The device.
-        files: Their number and bytes.
-        environment: The machine that it was run on here.
-        parity: What was asked of its outputs, and the largest differences.
-        int8: The same of its int8 file; None where it has none.
-        measured: What was measured after the bundle was made; None where nobody did.
-        signature: What the signature says, where a key was given that has made it; None where none was given.
-        is_signed: Whether there is a signature, checked or not.
-        executed: Model files that can hold code and were run, as the signature proves who made them.
-        not_executed: Model files that were hashed only.
-        not_compared: Files that another version of this program wrote, whose text it alone could write again.
-    """
-
-    bundle: Path
-    verdict: Literal["ok"]
-    exceeded_limits: tuple[str, ...]
-    arch_id: str
-    profile: str
-    files: Files
-    environment: Environment
-    parity: Outputs
-    int8: Int8Outputs | None
-    measured: MeasuredBundle | None
-    signature: CheckedSignature | None
-    is_signed: bool
-    executed: tuple[ExecutedModel, ...]
-    not_executed: tuple[str, ...]
-    not_compared: tuple[str, ...]
-
-
 def verify_bundle(folder: Path) -> VerifiedBundle:
     """Check that a bundle is whole, unaltered and consistent, and that its ONNX file still computes what it did.
 
-    Other formats can hold code, so they are hashed and never loaded.
+    What is of other formats is hashed, and not loaded here.
 
     Raises:
         ArtifactError: A file is missing, altered or not part of the bundle, or the bundle contradicts itself.
@@ -363,6 +297,7 @@ def verify_bundle(folder: Path) -> VerifiedBundle:
         not_executed=tuple(
             name for name in manifest.model_files if name not in {*manifest.main.files, bundle_files.INT8_MODEL}
         ),
+        not_installed={},
         not_compared=() if is_of_this_version(manifest) else _rendered_in(folder),
     )
 

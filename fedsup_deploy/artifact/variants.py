@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from fedsup_deploy import registry
 from fedsup_deploy.artifact.measured import MeasuredLatency, MeasuredSpeed
 from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.config.section import NotNegative, Section, Text
@@ -105,7 +106,7 @@ class Int8Gate(Section):
     max_accuracy_drop: Share
     """Allowed drop. This is gated."""
     num_float_convolutions: Literal[0]
-    """Convolutions that onnxruntime would compute in float32. 0 is what passes."""
+    """Convolutions that its runtime would compute in float32. 0 is what passes."""
     tolerance: NotNegative
     """Allowed scaled difference of a logit from this file's recorded outputs, on any processor: they round differently.
     A class must be the recorded one where its logit leads by more than twice that."""
@@ -132,6 +133,15 @@ class Int8Gate(Section):
         return allowed
 
 
+class RanBy(Section):
+    """What ran a variant for its gate."""
+
+    name: Text
+    """The library, by its name in Python, such as `openvino`."""
+    version: Text
+    """Its release."""
+
+
 class VariantRecord(Section):
     """One variant of a bundle."""
 
@@ -148,6 +158,8 @@ class VariantRecord(Section):
     """What it had to pass before this bundle was allowed to exist, and what was found."""
     latency: VariantLatency
     """How long one image takes."""
+    ran_by: RanBy | None = None
+    """The runtime that computed what the gate compared; null in older files."""
 
     @field_validator("gate")
     @classmethod
@@ -159,9 +171,10 @@ class VariantRecord(Section):
                 expected = f"at most {bundle_outputs.INT8_TOLERANCE:g}"
                 raise ValueError(f"got a tolerance of {gate.tolerance:g}, expected {expected}")
             return gate
+        most = tolerance_of(info.data.get("format", ""))
         for name, allowed in (("tolerance", gate.tolerance), ("batch_tolerance", gate.batch_tolerance)):
-            if allowed > bundle_outputs.TOLERANCE:
-                raise ValueError(f"got a {name} of {allowed:g}, expected at most {bundle_outputs.TOLERANCE:g}")
+            if allowed > most:
+                raise ValueError(f"got a {name} of {allowed:g}, expected at most {most:g}")
         return gate
 
     @property
@@ -173,3 +186,17 @@ class VariantRecord(Section):
     def num_bytes(self) -> int:
         """Size of all its files."""
         return sum(self.files.values())
+
+
+def tolerance_of(file_format: str) -> float:
+    """Return the scaled difference that the gate of fp32 allows files of a format; of an unknown one, that of most."""
+    if file_format not in registry.names("exporter"):
+        return bundle_outputs.TOLERANCE
+    tolerance: float = registry.resolve("exporter", file_format).tolerance
+    return tolerance
+
+
+def is_for_one_image(file_format: str) -> bool:
+    """Return whether files of a format take one image at a time, whatever a device can take."""
+    known = file_format in registry.names("exporter")
+    return known and registry.resolve("exporter", file_format).batch == "static"

@@ -13,7 +13,7 @@ from fedsup_deploy.cli.output import Output
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from fedsup_deploy.artifact.store import VerifiedBundle
+    from fedsup_deploy.artifact.verified import VerifiedBundle
     from fedsup_deploy.cli.tables import Page
     from fedsup_deploy.ondevice.records import Int8Outputs, Outputs
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 def command(output: Output, bundle: Path, key: Path | None) -> None:
     """Check that a bundle is unaltered and computes what it must.
 
-    Every byte of every file, what the manifest says against the model's graph, and the outputs of model.onnx; with
-    --key, who signed it. TorchScript and .pt2 files can hold code: they are hashed, and run only where --key has proved
-    who made them.
+    Every byte of every file, what the manifest says against the model's graph, and the outputs of model.onnx and of
+    files in other formats whose runtime is installed; with --key, who signed it. TorchScript and .pt2 files can hold
+    code: they are hashed, and run only where --key has proved who made them.
 
     Exit code 4: a file is missing, altered or not of the bundle, the bundle contradicts itself, or its signature is
     missing, not by that key, or of other files. 6: a model computes something else.
@@ -74,9 +74,13 @@ def _notes(result: "VerifiedBundle") -> "Iterator[str]":
     """Yield what was not looked at, and what would."""
     if result.is_signed and result.signature is None:
         yield "note: it is signed, and nobody looked by whom: --key PUB checks the signature"
-    if result.not_executed and result.signature is None:
-        names = ", ".join(result.not_executed)
+    left = [name for name in result.not_executed if name not in result.not_installed]
+    if left and result.signature is None:
+        names = ", ".join(left)
         yield f"note: {names}: hashed, not run, as such files can hold code; --key PUB runs what its owner signed"
+    for how in dict.fromkeys(result.not_installed.values()):
+        names = ", ".join(name for name, needed in result.not_installed.items() if needed == how)
+        yield f"note: {names}: hashed, not run, as its runtime is not installed; run: {how}"
 
 
 def _compared(found: "Outputs | Int8Outputs") -> "dict[str, JsonValue]":

@@ -5,7 +5,7 @@ import functools
 import importlib.metadata
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +14,7 @@ import numpy as np
 from fedsup_deploy import files
 from fedsup_deploy.artifact.manifest import SCHEMA, LimitRecord, ManifestDraft, RefinementRecord
 from fedsup_deploy.artifact.store import ModelWriter, Vectors, WrittenFiles, write_bundle
-from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency
+from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency, RanBy
 from fedsup_deploy.commands import limits
 from fedsup_deploy.commands.exported_bundle import ExportedBundle, exported_bundle
 from fedsup_deploy.commands.preparing import Prepared
@@ -25,11 +25,10 @@ from fedsup_deploy.device.building.measurements import is_of_this_machine
 from fedsup_deploy.device.predictor import predict_interval, predictor_for
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.errors import GateError, InfeasibleError
-from fedsup_deploy.export.exporter import Exporter
-from fedsup_deploy.export.int8_gate import with_speed
+from fedsup_deploy.export.exporter import Exporter, batches_for, is_static
+from fedsup_deploy.export.int8_gate import held_to, with_speed
 from fedsup_deploy.export.parity import check_parity
 from fedsup_deploy.export.referee import check_macs
-from fedsup_deploy.ondevice.bundle_outputs import BATCHES
 from fedsup_deploy.processor import processor
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.run import Run
@@ -158,6 +157,7 @@ class BundleMaker:
                 functools.partial(self._write, variant, exporter, order, its),
                 ready.accuracy.recalibrated if its is None else its.accuracy,
                 predicted if variant.precision == profile.precision else None,
+                RanBy(name=exporter.runtime, version=importlib.metadata.version(exporter.runtime)),
             )
             for variant, exporter in wanted.items()
             for its in [int8 if variant.precision == "int8" else None]
@@ -168,12 +168,17 @@ class BundleMaker:
             expected_NK = np.concatenate([vectors.outputs_VK, ready.held_out.outputs_VK])
             found: dict[str, ParityGate | Int8Gate] = {}
             for variant, exporter in wanted.items():
-                if variant.precision == "int8" and int8 is not None:
+                if variant == MAIN_INT8 and int8 is not None:
                     found[variant.name] = int8.gate
+                    continue
+                name, model = variant.name, exporter.load(at / written[variant.name][0])
+                batches = batches_for(exporter, is_asked=profile.accepts.is_static)
+                if int8 is not None and variant.precision == "int8":
+                    outputs = vectors.outputs_VK, int8.outputs_VK
+                    found[name] = held_to(int8.gate, name, model, vectors.inputs_VCSS, outputs, batches)
                 else:
-                    models = {variant.name: exporter.load(at / written[variant.name][0])}
-                    batches = (1,) if profile.accepts.is_static and exporter.can_be_static else BATCHES
-                    found |= check_parity(expected_NK, models, images, batches)
+                    allowed = (exporter.tolerance, exporter.tolerance)
+                    found |= check_parity(expected_NK, {name: model}, images, batches, *allowed)
             return found
 
         manifest = write_bundle(
@@ -221,11 +226,11 @@ class BundleMaker:
     def _write(
         self, variant: Variant, exporter: Exporter, order: BundleOrder, int8: QuantizedNetwork | None, folder: Path
     ) -> tuple[str, ...]:
-        is_static = order.profile.accepts.is_static and exporter.can_be_static
-        key = (variant, order.arch_id, None if int8 is None else int8.gate.scheme, is_static)
+        is_for_one = is_static(exporter, is_asked=order.profile.accepts.is_static)
+        key = (variant, order.arch_id, None if int8 is None else int8.gate.scheme, is_for_one)
         if key not in self._content:
             ready = self._prepared[order.arch_id]
-            network = dataclasses.replace(ready.network if int8 is None else int8.network, is_static=is_static)
+            network = dataclasses.replace(ready.network if int8 is None else int8.network, is_static=is_for_one)
             names = exporter.export(network, self._facts(order.arch_id, ready), folder)
             self._content[key] = {name: (folder / name).read_bytes() for name in names}
         else:
@@ -272,7 +277,7 @@ class BundleMaker:
                     "profile": profile.profile_hash,
                     "search": order.pick.search_hash,
                 },
-                "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+                "versions": _versions(passed.wanted.values()),
                 "processor": processor(),
             }
         )
@@ -309,6 +314,12 @@ class BundleMaker:
             return price(space, space.encode(pick.architecture)[None], [pick.target])[0]
         assert ready.costs.layers.plan is not None, "a trimmed network is a plan"
         return price_network(ready.costs.layers.plan, pick.target)
+
+
+def _versions(exporters: Iterable[Exporter]) -> dict[str, str]:
+    """Return the versions of the packages that make a bundle, those among them that only its formats need."""
+    needed = sorted({library for exporter in exporters for library in exporter.needs})
+    return {name: importlib.metadata.version(name) for name in (*_PACKAGES, *needed)}
 
 
 def _predicted(profile: DeviceProfile, priced: cost.Costs) -> PredictedLatency:

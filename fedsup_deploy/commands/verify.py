@@ -4,26 +4,31 @@ Torch-free, but where a signature has proved who made files that can hold code.
 """
 
 import dataclasses
+import importlib.metadata
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-
-import numpy as np
 
 from fedsup_deploy import registry
 from fedsup_deploy.artifact.failures import failing_as_ours
+from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.artifact.signing import check_signed, load_public_key
-from fedsup_deploy.artifact.store import ExecutedModel, VerifiedBundle, load_manifest, verify_bundle
-from fedsup_deploy.artifact.variants import ParityGate
+from fedsup_deploy.artifact.store import load_manifest, verify_bundle
+from fedsup_deploy.artifact.variants import Int8Gate, VariantRecord
+from fedsup_deploy.artifact.verified import ExecutedModel, VerifiedBundle
 from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.export.exporter import Exporter, batches_for, how_to_run
+from fedsup_deploy.export.parity import check_parity
 from fedsup_deploy.ondevice import bundle_files
-from fedsup_deploy.ondevice.bundle_outputs import batches_of
+from fedsup_deploy.ondevice.bundle_outputs import OUTPUTS_INT8, check_int8_outputs, read_array
 from fedsup_deploy.ondevice.signature import hashes_to_sign
 
 
 def verify(bundle: Path, key: Path | None = None) -> VerifiedBundle:
     """Return the report of a bundle that is whole, unaltered and computes what it did when it was made.
+
+    Files of formats beside ONNX are run where their runtime is installed.
 
     Args:
         bundle: Its folder.
@@ -37,39 +42,63 @@ def verify(bundle: Path, key: Path | None = None) -> VerifiedBundle:
             signature is missing, wrong, or of other files.
         GateError: A model computes something else.
     """
-    if key is None:
-        return verify_bundle(bundle)
-    signature = check_signed(bundle, load_public_key(key))
+    signature = None if key is None else check_signed(bundle, load_public_key(key))
     verified = verify_bundle(bundle)
-    executed = tuple(_executed(bundle, verified.not_executed))
-    run = {each.file for each in executed}
-    left = tuple(name for name in verified.not_executed if name not in run)
-    return dataclasses.replace(verified, signature=signature, executed=executed, not_executed=left)
-
-
-def _executed(bundle: Path, names: tuple[str, ...]) -> Iterator[ExecutedModel]:
-    """Run the model files whose format is one of ours, and compare what they compute with what was recorded.
-
-    They are run as copies that nobody else can change, and whose hashes are the signed ones.
-    """
     manifest = load_manifest(bundle)
-    hashes = hashes_to_sign(bundle)
-    for record in manifest.models.values():
-        first = next(iter(record.files))
-        is_ours = record.format in registry.names("exporter") and isinstance(record.gate, ParityGate)
-        if first not in names or not is_ours:
+    with failing_as_ours(bundle):
+        hashes = hashes_to_sign(bundle)
+    executed: list[ExecutedModel] = []
+    left = list(verified.not_executed)
+    not_installed: dict[str, str] = {}
+    for record in _others(manifest, verified.not_executed):
+        exporter: Exporter = registry.resolve("exporter", record.format)()
+        if exporter.can_hold_code and signature is None:
             continue
-        from fedsup_deploy.export.exporter import exporter_for
-        from fedsup_deploy.export.parity import check_parity
+        how = how_to_run(exporter)
+        if how is not None:
+            not_installed |= dict.fromkeys(record.files, how)
+            continue
+        executed.append(_executed(bundle, manifest, record, exporter, hashes))
+        left = [name for name in left if name not in record.files]
+    return dataclasses.replace(
+        verified,
+        signature=signature,
+        executed=tuple(executed),
+        not_executed=tuple(left),
+        not_installed=not_installed,
+    )
 
-        with tempfile.TemporaryDirectory() as place, failing_as_ours(bundle):
-            for name in record.files:
-                Path(place, name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(bundle / name, Path(place, name))
-                if bundle_files.sha256(Path(place, name)) != hashes[name]:
-                    raise ArtifactError(f"{bundle}: {name} was altered while it was looked at; verify again")
-            model = exporter_for(record.format).load(Path(place, first))
-            with np.load(bundle / bundle_files.VECTORS, allow_pickle=False) as vectors:
-                inputs, outputs = vectors["inputs"], vectors["outputs"]
-            found = check_parity(outputs, {first: model}, inputs, batches_of(manifest.inputs[0].shape))[first]
-        yield ExecutedModel(first, found.num_inputs, found.max_scaled_diff, found.tolerance)
+
+def _others(manifest: Manifest, names: tuple[str, ...]) -> Iterator[VariantRecord]:
+    """Yield the variants that these files belong to and whose format is one of ours."""
+    for record in manifest.models.values():
+        if next(iter(record.files)) in names and record.format in registry.names("exporter"):
+            yield record
+
+
+def _executed(
+    bundle: Path, manifest: Manifest, record: VariantRecord, exporter: Exporter, hashes: Mapping[str, str]
+) -> ExecutedModel:
+    """Run a model by the runtime of its format, and compare what it computes with what was recorded.
+
+    Its files are run as copies that nobody else can change, and whose hashes are those that were looked at.
+    """
+    first = next(iter(record.files))
+    with tempfile.TemporaryDirectory() as place, failing_as_ours(bundle):
+        for name in record.files:
+            Path(place, name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle / name, Path(place, name))
+            if bundle_files.sha256(Path(place, name)) != hashes[name]:
+                raise ArtifactError(f"{bundle}: {name} was altered while it was looked at; verify again")
+        model = exporter.load(Path(place, first))
+        names = ("inputs", OUTPUTS_INT8 if isinstance(record.gate, Int8Gate) else "outputs")
+        inputs, outputs = (read_array(bundle / bundle_files.VECTORS, name) for name in names)
+        batches = batches_for(exporter, is_asked=manifest.is_static)
+        if isinstance(record.gate, Int8Gate):
+            tolerance = record.gate.tolerance
+            scaled = check_int8_outputs(model, inputs, outputs, tolerance, batches)["max_scaled_diff"]
+        else:
+            tolerance = exporter.tolerance
+            scaled = check_parity(outputs, {first: model}, inputs, batches, tolerance, tolerance)[first].max_scaled_diff
+    version = importlib.metadata.version(exporter.runtime)
+    return ExecutedModel(first, exporter.runtime, version, len(inputs), scaled, tolerance)

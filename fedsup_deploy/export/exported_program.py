@@ -11,7 +11,16 @@ from fedsup_deploy import files
 from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.export.archive import read_records, write_records
-from fedsup_deploy.export.exporter import Facts, Runnable, refuse_machine_paths, runnable, trace_input, unfit_layout
+from fedsup_deploy.export.exporter import (
+    Batch,
+    Facts,
+    Runnable,
+    refuse_machine_paths,
+    runnable,
+    trace_input,
+    unfit_layout,
+)
+from fedsup_deploy.ondevice.bundle_outputs import TOLERANCE
 from fedsup_deploy.ondevice.inference import first_line
 from fedsup_deploy.space.onnx_graph import OUTPUT_NAME
 from fedsup_deploy.variant import Precision
@@ -33,7 +42,10 @@ class ExportedProgramExporter:
     name: ClassVar[str] = "pt2"
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
     needs: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    can_be_static: ClassVar[bool] = False
+    runtime: ClassVar[str] = "torch"
+    batch: ClassVar[Batch] = "dynamic"
+    can_hold_code: ClassVar[bool] = True
+    tolerance: ClassVar[float] = TOLERANCE
 
     def refusal(self, accepts: Accepts) -> str | None:
         """Compare the layout only: no profile says which torch its device has. See `Exporter.refusal`."""

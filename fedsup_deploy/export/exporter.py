@@ -11,9 +11,9 @@ Shape suffixes: B batch, C channels, H W spatial, K classes.
 import contextlib
 import importlib.util
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from fedsup_deploy import registry
 from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.errors import DependencyError, GateError
+from fedsup_deploy.ondevice.bundle_outputs import BATCHES
 from fedsup_deploy.variant import Precision
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 #: What a file says of itself beside what it computes, so that it can be used where it lies alone: texts by name.
 Facts = Mapping[str, str]
 Runnable = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+#: How many images files take at once: any number; one, where a network is to be `is_static`; one, always.
+Batch = Literal["dynamic", "either", "static"]
 
 # A path of this machine: two components or more after a slash that starts a word, or a Windows drive.
 _MACHINE_PATH = re.compile(rb"(?<![\w.:/)\]-])/[\w.+-]+/[\w.+-]+|(?<!\w)[A-Za-z]:\\[\w.]")
@@ -44,14 +47,20 @@ class Exporter(Protocol):
         precisions: What it writes.
         needs: Libraries beyond the core that it uses, by their names in Python, and the extra that installs each. It
             imports them when it exports or loads, not before, as it does torch.
-        can_be_static: Whether it writes files for one image at a time, of networks that are to be `is_static`; files of
-            other formats take any number of images all the same.
+        runtime: The library that runs its files, by its name in Python; one of those above, or of the core.
+        batch: How many images its files take at once.
+        can_hold_code: Whether its runtime runs code that a file may hold: a stranger's is not run.
+        tolerance: Largest scaled difference of a logit in fp32, from the network and between an image alone and in a
+            batch: `TOLERANCE`, or more where the runtime is known to compute with fewer digits.
     """
 
     name: ClassVar[str]
     precisions: ClassVar[tuple[Precision, ...]]
     needs: ClassVar[Mapping[str, str]]
-    can_be_static: ClassVar[bool]
+    runtime: ClassVar[str]
+    batch: ClassVar[Batch]
+    can_hold_code: ClassVar[bool]
+    tolerance: ClassVar[float]
 
     def refusal(self, accepts: Accepts) -> str | None:
         """Return why a runtime that accepts so much would not load what is written here; None where it would."""
@@ -97,15 +106,42 @@ def exporter_for(name: str) -> Exporter:
     exporter: Exporter = registry.resolve("exporter", name)()
     missing = missing_libraries(exporter)
     if missing:
-        extras = ",".join(sorted({exporter.needs[library] for library in missing}))
         what = f"format {name}: {', '.join(missing)} is not installed"
-        raise DependencyError(f"{what}; run: pip install 'fedsup-deploy[{extras}]'")
+        raise DependencyError(f"{what}; run: {_installing(exporter, missing)}")
     return exporter
 
 
 def missing_libraries(exporter: Exporter) -> list[str]:
     """Return the libraries that an exporter needs and that are not installed."""
-    return [library for library in exporter.needs if importlib.util.find_spec(library) is None]
+    return [library for library in exporter.needs if not _is_installed(library)]
+
+
+def how_to_run(exporter: Exporter) -> str | None:
+    """Return the command that installs what runs the files of an exporter; None where it is there."""
+    return None if _is_installed(exporter.runtime) else _installing(exporter, [exporter.runtime])
+
+
+def _installing(exporter: Exporter, libraries: Iterable[str]) -> str:
+    return f"pip install 'fedsup-deploy[{','.join(sorted({exporter.needs[library] for library in libraries}))}]'"
+
+
+def _is_installed(library: str) -> bool:
+    return importlib.util.find_spec(library) is not None
+
+
+def is_static(exporter: Exporter, *, is_asked: bool) -> bool:
+    """Return whether the files of an exporter take one image at a time.
+
+    Args:
+        exporter: It.
+        is_asked: Whether the device's runtime takes no more.
+    """
+    return exporter.batch == "static" or (is_asked and exporter.batch == "either")
+
+
+def batches_for(exporter: Exporter, *, is_asked: bool) -> tuple[int, ...]:
+    """Return with how many images at once its files are checked; see `is_static`."""
+    return (1,) if is_static(exporter, is_asked=is_asked) else BATCHES
 
 
 def unfit_layout(accepts: Accepts) -> str | None:

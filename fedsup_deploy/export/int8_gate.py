@@ -18,9 +18,10 @@ from fedsup_deploy.artifact.measured import MeasuredSpeed
 from fedsup_deploy.artifact.variants import Int8Gate
 from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.errors import GateError
-from fedsup_deploy.export.gate import Logits
+from fedsup_deploy.export.gate import Images, Logits, Model
 from fedsup_deploy.ondevice import inference
-from fedsup_deploy.ondevice.bundle_outputs import INT8_TOLERANCE
+from fedsup_deploy.ondevice.bundle_files import INT8_MODEL, CheckError
+from fedsup_deploy.ondevice.bundle_outputs import INT8_TOLERANCE, check_int8_outputs
 
 _DIGITS: Final = 6
 _CONVOLUTIONS: Final = ("Conv", "FusedConv")
@@ -60,8 +61,7 @@ def check_int8(
             f"int8: its share of right answers is {100 * drop:.2f} points lower than that of fp32 on {sum(answers):,} "
             f"{split} images (95 % interval {low:.2f} to {high:.2f}), expected at most {100 * max_accuracy_drop:g}"
         )
-    fp32_VK, int8_VK = (each.astype(np.float64) for each in outputs)
-    scale_V = np.maximum(1.0, np.abs(fp32_VK).max(axis=1))
+    scaled, agreement = _compared(*outputs)
     return Int8Gate(
         scheme=scheme,
         split=split,
@@ -71,9 +71,46 @@ def check_int8(
         max_accuracy_drop=max_accuracy_drop,
         num_float_convolutions=0,
         tolerance=INT8_TOLERANCE,
-        max_scaled_diff=float((np.abs(int8_VK - fp32_VK).max(axis=1) / scale_V).max()),
-        class_agreement=float(np.mean(fp32_VK.argmax(axis=1) == int8_VK.argmax(axis=1))),
+        max_scaled_diff=scaled,
+        class_agreement=agreement,
     )
+
+
+def held_to(
+    gate: Int8Gate, name: str, model: Model, inputs_VCSS: Images, outputs: tuple[Logits, Logits], batches: Sequence[int]
+) -> Int8Gate:
+    """Return the gate of the same int8 network in a file of another format.
+
+    How many right answers it loses is asked of clients, who have onnxruntime and the ONNX file. So another file has to
+    compute what that one does, but for how its runtime rounds: as near as `verify` wants it of another processor.
+
+    Args:
+        gate: Of the ONNX file.
+        name: Of the variant, for messages.
+        model: The file.
+        inputs_VCSS: Recorded inputs.
+        outputs: Their logits (V, K) by the fp32 network and by the ONNX file in int8.
+        batches: How many images the file takes at once.
+
+    Raises:
+        GateError: It computes something else.
+    """
+    fp32_VK, int8_VK = outputs
+    try:
+        check_int8_outputs(model, inputs_VCSS, int8_VK, gate.tolerance, batches)
+    except CheckError as error:
+        raise GateError(f"{name}: compared with {INT8_MODEL}: {error}") from error
+    alone_VK = np.concatenate([model(image_CSS[None]) for image_CSS in inputs_VCSS])
+    scaled, agreement = _compared(fp32_VK, alone_VK)
+    return gate.model_copy(update={"max_scaled_diff": scaled, "class_agreement": agreement, "speed": None})
+
+
+def _compared(fp32_VK: Logits, int8_VK: Logits) -> tuple[float, float]:
+    """Return the largest scaled difference of a logit, and the share of equal classes."""
+    fp32, int8 = fp32_VK.astype(np.float64), int8_VK.astype(np.float64)
+    scale_V = np.maximum(1.0, np.abs(fp32).max(axis=1))
+    agreement = np.mean(fp32.argmax(axis=1) == int8.argmax(axis=1))
+    return float((np.abs(int8 - fp32).max(axis=1) / scale_V).max()), float(agreement)
 
 
 def with_speed(gate: Int8Gate, speed: MeasuredSpeed) -> Int8Gate:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from fedsup_deploy import files
 from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.errors import ArtifactError, GateError
-from fedsup_deploy.export.exporter import Facts, Runnable, unfit_layout
+from fedsup_deploy.export.exporter import Batch, Facts, Runnable, unfit_layout
 from fedsup_deploy.ondevice import bundle_files, inference
+from fedsup_deploy.ondevice.bundle_outputs import TOLERANCE
 from fedsup_deploy.space.onnx_graph import IR_VERSION, OPSET, build_model, to_bytes
 from fedsup_deploy.space.parts import parts_of
 from fedsup_deploy.space.quantization import quantized
@@ -34,7 +35,10 @@ class OnnxExporter:
     name: ClassVar[str] = "onnx"
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32", "int8")
     needs: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    can_be_static: ClassVar[bool] = True
+    runtime: ClassVar[str] = "onnxruntime"
+    batch: ClassVar[Batch] = "either"
+    can_hold_code: ClassVar[bool] = False
+    tolerance: ClassVar[float] = TOLERANCE
 
     def refusal(self, accepts: Accepts) -> str | None:
         """Compare the versions and the form written with those accepted. See `Exporter.refusal`."""

@@ -14,52 +14,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import random_networks
 import torch
+from random_networks import FACTS, exporters_here, extras, random_network
 
-from fedsup_deploy import registry, rng
-from fedsup_deploy.device.building.graph import random_weights
-from fedsup_deploy.export.exporter import Exporter, exporter_for, missing_libraries
+from fedsup_deploy import registry
+from fedsup_deploy.export.exporter import Exporter, batches_for, exporter_for
 from fedsup_deploy.export.parity import check_parity
-from fedsup_deploy.space.parts import parts_of
-from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.deployable import FoldedNetwork
 from fedsup_deploy.variant import MAIN
 
-EXPORTERS = registry.names("exporter")
+#: Those that can write here. `make test-formats` runs this file in the environment of each extra.
+EXPORTERS = exporters_here()
 SEEDS = [0, 1, 2]
-FACTS = {"arch_id": "a0123456789a", "classes": '["cat", "/home/user/dog"]', "preprocessing": "{}"}
-
-
-def random_network(seed: int) -> tuple[FoldedNetwork, np.ndarray]:
-    """Return a random network and ten random inputs."""
-    choose = rng.generator(seed, "network")
-    stages = [
-        {
-            "name": f"s{index}",
-            "widths": [8 * int(choose.integers(1, 4))],
-            "depths": [int(choose.integers(1, 3))],
-            "kernel_sizes": [int(choose.choice([3, 5, 7]))],
-            "expand_ratios": [int(choose.integers(1, 3))],
-            "squeeze_excite": [bool(choose.integers(2)) or index == 0],
-            "stride": stride,
-        }
-        for index, stride in enumerate([1, 2, 1] if seed % 2 else [2, 1, 2])
-    ]
-    document = {
-        "schema": 1,
-        "name": "random",
-        "family": ("mobilenet", "resnet")[seed % 2],
-        "in_channels": (1, 3)[seed % 2],
-        "num_classes": int(choose.integers(2, 11)),
-        "resolutions": [(9, 12, 16)[seed % 3]],
-        "stem": {"widths": [8 * int(choose.integers(1, 4))]},
-        "stages": stages,
-    }
-    space = SearchSpace.model_validate(document)
-    plan = space.plan(space.largest)
-    weights = {name: torch.from_numpy(array) for name, array in random_weights(parts_of(plan), seed).items()}
-    shape = (10, plan.stem.in_channels, plan.stem.in_size, plan.stem.in_size)
-    return FoldedNetwork(plan, weights), choose.standard_normal(shape, dtype=np.float32)
 
 
 def export_all(folder: Path, seed: int) -> dict[str, bytes]:
@@ -69,30 +36,33 @@ def export_all(folder: Path, seed: int) -> dict[str, bytes]:
     return {
         file: (folder / file).read_bytes()
         for name in EXPORTERS
-        if not missing_libraries(registry.resolve("exporter", name))
         for file in exporter_for(name).export(network, FACTS, folder)
     }
 
 
 @pytest.fixture(params=EXPORTERS)
 def exporter(request: pytest.FixtureRequest) -> Exporter:
-    """Each in turn; what needs a library that is not there is left out, and counted."""
-    missing = missing_libraries(registry.resolve("exporter", request.param))
-    if missing:
-        extra = registry.resolve("exporter", request.param).needs[missing[0]]
-        pytest.skip(f"{missing[0]} (pip install 'fedsup-deploy[{extra}]')")
+    """Each in turn."""
     return exporter_for(request.param)
+
+
+def test_every_extra_of_a_format_has_an_environment_and_a_test_file_of_its_own(repository):
+    makefile = (repository / "Makefile").read_text(encoding="utf-8").splitlines()
+    (formats,) = (line.removeprefix("FORMATS :=").split() for line in makefile if line.startswith("FORMATS :="))
+    tested = {path.stem.removeprefix("test_") for path in (repository / "tests" / "formats").glob("test_*.py")}
+    assert set(formats) == tested == extras()
+    assert len(set(formats)) == len(formats)
 
 
 def test_no_two_formats_write_the_same_file(tmp_path):
     network, _ = random_network(0)
-    here = [exporter_for(name) for name in EXPORTERS if not missing_libraries(registry.resolve("exporter", name))]
+    here = [exporter_for(name) for name in EXPORTERS]
     written = [file for each in here for file in each.export(network, FACTS, tmp_path)]
 
     assert len(set(written)) == len(written) >= len(here)
 
 
-@pytest.mark.parametrize("name", EXPORTERS)
+@pytest.mark.parametrize("name", registry.names("exporter"))
 def test_exporter_knows_its_registered_name_and_has_a_gate(name):
     kind = registry.resolve("exporter", name)
     assert kind.name == name
@@ -106,7 +76,8 @@ def test_files_compute_what_the_network_does_alone_and_in_a_batch(exporter, seed
     names = exporter.export(network, FACTS, tmp_path)
 
     expected = network.module()(torch.from_numpy(inputs)).numpy()
-    gate = check_parity(expected, {"it": exporter.load(tmp_path / names[0])}, inputs)["it"]
+    batches, allowed = batches_for(exporter, is_asked=False), (exporter.tolerance, exporter.tolerance)
+    gate = check_parity(expected, {"it": exporter.load(tmp_path / names[0])}, inputs, batches, *allowed)["it"]
     assert np.ptp(expected) > 0.1, "a network that says the same of every image proves nothing"
     assert gate.argmax_agreement == 1.0
     assert gate.max_scaled_diff <= gate.tolerance
@@ -126,10 +97,11 @@ def test_a_network_that_is_to_be_static_is_right_for_one_image_and_the_same_file
 
     assert names[0] == names[1]
     expected = network.module()(torch.from_numpy(inputs)).numpy()
-    gate = check_parity(expected, {"it": exporter.load(folders[1] / names[1][0])}, inputs, batches=(1,))["it"]
+    models, allowed = {"it": exporter.load(folders[1] / names[1][0])}, (exporter.tolerance, exporter.tolerance)
+    gate = check_parity(expected, models, inputs, (1,), *allowed)["it"]
     assert gate.batches == (1,)
     is_same = all((folders[0] / name).read_bytes() == (folders[1] / name).read_bytes() for name in names[0])
-    assert is_same == (not exporter.can_be_static)
+    assert is_same == (exporter.batch != "either")
 
 
 def test_bytes_are_the_same_again_and_in_another_process(tmp_path):
@@ -144,7 +116,8 @@ def test_bytes_are_the_same_again_and_in_another_process(tmp_path):
         "names['export_all'](pathlib.Path('other'), 1)\n"
         "names['export_all'](pathlib.Path('same'), 0)\n"
     )
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "TMPDIR": str(elsewhere)}
+    shared = str(Path(random_networks.__file__).parent)
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "TMPDIR": str(elsewhere), "PYTHONPATH": shared}
     subprocess.run([sys.executable, "-c", script, __file__], cwd=elsewhere, env=environment, check=True)
 
     third = {name: (elsewhere / "same" / name).read_bytes() for name in first}

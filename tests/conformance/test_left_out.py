@@ -76,10 +76,12 @@ def test_a_python_of_a_device_that_is_not_there_is_a_failure_where_nothing_may_b
 def test_continuous_integration_leaves_out_what_needs_an_emulator_and_nothing_else(repository: Path) -> None:
     """Slow tests were once left out by the dozen where a Python was missing, because the emulator was."""
     lines = (repository / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-    # Flower's tests have an environment of their own.
-    usual = lines.index("PYTEST_ADDOPTS=--ignore=tests/flower make test")
+    # Flower's tests have an environment of their own, and so have those of each format with libraries of its own.
+    usual = lines.index('PYTEST_ADDOPTS="--ignore=tests/flower --ignore=tests/formats" make test')
     assert lines.index("export FEDSUP_TEST_ALL=1") < usual < lines.index("make test-flower")
+    assert usual < lines.index("make test-formats")
     [lenient] = [line for line in lines if "FEDSUP_TEST_ALL=0" in line]
     assert lenient.split()[1:] == [".venv/bin/python", "-m", "pytest", "tests/e2e/test_arm64.py"]
     [slow] = [line for line in lines if "make test-slow" in line]
-    assert slow == 'PYTEST_ADDOPTS="--ignore=tests/e2e/test_arm64.py --ignore=tests/flower" make test-slow'
+    elsewhere = "--ignore=tests/flower --ignore=tests/formats"
+    assert slow == f'PYTEST_ADDOPTS="--ignore=tests/e2e/test_arm64.py {elsewhere}" make test-slow'

@@ -11,7 +11,8 @@ from pydantic import TypeAdapter
 
 from fedsup_deploy import files
 from fedsup_deploy.device.acceptance import Accepts
-from fedsup_deploy.export.exporter import Facts, Runnable, runnable
+from fedsup_deploy.export.exporter import Batch, Facts, Runnable, runnable
+from fedsup_deploy.ondevice.bundle_outputs import TOLERANCE
 from fedsup_deploy.space.plan import NetworkPlan
 from fedsup_deploy.supernet.deployable import FoldedNetwork
 from fedsup_deploy.supernet.forward import forward
@@ -27,7 +28,10 @@ class PlainExporter:
     name: ClassVar[str] = "plain"
     precisions: ClassVar[tuple[Precision, ...]] = ("fp32",)
     needs: ClassVar[Mapping[str, str]] = {}
-    can_be_static: ClassVar[bool] = False
+    runtime: ClassVar[str] = "torch"
+    batch: ClassVar[Batch] = "dynamic"
+    can_hold_code: ClassVar[bool] = True
+    tolerance: ClassVar[float] = TOLERANCE
 
     def refusal(self, accepts: Accepts) -> str | None:
         """Refuse what knows of a newer ONNX than ours, for want of anything else to ask."""
@@ -61,3 +65,16 @@ class MissingExporter(PlainExporter):
 
     name: ClassVar[str] = "missing"
     needs: ClassVar[Mapping[str, str]] = {"no_such_runtime": "nothing", "json": "unused"}
+
+
+class HarmlessExporter(PlainExporter):
+    """The same, of which nobody believes that it could hold code."""
+
+    can_hold_code: ClassVar[bool] = False
+
+
+class ElsewhereExporter(HarmlessExporter):
+    """The same, with a runtime that nobody has."""
+
+    needs: ClassVar[Mapping[str, str]] = {"no_such_runtime": "nothing"}
+    runtime: ClassVar[str] = "no_such_runtime"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fedsup_deploy.cli import engine_page, options, resolution_page
+from fedsup_deploy.cli import engine_page, index_page, options, resolution_page
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
 
@@ -61,7 +61,7 @@ def command(output: Output, path: Path, sides: tuple[int, ...] | None, profiles:
 def _page(result: "Inspected") -> "Page":
     """Return all there is, but of a bundle what a person asks first."""
     from fedsup_deploy.cli import tables
-    from fedsup_deploy.commands.inspect import BundleFacts, ModelFacts, SearchFacts
+    from fedsup_deploy.commands.inspect import BundleFacts, ExportsFacts, ModelFacts, SearchFacts
 
     about = result.about
     head: list[tuple[str, object]] = [("path", str(result.path)), ("kind", result.kind)]
@@ -69,6 +69,8 @@ def _page(result: "Inspected") -> "Page":
         return tables.titled(
             tables.fields([*head, *_bundle(about)]), *_making(about), "--json gives all, hashes included"
         )
+    if isinstance(about, ExportsFacts):
+        return index_page.page(tables.fields(head), about)
     if isinstance(about, SearchFacts):
         rows = tables.rows([_found(found) for found in about.results])
         return tables.stacked(

@@ -9,11 +9,14 @@ from pydantic import JsonValue, TypeAdapter
 from typing_extensions import TypedDict
 
 from fedsup_deploy import registry, resources
+from fedsup_deploy.artifact import index as indexes
 from fedsup_deploy.artifact import manifest as manifests
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.artifact.document import JsonObject, first_problem
 from fedsup_deploy.artifact.external_data import external_files
 from fedsup_deploy.artifact.graph import read_graph
+from fedsup_deploy.artifact.index import IndexedBundle, RefusedBundle
+from fedsup_deploy.artifact.indexing import load_index
 from fedsup_deploy.artifact.measured import MeasuredDocument, PercentileRecord
 from fedsup_deploy.artifact.store import load_manifest, load_measured
 from fedsup_deploy.config.device import Int8Scheme
@@ -83,7 +86,10 @@ class Inspected:
 
     path: Path
     kind: str
-    about: "BundleFacts | RunFacts | SearchFacts | SpaceFacts | ModelFacts | ProfileSummary | TrainConfig | JsonObject"
+    about: (
+        "BundleFacts | ExportsFacts | RunFacts | SearchFacts | SpaceFacts | ModelFacts | ProfileSummary | TrainConfig"
+        " | JsonObject"
+    )
 
     def to_dict(self) -> dict[str, JsonValue]:
         """Return the JSON document: `path` and `kind`, then the keys of what it is about."""
@@ -118,6 +124,19 @@ class BundleFacts:
             "measured": measured["latency"],
             "engine": measured["engine"],
         }
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportsFacts(Result):
+    """A folder of bundles: what its index says of those that are there.
+
+    Args:
+        bundles: What each device class has, and why.
+        refused: What was asked for and not made.
+    """
+
+    bundles: tuple[IndexedBundle, ...]
+    refused: tuple[RefusedBundle, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,8 +239,9 @@ def inspect(path: Path) -> Inspected:
     """Return what a path is.
 
     Args:
-        path: A run, a bundle or a file of one, a search.json, a config, profile or space in YAML, an ONNX model, or a
-            safetensors file of ours; where there is no such file, the name of a shipped space, config or profile.
+        path: A run, a bundle or a file of one, a folder of bundles that has an index, a search.json, a config, profile
+            or space in YAML, an ONNX model, or a safetensors file of ours; where there is no such file, the name of a
+            shipped space, config or profile.
 
     Raises:
         ArtifactError: It is none of these, or damaged.
@@ -235,7 +255,7 @@ def _file(path: Path) -> Inspected:
     if path.suffix == ".safetensors":
         document = weights.read_document(path)
         return Inspected(path, str(document["kind"]), document)
-    if path.name == manifests.FILENAME:
+    if path.name in {manifests.FILENAME, indexes.FILENAME}:
         return dataclasses.replace(_folder(path.parent), path=path)
     if path.suffix == ".json":
         return Inspected(path, "search", _search(load_result(path)))
@@ -299,7 +319,10 @@ def _folder(path: Path) -> Inspected:
         return Inspected(path, "bundle", BundleFacts(load_manifest(path), load_measured(path)))
     if (path / runs.CONFIG).is_file():
         return Inspected(path, "run", _run(path))
-    raise ArtifactError(f"{path}: neither a run (no {runs.CONFIG}) nor a bundle (no {manifests.FILENAME})")
+    if (index := load_index(path)) is not None:
+        return Inspected(path, "bundles", ExportsFacts(index.bundles, index.refused))
+    names = f"a run (no {runs.CONFIG}) nor a bundle (no {manifests.FILENAME}), nor a folder of them"
+    raise ArtifactError(f"{path}: neither {names} (no {indexes.FILENAME})")
 
 
 def _run(path: Path) -> RunFacts:

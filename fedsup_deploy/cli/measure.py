@@ -9,8 +9,11 @@ import click
 from fedsup_deploy.cli import engine_page, options
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
+from fedsup_deploy.errors import SlowError
+from fedsup_deploy.ondevice.latency_statistics import PERCENTILES
 
 if TYPE_CHECKING:
+    from fedsup_deploy.artifact.measured import LimitCheck
     from fedsup_deploy.cli.tables import Page, Row
     from fedsup_deploy.commands.measure import MeasuredModel
     from fedsup_deploy.device.measure import ComparedLatency
@@ -50,6 +53,18 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Keeps what was measured of a bundle that cannot be written.  [default: its measured.json]",
 )
+@click.option(
+    "--fail-above",
+    type=float,
+    callback=options.positive,
+    metavar="MS",
+    help="Exit code 11 if it takes longer. The result is kept all the same.",
+)
+@click.option(
+    "--percentile",
+    type=click.Choice(list(PERCENTILES)),
+    help="With --fail-above: which percentile of the latency.  [default: p50]",
+)
 @click.option("--on", metavar="ssh://[USER@]HOST[:PORT]", help="Another machine.")
 @click.option("--python", metavar="NAME", help="Python 3.6 or later on that machine.  [default: python3]")
 @click.option("--install", is_flag=True, help="Get what Python lacks there with pip, for this run only.")
@@ -72,6 +87,8 @@ def command(output: Output, /, path: Path, threads: int, protocol: str, out: Pat
 
     A bundle is checked first, and keeps the result in measured.json. Its int8 file is timed in turns with its fp32
     file. With --trtexec nothing is timed: kept is what TensorRT's trtexec said on the device, of an engine for its GPU.
+
+    Exit code 11: it takes longer than --fail-above; of a bundle its file in the number format of its profile.
     """
     from fedsup_deploy.commands.measure import Keeping, Saving, measure, measure_on
 
@@ -83,6 +100,9 @@ def command(output: Output, /, path: Path, threads: int, protocol: str, out: Pat
         output.emit(recorded, engine_page.page)
         return
     can_save, profile, images = (more.pop(name) for name in ("can_save", "profile", "images"))
+    limit_ms, percentile = more.pop("fail_above"), more.pop("percentile")
+    if percentile is not None and limit_ms is None:
+        raise click.UsageError("--percentile says what --fail-above is about; add it, or leave --percentile out")
     if profile is not None and not can_save:
         raise click.UsageError("--profile names what --save-to-profile writes to; add it, or leave --profile out")
     keeping = Keeping(out, Saving(profile) if can_save else None)
@@ -92,7 +112,21 @@ def command(output: Output, /, path: Path, threads: int, protocol: str, out: Pat
             result = measure(path, threads, protocol, listeners, ruler=more["ruler"], images=images, keeping=keeping)
         else:
             result = measure_on(path, access, threads, protocol, listeners, images=images, keeping=keeping)
+    if limit_ms is not None:
+        result = result.held_to(limit_ms, percentile or "p50")
     output.emit(result, _table)
+    _end_if_slow(result.fail_above)
+
+
+def _end_if_slow(found: "LimitCheck | None") -> None:
+    """End with the exit code of what is too slow, if it is."""
+    if found is None or found.verdict == "met":
+        return
+    words = "by less than the measurement is sure of" if found.verdict == "undecided" else "beyond its noise"
+    click.echo(
+        f"error: {found.percentile} is {found.measured_ms:.4g} ms, above {found.limit_ms:g} ms, {words}", err=True
+    )
+    click.get_current_context().exit(SlowError.exit_code)
 
 
 def _is_of_an_engine(log: Path | None, outputs: Path | None) -> bool:
@@ -201,6 +235,8 @@ def _lines(result: "MeasuredModel") -> Iterator[str]:
         is_stable = result.stability["verdict"] == "stable"
         use = "profile fit --saved can learn from it" if is_stable else "as it is unstable, profile fit leaves it out"
         yield f"saved to {result.saved_to}; {use}"
+    if (limit := result.fail_above) is not None:
+        yield f"{limit.percentile} at most {limit.limit_ms:g} ms: {limit.verdict}"
     if not (result.is_min_runs_met and result.is_min_duration_met):
         yield "too short: fewer runs or less time than the protocol wants"
     yield _verdict(result.stability)

@@ -9,7 +9,7 @@ from fedsup_deploy import resources
 from fedsup_deploy.artifact.external_data import external_files
 from fedsup_deploy.artifact.failures import failing_as_ours, raise_if_failed
 from fedsup_deploy.artifact.manifest import Manifest
-from fedsup_deploy.artifact.measured import MeasuredBundle, MeasuredEnergy
+from fedsup_deploy.artifact.measured import LimitCheck, MeasuredBundle, MeasuredEnergy
 from fedsup_deploy.artifact.store import (
     check_can_keep,
     load_manifest,
@@ -18,6 +18,7 @@ from fedsup_deploy.artifact.store import (
 )
 from fedsup_deploy.device.building.measurements import (
     check_device,
+    limit_check,
     measurement_of,
     profile_to_save_to,
     save_measurement,
@@ -35,14 +36,17 @@ from fedsup_deploy.ondevice.picture_timing import Pictures, pictures_for, time_p
 from fedsup_deploy.ondevice.records import (
     DeviceHere,
     Environment,
+    Percentile,
     PictureTimes,
     ProtocolRecord,
+    Session,
     StabilityRecord,
     Statistics,
     TimedInt8,
     TimedModel,
 )
 from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
+from fedsup_deploy.variant import Precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +80,7 @@ class MeasuredModel(Result):
     Args:
         arch_id: Of a bundle.
         profile: That a bundle was made for.
+        precision: Number format that the latencies of that profile, and limits on them, are of.
         device: Of a bundle: whether the machine that was timed may be the device it was made for.
         protocol: How long it was timed.
         statistics: Times of single inferences, in ms.
@@ -96,10 +101,12 @@ class MeasuredModel(Result):
         is_recorded: Whether a bundle holds it now.
         out: The file that holds it instead, where that was asked for.
         saved_to: The profile's file that keeps it.
+        fail_above: What it may take at most, and whether it does, where that was asked for.
     """
 
     arch_id: str | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     profile: str | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
+    precision: Precision | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     device: DeviceHere | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     protocol: ProtocolRecord
     statistics: Statistics
@@ -119,6 +126,27 @@ class MeasuredModel(Result):
     is_recorded: bool
     out: Path | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     saved_to: Path | None
+    fail_above: LimitCheck | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
+
+    def held_to(self, limit_ms: float, percentile: Percentile) -> "MeasuredModel":
+        """Return the same, with what a percentile of the latency may be at most, and whether it is.
+
+        Of a bundle that is the latency of the file in the number format of its profile.
+        """
+        session: Session = self.int8 if self.precision == "int8" and self.int8 is not None else self._session
+        return dataclasses.replace(self, fail_above=limit_check(limit_ms, percentile, session))
+
+    @property
+    def _session(self) -> Session:
+        return {
+            "protocol": self.protocol,
+            "statistics": self.statistics,
+            "stability": self.stability,
+            "noise": self.noise,
+            "is_min_runs_met": self.is_min_runs_met,
+            "is_min_duration_met": self.is_min_duration_met,
+            "peak_rss_mib": self.peak_rss_mib,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,6 +304,7 @@ def _measured(
     return MeasuredModel(
         arch_id=None if manifest is None else manifest.arch_id,
         profile=None if manifest is None else manifest.profile.name,
+        precision=None if manifest is None else _precision_of(manifest),
         device=found.device,
         **found.latency,
         pictures=found.pictures,
@@ -284,6 +313,11 @@ def _measured(
         out=out,
         saved_to=saved_to,
     )
+
+
+def _precision_of(manifest: Manifest) -> Precision | None:
+    """Return the number format that predictions of a bundle's profile are of."""
+    return next((each.precision for each in manifest.models.values() if each.latency.predicted is not None), None)
 
 
 def _pictures(path: Path, images: Path | None) -> Pictures | None:

@@ -533,6 +533,29 @@ def test_both_files_of_a_bundle_are_timed_there_in_turns_and_kept(shell, server,
     assert server.is_clean()
 
 
+@pytest.mark.parametrize("place", ["here", "there"])
+def test_what_takes_longer_than_allowed_ends_with_an_exit_code_of_its_own_and_is_kept(
+    shell, server, small_bundle, place
+):
+    shutil.copytree(small_bundle, shell.folder / "bundle")
+    on = words(server) if place == "there" else []
+
+    slow = shell.run("measure", "bundle", *on, "--fail-above", "0.000001", "--percentile", "p90", "--json")
+
+    document = json.loads(slow.out)
+    measured_ms = document["statistics"]["p90_ms"]
+    [error] = slow.errors
+    assert slow.exit_code == 11
+    assert error.startswith(f"error: p90 is {measured_ms:.4g} ms, above 1e-06 ms, ")
+    assert document["fail_above"]["verdict"] in {"not met", "undecided"}
+    kept = load_measurement(shell.folder / "bundle")
+    assert kept is not None
+    assert kept.statistics.p90_ms == measured_ms
+    fast = shell.json("measure", "bundle", *on, "--fail-above", "1e6")
+    held = {"limit_ms": 1e6, "percentile": "p50", "measured_ms": fast["statistics"]["p50_ms"], "verdict": "met"}
+    assert fast["fail_above"] == held
+
+
 @pytest.fixture
 def pictures(tmp_path) -> Path:
     """A folder of 40 pictures that a bundle of digits takes."""
@@ -648,6 +671,8 @@ def test_interrupted_measurement_leaves_nothing_there(shell, server, small_bundl
         (["--install"], "name it with --on"),
         (["--on", "pi@nano"], "expected ssh://[user@]host[:port]"),
         (["--on", "ssh://-oProxyCommand=reboot"], "expected ssh://[user@]host[:port]"),
+        (["--percentile", "p90"], "--percentile says what --fail-above is about"),
+        (["--fail-above", "0"], "--fail-above"),
         (["--on", "ssh://nano", "--ruler", "model.onnx"], "--ruler compares on this machine only"),
         (["--images", "model.onnx"], "model.onnx: a model does not say how pictures are prepared; give a bundle"),
         (["--on", "ssh://nano", "--images", "model.onnx"], "a model does not say how pictures are prepared"),

@@ -9,6 +9,7 @@ import click
 from fedsup_deploy.cli import engine_page, options
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
+from fedsup_deploy.cli.remote import remote_options, take_access
 from fedsup_deploy.errors import SlowError
 from fedsup_deploy.ondevice.latency_statistics import PERCENTILES
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from fedsup_deploy.cli.tables import Page, Row
     from fedsup_deploy.commands.measure import MeasuredModel
     from fedsup_deploy.device.measure import ComparedLatency
-    from fedsup_deploy.device.remote.ssh import Access
     from fedsup_deploy.ondevice.records import StabilityRecord, Statistics
 
 
@@ -65,10 +65,7 @@ if TYPE_CHECKING:
     type=click.Choice(list(PERCENTILES)),
     help="With --fail-above: which percentile of the latency.  [default: p50]",
 )
-@click.option("--on", metavar="ssh://[USER@]HOST[:PORT]", help="Another machine.")
-@click.option("--python", metavar="NAME", help="Python 3.6 or later on that machine.  [default: python3]")
-@click.option("--install", is_flag=True, help="Get what Python lacks there with pip, for this run only.")
-@click.option("--ssh-config", type=options.OLD_FILE, metavar="FILE", help="A configuration for ssh instead of yours.")
+@remote_options
 @click.option(
     "--trtexec",
     type=options.OLD_FILE_OR_STDIN,
@@ -106,10 +103,12 @@ def command(output: Output, /, path: Path, threads: int, protocol: str, out: Pat
     if profile is not None and not can_save:
         raise click.UsageError("--profile names what --save-to-profile writes to; add it, or leave --profile out")
     keeping = Keeping(out, Saving(profile) if can_save else None)
-    access = _access(**more)
+    access, ruler = take_access(more), more.pop("ruler")
+    if access is not None and ruler is not None:
+        raise click.UsageError("--ruler compares on this machine only; leave it out, or --on")
     with output.progress() as listeners:
         if access is None:
-            result = measure(path, threads, protocol, listeners, ruler=more["ruler"], images=images, keeping=keeping)
+            result = measure(path, threads, protocol, listeners, ruler=ruler, images=images, keeping=keeping)
         else:
             result = measure_on(path, access, threads, protocol, listeners, images=images, keeping=keeping)
     if limit_ms is not None:
@@ -151,26 +150,6 @@ def _is_of_an_engine(log: Path | None, outputs: Path | None) -> bool:
     for each in given:
         raise click.UsageError(f"{each.opts[0]} is about timing, and --trtexec about what was timed; leave one out")
     return True
-
-
-def _access(
-    *, ruler: Path | None, on: str | None, python: str | None, install: bool, ssh_config: Path | None
-) -> "Access | None":
-    """Return how to get into the other machine; None if it is this one.
-
-    Raises:
-        UsageError: Options that go with one of them are given for the other.
-        ConfigError: The machine is not named as it should be.
-    """
-    if on is None:
-        if python is not None or install or ssh_config is not None:
-            raise click.UsageError("--python, --install and --ssh-config are about another machine; name it with --on")
-        return None
-    if ruler is not None:
-        raise click.UsageError("--ruler compares on this machine only; leave it out, or --on")
-    from fedsup_deploy.device.remote.ssh import Access, SshHost
-
-    return Access(SshHost.parse(on), python or "python3", install, ssh_config)
 
 
 def _table(result: "MeasuredModel") -> "Page":

@@ -10,7 +10,6 @@ from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.artifact.measured import MeasuredDocument
 from fedsup_deploy.artifact.signing import check_signed, claimed_signature, load_public_key
 from fedsup_deploy.artifact.store import load_manifest, load_measured
-from fedsup_deploy.results import Result
 
 _TOLD: Final = (
     "arch_id",
@@ -28,7 +27,7 @@ _TOLD: Final = (
 
 
 @dataclasses.dataclass(frozen=True)
-class BundleSignature(Result):
+class BundleSignature:
     """What the signature of a bundle says.
 
     Args:
@@ -67,7 +66,7 @@ class BundleFacts:
             **{name: told[name] for name in _TOLD},
             "measured": measured["latency"],
             "engine": measured["engine"],
-            "signature": None if self.signature is None else self.signature.to_dict(),
+            "signature": None if self.signature is None else dataclasses.asdict(self.signature),
         }
 
 

@@ -9,9 +9,9 @@ Owns the order of the visits and what is told about each. It needs Python 3.6, N
 name or path.
 
 Started with a folder (`python3 -m fedsup_deploy.device.session FOLDER`, or packed into one file), it times every model
-there, `NAME.onnx` or with other files of its own beside it `NAME/NAME.onnx`, and prints one JSON line per event. Exit
-codes: 0 done; 2 wrong usage, or NumPy or onnxruntime is missing; 3 a model cannot be run. The last line is then
-{"event": "error", "reason": ...}.
+there, `NAME.onnx` or with other files of its own beside it `NAME/NAME.onnx`, and prints one JSON line per event; with
+--machine it times nothing and says what the machine is. Exit codes: 0 done; 2 wrong usage, or NumPy or onnxruntime is
+missing; 3 a model cannot be run. The last line is then {"event": "error", "reason": ...}.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from typing import (
     List,
     Mapping,
     NamedTuple,
+    NoReturn,
     Optional,
     Sequence,
     Tuple,
@@ -44,7 +45,7 @@ from fedsup_deploy.ondevice.inference import (
     why_not_run,
 )
 from fedsup_deploy.ondevice.latency_statistics import NS_PER_MS, summarize
-from fedsup_deploy.ondevice.machine import environment
+from fedsup_deploy.ondevice.machine import environment, memory_mib
 from fedsup_deploy.ondevice.timing import (
     PROTOCOLS,
     QUICK,
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
         EnvironmentEvent,
         LatencyEvent,
         LoadEvent,
+        MachineEvent,
         RoundEvent,
         SessionEvent,
         Visited,
@@ -316,8 +318,16 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     return 0
 
 
-def _events(options: argparse.Namespace) -> "Iterator[Union[LatencyEvent, SessionEvent]]":
-    """Yield what the command line asks for: every model by a protocol, or all in turns."""
+def _events(options: argparse.Namespace) -> "Iterator[Union[LatencyEvent, MachineEvent, SessionEvent]]":
+    """Yield what the command line asks for: what the machine is, every model by a protocol, or all in turns."""
+    if options.machine:
+        found: MachineEvent = {
+            "event": "machine",
+            "environment": environment(options.threads),
+            "memory_mib": memory_mib(),
+        }
+        yield found
+        return
     alone = options.folder.glob("*.onnx")
     with_files = (path for path in options.folder.glob("*/*.onnx") if path.stem == path.parent.name)
     models = {path.stem: path for path in sorted([*alone, *with_files], key=lambda path: path.name)}
@@ -344,9 +354,19 @@ def _events(options: argparse.Namespace) -> "Iterator[Union[LatencyEvent, Sessio
     )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in an event as well, for who reads nothing else."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2. Side effects: Writes an event."""
+        _write({"event": "error", "reason": message})
+        super().error(message)
+
+
 def _parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="session", description="Time every .onnx file of a folder.")
+    parser = _Parser(prog="session", description="Time every .onnx file of a folder.")
     parser.add_argument("folder", type=Path, help="folder of the models; a model's name is its file's without .onnx")
+    parser.add_argument("--machine", action="store_true", help="say what this machine is, and time nothing")
     parser.add_argument("--protocol", choices=list(PROTOCOLS), help="time each by this, not in turns")
     parser.add_argument("--ruler", metavar="NAME", help="the model that is timed between every four others")
     parser.add_argument("--filler", metavar="NAME", help="the model that fills the cache")

@@ -28,6 +28,14 @@ class EnvironmentEvent(Environment):
     event: Literal["environment"]
 
 
+class MachineEvent(TypedDict):
+    """What a machine is, where nothing is timed."""
+
+    event: Literal["machine"]
+    environment: Environment
+    memory_mib: int
+
+
 class LoadEvent(TypedDict):
     """A model was loaded and run once."""
 

@@ -4,7 +4,7 @@ How they get there is `ssh.py`'s. What runs there is `run.py` and the session of
 packed into one file, so a latency from there and one from here come from the same arithmetic.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
@@ -18,10 +18,12 @@ from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.ondevice import bundle_files
 from fedsup_deploy.ondevice.picture_timing import Pictures
 from fedsup_deploy.ondevice.records import Report, TimedModel
-from fedsup_deploy.ondevice.session_records import ErrorEvent, LatencyEvent, SessionEvent
+from fedsup_deploy.ondevice.session_records import ErrorEvent, LatencyEvent, MachineEvent, SessionEvent
 
 _REPORT: Final = TypeAdapter(Report)
-_EVENT: Final = TypeAdapter(Annotated[SessionEvent | LatencyEvent | ErrorEvent, Field(discriminator="event")])
+_EVENT: Final = TypeAdapter(
+    Annotated[SessionEvent | LatencyEvent | MachineEvent | ErrorEvent, Field(discriminator="event")]
+)
 
 _SESSION: Final = "session.py"
 #: A report or an event.
@@ -91,7 +93,7 @@ def measure_model_there(access: Access, model: Path, *, threads: int, protocol: 
     options = ["--threads", str(threads), "--protocol", protocol]
     events = [event for event in session_there(access, {model.stem: model}, options) if event["event"] == "latency"]
     if len(events) != 1:
-        raise access.error(f"got {len(events)} latencies, expected one; run this again")
+        raise access.error(f"got {len(events)} latencies, expected one; {access.again}")
     found = events[0]
     return {
         "protocol": found["protocol"],
@@ -107,9 +109,26 @@ def measure_model_there(access: Access, model: Path, *, threads: int, protocol: 
     }
 
 
+def machine_there(access: Access, threads: int) -> MachineEvent:
+    """Return what another machine says of itself.
+
+    Args:
+        access: The machine.
+        threads: Threads of the runtime that it is to be asked for.
+
+    Raises:
+        DeviceError: As in `run_there`, or it cannot have so many threads.
+    """
+    options = ["--machine", "--threads", str(threads)]
+    found = [event for event in session_there(access, {}, options) if event["event"] == "machine"]
+    if len(found) != 1:
+        raise access.error(f"it said {len(found)} times what it is, expected once; {access.again}")
+    return found[0]
+
+
 def session_there(
     access: Access, models: Mapping[str, bytes | Path], options: Sequence[str]
-) -> Iterator[SessionEvent | LatencyEvent]:
+) -> Generator[SessionEvent | LatencyEvent | MachineEvent, None, None]:
     """Time models on another machine as `fedsup_deploy.device.session` does, and yield its events.
 
     Args:
@@ -128,7 +147,7 @@ def session_there(
         files[f"models/{name}/{name}.onnx"] = content
     files[_SESSION] = packing.pack(session.__name__).encode()
     argv = [_SESSION, "models", *options]
-    # 2 and 3 come with an event that says why; wrong usage, which is 2 as well, does not occur.
+    # 2 and 3 come with an event that says why.
     for line in run_there(access, files, argv, needs=_NEEDS, good_exits=(0, 2, 3)):
         event = _read(access, _EVENT, line)
         if event["event"] == "error":

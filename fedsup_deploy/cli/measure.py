@@ -191,14 +191,7 @@ def _lines(result: "MeasuredModel") -> Iterator[str]:
 
     yield f"once: load {cell(result.load_ms)} ms, first run {cell(result.first_run_ms)} ms, cold: no latency"
     yield f"memory: {cell(result.peak_rss_mib)} MiB, the most this process held"
-    if result.energy is not None:
-        energy = result.energy
-        net = f"{cell(energy.net_energy_mj)} mJ above idle"
-        yield f"energy: {cell(energy.energy_mj)} mJ, {net}; {energy.source} of the {energy.covers}"
-    elif result.energy_estimated is not None:
-        estimate = result.energy_estimated
-        power = f"{cell(estimate.active_power_w)} W, which the profile states, x the median latency"
-        yield f"energy: {cell(estimate.energy_mj)} mJ ESTIMATED as {power}; not measured"
+    yield from _energy(result)
     if result.int8 is not None:
         may_be_device = result.device is None or result.device["may_be_here"]
         yield f"int8: {speed_words(result.int8['speed'], may_be_device=may_be_device)}"
@@ -219,6 +212,18 @@ def _lines(result: "MeasuredModel") -> Iterator[str]:
     if not (result.is_min_runs_met and result.is_min_duration_met):
         yield "too short: fewer runs or less time than the protocol wants"
     yield _verdict(result.stability)
+
+
+def _energy(result: "MeasuredModel") -> Iterator[str]:
+    """Yield what a sensor said, or why none did, and what is estimated."""
+    from fedsup_deploy.cli.tables import cell
+    from fedsup_deploy.ondevice.energy import energy_words
+
+    if result.energy is not None or result.why_no_energy is not None:
+        yield f"energy: {energy_words(result.energy, result.why_no_energy)}"
+    if (estimate := result.energy_estimated) is not None:
+        power = f"{cell(estimate.active_power_w)} W, which the profile states, x the median latency"
+        yield f"energy: {cell(estimate.energy_mj)} mJ ESTIMATED as {power}; not measured"
 
 
 def _verdict(stability: "StabilityRecord") -> str:

@@ -1,5 +1,6 @@
 """Measuring on another machine: a real ssh server on this one, with keys and a configuration of its own."""
 
+import functools
 import hashlib
 import json
 import shutil
@@ -22,6 +23,7 @@ from ssh_server import Server, free_port
 from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.store import ModelWriter, Vectors, WrittenFiles, load_measurement, write_bundle
 from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency
+from fedsup_deploy.commands.measure import measure_on
 from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.device.remote.measure import measure_bundle_there, measure_model_there, session_there
 from fedsup_deploy.device.remote.ssh import SshHost, run_there
@@ -367,8 +369,9 @@ def test_altered_bundle_is_not_sent(server, small_bundle, tmp_path):
 def test_model_is_timed_there(server, small_bundle):
     access = server.access(python=sys.executable)
 
-    latency = measure_model_there(access, small_bundle / "model.onnx", threads=1, protocol="quick")
+    latency, energy, reason = measure_model_there(access, small_bundle / "model.onnx", threads=1, protocol="quick")
 
+    assert (energy is None) == (reason is not None)
     statistics = latency["statistics"]
     assert 0 < statistics["min_ms"] <= statistics["p10_ms"] <= statistics["p50_ms"]
     assert (latency["protocol"]["name"], latency["environment"]["threads"]) == ("quick", 1)
@@ -426,6 +429,52 @@ def test_both_files_of_a_bundle_are_timed_there_in_turns_and_kept(shell, server,
     assert recorded.int8.environment == recorded.environment == result["environment"]
     assert shell.json("verify", "bundle")["measured"]["int8"]["speed"] == speed
     assert server.is_clean()
+
+
+@pytest.fixture
+def rail(tmp_path) -> Path:
+    """A folder like the /sys of a Jetson module, which takes 4 W."""
+    hwmon = tmp_path / "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon3"
+    hwmon.mkdir(parents=True)
+    for name, content in {"in1_label": "VDD_IN", "in1_input": 5000, "curr1_input": 800}.items():
+        (hwmon / name).write_text(f"{content}\n")
+    return tmp_path / "sys"
+
+
+def test_a_sensor_there_is_asked_by_what_is_sent(server, small_bundle, rail, device_python):
+    """With nothing of this package on the other machine: of a bundle and of a model."""
+    access = server.access(python=device_python())
+
+    report = measure_bundle_there(access, small_bundle, threads=1, protocol="quick", sensors=rail)
+    _, energy, reason = measure_model_there(
+        access, small_bundle / "model.onnx", threads=1, protocol="quick", sensors=rail
+    )
+
+    assert (report["why_no_energy"], reason) == (None, None)
+    for found in (report["energy"], energy):
+        assert found is not None
+        assert found["energy_mj"] == pytest.approx(4e3 * found["seconds"] / found["num_runs"], rel=0.05)
+        assert (found["covers"], found["source"]) == ("module", "INA3221")
+        assert found["idle_power_w"] == pytest.approx(4, rel=0.05)
+    assert server.is_clean()
+
+
+def test_energy_that_was_measured_there_is_kept(server, small_bundle, rail, tmp_path, monkeypatch):
+    """And where there is no sensor it is said so, and nothing is kept."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(small_bundle, bundle)
+    access = server.access(python=sys.executable)
+    for sensors, has_one in ((tmp_path / "none", False), (rail, True)):
+        there = functools.partial(measure_bundle_there, sensors=sensors)
+        monkeypatch.setattr("fedsup_deploy.commands.measure.measure_bundle_there", there)
+
+        found = measure_on(bundle, access, 1, "quick")
+
+        kept = load_measurement(bundle)
+        assert kept is not None
+        assert (found.energy is not None, kept.energy is not None) == (has_one, has_one)
+        assert ("no sensor that can be read" in (found.why_no_energy or "")) == (not has_one)
+        assert ("why_no_energy" in found.to_dict()) == (not has_one)
 
 
 @pytest.mark.parametrize("place", ["here", "there"])

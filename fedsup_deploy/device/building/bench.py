@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 from fedsup_deploy.device.measure import visits_here
 from fedsup_deploy.device.remote.measure import machine_there, session_there
@@ -113,5 +113,5 @@ class There:
         ]
         with contextlib.closing(session_there(self.access, models, options)) as events:
             for event in events:
-                if event["event"] != "latency" and event["event"] != "machine":
-                    yield event
+                if event["event"] not in {"latency", "energy", "machine"}:
+                    yield cast("SessionEvent", event)

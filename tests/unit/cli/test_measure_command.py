@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from fedsup_deploy.artifact.measured import MeasuredEnergy
 from fedsup_deploy.cli.measure import _table
 from fedsup_deploy.commands.measure import EstimatedEnergy, MeasuredModel
+from fedsup_deploy.ondevice.records import EnergyRecord
 
-ENERGY = MeasuredEnergy(
+ENERGY = EnergyRecord(
     energy_mj=4.0, net_energy_mj=1.5, idle_power_w=0.5, num_runs=10, seconds=2.0, covers="package", source="RAPL"
 )
 
@@ -177,6 +177,7 @@ def test_the_full_protocol_shows_the_bound() -> None:
             {"energy": ENERGY},
             "energy: 4 mJ, 1.5 mJ above idle; RAPL of the package",
         ),
+        ({"why_no_energy": "no sensor"}, "energy: not measured: no sensor"),
         (
             {"ruler": {"ratio": 1.5, "num_visits": 50, "num_visits_kept": 40, "stability": {"verdict": "stable"}}},
             "ratio to the ruler: 1.5, by 40 of 50 visits during which it was steady; stable",

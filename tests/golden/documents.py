@@ -47,6 +47,7 @@ RESULTS = {
 }
 #: What `inspect` says of each kind of thing, below `path` and `kind`.
 INSPECTED = {
+    "bundles": "commands.inspect:ExportsFacts",
     "run": "commands.inspect:RunFacts",
     "search": "commands.inspect:SearchFacts",
     "search space": "commands.inspect:SpaceFacts",

@@ -43,12 +43,12 @@ from fedsup_deploy.ondevice.model_versions import least_release
 from fedsup_deploy.ondevice.timing import QUICK, Protocol, Run, first_run_ms, measure_both, measure_latency, now_ns
 
 if TYPE_CHECKING:
+    from fedsup_deploy.ondevice.manifest_records import ManifestRecord
     from fedsup_deploy.ondevice.records import (
         DeviceHere,
         Floats,
         InferenceSession,
         Latency,
-        ManifestRecord,
         Report,
         RuntimeRecord,
         Session,

@@ -27,16 +27,8 @@ from fedsup_deploy.ondevice.known_bad import comparisons_of
 from fedsup_deploy.ondevice.reading import parse_json
 
 if TYPE_CHECKING:
-    from fedsup_deploy.ondevice.records import (
-        DeviceHere,
-        Floats,
-        Int8Outputs,
-        KnownBadRelease,
-        ManifestRecord,
-        Outputs,
-        TensorRecord,
-        Tolerances,
-    )
+    from fedsup_deploy.ondevice.manifest_records import KnownBadRelease, ManifestRecord, TensorRecord, Tolerances
+    from fedsup_deploy.ondevice.records import DeviceHere, Floats, Int8Outputs, Outputs
 
 #: Numbers of images that are run at once, where a model takes any number.
 BATCHES = (1, 3, 8)

@@ -37,15 +37,8 @@ from fedsup_deploy.ondevice.reading import DEAD_LINK, is_dead_link, read_bytes
 from fedsup_deploy.ondevice.source_resize import resized
 
 if TYPE_CHECKING:
-    from fedsup_deploy.ondevice.records import (
-        AnyPixels,
-        Classification,
-        ClassifiedImage,
-        Floats,
-        Floats32,
-        LikelyClass,
-        ManifestRecord,
-    )
+    from fedsup_deploy.ondevice.manifest_records import ManifestRecord
+    from fedsup_deploy.ondevice.records import AnyPixels, Classification, ClassifiedImage, Floats, Floats32, LikelyClass
 
 #: Of an image file, which is held whole: a photo has a tenth of it.
 MOST_BYTES_OF_AN_IMAGE = 2**28

@@ -8,7 +8,7 @@ import re
 from typing import TYPE_CHECKING, Callable, List, Optional, Sequence, Tuple
 
 if TYPE_CHECKING:
-    from fedsup_deploy.ondevice.records import KnownBadRelease
+    from fedsup_deploy.ondevice.manifest_records import KnownBadRelease
 
 Numbers = Tuple[int, ...]
 Comparison = Tuple[Callable[[Numbers, Numbers], bool], Numbers]

@@ -23,7 +23,7 @@ from fedsup_deploy.device.remote import bootstrap
 from fedsup_deploy.ondevice import bundle_outputs, latency_statistics, timing
 
 #: These name types for whoever reads a report; no device has them.
-RECORDS = {"records", "session_records", "install_records"}
+RECORDS = {"records", "manifest_records", "session_records", "install_records"}
 #: What `install.py` has, and `run.py` does not.
 OF_INSTALLER = {"install", "p256", "releases", "signature", "unpacking"}
 MODULES = sorted(
@@ -37,10 +37,10 @@ FILES: dict[str, Callable[[], str]] = {
     "install.py": lambda: program(INSTALLER).decode(),
     "session.py": lambda: pack(session.__name__),
 }
-#: Of `typing`, what Python 3.6 has and these files may use.
+#: Of `typing`, what Python 3.6 has and these files may use: NoReturn since 3.6.2, the rest from its start.
 TYPING = {
     *("IO", "Any", "Callable", "Collection", "Dict", "Iterable", "Iterator", "List", "Mapping", "NamedTuple"),
-    *("Optional", "Sequence", "Set", "Tuple", "Type", "TYPE_CHECKING", "TypeVar", "Union", "cast"),
+    *("NoReturn", "Optional", "Sequence", "Set", "Tuple", "Type", "TYPE_CHECKING", "TypeVar", "Union", "cast"),
 }
 #: Of the standard library, what it does not have.
 NEWER = {

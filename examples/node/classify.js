@@ -2,7 +2,7 @@
 // onnxruntime-node runs the model, sharp decodes pictures, fflate unzips the recorded outputs.
 
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { parseArgs } from "node:util";
 import { unzipSync } from "fflate";
 import * as ort from "onnxruntime-node";
@@ -28,7 +28,7 @@ async function main() {
   if (folder === undefined) throw new Error("expected the folder of a bundle");
 
   const entries = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
-  const names = entries.map((entry) => join(entry.parentPath, entry.name).slice(join(folder, "/").length));
+  const names = entries.map((entry) => relative(folder, join(entry.parentPath, entry.name)));
   const files = new Map(names.map((name) => [name, readFileSync(join(folder, name))]));
   const bundle = await openBundle(files, ort, unzipSync);
   const parity = await bundle.parity();

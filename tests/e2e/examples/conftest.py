@@ -55,14 +55,15 @@ class Program:
     """An example that is a program: the last command of its section runs it with a bundle and a picture."""
 
     def __init__(self, run: str, repository: Path, folder: Path) -> None:
-        *self.words, bundle, picture = shlex.split(run)
+        *words, bundle, picture = shlex.split(run)
         assert (bundle, picture) == ("$BUNDLE", "$PICTURE")
-        self._repository, self._inputs = repository, folder / "inputs"
+        self.words = [str(repository / word) if word.startswith("examples/") else word for word in words]
+        self._inputs = folder / "inputs"
 
-    def run(self, *words: str | Path) -> "subprocess.CompletedProcess[str]":
-        """Run it at the top of the checkout, where the README says so."""
+    def run(self, *words: str | Path, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+        """Run it."""
         command = [*self.words, *map(str, words)]
-        return subprocess.run(command, cwd=self._repository, capture_output=True, text=True, check=False)
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
     def ask(self, bundle: Path, pictures: list[Path]) -> Said:
         """Return what it says, which must be without a complaint."""

@@ -30,6 +30,13 @@ def test_a_section_ends_with_the_class_of_a_picture(
     assert 10 <= float(share) <= 100
 
 
+@pytest.mark.parametrize("section", ["Python", "Node", "C++"])
+def test_a_bundle_may_be_the_current_folder(example_of: Callable[[str], Any], bundle: Path, section: str) -> None:
+    ended = example_of(section).run(".", cwd=bundle)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("parity  32 recorded images")
+
+
 def test_continuous_integration_has_what_root_installs(
     commands_of: Callable[[str], list[str]], repository: Path
 ) -> None:

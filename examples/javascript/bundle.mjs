@@ -78,7 +78,7 @@ export async function openBundle(files, ort, unzip) {
 /** Return what `parity` found, as a line. */
 export function lineOf({ num_inputs, max_abs_diff, max_scaled_diff, tolerance, num_same_class }) {
   const [largest, scaled] = [max_abs_diff, max_scaled_diff].map((value) => value.toExponential(1));
-  const found = `largest difference ${largest}, scaled ${scaled} (allowed ${tolerance})`;
+  const found = `largest difference ${largest}, scaled ${scaled} (allowed ${tolerance.toExponential()})`;
   return `${num_inputs} recorded images: ${found}, same class of ${num_same_class}`;
 }
 

@@ -8,7 +8,7 @@ FORMATS := openvino ncnn
 INSTALL := pip --disable-pip-version-check install --quiet --constraint constraints.txt
 PIP := $(BIN)/python -m $(INSTALL)
 
-.PHONY: demo test test-slow test-flower test-formats results-quick check format clean
+.PHONY: demo test test-slow test-flower test-formats test-examples results-quick check format clean
 demo: $(VENV)/.core
 	$(BIN)/fedsup-deploy demo
 
@@ -27,6 +27,10 @@ test-formats: $(FORMATS:%=.venv-%/.check)
 	for extra in $(FORMATS); do \
 		.venv-$$extra/bin/python -m pytest tests/formats/test_$$extra.py tests/conformance/test_exporters.py || exit 1; \
 	done
+
+# They install what they need below examples/, by the commands of its README.
+test-examples: $(VENV)/.check
+	FEDSUP_EXAMPLES=1 $(BIN)/python -m pytest tests/e2e/examples
 
 # DATA: the folder of Fashion-MNIST's four files.
 results-quick: $(VENV)/.check
@@ -66,4 +70,5 @@ $(FLOWER)/.check: constraints.txt pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(FLOWER) $(FORMATS:%=.venv-%) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(FLOWER) $(FORMATS:%=.venv-%) examples/*/.venv examples/*/node_modules examples/*/build
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache

@@ -41,7 +41,7 @@ class Vectors:
     """Inputs and what the reference computes for them: what a bundle is checked with wherever it goes.
 
     Attributes:
-        inputs_VCSS: Preprocessed images, float32; 16 or more.
+        inputs_VCSS: Preprocessed images, float32; 16 or more where they travel with a bundle.
         outputs_VK: Their logits, float32.
         int8_outputs_VK: What the int8 file computes for them; None where the bundle has none.
     """
@@ -53,11 +53,12 @@ class Vectors:
     def __post_init__(self) -> None:
         assert self.inputs_VCSS.ndim == 4, "images (V, C, S, S)"
         assert self.outputs_VK.ndim == 2, "logits (V, K)"
-        assert len(self.inputs_VCSS) == len(self.outputs_VK) >= MIN_VECTORS, "one output per input, 16 or more"
+        assert len(self.inputs_VCSS) == len(self.outputs_VK), "one output per input"
         assert self.inputs_VCSS.dtype == self.outputs_VK.dtype == np.float32, "float32 in and out"
 
     def to_bytes(self) -> bytes:
-        """Return the vectors as an npz archive; equal vectors give equal bytes."""
+        """Return the vectors as an npz archive, of a bundle; equal vectors give equal bytes."""
+        assert len(self.inputs_VCSS) >= MIN_VECTORS, "16 or more"
         buffer = io.BytesIO()
         arrays = {"inputs": self.inputs_VCSS, "outputs": self.outputs_VK}
         if self.int8_outputs_VK is not None:

@@ -16,7 +16,10 @@ from fedsup_deploy.config.schema import load_train_config
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [
-    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")),
+    *(
+        REPOSITORY / name
+        for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "examples/README.md")
+    ),
     *sorted((REPOSITORY / "docs").glob("*.md")),
 ]
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
@@ -24,7 +27,7 @@ CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`]+)`")
 COMMAND = re.compile(r"^\s*(?:\$ )?(fedsup-deploy [^\n]*)", re.MULTILINE)
-TOP = (".ci", "benchmarks", "configs", "docs", "fedsup_deploy", "profiles", "tests", "tools")
+TOP = (".ci", "benchmarks", "configs", "docs", "examples", "fedsup_deploy", "profiles", "tests", "tools")
 
 
 def name_of(page: Path) -> str:

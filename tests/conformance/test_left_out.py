@@ -19,6 +19,8 @@ TESTS = tuple(
 WITH_AN_OLD_PYTHON = (
     "tests/unit/ondevice/test_old_runtimes.py::test_old_python_without_libraries_classifies_nothing[3.6]"
 )
+# What needs an example alone, without a bundle.
+EXAMPLE = "tests/e2e/examples/test_programs.py::test_a_folder_that_is_no_bundle_is_refused[Node]"
 NEEDED = "1 test that needs full data sets (set FEDSUP_DATA to a folder with fashion-mnist/, cifar10/, cifar100/)"
 
 
@@ -73,15 +75,32 @@ def test_a_python_of_a_device_that_is_not_there_is_a_failure_where_nothing_may_b
     assert (ran.returncode, needed in ran.stdout) == (1, True)
 
 
+def test_examples_are_set_up_where_they_are_asked_for_alone(run: Run) -> None:
+    """They install what they need, which `make test` must not."""
+    ran = run(tests=(EXAMPLE.partition("::")[0],))
+    assert (ran.returncode, "1 skipped" in ran.stdout) == (0, True)
+    assert "left out: 1 test that needs programs and libraries of the examples (make test-examples)" in ran.stdout
+
+
+def test_what_an_example_lacks_is_a_failure_where_nothing_may_be_left_out(run: Run, tmp_path: Path) -> None:
+    nowhere = {"PATH": str(tmp_path), "FEDSUP_EXAMPLES": "1"}
+    needed = "left out: 1 test that needs node (install it, for the section Node of examples/README.md)"
+    ran = run(tests=(EXAMPLE,), **nowhere)
+    assert (ran.returncode, needed in ran.stdout) == (0, True)
+    ran = run(tests=(EXAMPLE,), FEDSUP_TEST_ALL="1", **nowhere)
+    assert (ran.returncode, needed in ran.stdout) == (1, True)
+
+
 def test_continuous_integration_leaves_out_what_needs_an_emulator_and_nothing_else(repository: Path) -> None:
     """Slow tests were once left out by the dozen where a Python was missing, because the emulator was."""
     lines = (repository / ".ci" / "run").read_text(encoding="utf-8").splitlines()
-    # Flower's tests have an environment of their own, and so have those of each format with libraries of its own.
-    usual = lines.index('PYTEST_ADDOPTS="--ignore=tests/flower --ignore=tests/formats" make test')
-    assert lines.index("export FEDSUP_TEST_ALL=1") < usual < lines.index("make test-flower")
-    assert usual < lines.index("make test-formats")
+    apart = ("flower", "formats", "e2e/examples")
+    assert f'apart="{" ".join(f"--ignore=tests/{name}" for name in apart)}"' in lines
+    # They have environments of their own.
+    usual = lines.index('PYTEST_ADDOPTS="$apart" make test')
+    theirs = [lines.index(f"make test-{Path(name).name}") for name in apart]
+    assert lines.index("export FEDSUP_TEST_ALL=1") < usual < min(theirs)
     [lenient] = [line for line in lines if "FEDSUP_TEST_ALL=0" in line]
     assert lenient.split()[1:] == [".venv/bin/python", "-m", "pytest", "tests/e2e/test_arm64.py"]
     [slow] = [line for line in lines if "make test-slow" in line]
-    elsewhere = "--ignore=tests/flower --ignore=tests/formats"
-    assert slow == f'PYTEST_ADDOPTS="--ignore=tests/e2e/test_arm64.py {elsewhere}" make test-slow'
+    assert slow == 'PYTEST_ADDOPTS="$apart --ignore=tests/e2e/test_arm64.py" make test-slow'

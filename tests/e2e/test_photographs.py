@@ -110,8 +110,8 @@ def test_training_says_what_it_made_of_the_photographs(exported: Exported) -> No
 def test_a_program_that_knows_the_manifest_alone_is_as_often_right(exported: Exported, repository: Path) -> None:
     """As `run.py` in the bundle, and as the manifest says; it shares no line with the project."""
     names = [str(file) for file in exported.files]
-    other = str(repository / "tests" / "programs" / "by_manifest.py")
-    by_manifest = said_by(exported.bundle, other, ".", *names)
+    other = str(repository / "examples" / "python" / "classify.py")
+    by_manifest = [image["class"] for image in said_by(exported.bundle, other, ".", "--json", *names)["images"]]
     images = said_by(exported.bundle, "run.py", "--json", "--classify", *names)["images"]
     assert by_manifest == [image["class"] for image in images]
     right = [label == file.parent.name for label, file in zip(by_manifest, exported.files, strict=True)]
@@ -155,7 +155,7 @@ def test_a_photograph_that_is_gone_while_the_network_is_timed_is_named(exported:
 
 
 def test_its_inputs_are_those_of_training(exported: Exported, repository: Path) -> None:
-    program = runpy.run_path(str(repository / "tests" / "programs" / "by_manifest.py"))
+    program = runpy.run_path(str(repository / "examples" / "python" / "classify.py"))
     manifest = json.loads((exported.bundle / "manifest.json").read_text(encoding="utf-8"))
     steps = classifier_of(read_manifest(exported.bundle)).steps
     for file in exported.files[::4]:

@@ -24,7 +24,7 @@ STEPS = PreprocessingSteps((0.5,), (0.2,), native_size=9, padded_size=12, size=1
 
 @pytest.fixture(scope="module")
 def by_document(repository: Path) -> Any:
-    return runpy.run_path(str(repository / "tests" / "programs" / "by_manifest.py"))["make_square"]
+    return runpy.run_path(str(repository / "examples" / "python" / "classify.py"))["make_square"]
 
 
 def noise(*shape: int) -> np.ndarray:

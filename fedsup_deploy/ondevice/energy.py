@@ -237,7 +237,7 @@ def _rails(root: Path) -> "Iterator[EnergyMeter]":
         yield from _rail(label, (label.with_name(f"in_power{number}_input"),), 1e-3)
 
 
-def _rail(label: Path, files: tuple[Path, ...], watts: float) -> "Iterator[EnergyMeter]":
+def _rail(label: Path, files: Tuple[Path, ...], watts: float) -> "Iterator[EnergyMeter]":
     meter = RailMeter(files, watts)
     if _text_in(label) in _MODULE_RAILS and meter.power_w() is not None:
         yield meter

@@ -28,7 +28,6 @@ from typing import (
     List,
     Mapping,
     NamedTuple,
-    NoReturn,
     Optional,
     Sequence,
     Tuple,
@@ -54,6 +53,8 @@ from fedsup_deploy.ondevice.timing import (
 )
 
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from fedsup_deploy.ondevice.records import Environment, RunTimes, Session, TimedInt8, TimedModel
     from fedsup_deploy.ondevice.session_records import (
         EnergyEvent,
@@ -305,7 +306,7 @@ def _events(options: argparse.Namespace) -> "Iterator[Union[EnergyEvent, Latency
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in an event as well, for who reads nothing else."""
 
-    def error(self, message: str) -> NoReturn:
+    def error(self, message: str) -> "NoReturn":
         """End with exit code 2. Side effects: Writes an event."""
         _write({"event": "error", "reason": message})
         super().error(message)

@@ -88,6 +88,7 @@ TABLES: dict[str, dict[str, str]] = {
         "onnx": "fedsup_deploy.export.onnx:OnnxExporter",
         "torchscript": "fedsup_deploy.export.torchscript:TorchScriptExporter",
         "pt2": "fedsup_deploy.export.exported_program:ExportedProgramExporter",
+        "executorch": "fedsup_deploy.export.executorch:ExecuTorchExporter",
     },
     "tracker": {
         "tensorboard": "fedsup_deploy.runs.tensorboard:TensorBoard",

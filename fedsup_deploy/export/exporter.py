@@ -13,7 +13,7 @@ import importlib.util
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,24 @@ class Exporter(Protocol):
         Raises:
             ArtifactError: The runtime does not accept the file.
         """
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """An exporter that says how its files came out, in numbers that a manifest keeps."""
+
+    def counted(self, path: Path) -> Mapping[str, int]:
+        """Return what is counted in a file that was written, by name, such as convolutions that a delegate computes."""
+
+
+def counted_in(exporter: Exporter, path: Path) -> dict[str, int]:
+    """Return what an exporter counts in a file of its own; nothing where it counts nothing.
+
+    Args:
+        exporter: It.
+        path: The first of the files.
+    """
+    return dict(exporter.counted(path)) if isinstance(exporter, Counting) else {}
 
 
 def exporter_for(name: str) -> Exporter:

@@ -52,7 +52,10 @@ from fedsup_deploy.supernet.deployable import FoldedNetwork
 from fedsup_deploy.variant import MAIN, Variant
 
 Writer = Callable[[Path], tuple[str, ...]]
-EXPORTERS = {name: exporter_for(name) for name in registry.names("exporter")}
+# Those that need no extra.
+EXPORTERS = {
+    name: exporter_for(name) for name in registry.names("exporter") if not registry.resolve("exporter", name).needs
+}
 VARIANTS = {f"{name}-fp32": Variant(name, "fp32") for name in EXPORTERS}
 
 # Rewrites a bundle from the content of another one, and stops where it is told to, to be killed there.

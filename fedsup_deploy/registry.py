@@ -89,6 +89,7 @@ TABLES: dict[str, dict[str, str]] = {
         "torchscript": "fedsup_deploy.export.torchscript:TorchScriptExporter",
         "pt2": "fedsup_deploy.export.exported_program:ExportedProgramExporter",
         "executorch": "fedsup_deploy.export.executorch:ExecuTorchExporter",
+        "litert": "fedsup_deploy.export.litert:LiteRTExporter",
     },
     "tracker": {
         "tensorboard": "fedsup_deploy.runs.tensorboard:TensorBoard",

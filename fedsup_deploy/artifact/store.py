@@ -81,6 +81,8 @@ class ModelWriter(NamedTuple):
     """What runs it for its gate."""
     counts: Callable[[Path], Mapping[str, int]] | None = None
     """Counts in the file that a runtime is given; None: there is nothing to count."""
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    """The order of the dimensions of the images that it takes."""
 
 
 #: Files of each variant, by the variant's name; first the one a runtime is given.
@@ -155,6 +157,7 @@ def write_bundle(
                 gate=gates[each.variant.name],
                 latency=VariantLatency(predicted=each.predicted, measured=measured_here.get(each.variant.name)),
                 ran_by=each.ran_by,
+                layout=each.layout,
                 counted={} if each.counts is None else dict(each.counts(partial / written[each.variant.name][0])),
             )
             for each in writers

@@ -5,14 +5,10 @@ that the int8 file of ONNX is made of, and so is the scheme. In 8 bits the class
 for each image, so that its logits stay float32, which 8 bits would make equal; means stay in float32.
 """
 
-import contextlib
 import functools
 import importlib.metadata
-import logging
 import operator
-import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -25,6 +21,7 @@ from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.errors import ArtifactError, GateError
 from fedsup_deploy.export.exporter import Batch, Facts, Runnable, refuse_machine_paths, trace_input, unfit_layout
+from fedsup_deploy.export.silence import silence
 from fedsup_deploy.ondevice.bundle_outputs import BATCHES, TOLERANCE
 from fedsup_deploy.ondevice.inference import first_line
 from fedsup_deploy.variant import Precision
@@ -83,7 +80,7 @@ class ExecuTorchExporter:
         num_convolutions = sum(isinstance(each, torch.nn.Conv2d) for each in module.modules())
         release = importlib.metadata.version("executorch")
         said: dict[str, str | int] = {**facts, RELEASE: release, DELEGATED: num_convolutions}
-        with _quiet(), torch.no_grad():
+        with silence(), torch.no_grad():
             graph: torch.nn.Module = module
             if how is not None:
                 graph = _quantized(_exported(module, network).module(check_guards=False), how)
@@ -237,7 +234,7 @@ def _program(path: Path) -> "Program":
         ArtifactError: The runtime does not accept the file.
     """
     try:
-        with _quiet(), _without_stderr():
+        with silence():
             program: Program = _runtime().load_program(path)
             program.load_method(_METHOD)
     except RuntimeError as error:
@@ -247,7 +244,7 @@ def _program(path: Path) -> "Program":
 
 def _computed(program: "Program", method: str, *inputs: "torch.Tensor") -> "Sequence[torch.Tensor]":
     """Return what a method of a program computes."""
-    with _without_stderr():
+    with silence():
         found: Sequence[torch.Tensor] = program.load_method(method).execute(inputs)
     return found
 
@@ -261,29 +258,3 @@ def _runtime() -> "Runtime":
     # Once, and before anything is loaded: threads that are taken from a loaded program end the process.
     portable_lib._unsafe_reset_threadpool(1)
     return Runtime.get()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what torch, torchao and ExecuTorch remark about each other from the user's terminal."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-
-
-@contextlib.contextmanager
-def _without_stderr() -> Iterator[None]:
-    """Keep from the user's terminal what the runtime prints of the processor, and of an error before it raises it."""
-    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(before, 2)
-        os.close(before)
-        os.close(nowhere)

@@ -38,6 +38,8 @@ Batch = Literal["dynamic", "either", "static"]
 # A path of this machine: two components or more after a slash that starts a word, or a Windows drive.
 _MACHINE_PATH = re.compile(rb"(?<![\w.:/)\]-])/[\w.+-]+/[\w.+-]+|(?<!\w)[A-Za-z]:\\[\w.]")
 
+Layout = Literal["nchw", "nhwc"]
+
 
 class Exporter(Protocol):
     """One file format.
@@ -94,6 +96,12 @@ class Exporter(Protocol):
         Raises:
             ArtifactError: The runtime does not accept the file.
         """
+
+
+def layout_of(exporter: Exporter) -> Layout:
+    """Return the order of the dimensions of images that files of an exporter take: its `layout`, where it has one."""
+    layout: Layout = getattr(exporter, "layout", "nchw")
+    return layout
 
 
 @runtime_checkable

@@ -162,7 +162,7 @@ Provenance = Annotated[Measured | Published | Datasheet, Field(discriminator="ki
 #: What a profile need not say, and could not when the first were written, in this order.
 _LATER_KEYS: Final = (
     *(("accepts", name) for name in ("int8", "batch", "layout")),
-    *(("accepts",), ("system",), ("known_bad",), ("build_on_device",), ("percentiles",)),
+    *(("accepts",), ("system",), ("known_bad",), ("also_loads",), ("build_on_device",), ("percentiles",)),
     ("limits", "latency_percentile"),
 )
 
@@ -192,6 +192,8 @@ class DeviceProfile(Section):
     """Default limits of a search."""
     formats: tuple[str, ...] = Field(min_length=1)
     """File formats to export."""
+    also_loads: tuple[str, ...] = ()
+    """Formats that other runtimes of the device load: exported where they are asked for, as some need an extra."""
     precisions: tuple[Precision, ...] = Field(("fp32",), min_length=1)
     """Number formats to export."""
     unsupported_ops: tuple[OpKind, ...] = ()
@@ -212,7 +214,7 @@ class DeviceProfile(Section):
     measurements: tuple[Measurement, ...] = ()
     """Networks timed on the device since; `profile fit` can learn from them. Last, so that more can be added."""
 
-    @field_validator("formats")
+    @field_validator("formats", "also_loads")
     @classmethod
     def _are_exporters(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
         known = registry.names("exporter")
@@ -221,7 +223,7 @@ class DeviceProfile(Section):
                 raise ValueError(f"unknown format {name!r}{registry.nearest(name, known)}")
         return formats
 
-    @field_validator("formats", "precisions", "unsupported_ops")
+    @field_validator("formats", "also_loads", "precisions", "unsupported_ops")
     @classmethod
     def _are_different(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(names)) != len(names):
@@ -304,6 +306,8 @@ class DeviceProfile(Section):
             yield "energy.active_power_w"
         yield from figures_of("accepts", self.accepts)
         yield from figures_of("system", self.system)
+        if self.also_loads:
+            yield "also_loads"
         if self.build_on_device is not None:
             yield "build_on_device"
 
@@ -325,7 +329,7 @@ class DeviceProfile(Section):
     @property
     def provenance_kinds(self) -> tuple[str, ...]:
         """How the costs in time are known, sorted: some of `datasheet`, `measured`, `published`."""
-        not_about_time = ("energy.", "accepts", "system", "build_on_device")
+        not_about_time = ("energy.", "accepts", "also_loads", "system", "build_on_device")
         about_time = [entry for path, entry in self.provenance.items() if not path.startswith(not_about_time)]
         return tuple(sorted({entry.kind for entry in about_time}))
 

@@ -1,0 +1,300 @@
+"""Networks as ncnn has them: layers as lines of text (`.param`), and their numbers one after another (`.bin`).
+
+They are written from the ONNX graph, node by node, without a converter, and read back by the same rules: ncnn believes
+what a file says of its sizes, so a file is given to it only if the sizes of every layer follow from those before it.
+
+Sources: ncnn's docs/developer-guide/param-and-model-file-structure.md and operators.md.
+
+Shapes: C channels, S side of a square feature map; (C, 0) is a vector of C numbers.
+"""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsup_deploy.errors import ArtifactError, GateError
+from fedsup_deploy.ondevice.printable import printable
+from fedsup_deploy.space.onnx_graph import INPUT_NAME, OUTPUT_NAME
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+Shape = tuple[int, int]
+Numbers = Mapping[int, int | float]
+
+_MAGIC: Final = "7767517"
+_BYTES_OF_FLOAT: Final = 4
+#: Of layers and their values: more than the largest network of any space has.
+_MOST_LAYERS: Final = 20_000
+_MOST_SIDE: Final = 4_096
+_RELU: Final = 1
+_MEAN: Final = 1
+_ADD, _MULTIPLY = 0, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class NcnnLayer:
+    """One line: a kind, a name, names of what it reads and writes, and numbers by their places."""
+
+    kind: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    numbers: Numbers = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """Return the line. ncnn reads 15 characters of a number, and takes it for whole without a point."""
+        numbers = (
+            f"{at}={value:.8e}" if isinstance(value, float) else f"{at}={value}" for at, value in self.numbers.items()
+        )
+        names = (*self.inputs, *self.outputs)
+        return " ".join([self.kind, self.name, str(len(self.inputs)), str(len(self.outputs)), *names, *numbers])
+
+
+def layers_of(model: "ModelProto") -> tuple[list[NcnnLayer], list[NDArray[np.float32]]]:
+    """Return the layers of an ONNX model, and the numbers of those that have some, in their order.
+
+    Raises:
+        GateError: It has an operation that nothing here knows.
+    """
+    from onnx import numpy_helper
+
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            tensors[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    _, channels, side, _ = (size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim)
+    layers = [NcnnLayer("Input", INPUT_NAME, (), (INPUT_NAME,), {0: side, 1: side, 2: channels})]
+    weights: list[NDArray[np.float32]] = []
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            continue
+        if node.op_type not in _OPERATIONS:
+            raise GateError(
+                f"ncnn: got the operation {node.op_type} of {node.name}, expected one of {', '.join(_OPERATIONS)}"
+            )
+        constants = [tensors[name] for name in node.input if name in tensors]
+        kind, numbers = _OPERATIONS[node.op_type](node, constants)
+        values = tuple(name for name in node.input if name not in tensors)
+        layers.append(NcnnLayer(kind, node.name, values, tuple(node.output), numbers))
+        if kind in _WEIGHTED:
+            weights += constants
+    return _split(_activated(_with_products(layers))), weights
+
+
+def to_text(layers: Sequence[NcnnLayer]) -> str:
+    """Return the content of the `.param` file."""
+    num_values = sum(len(layer.outputs) for layer in layers)
+    return "\n".join([_MAGIC, f"{len(layers)} {num_values}", *map(str, layers), ""])
+
+
+def to_bytes(layers: Sequence[NcnnLayer], weights: Sequence[NDArray[np.float32]]) -> bytes:
+    """Return the content of the `.bin` file: of each layer its weights, after 4 bytes that say float32, and biases."""
+    content, left = [], iter(weights)
+    for layer in layers:
+        if layer.kind in _WEIGHTED:
+            content += [bytes(4), next(left).astype("<f4").tobytes(), next(left).astype("<f4").tobytes()]
+    return b"".join(content)
+
+
+def check(text: str, num_bytes: int) -> None:
+    """Fail unless a `.param` file is one of ours, and its `.bin` has just the numbers that it speaks of.
+
+    Args:
+        text: Of the former.
+        num_bytes: Size of the latter.
+
+    Raises:
+        ArtifactError: It is not: the message says where.
+    """
+    lines = text.split("\n")
+    try:
+        layers = [_parsed(line) for line in lines[2:-1]]
+        if len(layers) > _MOST_LAYERS or to_text(layers) != text:
+            raise ArtifactError("it is not as this program writes it")
+        expected = _checked_sizes(layers)
+    except (ValueError, LookupError, OverflowError) as error:
+        raise ArtifactError(f"a line of it cannot be read: {printable(str(error))}") from error
+    if num_bytes != expected:
+        raise ArtifactError(f"it has numbers of {expected:,} bytes, and the file beside it {num_bytes:,}")
+
+
+def _parsed(line: str) -> NcnnLayer:
+    kind, name, num_inputs, num_outputs, *rest = line.split(" ")
+    first, last = int(num_inputs), int(num_inputs) + int(num_outputs)
+    numbers: dict[int, int | float] = {}
+    for word in rest[last:]:
+        at, _, value = word.partition("=")
+        numbers[int(at)] = float(value) if "." in value else int(value)
+    return NcnnLayer(kind, name, tuple(rest[:first]), tuple(rest[first:last]), numbers)
+
+
+def _checked_sizes(layers: Sequence[NcnnLayer]) -> int:
+    """Return the bytes of all weights and biases, where each layer reads what one before it alone has written."""
+    known: dict[str, Shape] = {}
+    num_bytes = 0
+    for index, layer in enumerate(layers):
+        if layer.kind not in _SHAPES or (layer.kind == "Input") != (index == 0):
+            raise ArtifactError(f"got a layer {printable(layer.kind)} in line {index + 3}, expected one of ours")
+        shapes = [known.pop(name) for name in layer.inputs]  # ncnn wants each read once
+        written, num_weights = _SHAPES[layer.kind](shapes, layer.numbers)
+        if not (0 < written[0] <= _MOST_LAYERS and 0 <= written[1] <= _MOST_SIDE):
+            raise ArtifactError(f"{printable(layer.name)}: it writes {written}, expected sizes of a network")
+        if layer.kind in _WEIGHTED and num_weights != layer.numbers[6 if layer.kind != "InnerProduct" else 2]:
+            raise ArtifactError(f"{printable(layer.name)}: it has other weights than {num_weights:,}")
+        num_bytes += _BYTES_OF_FLOAT * (1 + num_weights + written[0]) if layer.kind in _WEIGHTED else 0
+        known |= dict.fromkeys(layer.outputs, written)
+    if set(known) != {OUTPUT_NAME}:
+        raise ArtifactError(f"got the outputs {printable(', '.join(known))}, expected {OUTPUT_NAME} alone")
+    return num_bytes
+
+
+def _with_products(layers: Sequence[NcnnLayer]) -> list[NcnnLayer]:
+    """Return the layers with a product of matrices in the place of each convolution of a mean, which is a vector."""
+    vectors: set[str] = set()
+    found = []
+    for layer in layers:
+        if layer.kind == "Convolution" and layer.inputs[0] in vectors:
+            numbers = {0: layer.numbers[0], 1: 1, 2: layer.numbers[6]}
+            found.append(dataclasses.replace(layer, kind="InnerProduct", numbers=numbers))
+        else:
+            found.append(layer)
+        if (4 in layer.numbers and layer.kind == "Pooling") or (layer.inputs and vectors.issuperset(layer.inputs)):
+            vectors.update(layer.outputs)
+    return found
+
+
+def _activated(layers: Sequence[NcnnLayer]) -> list[NcnnLayer]:
+    """Return the layers with each ReLU inside the convolution or product before it, where nobody else reads that."""
+    reads = Counter(name for layer in layers for name in layer.inputs)
+    found: list[NcnnLayer] = []
+    for layer in layers:
+        before = found[-1] if found else None
+        if (
+            layer.kind == "ReLU"
+            and before is not None
+            and before.kind in _WEIGHTED
+            and before.outputs == layer.inputs
+            and reads[layer.inputs[0]] == 1
+        ):
+            found[-1] = dataclasses.replace(before, outputs=layer.outputs, numbers={**before.numbers, 9: _RELU})
+        else:
+            found.append(layer)
+    return found
+
+
+def _split(layers: Sequence[NcnnLayer]) -> list[NcnnLayer]:
+    """Return the layers with a copy of each value for everybody who reads it, as ncnn wants it."""
+    reads = Counter(name for layer in layers for name in layer.inputs)
+    copies: dict[str, Iterator[str]] = {}
+    found = []
+    for layer in layers:
+        names = tuple(next(copies[name]) if name in copies else name for name in layer.inputs)
+        found.append(dataclasses.replace(layer, inputs=names))
+        for name in layer.outputs:
+            if reads[name] > 1:
+                of_it = tuple(f"{name}.{number}" for number in range(reads[name]))
+                found.append(NcnnLayer("Split", f"{name}.split", (name,), of_it))
+                copies[name] = iter(of_it)
+    return found
+
+
+Constants = Sequence[NDArray[np.float32]]
+_Written = tuple[str, dict[int, int | float]]
+
+
+def _convolution(node: "NodeProto", constants: Constants) -> _Written:
+    from onnx import helper
+
+    stated = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    weight = constants[0]
+    side, stride = stated["kernel_shape"][0], stated.get("strides", [1])[0]
+    padding, groups = stated.get("pads", [0])[0], stated.get("group", 1)
+    numbers = {0: weight.shape[0], 1: side, 3: stride, 4: padding, 5: 1, 6: weight.size}
+    if groups == 1:
+        return "Convolution", numbers
+    return "ConvolutionDepthWise", {**numbers, 7: groups}
+
+
+def _arithmetic(operation: int) -> Callable[["NodeProto", Constants], _Written]:
+    def written(_: "NodeProto", constants: Constants) -> _Written:
+        return "BinaryOp", {0: operation, **({1: 1, 2: float(constants[0])} if constants else {})}
+
+    return written
+
+
+def _mean_of_windows(node: "NodeProto", _: Constants) -> _Written:
+    from onnx import helper
+
+    stated = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+    # Where a window overhangs the map, ncnn's first way of padding (5=0) goes on to its end and counts what is within.
+    return "Pooling", {0: _MEAN, 1: stated["kernel_shape"][0], 2: stated["strides"][0], 5: 0, 6: 0}
+
+
+_OPERATIONS: Final[Mapping[str, Callable[["NodeProto", Constants], _Written]]] = MappingProxyType(
+    {
+        "Conv": _convolution,
+        "Gemm": lambda _, of: ("InnerProduct", {0: of[0].shape[0], 1: 1, 2: of[0].size}),
+        "Relu": lambda _, __: ("ReLU", {}),
+        "Add": _arithmetic(_ADD),
+        "Mul": _arithmetic(_MULTIPLY),
+        "Clip": lambda _, of: ("Clip", {0: float(of[0]), 1: float(of[1])}),
+        "AveragePool": _mean_of_windows,
+        "ReduceMean": lambda _, __: ("Pooling", {0: _MEAN, 4: 1}),
+    }
+)
+
+
+def _after_convolution(shapes: Sequence[Shape], numbers: Numbers) -> tuple[Shape, int]:
+    """Return what a convolution writes, and how many weights it has."""
+    (channels, side), out, kernel = shapes[0], int(numbers[0]), int(numbers[1])
+    stride, padding, groups = int(numbers[3]), int(numbers[4]), int(numbers.get(7, 1))
+    is_possible = min(out, kernel, stride, groups, side) > 0 and 0 <= padding <= kernel <= side + 2 * padding
+    if not is_possible or channels % groups or out % groups:
+        raise ValueError("a convolution that nothing can compute")
+    return (out, (side + 2 * padding - kernel) // stride + 1), out * (channels // groups) * kernel**2
+
+
+def _after_arithmetic(shapes: Sequence[Shape], numbers: Numbers) -> tuple[Shape, int]:
+    maps, *others = shapes
+    if len(shapes) != 2 - int(numbers.get(1, 0)) or any(each not in {maps, (maps[0], 0)} for each in others):
+        raise ValueError("numbers of other sizes")
+    return maps, 0
+
+
+def _after_pooling(shapes: Sequence[Shape], numbers: Numbers) -> tuple[Shape, int]:
+    (channels, side) = shapes[0]
+    if numbers.get(4) == 1:
+        return (channels, 0), 0
+    kernel, stride = int(numbers[1]), int(numbers[2])
+    if not 0 < stride <= kernel <= side:
+        raise ValueError("a window that nothing fills")
+    return (channels, math.ceil((side - kernel) / stride) + 1), 0
+
+
+def _after_product(shapes: Sequence[Shape], numbers: Numbers) -> tuple[Shape, int]:
+    (channels, side), out = shapes[0], int(numbers[0])
+    return (out, 0), out * channels * max(side, 1) ** 2
+
+
+_SHAPES: Final[Mapping[str, Callable[[Sequence[Shape], Numbers], tuple[Shape, int]]]] = MappingProxyType(
+    {
+        "Input": lambda _, numbers: ((int(numbers[2]), int(numbers[0])), 0),
+        "Split": lambda shapes, _: (shapes[0], 0),
+        "Convolution": _after_convolution,
+        "ConvolutionDepthWise": _after_convolution,
+        "InnerProduct": _after_product,
+        "ReLU": lambda shapes, _: (shapes[0], 0),
+        "Clip": lambda shapes, _: (shapes[0], 0),
+        "BinaryOp": _after_arithmetic,
+        "Pooling": _after_pooling,
+    }
+)
+_CONVOLUTIONS: Final = ("Convolution", "ConvolutionDepthWise")
+_WEIGHTED: Final = (*_CONVOLUTIONS, "InnerProduct")

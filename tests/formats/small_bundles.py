@@ -1,0 +1,48 @@
+"""Bundles of a network that was trained for a moment, by the commands that a user types."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedsup_deploy.artifact.manifest import Manifest
+from fedsup_deploy.artifact.store import load_manifest
+from fedsup_deploy.cli.main import main
+from fedsup_deploy.commands.train import train
+from fedsup_deploy.config.schema import load_train_config
+
+_SETTINGS = """
+schema: 1
+name: small
+space: digits
+data: {dataset: digits, validation_fraction: 0.2}
+partition: {kind: dirichlet, num_clients: 8}
+strategy: {name: fedavg, architecture: smallest}
+training: {rounds: 4, clients_per_round: 8, warmup_rounds: 0, local_epochs: 2}
+engine: {workers: 1}
+calibration: {samples_per_client: 32}
+"""
+
+
+def trained(folder: Path) -> Path:
+    """Train for a moment; return the run."""
+    (folder / "small.yaml").write_text(_SETTINGS, encoding="utf-8")
+    train(load_train_config(folder / "small.yaml"), folder / "small")
+    return folder / "small"
+
+
+def exported(run: Path, out: Path, file_format: str, *precisions: str) -> tuple[Path, Manifest]:
+    """Export the smallest subnet of a run for a laptop, in one format beside ONNX."""
+    asked = [word for precision in precisions for word in ("--precision", precision)]
+    words = ["--arch", "smallest", "--profile", "x86-laptop", "--format", file_format, *asked, "--over-limit"]
+    assert main(["export", str(run), *words, "--out", str(out)]) == 0
+    (folder,) = (out / "x86-laptop").iterdir()
+    return folder, load_manifest(folder)
+
+
+def verified(folder: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Return what `verify --json` prints of a bundle that is whole."""
+    capsys.readouterr()
+    assert main(["verify", str(folder), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)

@@ -173,7 +173,7 @@ def batches_for(exporter: Exporter, *, is_asked: bool) -> tuple[int, ...]:
 def unfit_layout(accepts: Accepts) -> str | None:
     """Return why a runtime would not take images as files of ours want them, N C H W; None if it would."""
     if accepts.layout == "nhwc":
-        return "its runtime takes images as NHWC: it needs files of that layout, and no format here is written in it"
+        return "its runtime takes images as NHWC, and files of this format take them as NCHW"
     return None
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from random_networks import FACTS, TEN_OF_EACH_FAMILY, in_int8, random_network
-from trained_bundles import exported, signed, verified
+from random_networks import FACTS, SCHEMES, TEN_OF_EACH_FAMILY, checked, checked_in_int8, in_int8, random_network
+from small_bundles import exported, signed, trained, verified
 
 from fedsup_deploy.artifact.store import load_manifest
 from fedsup_deploy.config.device import Int8Scheme
@@ -21,9 +21,7 @@ from fedsup_deploy.errors import ArtifactError, GateError
 from fedsup_deploy.export import executorch
 from fedsup_deploy.export.executorch import DELEGATED, MOST_IMAGES, RELEASE, ExecuTorchExporter
 from fedsup_deploy.export.exporter import counted_in
-from fedsup_deploy.export.onnx import OnnxExporter
-from fedsup_deploy.export.parity import check_parity
-from fedsup_deploy.ondevice.bundle_outputs import BATCHES, INT8_TOLERANCE, check_int8_outputs
+from fedsup_deploy.ondevice.bundle_outputs import INT8_TOLERANCE
 from fedsup_deploy.supernet.deployable import FoldedNetwork
 
 with warnings.catch_warnings():  # of its own use of others
@@ -35,10 +33,6 @@ with warnings.catch_warnings():  # of its own use of others
 
 EXPORTER = ExecuTorchExporter()
 SIGNED = Int8Scheme(activations="s8", is_symmetric=False, per_channel=True, reduce_range=False)
-OTHER_SCHEMES = [
-    Int8Scheme(activations="u8", is_symmetric=False, per_channel=True, reduce_range=True),
-    Int8Scheme(activations="s8", is_symmetric=True, per_channel=False, reduce_range=False),
-]
 
 
 def convolutions_of_xnnpack(path: Path, folder: Path) -> list[str]:
@@ -70,35 +64,26 @@ def said_by(path: Path, names: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("seed", TEN_OF_EACH_FAMILY)
-def test_xnnpack_computes_all_convolutions_as_the_network_does_and_in_int8_as_onnx_does(seed, tmp_path):
-    network, inputs = random_network(seed)
-    expected = network.module()(torch.from_numpy(inputs)).numpy()
-    (name,) = EXPORTER.export(network, FACTS, tmp_path)
-
-    gate = check_parity(expected, {name: EXPORTER.load(tmp_path / name)}, inputs)[name]
-    assert gate.batches == BATCHES == (1, 3, 8)
-    num = num_convolutions(network)
-    assert counted_in(EXPORTER, tmp_path / name) == {DELEGATED: num}
-    assert convolutions_of_xnnpack(tmp_path / name, tmp_path) == ["xnn_datatype_fp32"] * num
-
-    int8 = in_int8(network, inputs, SIGNED)
-    (name,) = EXPORTER.export(int8, FACTS, tmp_path)
-    (onnx_name,) = OnnxExporter().export(int8, FACTS, tmp_path)
-    of_onnx = OnnxExporter().load(tmp_path / onnx_name)(inputs)
-    model = EXPORTER.load(tmp_path / name)
-    assert check_int8_outputs(model, inputs, of_onnx, INT8_TOLERANCE, BATCHES)["max_scaled_diff"] <= INT8_TOLERANCE
-    assert counted_in(EXPORTER, tmp_path / name) == {DELEGATED: num}
-    assert convolutions_of_xnnpack(tmp_path / name, tmp_path) == ["xnn_datatype_qint8"] * num
+def test_xnnpack_computes_every_convolution_and_the_file_passes_the_gate(seed, tmp_path):
+    gate = checked(EXPORTER, seed, tmp_path)
+    assert (gate.batches, gate.tolerance, gate.argmax_agreement) == ((1, 3, 8), 1e-5, 1.0)
+    num = num_convolutions(random_network(seed)[0])
+    assert counted_in(EXPORTER, tmp_path / "model.pte") == {DELEGATED: num}
+    assert convolutions_of_xnnpack(tmp_path / "model.pte", tmp_path) == ["xnn_datatype_fp32"] * num
 
 
-@pytest.mark.parametrize("scheme", OTHER_SCHEMES)
-def test_other_schemes_are_written_as_onnx_has_them(scheme, tmp_path):
-    network, inputs = random_network(1)
-    int8 = in_int8(network, inputs, scheme)
-    (name,) = EXPORTER.export(int8, FACTS, tmp_path)
-    (onnx_name,) = OnnxExporter().export(int8, FACTS, tmp_path)
-    of_onnx = OnnxExporter().load(tmp_path / onnx_name)(inputs)
-    check_int8_outputs(EXPORTER.load(tmp_path / name), inputs, of_onnx, INT8_TOLERANCE, BATCHES)
+@pytest.mark.parametrize("seed", TEN_OF_EACH_FAMILY)
+def test_in_int8_each_has_8_bits_and_the_file_computes_what_that_of_onnx_does(seed, tmp_path):
+    gate = checked_in_int8(EXPORTER, seed, SCHEMES[seed // 2 % 2], tmp_path)
+    assert 0 < gate.max_scaled_diff < 0.2
+    num = num_convolutions(random_network(seed)[0])
+    assert counted_in(EXPORTER, tmp_path / "model.int8.pte") == {DELEGATED: num}
+    assert convolutions_of_xnnpack(tmp_path / "model.int8.pte", tmp_path) == ["xnn_datatype_qint8"] * num
+
+
+def test_a_scheme_of_symmetric_activations_and_one_step_for_all_channels_is_written_as_well(tmp_path):
+    scheme = Int8Scheme(activations="s8", is_symmetric=True, per_channel=False, reduce_range=False)
+    assert 0 < checked_in_int8(EXPORTER, 1, scheme, tmp_path).max_scaled_diff < 0.2
 
 
 def test_ranges_decide_what_a_file_in_int8_can_tell_apart(tmp_path):
@@ -161,7 +146,8 @@ def test_nothing_of_the_libraries_reaches_the_terminal(tmp_path, capfd):
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exported(tmp_path_factory.mktemp("small"), "executorch", "pixel-class-phone")
+    folder = tmp_path_factory.mktemp("small")
+    return exported(trained(folder), folder / "out", "executorch", "fp32", "int8")[0]
 
 
 def test_a_bundle_says_what_ran_it_and_that_all_convolutions_are_delegated(bundle):
@@ -173,15 +159,14 @@ def test_a_bundle_says_what_ran_it_and_that_all_convolutions_are_delegated(bundl
     num = sum(node.op_type == "Conv" for node in onnx.load(bundle / "model.onnx").graph.node)
     assert [each.counted for each in of_pte] == [{DELEGATED: num}] * 2
     assert models["onnx-fp32"].counted == {}
-    assert of_pte[0].gate.batches == (1, 3, 8)
     assert of_pte[1].num_bytes < 0.8 * of_pte[0].num_bytes
     assert f"{num} {DELEGATED}" in (bundle / "MODEL_CARD.md").read_text(encoding="utf-8").replace("\\", "")
 
 
 def test_verify_runs_it_where_a_key_has_proved_who_made_it_and_names_it_elsewhere(bundle, tmp_path, capsys):
-    before = verified(capsys, bundle)
+    before = verified(bundle, capsys)
     assert (before["executed"], before["not_executed"]) == ([], ["model.int8.pte", "model.pte"])
-    after = verified(capsys, bundle, "--key", signed(bundle, tmp_path))
+    after = verified(bundle, capsys, "--key", str(signed(bundle, tmp_path)))
     assert after["not_executed"] == []
     assert {(each["file"], each["ran_by"]) for each in after["executed"]} == {
         ("model.pte", "executorch"),

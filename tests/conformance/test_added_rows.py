@@ -20,6 +20,7 @@ from click.testing import CliRunner
 
 import fedsup_deploy
 from fedsup_deploy import registry, resources
+from fedsup_deploy.cli.main import main
 from fedsup_deploy.cli.search import _row, command
 from fedsup_deploy.commands.export import ExportRequest, export
 from fedsup_deploy.commands.search import target_for
@@ -224,6 +225,30 @@ def test_an_exporter_is_one_row(run: Path, tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ArtifactError, match=r"model\.plain/tensors/all\.npz is missing"):
         verify(folder)
     moved.unlink()
+
+
+def test_files_that_hold_no_code_are_run_by_verify_or_counted_with_the_command_that_installs_what_runs_them(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(registry.TABLES["exporter"], "plain", "added_exporter:PlainExporter")
+    request = ExportRequest(run, "smallest", None, ("jetson-nano",), ("plain",), (), tmp_path / "out", over_limit=True)
+    folder = export(request).bundles[0].folder
+    names = ["model.plain/facts.json", "model.plain/layers.json", "model.plain/tensors/all.npz"]
+    checked = verify(folder)
+    assert (checked.not_executed, checked.not_installed, checked.executed) == (tuple(names), {}, ())
+    monkeypatch.setitem(registry.TABLES["exporter"], "plain", "added_exporter:HarmlessExporter")
+    checked = verify(folder)
+    assert [(each.file, each.ran_by) for each in checked.executed] == [(names[1], "torch")]
+    assert (checked.not_executed, checked.not_installed) == ((), {})
+    monkeypatch.setitem(registry.TABLES["exporter"], "plain", "added_exporter:ElsewhereExporter")
+    checked = verify(folder)
+    how = "pip install 'fedsup-deploy[nothing]'"
+    assert (checked.not_executed, checked.executed) == (tuple(names), ())
+    assert checked.not_installed == dict.fromkeys(names, how)
+    capsys.readouterr()
+    assert main(["verify", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert told.count(f"hashed, not run, as its runtime is not installed; run: {how}") == 1
 
 
 def test_every_limit_has_its_option_its_page_and_its_price() -> None:

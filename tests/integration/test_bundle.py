@@ -22,7 +22,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from fedsup_deploy import registry, rng
+from fedsup_deploy import rng
 from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredBundle, MeasuredLatency
 from fedsup_deploy.artifact.model_card import render_model_card
@@ -52,10 +52,7 @@ from fedsup_deploy.supernet.deployable import FoldedNetwork
 from fedsup_deploy.variant import MAIN, Variant
 
 Writer = Callable[[Path], tuple[str, ...]]
-# Those that need no extra.
-EXPORTERS = {
-    name: exporter_for(name) for name in registry.names("exporter") if not registry.resolve("exporter", name).needs
-}
+EXPORTERS = {name: exporter_for(name) for name in ("onnx", "torchscript", "pt2", "ort")}
 VARIANTS = {f"{name}-fp32": Variant(name, "fp32") for name in EXPORTERS}
 
 # Rewrites a bundle from the content of another one, and stops where it is told to, to be killed there.
@@ -188,9 +185,10 @@ def test_every_variant_is_in_the_bundle_and_has_passed_its_gate(bundle):
         ["model.onnx"],
         ["model.ts.pt"],
         ["model.pt2"],
+        ["model.ort"],
     ]
     assert {record.gate.num_inputs for record in manifest.models.values()} == {24}
-    assert verify_bundle(bundle).not_executed == ("model.pt2", "model.ts.pt")
+    assert verify_bundle(bundle).not_executed == ("model.ort", "model.pt2", "model.ts.pt")
 
 
 def test_runner_in_the_bundle_passes(bundle):
@@ -637,7 +635,7 @@ def test_no_format_but_onnx_is_loaded_by_verify(bundle, tmp_path):
         "".join(bundle_files.sha256sums(folder, {path.name for path in folder.iterdir()} - {"SHA256SUMS"}))
     )
 
-    assert verify_bundle(folder).not_executed == ("model.pt2", "model.ts.pt")
+    assert verify_bundle(folder).not_executed == ("model.ort", "model.pt2", "model.ts.pt")
 
 
 # Signed bundles.
@@ -682,14 +680,15 @@ def test_what_its_owner_signed_is_run_in_every_format_and_stays_so_when_it_is_me
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "model.sig"} == before
 
     code, unlocked = run_command("verify", folder)
-    assert (code, unlocked["is_signed"], unlocked["signature"], unlocked["executed"]) == (0, True, None, [])
+    assert (code, unlocked["is_signed"], unlocked["signature"]) == (0, True, None)
+    assert [(each["file"], each["ran_by"]) for each in unlocked["executed"]] == [("model.ort", "onnxruntime")]
     assert unlocked["not_executed"] == ["model.pt2", "model.ts.pt"]
 
     for _ in range(2):
         code, verified = run_command("verify", folder, "--key", keys / "key.pub")
         assert (code, verified["not_executed"]) == (0, [])
         assert verified["signature"] == {"key_sha256": signed["key_sha256"], "version": 3}
-        assert {each["file"] for each in verified["executed"]} == {"model.pt2", "model.ts.pt"}
+        assert {each["file"] for each in verified["executed"]} == {"model.ort", "model.pt2", "model.ts.pt"}
         assert all(each["num_inputs"] == 24 and each["max_scaled_diff"] <= 1e-5 for each in verified["executed"])
         result = measure_onnx(folder / "model.onnx", threads=1, protocol=QUICK._replace(min_seconds=0.1))
         record_measurement(folder, MeasuredBundle.model_validate({**result, "int8": None, "pictures": None}))

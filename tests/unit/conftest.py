@@ -78,5 +78,6 @@ def document(draft_document: dict[str, Any]) -> dict[str, Any]:
         "accuracy": 0.9,
         "gate": gate,
         "latency": {"predicted": predicted, "measured": None},
+        "ran_by": None,
     }
     return {**draft_document, "models": {"onnx-fp32": main}}

@@ -65,3 +65,16 @@ class MissingExporter(PlainExporter):
 
     name: ClassVar[str] = "missing"
     needs: ClassVar[Mapping[str, str]] = {"no_such_runtime": "nothing", "json": "unused"}
+
+
+class HarmlessExporter(PlainExporter):
+    """The same, of which nobody believes that it could hold code."""
+
+    can_hold_code: ClassVar[bool] = False
+
+
+class ElsewhereExporter(HarmlessExporter):
+    """The same, with a runtime that nobody has."""
+
+    needs: ClassVar[Mapping[str, str]] = {"no_such_runtime": "nothing"}
+    runtime: ClassVar[str] = "no_such_runtime"

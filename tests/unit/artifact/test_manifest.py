@@ -462,6 +462,7 @@ def variants(draw: st.DrawFn, name: str, files: list[str], interval: list[float]
             "predicted": draw(st.sampled_from([predicted, None])),
             "measured": draw(nullable(measured)),
         },
+        "ran_by": draw(nullable(st.fixed_dictionaries({"name": words, "version": words}))),
     }
 
 
@@ -657,3 +658,25 @@ def test_the_card_runs_the_file_that_the_bundle_is_for(document, is_what_it_is_f
     card = render_model_card(Manifest.from_json(json.dumps(document)))
     expected = "model.int8.onnx" if is_what_it_is_for else "model.onnx"
     assert f'InferenceSession("{expected}", ' in card
+
+
+@pytest.mark.parametrize(
+    ("name", "tolerance", "batches", "refused"),
+    [
+        ("ncnn", 1e-4, [1], None),
+        ("ncnn", 2e-4, [1], "got a tolerance of 0.0002, expected at most 0.0001"),
+        ("openvino", 1e-4, [1, 3, 8], "got a tolerance of 0.0001, expected at most 1e-05"),
+        ("openvino", 1e-5, [1], r"got the batches \[1\], expected 1, 3, 8 among them"),
+        ("no-format-of-ours", 1e-4, [1, 3, 8], "expected at most 1e-05"),
+    ],
+)
+def test_a_gate_is_as_kind_as_its_format_needs_and_no_kinder(document, name, tolerance, batches, refused):
+    record = json.loads(json.dumps(document["models"]["onnx-fp32"]))
+    record |= {"format": name, "files": {"other": 4}}
+    record["gate"] |= {"tolerance": tolerance, "batch_tolerance": 1e-5, "batches": batches}
+    document["models"][f"{name}-fp32"] = record
+    if refused is None:
+        assert Manifest.from_json(json.dumps(document)).models[f"{name}-fp32"].gate.batches == (1,)
+    else:
+        with pytest.raises(ArtifactError, match=refused):
+            Manifest.from_json(json.dumps(document))

@@ -58,8 +58,8 @@ class ExecuTorchExporter:
     needs: ClassVar[Mapping[str, str]] = MappingProxyType({"executorch": "executorch"})
     runtime: ClassVar[str] = "executorch"
     batch: ClassVar[Batch] = "either"
-    #: It holds none. But the runtime of 1.5 trusts offsets in the file: one that is made for it reads and writes
-    #: outside of its memory (pytorch/executorch#22118; the wheel is built without the check of the whole file).
+    #: It holds none. But its runtime is no place for a stranger's file: of 60 in which four bytes were changed, 1.5.1
+    #: refused 58 and one ended the process, and reads outside of its memory are still mended (pytorch/executorch#22118).
     can_hold_code: ClassVar[bool] = True
     tolerance: ClassVar[float] = TOLERANCE
 

@@ -9,7 +9,8 @@ FedsupError                  1
 ├── FederationError          7   too few clients answered
 ├── OutputError              8   the result cannot be written where it was asked for
 ├── DependencyError          9   a library is missing, too old, or cannot do what is needed
-└── DeviceError             10   another machine cannot be reached, or the work there failed
+├── DeviceError             10   another machine cannot be reached, or the work there failed
+└── SlowError               11   a model was measured to take longer than `measure --fail-above` allows
 
 The number is the exit code of the command line. A message reads: what: got X, expected Y - where - what to do.
 Errors that are ours (broken invariants) are `AssertionError` and show a traceback.
@@ -80,6 +81,12 @@ class DeviceError(FedsupError):
     """Another machine cannot be reached, or the work there failed."""
 
     exit_code = 10
+
+
+class SlowError(FedsupError):
+    """A model was measured to take longer than `measure --fail-above` allows."""
+
+    exit_code = 11
 
 
 #: What helps against what the system says when something cannot be written; else it is to make the folder writable.

@@ -39,6 +39,7 @@ FILES = """
 | `RUN/accuracy.safetensors` | the accuracy predictor that `fit-accuracy` made |
 | `RUN/search.json` | the newest search: limits, candidates, front and pick per profile |
 | `RUN/search.json.unfinished` | a search is running, or was stopped; `search --resume` goes on |
+| `exports/index.json`, `index.md` | what each class has ([search.md](search.md#what-each-class-has-the-index)) |
 | `exports/PROFILE/ARCH_ID/` | a bundle: model files, `manifest.json`, `vectors.npz`, `MODEL_CARD.md` |
 | `exports/PROFILE/ARCH_ID/run.py`, `install.py` | of a bundle: what checks and installs it on a device |
 | `exports/PROFILE/ARCH_ID/SHA256SUMS` | the hash of each of these files; `sha256sum -c SHA256SUMS` checks them |

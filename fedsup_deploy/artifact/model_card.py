@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from typing import Final
 
 from fedsup_deploy.artifact.manifest import DeviceRecord, Manifest, RefinementRecord
+from fedsup_deploy.artifact.markdown import text_of as _text
 from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
 from fedsup_deploy.artifact.measures import Interval, MeasuresRecord
 from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency, VariantRecord
 from fedsup_deploy.measures import as_typed
 from fedsup_deploy.ondevice import bundle_files
 from fedsup_deploy.ondevice.preprocessing import PIXEL_DTYPE, SOURCE
-from fedsup_deploy.ondevice.printable import printable
 from fedsup_deploy.variant import MAIN, MAIN_INT8
 
 CARD: Final = "MODEL_CARD.md"
@@ -21,7 +21,6 @@ _OF_CLIENTS: Final = {
     "tested": "- It was evaluated on test images of the clients' own, which no subnet is chosen by.",
     "held-out": "- Subnets are chosen by these images, which clients hold out: on others it may be worse.",
 }
-_MARKDOWN: Final = str.maketrans({letter: f"&#{ord(letter)};" for letter in "<[|`"})
 _USE = """\
 ```python
 import json, numpy as np, onnxruntime
@@ -115,11 +114,6 @@ def _logits(manifest: Manifest) -> str:
     if not manifest.is_static:
         return run % "images"
     return f"np.concatenate([{run % 'image[None]'} for image in images])  # it takes one at a time"
-
-
-def _text(value: str) -> str:
-    """Return a text that others chose as Markdown that shows it, with no HTML, link, code or table cell of its own."""
-    return printable(value, most=None).translate(_MARKDOWN)
 
 
 def _over_limits(manifest: Manifest) -> Iterator[str]:

@@ -7,14 +7,15 @@ what it says of a private key is never shown. Where it is missing, nothing else 
 import contextlib
 import dataclasses
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fedsup_deploy import files
 from fedsup_deploy.artifact.failures import failing_as_ours
-from fedsup_deploy.artifact.store import CheckedSignature
-from fedsup_deploy.errors import ConfigError, DependencyError
+from fedsup_deploy.artifact.verified import CheckedSignature
+from fedsup_deploy.errors import ArtifactError, ConfigError, DependencyError
 from fedsup_deploy.ondevice import bundle_files, p256, signature
 from fedsup_deploy.ondevice.printable import reason_of
 from fedsup_deploy.ondevice.reading import read_bytes
@@ -148,6 +149,23 @@ def check_signed(folder: Path, key: "EllipticCurvePublicKey") -> CheckedSignatur
         bundle_files.check_files(folder)
         found = signature.check_signature(folder, is_signed)
     return CheckedSignature(_sha256_of(key), found.version)
+
+
+def claimed_signature(folder: Path) -> signature.Claimed | None:
+    """Return what the signature of a bundle says, which nobody has checked; None where there is none.
+
+    Raises:
+        ArtifactError: It is no signature of a bundle.
+    """
+    if not os.path.lexists(folder / bundle_files.SIGNATURE):
+        return None
+    with failing_as_ours(folder):
+        content = bundle_files.read_text_file(folder, bundle_files.SIGNATURE)
+    try:
+        return signature.claims_of(content)
+    except ValueError as error:
+        what = f"{bundle_files.SIGNATURE} is no signature of a bundle: {reason_of(error)}"
+        raise ArtifactError(f"{folder}: {what}; sign it again") from error
 
 
 @contextlib.contextmanager

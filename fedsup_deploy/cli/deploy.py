@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedsup_deploy.cli import options
+from fedsup_deploy.cli import index_page, options
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
 
@@ -59,4 +59,4 @@ def _table(result: "Deployed") -> "Page":
         if result.fleet is None
         else [options.fleet_table(result.fleet, result.bundles[0].objective), tables.text("")]
     )
-    return tables.stacked(*fleet, bundles, *certified, run)
+    return tables.stacked(*fleet, bundles, *certified, index_page.line(result.index), run)

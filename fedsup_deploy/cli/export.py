@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fedsup_deploy.cli import options
+from fedsup_deploy.cli import index_page, options
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
 
@@ -94,7 +94,7 @@ def _table(result: "Exported") -> "Page":
     """Return the bundles as a table, with what became of each refinement below it."""
     from fedsup_deploy.cli import tables
 
-    bundles = options.bundle_table(result.bundles)
+    bundles = tables.stacked(options.bundle_table(result.bundles), index_page.line(result.index))
     if result.refinements is None:
         return bundles
     return tables.titled(bundles, "Refined:", *(line for found in result.refinements for line in _outcome(found)))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fedsup_deploy.cli import engine_page, options, resolution_page
+from fedsup_deploy.cli import engine_page, index_page, options, resolution_page
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from fedsup_deploy.artifact.measured import MeasuredLatency, MeasuredPictures
     from fedsup_deploy.artifact.variants import Int8Gate, VariantRecord
     from fedsup_deploy.cli.tables import Page
-    from fedsup_deploy.commands.inspect import BundleFacts, DeviceFinding, Inspected
+    from fedsup_deploy.commands.inspect import DeviceFinding, Inspected
+    from fedsup_deploy.commands.inspected_bundle import BundleFacts, BundleSignature
 
 
 @click.command("inspect", cls=Command)
@@ -36,15 +37,26 @@ if TYPE_CHECKING:
     metavar="NAME|FILE",
     help="With --resolution: a device whose latency is predicted; may be repeated.",
 )
+@click.option(
+    "--key",
+    type=options.OLD_FILE,
+    metavar="PUB",
+    help="Of a bundle: the public key, in PEM, that has to have signed it.",
+)
 @click.pass_obj
-def command(output: Output, path: Path, sides: tuple[int, ...] | None, profiles: tuple[str, ...]) -> None:
+def command(
+    output: Output, path: Path, sides: tuple[int, ...] | None, profiles: tuple[str, ...], key: Path | None
+) -> None:
     """Say what a file or folder of ours is and what made it.
 
     Or what a shipped search space, config or profile of that name is. What it says of itself: whether a bundle is
-    unaltered is for `verify` to find out. With --resolution: which resolutions to train for.
+    unaltered is for `verify` to find out; with --key, whether its signature is valid. With --resolution: which
+    resolutions to train for.
     """
     from fedsup_deploy.commands.inspect import inspect
 
+    if sides is not None and key is not None:
+        raise click.UsageError("--key is for a bundle, and --resolution for a search space or a run; leave one out")
     if sides is not None:
         from fedsup_deploy.commands.resolution import resolution_costs
 
@@ -54,14 +66,15 @@ def command(output: Output, path: Path, sides: tuple[int, ...] | None, profiles:
         raise click.UsageError("--profile is for what resolutions cost; add --resolution, or leave --profile out")
 
     with output.progress():
-        result = inspect(path)
+        result = inspect(path, key)
     output.emit(result, _page)
 
 
 def _page(result: "Inspected") -> "Page":
     """Return all there is, but of a bundle what a person asks first."""
     from fedsup_deploy.cli import tables
-    from fedsup_deploy.commands.inspect import BundleFacts, ModelFacts, SearchFacts
+    from fedsup_deploy.commands.inspect import ExportsFacts, ModelFacts, SearchFacts
+    from fedsup_deploy.commands.inspected_bundle import BundleFacts
 
     about = result.about
     head: list[tuple[str, object]] = [("path", str(result.path)), ("kind", result.kind)]
@@ -69,6 +82,8 @@ def _page(result: "Inspected") -> "Page":
         return tables.titled(
             tables.fields([*head, *_bundle(about)]), *_making(about), "--json gives all, hashes included"
         )
+    if isinstance(about, ExportsFacts):
+        return index_page.page(tables.fields(head), about)
     if isinstance(about, SearchFacts):
         rows = tables.rows([_found(found) for found in about.results])
         return tables.stacked(
@@ -99,6 +114,7 @@ def _bundle(about: "BundleFacts") -> "Iterator[tuple[str, object]]":
         yield "images are", f"arrays of {dtype}"
     if manifest.is_static:
         yield "images at once", "1, in files of ONNX"
+    yield "signed", _signature(about.signature)
     yield from _variants(manifest)
     if (refined := manifest.refinement) is not None:
         yield "trimmed from", f"{refined.source_arch_id}; the search picked {refined.pick_arch_id}"
@@ -122,6 +138,15 @@ def _variants(manifest: "Manifest") -> "Iterator[tuple[str, object]]":
             yield from _int8(variant, variant.gate, manifest.accuracy)
     for name, reason in manifest.left_out.items():
         yield f"no {name}", reason
+
+
+def _signature(found: "BundleSignature | None") -> str:
+    if found is None:
+        return "no"
+    version = "without a version" if found.version is None else f"version {found.version}"
+    key = "a key that it does not name" if found.key_sha256 is None else f"the key with sha256 {found.key_sha256}"
+    checked = "valid" if found.verdict == "valid" else "NOT CHECKED, which --key PUB does"
+    return f"{version}, by {key}: {checked}"
 
 
 def _making(about: "BundleFacts") -> "Iterator[str | Page]":

@@ -9,12 +9,15 @@ import click
 from fedsup_deploy.cli import engine_page, options
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
+from fedsup_deploy.cli.remote import remote_options, take_access
+from fedsup_deploy.errors import SlowError
+from fedsup_deploy.ondevice.latency_statistics import PERCENTILES
 
 if TYPE_CHECKING:
+    from fedsup_deploy.artifact.measured import LimitCheck
     from fedsup_deploy.cli.tables import Page, Row
     from fedsup_deploy.commands.measure import MeasuredModel
     from fedsup_deploy.device.measure import ComparedLatency
-    from fedsup_deploy.device.remote.ssh import Access
     from fedsup_deploy.ondevice.records import StabilityRecord, Statistics
 
 
@@ -50,10 +53,19 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Keeps what was measured of a bundle that cannot be written.  [default: its measured.json]",
 )
-@click.option("--on", metavar="ssh://[USER@]HOST[:PORT]", help="Another machine.")
-@click.option("--python", metavar="NAME", help="Python 3.6 or later on that machine.  [default: python3]")
-@click.option("--install", is_flag=True, help="Get what Python lacks there with pip, for this run only.")
-@click.option("--ssh-config", type=options.OLD_FILE, metavar="FILE", help="A configuration for ssh instead of yours.")
+@click.option(
+    "--fail-above",
+    type=float,
+    callback=options.positive,
+    metavar="MS",
+    help="Exit code 11 if it takes longer. The result is kept all the same.",
+)
+@click.option(
+    "--percentile",
+    type=click.Choice(list(PERCENTILES)),
+    help="With --fail-above: which percentile of the latency.  [default: p50]",
+)
+@remote_options
 @click.option(
     "--trtexec",
     type=options.OLD_FILE_OR_STDIN,
@@ -72,6 +84,8 @@ def command(output: Output, /, path: Path, threads: int, protocol: str, out: Pat
 
     A bundle is checked first, and keeps the result in measured.json. Its int8 file is timed in turns with its fp32
     file. With --trtexec nothing is timed: kept is what TensorRT's trtexec said on the device, of an engine for its GPU.
+
+    Exit code 11: it takes longer than --fail-above; of a bundle its file in the number format of its profile.
     """
     from fedsup_deploy.commands.measure import Keeping, Saving, measure, measure_on
 
@@ -83,16 +97,35 @@ def command(output: Output, /, path: Path, threads: int, protocol: str, out: Pat
         output.emit(recorded, engine_page.page)
         return
     can_save, profile, images = (more.pop(name) for name in ("can_save", "profile", "images"))
+    limit_ms, percentile = more.pop("fail_above"), more.pop("percentile")
+    if percentile is not None and limit_ms is None:
+        raise click.UsageError("--percentile says what --fail-above is about; add it, or leave --percentile out")
     if profile is not None and not can_save:
         raise click.UsageError("--profile names what --save-to-profile writes to; add it, or leave --profile out")
     keeping = Keeping(out, Saving(profile) if can_save else None)
-    access = _access(**more)
+    access, ruler = take_access(more), more.pop("ruler")
+    if access is not None and ruler is not None:
+        raise click.UsageError("--ruler compares on this machine only; leave it out, or --on")
     with output.progress() as listeners:
         if access is None:
-            result = measure(path, threads, protocol, listeners, ruler=more["ruler"], images=images, keeping=keeping)
+            result = measure(path, threads, protocol, listeners, ruler=ruler, images=images, keeping=keeping)
         else:
             result = measure_on(path, access, threads, protocol, listeners, images=images, keeping=keeping)
+    if limit_ms is not None:
+        result = result.held_to(limit_ms, percentile or "p50")
     output.emit(result, _table)
+    _end_if_slow(result.fail_above)
+
+
+def _end_if_slow(found: "LimitCheck | None") -> None:
+    """End with the exit code of what is too slow, if it is."""
+    if found is None or found.verdict == "met":
+        return
+    words = "by less than the measurement is sure of" if found.verdict == "undecided" else "beyond its noise"
+    click.echo(
+        f"error: {found.percentile} is {found.measured_ms:.4g} ms, above {found.limit_ms:g} ms, {words}", err=True
+    )
+    click.get_current_context().exit(SlowError.exit_code)
 
 
 def _is_of_an_engine(log: Path | None, outputs: Path | None) -> bool:
@@ -117,26 +150,6 @@ def _is_of_an_engine(log: Path | None, outputs: Path | None) -> bool:
     for each in given:
         raise click.UsageError(f"{each.opts[0]} is about timing, and --trtexec about what was timed; leave one out")
     return True
-
-
-def _access(
-    *, ruler: Path | None, on: str | None, python: str | None, install: bool, ssh_config: Path | None
-) -> "Access | None":
-    """Return how to get into the other machine; None if it is this one.
-
-    Raises:
-        UsageError: Options that go with one of them are given for the other.
-        ConfigError: The machine is not named as it should be.
-    """
-    if on is None:
-        if python is not None or install or ssh_config is not None:
-            raise click.UsageError("--python, --install and --ssh-config are about another machine; name it with --on")
-        return None
-    if ruler is not None:
-        raise click.UsageError("--ruler compares on this machine only; leave it out, or --on")
-    from fedsup_deploy.device.remote.ssh import Access, SshHost
-
-    return Access(SshHost.parse(on), python or "python3", install, ssh_config)
 
 
 def _table(result: "MeasuredModel") -> "Page":
@@ -178,14 +191,7 @@ def _lines(result: "MeasuredModel") -> Iterator[str]:
 
     yield f"once: load {cell(result.load_ms)} ms, first run {cell(result.first_run_ms)} ms, cold: no latency"
     yield f"memory: {cell(result.peak_rss_mib)} MiB, the most this process held"
-    if result.energy is not None:
-        energy = result.energy
-        net = f"{cell(energy.net_energy_mj)} mJ above idle"
-        yield f"energy: {cell(energy.energy_mj)} mJ, {net}; {energy.source} of the {energy.covers}"
-    elif result.energy_estimated is not None:
-        estimate = result.energy_estimated
-        power = f"{cell(estimate.active_power_w)} W, which the profile states, x the median latency"
-        yield f"energy: {cell(estimate.energy_mj)} mJ ESTIMATED as {power}; not measured"
+    yield from _energy(result)
     if result.int8 is not None:
         may_be_device = result.device is None or result.device["may_be_here"]
         yield f"int8: {speed_words(result.int8['speed'], may_be_device=may_be_device)}"
@@ -201,9 +207,23 @@ def _lines(result: "MeasuredModel") -> Iterator[str]:
         is_stable = result.stability["verdict"] == "stable"
         use = "profile fit --saved can learn from it" if is_stable else "as it is unstable, profile fit leaves it out"
         yield f"saved to {result.saved_to}; {use}"
+    if (limit := result.fail_above) is not None:
+        yield f"{limit.percentile} at most {limit.limit_ms:g} ms: {limit.verdict}"
     if not (result.is_min_runs_met and result.is_min_duration_met):
         yield "too short: fewer runs or less time than the protocol wants"
     yield _verdict(result.stability)
+
+
+def _energy(result: "MeasuredModel") -> Iterator[str]:
+    """Yield what a sensor said, or why none did, and what is estimated."""
+    from fedsup_deploy.cli.tables import cell
+    from fedsup_deploy.ondevice.energy import energy_words
+
+    if result.energy is not None or result.why_no_energy is not None:
+        yield f"energy: {energy_words(result.energy, result.why_no_energy)}"
+    if (estimate := result.energy_estimated) is not None:
+        power = f"{cell(estimate.active_power_w)} W, which the profile states, x the median latency"
+        yield f"energy: {cell(estimate.energy_mj)} mJ ESTIMATED as {power}; not measured"
 
 
 def _verdict(stability: "StabilityRecord") -> str:

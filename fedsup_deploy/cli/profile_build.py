@@ -10,6 +10,7 @@ import click
 from fedsup_deploy.cli import options
 from fedsup_deploy.cli.commands import Command
 from fedsup_deploy.cli.output import Output
+from fedsup_deploy.cli.remote import remote_options, take_access
 from fedsup_deploy.cli.signals import advising
 from fedsup_deploy.device.limits import TABLE
 
@@ -29,8 +30,9 @@ _DEFAULTS = {row.default_option: (name, row.default) for name, row in TABLE.item
 
 @click.command("build", cls=Command)
 @click.option("--space", default="fedsup-mobilenet", show_default=True, metavar="NAME|FILE|RUN", help=_SPACE)
-@click.option("--name", default="host", show_default=True, metavar="NAME", help="Name of the profile.")
+@click.option("--name", metavar="NAME", help="Name of the profile; with --on one has to be given.  [default: host]")
 @click.option("--out", type=options.NEW_PATH, metavar="FILE", help="Where to write it.  [default: profiles/NAME.yaml]")
+@remote_options
 @click.option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True, help=_PRECISION)
 @click.option(
     "--threads", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Of the runtime."
@@ -42,19 +44,21 @@ _DEFAULTS = {row.default_option: (name, row.default) for name, row in TABLE.item
 @options.amount_options(_DEFAULTS)
 @options.seed_option(0, "Decides which networks are timed.")
 @click.pass_obj
-def build_command(output: Output, /, **given: Any) -> None:
-    """Build the profile of this machine.
+def build_command(output: Output, /, name: str | None, **given: Any) -> None:
+    """Build the profile of this machine, or of another.
 
     Times the blocks of a search space, or whole networks where it has too many blocks, fits a latency model, and checks
-    it on networks it was not made from.
+    it on networks it was not made from. Another machine needs what measure --on needs, and nothing of this package.
     """
-    from fedsup_deploy.commands.profile_build import BuildRequest, build
+    from fedsup_deploy.commands.profile_build import GO_ON, BuildRequest, build
 
-    request = BuildRequest(limits=options.take_limits(given), **given)
+    access = take_access(given)
+    if access is not None and name is None:
+        raise click.UsageError("--on builds the profile of another machine; give it a name of its own with --name")
+    request = BuildRequest(name=name or "host", limits=options.take_limits(given), access=access, **given)
     if request.resume and not request.workplace.exists():
         click.echo(f"note: no interrupted build at {request.workplace}; starting one", err=True)
-    advice = "the same command with --resume goes on after the last whole round"
-    with advising(lambda: advice), output.progress() as listeners:
+    with advising(lambda: GO_ON), output.progress() as listeners:
         result = build(request, listeners)
     output.emit(result, functools.partial(built_page, minutes=request.minutes))
 

@@ -38,7 +38,7 @@ def command(output: Output, paths: tuple[Path, ...], out: Path, plots: Path | No
     """Show runs, searches and bundles as one page to look at.
 
     The page is one file that needs no network and holds no script from elsewhere. A folder such as exports stands for
-    the bundles in it; of several searches the first is compared with the others. EVALUATION is a file of what
+    the bundles of its index; of several searches the first is compared with the others. EVALUATION is a file of what
     evaluate --per-client --json has printed.
 
     Needs the extra `report`.

@@ -13,7 +13,7 @@ from fedsup_deploy.cli.output import Output
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-    from fedsup_deploy.artifact.store import VerifiedBundle
+    from fedsup_deploy.artifact.verified import VerifiedBundle
     from fedsup_deploy.cli.tables import Page
     from fedsup_deploy.ondevice.records import Int8Outputs, Outputs
 

@@ -166,7 +166,8 @@ class BundleMaker:
         ]
 
         def gate(at: Path, written: WrittenFiles, vectors: Vectors) -> dict[str, ParityGate | Int8Gate]:
-            images = np.concatenate([vectors.inputs_VCSS, ready.parity_images])
+            images = np.concatenate([vectors.inputs_VCSS, ready.held_out.inputs_VCSS])
+            expected_NK = np.concatenate([vectors.outputs_VK, ready.held_out.outputs_VK])
             found: dict[str, ParityGate | Int8Gate] = {}
             for variant, exporter in wanted.items():
                 if variant == MAIN_INT8 and int8 is not None:
@@ -179,7 +180,7 @@ class BundleMaker:
                     found[name] = held_to(int8.gate, name, model, vectors.inputs_VCSS, outputs, batches)
                 else:
                     allowed = (exporter.tolerance, exporter.tolerance)
-                    found |= check_parity(ready.reference, {name: model}, images, batches, *allowed)
+                    found |= check_parity(expected_NK, {name: model}, images, batches, *allowed)
             return found
 
         manifest = write_bundle(

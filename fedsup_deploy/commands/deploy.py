@@ -44,12 +44,14 @@ class Deployed(Result):
         run: The run that was searched.
         fleet: What few subnets for many devices cost, where that was asked for.
         bundles: One for each device.
+        index: The file that says what each device class has in the folder of the bundles.
     """
 
     search: Path
     run: SearchedRun
     fleet: Fleet | None
     bundles: tuple[DeployedBundle, ...]
+    index: Path
 
 
 def deploy(
@@ -83,7 +85,7 @@ def deploy(
         made = export(wanted, listeners)
     of_device = {result.profile.name: result for result in found.results}
     bundles = tuple(_deployed(bundle, of_device[bundle.profile]) for bundle in made.bundles)
-    return Deployed(found.out, found.run, found.fleet, bundles)
+    return Deployed(found.out, found.run, found.fleet, bundles, made.index)
 
 
 def _place_of_search(run: Path, out: Path) -> Path:

@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedsup_deploy import files, places
+from fedsup_deploy.artifact.index import RefusedBundle
+from fedsup_deploy.artifact.indexing import add_to_index, drop_from_index
 from fedsup_deploy.artifact.store import check_replaceable
 from fedsup_deploy.commands import limits
 from fedsup_deploy.commands.bundling import BundleMaker, BundleOrder, DevicePick, Wanted, bundle_folder
 from fedsup_deploy.commands.exported_bundle import ExportedBundle
+from fedsup_deploy.commands.indexed import indexed
 from fedsup_deploy.commands.preparing import prepare, prepare_trimmed
 from fedsup_deploy.commands.quantizing import MAX_ACCURACY_DROP, Quantizer
 from fedsup_deploy.commands.refining import Refinement, RefinementFacts, check_refinable, refine
@@ -82,10 +85,12 @@ class Exported(Result):
 
     Args:
         bundles: One for each device.
+        index: The file that says what each device class has in the folder of the bundles.
         refinements: For each device what was tried, where that was asked for.
     """
 
     bundles: tuple[ExportedBundle, ...]
+    index: Path
     refinements: tuple[ExportedRefinement, ...] | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
 
 
@@ -142,23 +147,30 @@ def _export(
             arch_id: Quantizer(ready, federation, request.max_accuracy_drop) for arch_id, ready in prepared.items()
         }
         maker = BundleMaker(run, request.out, prepared, quantizers, over_limit=request.over_limit)
-        made, refused = [], []
+        made: list[ExportedBundle] = []
+        errors: list[GateError | InfeasibleError] = []
+        refused: list[RefusedBundle] = []
+        drop_from_index(request.out, wanted)
         for done, order in enumerate(orders, start=1):
             try:
-                made.append(maker.make(order, wanted[order.profile.name]))
+                made.append(bundle := maker.make(order, wanted[order.profile.name]))
+                add_to_index(request.out, [indexed(request.out, bundle.folder, order.pick.found)])
             except (GateError, InfeasibleError) as error:  # of this device; the others get what they can have
-                refused.append(error)
+                errors.append(error)
+                refused.append(RefusedBundle(profile=order.profile.name, arch_id=order.arch_id, reason=str(error)))
             log.emit("export", done=done, total=len(orders), profile=order.profile.name)
-    if refused:
+        index = add_to_index(request.out, refused=refused)
+    if errors:
         others = f"; made: {', '.join(str(bundle.folder) for bundle in made)}" if made else ""
-        raise type(refused[0])(f"{'; '.join(map(str, refused))}{others}")
+        raise type(errors[0])(f"{'; '.join(map(str, errors))}{others}")
+    assert index is not None, "something was made"
     if not request.refine:
-        return Exported(tuple(made))
+        return Exported(tuple(made), index)
     second = {bundle.profile: bundle for bundle in made[len(picks) :]}
     tried = (
         ExportedRefinement(**vars(each.facts()), bundle=second.get(each.target.profile.name)) for each in refinements
     )
-    return Exported(tuple(made[: len(picks)]), tuple(tried))
+    return Exported(tuple(made[: len(picks)]), index, tuple(tried))
 
 
 def _refine(run: Run, pick: DevicePick, supernet: Supernet, federation: Federation, log: EventLog) -> Refinement:

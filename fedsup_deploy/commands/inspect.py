@@ -9,13 +9,16 @@ from pydantic import JsonValue, TypeAdapter
 from typing_extensions import TypedDict
 
 from fedsup_deploy import registry, resources
+from fedsup_deploy.artifact import index as indexes
 from fedsup_deploy.artifact import manifest as manifests
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.artifact.document import JsonObject, first_problem
 from fedsup_deploy.artifact.external_data import external_files
 from fedsup_deploy.artifact.graph import read_graph
-from fedsup_deploy.artifact.measured import MeasuredDocument, PercentileRecord
-from fedsup_deploy.artifact.store import load_manifest, load_measured
+from fedsup_deploy.artifact.index import IndexedBundle, RefusedBundle
+from fedsup_deploy.artifact.indexing import load_index
+from fedsup_deploy.artifact.measured import PercentileRecord
+from fedsup_deploy.commands.inspected_bundle import BundleFacts, bundle_facts, with_checked_signature
 from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.config.document import display
 from fedsup_deploy.config.load import load_yaml, validate
@@ -30,21 +33,6 @@ from fedsup_deploy.runs import run as runs
 from fedsup_deploy.searchers.result import SearchResult, load_result
 from fedsup_deploy.space import cost
 from fedsup_deploy.space.search_space import SearchSpace
-
-_TOLD: Final = (
-    "arch_id",
-    "profile",
-    "accuracy",
-    "costs",
-    "limits",
-    "objective",
-    "models",
-    "left_out",
-    "refinement",
-    "lineage",
-    "versions",
-)
-
 
 #: Files that are part of something which is inspected as a whole, by the file that says what that is.
 _PARTS: Final = {
@@ -83,7 +71,10 @@ class Inspected:
 
     path: Path
     kind: str
-    about: "BundleFacts | RunFacts | SearchFacts | SpaceFacts | ModelFacts | ProfileSummary | TrainConfig | JsonObject"
+    about: (
+        "BundleFacts | ExportsFacts | RunFacts | SearchFacts | SpaceFacts | ModelFacts | ProfileSummary | TrainConfig"
+        " | JsonObject"
+    )
 
     def to_dict(self) -> dict[str, JsonValue]:
         """Return the JSON document: `path` and `kind`, then the keys of what it is about."""
@@ -95,29 +86,16 @@ class Inspected:
 
 
 @dataclasses.dataclass(frozen=True)
-class BundleFacts:
-    """A bundle.
+class ExportsFacts(Result):
+    """A folder of bundles: what its index says of those that are there.
 
     Args:
-        manifest: What it says of itself.
-        measured: What was measured since it was made.
+        bundles: What each device class has, and why.
+        refused: What was asked for and not made.
     """
 
-    manifest: manifests.Manifest
-    measured: MeasuredDocument
-
-    def to_dict(self) -> dict[str, JsonValue]:
-        """Return the JSON document: what a person asks of the manifest, under its names there, and what was measured.
-
-        `measured` is of its model, `engine` of a TensorRT engine of it.
-        """
-        told = self.manifest.model_dump(mode="json", by_alias=True, include=set(_TOLD))
-        measured = self.measured.model_dump(mode="json")
-        return {
-            **{name: told[name] for name in _TOLD},
-            "measured": measured["latency"],
-            "engine": measured["engine"],
-        }
+    bundles: tuple[IndexedBundle, ...]
+    refused: tuple[RefusedBundle, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,26 +194,36 @@ class SearchFacts(Result):
     results: tuple[DeviceFinding, ...]
 
 
-def inspect(path: Path) -> Inspected:
+def inspect(path: Path, key: Path | None = None) -> Inspected:
     """Return what a path is.
 
     Args:
-        path: A run, a bundle or a file of one, a search.json, a config, profile or space in YAML, an ONNX model, or a
-            safetensors file of ours; where there is no such file, the name of a shipped space, config or profile.
+        path: A run, a bundle or a file of one, a folder of bundles that has an index, a search.json, a config, profile
+            or space in YAML, an ONNX model, or a safetensors file of ours; where there is no such file, the name of a
+            shipped space, config or profile.
+        key: Of a bundle the public key, in PEM, that has to have signed it; None leaves its signature unchecked.
 
     Raises:
-        ArtifactError: It is none of these, or damaged.
-        ConfigError: A config, profile or space is wrong, or nothing, or several things, have the name.
+        ArtifactError: It is none of these, or damaged; or a bundle is not signed with the key.
+        ConfigError: A config, profile or space is wrong, or nothing, or several things, have the name. A key is none,
+            or is given for what is no bundle.
+        DependencyError: A key was given, and the library `cryptography` is not installed.
     """
     path = path if os.path.lexists(path) else _shipped(str(path))
-    return _folder(path) if path.is_dir() else _part(path) or _file(path)
+    found = _folder(path) if path.is_dir() else _part(path) or _file(path)
+    if key is None:
+        return found
+    if not isinstance(found.about, BundleFacts):
+        raise ConfigError(f"{path}: a {found.kind} has no signature; --key is for a bundle")
+    folder = path if path.is_dir() else path.parent
+    return dataclasses.replace(found, about=with_checked_signature(found.about, folder, key))
 
 
 def _file(path: Path) -> Inspected:
     if path.suffix == ".safetensors":
         document = weights.read_document(path)
         return Inspected(path, str(document["kind"]), document)
-    if path.name == manifests.FILENAME:
+    if path.name in {manifests.FILENAME, indexes.FILENAME}:
         return dataclasses.replace(_folder(path.parent), path=path)
     if path.suffix == ".json":
         return Inspected(path, "search", _search(load_result(path)))
@@ -296,10 +284,13 @@ def _model(path: Path) -> ModelFacts:
 
 def _folder(path: Path) -> Inspected:
     if os.path.lexists(path / manifests.FILENAME):
-        return Inspected(path, "bundle", BundleFacts(load_manifest(path), load_measured(path)))
+        return Inspected(path, "bundle", bundle_facts(path))
     if (path / runs.CONFIG).is_file():
         return Inspected(path, "run", _run(path))
-    raise ArtifactError(f"{path}: neither a run (no {runs.CONFIG}) nor a bundle (no {manifests.FILENAME})")
+    if (index := load_index(path)) is not None:
+        return Inspected(path, "bundles", ExportsFacts(index.bundles, index.refused))
+    names = f"a run (no {runs.CONFIG}) nor a bundle (no {manifests.FILENAME}), nor a folder of them"
+    raise ArtifactError(f"{path}: neither {names} (no {indexes.FILENAME})")
 
 
 def _run(path: Path) -> RunFacts:

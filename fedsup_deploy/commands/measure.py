@@ -9,7 +9,7 @@ from fedsup_deploy import resources
 from fedsup_deploy.artifact.external_data import external_files
 from fedsup_deploy.artifact.failures import failing_as_ours, raise_if_failed
 from fedsup_deploy.artifact.manifest import Manifest
-from fedsup_deploy.artifact.measured import MeasuredBundle, MeasuredEnergy
+from fedsup_deploy.artifact.measured import LimitCheck, MeasuredBundle
 from fedsup_deploy.artifact.store import (
     check_can_keep,
     load_manifest,
@@ -18,12 +18,12 @@ from fedsup_deploy.artifact.store import (
 )
 from fedsup_deploy.device.building.measurements import (
     check_device,
+    limit_check,
     measurement_of,
     profile_to_save_to,
     save_measurement,
 )
-from fedsup_deploy.device.energy import open_meter
-from fedsup_deploy.device.measure import ComparedLatency, ModelLatency, measure_onnx
+from fedsup_deploy.device.measure import ComparedLatency, ModelLatency, measure_energy, measure_onnx
 from fedsup_deploy.device.profile import load_profile
 from fedsup_deploy.device.remote.measure import measure_bundle_there, measure_model_there
 from fedsup_deploy.device.remote.ssh import Access
@@ -34,15 +34,19 @@ from fedsup_deploy.ondevice.instruction_set import device_here
 from fedsup_deploy.ondevice.picture_timing import Pictures, pictures_for, time_pictures
 from fedsup_deploy.ondevice.records import (
     DeviceHere,
+    EnergyRecord,
     Environment,
+    Percentile,
     PictureTimes,
     ProtocolRecord,
+    Session,
     StabilityRecord,
     Statistics,
     TimedInt8,
     TimedModel,
 )
 from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
+from fedsup_deploy.variant import Precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +80,7 @@ class MeasuredModel(Result):
     Args:
         arch_id: Of a bundle.
         profile: That a bundle was made for.
+        precision: Number format that the latencies of that profile, and limits on them, are of.
         device: Of a bundle: whether the machine that was timed may be the device it was made for.
         protocol: How long it was timed.
         statistics: Times of single inferences, in ms.
@@ -89,6 +94,7 @@ class MeasuredModel(Result):
         environment: The machine before the first run.
         ruler: The same in turns with a fixed model; None without one.
         energy: By a sensor; None without one.
+        why_no_energy: Why no sensor said anything; None where one did.
         int8: Of a bundle's int8 file, timed in turns with its fp32 file, which all above is about, and how many times
             as fast it is; None where there is none.
         pictures: What pictures take before the network has them; None where none were named.
@@ -96,10 +102,12 @@ class MeasuredModel(Result):
         is_recorded: Whether a bundle holds it now.
         out: The file that holds it instead, where that was asked for.
         saved_to: The profile's file that keeps it.
+        fail_above: What it may take at most, and whether it does, where that was asked for.
     """
 
     arch_id: str | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     profile: str | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
+    precision: Precision | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     device: DeviceHere | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     protocol: ProtocolRecord
     statistics: Statistics
@@ -112,13 +120,35 @@ class MeasuredModel(Result):
     first_run_ms: float
     environment: Environment
     ruler: ComparedLatency | None
-    energy: MeasuredEnergy | None
+    energy: EnergyRecord | None
+    why_no_energy: str | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     int8: TimedInt8 | None
     pictures: PictureTimes | None
     energy_estimated: EstimatedEnergy | None
     is_recorded: bool
     out: Path | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
     saved_to: Path | None
+    fail_above: LimitCheck | None = dataclasses.field(default=None, metadata=LEFT_OUT_IF_NONE)
+
+    def held_to(self, limit_ms: float, percentile: Percentile) -> "MeasuredModel":
+        """Return the same, with what a percentile of the latency may be at most, and whether it is.
+
+        Of a bundle that is the latency of the file in the number format of its profile.
+        """
+        session: Session = self.int8 if self.precision == "int8" and self.int8 is not None else self._session
+        return dataclasses.replace(self, fail_above=limit_check(limit_ms, percentile, session))
+
+    @property
+    def _session(self) -> Session:
+        return {
+            "protocol": self.protocol,
+            "statistics": self.statistics,
+            "stability": self.stability,
+            "noise": self.noise,
+            "is_min_runs_met": self.is_min_runs_met,
+            "is_min_duration_met": self.is_min_duration_met,
+            "peak_rss_mib": self.peak_rss_mib,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,16 +213,16 @@ def measure(
         threads=threads,
         protocol=timing.PROTOCOLS[protocol],
         ruler=ruler,
-        meter=open_meter(),
         int8=None if manifest is None else _int8_of(manifest, path),
     )
+    result["energy"], why_no_energy = measure_energy(model, threads=threads)
     with failing_as_ours(path):
         of_pictures = None if pictures is None else time_pictures(pictures, timing.PROTOCOLS[protocol])
     log.emit("measurement", stage=f"{protocol} measurement", done=1, total=1)
     if path.is_dir():
         record_measurement(path, MeasuredBundle.model_validate({**result, "pictures": of_pictures}), keeping.out)
     # The power a profile states is that of its device, which need not be this machine: nothing is estimated.
-    found = _Found(_device_here(manifest), result, of_pictures)
+    found = _Found(_device_here(manifest), result, of_pictures, why_no_energy)
     return _measured(manifest, found, None, None if save is None else save(result), keeping.out)
 
 
@@ -247,14 +277,16 @@ def measure_on(
         if "int8_latency" in report:
             int8 = {**report["int8_latency"], "environment": report["environment"]}
         of_pictures = report.get("pictures")
-        document = {**latency, "int8": int8, "pictures": of_pictures}
+        energy, why_no_energy = report["energy"], report["why_no_energy"]
+        document = {**latency, "energy": energy, "int8": int8, "pictures": of_pictures}
         record_measurement(path, MeasuredBundle.model_validate_json(json.dumps(document)), keeping.out)
     else:
-        latency = measure_model_there(access, model, threads=threads, protocol=protocol)
+        latency, energy, why_no_energy = measure_model_there(access, model, threads=threads, protocol=protocol)
     log.emit("measurement", stage=f"{protocol} measurement", done=1, total=1)
     saved_to = None if save is None else save(latency)
-    estimated = None if manifest is None else _energy_estimated(manifest, latency)
-    found = _Found(device, {**latency, "ruler": None, "energy": None, "int8": int8}, of_pictures)
+    estimated = None if manifest is None or energy is not None else _energy_estimated(manifest, latency)
+    measured: ModelLatency = {**latency, "ruler": None, "energy": energy, "int8": int8}
+    found = _Found(device, measured, of_pictures, why_no_energy)
     return _measured(manifest, found, estimated, saved_to, keeping.out)
 
 
@@ -264,6 +296,7 @@ class _Found(NamedTuple):
     device: DeviceHere | None
     latency: ModelLatency
     pictures: PictureTimes | None
+    why_no_energy: str | None
 
 
 def _measured(
@@ -276,14 +309,21 @@ def _measured(
     return MeasuredModel(
         arch_id=None if manifest is None else manifest.arch_id,
         profile=None if manifest is None else manifest.profile.name,
+        precision=None if manifest is None else _precision_of(manifest),
         device=found.device,
         **found.latency,
         pictures=found.pictures,
+        why_no_energy=found.why_no_energy,
         energy_estimated=estimated,
         is_recorded=manifest is not None and out is None,
         out=out,
         saved_to=saved_to,
     )
+
+
+def _precision_of(manifest: Manifest) -> Precision | None:
+    """Return the number format that predictions of a bundle's profile are of."""
+    return next((each.precision for each in manifest.models.values() if each.latency.predicted is not None), None)
 
 
 def _pictures(path: Path, images: Path | None) -> Pictures | None:

@@ -34,7 +34,7 @@ from fedsup_deploy.supernet.normalization import FixedAffine, Normalizer
 from fedsup_deploy.supernet.statistics import ChannelSums, PooledStatistics
 
 _NUM_VECTORS = 32
-_NUM_PARITY_IMAGES = 224
+_NUM_HELD_OUT_IMAGES = 224
 
 Images = NDArray[np.float32]
 
@@ -50,9 +50,9 @@ class Prepared:
         network: Itself, folded.
         standalone: Itself before that, as clients are asked about it.
         statistics: What its activations are normalised with.
-        reference: What every file is compared with: the supernet, or a trimmed network before it is folded.
-        vectors: Inputs that travel with the bundle, and the reference's outputs.
-        parity_images: Held-out images, preprocessed.
+        vectors: Inputs that travel with the bundle, and what the reference computes for them: the supernet, or a
+            trimmed network before it is folded. Every file is compared with these outputs.
+        held_out: Images that do not travel, and the same of them.
         accuracy: On the images of `Federation.final_split`, as a manifest has it.
         statistics_hash: SHA-256 of the file of its client statistics.
     """
@@ -63,9 +63,8 @@ class Prepared:
     network: FoldedNetwork
     standalone: Standalone
     statistics: PooledStatistics
-    reference: Callable[[Images], Images]
     vectors: Vectors
-    parity_images: Images
+    held_out: Vectors
     accuracy: AccuracyRecord
     statistics_hash: str
 
@@ -102,7 +101,7 @@ def prepare(
         subnet=subnet,
         logits=lambda images, normalizer: supernet(images, architecture, normalizer),
         pooled=taken.pooled,
-        inherited=_inherited(run, architecture, supernet, federation, log),
+        inherited=_inherited(run, architecture, taken.pooled, supernet, federation, log),
         statistics_hash=taken.hash,
     )
     return _ready(run, network, federation)
@@ -139,7 +138,10 @@ def _ready(run: Run, network: _Network, federation: Federation) -> Prepared:
 
     answers = answers_with(network.pooled)
     recalibrated = answers.accuracy
-    before = None if network.inherited is None else answers_with(network.inherited).accuracy
+    before = None
+    if network.inherited is not None:
+        is_same = network.inherited is network.pooled
+        before = recalibrated if is_same else answers_with(network.inherited).accuracy
     accuracy = AccuracyRecord(
         dataset=run.config.data.dataset,
         split=split,
@@ -152,12 +154,13 @@ def _ready(run: Run, network: _Network, federation: Federation) -> Prepared:
     )
     normalizer = FixedAffine(affines(subnet.weights, subnet.normalization, network.pooled))
 
-    def reference(images_BCHW: Images) -> Images:
+    def with_outputs(images_NHWC: AnyPixels) -> Vectors:
+        x_NCHW = preprocessing.apply(images_NHWC)
         with torch.inference_mode():
-            return network.logits(torch.from_numpy(images_BCHW), normalizer).numpy()
+            parts = [network.logits(x_BCHW, normalizer) for x_BCHW in torch.from_numpy(x_NCHW).split(_NUM_VECTORS)]
+        return Vectors(x_NCHW, torch.cat(parts).numpy())
 
     preprocessing = run.preprocessing.for_size(subnet.plan.stem.in_size)
-    inputs = preprocessing.apply(_synthetic_images(run))
     return Prepared(
         arch=network.arch,
         resolution=subnet.plan.stem.in_size,
@@ -165,22 +168,28 @@ def _ready(run: Run, network: _Network, federation: Federation) -> Prepared:
         network=fold(subnet, network.pooled),
         standalone=alone,
         statistics=network.pooled,
-        reference=reference,
-        vectors=Vectors(inputs, reference(inputs)),
-        parity_images=preprocessing.apply(_parity_images(run)),
+        vectors=with_outputs(_synthetic_images(run)),
+        held_out=with_outputs(_held_out_images(run)),
         accuracy=accuracy,
         statistics_hash=network.statistics_hash,
     )
 
 
 def _inherited(
-    run: Run, architecture: Architecture, supernet: Supernet, federation: Federation, log: EventLog
+    run: Run,
+    architecture: Architecture,
+    own: PooledStatistics,
+    supernet: Supernet,
+    federation: Federation,
+    log: EventLog,
 ) -> PooledStatistics | None:
     """Return the statistics a subnet would have without recalibration: those of the largest subnet, sliced.
 
-    None where the largest has no such layer.
+    For the largest subnet they are its `own`. None where the largest has no such layer.
     """
     largest = run.space.largest
+    if architecture == largest:
+        return own
     schedule = run.config.calibration.schedule
     whole = calibrate(run, largest, supernet.extract(largest), schedule, federation, log).pooled
     norm_layers = supernet.layout.plan(architecture).norm_layers()
@@ -195,7 +204,7 @@ def _leading(sums: ChannelSums, channels: int) -> ChannelSums:
     return ChannelSums(sums.count, sums.total_C[:channels], sums.squares_C[:channels])
 
 
-def _parity_images(run: Run) -> AnyPixels:
+def _held_out_images(run: Run) -> AnyPixels:
     """Return some of the validation images, drawn from all of them: they may stand class by class.
 
     Where the server has none, random ones with the mean and the deviation of the clients' pixels.
@@ -203,8 +212,8 @@ def _parity_images(run: Run) -> AnyPixels:
     generator = rng.generator(run.config.seed, "parity")
     if run.data.validation is not None:
         drawn = generator.permutation(len(run.data.validation))
-        return run.data.validation.take(drawn[:_NUM_PARITY_IMAGES]).images_NHWC
-    return _as_clients_have(run, _noise(run, generator, _NUM_PARITY_IMAGES))
+        return run.data.validation.take(drawn[:_NUM_HELD_OUT_IMAGES]).images_NHWC
+    return _as_clients_have(run, _noise(run, generator, _NUM_HELD_OUT_IMAGES))
 
 
 def _synthetic_images(run: Run) -> AnyPixels:

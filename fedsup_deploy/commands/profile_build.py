@@ -1,4 +1,4 @@
-"""`fedsup-deploy profile build`: time what is needed on this machine, and write its profile. Torch-free."""
+"""`fedsup-deploy profile build`: time what is needed on a machine, and write its profile. Torch-free."""
 
 import dataclasses
 import os
@@ -12,11 +12,13 @@ from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.config.section import Name
 from fedsup_deploy.device.building.assemble import About, assemble
 from fedsup_deploy.device.building.baseline import LeftOut, reasons
+from fedsup_deploy.device.building.bench import There
 from fedsup_deploy.device.building.plan import plan_build
 from fedsup_deploy.device.building.times import times_of
 from fedsup_deploy.device.building.workplace import Progress, Workplace
 from fedsup_deploy.device.measure import check_threads
 from fedsup_deploy.device.profile import load_profile
+from fedsup_deploy.device.remote.ssh import Access
 from fedsup_deploy.device.summary import ProfileSummary, summary_of
 from fedsup_deploy.errors import ConfigError, OutputError, as_output_error
 from fedsup_deploy.events import EventLog, Listener
@@ -27,11 +29,13 @@ from fedsup_deploy.variant import Precision
 
 PROFILES = Path("profiles")
 SPACE = "fedsup-mobilenet"
+#: After a build was cut.
+GO_ON = "the same command with --resume goes on after the last whole round"
 
 
 @dataclasses.dataclass(frozen=True)
 class BuildRequest:
-    """What a user wants to know of this machine.
+    """What a user wants to know of a machine.
 
     Args:
         name: Of the profile.
@@ -43,6 +47,7 @@ class BuildRequest:
         limits: Default limits of a search, by name.
         seed: Decides which networks are timed.
         resume: Go on with an interrupted build; start anew where there is none.
+        access: The machine; None: this one.
     """
 
     name: str = "host"
@@ -54,6 +59,7 @@ class BuildRequest:
     limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
     seed: int = 0
     resume: bool = False
+    access: Access | None = None
 
     @property
     def path(self) -> Path:
@@ -83,7 +89,7 @@ class WrittenProfile(Result):
 
 @dataclasses.dataclass(frozen=True)
 class BuiltProfile(WrittenProfile):
-    """The profile of this machine.
+    """The profile of a machine.
 
     Args:
         num_parts: Parts of networks that were timed; 0 where whole networks were.
@@ -103,9 +109,11 @@ class BuiltProfile(WrittenProfile):
 
 
 def build(request: BuildRequest, listeners: Sequence[Listener] = ()) -> BuiltProfile:
-    """Build the profile of this machine and write it.
+    """Build the profile of this machine, or of another, and write it here.
 
     Raises:
+        DeviceError: The other machine cannot be reached, or the connection was cut; what was timed is kept for
+            `resume`.
         ConfigError: The space is unknown or too small, or an interrupted build had other settings.
         GateError: The machine was too restless; what was timed is kept for `resume`.
         OutputError: The profile cannot be written, or another process is at work on it.
@@ -113,7 +121,8 @@ def build(request: BuildRequest, listeners: Sequence[Listener] = ()) -> BuiltPro
     Side effects: Works in a folder beside the profile, and removes it at the end.
     """
     check_place(request.path, request.name)
-    check_threads(request.threads)
+    if request.access is None:
+        check_threads(request.threads)
     # The workplace as well: `x.yaml` and `x.yml` have the same.
     with places.hold(request.path, advice=places.CHOOSE_OUT), places.hold(request.workplace, advice=places.CHOOSE_OUT):
         return _build(request, EventLog(None, tuple(listeners)))
@@ -121,13 +130,15 @@ def build(request: BuildRequest, listeners: Sequence[Listener] = ()) -> BuiltPro
 
 def _build(request: BuildRequest, log: EventLog) -> BuiltProfile:
     plan = plan_build(load_space(request.space), seed=request.seed)
-    workplace = Workplace(request.workplace, plan, request.threads, request.precision)
+    bench = None if request.access is None else There(dataclasses.replace(request.access, again=GO_ON))
+    workplace = Workplace(request.workplace, plan, request.threads, request.precision, bench)
     progress = progress_into(log)
     if not (request.resume and workplace.resume()):
         workplace.begin(progress)
     workplace.time_models(request.minutes, progress)
     times = times_of(workplace.events, plan.heldout_models, "go on with --resume and more --minutes")
-    profile, error = assemble(plan, times, About(request.name, request.precision, request.limits))
+    about = About(request.name, request.precision, request.limits, workplace.facts.memory_mib)
+    profile, error = assemble(plan, times, about)
     files.write_text(request.path, dump(profile))
     workplace.remove()
     disagreement = times.median_disagreement(plan.heldout_models)

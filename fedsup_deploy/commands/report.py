@@ -10,6 +10,7 @@ from typing import Final
 from fedsup_deploy import files, places
 from fedsup_deploy.artifact import manifest as manifests
 from fedsup_deploy.artifact import weights
+from fedsup_deploy.artifact.indexing import bundles_in
 from fedsup_deploy.artifact.manifest import ProfileRecord
 from fedsup_deploy.artifact.store import load_manifest, load_measured
 from fedsup_deploy.commands.mistakes import mistakes_of
@@ -33,8 +34,6 @@ SUFFIX: Final = ".html"
 MOST_BUNDLES: Final = 30
 MOST_SEARCHES: Final = 4
 MOST_RUNS: Final = 4
-#: Folders of `exports/PROFILE/ARCH_ID`.
-_DEPTH: Final = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +70,7 @@ def report(
     """Write a page about runs, searches and bundles.
 
     Args:
-        paths: Runs, searches, bundles, and folders of bundles.
+        paths: Runs, searches, bundles, and folders of bundles, which stand for those of their index.
         out: The page.
         plots: A folder for every plot as SVG and as PNG; None writes none.
         listeners: Called with progress events.
@@ -119,7 +118,7 @@ def _sorted(paths: Sequence[Path]) -> _Found:
         elif path.is_dir() and (path / runs.CONFIG).is_file():
             found.runs.append(path)
         elif path.is_dir():
-            inside = [inner for depth in range(1, _DEPTH + 1) for inner in _bundles_below(path, depth)]
+            inside = bundles_in(path)
             if not inside:
                 raise ArtifactError(f"{path}: neither a run (no {runs.CONFIG}), nor a bundle, nor a folder of bundles")
             found.bundles.extend(inside)
@@ -139,10 +138,6 @@ def _sorted(paths: Sequence[Path]) -> _Found:
         if len(some) > most:
             raise ConfigError(f"got {len(some)} {what}, expected at most {most} on one page; make several")
     return once
-
-
-def _bundles_below(folder: Path, depth: int) -> list[Path]:
-    return sorted(manifest.parent for manifest in folder.glob(f"{'*/' * depth}{manifests.FILENAME}"))
 
 
 def _read(found: _Found) -> PageMaterial:

@@ -14,8 +14,9 @@ from fedsup_deploy import registry
 from fedsup_deploy.artifact.failures import failing_as_ours
 from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.artifact.signing import check_signed, load_public_key
-from fedsup_deploy.artifact.store import ExecutedModel, VerifiedBundle, load_manifest, verify_bundle
+from fedsup_deploy.artifact.store import load_manifest, verify_bundle
 from fedsup_deploy.artifact.variants import Int8Gate, VariantRecord
+from fedsup_deploy.artifact.verified import ExecutedModel, VerifiedBundle
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.export.exporter import Exporter, batches_for, how_to_run
 from fedsup_deploy.export.parity import check_parity

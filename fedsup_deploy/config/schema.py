@@ -119,8 +119,8 @@ class AveragingConfig(Section):
     """Which of the clients' updates are averaged, and how. Norms are multiples of the median of the last rounds."""
 
     max_norm: Annotated[float, Field(gt=1, le=1e6)] | None = 10.0
-    """An update that has moved more than this many times as far as usual is rejected; at most a million. null: none
-    is."""
+    """An update that has moved more than this many times as far as usual is rejected, or more where honest ones differ
+    much, up to the square; at most a million. null: none is."""
     clip_norm: Annotated[float, Field(gt=0, le=1e6)] | None = None
     """An update that has moved further than this many times the usual is shortened to it; at most a million. null: none
     is."""

@@ -11,12 +11,12 @@ from typing import Literal
 
 from typing_extensions import TypedDict
 
-from fedsup_deploy.artifact.measured import MeasuredEnergy
 from fedsup_deploy.device import session
-from fedsup_deploy.device.energy import EnergyMeter, energy_per_inference
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.ondevice import inference, latency_statistics, timing
-from fedsup_deploy.ondevice.records import StabilityRecord, TimedInt8, TimedModel
+from fedsup_deploy.ondevice.energy import SENSORS, energy_of
+from fedsup_deploy.ondevice.loaded_model import ModelError, load_model
+from fedsup_deploy.ondevice.records import EnergyRecord, StabilityRecord, TimedInt8, TimedModel
 from fedsup_deploy.ondevice.session_records import LoadEvent, SessionEvent, VisitEvent
 
 #: A visit counts only if the ruler took the same time before and after it, within this share.
@@ -72,8 +72,8 @@ class ModelLatency(TimedModel):
 
     ruler: ComparedLatency | None
     """The same in turns with a ruler."""
-    energy: MeasuredEnergy | None
-    """Where there is a sensor."""
+    energy: EnergyRecord | None
+    """By a sensor, where one was asked, which is another function's work."""
     int8: TimedInt8 | None
     """Of the int8 file of a bundle, timed in turns with it."""
 
@@ -85,7 +85,6 @@ def measure_onnx(
     threads: int = 1,
     protocol: timing.Protocol = timing.QUICK,
     ruler: Path | None = None,
-    meter: EnergyMeter | None = None,
     int8: Path | None = None,
 ) -> ModelLatency:
     """Time one ONNX model on the CPU.
@@ -96,7 +95,6 @@ def measure_onnx(
         threads: Threads of the runtime.
         protocol: How long.
         ruler: A fixed model to compare with, in turns.
-        meter: Tells the energy as well.
         int8: The same network in int8, to time in turns with it, by the same protocol.
 
     Raises:
@@ -105,20 +103,35 @@ def measure_onnx(
     """
     check_threads(threads)
     latency: TimedModel
-    of_int8, energy = None, None
+    of_int8 = None
     try:
         if int8 is None:
             latency = session.time_model(path, threads=threads, protocol=protocol, shape=input_shape)
         else:
             latency, of_int8 = measure_both(path, int8, threads=threads, protocol=protocol)
-        if meter is not None:
-            energy = energy_per_inference(session.load_model(path, threads, input_shape).run_once, meter)
-    except session.ModelError as error:
+    except ModelError as error:
         raise ArtifactError(str(error)) from error
     compared = None
     if ruler is not None:
         compared = measure_many({"model": path}, ruler=ruler, threads=threads, rounds=_RULER_ROUNDS)["model"]
-    return {**latency, "ruler": compared, "energy": energy, "int8": of_int8}
+    return {**latency, "ruler": compared, "energy": None, "int8": of_int8}
+
+
+def measure_energy(path: Path, *, threads: int = 1, sensors: Path = SENSORS) -> tuple[EnergyRecord | None, str | None]:
+    """Return the energy of one run of an ONNX model on the CPU, or None and why there is no figure.
+
+    Args:
+        path: The model.
+        threads: Threads of the runtime.
+        sensors: Where the system shows its devices.
+
+    Raises:
+        ArtifactError: There is a sensor, and the model is missing or cannot be run.
+    """
+    try:
+        return energy_of(lambda: load_model(path, threads).run_once, sensors)
+    except ModelError as error:
+        raise ArtifactError(str(error)) from error
 
 
 def measure_both(
@@ -133,7 +146,7 @@ def measure_both(
     check_threads(threads)
     try:
         return session.time_both(fp32, int8, threads=threads, protocol=protocol)
-    except session.ModelError as error:
+    except ModelError as error:
         raise ArtifactError(str(error)) from error
 
 
@@ -187,7 +200,7 @@ def visits_here(
         raise ConfigError(f"rounds: got {schedule.rounds}, expected at least 2, so that they can be compared")
     try:
         yield from session.visits(models, schedule, threads=threads, ruler=ruler, filler=filler, uncached=uncached)
-    except session.ModelError as error:
+    except ModelError as error:
         raise ArtifactError(str(error)) from error
 
 

@@ -9,9 +9,9 @@ Owns the order of the visits and what is told about each. It needs Python 3.6, N
 name or path.
 
 Started with a folder (`python3 -m fedsup_deploy.device.session FOLDER`, or packed into one file), it times every model
-there, `NAME.onnx` or with other files of its own beside it `NAME/NAME.onnx`, and prints one JSON line per event. Exit
-codes: 0 done; 2 wrong usage, or NumPy or onnxruntime is missing; 3 a model cannot be run. The last line is then
-{"event": "error", "reason": ...}.
+there, `NAME.onnx` or with other files of its own beside it `NAME/NAME.onnx`, and prints one JSON line per event. With
+--machine it says instead what the machine is. Exit codes: 0 done; 2 wrong usage, or NumPy or onnxruntime is missing; 3
+a model cannot be run. The last line is then {"event": "error", "reason": ...}.
 """
 
 import argparse
@@ -28,23 +28,18 @@ from typing import (
     List,
     Mapping,
     NamedTuple,
+    NoReturn,
     Optional,
     Sequence,
     Tuple,
     Union,
 )
 
-from fedsup_deploy.ondevice.inference import (
-    bind,
-    first_output,
-    most_threads,
-    open_session,
-    runtime_errors,
-    why_not_imported,
-    why_not_run,
-)
-from fedsup_deploy.ondevice.latency_statistics import NS_PER_MS, summarize
-from fedsup_deploy.ondevice.machine import environment
+from fedsup_deploy.ondevice.energy import add_energy_options, energy_of
+from fedsup_deploy.ondevice.inference import most_threads, why_not_imported
+from fedsup_deploy.ondevice.latency_statistics import summarize
+from fedsup_deploy.ondevice.loaded_model import Model, ModelError, load_model
+from fedsup_deploy.ondevice.machine import environment, memory_mib
 from fedsup_deploy.ondevice.timing import (
     PROTOCOLS,
     QUICK,
@@ -52,7 +47,6 @@ from fedsup_deploy.ondevice.timing import (
     Clock,
     Protocol,
     Run,
-    first_run_ms,
     measure_both,
     measure_latency,
     now_ns,
@@ -62,9 +56,11 @@ from fedsup_deploy.ondevice.timing import (
 if TYPE_CHECKING:
     from fedsup_deploy.ondevice.records import Environment, RunTimes, Session, TimedInt8, TimedModel
     from fedsup_deploy.ondevice.session_records import (
+        EnergyEvent,
         EnvironmentEvent,
         LatencyEvent,
         LoadEvent,
+        MachineEvent,
         RoundEvent,
         SessionEvent,
         Visited,
@@ -75,20 +71,6 @@ if TYPE_CHECKING:
 MODELS_PER_RULER = 4
 _RUNS_TO_WARM_UP = 10
 _MIN_RUNS = 5
-#: Of an input: no image has so many, and they fit into any memory.
-_MOST_ELEMENTS = 2**28
-
-
-class ModelError(Exception):
-    """A model that cannot be run; says which and why, on one line."""
-
-
-class Model(NamedTuple):
-    """A loaded model, bound to an input. The first run is cold: it is no latency."""
-
-    run_once: Run
-    load_ms: float
-    first_run_ms: float
 
 
 class Schedule(NamedTuple):
@@ -113,37 +95,6 @@ class Stop(NamedTuple):
     model: str
     state: str
     run_once: Run
-
-
-def load_model(path: Path, threads: int, shape: Optional[Sequence[int]] = None) -> Model:
-    """Load a model and run it once.
-
-    Args:
-        path: The .onnx file.
-        threads: Threads of the runtime.
-        shape: Shape of the input with the batch; None takes the model's own, with batch 1.
-
-    Raises:
-        ModelError: It is missing, cannot be run, or has an open shape and none was given.
-    """
-    if not path.is_file():
-        raise ModelError(f"no model at {path}; give the path of an .onnx file")
-    import numpy
-
-    try:
-        start_ns = now_ns()
-        session = open_session(str(path), threads)
-        load_ms = (now_ns() - start_ns) / NS_PER_MS
-        sizes = tuple(shape or _own_shape(path, session.get_inputs()[0].shape))
-        if int(numpy.prod(sizes, dtype=float)) > _MOST_ELEMENTS:
-            raise ModelError(f"{path}: its input has more than {_MOST_ELEMENTS:,} elements")
-        # Values in [-1, 1] that are never tiny for long: numbers below the normal range take some processors longer.
-        x_BCHW = numpy.cos(numpy.arange(int(numpy.prod(sizes)), dtype=numpy.float32)).reshape(sizes)
-        run_once = bind(session, x_BCHW)
-        cold_ms = first_run_ms(lambda: first_output(session, x_BCHW))
-    except runtime_errors() as error:
-        raise ModelError(why_not_run(error, str(path), str(path))[1]) from error
-    return Model(run_once, load_ms, cold_ms)
 
 
 def time_model(
@@ -292,15 +243,6 @@ def _time_uncached(run_once: Run, fill: Run, seconds: float, clock: Clock) -> Li
     return samples_ns
 
 
-def _own_shape(path: Path, shape: "Sequence[Union[int, str, None]]") -> Tuple[int, ...]:
-    """Return the model's input shape with 1 for an open batch dimension."""
-    batch, *rest = shape
-    sizes = [size for size in rest if isinstance(size, int)]
-    if len(sizes) < len(rest):
-        raise ModelError(f"{path}: the input has the open shape {list(shape)}; say which shape to time")
-    return (batch if isinstance(batch, int) else 1, *sizes)
-
-
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the command line and return its exit code. Side effects: Writes events to standard output."""
     options = _parse(arguments)
@@ -316,8 +258,20 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     return 0
 
 
-def _events(options: argparse.Namespace) -> "Iterator[Union[LatencyEvent, SessionEvent]]":
-    """Yield what the command line asks for: every model by a protocol, or all in turns."""
+def _loading(path: Path, threads: int) -> Callable[[], Run]:
+    return lambda: load_model(path, threads).run_once
+
+
+def _events(options: argparse.Namespace) -> "Iterator[Union[EnergyEvent, LatencyEvent, MachineEvent, SessionEvent]]":
+    """Yield what the command line asks for: what the machine is, or of every model its energy or its times."""
+    if options.machine:
+        found: MachineEvent = {
+            "event": "machine",
+            "environment": environment(options.threads),
+            "memory_mib": memory_mib(),
+        }
+        yield found
+        return
     alone = options.folder.glob("*.onnx")
     with_files = (path for path in options.folder.glob("*/*.onnx") if path.stem == path.parent.name)
     models = {path.stem: path for path in sorted([*alone, *with_files], key=lambda path: path.name)}
@@ -329,6 +283,10 @@ def _events(options: argparse.Namespace) -> "Iterator[Union[LatencyEvent, Sessio
             latency = time_model(path, threads=options.threads, protocol=protocol)
             event: LatencyEvent = {"event": "latency", "model": name, **latency}
             yield event
+            if options.energy:
+                energy, reason = energy_of(_loading(path, options.threads), options.sensors)
+                told: EnergyEvent = {"event": "energy", "model": name, "energy": energy, "reason": reason}
+                yield told
         return
     ruler, filler = (
         None if name is None else models.get(name, options.folder / f"{name}.onnx")
@@ -344,10 +302,21 @@ def _events(options: argparse.Namespace) -> "Iterator[Union[LatencyEvent, Sessio
     )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in an event as well, for who reads nothing else."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2. Side effects: Writes an event."""
+        _write({"event": "error", "reason": message})
+        super().error(message)
+
+
 def _parse(arguments: Optional[Sequence[str]]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="session", description="Time every .onnx file of a folder.")
+    parser = _Parser(prog="session", description="Time every .onnx file of a folder.")
     parser.add_argument("folder", type=Path, help="folder of the models; a model's name is its file's without .onnx")
+    parser.add_argument("--machine", action="store_true", help="say what this machine is, and time nothing")
     parser.add_argument("--protocol", choices=list(PROTOCOLS), help="time each by this, not in turns")
+    add_energy_options(parser, "with --protocol: ")
     parser.add_argument("--ruler", metavar="NAME", help="the model that is timed between every four others")
     parser.add_argument("--filler", metavar="NAME", help="the model that fills the cache")
     parser.add_argument("--uncached", metavar="NAME", nargs="*", default=[], help="models timed after the filler, too")

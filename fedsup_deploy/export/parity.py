@@ -22,7 +22,7 @@ from fedsup_deploy.ondevice.inference import first_line
 
 
 def check_parity(
-    reference: Model | Logits,
+    expected_NK: Logits,
     candidates: Mapping[str, Model],
     inputs_NCHW: Images,
     batches: tuple[int, ...] = BATCHES,
@@ -32,7 +32,7 @@ def check_parity(
     """Compare every candidate with the reference at every batch size.
 
     Args:
-        reference: The model that is right by definition, or its logits (N, K) for the inputs.
+        expected_NK: What the model that is right by definition, the reference, computes for the inputs.
         candidates: What is compared, by name: formats, or the extracted subnet.
         inputs_NCHW: Preprocessed images; at least as many as the largest batch.
         batches: Batch sizes. All inputs pass in chunks of each; only the last chunk may be smaller.
@@ -48,10 +48,6 @@ def check_parity(
             one, the tolerance and the image's scale.
     """
     assert len(inputs_NCHW) >= max(batches), "every batch size occurs at least once"
-    if callable(reference):
-        expected_NK = np.concatenate([_call("the reference", reference, x) for x in _chunks(inputs_NCHW, max(batches))])
-    else:
-        expected_NK = reference
     _check_form("the reference", expected_NK, (len(inputs_NCHW), *expected_NK.shape[1:2]))
     gate = _Gate(inputs_NCHW, expected_NK, tolerance, batch_tolerance)
     return {name: gate.check(name, model, batches) for name, model in candidates.items()}

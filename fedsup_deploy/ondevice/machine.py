@@ -53,6 +53,11 @@ def environment(threads: int, root: Path = Path("/")) -> "Environment":
     }
 
 
+def memory_mib() -> int:
+    """Return the memory of this machine, in MiB."""
+    return max(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20, 1)
+
+
 def peak_rss_mib() -> Optional[float]:
     """Return the most memory this process ever held, in MiB; None where the system does not tell."""
     try:

@@ -96,6 +96,23 @@ class Environment(TypedDict):
     threads: int
 
 
+class EnergyRecord(TypedDict):
+    """Energy of one inference by a sensor of the machine."""
+
+    energy_mj: float
+    """All that the sensor saw, per inference."""
+    net_energy_mj: float
+    """The same less what the machine takes when idle; noise may make it negative."""
+    idle_power_w: float
+    num_runs: int
+    seconds: float
+    """How long they took together."""
+    covers: str
+    """What the sensor sees: `package`, all of the processor, or `module`, the whole board."""
+    source: str
+    """Kind of sensor."""
+
+
 class RunTimes(TypedDict):
     """What the times of some runs come to, in ms."""
 
@@ -289,6 +306,8 @@ class Report(Verdict, total=False):
     latency: Latency
     int8_latency: Int8Latency
     pictures: PictureTimes
+    energy: Optional[EnergyRecord]
+    why_no_energy: Optional[str]
 
 
 #: A class of a model, and its probability: the softmax of the logits.

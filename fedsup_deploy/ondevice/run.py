@@ -8,6 +8,8 @@ file, and reports no host name, user name or path.
 `python run.py --images photos/` times as well how long such pictures take before the network has them: to decode, and
 to be made its input. This needs Pillow 8.1+.
 
+`python run.py --energy` also asks a sensor of the device, if it has one, what a run takes.
+
 `python run.py --classify photo.jpg other.png` checks the files of the bundle and says what the model takes each image
 for; the outputs are not compared then, and nothing is timed. This needs Pillow 8.1+, but not for arrays (`.npy`). It
 runs the file of the precision that the bundle is for, or of `--precision`.
@@ -29,11 +31,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, List, Optional, Tuple, Union
 
 from fedsup_deploy.ondevice.bundle_checks import check_bundle
-from fedsup_deploy.ondevice.bundle_files import OK, USAGE, CheckError
+from fedsup_deploy.ondevice.bundle_files import MODEL, OK, USAGE, CheckError
 from fedsup_deploy.ondevice.classification import classify_images
+from fedsup_deploy.ondevice.energy import add_energy_options, energy_of, energy_words
 from fedsup_deploy.ondevice.inference import most_threads
 from fedsup_deploy.ondevice.instruction_set import why_not_device
 from fedsup_deploy.ondevice.latency_statistics import speed_words
+from fedsup_deploy.ondevice.loaded_model import load_model
 from fedsup_deploy.ondevice.picture_timing import pictures_for, size_words, step_words, time_pictures
 from fedsup_deploy.ondevice.printable import as_written, printable
 from fedsup_deploy.ondevice.timing import PROTOCOLS, QUICK
@@ -74,6 +78,10 @@ def _checked_bundle(options: argparse.Namespace) -> "Tuple[Report, Iterator[str]
         check_bundle(options.folder, report, options.threads, options.seconds, protocol)
         if pictures is not None:
             report["pictures"] = time_pictures(pictures, protocol._replace(min_seconds=options.seconds))
+        if options.energy:
+            model = options.folder / MODEL
+            energy, reason = energy_of(lambda: load_model(model, options.threads).run_once, options.sensors)
+            report["energy"], report["why_no_energy"] = energy, reason
     return report, lines(report)
 
 
@@ -140,6 +148,14 @@ def lines(report: "Report") -> Iterator[str]:
         off_by = f"scaled difference {int8['max_scaled_diff']:.2g}, allowed {int8['tolerance']:.2g}"
         compared = f"class compared on {int8['num_classes_compared']} of them"
         yield f"int8      {int8['num_inputs']} images, {compared}: {off_by}"
+    yield from _lines_of_what_was_timed(report)
+    if "environment" in report:
+        where = report["environment"]
+        yield f"device    {where['device'] or where['cpu']}, {where['cores']} cores, threads used: {where['threads']}"
+    yield "PASS" if report["exit_code"] == OK else f"FAIL: {report['reason']}"
+
+
+def _lines_of_what_was_timed(report: "Report") -> Iterator[str]:
     if "latency" in report:
         yield from _lines_of_latency(report["latency"])
     if "int8_latency" in report:
@@ -151,10 +167,8 @@ def lines(report: "Report") -> Iterator[str]:
         yield f"pictures  {size_words(pictures)}; before the network, by Pillow {pictures['pillow']}"
         yield f"decode    {step_words(pictures['decode'])}"
         yield f"prepare   {step_words(pictures['prepare'])}"
-    if "environment" in report:
-        where = report["environment"]
-        yield f"device    {where['device'] or where['cpu']}, {where['cores']} cores, threads used: {where['threads']}"
-    yield "PASS" if report["exit_code"] == OK else f"FAIL: {report['reason']}"
+    if "energy" in report:
+        yield f"energy    {energy_words(report['energy'], report['why_no_energy'])}"
 
 
 def _lines_of_device(device: "DeviceHere") -> Iterator[str]:
@@ -199,11 +213,14 @@ def _parse(arguments: Optional[List[str]]) -> argparse.Namespace:
         metavar="PATH",
         help="image files or folders of them: time decoding and preparing as well; needs Pillow",
     )
+    add_energy_options(parser)
     options = parser.parse_args(arguments)
     if options.precision is not None and not options.classify:
         parser.error("--precision says which file classifies; add --classify IMAGE, or leave it out")
     if options.classify and (options.protocol is not None or options.seconds is not None):
         parser.error("--classify times nothing: leave out --protocol and --seconds")
+    if options.energy and (options.classify or options.skip_latency):
+        parser.error("--energy runs the model for some seconds: leave out --classify and --skip-latency")
     if options.images and (options.classify or options.skip_latency):
         parser.error("--images says what to time: leave out --classify and --skip-latency")
     options.protocol = options.protocol or QUICK.name

@@ -4,7 +4,7 @@ from typing import List, Literal, Optional, Union
 
 from typing_extensions import TypedDict
 
-from fedsup_deploy.ondevice.records import Environment, RunTimes, TimedModel
+from fedsup_deploy.ondevice.records import EnergyRecord, Environment, RunTimes, TimedModel
 
 
 class Visited(RunTimes):
@@ -26,6 +26,24 @@ class EnvironmentEvent(Environment):
     """The start of a session."""
 
     event: Literal["environment"]
+
+
+class MachineEvent(TypedDict):
+    """What a machine is, where nothing is timed."""
+
+    event: Literal["machine"]
+    environment: Environment
+    memory_mib: int
+
+
+class EnergyEvent(TypedDict):
+    """What a sensor said of a model."""
+
+    event: Literal["energy"]
+    model: str
+    energy: Optional[EnergyRecord]
+    reason: Optional[str]
+    """Why there is no figure; None where there is one."""
 
 
 class LoadEvent(TypedDict):

@@ -2,7 +2,7 @@
 
 The file is a sigstore bundle: JSON around an envelope (DSSE) around a statement (in-toto), which has the SHA-256 of
 every file and, as a field of our own that other programs pass over, the version of the bundle. Nothing of the statement
-is looked at before the envelope's signature was found right. measured.json is written later and is never signed: so
+is believed before the envelope's signature was found right. measured.json is written later and is never signed: so
 says the statement, and so does this module, whatever a statement says. No name in a signature is ever opened: the
 signed hashes are compared with those of SHA256SUMS, which were compared with the files.
 
@@ -55,6 +55,15 @@ class Signed(NamedTuple):
     """Of the bundle; None where another program signed it, which gives none."""
     hashes: Dict[str, str]
     """SHA-256 of each file, hexadecimal, by name."""
+
+
+class Claimed(NamedTuple):
+    """What a signature says of itself, and nobody has checked."""
+
+    version: Optional[int]
+    """Of the bundle; None where it gives none."""
+    key_sha256: Optional[str]
+    """SHA-256 of the public key's PEM text; None where it names no key."""
 
 
 def statement_of(name: str, hashes: Dict[str, str], version: int) -> bytes:
@@ -143,6 +152,16 @@ def check_signature(folder: Path, is_signed: SignatureCheck) -> Signed:
         raise CheckError(ALTERED, f"{SIGNATURE} is no signature of a bundle: {printable(str(error))}") from None
     _check_hashes(signed.hashes, hashes_to_sign(folder))
     return signed
+
+
+def claims_of(content: bytes) -> Claimed:
+    """Return what the text of a `model.sig` says of itself; anybody can have written it.
+
+    Raises:
+        ValueError: It is no signature of a bundle; a few words say why.
+    """
+    statement, _, hint = _envelope_of(content)
+    return Claimed(_signed_of(statement).version, hint)
 
 
 def _check_hashes(signed: Dict[str, str], present: Dict[str, str]) -> None:

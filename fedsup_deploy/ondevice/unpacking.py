@@ -7,7 +7,6 @@ Whether they are the right ones is the business of whoever checks the copy.
 import contextlib
 import os
 import tarfile
-import zlib
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Callable, Dict, Iterator, List, Mapping, Tuple
 
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
 
 #: Of a whole archive when it is unpacked.
 MOST_BYTES_OF_ALL = 2**32
-#: What `tarfile` and the formats below it raise for what is damaged.
-_DAMAGED = (tarfile.TarError, EOFError, ValueError, KeyError, IndexError, OverflowError, zlib.error, OSError)
-
 #: Returns the content of a file by its name.
 _Open = Callable[[str], IO[bytes]]
 
@@ -126,10 +122,15 @@ def _copy(name: str, open_file: _Open, place: Path) -> int:
 
 @contextlib.contextmanager
 def _reading(name: str) -> Iterator[None]:
-    """Turn what goes wrong in reading a source into a check that did not pass; in writing it is an OSError."""
+    """Turn what goes wrong in reading a source into a check that did not pass; in writing it is an OSError.
+
+    `tarfile` and each library below it raise what they like for what is damaged, and not every Python has all of them.
+    """
     try:
         yield
-    except _DAMAGED as error:
+    except CheckError:
+        raise
+    except Exception as error:  # noqa: BLE001
         raise CheckError(ALTERED, f"{printable(name)} cannot be read: {reason_of(error)}; copy it again") from None
 
 

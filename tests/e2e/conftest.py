@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from ssh_server import Server, serving
 
 # A federation that learns next to nothing, quickly: what is tested here is not how well it learns.
 BRIEF = {
@@ -220,6 +222,33 @@ def exported(workshop: Shell, searched: Any) -> Any:
 def bundle(workshop: Shell, exported: Any) -> Path:
     """The bundle's folder."""
     return workshop.folder / exported["folder"]
+
+
+@pytest.fixture(scope="module")
+def server(
+    sshd: Path, children_type: Any, eventually: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """An ssh server on this machine."""
+    folder, temporary = tmp_path_factory.mktemp("ssh"), tmp_path_factory.mktemp("there")
+    with children_type() as children, serving(sshd, children, eventually, folder, temporary) as server:
+        yield server
+
+
+@pytest.fixture
+def device_python(tmp_path: Path) -> Callable[..., str]:
+    """Return a Python that has what this one has, but for what is named, and nothing of this package."""
+
+    def make(*lacks: str) -> str:
+        libraries, python = tmp_path / "libraries", tmp_path / "python-of-device"
+        libraries.mkdir()
+        for path in Path(np.__file__).parents[1].iterdir():
+            if path.name not in lacks and path.suffix != ".pth":
+                (libraries / path.name).symlink_to(path)
+        python.write_text(f'#!/bin/sh\nPYTHONPATH={libraries} exec {sys.executable} -S "$@"\n')
+        python.chmod(0o755)
+        return str(python)
+
+    return make
 
 
 def _sha256(path: Path) -> str:

@@ -1,16 +1,14 @@
 """Measuring on another machine: a real ssh server on this one, with keys and a configuration of its own."""
 
-import dataclasses
+import functools
 import hashlib
 import json
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from sklearn.datasets import load_digits
+from ssh_server import Server, free_port
 
 from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.store import ModelWriter, Vectors, WrittenFiles, load_measurement, write_bundle
 from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency
+from fedsup_deploy.commands.measure import measure_on
 from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.device.remote.measure import measure_bundle_there, measure_model_there, session_there
-from fedsup_deploy.device.remote.ssh import Access, SshHost, run_there
+from fedsup_deploy.device.remote.ssh import SshHost, run_there
 from fedsup_deploy.errors import ArtifactError, DeviceError
 from fedsup_deploy.export.onnx import OnnxExporter
 from fedsup_deploy.export.parity import check_parity
@@ -35,28 +35,6 @@ from fedsup_deploy.space.onnx_graph import observable, to_bytes
 from fedsup_deploy.space.quantization import quantized
 from fedsup_deploy.variant import MAIN, MAIN_INT8
 
-SERVER = """
-Port {port}
-ListenAddress 127.0.0.1
-HostKey {folder}/host
-PidFile none
-AuthorizedKeysFile {folder}/client.pub
-StrictModes no
-UsePAM no
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-PermitRootLogin prohibit-password
-SetEnv TMPDIR={temporary} PIP_NO_INDEX=1 PIP_FIND_LINKS={folder}
-"""
-
-CLIENT = """
-IdentityFile {folder}/client
-IdentitiesOnly yes
-IdentityAgent none
-UserKnownHostsFile {folder}/known_hosts
-GlobalKnownHostsFile /dev/null
-"""
-
 # Says where it is, with a child beside it, and would stay for long.
 LINGER = b"""
 import os, subprocess, time
@@ -64,43 +42,6 @@ child = subprocess.Popen(["sleep", "600"])
 print(os.getcwd(), os.getpid(), child.pid)
 time.sleep(600)
 """
-
-
-@dataclasses.dataclass(frozen=True)
-class Server:
-    """An ssh server.
-
-    Args:
-        process: Its first process.
-        port: Where it listens, on the loopback interface.
-        folder: Its keys and configuration, and those of the client.
-        temporary: Where a program that it starts puts temporary files.
-    """
-
-    process: "subprocess.Popen[bytes]"
-    port: int
-    folder: Path
-    temporary: Path
-
-    @property
-    def url(self) -> str:
-        return f"ssh://127.0.0.1:{self.port}"
-
-    def access(self, **changes: Any) -> Access:
-        return Access(**{"target": SshHost.parse(self.url), "ssh_config": self.folder / "config", **changes})
-
-    def configured(self, path: Path, **settings: str) -> Path:
-        """Write a client configuration in which some settings are others."""
-        lines = [f"{name} {value}" for name, value in settings.items()]
-        path.write_text("\n".join(lines) + CLIENT.format(folder=self.folder), encoding="utf-8")
-        return path
-
-    def run(self, program: bytes, **changes: Any) -> list[str]:
-        """Run a program that needs nothing, and return the lines it prints."""
-        return list(run_there(self.access(**changes), {"program.py": program}, ["program.py"]))
-
-    def is_clean(self) -> bool:
-        return list(self.temporary.iterdir()) == []
 
 
 @pytest.fixture
@@ -113,41 +54,6 @@ def are_running(processes) -> Callable[[list[int]], bool]:
 def is_any_running(processes) -> Callable[[list[int]], bool]:
     """Return whether any of some processes runs."""
     return lambda pids: not set(pids).isdisjoint(one.pid for one in processes())
-
-
-def make_key(path: Path) -> None:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)], check=True)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def is_open(port: int) -> bool:
-    with socket.socket() as caller:
-        return caller.connect_ex(("127.0.0.1", port)) == 0
-
-
-@pytest.fixture(scope="module")
-def server(sshd, children_type, eventually, tmp_path_factory) -> Iterator[Server]:
-    if os.getuid() == 0:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd wants it when it is root's
-    folder, temporary, port = tmp_path_factory.mktemp("ssh"), tmp_path_factory.mktemp("there"), free_port()
-    for name in ("host", "client", "stranger"):
-        make_key(folder / name)
-    (folder / "sshd_config").write_text(SERVER.format(port=port, folder=folder, temporary=temporary))
-    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} " + (folder / "host.pub").read_text())
-    with (folder / "sshd.log").open("wb") as log, children_type() as children:
-        process = children.start([sshd, "-D", "-e", "-f", folder / "sshd_config"], stderr=log)
-        server = Server(process, port, folder, temporary)
-        server.configured(folder / "config")
-        assert eventually(lambda: process.poll() is not None or is_open(port))
-        assert process.poll() is None, (folder / "sshd.log").read_text()
-        yield server
-        process.terminate()
-        process.wait()
 
 
 INT8_GATE = Int8Gate(
@@ -394,11 +300,7 @@ def test_cut_connection_ends_the_program_there_and_removes_its_files(
     assert not server.is_clean()
     assert are_running(pids)
 
-    connections = {server.process.pid}
-    for one in sorted(processes()):
-        if one.parent in connections and one.name.startswith("sshd"):
-            connections.add(one.pid)
-            os.kill(one.pid, signal.SIGKILL)
+    server.cut(processes())
 
     with pytest.raises(DeviceError, match=r"the connection was cut before the work was done \(.+\); run this again$"):
         next(lines)
@@ -467,8 +369,9 @@ def test_altered_bundle_is_not_sent(server, small_bundle, tmp_path):
 def test_model_is_timed_there(server, small_bundle):
     access = server.access(python=sys.executable)
 
-    latency = measure_model_there(access, small_bundle / "model.onnx", threads=1, protocol="quick")
+    latency, energy, reason = measure_model_there(access, small_bundle / "model.onnx", threads=1, protocol="quick")
 
+    assert (energy is None) == (reason is not None)
     statistics = latency["statistics"]
     assert 0 < statistics["min_ms"] <= statistics["p10_ms"] <= statistics["p50_ms"]
     assert (latency["protocol"]["name"], latency["environment"]["threads"]) == ("quick", 1)
@@ -496,15 +399,10 @@ def test_file_that_is_no_model_is_named(server, tmp_path):
     assert server.is_clean()
 
 
-def words(server: Server, *more: str) -> list[str]:
-    """Return the options that lead to the other machine."""
-    return ["--on", server.url, "--python", sys.executable, "--ssh-config", str(server.folder / "config"), *more]
-
-
 def test_measured_bundle_holds_the_result_and_still_verifies(shell, server, small_bundle):
     shutil.copytree(small_bundle, shell.folder / "bundle")
 
-    result = shell.json("measure", "bundle", *words(server))
+    result = shell.json("measure", "bundle", *server.words())
 
     assert (result["arch_id"], result["profile"], result["is_recorded"]) == ("afd02a30afb7", "raspberry-pi-4", True)
     recorded = load_measurement(shell.folder / "bundle")
@@ -519,7 +417,7 @@ def test_measured_bundle_holds_the_result_and_still_verifies(shell, server, smal
 def test_both_files_of_a_bundle_are_timed_there_in_turns_and_kept(shell, server, bundle_with_int8):
     shutil.copytree(bundle_with_int8, shell.folder / "bundle")
 
-    result = shell.json("measure", "bundle", *words(server))
+    result = shell.json("measure", "bundle", *server.words())
 
     speed = result["int8"]["speed"]
     p10_ms = [each["statistics"]["p10_ms"] for each in (result, result["int8"])]
@@ -534,6 +432,75 @@ def test_both_files_of_a_bundle_are_timed_there_in_turns_and_kept(shell, server,
 
 
 @pytest.fixture
+def rail(tmp_path) -> Path:
+    """A folder like the /sys of a Jetson module, which takes 4 W."""
+    hwmon = tmp_path / "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon3"
+    hwmon.mkdir(parents=True)
+    for name, content in {"in1_label": "VDD_IN", "in1_input": 5000, "curr1_input": 800}.items():
+        (hwmon / name).write_text(f"{content}\n")
+    return tmp_path / "sys"
+
+
+def test_a_sensor_there_is_asked_by_what_is_sent(server, small_bundle, rail, device_python):
+    """With nothing of this package on the other machine: of a bundle and of a model."""
+    access = server.access(python=device_python())
+
+    report = measure_bundle_there(access, small_bundle, threads=1, protocol="quick", sensors=rail)
+    _, energy, reason = measure_model_there(
+        access, small_bundle / "model.onnx", threads=1, protocol="quick", sensors=rail
+    )
+
+    assert (report["why_no_energy"], reason) == (None, None)
+    for found in (report["energy"], energy):
+        assert found is not None
+        assert found["energy_mj"] == pytest.approx(4e3 * found["seconds"] / found["num_runs"], rel=0.05)
+        assert (found["covers"], found["source"]) == ("module", "INA3221")
+        assert found["idle_power_w"] == pytest.approx(4, rel=0.05)
+    assert server.is_clean()
+
+
+def test_energy_that_was_measured_there_is_kept(server, small_bundle, rail, tmp_path, monkeypatch):
+    """And where there is no sensor it is said so, and nothing is kept."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(small_bundle, bundle)
+    access = server.access(python=sys.executable)
+    for sensors, has_one in ((tmp_path / "none", False), (rail, True)):
+        there = functools.partial(measure_bundle_there, sensors=sensors)
+        monkeypatch.setattr("fedsup_deploy.commands.measure.measure_bundle_there", there)
+
+        found = measure_on(bundle, access, 1, "quick")
+
+        kept = load_measurement(bundle)
+        assert kept is not None
+        assert (found.energy is not None, kept.energy is not None) == (has_one, has_one)
+        assert ("no sensor that can be read" in (found.why_no_energy or "")) == (not has_one)
+        assert ("why_no_energy" in found.to_dict()) == (not has_one)
+
+
+@pytest.mark.parametrize("place", ["here", "there"])
+def test_what_takes_longer_than_allowed_ends_with_an_exit_code_of_its_own_and_is_kept(
+    shell, server, small_bundle, place
+):
+    shutil.copytree(small_bundle, shell.folder / "bundle")
+    on = server.words() if place == "there" else []
+
+    slow = shell.run("measure", "bundle", *on, "--fail-above", "0.000001", "--percentile", "p90", "--json")
+
+    document = json.loads(slow.out)
+    measured_ms = document["statistics"]["p90_ms"]
+    [error] = slow.errors
+    assert slow.exit_code == 11
+    assert error.startswith(f"error: p90 is {measured_ms:.4g} ms, above 1e-06 ms, ")
+    assert document["fail_above"]["verdict"] in {"not met", "undecided"}
+    kept = load_measurement(shell.folder / "bundle")
+    assert kept is not None
+    assert kept.statistics.p90_ms == measured_ms
+    fast = shell.json("measure", "bundle", *on, "--fail-above", "1e6")
+    held = {"limit_ms": 1e6, "percentile": "p50", "measured_ms": fast["statistics"]["p50_ms"], "verdict": "met"}
+    assert fast["fail_above"] == held
+
+
+@pytest.fixture
 def pictures(tmp_path) -> Path:
     """A folder of 40 pictures that a bundle of digits takes."""
     (tmp_path / "pictures").mkdir()
@@ -542,27 +509,10 @@ def pictures(tmp_path) -> Path:
     return tmp_path / "pictures"
 
 
-@pytest.fixture
-def device_python(tmp_path) -> Callable[..., str]:
-    """Return a Python that has what this one has, but for what is named."""
-
-    def make(*lacks: str) -> str:
-        libraries, python = tmp_path / "libraries", tmp_path / "python-of-device"
-        libraries.mkdir()
-        for path in Path(np.__file__).parents[1].iterdir():
-            if path.name not in lacks and path.suffix != ".pth":
-                (libraries / path.name).symlink_to(path)
-        python.write_text(f'#!/bin/sh\nPYTHONPATH={libraries} exec {sys.executable} -S "$@"\n')
-        python.chmod(0o755)
-        return str(python)
-
-    return make
-
-
 def test_pictures_are_timed_there_apart_from_the_network_and_kept(shell, server, small_bundle, pictures):
     shutil.copytree(small_bundle, shell.folder / "bundle")
 
-    result = shell.json("measure", "bundle", *words(server, "--images", str(pictures)))
+    result = shell.json("measure", "bundle", *server.words("--images", str(pictures)))
 
     found = result["pictures"]
     assert (found["num_pictures"], found["num_found"]) == (32, 40)
@@ -582,7 +532,7 @@ def test_a_picture_that_cannot_be_used_is_named_and_nothing_is_sent(shell, serve
     (pictures / "text.png").write_text("no picture")
     before = shell.content()
 
-    ended = shell.run("measure", "bundle", *words(server, "--images", str(pictures / "text.png")))
+    ended = shell.run("measure", "bundle", *server.words("--images", str(pictures / "text.png")))
 
     assert (ended.exit_code, len(ended.errors)) == (3, 1)
     assert "text.png: it is none of BMP, GIF, JPEG" in ended.errors[0]
@@ -602,7 +552,7 @@ def test_pillow_is_needed_there_for_pictures_alone(shell, server, small_bundle, 
 
 
 def test_model_is_measured_from_the_command_line(shell, server, small_bundle):
-    ended = shell.run("measure", small_bundle / "model.onnx", *words(server, "--threads", "2"))
+    ended = shell.run("measure", small_bundle / "model.onnx", *server.words("--threads", "2"))
 
     assert (ended.exit_code, ended.errors) == (0, [])
     assert "first run" in ended.out
@@ -613,7 +563,7 @@ def test_altered_bundle_ends_as_with_verify_and_stays_as_it_is(shell, server, sm
     (shell.folder / "bundle" / "vectors.npz").write_bytes(b"other")
     before = shell.content()
 
-    ended = shell.run("measure", "bundle", *words(server))
+    ended = shell.run("measure", "bundle", *server.words())
 
     assert ended.exit_code == 4
     [error] = ended.errors
@@ -631,7 +581,7 @@ def test_unreachable_machine_has_its_own_exit_code(shell, server, small_bundle):
 def test_interrupted_measurement_leaves_nothing_there(shell, server, small_bundle):
     shutil.copytree(small_bundle, shell.folder / "bundle")
     before = shell.content()
-    started = shell.start("measure", "bundle", *words(server, "--protocol", "full"))
+    started = shell.start("measure", "bundle", *server.words("--protocol", "full"))
     started.wait_until(lambda: not server.is_clean())
 
     ended = started.interrupt()
@@ -648,6 +598,8 @@ def test_interrupted_measurement_leaves_nothing_there(shell, server, small_bundl
         (["--install"], "name it with --on"),
         (["--on", "pi@nano"], "expected ssh://[user@]host[:port]"),
         (["--on", "ssh://-oProxyCommand=reboot"], "expected ssh://[user@]host[:port]"),
+        (["--percentile", "p90"], "--percentile says what --fail-above is about"),
+        (["--fail-above", "0"], "--fail-above"),
         (["--on", "ssh://nano", "--ruler", "model.onnx"], "--ruler compares on this machine only"),
         (["--images", "model.onnx"], "model.onnx: a model does not say how pictures are prepared; give a bundle"),
         (["--on", "ssh://nano", "--images", "model.onnx"], "a model does not say how pictures are prepared"),

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from PIL import Image
 
 from fedsup_deploy.cli.main import main
+from fedsup_deploy.ondevice.install import main as install_py
 
 SETTINGS = """\
 schema: 1
@@ -43,11 +44,15 @@ stages:
 - {name: a, widths: [4, 8], depths: [1], expand_ratios: [1]}
 """
 BUNDLE = "bundle"
+#: The folder that it was exported to, with the index.
+BUNDLES = "bundles"
+#: Where the bundle is installed, with its key.
+DEVICE = "device"
 LOG = Path(__file__).resolve().parents[1] / "data" / "trtexec" / "8-jetson-nano.log"
 
 
 def make(folder: Path) -> None:
-    """Make a run, a search, a bundle, a measurement and files in YAML in an empty folder.
+    """Make a run, a search, a bundle, installed as well, a measurement and files in YAML in an empty folder.
 
     Side effects: Trains, searches, exports and measures, in about half a minute; the working folder is another one
     meanwhile.
@@ -57,15 +62,19 @@ def make(folder: Path) -> None:
         Path("mine-space.yaml").write_text(SPACE, encoding="utf-8")
         _run("train", "--config", "mine.yaml", "--out", "run")
         _run("search", "--run", "run", "--profile", "raspberry-pi-4", "--evaluations", "2", "--out", "search.json")
-        _run("export", "--search", "search.json", "--run", "run", "--format", "onnx", "--out", "bundles")
-        (bundle,) = Path("bundles/raspberry-pi-4").iterdir()
-        bundle.rename(BUNDLE)
+        _run("export", "--search", "search.json", "--run", "run", "--format", "onnx", "--out", BUNDLES)
+        (bundle,) = Path(BUNDLES, "raspberry-pi-4").iterdir()
+        shutil.copytree(bundle, BUNDLE)
         Path("measured.json").write_text(_run("measure", BUNDLE, "--json"), encoding="utf-8")
         private = ec.derive_private_key(2**200 + 1, ec.SECP256R1())
         Path("key.pem").write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         Path("key.pub").write_bytes(public)
         _run("sign", BUNDLE, "--key", "key.pem", "--version", "3")
+        with contextlib.redirect_stdout(io.StringIO()):
+            code = install_py([BUNDLE, "--to", DEVICE, "--key", "key.pub"])
+        if code != 0:
+            raise RuntimeError(f"install.py ended with {code}")
         shutil.copy(LOG, "trtexec.log")
         with np.load(Path(BUNDLE, "vectors.npz")) as vectors:
             outputs = vectors["outputs"]

@@ -20,14 +20,18 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 import base
+from archives import INSTALL_PY
 from targets import RUN_PY, TARGETS
 
 from fedsup_deploy.cli.main import main as fedsup_deploy
+from fedsup_deploy.ondevice import bundle_files
+from fedsup_deploy.ondevice.install import main as install_py
 from fedsup_deploy.ondevice.run import main as run_py
 
 #: No damaged input is worth longer, even on a busy machine.
@@ -35,7 +39,9 @@ MOST_SECONDS = 60
 MOST_CHARACTERS = 2000
 #: More memory than before: no damaged input is worth that.
 MOST_BYTES = 2**30
-_EXIT_CODES = range(11)
+_EXIT_CODES = range(12)
+#: Of a bundle, and what they are started with; other words are those of `fedsup-deploy`.
+PROGRAMS = MappingProxyType({RUN_PY: lambda words: run_py([*words, "--skip-latency"]), INSTALL_PY: install_py})
 
 
 class TooSlow(BaseException):
@@ -51,7 +57,7 @@ def check(target: str, index: int, made: Path, folder: Path) -> list[str]:
         made: What `base.make` has made.
         folder: An empty folder to work in.
     """
-    shutil.copytree(made, folder, dirs_exist_ok=True)
+    shutil.copytree(made, folder, dirs_exist_ok=True, symlinks=True)
     words = TARGETS[target](random.Random(f"{target} {index}"), folder)
     before = _content(folder)
     _peak_bytes()  # what it took to damage it is nobody's fault
@@ -61,7 +67,7 @@ def check(target: str, index: int, made: Path, folder: Path) -> list[str]:
     code: Any = None
     try:
         with _limited(), contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = run_py([*words[1:], "--skip-latency"]) if words[0] == RUN_PY else fedsup_deploy(words)
+            code = PROGRAMS.get(words[0], lambda _: fedsup_deploy(words))(words[1:])
     except TooSlow:
         problems.append(f"more than {MOST_SECONDS} s")
     except BaseException as error:  # noqa: BLE001  whatever it is, it is what is looked for
@@ -72,7 +78,16 @@ def check(target: str, index: int, made: Path, folder: Path) -> list[str]:
     left = _content(folder) - before
     if code != 0 and left:
         problems.append(f"left {sorted(left)}")
+    if (runs := _runs(folder)) != _runs(made) and not (words[0] == INSTALL_PY and code == 0):
+        problems.append(f"another model is current on the device: {runs}")
     return [f"{target} {index}: {problem} | {words} | {time.monotonic() - started:.1f} s" for problem in problems]
+
+
+def _runs(folder: Path) -> str:
+    """Return which model a device has, by the hashes of its files as they are."""
+    current = folder / base.DEVICE / "current"
+    names = sorted(bundle_files.list_files(current))
+    return f"{current.readlink()} {bundle_files.sha256sums(current, names)}"
 
 
 def _problems(code: object, out: str, err: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What is damaged, and the commands that must not mind: one function per kind of input.
 
-Each damages something in a folder with a copy of the base and returns the words of a command; `run_py` stands for the
-program in a bundle.
+Each damages something in a folder with a copy of the base and returns the words of a command; `run.py` and `install.py`
+stand for the programs in a bundle.
 """
 
 import base64
@@ -15,7 +15,8 @@ from types import MappingProxyType
 
 import numpy as np
 import yaml
-from base import BUNDLE
+from archives import archive
+from base import BUNDLE, BUNDLES
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -95,7 +96,8 @@ def signature(rng: random.Random, folder: Path) -> list[str]:
             (folder / name).write_bytes(damaged_bytes(rng, (folder / name).read_bytes()))
     sign = ["sign", BUNDLE, "--key", "key.pem", "--version", str(rng.choice(NASTY))[:30].replace("\0", "")]
     check = ["verify", BUNDLE, "--key", "key.pub"]
-    return rng.choice((check, check, check, sign, [RUN_PY, BUNDLE], ["inspect", BUNDLE]))
+    look = ["inspect", BUNDLE, *rng.choice(([], ["--key", "key.pub"]))]
+    return rng.choice((check, check, check, sign, [RUN_PY, BUNDLE], look))
 
 
 def engine(rng: random.Random, folder: Path) -> list[str]:
@@ -105,6 +107,14 @@ def engine(rng: random.Random, folder: Path) -> list[str]:
     as_text = rng.random() < 0.5 or name == "trtexec.log"
     (folder / name).write_bytes(damaged_bytes(rng, content) if as_text else as_json(rng, json.loads(content)))
     return ["measure", BUNDLE, "--trtexec", "trtexec.log", "--outputs", "outputs.json"]
+
+
+def index(rng: random.Random, folder: Path) -> list[str]:
+    """Of the folder of bundles."""
+    path = folder / BUNDLES / "index.json"
+    content = path.read_bytes()
+    path.write_bytes(as_json(rng, json.loads(content)) if rng.random() < 0.8 else damaged_bytes(rng, content))
+    return rng.choice((["inspect", BUNDLES], ["inspect", f"{BUNDLES}/index.json"], ["report", BUNDLES]))
 
 
 def files(rng: random.Random, folder: Path) -> list[str]:
@@ -362,7 +372,7 @@ TARGETS: MappingProxyType[str, Target] = MappingProxyType(
     {
         each.__name__: each
         for each in (
-            *(manifest, sums, model, classified, vectors, measured, signature, engine, files),
+            *(manifest, sums, model, classified, vectors, measured, signature, engine, files, archive, index),
             *(run, tensors, statistics, journal, search, evaluation),
             *(profile, measurement, space, config, size, setting, architecture, options, images, clients, devices),
         )

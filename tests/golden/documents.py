@@ -31,7 +31,7 @@ RESULTS = {
     "measure": "commands.measure:MeasuredModel",
     "measure --trtexec": "commands.measure_engine:RecordedEngine",
     "sign": "commands.sign:SignedBundle",
-    "verify": "artifact.store:VerifiedBundle",
+    "verify": "artifact.verified:VerifiedBundle",
     "report": "commands.report:Reported",
     "inspect --resolution": "commands.resolution:ResolutionCosts",
     "profile list": "device.summary:ProfileList",
@@ -47,6 +47,7 @@ RESULTS = {
 }
 #: What `inspect` says of each kind of thing, below `path` and `kind`.
 INSPECTED = {
+    "bundles": "commands.inspect:ExportsFacts",
     "run": "commands.inspect:RunFacts",
     "search": "commands.inspect:SearchFacts",
     "search space": "commands.inspect:SpaceFacts",

@@ -694,6 +694,32 @@ def test_what_its_owner_signed_is_run_in_every_format_and_stays_so_when_it_is_me
         record_measurement(folder, MeasuredBundle.model_validate({**result, "int8": None, "pictures": None}))
 
 
+def test_inspect_says_who_signed_a_bundle_and_whether_anybody_has_checked(bundle, tmp_path, keys):
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle, folder)
+    assert run_command("inspect", folder)[1]["signature"] is None
+    code, refused = run_command("inspect", folder, "--key", keys / "key.pub")
+    assert (code, "it is not signed: model.sig is missing" in refused["error"]["message"]) == (4, True)
+
+    _, signed = run_command("sign", folder, "--key", keys / "key.pem", "--version", 3)
+    said = {"version": 3, "key_sha256": signed["key_sha256"]}
+    for path in (folder, folder / "manifest.json"):
+        assert run_command("inspect", path)[1]["signature"] == {**said, "verdict": "not checked"}
+        assert run_command("inspect", path, "--key", keys / "key.pub")[1]["signature"] == {**said, "verdict": "valid"}
+    code, refused = run_command("inspect", folder, "--key", keys / "other.pub")
+    assert (code, "model.sig is not by this key" in refused["error"]["message"]) == (4, True)
+
+    card = (folder / "MODEL_CARD.md").read_bytes()
+    (folder / "MODEL_CARD.md").write_bytes(card + b"x")
+    assert run_command("inspect", folder)[0] == 0, "what it says of itself"
+    assert run_command("inspect", folder, "--key", keys / "key.pub")[0] == 4
+    (folder / "MODEL_CARD.md").write_bytes(card)
+    (folder / "model.sig").write_bytes(b"{}")
+    code, refused = run_command("inspect", folder)
+    assert (code, "model.sig is no signature of a bundle" in refused["error"]["message"]) == (4, True)
+    assert run_command("inspect", folder / "model.onnx", "--key", keys / "key.pub")[0] == 2
+
+
 def test_files_that_can_hold_code_are_not_opened_before_the_key_has_proved_who_made_them(bundle, tmp_path, keys):
     """With what is no archive at all: whoever opens it says so."""
     folder = tmp_path / "bundle"

@@ -14,7 +14,7 @@ def test_exit_codes_are_those_of_the_drawing_and_all_different() -> None:
         if isinstance(value, type) and issubclass(value, FedsupError)
     }
     assert defined == drawn
-    assert len(set(defined.values())) == len(defined) == 10
+    assert len(set(defined.values())) == len(defined) == 11
 
 
 def test_no_exit_code_is_success_or_a_signal() -> None:

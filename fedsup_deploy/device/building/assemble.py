@@ -5,7 +5,6 @@ Shapes: N networks, H of them held out.
 
 import dataclasses
 import datetime
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -23,6 +22,7 @@ from fedsup_deploy.device.latency import BYTES_PER_ELEMENT, LatencySection, Part
 from fedsup_deploy.device.percentiles import Percentiles, percentiles_of
 from fedsup_deploy.device.predictor import size_mib
 from fedsup_deploy.device.profile import DeviceFacts, DeviceProfile, Measured, ProfileLimits, Runtime
+from fedsup_deploy.ondevice import machine
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.cost import Costs, costs_of
 from fedsup_deploy.space.parts import name_of, parts_of
@@ -30,7 +30,6 @@ from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.variant import DTYPES, MAIN, Dtype, Precision
 
 _DIGITS_OF_TIMES: Final = 4
-_MIB: Final = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +40,13 @@ class About:
         name: Of the profile.
         precision: Of the models that were timed.
         limits: Default limits of a search.
+        memory_mib: Of the device; None: it is this machine.
     """
 
     name: str
     precision: Precision = "fp32"
     limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    memory_mib: int | None = None
 
 
 def assemble(plan: BuildPlan, times: Times, about: About) -> ChosenModel:
@@ -76,7 +77,7 @@ def assemble(plan: BuildPlan, times: Times, about: About) -> ChosenModel:
         schema=1,
         name=about.name,
         description=_description(plan, environment, left_out),
-        device=device_facts(environment),
+        device=device_facts(environment, about.memory_mib),
         runtime=Runtime(
             name="onnxruntime",
             version=environment["onnxruntime"],
@@ -121,14 +122,18 @@ def timed_percentiles(
     return percentiles_of(times.of(networks) / 1e3, in_ms, predicted_ms_H, heldout_ms)
 
 
-def device_facts(environment: Mapping[str, Any]) -> DeviceFacts:
-    """Return what this machine is, as far as it says so."""
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def device_facts(environment: Mapping[str, Any], memory_mib: int | None = None) -> DeviceFacts:
+    """Return what a machine is, as far as it says so.
+
+    Args:
+        environment: What it says.
+        memory_mib: Of it; None: it is this machine.
+    """
     return DeviceFacts(
         soc=environment["device"] or environment["cpu"],
         cpu=environment["cpu"],
         cores=environment["cores"],
-        memory_mib=max(memory_bytes // _MIB, 1),
+        memory_mib=machine.memory_mib() if memory_mib is None else memory_mib,
     )
 
 

@@ -20,7 +20,7 @@ from fedsup_deploy.device.profile import DeviceProfile, Measurement, load_profil
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.ondevice import machine
 from fedsup_deploy.ondevice.instruction_set import may_be_device
-from fedsup_deploy.ondevice.records import Environment, Percentile, TimedModel
+from fedsup_deploy.ondevice.records import Environment, Percentile, Session, TimedModel
 from fedsup_deploy.variant import MAIN
 
 _KEY = "measurements"
@@ -63,8 +63,8 @@ def is_of_this_machine(profile: DeviceProfile) -> bool:
     return is_timed_here and profile.device == device_facts(machine.environment(profile.runtime.threads))
 
 
-def limit_check(limit_ms: float, percentile: Percentile, latency: TimedModel) -> LimitCheck:
-    """Return whether a latency that was measured on the device keeps a limit.
+def limit_check(limit_ms: float, percentile: Percentile, latency: Session) -> LimitCheck:
+    """Return whether a latency that was measured keeps a limit.
 
     Args:
         limit_ms: The most it may be.

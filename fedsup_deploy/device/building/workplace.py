@@ -4,8 +4,10 @@
 whole rounds: what came after the last one is forgotten.
 """
 
+import contextlib
+import functools
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -16,12 +18,11 @@ from fedsup_deploy import files
 from fedsup_deploy.artifact.document import first_problem
 from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.device.acceptance import accepted_by
+from fedsup_deploy.device.building.bench import Bench, BenchFacts, Here
 from fedsup_deploy.device.building.plan import FILLER, BuildPlan, write_graphs
-from fedsup_deploy.device.measure import visits_here
 from fedsup_deploy.device.session import Schedule
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.events import EventFile, read_events
-from fedsup_deploy.ondevice import machine
 from fedsup_deploy.ondevice.reading import MOST_BYTES_OF_JSON, parse_json, read_bytes
 from fedsup_deploy.ondevice.session_records import SessionEvent
 from fedsup_deploy.variant import Precision
@@ -55,10 +56,14 @@ class Workplace:
         plan: What is timed.
         threads: Threads of the runtime.
         precision: Number format of the models.
+        bench: The machine that is timed; None: this one.
     """
 
-    def __init__(self, folder: Path, plan: BuildPlan, threads: int, precision: Precision) -> None:
+    def __init__(
+        self, folder: Path, plan: BuildPlan, threads: int, precision: Precision, bench: Bench | None = None
+    ) -> None:
         self.folder, self.plan, self.threads, self.precision = folder, plan, threads, precision
+        self._bench = bench or Here()
         self._events = EventFile(folder / _JOURNAL)
 
     def begin(self, progress: Progress) -> None:
@@ -96,9 +101,10 @@ class Workplace:
         except ValueError as error:
             raise ArtifactError(f"{path}: damaged: {first_problem(error)}; begin anew without --resume") from error
         old, hashes = begun["terms"], begun["models"]
-        for key, value in self._terms().items():
-            if old.get(key) != value:
-                found = f"{key} is {value}, the build was begun with {old.get(key)}"
+        terms = self._terms()
+        for key in (*terms, *(old.keys() - terms.keys())):
+            if old.get(key) != terms.get(key):
+                found = f"{key} is {terms.get(key)}, the build was begun with {old.get(key)}"
                 raise ConfigError(f"cannot resume {self.folder}: {found}; begin anew without --resume")
         for name, expected in hashes.items():
             model = self._model(name)
@@ -116,6 +122,7 @@ class Workplace:
 
         Raises:
             ArtifactError: A model cannot be run.
+            DeviceError: Another machine cannot be reached, or the connection was cut; whole rounds are kept.
 
         Side effects: Appends to the journal.
         """
@@ -124,26 +131,32 @@ class Workplace:
         if self._is_over(first_round, seconds, total):
             return
         num_loaded, num_models = 0, len(self.plan.graphs()) - 1
-        for event in self._visits(first_round):
-            if event["event"] == "round":
-                event["seconds"] = round(seconds + event["seconds"], 3)
-            self._events.append(event)
-            if event["event"] == "load":
-                num_loaded += 1
-                progress("loading", num_loaded, num_models)
-            elif event["event"] == "round":
-                progress("timing, seconds", min(int(event["seconds"]), total), total)
-                if self._is_over(event["done"], event["seconds"], total):
-                    return
+        with contextlib.closing(self._visits(first_round)) as events:
+            for event in events:
+                if event["event"] == "round":
+                    event["seconds"] = round(seconds + event["seconds"], 3)
+                self._events.append(event)
+                if event["event"] == "load":
+                    num_loaded += 1
+                    progress("loading", num_loaded, num_models)
+                elif event["event"] == "round":
+                    progress("timing, seconds", min(int(event["seconds"]), total), total)
+                    if self._is_over(event["done"], event["seconds"], total):
+                        return
 
-    def _visits(self, first_round: int) -> Iterator[SessionEvent]:
-        return visits_here(
-            {name: self._model(name) for name in self.plan.graphs() if name != FILLER},
+    def _visits(self, first_round: int) -> Generator[SessionEvent, None, None]:
+        yield from self._bench.visits(
+            {name: self._model(name) for name in self.plan.graphs()},
             Schedule(_MAX_ROUNDS, VISIT_SECONDS, self.plan.seed, first_round),
             threads=self.threads,
-            filler=self._model(FILLER),
+            filler=FILLER,
             uncached=list(self.plan.part_models.values()),
         )
+
+    @functools.cached_property
+    def facts(self) -> BenchFacts:
+        """What the machine that is timed says of itself."""
+        return self._bench.facts(self.threads)
 
     @property
     def events(self) -> list[SessionEvent]:
@@ -190,13 +203,14 @@ class Workplace:
 
     def _scheme(self) -> Int8Scheme | None:
         """Return how models are written in int8: as networks are exported for the profile that comes of them."""
-        return accepted_by(machine.environment(self.threads)).int8_scheme if self.precision == "int8" else None
+        return accepted_by(self.facts.environment).int8_scheme if self.precision == "int8" else None
 
     def _terms(self) -> dict[str, JsonValue]:
         """Return what must be the same for times to be put together."""
-        plan, environment, scheme = self.plan, machine.environment(self.threads), self._scheme()
+        plan, environment, scheme = self.plan, self.facts.environment, self._scheme()
         networks = [network.to_dict() for network in (*plan.calibration, *plan.heldout)]
         return {
+            **({} if self._bench.name is None else {"machine": self._bench.name}),
             "space": plan.space.name,
             "space hash": files.sha256_of(plan.space.to_dict()),
             "seed": plan.seed,

@@ -4,7 +4,7 @@ How they get there is `ssh.py`'s. What runs there is `run.py` and the session of
 packed into one file, so a latency from there and one from here come from the same arithmetic.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
@@ -16,12 +16,15 @@ from fedsup_deploy.device import session
 from fedsup_deploy.device.remote.ssh import Access, run_there
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.ondevice import bundle_files
+from fedsup_deploy.ondevice.energy import SENSORS
 from fedsup_deploy.ondevice.picture_timing import Pictures
-from fedsup_deploy.ondevice.records import Report, TimedModel
-from fedsup_deploy.ondevice.session_records import ErrorEvent, LatencyEvent, SessionEvent
+from fedsup_deploy.ondevice.records import EnergyRecord, Report, TimedModel
+from fedsup_deploy.ondevice.session_records import EnergyEvent, ErrorEvent, LatencyEvent, MachineEvent, SessionEvent
 
 _REPORT: Final = TypeAdapter(Report)
-_EVENT: Final = TypeAdapter(Annotated[SessionEvent | LatencyEvent | ErrorEvent, Field(discriminator="event")])
+_EVENT: Final = TypeAdapter(
+    Annotated[SessionEvent | LatencyEvent | EnergyEvent | MachineEvent | ErrorEvent, Field(discriminator="event")]
+)
 
 _SESSION: Final = "session.py"
 #: A report or an event.
@@ -32,7 +35,13 @@ _NEEDS_FOR_PICTURES: Final = (*_NEEDS, "pillow")
 
 
 def measure_bundle_there(
-    access: Access, bundle: Path, *, threads: int, protocol: str, pictures: Pictures | None = None
+    access: Access,
+    bundle: Path,
+    *,
+    threads: int,
+    protocol: str,
+    pictures: Pictures | None = None,
+    sensors: Path = SENSORS,
 ) -> Report:
     """Check and time a bundle on another machine.
 
@@ -45,6 +54,7 @@ def measure_bundle_there(
         threads: Threads of the runtime.
         protocol: A name in `PROTOCOLS`.
         pictures: Those to time as well, found good here; they are sent under other names.
+        sensors: Where the system there shows its devices.
 
     Returns:
         The report of `run.py --json`; its `exit_code` says whether the checks were passed.
@@ -60,6 +70,7 @@ def measure_bundle_there(
     files: dict[str, bytes | Path] = {f"bundle/{name}": bundle / name for name in names}
     files[program.FILENAME] = program.program()
     argv = [program.FILENAME, "bundle", "--json", "--threads", str(threads), "--protocol", protocol]
+    argv += ["--energy", f"--sensors={sensors}"]
     sent = {} if pictures is None else {f"images/{index}": path for index, path in enumerate(pictures.paths)}
     if sent:
         files |= sent
@@ -72,28 +83,37 @@ def measure_bundle_there(
     return report
 
 
-def measure_model_there(access: Access, model: Path, *, threads: int, protocol: str) -> TimedModel:
-    """Time an ONNX model on another machine.
+def measure_model_there(
+    access: Access, model: Path, *, threads: int, protocol: str, sensors: Path = SENSORS
+) -> tuple[TimedModel, EnergyRecord | None, str | None]:
+    """Time an ONNX model on another machine, and ask its sensor, where it has one.
 
     Args:
         access: The machine.
         model: The .onnx file here; the files that it has weights in are sent with it.
         threads: Threads of the runtime.
         protocol: A name in `PROTOCOLS`.
+        sensors: Where the system there shows its devices.
 
     Returns:
-        What `session.time_model` returns.
+        What `session.time_model` and `energy_of` return.
 
     Raises:
         ArtifactError: The file cannot be read, or names weights outside of its folder.
         DeviceError: As in `run_there`, or the model cannot be run there.
     """
-    options = ["--threads", str(threads), "--protocol", protocol]
-    events = [event for event in session_there(access, {model.stem: model}, options) if event["event"] == "latency"]
-    if len(events) != 1:
-        raise access.error(f"got {len(events)} latencies, expected one; run this again")
-    found = events[0]
-    return {
+    options = ["--threads", str(threads), "--protocol", protocol, "--energy", f"--sensors={sensors}"]
+    latencies: list[LatencyEvent] = []
+    energies: list[EnergyEvent] = []
+    for event in session_there(access, {model.stem: model}, options):
+        if event["event"] == "latency":
+            latencies.append(event)
+        elif event["event"] == "energy":
+            energies.append(event)
+    if (len(latencies), len(energies)) != (1, 1):
+        raise access.error(f"got {len(latencies)} latencies, expected one, and its energy; {access.again}")
+    [found], [energy] = latencies, energies
+    latency: TimedModel = {
         "protocol": found["protocol"],
         "statistics": found["statistics"],
         "stability": found["stability"],
@@ -105,11 +125,29 @@ def measure_model_there(access: Access, model: Path, *, threads: int, protocol: 
         "first_run_ms": found["first_run_ms"],
         "environment": found["environment"],
     }
+    return latency, energy["energy"], energy["reason"]
+
+
+def machine_there(access: Access, threads: int) -> MachineEvent:
+    """Return what another machine says of itself.
+
+    Args:
+        access: The machine.
+        threads: Threads of the runtime that it is to be asked for.
+
+    Raises:
+        DeviceError: As in `run_there`, or it cannot have so many threads.
+    """
+    options = ["--machine", "--threads", str(threads)]
+    found = [event for event in session_there(access, {}, options) if event["event"] == "machine"]
+    if len(found) != 1:
+        raise access.error(f"it said {len(found)} times what it is, expected once; {access.again}")
+    return found[0]
 
 
 def session_there(
     access: Access, models: Mapping[str, bytes | Path], options: Sequence[str]
-) -> Iterator[SessionEvent | LatencyEvent]:
+) -> Generator[SessionEvent | LatencyEvent | EnergyEvent | MachineEvent, None, None]:
     """Time models on another machine as `fedsup_deploy.device.session` does, and yield its events.
 
     Args:
@@ -128,7 +166,7 @@ def session_there(
         files[f"models/{name}/{name}.onnx"] = content
     files[_SESSION] = packing.pack(session.__name__).encode()
     argv = [_SESSION, "models", *options]
-    # 2 and 3 come with an event that says why; wrong usage, which is 2 as well, does not occur.
+    # 2 and 3 come with an event that says why.
     for line in run_there(access, files, argv, needs=_NEEDS, good_exits=(0, 2, 3)):
         event = _read(access, _EVENT, line)
         if event["event"] == "error":

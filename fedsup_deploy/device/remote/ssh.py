@@ -127,12 +127,14 @@ class Access:
         python: The Python there, 3.6 or later: a name, or a path from the home folder; `~` is a home folder there.
         can_install: Get what the program needs and the machine lacks with pip, for this one run.
         ssh_config: A configuration for ssh instead of the user's own, as `ssh -F`.
+        again: What to do where the connection was cut.
     """
 
     target: SshHost
     python: str = "python3"
     can_install: bool = False
     ssh_config: Path | None = None
+    again: str = "run this again"
 
     @property
     def command(self) -> list[str]:
@@ -288,7 +290,7 @@ def _why_cut(access: Access, code: int | None, complaints: IO[bytes], *, has_sta
     said = [line.strip() for line in complaints.read().decode(errors="replace").splitlines() if line.strip()]
     everything, last = "\n".join(said), said[-1] if said else "ssh said nothing"
     if has_started:
-        return f"the connection was cut before the work was done ({last}); run this again"
+        return f"the connection was cut before the work was done ({last}); {access.again}"
     if _TOO_OLD in everything:
         return f"{everything[everything.index(_TOO_OLD) :].splitlines()[0]}; name a newer one with --python"
     if code == 255:

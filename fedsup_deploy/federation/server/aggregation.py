@@ -122,13 +122,18 @@ class CoverageMean:
 
     def _moved(self, name: str, mean: Tensor, of_all: float, of_some: float) -> Tensor:
         """Return a tensor after its step towards the average and beyond."""
-        before, count = self._previous[name], self._sums[name].num_images
-        step_size = torch.where(count == self._num_samples, of_all, of_some)
-        beyond = (mean - before).mul_(step_size.sub_(1))
-        return torch.where(count > 0, (mean + beyond).float(), before)
+        before, moved = self._previous[name], torch.empty_like(self._previous[name])
+        for old, count, average, into in blocks(before, self._sums[name].num_images, mean, moved):
+            step_size = torch.where(count == self._num_samples, of_all, of_some)
+            beyond = (average - old).mul_(step_size.sub_(1))
+            into.copy_(torch.where(count > 0, beyond.add_(average).float(), old))
+        return moved
 
     def _mean(self, sums: CoverageSums) -> Tensor:
-        return sums.total.double() / sums.num_images.clamp(min=1) / self._scale
+        mean = torch.empty(sums.total.shape, dtype=torch.float64)
+        for total, count, into in blocks(sums.total, sums.num_images, mean):
+            torch.div(total.double(), count.clamp(min=1), out=into).div_(self._scale)
+        return mean
 
     def _sums_of(self, name: str) -> CoverageSums:
         if name not in self._sums:
@@ -158,14 +163,20 @@ class CoverageMean:
         of_clients, of_average = [0.0, 0.0], [0.0, 0.0]
         # In the order of the tensors, not of arrival.
         for name in (name for name in self._previous if name in means):
-            mean, (_, squares, count) = means[name], averaged[name]
-            square = squares.double() / count.clamp(min=1) / self._square_scale
-            average_square = (mean - self._previous[name]).square_()
-            by_all = self._sums[name].num_images == self._num_samples
-            for group, held in enumerate((by_all, (count > 0) & ~by_all)):
+            mean, (_, squares, counts), all_counts = means[name], averaged[name], self._sums[name].num_images
+            parts = torch.empty((2, 2, *mean.shape), dtype=torch.float64)
+            for old, average, square, count, trained, *places in blocks(
+                self._previous[name], mean, squares, counts, all_counts, *parts[0], *parts[1]
+            ):
+                of_client = square.double().div_(count.clamp(min=1)).div_(self._square_scale)
+                of_mean, by_all = (average - old).square_(), trained == self._num_samples
+                for held, two in zip((by_all, (count > 0) & ~by_all), (places[:2], places[2:]), strict=True):
+                    torch.mul(of_client, held, out=two[0])
+                    torch.mul(of_mean, held, out=two[1])
+            for group, (of_client, of_mean) in enumerate(parts):
                 # By NumPy: the order in which torch adds depends on its threads.
-                of_clients[group] += float((square * held).numpy().sum())
-                of_average[group] += float((average_square * held).numpy().sum())
+                of_clients[group] += float(of_client.numpy().sum())
+                of_average[group] += float(of_mean.numpy().sum())
         first, second = (max(1.0, c / (2 * a)) if a > 0 else 1.0 for c, a in zip(of_clients, of_average, strict=True))
         return first, second
 

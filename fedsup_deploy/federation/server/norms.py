@@ -11,7 +11,7 @@ import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 import torch
@@ -28,6 +28,11 @@ from fedsup_deploy.supernet import slices as rule
 WINDOW: Final = 3
 #: Of fewer norms nobody can tell which is outrageous.
 _LEAST: Final = 3
+#: Of fewer norms nobody can tell how much they differ.
+_LEAST_OF_A_SPREAD: Final = 5
+#: Logarithms that are normally distributed are within three standard deviations of their median all but 1 in 400; in
+#: median deviations, of which one is 0.6745 standard deviations.
+_DEVIATIONS: Final = 3 / 0.6745
 #: Bytes of waiting updates that stay in memory; the others wait in a temporary file.
 _KEPT_BYTES: Final = 64 * 2**20
 
@@ -36,11 +41,35 @@ Norms = tuple[tuple[float, ...], ...]
 
 
 @dataclasses.dataclass(frozen=True)
+class Usual:
+    """What norms usually are.
+
+    Args:
+        norm: Their median, positive.
+        deviation: Of their natural logarithms from its own, the median. 0 where they do not say.
+    """
+
+    norm: float
+    deviation: float
+
+    @classmethod
+    def of(cls, norms: Sequence[float]) -> Self | None:
+        """Return what some norms usually are; None where they do not say."""
+        if len(norms) < _LEAST or not (norm := statistics.median(norms)):
+            return None
+        if len(norms) < _LEAST_OF_A_SPREAD:
+            return cls(norm, 0.0)
+        return cls(norm, statistics.median(abs(math.log(each / norm)) if each else math.inf for each in norms))
+
+
+@dataclasses.dataclass(frozen=True)
 class NormLimits:
     """What becomes of updates that have moved far, in multiples of the usual norm: the median.
 
     Args:
-        rejected: One with a larger norm is rejected; None rejects none.
+        rejected: One with a larger norm is rejected; None rejects none. Above 1. Where clients differ much from each
+            other, as those do that alone have images of a rare class, the multiple is larger: three standard deviations
+            of the norms' logarithms, and at most its own square.
         clipped: Moves of one with a larger norm are all shortened by one factor, to this norm; None shortens none.
 
     Source: Z. Sun et al., arXiv 1911.07963, bound norms by a constant; T. D. Nguyen et al. (FLAME), arXiv 2101.02281,
@@ -50,6 +79,13 @@ class NormLimits:
 
     rejected: float | None = None
     clipped: float | None = None
+
+    def rejected_beyond(self, usual: Usual) -> float:
+        """Return the multiple of the usual norm beyond which an update is rejected; infinite where none is."""
+        if self.rejected is None:
+            return math.inf
+        widest = 2 * math.log(self.rejected)
+        return max(self.rejected, math.exp(min(_DEVIATIONS * usual.deviation, widest)))
 
     @property
     def lower(self) -> float | None:
@@ -91,7 +127,8 @@ class NormGate:
         self._mean, self._previous, self._limits = mean, previous, limits
         self._training, self._rate = training, learning_rate
         self._before = before[-WINDOW:]
-        self._at_once = self._usual([0.0] * num_clients) or 0.0
+        least = self._usual([0.0] * num_clients)
+        self._at_once = (self._limits.lower or 0.0) * (0.0 if least is None else least.norm)
         self._norms: dict[ClientId, float] = {}
         self._waiting = _Waiting()
         self._where: dict[ClientId, rule.Slices] = {}
@@ -109,7 +146,7 @@ class NormGate:
             self._mean.add_sound(update, where)
             return None
         norm = self._norms[client] = self._norm_of(update, where)
-        if norm <= self._limits.lower * self._at_once:
+        if norm <= self._at_once:
             self._mean.add_sound(update, where)
         else:
             self._waiting.put(client, update)
@@ -124,14 +161,15 @@ class NormGate:
         """
         rejected: dict[ClientId, str] = {}
         # Again without them: whoever is rejected leaves no trace in what is too far for others, as if it were silent.
-        while too_far := self._too_far():
-            for client in too_far:
-                rejected[client] = self._too_far_words
+        usual = self._usual(list(self._norms.values()))
+        while too_far := self._too_far(usual):
+            for client, why in too_far.items():
+                rejected[client] = why
                 del self._norms[client]
-        longest = self._most(self._limits.clipped)
+            usual = self._usual(list(self._norms.values()))
         for client, update in self._waiting.take():
             if client not in rejected:
-                where, share = self._where[client], min(longest / self._norms[client], 1.0)
+                where, share = self._where[client], self._share(self._norms[client], usual)
                 # Checked again: together they may have more images than a round.
                 reason = self._mean.add(_shortened(update, self._previous, where, share), where)
                 if reason is not None:
@@ -156,28 +194,31 @@ class NormGate:
             return reason
         moved = as_if_in_time(update, where, began_with, self._previous, weight)
         if self._limits.lower is not None:
-            norm = self._norm_of(moved, where)
-            if norm > self._most(self._limits.rejected):
-                return self._too_far_words
-            moved = _shortened(moved, self._previous, where, min(self._most(self._limits.clipped) / norm, 1.0))
+            norm, usual = self._norm_of(moved, where), self._usual(list(self._norms.values()))
+            reason = self._reason_to_reject(norm, usual)
+            if reason is not None:
+                return reason
+            moved = _shortened(moved, self._previous, where, self._share(norm, usual))
         return self._mean.add(moved, where)
 
     def _norm_of(self, update: ClientUpdate, where: rule.Slices) -> float:
         return norm_of(update, self._previous, where, reach(update.num_samples, self._training, self._rate))
 
-    @property
-    def _too_far_words(self) -> str:
-        return f"its update has moved more than {self._limits.rejected:g} times as far as usual"
+    def _too_far(self, usual: Usual | None) -> dict[ClientId, str]:
+        """Return those that wait and have moved too far, with the reason."""
+        reasons = {c: self._reason_to_reject(self._norms[c], usual) for c in self._where if c in self._norms}
+        return {client: reason for client, reason in reasons.items() if reason is not None}
 
-    def _too_far(self) -> list[ClientId]:
-        """Return those that wait and have moved too far, by the norms that there are."""
-        most = self._most(self._limits.rejected)
-        return [client for client in self._where if self._norms.get(client, 0.0) > most]
+    def _reason_to_reject(self, norm: float, usual: Usual | None) -> str | None:
+        if usual is None or norm <= (times := self._limits.rejected_beyond(usual)) * usual.norm:
+            return None
+        return f"its update has moved more than {times:.3g} times as far as usual"
 
-    def _most(self, limit: float | None) -> float:
-        """Return the norm that a limit stands for, by those that there are."""
-        usual = self._usual(list(self._norms.values()))
-        return math.inf if limit is None or usual is None else limit * usual
+    def _share(self, norm: float, usual: Usual | None) -> float:
+        """Return the share of its moves that an update of this norm is shortened to."""
+        if usual is None or self._limits.clipped is None or norm <= self._limits.clipped * usual.norm:
+            return 1.0
+        return self._limits.clipped * usual.norm / norm
 
     @property
     def norms(self) -> Norms:
@@ -186,10 +227,9 @@ class NormGate:
             return ()
         return (*self._before, tuple(norm for _, norm in sorted(self._norms.items())))[-WINDOW:]
 
-    def _usual(self, norms: Sequence[float]) -> float | None:
-        """Return the median of the norms of the rounds before and of these; None where it says nothing."""
-        of_all = [norm for of_round in (*self._before, norms) for norm in of_round]
-        return statistics.median(of_all) or None if len(of_all) >= _LEAST else None
+    def _usual(self, norms: Sequence[float]) -> Usual | None:
+        """Return what those of the rounds before and these usually are; None where they do not say."""
+        return Usual.of([norm for of_round in (*self._before, norms) for norm in of_round])
 
 
 def reach(num_samples: int, training: LocalTraining, learning_rate: float) -> float:

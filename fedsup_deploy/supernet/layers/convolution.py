@@ -13,9 +13,11 @@ from fedsup_deploy.space.layers.kind import kind_of
 from fedsup_deploy.space.layers.layer import Layer
 from fedsup_deploy.supernet.layers.depthwise import depthwise_conv2d
 
-#: Multiply-accumulates of one image up to which a matrix product is faster than conv2d: up to 2.6 times, as a call
-#: costs less; above them it is up to 5 times slower, in its gradients (torch 2.13, AVX-512, `benchmarks/pointwise.py`).
-_MACS_OF_A_PRODUCT: Final = 300_000
+#: Pixels of a map up to which a 1x1 convolution is a matrix product. Up to 4x4 that is faster than conv2d in any case.
+#: Up to 16x16 conv2d is up to half faster on batches of one size, but takes 1.2 to 9 times as long for a size that is
+#: new to it, for it compiles a kernel for each; and the last batches of clients are of all sizes. On larger maps a
+#: product is up to 6 times slower, in its gradients (torch 2.13, AVX-512, `benchmarks/pointwise.py`).
+_PIXELS_OF_A_PRODUCT: Final = 256
 
 
 class Convolution:
@@ -61,7 +63,7 @@ def _of_one_pixel(layer: Layer, weight: Tensor, bias: Tensor | None, x_BCHW: Ten
     With a stride always as a product: there the weight gradient of conv2d, channels innermost, writes outside of its
     memory (torch 2.13, AVX2, few channels).
     """
-    if layer.stride == 1 and weight.numel() * x_BCHW.shape[2:].numel() > _MACS_OF_A_PRODUCT:
+    if layer.stride == 1 and x_BCHW.shape[2:].numel() > _PIXELS_OF_A_PRODUCT:
         return functional.conv2d(x_BCHW, weight, bias)
     seen = x_BCHW[:, :, :: layer.stride, :: layer.stride]
     return functional.linear(seen.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)

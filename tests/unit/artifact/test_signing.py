@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from fedsup_deploy.artifact.signing import SigningKey, check_signed, load_public_key, load_signing_key, sign_bundle
+from fedsup_deploy.artifact.signing import (
+    SigningKey,
+    check_signed,
+    claimed_signature,
+    load_public_key,
+    load_signing_key,
+    sign_bundle,
+)
 from fedsup_deploy.errors import ArtifactError, ConfigError
 from fedsup_deploy.ondevice import bundle_files, signature
 
@@ -80,6 +87,21 @@ def test_a_signature_says_by_whom_and_which_version(signed: Signed) -> None:
     assert found.version == 7
     assert found.key_sha256 == document_of(signed.folder)["verificationMaterial"]["publicKey"]["hint"]
     assert found.key_sha256 == bundle_files.sha256(signed.public)
+
+
+def test_what_a_signature_claims_is_read_without_a_key_and_believed_by_nobody(signed: Signed) -> None:
+    """With another signature in it, which no key has made, it claims the same."""
+    true = claimed_signature(signed.folder)
+    assert true == signature.Claimed(7, bundle_files.sha256(signed.public))
+    document = document_of(signed.folder)
+    document["dsseEnvelope"]["signatures"][0]["sig"] = base64.b64encode(b"anything").decode()
+    document["verificationMaterial"]["publicKey"] = {"hint": "no hash"}
+    (signed.folder / "model.sig").write_text(json.dumps(document))
+    assert claimed_signature(signed.folder) == signature.Claimed(7, None)
+    with pytest.raises(ArtifactError, match="is not by this key"):
+        check_signed(signed.folder, load_public_key(signed.public))
+    (signed.folder / "model.sig").unlink()
+    assert claimed_signature(signed.folder) is None
 
 
 def test_every_file_is_signed_but_what_is_measured_later(signed: Signed) -> None:

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from fedsup_deploy.artifact.measured import MeasuredEnergy
 from fedsup_deploy.cli.measure import _table
 from fedsup_deploy.commands.measure import EstimatedEnergy, MeasuredModel
+from fedsup_deploy.ondevice.records import EnergyRecord
 
-ENERGY = MeasuredEnergy(
+ENERGY = EnergyRecord(
     energy_mj=4.0, net_energy_mj=1.5, idle_power_w=0.5, num_runs=10, seconds=2.0, covers="package", source="RAPL"
 )
 
@@ -85,6 +85,43 @@ def test_both_files_of_a_bundle_stand_in_the_table_and_how_they_compare_below(
     assert expected in lines
 
 
+@pytest.mark.parametrize(
+    ("limit_ms", "percentile", "changes", "verdict"),
+    [
+        (1.0, "p50", {}, "met"),
+        (0.99, "p50", {}, "undecided"),  # the made measurement is unstable
+        (0.75, "p10", {}, "met"),
+        (1.99, "p90", {}, "undecided"),
+        (1.99, "p90", {"noise": {"p90": 0.001}}, "not met"),
+        (1.99, "p90", {"noise": {"p90": 0.1}}, "undecided"),
+    ],
+)
+def test_what_a_latency_is_held_to_is_told_with_its_verdict(
+    limit_ms: float, percentile: Any, changes: dict[str, Any], verdict: str
+) -> None:
+    shown = result(**changes)
+    stability = {**shown.stability, "verdict": "stable" if changes else "unstable"}
+    held = result(**changes, stability=stability).held_to(limit_ms, percentile)
+    assert held.fail_above is not None
+    assert (held.fail_above.measured_ms, held.fail_above.verdict) == (shown.statistics[f"{percentile}_ms"], verdict)
+    assert f"{percentile} at most {limit_ms:g} ms: {verdict}" in printed(held)
+
+
+@pytest.mark.parametrize(("precision", "measured_ms"), [("fp32", 1.0), ("int8", 0.5), (None, 1.0)])
+def test_what_is_held_is_the_file_in_the_number_format_of_the_profile(precision: Any, measured_ms: float) -> None:
+    shown = result(precision=precision)
+    speed = {"times_as_fast": 2.0, "noise": 0.02, "faster_above": 1.02, "verdict": "stable"}
+    int8 = {
+        "statistics": {**shown.statistics, "p50_ms": 0.5},
+        "stability": shown.stability,
+        "noise": shown.noise,
+        "speed": speed,
+    }
+    found = result(precision=precision, int8=int8).held_to(2.0, "p50").fail_above
+    assert found is not None
+    assert found.measured_ms == measured_ms
+
+
 def test_where_the_machine_is_not_the_device_that_is_said_first() -> None:
     """And not what to do about the speed of int8 there."""
     speed = {"times_as_fast": 0.5, "noise": 0.02, "faster_above": 1.02, "verdict": "stable"}
@@ -140,6 +177,7 @@ def test_the_full_protocol_shows_the_bound() -> None:
             {"energy": ENERGY},
             "energy: 4 mJ, 1.5 mJ above idle; RAPL of the package",
         ),
+        ({"why_no_energy": "no sensor"}, "energy: not measured: no sensor"),
         (
             {"ruler": {"ratio": 1.5, "num_visits": 50, "num_visits_kept": 40, "stability": {"verdict": "stable"}}},
             "ratio to the ruler: 1.5, by 40 of 50 visits during which it was steady; stable",

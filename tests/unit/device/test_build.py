@@ -14,7 +14,8 @@ from fedsup_deploy import resources
 from fedsup_deploy.config.device import Int8Scheme, System
 from fedsup_deploy.config.load import dump, load_yaml, validate
 from fedsup_deploy.device.acceptance import Accepts
-from fedsup_deploy.device.building.assemble import About, assemble
+from fedsup_deploy.device.building.assemble import About, assemble, device_facts
+from fedsup_deploy.device.building.bench import BenchFacts, Here
 from fedsup_deploy.device.building.plan import FILLER, BuildPlan, covering_architectures, plan_build
 from fedsup_deploy.device.building.times import Times
 from fedsup_deploy.device.building.times import times_of as times_with_advice
@@ -226,6 +227,25 @@ def test_networks_are_timed_in_the_form_that_export_writes_for_the_profile(
         )
     with pytest.raises(ConfigError, match=r"int8 is .*, the build was begun with .*; begin anew without --resume"):
         Workplace(tmp_path / "127", begun.plan, 1, "int8").resume()
+
+
+def test_what_a_profile_says_of_its_device_is_said_there_and_not_here(begun: Workplace) -> None:
+    """Its memory, too, which no event of a session tells."""
+
+    class Elsewhere(Here):
+        name = "elsewhere"
+
+        def facts(self, threads: int) -> BenchFacts:
+            return BenchFacts({**super().facts(threads).environment, "machine": "aarch64", "cpu": "other"}, 123)
+
+    there = Workplace(begun.folder, begun.plan, 1, "int8", Elsewhere())
+    there.begin(ignored)
+    tensors = onnx.load(there.folder / "heldout-000.onnx").graph.initializer
+    zero_points = {onnx.numpy_helper.to_array(each).dtype.name for each in tensors if each.name == "input_zero_point"}
+    assert zero_points == {"int8"}, "as 64-bit ARM wants it, whatever this machine is"
+    assert device_facts(*there.facts).memory_mib == 123
+    assert device_facts(*there.facts).cpu == "other"
+    assert device_facts(machine.environment(1)).memory_mib == machine.memory_mib()
 
 
 def test_times_of_other_networks_are_not_put_together(begun: Workplace, tiny_space: SearchSpace) -> None:

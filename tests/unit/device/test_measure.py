@@ -10,8 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from fedsup_deploy.artifact.measured import MeasuredBundle
-from fedsup_deploy.device.energy import open_meter
-from fedsup_deploy.device.measure import measure_many, measure_onnx, summarize
+from fedsup_deploy.device.measure import measure_energy, measure_many, measure_onnx, summarize
 from fedsup_deploy.errors import ArtifactError, ConfigError
 
 STATISTICS = {"num_runs", "min_ms", "p10_ms", "p50_ms", "p90_ms", "mean_ms", "p90_bound_ms"}
@@ -78,16 +77,20 @@ def test_impossible_settings_are_refused(tmp_path: Path) -> None:
         measure_many({"model": tmp_path / "nothing.onnx"})
 
 
-def test_a_ruler_and_a_meter_add_what_they_tell(tmp_path: Path) -> None:
+def test_a_ruler_and_a_sensor_add_what_they_tell(tmp_path: Path) -> None:
     ruler, model = write_model(tmp_path / "ruler.onnx"), write_model(tmp_path / "model.onnx", channels=8)
-    zone = tmp_path / "sys/class/powercap/intel-rapl:0"
-    zone.mkdir(parents=True)
-    for name, content in {"name": "package-0", "energy_uj": 500, "max_energy_range_uj": 1000}.items():
-        (zone / name).write_text(f"{content}\n")
-    report = measure_onnx(model, ruler=ruler, meter=open_meter(tmp_path / "sys"))
+    hwmon = tmp_path / "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon3"
+    hwmon.mkdir(parents=True)
+    for name, content in {"in1_label": "VDD_IN", "power1_input": 2_000_000}.items():
+        (hwmon / name).write_text(f"{content}\n")
+    report = measure_onnx(model, ruler=ruler)
     assert (report["ruler"]["num_visits"], report["ruler"]["stability"]["statistic"]) == (50, "median of p10 / ruler")
-    assert (report["energy"].energy_mj, report["energy"].covers) == (0.0, "package")
-    assert MeasuredBundle.model_validate(report).energy == report["energy"]
+    report["energy"], reason = measure_energy(model, sensors=tmp_path / "sys")
+    assert (report["energy"]["covers"], reason) == ("module", None)
+    assert report["energy"]["idle_power_w"] == pytest.approx(2, rel=0.05)
+    assert MeasuredBundle.model_validate(report).energy.model_dump() == report["energy"]
+    with pytest.raises(ArtifactError, match="no model at"):
+        measure_energy(tmp_path / "nothing.onnx", sensors=tmp_path / "sys")
 
 
 def test_what_is_measured_fits_in_a_manifest(tmp_path: Path) -> None:

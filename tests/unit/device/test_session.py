@@ -266,7 +266,9 @@ def test_the_program_says_what_to_install(device: Path, folder: Path) -> None:
     ],
 )
 def test_wrong_usage_has_its_own_exit_code(device: Path, folder: Path, wrong: tuple[object, ...]) -> None:
-    assert start(device, folder, *wrong) == (2, [])
+    code, events = start(device, folder, *wrong)
+    assert (code, [event["event"] for event in events]) == (2, ["error"])
+    assert str(wrong[0]) in events[0]["reason"]
 
 
 def test_a_model_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,6 +96,33 @@ def test_the_rounds_before_count_too() -> None:
     assert gate.norms == ((1.0,), (1.0, 1.0), (2.0,))
 
 
+#: Norms of ten clients.
+DIFFERENT = (0.25, 0.4, 0.45, 0.5, 0.8, 1.25, 2.0, 2.2, 2.5, 4.0)
+
+
+def test_where_clients_differ_much_more_is_usual() -> None:
+    """Half are within a factor of 2.2 of the median, 1.1: three standard deviations of logarithms are one of 33.3."""
+    limits = NormLimits(rejected=10.0)
+    assert play([36.0, 0.9, 1.1], limits, (DIFFERENT,) * 3)[1] == {}
+    told = "its update has moved more than 33.3 times as far as usual"
+    assert play([37.0, 0.9, 1.1], limits, (DIFFERENT,) * 3)[1] == {0: told}
+    alike = tuple(norm**0.1 for norm in DIFFERENT)
+    assert play([11.0, 0.9, 1.1], limits, (alike,) * 3)[1] == {0: TOO_FAR}
+
+
+def test_the_square_of_the_limit_is_outrageous_whatever_others_do() -> None:
+    """Where norms span eight decades, and where some of them are zero."""
+    for before in (tuple(norm**20 for norm in DIFFERENT), (0.0,) * 6 + (1.0,) * 3 + (1e4,) * 3):
+        small = tuple(0.1 * norm for norm in before)
+        assert play([9.9, 0.1, 0.1], NormLimits(rejected=10.0), (small,))[1] == {}
+        assert list(play([10.1, 0.1, 0.1], NormLimits(rejected=10.0), (small,))[1]) == [0]
+
+
+def test_of_fewer_than_five_norms_nobody_can_tell_how_much_they_differ() -> None:
+    assert play([13.0, 1.0, 0.2, 4.0], NormLimits(rejected=5.0))[1] == {0: TOO_FAR.replace("10", "5")}
+    assert play([13.0, 1.0, 0.2, 4.0, 1.0], NormLimits(rejected=5.0))[1] == {}
+
+
 def test_of_longer_ago_none_counts() -> None:
     limits = NormLimits(rejected=10.0)
     assert play([30.0, 2.0, 30.0], limits, ((1.0,) * 99, (2.0,), (), (2.0,)))[1] == {0: TOO_FAR, 2: TOO_FAR}

@@ -1,8 +1,11 @@
 """`install.py`: the program in a bundle that lets it run on a device, and goes back."""
 
+import bz2
 import contextlib
+import gzip
 import io
 import json
+import lzma
 import os
 import resource
 import shutil
@@ -288,6 +291,24 @@ def test_an_archive_with_something_strange_is_refused(device: Device) -> None:
         device.refused(1, reason, archive)
         assert sorted(path.name for path in device.folder.iterdir()) == before
     assert device.install(whole)["exit_code"] == 0
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_an_archive_with_a_wrong_byte_is_refused_however_it_is_compressed(
+    device: Device, compress: Callable[[bytes], bytes]
+) -> None:
+    """Each library has errors of its own for that; those of xz are neither OSError nor ValueError."""
+    device.install(device.made("one"))
+    archive = archive_of(device.made("two"), "bundle.tar")
+    content = bytearray(compress(archive.read_bytes()))
+    for place in (len(content) // 4, len(content) // 2):
+        content[place] ^= 0xFF
+        archive.write_bytes(bytes(content))
+        assert device.install(archive)["exit_code"] in {1, 5}, "what can be read may end before the manifest"
+        assert device.runs() == "one"
+        content[place] ^= 0xFF
+    archive.write_bytes(bytes(content))
+    assert device.install(archive)["exit_code"] == 0
 
 
 def test_an_archive_that_is_cut_off_or_none_is_refused(device: Device) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fedsup_deploy.device import energy
-from fedsup_deploy.device.energy import EnergyMeter, energy_per_inference, open_meter
+from fedsup_deploy.ondevice import energy
+from fedsup_deploy.ondevice.energy import PackageMeter, RailMeter, energy_of, energy_per_inference, open_meter
 
 RANGE_UJ = 10_000
 
@@ -47,7 +47,7 @@ def package(root: Path, index: int = 0, energy_uj: int = 0, name: str = "package
     return write(zone, name=name, energy_uj=energy_uj, max_energy_range_uj=RANGE_UJ)
 
 
-def opened(root: Path) -> EnergyMeter:
+def opened(root: Path) -> PackageMeter | RailMeter:
     meter = open_meter(root)
     assert meter is not None
     return meter
@@ -92,6 +92,32 @@ def test_a_counter_that_stops_answering_gives_no_figure(tmp_path: Path) -> None:
     meter = opened(tmp_path)
     assert meter.joules_during((zone / "energy_uj").unlink) is None
     assert energy_per_inference(lambda: None, meter, 0.01, 0.01) is None
+
+
+def test_a_counter_that_stands_still_gives_no_figure_and_not_zero(tmp_path: Path, clock: Clock) -> None:
+    """As that of a virtual machine."""
+    package(tmp_path)
+    assert energy_of(lambda: lambda: clock.sleep(1), tmp_path) == (
+        None,
+        "its RAPL sensor stopped answering, or stood still",
+    )
+
+
+def test_without_a_figure_there_is_a_reason_and_nothing_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load() -> Callable[[], object]:
+        raise AssertionError("there is nothing to ask")
+
+    assert energy_of(load, tmp_path) == (
+        None,
+        "no sensor that can be read: neither RAPL nor the INA3221 of a Jetson module",
+    )
+    counter = package(tmp_path) / "energy_uj"
+    counter.unlink()
+    counter.mkdir()  # which root cannot read either
+    monkeypatch.setattr(energy.os, "access", lambda *_: False)
+    assert energy_of(load, tmp_path) == (None, f"its RAPL counters may not be read by this user ({counter})")
 
 
 RAILS = "bus/i2c/drivers/ina3221"
@@ -158,10 +184,10 @@ def test_gross_is_all_that_was_taken_per_run(tmp_path: Path, clock: Clock) -> No
 
     found = energy_per_inference(run_once, opened(tmp_path), idle_seconds=1 / 64, run_seconds=1 / 8)
     assert found is not None
-    assert (found.num_runs, found.seconds) == (128, 1 / 8)
-    assert found.energy_mj == pytest.approx(0.005)
-    assert found.net_energy_mj == pytest.approx(0.005)
-    assert (found.idle_power_w, found.covers, found.source) == (0.0, "package", "RAPL")
+    assert (found["num_runs"], found["seconds"]) == (128, 1 / 8)
+    assert found["energy_mj"] == pytest.approx(0.005)
+    assert found["net_energy_mj"] == pytest.approx(0.005)
+    assert (found["idle_power_w"], found["covers"], found["source"]) == (0.0, "package", "RAPL")
 
 
 class Script:
@@ -186,5 +212,5 @@ def test_net_leaves_out_what_the_machine_takes_anyway(
     run_once, meter = functools.partial(clock.sleep, 1 / 64), Script(0.5, joules)
     found = energy_per_inference(run_once, meter, idle_seconds=1 / 16, run_seconds=1 / 8)
     assert found is not None
-    assert (found.num_runs, found.idle_power_w) == (8, 8.0)
-    assert (found.energy_mj, found.net_energy_mj) == (expected_mj, expected_net_mj)
+    assert (found["num_runs"], found["idle_power_w"]) == (8, 8.0)
+    assert (found["energy_mj"], found["net_energy_mj"]) == (expected_mj, expected_net_mj)

@@ -43,6 +43,7 @@ class ProfileSummary(Result):
         limits: Default limits of a search, by name.
         percentile: Which percentiles of latency its limit and its predictions are.
         formats: File formats of a bundle.
+        also_loads: Formats that other runtimes there load.
         precisions: Of its weights.
         accepts: What its runtime loads.
         system: What the device has beside it.
@@ -59,6 +60,7 @@ class ProfileSummary(Result):
     limits: dict[str, float]
     percentile: PercentileSummary
     formats: tuple[str, ...]
+    also_loads: tuple[str, ...]
     precisions: tuple[Precision, ...]
     accepts: Accepts
     system: System
@@ -90,6 +92,7 @@ def summary_of(profile: DeviceProfile) -> ProfileSummary:
             ratios=None if profile.percentiles is None else profile.percentiles.by_name(),
         ),
         formats=profile.formats,
+        also_loads=profile.also_loads,
         precisions=profile.precisions,
         accepts=profile.accepts,
         system=profile.system,

@@ -59,7 +59,7 @@ class ExecuTorchExporter:
     runtime: ClassVar[str] = "executorch"
     batch: ClassVar[Batch] = "either"
     #: It holds none. But its runtime is no place for a stranger's file: of 60 in which four bytes were changed, 1.5.1
-    #: refused 58 and one ended the process, and reads outside of its memory are still mended (pytorch/executorch#22118).
+    #: refused 58 and one ended the process; reads outside of its memory are still mended (pytorch/executorch#22118).
     can_hold_code: ClassVar[bool] = True
     tolerance: ClassVar[float] = TOLERANCE
 

@@ -3,6 +3,7 @@
 Nothing is converted by its converter: that one phones home, and `read_model` does the same.
 """
 
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ from fedsup_deploy.ondevice.inference import first_line
 from fedsup_deploy.variant import Precision
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel
+    from openvino import CompiledModel, Model
 
     from fedsup_deploy.supernet.deployable import FoldedNetwork
 
@@ -60,7 +61,9 @@ class OpenVinoExporter:
             (source,) = OnnxExporter().export(network, facts, Path(place))
             graph = Path(place, source).with_suffix(".xml")
             try:
-                openvino.save_model(openvino.Core().read_model(Path(place, source)), graph, compress_to_fp16=False)
+                model = openvino.Core().read_model(Path(place, source))
+                _name_anew(model)
+                openvino.save_model(model, graph, compress_to_fp16=False)
             except RuntimeError as error:
                 raise GateError(f"{graph.name}: not written by OpenVINO: {_said(error)}") from error
             if network.quantization is not None:
@@ -99,6 +102,13 @@ def count_float_convolutions(path: Path) -> int:
         "Convolution" in kind["layerType"].astype(str) and kind["runtimePrecision"].astype(str) in _FLOATS
         for kind in kinds
     )
+
+
+def _name_anew(model: "Model") -> None:
+    """Number what OpenVINO added itself by its place: it numbers such nodes by how many this process has ever made."""
+    for place, node in enumerate(model.get_ordered_ops()):
+        if re.fullmatch(rf"{node.get_type_name()}_\d+", node.get_friendly_name()):
+            node.set_friendly_name(f"{node.get_type_name()}_{place}")
 
 
 def _compiled(path: Path) -> "CompiledModel":

@@ -563,10 +563,13 @@ FORGERIES: dict[str, tuple[Change, str]] = {
     "model that is none": (edited("model.onnx", lambda _: b"no model"), "model.onnx: got no graph that can be counted"),
     "another network": (another_network, "costs.num_macs: got "),
     "a network without an end": (endless, "model.onnx: got no graph that can be counted (it has functions or control"),
-    "a format less": (drop_format, "models: got model.onnx, model.pt2, model.ts.pt, expected model.onnx, model.ts.pt"),
+    "a format less": (
+        drop_format,
+        "models: got model.onnx, model.ort, model.pt2, model.ts.pt, expected model.onnx, model.ort, model.ts.pt",
+    ),
     "a format that is not listed": (
         drop_format_from_the_list,
-        "models: got model.onnx, model.ts.pt, expected model.onnx, model.pt2, model.ts.pt",
+        "models: got model.onnx, model.ort, model.ts.pt, expected model.onnx, model.ort, model.pt2, model.ts.pt",
     ),
     "a file more": (lambda folder: (folder / "numpy.py").touch(), "models: got model.onnx, "),
 }

@@ -91,6 +91,8 @@ TABLES: dict[str, dict[str, str]] = {
         "ort": "fedsup_deploy.export.ort_format:OrtExporter",
         "openvino": "fedsup_deploy.export.openvino_ir:OpenVinoExporter",
         "ncnn": "fedsup_deploy.export.ncnn:NcnnExporter",
+        "executorch": "fedsup_deploy.export.executorch:ExecuTorchExporter",
+        "litert": "fedsup_deploy.export.litert:LiteRTExporter",
     },
     "tracker": {
         "tensorboard": "fedsup_deploy.runs.tensorboard:TensorBoard",

@@ -55,7 +55,14 @@ def check_consistency(folder: Path, manifest: Manifest, sizes: Mapping[str, int]
         raise ArtifactError(f"{place}: {problems[0]}; copy or export the bundle again")
 
 
-def is_of_this_version(manifest: Manifest) -> bool:
+def not_compared(folder: Path, manifest: Manifest) -> tuple[str, ...]:
+    """Return the files that another version of this program wrote, which alone could write their text again."""
+    if _is_of_this_version(manifest):
+        return ()
+    return (CARD, *(name for name in program.PROGRAMS if (folder / name).is_file()))
+
+
+def _is_of_this_version(manifest: Manifest) -> bool:
     """Return whether this version of the program made a bundle, so that it can write card and runner again."""
     return manifest.versions.get("fedsup-deploy") == __version__
 
@@ -134,7 +141,7 @@ def _of_the_int8_graph(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def _of_what_was_rendered(folder: Path, manifest: Manifest, sizes: Mapping[str, int]) -> Iterator[str]:
-    if not is_of_this_version(manifest):
+    if not _is_of_this_version(manifest):
         return
     programs = {name: program.program(name) for name in _programs_in(sizes)}
     for name, expected in {**programs, CARD: render_model_card(manifest).encode()}.items():

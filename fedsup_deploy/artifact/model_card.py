@@ -268,6 +268,7 @@ def _gates(manifest: Manifest) -> Iterator[str]:
         if isinstance(record.gate, Int8Gate):
             yield ""
             yield from _int8_gate(name, record.gate, _ran_by(record))
+    yield from _counted(manifest)
     for name, reason in manifest.left_out.items():
         yield ""
         yield f"{name} was asked for and is not here: {_text(reason)}."
@@ -279,6 +280,14 @@ def _kinder(manifest: Manifest) -> Iterator[str]:
     for name, record in manifest.models.items():
         if isinstance(record.gate, ParityGate) and record.gate.tolerance > most:
             yield f"Of {name} {record.gate.tolerance:g} is allowed: its runtime adds up in another order."
+
+
+def _counted(manifest: Manifest) -> Iterator[str]:
+    """Yield what was counted in files."""
+    for name, record in manifest.models.items():
+        if record.counted:
+            yield ""
+            yield f"In {name}: {', '.join(f'{number:,} {_text(what)}' for what, number in record.counted.items())}."
 
 
 def _ran_by(record: VariantRecord) -> str:

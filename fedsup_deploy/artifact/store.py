@@ -12,14 +12,14 @@ import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedsup_deploy import files, places
 from fedsup_deploy.artifact import measured, program
-from fedsup_deploy.artifact.consistency import check_consistency, is_of_this_version
+from fedsup_deploy.artifact.consistency import check_consistency, not_compared
 from fedsup_deploy.artifact.engine import MeasuredEngine
 from fedsup_deploy.artifact.failures import failing_as_ours
 from fedsup_deploy.artifact.manifest import FILENAME, Manifest, ManifestDraft
@@ -80,6 +80,10 @@ class ModelWriter(NamedTuple):
     """What the profile predicts of it."""
     ran_by: RanBy | None = None
     """What runs it for its gate."""
+    counts: Callable[[Path], Mapping[str, int]] | None = None
+    """Counts in the file that a runtime is given; None: there is nothing to count."""
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    """The order of the dimensions of the images that it takes."""
 
 
 #: Files of each variant, by the variant's name; first the one a runtime is given.
@@ -154,6 +158,8 @@ def write_bundle(
                 gate=gates[each.variant.name],
                 latency=VariantLatency(predicted=each.predicted, measured=measured_here.get(each.variant.name)),
                 ran_by=each.ran_by,
+                layout=each.layout,
+                counted={} if each.counts is None else dict(each.counts(partial / written[each.variant.name][0])),
             )
             for each in writers
         }
@@ -235,16 +241,12 @@ def _record(folder: Path, out: Path | None, **found: MeasuredLatency | MeasuredE
     path = out or folder / measured.FILENAME
     with files.atomic_file(path) as partial:  # from here on nobody else records anything
         try:
-            before = load_measured(folder) if out is None or not out.is_file() else _measured_at(out)
+            is_kept = out is not None and out.is_file()  # then `check_can_keep` has looked at it
+            before = measured.from_text(path.read_bytes(), str(path)) if is_kept else load_measured(folder)
         except ArtifactError:  # what is damaged is replaced
             before = MeasuredDocument(schema=measured.SCHEMA, latency=None)
         with as_output_error(path):
             partial.write_bytes(measured.to_text(before.model_copy(update=found), sums))
-
-
-def _measured_at(path: Path) -> MeasuredDocument:
-    """Return what a file holds that `check_can_keep` has looked at."""
-    return measured.from_text(path.read_bytes(), str(path))
 
 
 def load_measurement(folder: Path) -> MeasuredBundle | None:
@@ -299,12 +301,8 @@ def verify_bundle(folder: Path) -> VerifiedBundle:
             name for name in manifest.model_files if name not in {*manifest.main.files, bundle_files.INT8_MODEL}
         ),
         not_installed={},
-        not_compared=() if is_of_this_version(manifest) else _rendered_in(folder),
+        not_compared=not_compared(folder, manifest),
     )
-
-
-def _rendered_in(folder: Path) -> tuple[str, ...]:
-    return (CARD, *(name for name in program.PROGRAMS if (folder / name).is_file()))
 
 
 def _check(folder: Path, place: Path) -> tuple[Manifest, Report]:

@@ -160,6 +160,10 @@ class VariantRecord(Section):
     """How long one image takes."""
     ran_by: RanBy | None = None
     """The runtime that computed what the gate compared; null in older files."""
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    """The order of the dimensions of the images it takes."""
+    counted: dict[Text, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+    """What was counted in its files, by name, such as `delegated_convolutions`; nothing in older files."""
 
     @field_validator("gate")
     @classmethod

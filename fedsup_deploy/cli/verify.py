@@ -32,7 +32,8 @@ def command(output: Output, bundle: Path, key: Path | None) -> None:
 
     Every byte of every file, what the manifest says against the model's graph, and the outputs of model.onnx and of
     files in other formats whose runtime is installed; with --key, who signed it. TorchScript and .pt2 files can hold
-    code: they are hashed, and run only where --key has proved who made them.
+    code, and the runtimes of .pte and .tflite trust what a file says: they are hashed, and run only where --key has
+    proved who made them.
 
     Exit code 4: a file is missing, altered or not of the bundle, the bundle contradicts itself, or its signature is
     missing, not by that key, or of other files. 6: a model computes something else.

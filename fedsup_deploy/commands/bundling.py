@@ -25,7 +25,7 @@ from fedsup_deploy.device.building.measurements import is_of_this_machine
 from fedsup_deploy.device.predictor import predict_interval, predictor_for
 from fedsup_deploy.device.profile import DeviceProfile
 from fedsup_deploy.errors import GateError, InfeasibleError
-from fedsup_deploy.export.exporter import Exporter, batches_for, is_static
+from fedsup_deploy.export.exporter import Exporter, batches_for, counted_in, is_static, layout_of
 from fedsup_deploy.export.int8_gate import held_to, with_speed
 from fedsup_deploy.export.parity import check_parity
 from fedsup_deploy.export.referee import check_macs
@@ -158,6 +158,8 @@ class BundleMaker:
                 ready.accuracy.recalibrated if its is None else its.accuracy,
                 predicted if variant.precision == profile.precision else None,
                 RanBy(name=exporter.runtime, version=importlib.metadata.version(exporter.runtime)),
+                functools.partial(counted_in, exporter),
+                layout_of(exporter),
             )
             for variant, exporter in wanted.items()
             for its in [int8 if variant.precision == "int8" else None]

@@ -13,7 +13,7 @@ import importlib.util
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,8 @@ Batch = Literal["dynamic", "either", "static"]
 
 # A path of this machine: two components or more after a slash that starts a word, or a Windows drive.
 _MACHINE_PATH = re.compile(rb"(?<![\w.:/)\]-])/[\w.+-]+/[\w.+-]+|(?<!\w)[A-Za-z]:\\[\w.]")
+
+Layout = Literal["nchw", "nhwc"]
 
 
 class Exporter(Protocol):
@@ -96,6 +98,30 @@ class Exporter(Protocol):
         """
 
 
+def layout_of(exporter: Exporter) -> Layout:
+    """Return the order of the dimensions of images that files of an exporter take: its `layout`, where it has one."""
+    layout: Layout = getattr(exporter, "layout", "nchw")
+    return layout
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """An exporter that says how its files came out, in numbers that a manifest keeps."""
+
+    def counted(self, path: Path) -> Mapping[str, int]:
+        """Return what is counted in a file that was written, by name, such as convolutions that a delegate computes."""
+
+
+def counted_in(exporter: Exporter, path: Path) -> dict[str, int]:
+    """Return what an exporter counts in a file of its own; nothing where it counts nothing.
+
+    Args:
+        exporter: It.
+        path: The first of the files.
+    """
+    return dict(exporter.counted(path)) if isinstance(exporter, Counting) else {}
+
+
 def exporter_for(name: str) -> Exporter:
     """Return the exporter registered as `name`.
 
@@ -147,7 +173,7 @@ def batches_for(exporter: Exporter, *, is_asked: bool) -> tuple[int, ...]:
 def unfit_layout(accepts: Accepts) -> str | None:
     """Return why a runtime would not take images as files of ours want them, N C H W; None if it would."""
     if accepts.layout == "nhwc":
-        return "its runtime takes images as NHWC: it needs files of that layout, and no format here is written in it"
+        return "its runtime takes images as NHWC, and files of this format take them as NCHW"
     return None
 
 

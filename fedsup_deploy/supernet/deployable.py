@@ -98,7 +98,8 @@ class DeployableNet(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  files take it over
         """Return the logits, shape (B, K), of images, shape (B, C, H, W)."""
-        logits: Tensor = self.head(self.blocks(self.stem(input)).mean(dim=(2, 3)))
+        # The mean of each channel as an image of one pixel: XNNPACK computes it as such, and no other.
+        logits: Tensor = self.head(self.blocks(self.stem(input)).mean(dim=(2, 3), keepdim=True).flatten(1))
         return logits
 
     def _load(self, plan: NetworkPlan, weights: Mapping[str, Tensor]) -> None:

@@ -65,7 +65,7 @@ def test_no_torch_is_promised_where_nobody_has_seen_it_load_our_file() -> None:
 
 def test_what_the_edge_tpu_wants_is_not_written() -> None:
     accepts = load_profile("coral-edge-tpu").accepts
-    reason = "its runtime takes images as NHWC: it needs files of that layout, and no format here is written in it"
+    reason = "its runtime takes images as NHWC, and files of this format take them as NCHW"
     for name in ("onnx", "torchscript", "pt2"):
         assert exporter_for(name).refusal(accepts) == reason
 

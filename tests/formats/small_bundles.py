@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.artifact.store import load_manifest
@@ -41,8 +43,19 @@ def exported(run: Path, out: Path, file_format: str, *precisions: str) -> tuple[
     return folder, load_manifest(folder)
 
 
-def verified(folder: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+def signed(folder: Path, keys: Path) -> Path:
+    """Sign a bundle with a new key; return the public one."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    (keys / "key.pem").write_bytes(pem)
+    (keys / "key.pem").chmod(0o600)
+    (keys / "key.pub").write_bytes(private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    assert main(["sign", str(folder), "--key", str(keys / "key.pem"), "--version", "1"]) == 0
+    return keys / "key.pub"
+
+
+def verified(folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> Any:
     """Return what `verify --json` prints of a bundle that is whole."""
     capsys.readouterr()
-    assert main(["verify", str(folder), "--json"]) == 0
+    assert main(["verify", str(folder), *words, "--json"]) == 0
     return json.loads(capsys.readouterr().out)

@@ -288,10 +288,7 @@ def test_a_device_of_int8_gets_no_export_in_fp32_alone(run, tmp_path):
 def test_a_device_whose_form_nothing_writes_can_be_searched_for_and_gets_no_export(run, tmp_path):
     name = "coral-edge-tpu"
     found = searching(run, name)
-    form = (
-        f"profile {name}: format onnx: its runtime takes images as NHWC: it needs files of that layout, and no format "
-        "here is written in it"
-    )
+    form = f"profile {name}: format onnx: its runtime takes images as NHWC, and files of this format take them as NCHW"
     for precisions, reason in (
         ((), form),
         (("int8",), form),
@@ -313,8 +310,8 @@ def test_a_device_whose_form_nothing_writes_can_be_searched_for_and_gets_no_expo
 def test_a_search_suggests_only_the_exports_that_can_be_made(run, tmp_path, capsys):
     """And says which cannot, and why, in one line."""
     refused = (
-        "no bundle can be made: profile coral-edge-tpu: format onnx: its runtime takes images as NHWC: it needs files "
-        "of that layout, and no format here is written in it"
+        "no bundle can be made: profile coral-edge-tpu: format onnx: its runtime takes images as NHWC, and files "
+        "of this format take them as NCHW"
     )
     out = tmp_path / "s.json"
     words = ["search", "--run", str(run), "--out", str(out), "--method", "random", "--evaluations", "2"]

@@ -197,7 +197,7 @@ def test_a_layout_that_nothing_is_written_in_is_refused_on_one_line_before_an_im
         told = capsys.readouterr()
         assert told.out == ""
         assert told.err.count("\n") == 1
-        assert "its runtime takes images as NHWC: it needs files of that layout, and no format here" in told.err
+        assert "its runtime takes images as NHWC, and files of this format" in told.err
     assert not (tmp_path / "out").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["own.yaml"]
     with pytest.raises(AssertionError, match="images were read"):

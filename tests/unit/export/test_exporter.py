@@ -46,7 +46,7 @@ def test_exporter_without_its_libraries_says_how_to_install_them(monkeypatch):
         ({"layout": "nchw", "batch": "static"}, None),
         (
             {"layout": "nhwc"},
-            "its runtime takes images as NHWC: it needs files of that layout, and no format here is written in it",
+            "its runtime takes images as NHWC, and files of this format take them as NCHW",
         ),
     ],
 )

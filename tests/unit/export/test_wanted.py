@@ -51,8 +51,8 @@ def test_an_int8_file_comes_with_the_fp32_file_that_it_is_compared_with():
         (
             load_profile("coral-edge-tpu"),
             (),
-            "profile coral-edge-tpu: format onnx: its runtime takes images as NHWC: it needs files of that layout, and "
-            "no format here is written in it",
+            "profile coral-edge-tpu: format onnx: its runtime takes images as NHWC, and files of "
+            "this format take them as NCHW",
         ),
         (
             load_profile("stm32h7"),

@@ -53,7 +53,7 @@ from fedsup_deploy.ondevice.timing import (
 )
 
 if TYPE_CHECKING:
-    from typing import NoReturn
+    import typing
 
     from fedsup_deploy.ondevice.records import Environment, RunTimes, Session, TimedInt8, TimedModel
     from fedsup_deploy.ondevice.session_records import (
@@ -306,7 +306,7 @@ def _events(options: argparse.Namespace) -> "Iterator[Union[EnergyEvent, Latency
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in an event as well, for who reads nothing else."""
 
-    def error(self, message: str) -> "NoReturn":
+    def error(self, message: str) -> "typing.NoReturn":
         """End with exit code 2. Side effects: Writes an event."""
         _write({"event": "error", "reason": message})
         super().error(message)

@@ -187,8 +187,8 @@ def test_systemd_understands_all_of_the_service(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("..",), "got name '..', expected one that begins with a letter or a digit"),
-        (("a/b",), "name: got 'a/b'"),
+        (("..",), "got device name '..', expected letters, digits"),
+        (("a/b",), "got device name 'a/b'"),
         (("camera", "camera"), "name 'camera' is there twice"),
         (("camera", "--set", "teir=1"), "--set teir: unknown key 'teir'; did you mean 'tier'?"),
         (("camera", "--at", "opt"), "got folder 'opt' on the device, expected a whole path"),

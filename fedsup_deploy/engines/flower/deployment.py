@@ -7,12 +7,13 @@ the command is to run on the SuperLink's machine, as the same user.
 import contextlib
 import fcntl
 import functools
+import importlib
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from fedsup_deploy.engines.flower.courier import Courier
 from fedsup_deploy.engines.flower.directory import Directory
@@ -26,6 +27,8 @@ from fedsup_deploy.federation.messages import Engine, Job
 from fedsup_deploy.federation.simulation import CLIENTS, NEWCOMERS, Population
 
 R = TypeVar("R")
+
+_REGISTERED: Final = "fedsup_deploy.engines.flower.registered"
 
 #: What folders for temporary files are called.
 _PREFIX: Final = "fedsup-far-"
@@ -155,3 +158,32 @@ def superlink_at(address: str, root_certificates: Path | None, home: Path) -> Su
         {"insecure": True} if root_certificates is None else {"root-certificates": str(root_certificates)}
     )
     return SuperLink(address, home, QUIET, settings)
+
+
+class Registered(Protocol):
+    """Who is registered at a SuperLink, by names. All raise `FederationError` where it cannot be asked."""
+
+    def names(self) -> tuple[str, ...]:
+        """Return whose keys are registered, in order."""
+        ...
+
+    def add(self, name: str, key: bytes) -> None:
+        """Let a device in, by a public key of `keys.public_key`."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Refuse a device from now on."""
+        ...
+
+
+@contextlib.contextmanager
+def registered_at(superlink: str, root_certificates: Path | None) -> Iterator[Registered]:
+    """Yield who is registered at a SuperLink; arguments as of `open_deployment`.
+
+    Raises:
+        ConfigError: The authority cannot be read.
+        DependencyError: Flower is not installed.
+    """
+    check_installed("flwr", "flower")
+    with importlib.import_module(_REGISTERED).registered_at(superlink, root_certificates) as devices:
+        yield devices

@@ -11,7 +11,7 @@ import importlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -20,6 +20,7 @@ from fedsup_deploy.engines.flower.directory import Directory
 from fedsup_deploy.engines.flower.engine import FlowerEngine, far_of, own_of
 from fedsup_deploy.engines.flower.entrance import FlowerEntrance
 from fedsup_deploy.engines.flower.environment import QUIET
+from fedsup_deploy.engines.flower.overdue import Overdue
 from fedsup_deploy.engines.flower.relay import RelayCourier
 from fedsup_deploy.engines.flower.submission import SuperLink, check_installed, connected, listening, working_folder
 from fedsup_deploy.engines.workers import MakePopulations, open_local
@@ -72,10 +73,26 @@ def open_deployment(
         yield engines | deployed(courier, directory, far)
 
 
-def deployed(courier: Courier, directory: Directory, far: Mapping[str, Population]) -> dict[str, Engine]:
-    """Return an engine for each population of devices, and that of those who may become clients."""
-    engines = {name: FlowerEngine(courier, name, each.infos(), directory, _PATIENCE_S) for name, each in far.items()}
-    return {**engines, NEWCOMERS: FlowerEntrance(courier, directory, engines[CLIENTS])}
+def deployed(
+    courier: Courier,
+    directory: Directory,
+    far: Mapping[str, Population],
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[str, Engine]:
+    """Return an engine for each population of devices, and that of those who may become clients.
+
+    Args:
+        courier: Carries the messages of all.
+        directory: Of the nodes.
+        far: The populations.
+        clock: Tells the time in seconds, for deadlines.
+    """
+    overdue = Overdue()
+    engines = {
+        name: FlowerEngine(courier, name, each.infos(), directory, _PATIENCE_S, clock, overdue)
+        for name, each in far.items()
+    }
+    return {**engines, NEWCOMERS: FlowerEntrance(directory, engines[CLIENTS])}
 
 
 def ask_all(

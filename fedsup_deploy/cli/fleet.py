@@ -157,4 +157,4 @@ def serve_command(
         click.echo(f"listening on {host}:{port}; Ctrl-C ends it", err=True)
     # Before flwr is imported, which reads it then; what is started has it, too.
     os.environ.update(environment)
-    serve(program, (host, port), authority)
+    serve(program, (host, port), authority, folder)

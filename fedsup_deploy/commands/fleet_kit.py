@@ -185,7 +185,8 @@ def _own_config(name: str, superlink: str, config: TrainConfig, out: Path, setti
         "folder": f"/var/lib/{_STATE}",
     }
     own = validate(apply_overrides(Document(out / name / f"{name}.yaml", data, {}, {}), settings), ClientConfig)
-    if own.superlink == superlink and superlink.rpartition(":")[0] in _THIS_MACHINE:
+    is_said = any(setting.partition("=")[0] == "superlink" for setting in settings)
+    if not is_said and superlink.rpartition(":")[0] in _THIS_MACHINE:
         raise ConfigError(f"devices cannot reach {superlink}; say where they reach it with --set superlink=HOST:PORT")
     return own
 

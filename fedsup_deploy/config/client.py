@@ -10,7 +10,7 @@ from fedsup_deploy import resources
 from fedsup_deploy.config.document import Document
 from fedsup_deploy.config.images import ImagesConfig, Place
 from fedsup_deploy.config.load import apply_overrides, load_yaml, validate
-from fedsup_deploy.config.section import Name, Section
+from fedsup_deploy.config.section import Address, Name, Section
 from fedsup_deploy.errors import ConfigError
 
 #: What a device can be called.
@@ -35,7 +35,7 @@ class ClientConfig(Section):
     name: Annotated[str, Field(pattern=rf"^{_DEVICE.pattern}$")]
     """What the device is called, of at most 64 letters, digits, dots, hyphens and underscores. Where it is registered
     with a key, the name that it was registered under counts instead."""
-    superlink: Annotated[str, Field(pattern=r"^[^\s/:]+:[0-9]{1,5}$")]
+    superlink: Address
     """Address of the server's SuperLink, host:port."""
     root_certificates: Place | None = None
     """PEM file with the certificate authority of the SuperLink. null: what is sent is not encrypted."""

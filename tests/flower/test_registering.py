@@ -167,7 +167,7 @@ def test_a_superlink_that_cannot_be_asked_is_told_of_in_one_line(
         (office.config("broken", "broken.crt"), ConfigError.exit_code, "expected the ca.crt of fleet init"),
         (office.config("missing", "missing.crt"), ConfigError.exit_code, "expected the ca.crt of fleet init"),
     ):
-        for words in (("register", str(office.key("camera"))), ("unregister", "camera")):
+        for words in (("register", str(office.key("camera"))), ("unregister", "camera"), ("list",)):
             assert main(["fleet", *words, "--config", config]) == code
             captured = capsys.readouterr()
             assert told in captured.err

@@ -21,6 +21,7 @@ from fedsup_deploy.engines.flower.engine import FlowerEngine, far_of, own_of
 from fedsup_deploy.engines.flower.entrance import FlowerEntrance
 from fedsup_deploy.engines.flower.environment import QUIET
 from fedsup_deploy.engines.flower.overdue import Overdue
+from fedsup_deploy.engines.flower.readiness import check_superlink
 from fedsup_deploy.engines.flower.relay import RelayCourier
 from fedsup_deploy.engines.flower.submission import SuperLink, check_installed, connected, listening, working_folder
 from fedsup_deploy.engines.workers import MakePopulations, open_local
@@ -59,8 +60,9 @@ def open_deployment(
         names: Of the clients, in the order of their numbers.
 
     Raises:
+        ConfigError: The authority cannot be read.
         DependencyError: Flower is not installed.
-        FederationError: The SuperLink does not run the app.
+        FederationError: The SuperLink cannot be reached, or does not run the app.
         OutputError: No room for temporary files.
     """
     far = far_of(make_populations)
@@ -107,8 +109,9 @@ def ask_all(
         at_least: How many nodes to wait for.
 
     Raises:
+        ConfigError: The authority cannot be read.
         DependencyError: Flower is not installed.
-        FederationError: The SuperLink does not run the app.
+        FederationError: The SuperLink cannot be reached, or does not run the app.
         OutputError: No room for temporary files.
     """
     with open_courier(superlink, root_certificates) as courier:
@@ -126,6 +129,7 @@ def ask_all(
 def open_courier(superlink: str, root_certificates: Path | None) -> Iterator[RelayCourier]:
     """Yield what carries messages to the nodes of a SuperLink; arguments and errors as of `open_deployment`."""
     check_installed("flwr", "flower")
+    check_superlink(superlink, root_certificates)
     with _held_folder() as folder:
         link = superlink_at(superlink, root_certificates, folder / "home")
         with listening(folder / "relay") as listener:

@@ -29,9 +29,8 @@ from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 
 from fedsup_deploy.engines.flower.forks import forked
-from fedsup_deploy.engines.flower.launch import NODE
+from fedsup_deploy.engines.flower.launch import NODE, NOT_VOUCHED
 from fedsup_deploy.engines.flower.parcel import APP, CONFIG, refusal
-from fedsup_deploy.engines.flower.registered import NOT_VOUCHED
 from fedsup_deploy.engines.flower.submission import program
 from fedsup_deploy.errors import FederationError
 

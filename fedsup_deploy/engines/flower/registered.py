@@ -8,7 +8,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import httpx
 from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, UnregisterNodeRequest
@@ -17,13 +17,11 @@ from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.error import FlowerError
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
-from fedsup_deploy.errors import ConfigError, FederationError
+from fedsup_deploy.engines.flower.readiness import check_superlink
+from fedsup_deploy.errors import FederationError
 from fedsup_deploy.federation.frame import one_line
 
 T = TypeVar("T")
-
-#: What OpenSSL says of a certificate for other names, or of another authority.
-NOT_VOUCHED: Final = "CERTIFICATE_VERIFY_FAILED"
 
 
 class Registered:
@@ -81,7 +79,7 @@ class Registered:
             said = FlowerError.from_json(error.response.text)
             raise FederationError(one_line(error) if said is None else f"Flower says: {said.message}") from error
         except (httpx.HTTPError, ValueError) as error:
-            raise FederationError(f"{self._address} {_why_silent(error)}") from error
+            raise FederationError(f"{self._address} does not answer as a SuperLink: {one_line(error)}") from error
 
 
 @contextlib.contextmanager
@@ -94,22 +92,11 @@ def registered_at(address: str, root_certificates: Path | None) -> Iterator[Regi
 
     Raises:
         ConfigError: The authority cannot be read.
+        FederationError: The SuperLink cannot be reached, or is not vouched for.
     """
+    check_superlink(address, root_certificates)
     version = RuntimeVersionHttpInterceptor(component_name="flwr CLI")
-    try:
-        authority = None if root_certificates is None else root_certificates.read_bytes()
-        client = ControlHttpClient.from_server_address(address, authority is None, authority, [version])
-    except (OSError, ValueError) as error:
-        reason = f"{root_certificates}: {one_line(error)}"
-        raise ConfigError(f"engine.root_certificates: {reason}; expected the ca.crt of fleet init") from error
+    authority = None if root_certificates is None else root_certificates.read_bytes()
+    client = ControlHttpClient.from_server_address(address, authority is None, authority, [version])
     with contextlib.closing(client):
         yield Registered(address, client)
-
-
-def _why_silent(error: Exception) -> str:
-    """Return what is wrong with what does not answer, and what to do."""
-    if NOT_VOUCHED in str(error):
-        return f"shows a certificate that engine.root_certificates does not vouch for: {one_line(error)}"
-    if isinstance(error, httpx.ConnectError):
-        return f"cannot be reached: {one_line(error)}; is fleet serve running there?"
-    return f"does not answer as a SuperLink: {one_line(error)}"

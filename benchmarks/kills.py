@@ -34,7 +34,7 @@ from typing import Any
 
 MARK = "FEDSUP_KILLS_CASE"
 #: Fields that differ from one time to the next: measured ones, and hashes of files that hold such.
-MEASURED = {"seconds", "unix_time_s", "measured", "search", "MODEL_CARD.md"}
+MEASURED = {"seconds", "seconds_left", "unix_time_s", "measured", "search", "MODEL_CARD.md"}
 #: Files that hold nothing else, or the words of the command.
 UNCOMPARED = {"command.json", "measured.json", "SHA256SUMS"}
 SETTINGS = {

@@ -18,6 +18,7 @@ from fedsup_deploy.commands.fleet_init import MadeAuthority
 from fedsup_deploy.commands.fleet_kit import DeviceKit, DeviceKits
 from fedsup_deploy.commands.fleet_list import DeviceListing, ListedDevice
 from fedsup_deploy.commands.fleet_register import RegisteredDevices
+from fedsup_deploy.commands.fleet_unregister import UnregisteredDevices
 from fedsup_deploy.commands.profile_build import BuiltProfile
 from fedsup_deploy.commands.profile_fit import FittedProfile
 from fedsup_deploy.commands.sign import SignedBundle
@@ -207,6 +208,9 @@ def fleet_pages() -> dict[str, Page]:
         "fleet init --server server.example --out fleet": page_of(authority),
         make: page_of(DeviceKits(kits, f"fedsup-deploy {register}")),
         register: page_of(RegisteredDevices(("camera-north", "phone-anna"))),
+        "fleet unregister phone-anna --config server.yaml": page_of(
+            UnregisteredDevices(("phone-anna",), ("camera-north", "camera-south"))
+        ),
         "fleet list --config server.yaml": page_of(listing),
     }
 

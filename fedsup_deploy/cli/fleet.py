@@ -89,6 +89,23 @@ def register_command(output: Output, keys: tuple[Path, ...], config: str) -> Non
     output.emit(fleet_register(server, keys))
 
 
+@command.command("unregister")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@_CONFIG
+@click.pass_obj
+def unregister_command(output: Output, names: tuple[str, ...], config: str) -> None:
+    """Refuse devices from now on, such as one that was lost or stolen.
+
+    Whatever it is at, its server hears no more of it. It comes back by a new key alone.
+    """
+    from fedsup_deploy.config.schema import load_train_config
+
+    server = load_train_config(config)
+    from fedsup_deploy.commands.fleet_unregister import fleet_unregister
+
+    output.emit(fleet_unregister(server, names))
+
+
 @command.command("list")
 @_CONFIG
 @click.option(
@@ -140,4 +157,4 @@ def serve_command(
         click.echo(f"listening on {host}:{port}; Ctrl-C ends it", err=True)
     # Before flwr is imported, which reads it then; what is started has it, too.
     os.environ.update(environment)
-    serve(program, (host, port), authority)
+    serve(program, (host, port), authority, folder)

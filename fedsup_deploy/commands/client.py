@@ -9,8 +9,9 @@ from typing import Final
 from fedsup_deploy import files
 from fedsup_deploy.config.client import ClientConfig
 from fedsup_deploy.engines.flower.environment import OWN, QUIET
+from fedsup_deploy.engines.flower.readiness import check_authority, check_port
 from fedsup_deploy.engines.flower.submission import check_installed
-from fedsup_deploy.errors import ConfigError, DataError
+from fedsup_deploy.errors import ConfigError, DataError, as_output_error
 from fedsup_deploy.federation.client import TRAINED
 from fedsup_deploy.runs.own_images import client_of
 
@@ -26,9 +27,10 @@ def prepare(config: ClientConfig, path: Path) -> tuple[list[str], dict[str, str]
         path: Its file.
 
     Raises:
-        ConfigError: A file that it names is missing.
+        ConfigError: A file that it names is missing or no key or certificate, or its port is another program's.
         DataError: Its images are missing or malformed.
         DependencyError: Flower is not installed.
+        OutputError: The device's folder cannot be made.
 
     Side effects: Makes the device's folder.
     """
@@ -37,10 +39,16 @@ def prepare(config: ClientConfig, path: Path) -> tuple[list[str], dict[str, str]
     for setting, file in (("root_certificates", root), ("key", key)):
         if file is not None and not files.is_file(file):
             raise ConfigError(f"{path}: {setting}: no file {file}")
+    if root is not None:
+        check_authority(root, f"{path}: root_certificates")
+    if key is not None:
+        _check_key(key, f"{path}: key", is_encrypted=root is not None)
+    check_port(LOCALHOST, config.port, f"{path}: port")
     client = client_of(config)
     if not client.has(TRAINED):
         raise DataError(f"{config.data.dataset}: no image to train on")
-    config.home.mkdir(parents=True, exist_ok=True)
+    with as_output_error(config.home):
+        config.home.mkdir(parents=True, exist_ok=True)
     security = ["--insecure"] if root is None else ["--root-certificates", str(root)]
     security += [] if key is None else ["--auth-supernode-private-key", str(key)]
     arguments = [
@@ -50,3 +58,19 @@ def prepare(config: ClientConfig, path: Path) -> tuple[list[str], dict[str, str]
     ]
     paths = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
     return arguments, {**QUIET, "FLWR_HOME": str(config.home), "PATH": paths}
+
+
+def _check_key(key: Path, setting: str, *, is_encrypted: bool) -> None:
+    """Refuse what is no key of a device, or of no use.
+
+    Raises:
+        ConfigError: It is so.
+    """
+    from fedsup_deploy.engines.flower.keys import check_private_key
+
+    if not is_encrypted:
+        raise ConfigError(f"{setting}: needs root_certificates: Flower takes a key over TLS only")
+    try:
+        check_private_key(key.read_bytes())
+    except (ConfigError, OSError) as error:
+        raise ConfigError(f"{setting}: {key}: {error}") from error

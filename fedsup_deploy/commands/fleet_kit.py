@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import JsonValue
 
 from fedsup_deploy import files
-from fedsup_deploy.config.client import ClientConfig
+from fedsup_deploy.config.client import ClientConfig, check_device_name
 from fedsup_deploy.config.load import Document, apply_overrides, dump, validate
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.engines.flower.submission import check_installed
@@ -171,8 +171,7 @@ def _own_config(name: str, superlink: str, config: TrainConfig, out: Path, setti
     Raises:
         ConfigError: The name is none, or a setting is impossible.
     """
-    if not name[:1].isalnum():
-        raise ConfigError(f"got name {name!r}, expected one that begins with a letter or a digit")
+    check_device_name(name)
     images: dict[str, JsonValue] = {"dataset": "image-folder", "root": "images"}
     if config.data.server is not None:
         images |= {"image_size": config.data.server.image_size, "resize": config.data.server.resize}
@@ -186,7 +185,8 @@ def _own_config(name: str, superlink: str, config: TrainConfig, out: Path, setti
         "folder": f"/var/lib/{_STATE}",
     }
     own = validate(apply_overrides(Document(out / name / f"{name}.yaml", data, {}, {}), settings), ClientConfig)
-    if own.superlink == superlink and superlink.rpartition(":")[0] in _THIS_MACHINE:
+    is_said = any(setting.partition("=")[0] == "superlink" for setting in settings)
+    if not is_said and superlink.rpartition(":")[0] in _THIS_MACHINE:
         raise ConfigError(f"devices cannot reach {superlink}; say where they reach it with --set superlink=HOST:PORT")
     return own
 

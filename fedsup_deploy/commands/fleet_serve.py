@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from fedsup_deploy import places
 from fedsup_deploy.engines.flower.environment import QUIET
 from fedsup_deploy.engines.flower.launch import launch_server
+from fedsup_deploy.engines.flower.readiness import check_certificate, check_port
 from fedsup_deploy.engines.flower.submission import check_installed, program
 from fedsup_deploy.errors import FederationError, as_output_error
 
@@ -26,15 +28,13 @@ def prepare(
         folder: What it keeps.
 
     Raises:
+        ConfigError: The certificate is of no use to devices, or nothing can listen at the address.
         DependencyError: Flower is not installed.
-        OutputError: The folder cannot be made.
-
-    Side effects: Makes the folder.
     """
     check_installed("flwr", "flower")
-    with as_output_error(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     host, port = address
+    check_certificate(authority, certificate, key, _asked_as(host))
+    check_port(host, port, "--host and --port")
     command = [
         program("flower-superlink"),
         *("--ssl-ca-certfile", str(authority), "--ssl-certfile", str(certificate), "--ssl-keyfile", str(key)),
@@ -44,17 +44,26 @@ def prepare(
     return command, {**QUIET, "FLWR_HOME": str(folder.resolve())}
 
 
-def serve(command: Sequence[str], address: tuple[str, int], authority: Path) -> None:
+def serve(command: Sequence[str], address: tuple[str, int], authority: Path, folder: Path) -> None:
     """Run a SuperLink until this process is told to end.
 
     Args:
         command: Of `prepare`; what that says of the environment is so.
-        address: As of `prepare`, as is `authority`.
+        address: As of `prepare`, as are `authority` and `folder`.
         authority: See there.
+        folder: See there; it is made.
 
     Raises:
         FederationError: It ends by itself.
+        OutputError: The folder cannot be made, or another SuperLink has it.
     """
     host, port = address
-    code = launch_server(f"{'localhost' if host in _ANY else host}:{port}", authority.resolve(), command)
+    with as_output_error(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with places.hold(folder, inside=True, advice="name another --folder"):
+        code = launch_server(f"{_asked_as(host)}:{port}", authority.resolve(), command)
     raise FederationError(f"the SuperLink has ended with exit code {code}; what it says of that is above")
+
+
+def _asked_as(host: str) -> str:
+    return "localhost" if host in _ANY else host

@@ -10,16 +10,18 @@ from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.data.preprocess import Preprocessing
 from fedsup_deploy.federation.batches import check_can_be_normalized
-from fedsup_deploy.federation.client import ClientInfo
+from fedsup_deploy.federation.client import HELD_OUT, ClientInfo
 from fedsup_deploy.federation.jobs.train import Assignment, LocalTraining, Train
 from fedsup_deploy.federation.messages import Blob
 from fedsup_deploy.federation.server.balance import class_weights
-from fedsup_deploy.federation.server.forecast import Forecast, check_in_time, forecast
+from fedsup_deploy.federation.server.federation import evaluating
+from fedsup_deploy.federation.server.forecast import Forecast, check_in_time, check_judged_in_time, forecast
 from fedsup_deploy.federation.server.norms import NormLimits
 from fedsup_deploy.federation.server.rounds import RoundParams
 from fedsup_deploy.federation.server.strategy import Strategy
 from fedsup_deploy.federation.simulation import CLIENTS, FederatedData
 from fedsup_deploy.runs import run as runs
+from fedsup_deploy.runs.federation import terms_of
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.layout import Layout
 
@@ -65,6 +67,9 @@ def plan_training(config: TrainConfig) -> TrainingPlan:
     # Unseen clients take no part, so only now it is known how many can.
     found = _forecast(config, data, layout, infos, strategy)
     check_in_time(found, config.federation.deadline_s, config.federation.links)
+    if config.federation.links is not None and not config.server_has_images:
+        judges = evaluating(infos, HELD_OUT, config.calibration.clients, config.seed)
+        check_judged_in_time(layout, judges, terms_of(config), config.federation.links)
     return TrainingPlan(space, data, layout, infos, strategy, found)
 
 

@@ -1,7 +1,8 @@
 """Every setting of a device that joins a federation, once. The device's owner writes it; no server can change it."""
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -9,7 +10,11 @@ from fedsup_deploy import resources
 from fedsup_deploy.config.document import Document
 from fedsup_deploy.config.images import ImagesConfig, Place
 from fedsup_deploy.config.load import apply_overrides, load_yaml, validate
-from fedsup_deploy.config.section import Name, Section
+from fedsup_deploy.config.section import Address, Name, Section
+from fedsup_deploy.errors import ConfigError
+
+#: What a device can be called.
+_DEVICE: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class OwnImagesConfig(ImagesConfig):
@@ -27,10 +32,10 @@ class ClientConfig(Section):
 
     schema_version: Literal[1] = Field(alias="schema")
     """Version of this file's layout: 1."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=64)]
+    name: Annotated[str, Field(pattern=rf"^{_DEVICE.pattern}$")]
     """What the device is called, of at most 64 letters, digits, dots, hyphens and underscores. Where it is registered
     with a key, the name that it was registered under counts instead."""
-    superlink: Annotated[str, Field(pattern=r"^[^\s/:]+:[0-9]{1,5}$")]
+    superlink: Address
     """Address of the server's SuperLink, host:port."""
     root_certificates: Place | None = None
     """PEM file with the certificate authority of the SuperLink. null: what is sent is not encrypted."""
@@ -60,6 +65,17 @@ class ClientConfig(Section):
     def blobs(self) -> Path:
         """Folder of what the device was sent."""
         return self.folder / "blobs"
+
+
+def check_device_name(name: str) -> None:
+    """Refuse what a server cannot call a device: its name is that of files and folders, and a word of commands.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if _DEVICE.fullmatch(name) is None or not name[0].isalnum():
+        expected = "letters, digits, dots, hyphens and underscores, at most 64, a letter or a digit first"
+        raise ConfigError(f"got device name {name[:80]!a}, expected {expected}")
 
 
 def load_client_config(path: Path, overrides: tuple[str, ...] = ()) -> ClientConfig:

@@ -18,7 +18,7 @@ from fedsup_deploy.config.partition import PartitionConfig
 from fedsup_deploy.config.problems import misfit
 from fedsup_deploy.config.reader import KeyPath
 from fedsup_deploy.config.registered import Registered
-from fedsup_deploy.config.section import Count, Section, Text
+from fedsup_deploy.config.section import Address, Count, Section, Text
 from fedsup_deploy.config.strategy import StrategyConfig
 from fedsup_deploy.errors import ConfigError
 
@@ -27,7 +27,6 @@ _USUALLY_HELD_OUT: Final = 0.2
 
 Images = TypeVar("Images", bound=ImagesConfig)
 BatchSize = Annotated[int, Field(ge=1, le=65_536)]
-_ADDRESS: Final = r"^[^\s/:]+:[0-9]{1,5}$"
 
 
 def _version_one(version: int) -> int:
@@ -136,7 +135,7 @@ class EngineConfig(Section):
     """A registered engine. `local`: simulated clients on this machine. `flower`: the same carried by Flower."""
     workers: Annotated[int, Field(ge=1, le=256)] = 2
     """Processes that train clients side by side. The result does not depend on it."""
-    superlink: Annotated[str, Field(pattern=_ADDRESS)] | None = None
+    superlink: Address | None = None
     """Address of a SuperLink, host:port, that runs on this machine: its nodes are the clients. null: clients are
     simulated here."""
     root_certificates: Place | None = None

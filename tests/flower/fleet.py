@@ -80,11 +80,12 @@ class FarFleet(Fleet):
         self.started[SERVER] = self.start_on(SERVER, SERVER, *self.superlink())
         assert self._eventually(self.can_be_reached)
 
-    def join(self, name: str, **_: str) -> None:
+    def join(self, name: str, **_: str) -> "subprocess.Popen[bytes]":
         """Have a device join, as the page does, in the folder of its kit."""
         command = self.told("sh", JOIN).replace("camera", name)
         folder = self.folder / "kits" / name
         self.started[name] = self.start_on(name, name, "bash", "-euc", f"exec {command}", cwd=folder)
+        return self.started[name]
 
     def kill(self, name: str) -> None:
         """Kill all processes of a device or of the SuperLink at once, as a power cut does."""

@@ -187,8 +187,8 @@ def test_systemd_understands_all_of_the_service(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("..",), "got name '..', expected one that begins with a letter or a digit"),
-        (("a/b",), "name: got 'a/b'"),
+        (("..",), "got device name '..', expected letters, digits"),
+        (("a/b",), "got device name 'a/b'"),
         (("camera", "camera"), "name 'camera' is there twice"),
         (("camera", "--set", "teir=1"), "--set teir: unknown key 'teir'; did you mean 'tier'?"),
         (("camera", "--at", "opt"), "got folder 'opt' on the device, expected a whole path"),
@@ -211,3 +211,11 @@ def test_a_server_without_an_authority_gives_no_kit(folder: Path, capsys: pytest
     (folder / "server.yaml").write_text(SERVER.replace(", root_certificates: fleet/ca.crt", ""), encoding="utf-8")
     assert kit("camera") == ConfigError.exit_code
     assert "engine.root_certificates: got null" in capsys.readouterr().err
+
+
+def test_where_devices_reach_the_server_is_not_guessed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On this machine, where the server itself does, only where that is said."""
+    (folder / "server.yaml").write_text(SERVER.replace("server.example:9092", "localhost:9093"), encoding="utf-8")
+    assert kit("camera") == ConfigError.exit_code
+    assert "devices cannot reach localhost:9093; say where they reach it" in capsys.readouterr().err
+    assert kit("camera", "--set", "superlink=localhost:9093") == 0

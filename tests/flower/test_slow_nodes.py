@@ -12,19 +12,25 @@ from local_grid import LocalGrid, app_of
 from test_attacks import NODE_IDS, suite
 
 from fedsup_deploy.engines.flower.blobs import DiskBlobs
+from fedsup_deploy.engines.flower.deployment import deployed
 from fedsup_deploy.engines.flower.directory import Directory
-from fedsup_deploy.engines.flower.engine import FlowerEngine
+from fedsup_deploy.engines.flower.entrance import FlowerEntrance
 from fedsup_deploy.engines.flower.grid import GridCourier
 from fedsup_deploy.engines.flower.node import ClientNode
 from fedsup_deploy.federation.client import ClientId
+from fedsup_deploy.federation.jobs.announce import Announce
+from fedsup_deploy.federation.messages import Reply
 from fedsup_deploy.federation.server.cohort import Terms
 from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.server.late import MOST_ROUNDS_LATE
 from fedsup_deploy.federation.server.rounds import RoundParams, run_rounds
 from fedsup_deploy.federation.server.strategy import FedAvg, ServerState
-from fedsup_deploy.federation.simulation import CLIENTS
+from fedsup_deploy.federation.simulation import CLIENTS, NEWCOMERS
 
 DEADLINE_S = 10.0
+#: The node of somebody who is no client.
+NEWCOMER = 1
+TERMS = Terms(0.0, DEADLINE_S)
 
 
 class SlowGrid(LocalGrid):
@@ -61,7 +67,12 @@ class SlowGrid(LocalGrid):
 
 @pytest.fixture
 def play(tmp_path: Path) -> Callable[..., tuple[list[Any], SlowGrid]]:
-    def play(seconds: Mapping[ClientId, float], **changes: Any) -> tuple[list[Any], SlowGrid]:
+    def play(
+        seconds: Mapping[ClientId, float],
+        between: Callable[[FlowerEntrance, SlowGrid], None] = lambda *_: None,
+        **changes: Any,
+    ) -> tuple[list[Any], SlowGrid]:
+        """Return the rounds; `between` is done after each."""
         populations = {CLIENTS: suite.federated_data().populations()[CLIENTS]}
         apps = {
             number: app_of(ClientNode(str(client), populations, DiskBlobs(tmp_path / str(client))))
@@ -73,9 +84,10 @@ def play(tmp_path: Path) -> Callable[..., tuple[list[Any], SlowGrid]]:
         directory.gather(lambda there: there == suite.NUM_CLIENTS)
         grid.now, grid.ttls = 0.0, []
         grid.seconds |= {NODE_IDS[client]: each for client, each in seconds.items()}
-        infos = populations[CLIENTS].infos()
-        engine = FlowerEngine(courier, CLIENTS, infos, directory, clock=lambda: grid.now)
-        federation: Federation = dataclasses.replace(suite.federation_of(engine), terms=Terms(0.0, DEADLINE_S))
+        engines = deployed(courier, directory, populations, clock=lambda: grid.now)
+        entrance = engines[NEWCOMERS]
+        assert isinstance(entrance, FlowerEntrance)
+        federation: Federation = dataclasses.replace(suite.federation_of(engines[CLIENTS]), terms=TERMS)
         params = RoundParams(
             rounds=3,
             clients_per_round=suite.NUM_CLIENTS,
@@ -88,7 +100,11 @@ def play(tmp_path: Path) -> Callable[..., tuple[list[Any], SlowGrid]]:
         params = dataclasses.replace(params, **changes)
         state = ServerState(suite.supernet())
         strategy = FedAvg(suite.SPACE, params.rounds, "largest")
-        return list(run_rounds(federation, state, strategy, params)), grid
+        results = []
+        for result in run_rounds(federation, state, strategy, params):
+            results.append(result)
+            between(entrance, grid)
+        return results, grid
 
     return play
 
@@ -108,6 +124,22 @@ def test_a_late_answer_is_heard_in_the_next_round(play: Any) -> None:
     assert [result.joined for result in results] == [{}, {2: 1}, {2: 1}]
     most = (1 + MOST_ROUNDS_LATE) * DEADLINE_S
     assert all(most - DEADLINE_S < ttl <= most + 1e-6 for ttl in grid.ttls)
+
+
+def test_a_late_answer_is_heard_while_newcomers_are_asked(play: Any, tmp_path: Path) -> None:
+    """All messages go one way: what comes while somebody else is asked is not lost on whom it is for."""
+    newcomer = app_of(ClientNode("newcomer", {}, DiskBlobs(tmp_path / "newcomer")))
+    told: list[Reply[Any]] = []
+
+    def ask_newcomers(entrance: FlowerEntrance, grid: SlowGrid) -> None:
+        grid.apps[NEWCOMER], grid.names[NEWCOMER], grid.seconds[NEWCOMER] = newcomer, "newcomer", 7.0
+        before = grid.now
+        told.extend(entrance.ask({info.client: Announce() for info in entrance.clients()}, DEADLINE_S))
+        assert grid.now >= before + 7.0
+
+    results, _ = play({2: 15.0}, ask_newcomers, accepts_late=True)
+    assert [reply.client for reply in told] == [0, 0, 0]
+    assert [result.joined for result in results] == [{}, {2: 1}, {2: 1}]
 
 
 def test_what_is_never_answered_is_given_up(play: Any) -> None:

@@ -43,6 +43,7 @@ RESULTS = {
     "fleet init": "commands.fleet_init:MadeAuthority",
     "fleet kit": "commands.fleet_kit:DeviceKits",
     "fleet register": "commands.fleet_register:RegisteredDevices",
+    "fleet unregister": "commands.fleet_unregister:UnregisteredDevices",
     "fleet list": "commands.fleet_list:DeviceListing",
 }
 #: What `inspect` says of each kind of thing, below `path` and `kind`.

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,35 @@ def test_each_tier_has_its_link(config_of: Any) -> None:
         plan_training(config_of(links, "federation.deadline_s=5"))
     with pytest.raises(ConfigError, match=r"got a list of 2 entries, expected one link, or 3, one for each tier"):
         config_of(f"federation.links=[{slow}, {fast}]")
+
+
+def test_a_run_that_too_few_could_evaluate_is_refused_before_it_begins(config_of: Any) -> None:
+    """Devices of a thin link train small subnets in time, and would not have the largest in time.
+
+    By hand: four of the 60 clients evaluate, and half of them must.
+    """
+    fast, slow = "{down_mbit_s: 100, up_mbit_s: 100}", "{down_mbit_s: 0.1, up_mbit_s: 0.1}"
+    layout = plan_training(config_of()).layout
+    size = 4 * sum(math.prod(shape) for shape in layout.shapes.values())
+    seconds = 8 * size / 1e5
+    ours = ("strategy={name: fedavg, architecture: smallest}", "data.server_images=false", "federation.quorum=0.5")
+
+    def refused(link: str, deadline_s: float, *more: str) -> str | None:
+        links = (f"federation.links=[{link}]", f"federation.deadline_s={deadline_s}")
+        try:
+            plan_training(config_of(*ours, *links, *more))
+        except ConfigError as error:
+            return str(error)
+        return None
+
+    told = refused(slow, seconds - 1)
+    assert told is not None
+    expected = f"expected at least {math.ceil(seconds)}: an evaluation sends devices the largest subnet, {size:,} bytes"
+    assert expected in told
+    assert "which 0 of 4 get in time, 2 must; " in told
+    assert refused(slow, seconds + 1) is None
+    assert refused(fast, seconds - 1) is None
+    assert refused(slow, seconds - 1, "data.server_images=true") is None
 
 
 def test_the_command_says_it_and_asks_nobody(

@@ -7,18 +7,21 @@ the command is to run on the SuperLink's machine, as the same user.
 import contextlib
 import fcntl
 import functools
+import importlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from fedsup_deploy.engines.flower.courier import Courier
 from fedsup_deploy.engines.flower.directory import Directory
 from fedsup_deploy.engines.flower.engine import FlowerEngine, far_of, own_of
 from fedsup_deploy.engines.flower.entrance import FlowerEntrance
 from fedsup_deploy.engines.flower.environment import QUIET
+from fedsup_deploy.engines.flower.overdue import Overdue
+from fedsup_deploy.engines.flower.readiness import check_superlink
 from fedsup_deploy.engines.flower.relay import RelayCourier
 from fedsup_deploy.engines.flower.submission import SuperLink, check_installed, connected, listening, working_folder
 from fedsup_deploy.engines.workers import MakePopulations, open_local
@@ -26,6 +29,8 @@ from fedsup_deploy.federation.messages import Engine, Job
 from fedsup_deploy.federation.simulation import CLIENTS, NEWCOMERS, Population
 
 R = TypeVar("R")
+
+_REGISTERED: Final = "fedsup_deploy.engines.flower.registered"
 
 #: What folders for temporary files are called.
 _PREFIX: Final = "fedsup-far-"
@@ -55,8 +60,9 @@ def open_deployment(
         names: Of the clients, in the order of their numbers.
 
     Raises:
+        ConfigError: The authority cannot be read.
         DependencyError: Flower is not installed.
-        FederationError: The SuperLink does not run the app.
+        FederationError: The SuperLink cannot be reached, or does not run the app.
         OutputError: No room for temporary files.
     """
     far = far_of(make_populations)
@@ -69,10 +75,26 @@ def open_deployment(
         yield engines | deployed(courier, directory, far)
 
 
-def deployed(courier: Courier, directory: Directory, far: Mapping[str, Population]) -> dict[str, Engine]:
-    """Return an engine for each population of devices, and that of those who may become clients."""
-    engines = {name: FlowerEngine(courier, name, each.infos(), directory, _PATIENCE_S) for name, each in far.items()}
-    return {**engines, NEWCOMERS: FlowerEntrance(courier, directory, engines[CLIENTS])}
+def deployed(
+    courier: Courier,
+    directory: Directory,
+    far: Mapping[str, Population],
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[str, Engine]:
+    """Return an engine for each population of devices, and that of those who may become clients.
+
+    Args:
+        courier: Carries the messages of all.
+        directory: Of the nodes.
+        far: The populations.
+        clock: Tells the time in seconds, for deadlines.
+    """
+    overdue = Overdue()
+    engines = {
+        name: FlowerEngine(courier, name, each.infos(), directory, _PATIENCE_S, clock, overdue)
+        for name, each in far.items()
+    }
+    return {**engines, NEWCOMERS: FlowerEntrance(directory, engines[CLIENTS])}
 
 
 def ask_all(
@@ -87,8 +109,9 @@ def ask_all(
         at_least: How many nodes to wait for.
 
     Raises:
+        ConfigError: The authority cannot be read.
         DependencyError: Flower is not installed.
-        FederationError: The SuperLink does not run the app.
+        FederationError: The SuperLink cannot be reached, or does not run the app.
         OutputError: No room for temporary files.
     """
     with open_courier(superlink, root_certificates) as courier:
@@ -106,6 +129,7 @@ def ask_all(
 def open_courier(superlink: str, root_certificates: Path | None) -> Iterator[RelayCourier]:
     """Yield what carries messages to the nodes of a SuperLink; arguments and errors as of `open_deployment`."""
     check_installed("flwr", "flower")
+    check_superlink(superlink, root_certificates)
     with _held_folder() as folder:
         link = superlink_at(superlink, root_certificates, folder / "home")
         with listening(folder / "relay") as listener:
@@ -155,3 +179,32 @@ def superlink_at(address: str, root_certificates: Path | None, home: Path) -> Su
         {"insecure": True} if root_certificates is None else {"root-certificates": str(root_certificates)}
     )
     return SuperLink(address, home, QUIET, settings)
+
+
+class Registered(Protocol):
+    """Who is registered at a SuperLink, by names. All raise `FederationError` where it cannot be asked."""
+
+    def names(self) -> tuple[str, ...]:
+        """Return whose keys are registered, in order."""
+        ...
+
+    def add(self, name: str, key: bytes) -> None:
+        """Let a device in, by a public key of `keys.public_key`."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Refuse a device from now on."""
+        ...
+
+
+@contextlib.contextmanager
+def registered_at(superlink: str, root_certificates: Path | None) -> Iterator[Registered]:
+    """Yield who is registered at a SuperLink; arguments as of `open_deployment`.
+
+    Raises:
+        ConfigError: The authority cannot be read.
+        DependencyError: Flower is not installed.
+    """
+    check_installed("flwr", "flower")
+    with importlib.import_module(_REGISTERED).registered_at(superlink, root_certificates) as devices:
+        yield devices

@@ -7,11 +7,12 @@ arrive there. It is sent again: a job may be done twice, for what comes of it ha
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from fedsup_deploy.engines.flower.courier import Courier, Delivery, Letter, NodeId, Ticket
 from fedsup_deploy.engines.flower.directory import Whereabouts
 from fedsup_deploy.engines.flower.node import HELLO
+from fedsup_deploy.engines.flower.overdue import Awaited, Overdue
 from fedsup_deploy.engines.workers import MakePopulations
 from fedsup_deploy.errors import DataError
 from fedsup_deploy.federation import encoding
@@ -42,6 +43,7 @@ class FlowerEngine:
             thing after another: where that is answered and the job is not, the job is lost. None: nothing is lost, or
             nodes do many things at once.
         clock: Tells the time in seconds, for deadlines.
+        overdue: What those wait for that ask by the same courier; None: nobody else does.
     """
 
     def __init__(
@@ -52,11 +54,12 @@ class FlowerEngine:
         directory: Whereabouts,
         patience_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        overdue: Overdue | None = None,
     ) -> None:
         self._courier, self._population, self._infos, self.clock = courier, population, infos, clock
         self._directory, self.patience_s = directory, patience_s
         self._held: dict[NodeId, set[str]] = {}
-        self._overdue: dict[Ticket, _Overdue] = {}
+        self._overdue = Overdue() if overdue is None else overdue
 
     def clients(self) -> Sequence[ClientInfo]:
         """Return who can be asked, ascending."""
@@ -65,6 +68,10 @@ class FlowerEngine:
     def admit(self, infos: Sequence[ClientInfo]) -> None:
         """Let some be asked from now on, whose numbers follow those that there are."""
         self._infos = (*self._infos, *infos)
+
+    def beside(self, directory: Whereabouts) -> "FlowerEngine":
+        """Return an engine for others, by the same courier; meanwhile this one misses nothing that it waits for."""
+        return FlowerEngine(self._courier, self._population, (), directory, self.patience_s, self.clock, self._overdue)
 
     def ask(
         self, jobs: Mapping[ClientId, Job[R]], deadline_s: float | None = None, patience: Patience[R] | None = None
@@ -80,7 +87,7 @@ class FlowerEngine:
         pending: dict[Ticket, _Sent] = {}
         signs: dict[Ticket, _Sent] = {}
         try:
-            self._give_up_overdue()
+            self._courier.forget(self._overdue.give_up())
             self._directory.refresh()
             for client in jobs:
                 node = self._directory.node_of(client)
@@ -100,11 +107,11 @@ class FlowerEngine:
                         yield reply
         finally:
             overdue = {
-                ticket: _Overdue(sent, jobs[sent.client], terms.patience)
+                ticket: self._awaited(sent, terms)
                 for ticket, sent in pending.items()
                 if terms.patience.awaits(sent.client)
             }
-            self._overdue |= overdue
+            self._overdue.add(overdue)
             self._courier.forget([*(pending.keys() - overdue.keys()), *signs])
 
     def _come(self, pending: "dict[Ticket, _Sent]", signs: "dict[Ticket, _Sent]") -> "Iterator[tuple[_Sent, Delivery]]":
@@ -114,8 +121,8 @@ class FlowerEngine:
                 signs.pop(delivery.ticket).take_sign(delivery, self.clock())
             elif delivery.ticket in pending:
                 yield pending.pop(delivery.ticket), delivery
-            else:
-                self._take_other(delivery)
+            elif not self._overdue.take(delivery):
+                self._directory.take(delivery)
         now = self.clock()
         for ticket, sent in list(pending.items()):
             if now - sent.seen > _GRACE_S:
@@ -125,20 +132,14 @@ class FlowerEngine:
                 signs[self._courier.send(Letter(sent.node, self._population, HELLO))] = sent
                 sent.is_asked = True
 
-    def _give_up_overdue(self) -> None:
-        """Wait no longer for answers to exchanges that are over which nobody would hear."""
-        unheard = [ticket for ticket, each in self._overdue.items() if not each.patience.awaits(each.sent.client)]
-        for ticket in unheard:
-            del self._overdue[ticket]
-        self._courier.forget(unheard)
+    def _awaited(self, sent: "_Sent", terms: "_Terms[R]") -> Awaited:
+        """Return an answer that is heard after its exchange, or given up."""
 
-    def _take_other(self, delivery: Delivery) -> None:
-        """Take an answer to what this exchange has not asked: it is to one that is over, or tells who a node is."""
-        overdue = self._overdue.pop(delivery.ticket, None)
-        if overdue is None:
-            self._directory.take(delivery)
-        elif (reply := self._read(delivery, overdue.sent, overdue.job)) is not None:
-            overdue.patience.take_late(reply)
+        def take(delivery: Delivery) -> None:
+            if (reply := self._read(delivery, sent, terms.jobs[sent.client])) is not None:
+                terms.patience.take_late(reply)
+
+        return Awaited(lambda: terms.patience.awaits(sent.client), take)
 
     def _send(
         self,
@@ -209,15 +210,6 @@ class _Terms(Generic[R]):
     jobs: Mapping[ClientId, Job[R]]
     end: float
     patience: Patience[R]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Overdue:
-    """A message under way though its exchange is over. Any: exchanges ask for different things."""
-
-    sent: _Sent
-    job: Job[Any]
-    patience: Patience[Any]
 
 
 def far_of(make_populations: MakePopulations) -> dict[str, Population]:

@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from fedsup_deploy.engines.flower.courier import Courier, Delivery, NodeId
+from fedsup_deploy.engines.flower.courier import Delivery, NodeId
 from fedsup_deploy.engines.flower.directory import Directory
 from fedsup_deploy.engines.flower.engine import FlowerEngine
 from fedsup_deploy.federation.client import ClientId, ClientInfo
 from fedsup_deploy.federation.messages import Job, Patience, Reply
-from fedsup_deploy.federation.simulation import CLIENTS
 
 R = TypeVar("R")
 
@@ -17,13 +16,12 @@ class FlowerEntrance:
     """An `Entrance` to the clients of an engine.
 
     Args:
-        courier: Carries the messages.
         directory: Of the nodes.
         engine: Carries jobs to the clients.
     """
 
-    def __init__(self, courier: Courier, directory: Directory, engine: FlowerEngine) -> None:
-        self._courier, self._directory, self._engine = courier, directory, engine
+    def __init__(self, directory: Directory, engine: FlowerEngine) -> None:
+        self._directory, self._engine = directory, engine
         self._names: tuple[str, ...] = ()
 
     def clients(self) -> Sequence[ClientInfo]:
@@ -40,8 +38,7 @@ class FlowerEntrance:
         Raises:
             FederationError: The Flower run has ended.
         """
-        engine = FlowerEngine(self._courier, CLIENTS, (), _Named(self._directory, self._names), self._engine.patience_s)
-        yield from engine.ask(jobs, deadline_s, patience)
+        yield from self._engine.beside(_Named(self._directory, self._names)).ask(jobs, deadline_s, patience)
 
     def admit(self, infos: Sequence[ClientInfo]) -> None:
         """Let some be clients, by their names."""

@@ -29,15 +29,13 @@ from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 
 from fedsup_deploy.engines.flower.forks import forked
-from fedsup_deploy.engines.flower.launch import NODE
+from fedsup_deploy.engines.flower.launch import NODE, NOT_VOUCHED
 from fedsup_deploy.engines.flower.parcel import APP, CONFIG, refusal
 from fedsup_deploy.engines.flower.submission import program
 from fedsup_deploy.errors import FederationError
 
 #: What Flower runs beside a SuperLink for an app of ours.
 _OURS: Final = (TaskType.SERVER_APP, TaskType.SIMULATION)
-#: What OpenSSL says of a certificate for other names, or of another authority.
-_NOT_VOUCHED: Final = "CERTIFICATE_VERIFY_FAILED"
 #: What the process of a message is called.
 _MESSAGE: Final = "fedsup-message"
 
@@ -90,7 +88,7 @@ class Executor:
         try:
             found = self._client.AcquireTask(AcquireTaskRequest(supported_task_types=list(TaskType)))
         except httpx.TransportError as error:
-            if _NOT_VOUCHED in str(error):
+            if NOT_VOUCHED in str(error):
                 raise FederationError(f"the certificate of {self._address}: {error}") from error
             return set()  # it has not begun yet, or has much to do
         except httpx.HTTPStatusError as error:

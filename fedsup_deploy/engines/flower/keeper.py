@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final
 
-from fedsup_deploy.engines.flower.launch import NODE, launch
+from fedsup_deploy.engines.flower.launch import NODE, NOT_VOUCHED, launch
 from fedsup_deploy.errors import FederationError
 
 #: Seconds before a node is started again: at first, and at most.
@@ -26,6 +26,16 @@ _LONGEST_PAUSE_S: Final = 15.0
 #: taken for connected still, and of a key that nobody knows. Any other code means that it is not let in.
 _AGAIN: Final = 75
 _REFUSED: Final = 76
+_UNKNOWN: Final = 77
+_NO_KEY: Final = 78
+_FOREIGN: Final = 79
+_WHY: Final = {
+    **dict.fromkeys(
+        (_REFUSED, _UNKNOWN), "its key is not registered there, or another device that has the same key is connected"
+    ),
+    _NO_KEY: "it lets in devices with a key alone; set key",
+    _FOREIGN: "root_certificates does not vouch for its certificate, or one of them is not valid today",
+}
 #: Seconds within which a server misses a node that is gone, and more.
 _MISSED_S: Final = 90.0
 #: What Flower's node says once it is let in, and the file that is there since.
@@ -59,7 +69,8 @@ def keep(home: Path, arguments: Sequence[str], address: str, tell: Callable[[str
             last_in = time.monotonic()
             pause_s = _FIRST_PAUSE_S if last_in - started > _LONGEST_PAUSE_S else pause_s
         elif code != _REFUSED or time.monotonic() - last_in > _MISSED_S:
-            raise FederationError("the SuperLink does not let this device in; what Flower says of it is above")
+            why = _WHY.get(code, "what Flower says of it is above")
+            raise FederationError(f"the SuperLink does not let this device in: {why}")
         what = "not let in yet" if code == _REFUSED else "the connection has ended"
         tell(f"{what}; again in {pause_s:g} s")
         time.sleep(pause_s)
@@ -74,7 +85,7 @@ def _entry() -> Callable[[], object]:
 
 
 def _run_node(arguments: Sequence[str], known: Path, more: Sequence[str]) -> int:
-    """Be the node; return `_AGAIN` or `_REFUSED` where it may be started again.
+    """Be the node; return `_AGAIN` or `_REFUSED` where it may be started again, and else why it is not let in.
 
     Where its connection ends by an error Flower's node neither goes on nor ends: it returns, and its threads run on.
 
@@ -92,16 +103,16 @@ def _run_node(arguments: Sequence[str], known: Path, more: Sequence[str]) -> int
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
         if not watch.is_let_in:
-            return _REFUSED if watch.is_refused and known.exists() else code or 1
+            return watch.why or code or 1
     return _AGAIN
 
 
 class _Watch(logging.Handler):
-    """Hears from Flower's node whether it was let in, or refused as one that is connected still."""
+    """Hears from Flower's node whether it was let in, or why not, as one of the codes; 0: it has not said."""
 
     def __init__(self, known: Path) -> None:
         super().__init__()
-        self._known, self.is_let_in, self.is_refused = known, False, False
+        self._known, self.is_let_in, self.why = known, False, 0
 
     def emit(self, record: logging.LogRecord) -> None:
         said = record.getMessage()
@@ -110,8 +121,12 @@ class _Watch(logging.Handler):
             with contextlib.suppress(OSError):
                 self._known.touch()
         codes = importlib.import_module("flwr.supercore.error").ApiErrorCode
-        refused = f"[code: {codes.FLEET_NODE_ACTIVATION_FAILED.value}]"
-        self.is_refused = self.is_refused or refused in said
+        for words, code in (
+            (f"[code: {codes.FLEET_NODE_ACTIVATION_FAILED.value}]", _REFUSED if self._known.exists() else _UNKNOWN),
+            (f"[code: {codes.FLEET_SUPERNODE_REGISTRATION_DISABLED.value}]", _NO_KEY),
+            (NOT_VOUCHED, _FOREIGN),
+        ):
+            self.why = code if words in said else self.why
 
 
 class Looks:

@@ -10,6 +10,7 @@ import re
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -18,13 +19,17 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
     load_pem_private_key,
+    load_ssh_private_key,
+    load_ssh_public_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fedsup_deploy.errors import ConfigError
 
-#: The curve that Flower's documentation has; its nodes take any of NIST's.
+#: The curve that Flower's documentation has, and those that its SuperLink takes: NIST's.
 _CURVE: Final = ec.SECP384R1()
+_CURVES: Final = (ec.SECP192R1, ec.SECP224R1, ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+_KEYGEN: Final = "ssh-keygen -t ecdsa -b 384"
 #: Before now: clocks of devices may be behind.
 _SLACK: Final = datetime.timedelta(days=1)
 #: The server itself reaches its SuperLink here.
@@ -50,6 +55,36 @@ def device_key() -> Secret:
     key = ec.generate_private_key(_CURVE)
     private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
     return Secret(private, key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b"\n")
+
+
+def check_private_key(content: bytes) -> None:
+    """Refuse what is no private key of a device, a file as `device_key` or ssh-keygen has it.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        key = load_ssh_private_key(content, None)
+    except (TypeError, ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigError(f"no private key without a password, expected that of `{_KEYGEN}`") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ConfigError(f"a private key of another kind, expected that of `{_KEYGEN}`")
+
+
+def public_key(content: bytes) -> bytes:
+    """Return a device's public key, of a file as `device_key` or ssh-keygen has it, as a SuperLink takes it.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        key = load_ssh_public_key(content)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ConfigError(f"no public key, expected that of `{_KEYGEN}`") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, _CURVES):
+        raise ConfigError(f"a public key of another kind, expected that of `{_KEYGEN}`")
+    pem: bytes = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return pem
 
 
 def authority(days: int, now: datetime.datetime) -> Secret:

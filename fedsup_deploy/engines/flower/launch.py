@@ -21,6 +21,8 @@ from fedsup_deploy.engines.flower.forks import collected, end, forked
 
 NODE: Final = "flower-supernode"
 SERVER: Final = "flower-superlink"
+#: What OpenSSL says of a certificate for other names, or of another authority.
+NOT_VOUCHED: Final = "CERTIFICATE_VERIFY_FAILED"
 _EXECUTOR: Final = "fedsup_deploy.engines.flower.executor"
 #: Seconds between looks whether there is something to run, which each message waits for.
 _TICK_S: Final = 0.2

@@ -20,6 +20,7 @@ from fedsup_deploy.engines.flower import guard, launch
 from fedsup_deploy.engines.flower.directory import SimulatedNodes
 from fedsup_deploy.engines.flower.engine import FlowerEngine, far_of, own_of
 from fedsup_deploy.engines.flower.environment import BLOBS, QUIET, RELAY, WORK
+from fedsup_deploy.engines.flower.overdue import Overdue
 from fedsup_deploy.engines.flower.relay import RelayCourier
 from fedsup_deploy.engines.flower.submission import (
     SuperLink,
@@ -68,7 +69,10 @@ def open_simulation(make_populations: MakePopulations, workers: int) -> Iterator
         courier = stack.enter_context(_open_courier(make_populations, num_nodes, workers))
         end = time.monotonic() + _START_S
         directory = SimulatedNodes(courier, num_nodes, lambda: time.monotonic() > end)
-        yield engines | {name: FlowerEngine(courier, name, each.infos(), directory) for name, each in far.items()}
+        overdue = Overdue()
+        yield engines | {
+            name: FlowerEngine(courier, name, each.infos(), directory, overdue=overdue) for name, each in far.items()
+        }
 
 
 @contextlib.contextmanager

@@ -69,11 +69,6 @@ class SuperLink:
             raise FederationError(f"Flower has not taken the run: {said.get('error-message', 'it says nothing')}")
         return str(number)
 
-    def register(self, public_key: Path, name: str) -> str | None:
-        """Let a node in, under a name; return why the SuperLink does not take it, and None where it does."""
-        said = self._flwr(_COMMAND_S, "supernode", "register", str(public_key), _SUPERLINK, "--name", name)
-        return None if said.get("success") else str(said.get("error-message", "it says nothing"))
-
     def status(self, number: str) -> str:
         """Return the status of a run in Flower's words, such as `running` or `finished:failed`, and why."""
         found = self._flwr(_COMMAND_S, "list", _SUPERLINK, "--run-id", number).get("runs")

@@ -98,8 +98,19 @@ class Federation:
         return self._evaluating(TESTED)
 
     def _evaluating(self, images: str) -> tuple[ClientInfo, ...]:
-        able = [info for info in self.infos.values() if info.num_images(images)]
-        return cohort.sample(able, self.calibration_clients, self.seed, "evaluation")
+        return evaluating(list(self.infos.values()), images, self.calibration_clients, self.seed)
+
+
+def evaluating(infos: Sequence[ClientInfo], images: str, count: int | None, seed: int) -> tuple[ClientInfo, ...]:
+    """Return the clients that evaluate networks.
+
+    Args:
+        infos: Of all.
+        images: On which of theirs: `HELD_OUT` or `TESTED`.
+        count: How many; None is a stated number, or all.
+        seed: Of the run.
+    """
+    return cohort.sample([info for info in infos if info.num_images(images)], count, seed, "evaluation")
 
 
 def pixel_preprocessing(

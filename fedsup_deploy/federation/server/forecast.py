@@ -13,6 +13,7 @@ from fedsup_deploy.federation.client import ClientInfo
 from fedsup_deploy.federation.jobs.train import Assignment, ClientUpdate, Train
 from fedsup_deploy.federation.messages import Blob, Reply
 from fedsup_deploy.federation.server.client_sampling import cohort_size, draw_cohort
+from fedsup_deploy.federation.server.cohort import Terms, num_needed
 from fedsup_deploy.federation.server.rounds import RoundParams
 from fedsup_deploy.federation.server.strategy import Strategy
 from fedsup_deploy.results import Result
@@ -143,7 +144,7 @@ def forecast(
     tiers = []
     for tier, assignment in sorted(largest.items()):
         down, up = _messages(example, assignment, layout)
-        link = None if links is None else links[tier if len(links) > 1 else 0]
+        link = None if links is None else link_of(links, tier)
         per_round = round(totals[tier] / len(looked_at))
         count = sum(info.tier == tier for info in eligible)
         seconds = None if link is None else transfer_s(link, down, up)
@@ -162,7 +163,7 @@ def check_in_time(found: Forecast, deadline_s: float | None, links: Sequence[Lin
     if not late or links is None:
         return
     worst = max(late, key=lambda tier: tier.transfer_s or 0.0)
-    seconds, link = worst.transfer_s or 0.0, links[worst.tier if len(links) > 1 else 0]
+    seconds, link = worst.transfer_s or 0.0, link_of(links, worst.tier)
     others = f" ({len(late)} tiers take longer than {deadline_s:g} s)" if len(late) > 1 else ""
     raise ConfigError(
         f"federation.deadline_s: got {deadline_s:g}, expected at least {math.ceil(seconds)}: tier {worst.tier} is sent "
@@ -170,6 +171,38 @@ def check_in_time(found: Forecast, deadline_s: float | None, links: Sequence[Lin
         f"{link.up_mbit_s:g} Mbit/s, which alone takes {seconds:,.1f} s{others}; raise federation.deadline_s, or let "
         "strategy.tiers give it smaller subnets"
     )
+
+
+def check_judged_in_time(layout: Layout, judges: Sequence[ClientInfo], terms: Terms, links: Sequence[Link]) -> None:
+    """Refuse a run that could not be evaluated: too few of its devices would have the largest subnet in time.
+
+    Who alone is too slow is absent from evaluations, and may well train smaller subnets.
+
+    Args:
+        layout: Of the supernet.
+        judges: The clients that evaluate networks.
+        terms: What is expected of them.
+        links: Of each tier, or one for all.
+
+    Raises:
+        ConfigError: Says bytes, how many would answer, and what to do.
+    """
+    size = _BYTES_OF_A_WEIGHT * sum(map(math.prod, layout.shapes.values()))
+    seconds = sorted(transfer_s(link_of(links, info.tier), size, 0) for info in judges)
+    needed = num_needed(terms.quorum, len(judges))
+    if terms.deadline_s is None or not judges or seconds[needed - 1] <= terms.deadline_s:
+        return
+    in_time = sum(each <= terms.deadline_s for each in seconds)
+    raise ConfigError(
+        f"federation.deadline_s: got {terms.deadline_s:g}, expected at least {math.ceil(seconds[needed - 1])}: an "
+        f"evaluation sends devices the largest subnet, {size:,} bytes, which {in_time} of {len(judges)} get in time, "
+        f"{needed} must; raise federation.deadline_s, lower federation.quorum, or give the server images (data.server)"
+    )
+
+
+def link_of(links: Sequence[Link], tier: int) -> Link:
+    """Return the link of a tier, where there is one for each, or one for all."""
+    return links[tier if len(links) > 1 else 0]
 
 
 def transfer_s(link: Link, bytes_down: int, bytes_up: int) -> float:

@@ -8,19 +8,19 @@ from fedsup_deploy import rng
 from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.federation.client import ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.train import Assignment, ClientUpdate, LocalTraining, Train
-from fedsup_deploy.federation.messages import MALFORMED_ANSWER, Blob, num_bytes
+from fedsup_deploy.federation.messages import Blob
 from fedsup_deploy.federation.server import cohort
 from fedsup_deploy.federation.server.aggregation import CoverageMean
 from fedsup_deploy.federation.server.client_sampling import cohort_size, draw_cohort
 from fedsup_deploy.federation.server.cohort import QuorumError
 from fedsup_deploy.federation.server.federation import Federation
-from fedsup_deploy.federation.server.late import MOST_ROUNDS_LATE, Accepted, Discarded, LateUpdate
-from fedsup_deploy.federation.server.norms import NO_LIMITS, NormGate, NormLimits, Norms
+from fedsup_deploy.federation.server.late import MOST_ROUNDS_LATE, Accepted, Discarded
+from fedsup_deploy.federation.server.norms import NO_LIMITS, NormGate, NormLimits
 from fedsup_deploy.federation.server.schedule import learning_rate
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
 from fedsup_deploy.federation.server.trimmed_mean import TrimmedMean
+from fedsup_deploy.federation.server.updates import RoundUpdates, part_of
 from fedsup_deploy.supernet import slices as rule
-from fedsup_deploy.supernet.layout import Layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +198,10 @@ class _Round:
             strategy.warm_up_again_at,
         )
         self._jobs = _jobs(federation, state, params, plan, index, self._rate)
-        self._updates = _Updates(federation, state, plan, params, self._rate)
+        self._mean = _no_update_yet(federation, state, plan, params)
+        before, training = state.supernet.weights, params.training
+        gate = NormGate(self._mean, before, params.norm_limits, state.norms, len(plan), training, self._rate)
+        self._updates = RoundUpdates(gate, state.supernet.layout, federation.infos, plan, training.epochs)
         self._late: tuple[ClientId, ...] = ()
         self._absent: dict[ClientId, str] = {}
 
@@ -223,7 +226,7 @@ class _Round:
         used = [update for _, update in sorted(updates.used.items())]
         came = late.come(self._index)
         refused = {client: updates.take_late(client, each) for client, each in came.items()}
-        state = self._strategy.aggregate(self._index, self._state, updates.mean, federation.seed)
+        state = self._strategy.aggregate(self._index, self._state, self._mean, federation.seed)
         state = dataclasses.replace(state, norms=updates.norms)
         return RoundResult(
             **vars(self._facts(state)),
@@ -264,90 +267,17 @@ def _loss_before(used: Sequence[ClientUpdate]) -> float | None:
     return sum(loss * num for loss, num in said) / sum(num for _, num in said) if said else None
 
 
-class _Updates:
-    """Takes in the updates of a round, one at a time: none is kept, but of those that wait for the others."""
-
-    def __init__(
-        self,
-        federation: Federation,
-        state: ServerState,
-        plan: dict[ClientId, Assignment],
-        params: RoundParams,
-        rate: float,
-    ) -> None:
-        before, infos = state.supernet.weights, federation.infos
-        # Late updates may be of any client, of each one.
-        counted = infos if params.accepts_late else plan
-        most = min(len(counted), len(plan) * (1 + MOST_ROUNDS_LATE))
-        max_samples = sum(infos[client].num_samples for client in counted)
-        self.mean = (
-            CoverageMean(before, max_samples)
-            if params.trim is None
-            else TrimmedMean(before, max_samples, most, params.trim)
-        )
-        self.used: dict[ClientId, ClientUpdate] = {}
-        self.num_bytes = 0
-        self.where = {client: _where(state.supernet.layout, assignment) for client, assignment in plan.items()}
-        self._gate = NormGate(self.mean, before, params.norm_limits, state.norms, len(plan), params.training, rate)
-        self._layout, self._infos, self._plan = state.supernet.layout, infos, plan
-        self._epochs = params.training.epochs
-        self._rejected: set[ClientId] = set()
-
-    @property
-    def norms(self) -> Norms:
-        return self._gate.norms
-
-    def take(self, client: ClientId, update: ClientUpdate) -> str | None:
-        self.num_bytes += num_bytes(update.weights)
-        reason = self._miscounted(client, update, self._plan[client])
-        if reason is None:
-            reason = self._gate.add(client, update, self.where[client])
-        if reason is None:
-            self.used[client] = dataclasses.replace(update, weights={})
-        else:
-            self._rejected.add(client)
-        return reason
-
-    def drop(self) -> None:
-        """Forget all: the round broke off."""
-        self._gate.drop()
-
-    def close(self) -> dict[ClientId, str]:
-        """Return those whose update is rejected now that all have come, with the reason."""
-        rejected = self._gate.close()
-        self._rejected |= rejected.keys()
-        for client in rejected:
-            del self.used[client]
-        return rejected
-
-    def take_late(self, client: ClientId, late: LateUpdate) -> str | None:
-        update = late.update
-        self.num_bytes += num_bytes(update.weights)
-        if client in self.used:
-            return "has answered in time since"
-        reason = self._miscounted(client, update, late.job.assignment)
-        if reason is None:
-            reason = self._gate.add_late(update, late.where, late.job.weights.tensors, late.weight)
-        if reason is None:
-            self.used[client] = dataclasses.replace(update, weights={})
-        return reason
-
-    def has_rejected(self, client: ClientId, reason: str) -> bool:
-        """Return whether it was an update that an absent client lacks, and not an answer."""
-        return client in self._rejected or reason.startswith(MALFORMED_ANSWER)
-
-    def _miscounted(self, client: ClientId, update: ClientUpdate, assignment: Assignment) -> str | None:
-        """Return what a client counts that it cannot have, by what it has announced."""
-        if update.num_samples > self._infos[client].num_samples:
-            return "more images than it has announced"
-        macs = self._layout.num_macs
-        if assignment.architecture is None:
-            of_image = assignment.num_subnets * self._layout.most_macs
-        else:
-            of_image = sum(map(macs, (assignment.architecture, *assignment.inner)))
-        if update.num_macs > self._epochs * self._infos[client].num_samples * of_image:
-            return "more multiply-accumulates than its images take"
-        return None
+def _no_update_yet(
+    federation: Federation, state: ServerState, plan: dict[ClientId, Assignment], params: RoundParams
+) -> CoverageMean | TrimmedMean:
+    """Return the average of a round, of nothing so far."""
+    # Late updates may be of any client, of each one.
+    counted = federation.infos if params.accepts_late else plan
+    max_samples = sum(federation.infos[client].num_samples for client in counted)
+    if params.trim is None:
+        return CoverageMean(state.supernet.weights, max_samples)
+    most = min(len(counted), len(plan) * (1 + MOST_ROUNDS_LATE))
+    return TrimmedMean(state.supernet.weights, max_samples, most, params.trim)
 
 
 def _jobs(
@@ -363,7 +293,7 @@ def _jobs(
     blobs = {
         # Copies: a client of this process could change what views are of.
         architecture: Blob(
-            {n: t.clone() for n, t in rule.gather(state.supernet.weights, _where(layout, assignment)).items()}
+            {n: t.clone() for n, t in rule.gather(state.supernet.weights, part_of(layout, assignment)).items()}
         )
         for architecture, assignment in {each.architecture: each for each in plan.values()}.items()
     }
@@ -380,8 +310,3 @@ def _jobs(
         )
         for client, assignment in plan.items()
     }
-
-
-def _where(layout: Layout, assignment: Assignment) -> rule.Slices:
-    """Return the part of the supernet that a client is sent."""
-    return layout.slices(assignment.architecture) if assignment.architecture else layout.whole

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -11,10 +11,11 @@ from fedsup_deploy.cli import options
 if TYPE_CHECKING:
     from fedsup_deploy.device.remote.ssh import Access
 
+_Function = TypeVar("_Function", bound=Callable[..., object])
 _NAMES = ("on", "python", "install", "ssh_config")
 
 
-def remote_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def remote_options(function: _Function) -> _Function:
     """Add what says which other machine, and how to get into it."""
     for decorate in (
         click.option(

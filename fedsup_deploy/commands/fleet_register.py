@@ -8,7 +8,7 @@ from typing import Final
 
 from fedsup_deploy.config.client import check_device_name
 from fedsup_deploy.config.schema import TrainConfig
-from fedsup_deploy.engines.flower.deployment import Registered, registered_at
+from fedsup_deploy.engines.flower.deployment import DeviceRegistry, registered_at
 from fedsup_deploy.engines.flower.submission import check_installed
 from fedsup_deploy.errors import ConfigError, FederationError
 from fedsup_deploy.ondevice.reading import read_bytes
@@ -72,7 +72,7 @@ def fleet_register(config: TrainConfig, keys: Sequence[Path]) -> RegisteredDevic
 
 
 @contextlib.contextmanager
-def superlink_of(config: TrainConfig) -> Iterator[Registered]:
+def superlink_of(config: TrainConfig) -> Iterator[DeviceRegistry]:
     """Yield who is registered at the SuperLink of a server's config.
 
     Raises:

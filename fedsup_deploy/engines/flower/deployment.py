@@ -181,7 +181,7 @@ def superlink_at(address: str, root_certificates: Path | None, home: Path) -> Su
     return SuperLink(address, home, QUIET, settings)
 
 
-class Registered(Protocol):
+class DeviceRegistry(Protocol):
     """Who is registered at a SuperLink, by names. All raise `FederationError` where it cannot be asked."""
 
     def names(self) -> tuple[str, ...]:
@@ -198,7 +198,7 @@ class Registered(Protocol):
 
 
 @contextlib.contextmanager
-def registered_at(superlink: str, root_certificates: Path | None) -> Iterator[Registered]:
+def registered_at(superlink: str, root_certificates: Path | None) -> Iterator[DeviceRegistry]:
     """Yield who is registered at a SuperLink; arguments as of `open_deployment`.
 
     Raises:

@@ -24,7 +24,7 @@ from fedsup_deploy.federation.frame import one_line
 T = TypeVar("T")
 
 
-class Registered:
+class SuperLinkDevices:
     """The devices of a SuperLink, by their names.
 
     Args:
@@ -83,7 +83,7 @@ class Registered:
 
 
 @contextlib.contextmanager
-def registered_at(address: str, root_certificates: Path | None) -> Iterator[Registered]:
+def registered_at(address: str, root_certificates: Path | None) -> Iterator[SuperLinkDevices]:
     """Yield who is registered at a SuperLink.
 
     Args:
@@ -99,4 +99,4 @@ def registered_at(address: str, root_certificates: Path | None) -> Iterator[Regi
     authority = None if root_certificates is None else root_certificates.read_bytes()
     client = ControlHttpClient.from_server_address(address, authority is None, authority, [version])
     with contextlib.closing(client):
-        yield Registered(address, client)
+        yield SuperLinkDevices(address, client)

@@ -50,12 +50,15 @@ def block_rows(architecture: Architecture) -> list[Row]:
 
 
 def spec(blocks: list[Row]) -> JsonObject:
-    """Return the drawing of blocks as a spec, whose rows may be replaced by those of another architecture."""
-    y: JsonObject = {"field": "block", "type": "ordinal", "sort": None, "title": None}
+    """Return the drawing of blocks as a spec, whose rows may be replaced by those of another architecture.
+
+    Each row has its place from the top, `at`: where rows are replaced, names that were there before keep their order.
+    """
+    y: JsonObject = {"field": "block", "type": "ordinal", "sort": {"field": "at", "op": "min"}, "title": None}
     # Words stand to the right of the bars, which the narrow ones have no room for.
     x: JsonObject = {"type": "quantitative", "axis": None, "scale": {"nice": False, "domain": [0, 1 / _SHARE_OF_BARS]}}
     return {
-        **rows(blocks),
+        **rows([{**row, "at": at} for at, row in enumerate(blocks)]),
         "height": STEP * max(1, len(blocks)),
         "transform": [
             {"joinaggregate": [{"op": "max", "field": "channels", "as": "widest"}]},

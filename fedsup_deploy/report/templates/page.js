@@ -113,7 +113,7 @@
         button.setAttribute("aria-pressed", is_it);
       }
       const { candidate: _, device: __, ...plain } = row;
-      const network = explorer.architectures[row.arch].map((place) => ({ ...explorer.blocks[place] }));
+      const network = explorer.architectures[row.arch].map((place, at) => ({ ...explorer.blocks[place], at }));
       await Promise.all([
         view.data("chosen", [plain]).runAsync(),
         blocks.height(explorer.step * network.length).data("rows", network).runAsync(),

@@ -8,9 +8,9 @@ from rich.cells import cell_len
 from fedsup_deploy.cli import tables
 from fedsup_deploy.cli.curves import curve
 from fedsup_deploy.cli.tables import Page
-from fedsup_deploy.commands.watch import RunView, Size
+from fedsup_deploy.commands.watch import RECENT, RunView, Size
 from fedsup_deploy.ondevice.printable import printable
-from fedsup_deploy.report import words
+from fedsup_deploy.report import apart, words
 
 #: What a page is wide where nothing says so, such as in a pipe.
 _USUAL_WIDTH: Final = 100
@@ -20,14 +20,16 @@ _CURVE_HEIGHT: Final = 5
 _GAP: Final = "  "
 _MOST_WARNINGS: Final = 5
 _MOST_REASONS: Final = 3
+_TIERS: Final = "asked: updates that clients of the tier were asked for; answered: those of these that were used"
 _SIGNS: Final = "\u28ff"
 
 _STATES: Final = {
     "not begun": "not begun",
     "running": "running",
-    "stopped": "stopped: nobody on this machine trains it; the same command with --resume goes on",
+    "stopped": "stopped before its end: nobody on this machine trains it",
     "ended": "ended",
 }
+_CUT: Final = "ended, but its log tells of fewer rounds than it has: events.jsonl was cut, or is another's"
 
 
 def page(view: RunView, *, braille: bool) -> Page:
@@ -38,11 +40,12 @@ def page(view: RunView, *, braille: bool) -> Page:
         braille: Whether curves may be drawn with braille signs.
     """
     parts: list[Page] = [tables.fields(_head(view))]
+    parts += [tables.whole(command, "next:") for command in view.next_commands]
     parts += [tables.text(line) for line in _wrong(view)]
     if len(view.loss) > 1:
         parts += [tables.text(""), _curves(view, braille=braille)]
     if view.sizes:
-        parts += [tables.text(""), tables.rows(_sizes(view))]
+        parts += [tables.text(""), tables.rows(_sizes(view)), tables.text(_of_images(view))]
     if view.asked:
         parts += [tables.text(""), tables.fields(_clients(view))]
     if view.worst:
@@ -50,7 +53,7 @@ def page(view: RunView, *, braille: bool) -> Page:
         parts += [tables.text(""), tables.rows(_worst(view))]
         parts += [tables.text(f"and {more:,} more clients were absent")] if more else []
     if view.tiers is not None:
-        parts += [tables.text(""), tables.rows(_tiers(view))]
+        parts += [tables.text(""), tables.rows(_tiers(view)), tables.text(_TIERS)]
     if view.notes:
         parts += [tables.text(""), *(tables.text(f"note: {note}") for note in view.notes)]
     return tables.stacked(*parts)
@@ -77,7 +80,8 @@ def duration(seconds: float) -> str:
 
 
 def _head(view: RunView) -> list[tuple[str, object]]:
-    found: list[tuple[str, object]] = [("run", view.run), ("state", _STATES[view.state])]
+    state = _CUT if view.is_cut else _STATES[view.state]
+    found: list[tuple[str, object]] = [("run", view.run), ("state", state)]
     if view.state == "not begun":
         return found
     of = "" if not view.rounds else f" of {view.rounds:,} ({view.rounds_done / view.rounds:.0%})"
@@ -90,7 +94,9 @@ def _head(view: RunView) -> list[tuple[str, object]]:
     if view.loss:
         found.append(("loss", f"{words.number(view.loss[-1])}, in the first round {words.number(view.loss[0])}"))
     if view.seconds_a_round is not None:
-        found.append(("time", f"{duration(view.seconds)} until now, {words.number(view.seconds_a_round, 's')} a round"))
+        recent = words.counted(min(len(view.loss), RECENT), "round")
+        a_round = f"{words.number(view.seconds_a_round, 's')} a round in the mean of the last {recent}"
+        found.append(("time", f"{duration(view.seconds)} until now, {a_round}"))
     if view.state == "running" and view.seconds_silent is not None:
         found.append(("last event", f"{duration(view.seconds_silent)} ago"))
     return found
@@ -104,7 +110,11 @@ def _wrong(view: RunView) -> Iterator[str]:
     for each in shown:
         yield f"warning, round {each.round}: {each.words}"
     if not shown and view.loss:
-        yield "no warnings"
+        yield (
+            "no warnings"
+            if view.state in {"running", "ended"} and not view.is_cut
+            else (f"no warnings in the {words.counted(view.rounds_done, 'round')} that there were")
+        )
 
 
 def _curves(view: RunView, *, braille: bool) -> Page:
@@ -139,19 +149,34 @@ def _plot(title: str, points: Sequence[tuple[float, float]], form: str, width: i
 
 
 def _sizes(view: RunView) -> list[dict[str, object]]:
-    best = max(view.sizes, key=lambda each: each.accuracy[-1])
-    worst = min(view.sizes, key=lambda each: each.accuracy[-1])
-    found: list[dict[str, object]] = []
-    for each in view.sizes:
-        is_tie = best.accuracy[-1] == worst.accuracy[-1]
-        row: dict[str, object] = {
+    after = view.sizes[0].rounds[-1]
+    compared = _compared(view.sizes)
+    return [
+        {
             "subnet": each.size,
-            "accuracy": words.share(each.accuracy[-1], each.interval),
+            f"accuracy after round {after}": words.share(each.accuracy[-1], each.interval),
             "since before": words.points(each.accuracy[-1] - each.accuracy[-2]) if len(each.accuracy) > 1 else None,
             "highest": _highest(each),
+            "compared": compared[each.size],
         }
-        found.append({**row, "compared": "equal" if is_tie else "best" if each is best else "worst"})
-    return found
+        for each in view.sizes
+    ]
+
+
+def _compared(sizes: Sequence[Size]) -> dict[str, str]:
+    """Return which size is best and which is worst, as far as their last accuracies can be told apart."""
+    best = max(sizes, key=lambda each: each.accuracy[-1])
+    worst = min(sizes, key=lambda each: each.accuracy[-1])
+    if not apart.can_be(best.accuracy[-1], best.interval, worst.accuracy[-1], worst.interval):
+        told = apart.in_words(best.accuracy[-1], best.interval, worst.accuracy[-1], worst.interval)
+        return {each.size: told for each in sizes}
+    return {each.size: "best" if each is best else "worst" for each in sizes}
+
+
+def _of_images(view: RunView) -> str:
+    """Return what accuracies and the brackets behind them are of."""
+    of = "" if view.num_images is None else f", of {words.counted(view.num_images, 'image')}"
+    return f"in brackets: 95 % interval{of}"
 
 
 def _highest(size: Size) -> str:
@@ -163,10 +188,13 @@ def _clients(view: RunView) -> list[tuple[str, object]]:
     may = "" if view.num_clients is None else f" ({view.num_clients:,} may take part)"
     missing = view.asked - view.answered
     lost = f", {missing / view.asked:.1%} are missing" if missing else ""
+    refused = f"{view.rejected:,} rejected" if view.rejected else "none rejected"
     found: list[tuple[str, object]] = [
         ("last round", f"{view.last_answered:,} of {view.last_asked:,} clients answered{may}"),
-        ("all rounds", f"{view.answered:,} of {view.asked:,} updates came{lost}"),
+        ("all rounds", f"{view.answered:,} of {view.asked:,} updates were used{lost}, {refused}"),
     ]
+    if view.never_asked:
+        found.append(("never asked", f"{view.never_asked:,} of {words.counted(view.num_clients or 0, 'client')}"))
     if view.reasons:
         shown = [
             f"{printable(reason, 60)} ({number:,})" for reason, number in list(view.reasons.items())[:_MOST_REASONS]

@@ -1,8 +1,9 @@
 """`fedsup-deploy watch`: what can be seen of a run, whether it goes on or is over. Changes nothing; torch-free."""
 
 import dataclasses
+import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -117,7 +118,7 @@ class RunView(Result):
         seconds_left: How long it still takes; None where nobody knows.
         seconds_silent: Since its last event; None where there is none.
         seconds: All rounds and evaluations until now.
-        seconds_a_round: The mean of the last `RECENT`; None before the first.
+        seconds_a_round: The mean of the last `RECENT`, of fewer where there are fewer; None before the first.
         loss: Of each round.
         loss_before: The same of the losses that clients began with; None where nobody has said it.
         sizes: Accuracy by size; empty before the first evaluation.
@@ -127,6 +128,8 @@ class RunView(Result):
         answered: Those of these that were used.
         last_asked: Of the last round.
         last_answered: Of the last round.
+        rejected: Of the updates that are missing those that came and were not used.
+        never_asked: Clients that may take part and were asked in no round; None where nobody knows.
         worst: Clients that were absent most often, up to `MOST_WORST`.
         num_absent: Clients that were absent at least once.
         reasons: Why updates are missing, the most frequent reasons first, with their number.
@@ -135,6 +138,7 @@ class RunView(Result):
         bytes_up: What they have sent.
         warnings: What training has warned of.
         notes: What was said of the images.
+        next_commands: What goes on from here: of a run that was stopped the command that resumes it.
     """
 
     run: Path
@@ -154,6 +158,8 @@ class RunView(Result):
     answered: int
     last_asked: int
     last_answered: int
+    rejected: int
+    never_asked: int | None
     worst: tuple[AbsentClient, ...]
     num_absent: int
     reasons: dict[str, int]
@@ -162,6 +168,12 @@ class RunView(Result):
     bytes_up: int
     warnings: tuple[Warned, ...]
     notes: tuple[str, ...]
+    next_commands: tuple[str, ...]
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether there is a supernet, but its log tells of fewer rounds than the run has."""
+        return self.state == "ended" and self.rounds is not None and self.rounds_done < self.rounds
 
 
 def watch(folder: Path, now_s: float) -> RunView:
@@ -208,6 +220,8 @@ def view_of(folder: Path, history: History, state: State, now_s: float) -> RunVi
         answered=sum(len(each.answered) for each in asked),
         last_asked=0 if last is None else len(last.clients),
         last_answered=0 if last is None else len(last.answered),
+        rejected=sum(len(each.rejected) for each in asked),
+        never_asked=_never_asked(history),
         worst=tuple(worst[:MOST_WORST]),
         num_absent=len(worst),
         reasons=dict(Counter(reason for each in asked for reason in each.absent.values()).most_common()),
@@ -216,7 +230,24 @@ def view_of(folder: Path, history: History, state: State, now_s: float) -> RunVi
         bytes_up=sum(each.bytes_up for each in asked),
         warnings=_warnings(history),
         notes=history.notes,
+        next_commands=tuple(map(shlex.join, _next(folder, state))),
     )
+
+
+def _next(folder: Path, state: State) -> Iterator[tuple[str, ...]]:
+    """Yield the commands that go on with a run; its own config is what it was begun with, whatever was typed then."""
+    config = folder / runs.CONFIG
+    if state == "stopped" and config.is_file():
+        yield ("fedsup-deploy", "train", "--config", str(config), "--out", str(folder), "--resume")
+    if state == "ended":
+        yield ("fedsup-deploy", "evaluate", str(folder), "--arch", "largest")
+        yield ("fedsup-deploy", "search", "--run", str(folder), "--profile", "NAME")
+
+
+def _never_asked(history: History) -> int | None:
+    if history.num_clients is None:
+        return None
+    return max(0, history.num_clients - len({client for each in history.asked for client in each.clients}))
 
 
 def _state(folder: Path, history: History) -> State:

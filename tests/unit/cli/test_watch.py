@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -79,17 +80,69 @@ def test_no_line_is_wider_than_the_terminal(name: str, width: int) -> None:
 
 def test_the_view_alone_answers_what_one_asks_of_a_run(run: Path) -> None:
     text = shown(watch(run, 1060.0))
-    for how_far_and_how_long in (r"rounds +2 of 4 \(50%\)", r"time left +about 20 s, when it goes on", r"10 s a round"):
+    for how_far_and_how_long in (
+        r"rounds +2 of 4 \(50%\)",
+        r"time left +about 20 s, when it goes on",
+        r"10 s a round in the",
+    ):
         assert re.search(how_far_and_how_long, text)
     for does_it_learn in ("from 2 to 1", "+25.0 points", "75.0 % (65.7 to 82.5)"):
         assert does_it_learn in text
     assert re.search(r"largest .* best\n *smallest .* worst", text), "which size"
+    assert "accuracy after round 2" in text
+    assert "in brackets: 95 % interval, of 100 images" in text
     assert re.search(r"camera-7 +2 +2 +no answer within 5 s", text), "who fails"
-    assert "4 of 6 updates came, 33.3% are missing" in text
+    assert "4 of 6 updates were used, 33.3% are missing, none rejected" in text
     for traffic in ("bytes down  2 MiB, 1 MiB a round", "bytes up    1 MiB, 512 KiB a round"):
         assert traffic in text
     assert "warning, round 2: tier 1: starved" in text
     assert "note: 2 images are not used" in text
+
+
+def test_sizes_that_cannot_be_told_apart_are_not_called_best_and_worst(tmp_path: Path) -> None:
+    """As on the report page, by the same rule."""
+    text = shown(watch(run_of(tmp_path, STARTED, played(0), evaluated(0, 0.76, 0.75)), 0.0), 120)
+    assert text.count("cannot be told apart") == 2
+    assert "best" not in text
+    assert "worst" not in text
+
+
+def test_a_run_that_was_stopped_says_so_and_by_which_command_it_goes_on(run: Path) -> None:
+    text = shown(watch(run, 0.0), 200)
+    assert "stopped before its end" in text
+    assert "next:" not in text, "without its config it does not go on"
+    settings = load_train_config("digits", ["training.rounds=4"])
+    (run / "config.resolved.yaml").write_text(dump(settings))
+    (run / "space.yaml").write_text(dump(load_space(settings)))
+    [command] = watch(run, 0.0).next_commands
+    assert command in shown(watch(run, 0.0), 200)
+    program, *arguments = shlex.split(command)
+    assert (program, arguments[0], arguments[-1]) == ("fedsup-deploy", "train", "--resume")
+    assert main([*arguments, "--dry-run"]) == 0, "what it says is a command"
+    quiet = watch(run_of(run, STARTED, played(0)), 0.0)
+    assert "no warnings in the 1 round that there were" in shown(quiet)
+
+
+def test_after_a_whole_run_it_says_what_comes_next(tmp_path: Path) -> None:
+    (tmp_path / "supernet.safetensors").touch()
+    whole = watch(run_of(tmp_path, {**STARTED, "rounds": 1}, played(0)), 0.0)
+    assert [shlex.split(each)[:2] for each in whole.next_commands] == [
+        ["fedsup-deploy", "evaluate"],
+        ["fedsup-deploy", "search"],
+    ]
+    assert re.search(r"^state +ended$", shown(whole), re.MULTILINE)
+    cut = watch(run_of(tmp_path, STARTED, played(0)), 0.0)
+    assert "its log tells of fewer rounds than it has" in shown(cut, 200)
+    assert "no warnings in the 1 round that there were" in shown(cut, 200)
+
+
+def test_who_was_never_asked_and_whose_update_was_rejected_is_counted(tmp_path: Path) -> None:
+    refused = played(0, {"1": "too far"}, clients=[0, 1], rejected=[1])
+    view = watch(run_of(tmp_path, STARTED, refused), 0.0)
+    assert (view.rejected, view.never_asked) == (1, 1)
+    text = shown(view)
+    assert "1 of 2 updates were used, 50.0% are missing, 1 rejected" in text
+    assert re.search(r"never asked +1 of 3 clients", text)
 
 
 def test_a_run_without_a_fault_says_so(tmp_path: Path) -> None:

@@ -167,8 +167,8 @@ def _compared(sizes: Sequence[Size]) -> dict[str, str]:
     """Return which size is best and which is worst, as far as their last accuracies can be told apart."""
     best = max(sizes, key=lambda each: each.accuracy[-1])
     worst = min(sizes, key=lambda each: each.accuracy[-1])
-    if not apart.can_be(best.accuracy[-1], best.interval, worst.accuracy[-1], worst.interval):
-        told = apart.in_words(best.accuracy[-1], best.interval, worst.accuracy[-1], worst.interval)
+    if not apart.can_be(best.interval, worst.interval):
+        told = apart.in_words(best.interval, worst.interval)
         return {each.size: told for each in sizes}
     return {each.size: "best" if each is best else "worst" for each in sizes}
 

@@ -11,11 +11,10 @@ from fedsup_deploy import files, places
 from fedsup_deploy.artifact import manifest as manifests
 from fedsup_deploy.artifact import weights
 from fedsup_deploy.artifact.indexing import bundles_in
-from fedsup_deploy.artifact.manifest import ProfileRecord
 from fedsup_deploy.artifact.store import load_manifest, load_measured
 from fedsup_deploy.commands.mistakes import mistakes_of
-from fedsup_deploy.device.profile import DeviceProfile, load_profile
-from fedsup_deploy.errors import ArtifactError, ConfigError, FedsupError, OutputError
+from fedsup_deploy.commands.priced_beyond import priced_beyond, profile_as_searched
+from fedsup_deploy.errors import ArtifactError, ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.export.wanted import why_none
 from fedsup_deploy.report import library
@@ -24,6 +23,7 @@ from fedsup_deploy.report.client_figures import EvaluationMaterial, is_evaluatio
 from fedsup_deploy.report.page import PageMaterial, render
 from fedsup_deploy.report.run_figures import RunMaterial
 from fedsup_deploy.report.search_facts import Searched
+from fedsup_deploy.report.sections import in_order
 from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.history import read_history
@@ -140,12 +140,25 @@ def _sorted(paths: Sequence[Path]) -> _Found:
     return once
 
 
+def _named_folder(path: Path) -> str:
+    """Return where a bundle is as a page may name it: from the folder one is in, or as EXPORTS/PROFILE/ARCH_ID."""
+    if not path.is_absolute():
+        return path.as_posix()
+    here = Path.cwd()
+    return (path.relative_to(here) if path.is_relative_to(here) else Path("EXPORTS", *path.parts[-2:])).as_posix()
+
+
 def _read(found: _Found) -> PageMaterial:
     names = _names(found.searches)
+    made_runs = tuple(map(_run, found.runs))
+    searches = [_searched(name, path) for name, path in zip(names, found.searches, strict=True)]
+    bundles = tuple(
+        BundleMaterial(load_manifest(path), load_measured(path), folder=_named_folder(path)) for path in found.bundles
+    )
     return PageMaterial(
-        runs=tuple(map(_run, found.runs)),
-        searches=tuple(_searched(name, path) for name, path in zip(names, found.searches, strict=True)),
-        bundles=tuple(BundleMaterial(load_manifest(path), load_measured(path)) for path in found.bundles),
+        runs=made_runs,
+        searches=in_order(priced_beyond(searches, made_runs), bundles),
+        bundles=bundles,
         evaluations=tuple(
             EvaluationMaterial(name, load_evaluation(path))
             for name, path in zip(_names(found.evaluations), found.evaluations, strict=True)
@@ -170,7 +183,7 @@ def _run(path: Path) -> RunMaterial:
 
 def _searched(name: str, path: Path) -> Searched:
     result = load_result(path)
-    profiles = [known for device in result.results if (known := _profile(device.profile)) is not None]
+    profiles = [known for device in result.results if (known := profile_as_searched(device.profile)) is not None]
     reasons = {each.name: why_none(each) for each in profiles}
     return Searched(
         name,
@@ -178,15 +191,6 @@ def _searched(name: str, path: Path) -> Searched:
         {each: why.removeprefix(f"profile {each}: ") for each, why in reasons.items() if why is not None},
         {each.name: each.precision for each in profiles},
     )
-
-
-def _profile(record: ProfileRecord) -> DeviceProfile | None:
-    """Return the profile of a device; None where it is not at hand as it was searched."""
-    try:
-        profile = load_profile(record.name)
-    except FedsupError:
-        return None
-    return profile if profile.profile_hash == record.hash else None
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -1,7 +1,9 @@
 """Whether two shares can be told apart: the one rule of pages and of `watch`.
 
-They can where 0 is outside of the 95 % interval of their difference, which follows from their own intervals. Both count
-as of draws that are independent. Candidates err on the same images mostly, so that a comparison image by image, which
+They can where the middles of their 95 % intervals are farther apart than half the widths of both together, as the sides
+of a right triangle: where 0 is outside of the interval of their difference. Intervals of shares are Wilson's, whose
+middle is drawn to a half, as Agresti and Caffo ask for; so what a search calls noise is never told apart here. Both
+count as of draws that are independent: networks err on the same images mostly, and a comparison image by image, which
 needs every answer, would tell more of them apart.
 """
 
@@ -17,18 +19,17 @@ _TOLD: Final = {
 }
 
 
-def can_be(one: float, one_interval: Interval | None, other: float, other_interval: Interval | None) -> bool | None:
-    """Return whether two shares in [0, 1] can be told apart, by their 95 % intervals; None where one has none.
+def can_be(one: Interval | None, other: Interval | None) -> bool | None:
+    """Return whether two shares can be told apart, by their 95 % intervals in [0, 1]; None where one has none.
 
-    Source: Newcombe, Statistics in Medicine 17, 1998, method 10.
+    Source: Agresti and Caffo, The American Statistician 54, 2000.
     """
-    if one_interval is None or other_interval is None:
+    if one is None or other is None:
         return None
-    if one < other:
-        one, one_interval, other, other_interval = other, other_interval, one, one_interval
-    return one - other > math.hypot(one - one_interval[0], other_interval[1] - other)
+    apart = abs(sum(one) - sum(other)) / 2
+    return apart > math.hypot((one[1] - one[0]) / 2, (other[1] - other[0]) / 2)
 
 
-def in_words(one: float, one_interval: Interval | None, other: float, other_interval: Interval | None) -> str:
+def in_words(one: Interval | None, other: Interval | None) -> str:
     """Return the same in words."""
-    return _TOLD[can_be(one, one_interval, other, other_interval)]
+    return _TOLD[can_be(one, other)]

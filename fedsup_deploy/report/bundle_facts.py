@@ -1,6 +1,7 @@
 """What bundles say of themselves, in words: variants, gates, limits, lineage, what to trust."""
 
 import dataclasses
+import shlex
 from collections.abc import Iterator
 from typing import Final
 
@@ -18,8 +19,8 @@ from fedsup_deploy.report.mistakes import Mistakes
 #: When a clock ran.
 BEFORE: Final = "when it was made"
 SINCE: Final = "since"
-#: What is known of a machine whose instruction set is the device's, or not.
-_IS_DEVICE: Final = {True: "need not be the device", False: "is not the device, which has other instructions"}
+_OF_EXPORT: Final = "the machine that exported it"
+_NOT_DEVICE: Final = "which is not taken for the device"
 #: The limit on latency.
 LATENCY: Final = "latency_ms"
 
@@ -32,11 +33,13 @@ class BundleMaterial:
         manifest: What it says of itself.
         measured: What was measured since it was made.
         mistakes: What it answers wrongly, or why nobody can show that; None where nobody has asked.
+        folder: Where it was found, as it was named; None where nobody has said that.
     """
 
     manifest: Manifest
     measured: MeasuredDocument
     mistakes: Mistakes | str | None = None
+    folder: str | None = None
 
     @property
     def name(self) -> str:
@@ -53,6 +56,24 @@ class BundleMaterial:
             yield SINCE, later
         if later is not None and later.int8 is not None and bundle_files.INT8_MODEL in record.files:
             yield SINCE, later.int8
+
+    def may_be_device(self, when: str, timed: MeasuredLatency) -> bool:
+        """Return whether what a clock said may be of the device.
+
+        A machine of other instructions is not it, and no machine is where nobody knows those of the device, such as a
+        microcontroller. What export timed is of the machine that exported, which is the device only where its profile
+        was measured on a machine, too: of a published one it is not taken for it.
+        """
+        manifest = self.manifest
+        is_made_here = when == SINCE or set(manifest.profile.provenance) == {"measured"}
+        return is_made_here and manifest.instruction_set is not None and timed.may_be_of(manifest.instruction_set)
+
+    def timed_elsewhere(self) -> Iterator[tuple[str, str, MeasuredLatency]]:
+        """Yield what a clock said of other machines than the device: the variant, when, and what it said."""
+        for variant in self.manifest.models:
+            for when, timed in self.timed(variant):
+                if not self.may_be_device(when, timed):
+                    yield variant, when, timed
 
 
 def of_device(manifest: Manifest) -> VariantRecord:
@@ -74,7 +95,7 @@ def accuracy(manifest: Manifest) -> str:
 def timed_on_device(material: BundleMaterial) -> Iterator[str]:
     """Yield what a clock said since the bundle was made that may have been the device's."""
     later, engine = material.measured.latency, material.measured.engine
-    if later is not None and later.may_be_of(material.manifest.instruction_set):
+    if later is not None and material.may_be_device(SINCE, later):
         cpu = later.environment.get("cpu", "a processor that is not named")
         yield f"{words.number(later.statistics.p50_ms, 'ms')} on {cpu}, which need not be it"
     if engine is not None:
@@ -112,9 +133,9 @@ def variants(material: BundleMaterial) -> Table:
         if predicted is not None and predicted.interval_ms is not None:
             told += f" ({words.between(predicted.interval_ms, 'ms')})"
         timed = "; ".join(
-            f"{words.number(each.statistics.p50_ms, 'ms')} {when}, {each.stability.verdict}, on {machine(each)}: "
-            f"{_IS_DEVICE[each.may_be_of(material.manifest.instruction_set)]}"
+            f"{words.number(each.statistics.p50_ms, 'ms')} {when}, {each.stability.verdict}, on {machine(each)}"
             for when, each in material.timed(name)
+            if material.may_be_device(when, each)
         )
         engine = material.measured.engine
         if engine is not None and name == material.manifest.main.variant.name:
@@ -122,14 +143,17 @@ def variants(material: BundleMaterial) -> Table:
         table.append(
             (
                 name,
+                ", ".join(record.files),
                 words.size(record.num_bytes),
                 words.share(record.accuracy),
                 told,
-                timed or "not measured",
+                timed or "no",
                 "passed: " + gate(record),
             )
         )
-    return Table.of(("variant", "size", "accuracy", "predicted for the device", "measured, p50", "gate"), table)
+    return Table.of(
+        ("variant", "files", "size", "accuracy", "predicted for the device", "timed on the device, p50", "gate"), table
+    )
 
 
 def gate(record: VariantRecord) -> str:
@@ -171,6 +195,23 @@ def engine(material: BundleMaterial) -> Table | None:
     return Table.of(("", ""), [*told, ("command", found.command)])
 
 
+def commands(material: BundleMaterial) -> Table | None:
+    """Return what to type, and which variant to take; None where nobody has said where the bundle is."""
+    if material.folder is None:
+        return None
+    folder = shlex.quote(material.folder)
+    preferred = of_device(material.manifest)
+    name = next(name for name, record in material.manifest.models.items() if record is preferred)
+    told = [
+        ("folder", material.folder),
+        ("prefer", f"{name} ({', '.join(preferred.files)}): the figures of the device are of it"),
+        ("is it unaltered?", f"fedsup-deploy verify {folder}"),
+        ("on the device", f"cd {folder} && python run.py"),
+        ("time it there from here", f"fedsup-deploy measure {folder} --on ssh://USER@DEVICE"),
+    ]
+    return Table.of(("", ""), told)
+
+
 def pictures(material: BundleMaterial) -> str | None:
     """Return what pictures take before the network has them; None where nobody has timed any."""
     found = None if material.measured.latency is None else material.measured.latency.pictures
@@ -210,9 +251,9 @@ def heldout(error: PredictorError) -> str:
     """Return how far predictions were off on networks that they were not made from."""
     off = words.percent(error.mape)
     if error.num_heldout == 1:
-        return f"of the one network that they were compared with and not made from, they were off by {off}"
-    of = f"of {error.num_heldout:,} networks that they were compared with and not made from"
-    return f"{of}, they were off by {off} in the mean, for {error.acc10:.0%} of them by less than 10 %"
+        return f"on the one network that they were compared with, predictions were off by {off}: little is known"
+    on = f"on {error.num_heldout:,} networks that they were not made from"
+    return f"{on}, predictions were off by {off} in the mean, for {error.acc10:.0%} of them by less than 10 %"
 
 
 def trust(material: BundleMaterial) -> list[str]:
@@ -235,10 +276,11 @@ def trust(material: BundleMaterial) -> list[str]:
         told.append("Which percentile predictions are of is assumed; nobody measured it.")
     for name in manifest.models:
         for when, latency in material.timed(name):
-            told.append(
-                f"{name} was timed {when} on {machine(latency)}: {stability(latency.stability)}. "
-                f"That {_IS_DEVICE[latency.may_be_of(manifest.instruction_set)]}."
-            )
+            where = f"on {machine(latency)}, which need not be the device"
+            if not material.may_be_device(when, latency):
+                where = f"on {_OF_EXPORT if when == BEFORE else 'another machine'} ({machine(latency)}), {_NOT_DEVICE}"
+            p50 = words.number(latency.statistics.p50_ms, "ms")
+            told.append(f"{name} was timed {when} {where}: {p50} in the median; {stability(latency.stability)}.")
     if (engine := material.measured.engine) is not None:
         told.append(
             f"A TensorRT engine of it was timed on {engine.where}, by trtexec, whose figures these are"

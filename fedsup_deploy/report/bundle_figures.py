@@ -7,8 +7,8 @@ from pydantic import JsonValue
 
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.artifact.measures import MeasuresRecord
-from fedsup_deploy.report import blocks, words
-from fedsup_deploy.report.bundle_facts import BEFORE, SINCE, BundleMaterial
+from fedsup_deploy.report import blocks, bundle_facts, words
+from fedsup_deploy.report.bundle_facts import BundleMaterial
 from fedsup_deploy.report.figure import Figure, Row, Table, category, quantity, rows
 
 #: With more classes a confusion matrix is the list of its largest mistakes alone.
@@ -18,9 +18,7 @@ _MOST_RECALLS: Final = 60
 _MOST_MISTAKES: Final = 10
 #: How a latency is known, in the order in which they are drawn.
 _PREDICTED: Final = "predicted"
-_TIMED: Final = {BEFORE: "timed when it was made", SINCE: "timed since"}
 _ENGINE: Final = "TensorRT engine, by trtexec"
-_WAYS: Final = (_PREDICTED, *_TIMED.values(), _ENGINE)
 #: The profile and the variant below each other, and how high that is.
 _TWO_LINES: Final[JsonObject] = {"labelExpr": "split(datum.label, ': ')", "labelOffset": -6}
 _STEP: Final = 34
@@ -29,25 +27,25 @@ _STEP: Final = 34
 def latencies(materials: list[BundleMaterial]) -> Figure:
     """Return the figure of all latencies: predicted with their intervals, measured from p10 to p90."""
     known = [each for material in materials for each in _known(material)]
-    found = [row for row, _ in known if row is not None]
-    num_elsewhere = len(known) - len(found)
+    found = [row for row, _ in known]
     table = [told for _, told in known]
+    num_elsewhere = sum(1 for material in materials for _ in material.timed_elsewhere())
     values = [float(row["ms"]) for row in found if isinstance(row["ms"], float) and row["ms"] > 0]
     is_wide = bool(values) and max(values) > 30 * min(values)
     scale: JsonObject = {"type": "log", "nice": True} if is_wide else {"zero": True, "nice": True}
     y: JsonObject = category("variant", axis=_TWO_LINES)
     x = quantity("ms", "ms, logarithmic" if is_wide else "ms", scale=scale)
-    there = {row["how"] for row in found}
-    ways = [how for how in _WAYS if how in there]
-    colour: JsonObject = category("how", legend={"columns": 1}, scale={"domain": [*ways]})
+    there = dict.fromkeys(str(row["how"]) for row in found)
+    ways = sorted(there, key=lambda how: (how != _PREDICTED, how == _ENGINE))
+    colour: JsonObject = category("how", legend={"columns": 1, "labelLimit": 320}, scale={"domain": [*ways]})
     offset: JsonObject = {"field": "how", "sort": [*ways]}
     says = (
-        "Marks are predictions of the profile, and medians of what was timed on a machine that may be the device and "
-        "need not be; strokes are intervals, and p10 to p90, of an engine from its shortest time to p90."
+        "Marks are predictions of the profile, and medians of what was timed on a machine that may be the device, and "
+        "that the legend names; strokes are intervals, and p10 to p90, of an engine from its shortest time to p90."
     )
     if num_elsewhere:
         told = words.counted(num_elsewhere, "measurement")
-        says += f" Not drawn: {told} on other machines than the device; the table has them."
+        says += f' Not here: {told} on other machines than the device; "What to trust" of each bundle has them.'
     return Figure(
         "bundle-latency",
         "Latency of every variant",
@@ -68,9 +66,8 @@ def latencies(materials: list[BundleMaterial]) -> Figure:
     )
 
 
-def _known(material: BundleMaterial) -> Iterator[tuple[Row | None, tuple[str, ...]]]:
-    """Yield every latency of a bundle to draw and to read; what was timed elsewhere than on the device is not drawn."""
-    instructions = material.manifest.instruction_set
+def _known(material: BundleMaterial) -> Iterator[tuple[Row, tuple[str, ...]]]:
+    """Yield every latency of a bundle to draw and to read, but for what was timed elsewhere than on the device."""
     for name, record in material.manifest.models.items():
         label = f"{material.manifest.profile.name}: {name}"
         predicted = record.latency.predicted
@@ -79,12 +76,12 @@ def _known(material: BundleMaterial) -> Iterator[tuple[Row | None, tuple[str, ..
             told = (words.number(predicted.value_ms, "ms"), words.between(predicted.interval_ms, "ms"))
             yield _latency(label, _PREDICTED, predicted.value_ms, low, high), (label, "predicted", *told)
         for when, timed in material.timed(name):
+            if not material.may_be_device(when, timed):
+                continue
             ends, p50_ms = (timed.statistics.p10_ms, timed.statistics.p90_ms), timed.statistics.p50_ms
-            # Where nobody knows the device's instructions, the machine that made the bundle is not taken for it.
-            may_be = timed.may_be_of(instructions) and (when == SINCE or instructions is not None)
-            row = _latency(label, _TIMED[when], p50_ms, *ends) if may_be else None
-            how = f"measured {when}{'' if may_be else ', elsewhere'}"
-            yield row, (label, how, words.number(p50_ms, "ms"), words.between(ends, "ms"))
+            how = f"timed {when} on {bundle_facts.machine(timed)}"
+            told = (words.number(p50_ms, "ms"), words.between(ends, "ms"))
+            yield _latency(label, words.short(how, 80), p50_ms, *ends), (label, how, *told)
         engine = material.measured.engine
         if engine is not None and name == material.manifest.main.variant.name:
             times = engine.latency

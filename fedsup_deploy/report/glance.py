@@ -9,7 +9,18 @@ from typing import Final, NamedTuple
 
 from fedsup_deploy.artifact.manifest import ProfileRecord
 from fedsup_deploy.artifact.variants import ParityGate
-from fedsup_deploy.report import bundle_facts, client_figures, int8, progress, search_facts, standing, verdict, words
+from fedsup_deploy.report import (
+    answers,
+    bundle_facts,
+    client_figures,
+    int8,
+    progress,
+    search_facts,
+    search_figures,
+    standing,
+    verdict,
+    words,
+)
 from fedsup_deploy.report.bundle_facts import LATENCY, BundleMaterial
 from fedsup_deploy.report.client_figures import EvaluationMaterial
 from fedsup_deploy.report.figure import Table
@@ -17,12 +28,13 @@ from fedsup_deploy.report.run_figures import RunMaterial
 from fedsup_deploy.report.search_facts import Searched
 from fedsup_deploy.run_events import CORNERS
 from fedsup_deploy.searchers.candidate import Candidate
-from fedsup_deploy.searchers.result import DeviceResult
+from fedsup_deploy.searchers.result import DeviceResult, SearchResult
 
 #: Lines of an answer.
 _MOST_LINES: Final = 10
 #: Devices that are named in a line.
 _MOST_NAMED: Final = 12
+_LITTLE: Final = ": little is known"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +84,7 @@ def glance(
     evaluations: Sequence[EvaluationMaterial] = (),
 ) -> Glance:
     """Return the first screen of a page."""
-    answers = [
+    asked = [
         (
             "Is training healthy?",
             (line for run in runs for line in progress.in_words(run)),
@@ -85,24 +97,25 @@ def glance(
         ),
     ]
     if searches:
-        answers += [
+        asked += [
             (
                 "Is a much cheaper network as good?",
-                _cheaper(searches),
+                _cheaper(searches, bundles),
                 "none of those tried is as good with half the parameters, or in half the time",
             ),
+            ("What would fewer architectures cost?", _fewer(searches, bundles), ""),
             ("What would more time bring?", _more_time(searches, runs), ""),
         ]
     if searches or bundles:
-        answers += [
+        asked += [
             ("What was not measured on its device?", _not_measured(searches, bundles), "nothing"),
             ("What is refused, left out or over its limit?", _refused(searches, bundles), "nothing"),
         ]
     if bundles:
-        answers.append(("Is int8 worth it?", _int8(bundles), "no bundle here has an int8 file"))
+        asked.append(("Is int8 worth it?", _int8(bundles), "no bundle here has an int8 file"))
     if searches or bundles:
-        answers.append(("What may be trusted?", _trusted(searches, bundles), ""))
-    answered = (Answered(question, _lines(found) or (otherwise,)) for question, found, otherwise in answers)
+        asked.append(("What may be trusted?", _trusted(searches, bundles), ""))
+    answered = (Answered(question, _lines(found) or (otherwise,)) for question, found, otherwise in asked)
     devices, links = _devices(searches, bundles)
     return Glance(devices, tuple(links), tuple(answered))
 
@@ -130,7 +143,7 @@ def _devices(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) ->
             table.append(
                 (
                     _called(name, searched, searches),
-                    _gets(chosen.arch_id, search_facts.precision_of(device, searched, bundle)),
+                    _gets(chosen.arch_id, answers.precision_of(device, searched, bundle)),
                     "not known" if bundle is None else bundle_facts.accuracy(bundle.manifest),
                     _chosen_by(chosen, device, searched),
                     _latency(chosen.latency_ms_held, device.limits.get(LATENCY), device.profile, device.risk),
@@ -249,15 +262,18 @@ def _worst_clients(searches: Sequence[Searched]) -> Iterator[str]:
 
 
 def _more_time(searches: Sequence[Searched], runs: Sequence[RunMaterial]) -> Iterator[str]:
-    answers: dict[str, list[str]] = {}
+    by_answer: dict[str, list[str]] = {}
     for searched in searches:
         for device in searched.result.results:
             others = [each for each in searches if each is not searched]
-            told = search_facts.answer(device, searched, others, runs=runs).more
-            answers.setdefault(told, []).append(_called(device.profile.name, searched, searches))
-    devices = sum(map(len, answers.values()))
+            answer = answers.answer(device, searched, others, runs=runs)
+            told = answer.more
+            if answer.best is not None and LATENCY in device.limits and answer.best.split()[0] not in told:
+                told = f"the best tried is {answer.best}; {told}"
+            by_answer.setdefault(told, []).append(_called(device.profile.name, searched, searches))
+    devices = sum(map(len, by_answer.values()))
     return (
-        f"{'each device' if 1 < devices == len(names) else _named(names)}: {told}" for told, names in answers.items()
+        f"{'each device' if 1 < devices == len(names) else _named(names)}: {told}" for told, names in by_answer.items()
     )
 
 
@@ -286,8 +302,32 @@ def _int8(bundles: Sequence[BundleMaterial]) -> Iterator[str]:
             yield f"{each.name}: {told}"
 
 
-def _cheaper(searches: Sequence[Searched]) -> Iterator[str]:
-    """Yield which much cheaper network is as good within noise, once for all devices that get the same."""
+def _fewer(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) -> Iterator[str]:
+    """Yield how many architectures each search has for its devices, and what one less would cost."""
+    for searched in searches:
+        result = searched.result
+        devices = [device.profile.name for device in result.results]
+        chosen = {name: result.chosen_for(name).arch_id for name in devices}
+        files = sum(len(each.manifest.models) for each in bundles if (each.manifest.arch_id in chosen.values()))
+        told = f"{words.counted(len(set(chosen.values())), 'architecture')} for {words.counted(len(devices), 'device')}"
+        told += f", in {words.counted(files, 'variant')} of bundles on this page" if files else ""
+        yield f"{words.short(searched.name)}: {told}; {_one_less(result, len(set(chosen.values())))}"
+
+
+def _one_less(result: SearchResult, number: int) -> str:
+    if number == 1:
+        return "fewer there cannot be"
+    options = () if result.fleet is None else result.fleet.options
+    fewer = [each for each in options if each.num_artifacts < number]
+    if not fewer:
+        return "what one less would cost nobody has asked: fedsup-deploy search --max-artifacts N tells it"
+    option = fewer[-1]
+    named = ", ".join(sorted(set(option.assigned.values())))
+    return f"with {words.counted(option.num_artifacts, 'architecture')} ({named}) {search_figures.at_worst(option)}"
+
+
+def _cheaper(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) -> Iterator[str]:
+    """Yield which much cheaper network cannot be told apart, once for all devices that get the same."""
     same: dict[tuple[str, str], list[tuple[str, Candidate, Candidate]]] = {}
     for searched in searches:
         for device in searched.result.results:
@@ -301,8 +341,8 @@ def _cheaper(searches: Sequence[Searched]) -> Iterator[str]:
         ends = [*dict.fromkeys(f"{ratio:.2g}" for ratio in (ratios[0], ratios[-1]))]
         yield (
             f"{_named([name for name, *_ in devices])}: {chosen.arch_id} has {chosen.num_params:,} parameters, "
-            f"{cheaper.arch_id} {cheaper.num_params:,} and {' to '.join(ends)} times less predicted latency; "
-            f"the accuracy of the cheaper is {standing.Difference.of(cheaper, chosen)}, within noise"
+            f"{cheaper.arch_id} {cheaper.num_params:,} and {' to '.join(ends)} times less predicted latency: take it "
+            f"where time or size counts; {standing.lost_in_words(cheaper, chosen, bundles)}"
         )
 
 
@@ -329,14 +369,15 @@ def _trusted(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) ->
         if (device.profile.name, each.result.chosen_for(device.profile.name).arch_id) not in made
     ]
     if chosen:
-        yield f"Accuracies of {_named(chosen)}: of the images they were chosen by alone, which flatters."
+        yield f"Accuracies of {_named(chosen)}: of the images they were chosen by alone, so probably too high."
     profiles = {each.profile.name: each.profile for searched in searches for each in searched.result.results}
     profiles |= {each.manifest.profile.name: each.manifest.profile for each in bundles}
     unknown = [name for name, profile in profiles.items() if profile.error == "none"]
     if unknown:
         yield f"Latencies on {_named(unknown)}: nobody knows how far predictions are off; measure before you promise."
     errors = [
-        f"{words.percent(profile.error.mape)} on {name} ({words.counted(profile.error.num_heldout, 'network')})"
+        f"{words.percent(profile.error.mape)} on {name} "
+        f"({words.counted(profile.error.num_heldout, 'network')}{_LITTLE if profile.error.num_heldout == 1 else ''})"
         for name, profile in profiles.items()
         if profile.error != "none"
     ]

@@ -16,10 +16,29 @@ WORDS: Final = (
     ),
     (
         "chosen by",
-        "the images that candidates were compared on: the best of many is partly the luckiest, so that flatters",
+        "the images that candidates were compared on: the best of many is among the lucky ones, so on others it is "
+        "probably worse",
     ),
     ("test images", "images that nothing was chosen by"),
-    ("within noise", "a difference that other images of the same kind could turn around: at most 1.96 standard errors"),
+    (
+        "cannot be told apart",
+        "two accuracies whose difference other images of the same kind could turn around: 0 is within the 95 % "
+        "interval of the difference",
+    ),
+    ("profile", "what is known of a kind of device: what operations take there, its limits, which files it takes"),
+    (
+        "bundle",
+        "a folder to put on a device: the network as files, what it was made from, and a program that checks it",
+    ),
+    ("variant", "one of the forms that a bundle has the network in, such as onnx-int8; a device needs one of them"),
+    ("statistics", "means and variances of what flows through a network, which its norms take from images"),
+    (
+        "balanced accuracy",
+        "the mean of the recalls of all classes, so that rare classes count as much as frequent ones",
+    ),
+    ("recall", "of the images of a class, the share that is answered rightly"),
+    ("macro-F1", "the mean over classes of F1, which is high where recall is, and where few others are taken for it"),
+    ("calibration error", "how far the confidence of answers is from how often they are right, in the mean"),
     ("p50, assumed", "the median latency; published figures are taken for medians, as they do not say what they are"),
     ("NCHW, NHWC", "whether channels come before or after the rows and columns of an image in memory"),
     ("MACs", "multiply-accumulates: what a network computes for one image"),

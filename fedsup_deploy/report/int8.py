@@ -3,7 +3,7 @@
 from fedsup_deploy.artifact.measured import MeasuredSpeed
 from fedsup_deploy.artifact.variants import Int8Gate, VariantRecord
 from fedsup_deploy.report import words
-from fedsup_deploy.report.bundle_facts import BundleMaterial, gate, machine, of_device
+from fedsup_deploy.report.bundle_facts import BEFORE, SINCE, BundleMaterial, gate, machine, of_device
 
 _STORAGE = "storage_mib"
 
@@ -37,10 +37,12 @@ def _answer(material: BundleMaterial, record: VariantRecord, found: Int8Gate) ->
         return "not known yet", "what is known of the device is of int8, and nobody has timed fp32 there"
     if speed is None:
         return "not known yet", f"nobody has timed it on the device; {decides}"
-    can_be = later is None or later.may_be_of(manifest.instruction_set)
-    told = speed.words(may_be_device=can_be) + ("" if later is None else f", on {machine(later)}")
+    when, timed = (BEFORE, manifest.main.latency.measured) if later is None else (SINCE, later)
+    can_be = timed is not None and material.may_be_device(when, timed)
+    where = "the machine that exported it" if timed is None else machine(timed)
+    told = f"{speed.words(may_be_device=can_be)}, {'' if can_be else 'but '}on {where}"
     if not can_be:
-        return "not known yet", f"{told}, which is not the device; {decides}"
+        return "not known yet", f"{told}; {decides}"
     if speed.is_faster:
         return "yes", told
     return ("no", f"{told}; it is worth its size alone") if speed.verdict == "stable" else ("not known yet", told)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from fedsup_deploy.report import words
+from fedsup_deploy.report import apart, words
 from fedsup_deploy.report.run_figures import RunMaterial
-from fedsup_deploy.run_events import CORNERS
+from fedsup_deploy.run_events import CORNERS, Evaluation
 
 
 def in_words(material: RunMaterial) -> Iterator[str]:
@@ -22,18 +22,20 @@ def in_words(material: RunMaterial) -> Iterator[str]:
 
 
 def who_took_part(material: RunMaterial) -> str:
-    """Return how many answers are missing, and how many clients were never asked for any."""
+    """Return how many updates came, how many of these were rejected, and how many clients were never asked for any."""
     rounds = material.history.asked
     asked = sum(len(each.clients) for each in rounds)
     missing = asked - sum(len(each.answered) for each in rounds)
-    told = f"{missing:,} of {asked:,} answers of clients are missing" if missing else "all clients answered when asked"
+    rejected = sum(len(each.rejected) for each in rounds)
+    came = f"{asked - missing + rejected:,} of {words.counted(asked, 'update')} came"
+    told = f"{came}, {rejected:,} rejected" if rejected else f"{came}, none rejected"
     once = {client for each in rounds for client in each.clients}
     never = sum(client not in once for client in material.seen)
     return f"{told}; never asked: {never:,} of {words.counted(len(material.seen), 'client')}" if never else told
 
 
 def endings(material: RunMaterial) -> Iterator[str]:
-    """Yield whether accuracy still rose at the end, and whether the sizes can be told apart; as far as beyond noise."""
+    """Yield whether accuracy still rose at the end, as far as that can be told apart, and whether the sizes can be."""
     found = material.history.evaluations
     if len(found) > 1:
         before, last = found[-2:]
@@ -41,16 +43,17 @@ def endings(material: RunMaterial) -> Iterator[str]:
         rising = [
             f"the {corner} subnet {words.points(last.accuracy(corner) - before.accuracy(corner))}"
             for corner in CORNERS
-            if (now := last.interval(corner)) is not None
-            and (then := before.interval(corner)) is not None
-            and now[0] > then[1]
+            if last.accuracy(corner) > before.accuracy(corner) and _are_apart(last, corner, before, corner)
         ]
         if rising:
             yield f"accuracy still rose in the last {rounds}: {', '.join(rising)}; more rounds may bring more"
     kept = material.kept
     if kept is None:
         return
-    large, small = (kept.interval(corner) for corner in CORNERS)
-    if large is not None and small is not None and large[0] <= small[1] and small[0] <= large[1]:
-        both = " and ".join(words.share(kept.accuracy(corner)) for corner in CORNERS)
-        yield f"the largest and the smallest subnet cannot be told apart: {both}, intervals overlap"
+    if _are_apart(kept, CORNERS[0], kept, CORNERS[1]) is False:
+        both = " and ".join(words.share(kept.accuracy(corner), kept.interval(corner)) for corner in CORNERS)
+        yield f"the largest and the smallest subnet cannot be told apart: {both}"
+
+
+def _are_apart(one: Evaluation, corner: str, other: Evaluation, of_other: str) -> bool | None:
+    return apart.can_be(one.interval(corner), other.interval(of_other))

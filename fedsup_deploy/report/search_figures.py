@@ -3,21 +3,20 @@
 from typing import Final
 
 from fedsup_deploy.artifact.document import JsonObject
-from fedsup_deploy.report import words
+from fedsup_deploy.report import apart, words
 from fedsup_deploy.report.bundle_facts import LATENCY
 from fedsup_deploy.report.figure import Figure, Row, Table, Value, category, quantity, rows
 from fedsup_deploy.report.search_facts import (
     Searched,
     drawn,
     most_per_device,
-    overlap,
     price,
     price_title,
     role,
     worth,
 )
 from fedsup_deploy.searchers import objective
-from fedsup_deploy.searchers.result import DeviceResult, Fleet
+from fedsup_deploy.searchers.result import DeviceResult, Fleet, FleetOption
 
 #: What a candidate is, and how it is drawn.
 _ROLES: Final = {"other": "candidate", "front": "front", "pick": "pick"}
@@ -79,6 +78,7 @@ def explorer_spec(x_title: str, y_title: str, points: list[Row], limit: float | 
 
 def _limits(x: JsonObject) -> list[JsonObject]:
     """Return the limits that are drawn, and those that are told at the edge."""
+    label: JsonObject = {"type": "text", "style": "limit-text", "align": "right", "baseline": "top"}
     return [
         {
             "data": {"name": "limits"},
@@ -86,14 +86,14 @@ def _limits(x: JsonObject) -> list[JsonObject]:
             "layer": [
                 {"mark": {"type": "rule", "style": "limit"}},
                 {
-                    "mark": {"type": "text", "style": "limit-text", "align": "right", "dx": -6, "baseline": "top"},
+                    "mark": {**label, "dx": -6},
                     "encoding": {"text": {"field": "text"}, "y": {"value": 4}},
                 },
             ],
         },
         {
             "data": {"name": "beyond"},
-            "mark": {"type": "text", "style": "limit-text", "align": "right", "baseline": "top"},
+            "mark": label,
             "encoding": {"text": {"field": "text"}, "x": {"value": "width"}, "y": {"value": 4}},
         },
     ]
@@ -212,13 +212,12 @@ def fleet(found: Fleet, name: str) -> Figure:
     for option in found.options:
         worst = max(option.lost, key=lambda device: (option.lost[device], device))
         values += [
-            {"artifacts": option.num_artifacts, "lost": 100 * lost, "device": device}
+            {"artifacts": option.num_artifacts, "points": -100 * lost if lost else 0.0, "device": device}
             for device, lost in option.lost.items()
         ]
         is_chosen = "in force" if option.num_artifacts == found.chosen else ""
         total = sum(option.lost.values())
-        at_most = f"at most {100 * option.lost[worst]:.2g} points ({worst})" if option.lost[worst] else "nothing"
-        costs.append(f"{words.counted(option.num_artifacts, 'architecture')}: {at_most}")
+        costs.append(f"{words.counted(option.num_artifacts, 'architecture')}: {at_worst(option)}")
         table.append(
             (
                 str(option.num_artifacts),
@@ -229,16 +228,24 @@ def fleet(found: Fleet, name: str) -> Figure:
         )
     encoding: JsonObject = {
         "x": {"field": "artifacts", "type": "ordinal", "title": "different architectures", "axis": {"labelAngle": 0}},
-        "y": quantity("lost", "points lost", scale={"zero": True, "nice": True}),
+        "y": quantity("points", "points against its own best", scale={"zero": True, "nice": True}),
     }
     return Figure(
         name,
         "What few architectures cost",
-        "What each device loses against its own best candidate where the fleet has so many, a mark for each; of the "
-        "images they were chosen by. "
+        "The accuracy of each device less that of its own best candidate where the fleet has so many architectures, a "
+        "mark for each, in points, on the images they were chosen by. "
         f"{'; '.join(costs[:_MOST_COSTS])}. In force: {found.chosen}.",
         {**rows(values), "height": 180, "mark": {"type": "point", "opacity": 0.7, "size": 80}, "encoding": encoding},
         Table.of(("architectures", "mean over devices", "the worst device", ""), table),
+    )
+
+
+def at_worst(option: FleetOption) -> str:
+    """Return what a number of architectures costs the device that it costs most."""
+    worst = max(option.lost, key=lambda device: (option.lost[device], device))
+    return (
+        f"{words.points(-option.lost[worst])} at worst ({worst})" if option.lost[worst] else "no device loses anything"
     )
 
 
@@ -253,7 +260,7 @@ def comparison(searches: list[Searched]) -> Table | None:
         for device in first.result.results:
             if (again := theirs.get(device.profile.name)) is not None:
                 table.append(_compared(first, device, other, again))
-    heads = ("device", f"in {words.short(first.name)}", "other search", "there", "worth", "latency", "is it noise?")
+    heads = ("device", f"in {words.short(first.name)}", "other search", "there", "worth", "latency", "told apart?")
     return Table.of(heads, table)
 
 
@@ -273,5 +280,5 @@ def _compared(first: Searched, device: DeviceResult, other: Searched, again: Dev
         "the same" if one.arch_id == two.arch_id else two.arch_id,
         words.points(there.value - here.value),
         slower,
-        overlap(here.bounds, there.bounds),
+        apart.in_words(here.bounds, there.bounds),
     )

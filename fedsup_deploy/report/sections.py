@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from fedsup_deploy.report import (
     absences,
+    answers,
     bundle_facts,
     bundle_figures,
     client_figures,
@@ -12,16 +13,16 @@ from fedsup_deploy.report import (
     int8,
     progress,
     run_figures,
-    search_facts,
     search_figures,
     words,
 )
+from fedsup_deploy.report.answers import Answer
 from fedsup_deploy.report.bundle_facts import BundleMaterial
 from fedsup_deploy.report.client_figures import EvaluationMaterial
 from fedsup_deploy.report.figure import Figure, Table
 from fedsup_deploy.report.mistakes import Mistake
 from fedsup_deploy.report.run_figures import RunMaterial
-from fedsup_deploy.report.search_facts import Answer, Searched
+from fedsup_deploy.report.search_facts import Searched
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +94,7 @@ class BundleSection:
     name: str
     facts: Table
     variants: Table
+    commands: Table | None
     limits: Table
     int8: str | None
     trust: tuple[str, ...]
@@ -126,7 +128,7 @@ def run(section: str, material: RunMaterial) -> RunSection:
         ("clients", _clients(material)),
     ]
     if material.kept_after is not None:
-        told.append(("kept", f"the supernet after {words.counted(material.kept_after, 'round')}, which was the best"))
+        told.append(("result", f"the supernet after {words.counted(material.kept_after, 'round')}, which was the best"))
     if last is not None:
         for corner in ("largest", "smallest"):
             value = words.share(last.accuracy(corner), last.interval(corner))
@@ -191,6 +193,7 @@ def search(
         accuracies += f" from {model.num_measured or 0:,} measured; rank correlation {model.kendall_tau:.2f}"
     rounds = "" if result.run.rounds is None else f", {result.run.rounds} rounds"
     told = [
+        *([("holds", _holds(searched, others, bundles))] if others else []),
         ("run", f"{result.run.name}{rounds}, {result.run.hash[:12]}"),
         ("space", result.space.name),
         ("accuracies", accuracies),
@@ -210,12 +213,34 @@ def search(
             DeviceSection(
                 glance.card_id(section, number),
                 None if place is None else f"bundle-{place}",
-                search_facts.answer(device, searched, others, bundle, runs),
+                answers.answer(device, searched, others, bundle, runs, bundles),
                 search_figures.front_table(searched, device),
             )
         )
     fleet = [] if result.fleet is None else [search_figures.fleet(result.fleet, "fleet")]
     return SearchSection(section, searched.name, Table.of(("", ""), told), tuple(devices), _named(section, fleet))
+
+
+def _holds(searched: Searched, others: Sequence[Searched], bundles: Sequence[BundleMaterial]) -> str:
+    """Return whether what a search found is what is deployed: whether there are bundles of it."""
+    made, devices = num_made(searched, bundles), len(searched.result.results)
+    if made:
+        return f"bundles on this page are of it, for {made} of {words.counted(devices, 'device')}"
+    best = max(others, key=lambda each: num_made(each, bundles))
+    where = f": they are of {words.short(best.name)}" if num_made(best, bundles) else ""
+    return f"no bundle on this page is of it{where}"
+
+
+def num_made(searched: Searched, bundles: Sequence[BundleMaterial]) -> int:
+    """Return for how many of its devices there is a bundle of what a search found."""
+    made = {(each.manifest.profile.name, each.manifest.arch_id) for each in bundles}
+    found = ((device.profile.name, searched.result) for device in searched.result.results)
+    return sum((name, result.chosen_for(name).arch_id) in made for name, result in found)
+
+
+def in_order(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) -> tuple[Searched, ...]:
+    """Return searches, those first of which there are most bundles."""
+    return tuple(sorted(searches, key=lambda each: -num_made(each, bundles)))
 
 
 def _mistakes(material: BundleMaterial, bundles: Sequence[BundleMaterial]) -> MistakesSection | None:
@@ -268,6 +293,7 @@ def bundle(section: str, material: BundleMaterial, bundles: Sequence[BundleMater
         material.name,
         Table.of(("", ""), told),
         bundle_facts.variants(material),
+        bundle_facts.commands(material),
         bundle_facts.limits(manifest),
         int8.is_it_worth_it(material),
         tuple(bundle_facts.trust(material)),

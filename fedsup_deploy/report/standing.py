@@ -3,12 +3,15 @@
 Accuracies are of the images that candidates were chosen by, so the best of many is among the lucky ones.
 """
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 
+from fedsup_deploy.artifact.manifest import AccuracyRecord
 from fedsup_deploy.measures import ACCURACY
-from fedsup_deploy.report import words
+from fedsup_deploy.report import apart, words
+from fedsup_deploy.report.bundle_facts import BundleMaterial
 from fedsup_deploy.searchers import objective
 from fedsup_deploy.searchers.candidate import Candidate
 from fedsup_deploy.searchers.noise import AccuracyNoise
@@ -17,6 +20,12 @@ from fedsup_deploy.searchers.scoring.score import Scores
 
 #: Much cheaper: at most this share of the parameters or of the latency, and no more of the other.
 _MUCH: Final = 0.5
+#: How candidates were found, by the name of the method.
+_METHODS: Final = {
+    "exact": "by exact search",
+    "evolution": "by evolution",
+    "random": "drawn at random",
+}
 
 
 def how_sure(chosen: Candidate, device: DeviceResult) -> str:
@@ -41,17 +50,17 @@ def _told_apart(chosen: Candidate, device: DeviceResult, others: int) -> str:
     if chosen.arch_id != best:
         return _beside_the_best(chosen, device.candidate(best), device)
     if device.within_noise is None:
-        return f"the best value of {others + 1:,} tried; how much of it is noise, nobody knows"
+        return f"the best of {others + 1:,} tried; nobody knows whether it can be told apart from the others"
     alike = device.within_noise.num_candidates
     if alike == 0:
-        return f"better than all {others:,} others tried, beyond noise"
+        return f"better than all {others:,} others tried: it can be told apart from each"
     if alike == others:
         return (
-            "cannot be told from the only other one tried"
+            "cannot be told apart from the only other one tried"
             if alike == 1
-            else f"cannot be told from any of the {alike:,} others tried"
+            else f"cannot be told apart from any of the {alike:,} others tried"
         )
-    return f"cannot be told from {alike:,} of the {others:,} others tried"
+    return f"cannot be told apart from {alike:,} of the {others:,} others tried"
 
 
 def _beside_the_best(chosen: Candidate, best: Candidate, device: DeviceResult) -> str:
@@ -59,12 +68,12 @@ def _beside_the_best(chosen: Candidate, best: Candidate, device: DeviceResult) -
     assert here is not None, "of all candidates it is known how good they are in what was searched for"
     assert there is not None, "as above"
     alike = as_good(chosen, device)
-    noise = "" if alike is None else ", within noise" if best in alike else ", beyond noise"
-    return f"{words.points(here - there)} against the best value tried, that of {best.arch_id}{noise}"
+    noise = "" if alike is None else f", {'cannot' if best in alike else 'can'} be told apart"
+    return f"{words.points(here - there)} against the best tried for this device, {best.arch_id}{noise}"
 
 
 def as_good(chosen: Candidate, device: DeviceResult) -> list[Candidate] | None:
-    """Return the other candidates whose accuracy cannot be told from that of one; None where nobody knows the noise."""
+    """Return the other candidates whose accuracy cannot be told apart from that of one; None where nobody knows."""
     if device.within_noise is None or device.objective != ACCURACY:
         return None
     scores = Scores(
@@ -78,7 +87,7 @@ def as_good(chosen: Candidate, device: DeviceResult) -> list[Candidate] | None:
 
 
 def much_cheaper(chosen: Candidate, device: DeviceResult) -> Candidate | None:
-    """Return the most accurate of those that are as good within noise and much cheaper; None without any."""
+    """Return the most accurate of those that cannot be told apart and are much cheaper; None without any."""
     found = [each for each in as_good(chosen, device) or () if _is_much_cheaper(each, chosen)]
     return min(
         found,
@@ -92,13 +101,32 @@ def _is_much_cheaper(one: Candidate, other: Candidate) -> bool:
     return max(params, latency) <= 1 and min(params, latency) <= _MUCH
 
 
-def cheaper_in_words(one: Candidate, chosen: Candidate) -> str:
-    """Return how much cheaper a candidate is, and what it loses, with the figures of both."""
+def cheaper_in_words(one: Candidate, chosen: Candidate, bundles: Sequence[BundleMaterial] = ()) -> str:
+    """Return how much cheaper a candidate is, and what it loses, with the figures of both, and what to do."""
     return (
-        f"{one.arch_id} is as good within noise, {Difference.of(one, chosen)}, with {one.num_params:,} parameters "
-        f"instead of {chosen.num_params:,} and {words.number(one.latency_ms_held, 'ms')} instead of "
-        f"{words.number(chosen.latency_ms_held, 'ms')}"
+        f"take {one.arch_id} where time or size counts: {one.num_params:,} parameters instead of "
+        f"{chosen.num_params:,} and {words.number(one.latency_ms_held, 'ms')} instead of "
+        f"{words.number(chosen.latency_ms_held, 'ms')}; {lost_in_words(one, chosen, bundles)}"
     )
+
+
+def lost_in_words(one: Candidate, chosen: Candidate, bundles: Sequence[BundleMaterial]) -> str:
+    """Return what a cheaper candidate loses, also on test images, as far as bundles on the page know that."""
+    told = f"its accuracy is {Difference.of(one, chosen)} on the images they were chosen by, cannot be told apart"
+    here, there = (_tested(each.arch_id, bundles) for each in (one, chosen))
+    if here is None:
+        return f"{told}; no bundle on this page knows it on test images"
+    of = f"{words.counted(here.num_samples, f'{here.split} image')}, fp32"
+    told += f"; on {of}, it has {words.share(here.recalibrated, here.recalibrated_interval)}"
+    if there is None or (there.dataset, there.split, there.num_samples) != (here.dataset, here.split, here.num_samples):
+        return told
+    noise = apart.in_words(here.recalibrated_interval, there.recalibrated_interval)
+    return f"{told}, {words.points(here.recalibrated - there.recalibrated)}, {noise}"
+
+
+def _tested(arch_id: str, bundles: Sequence[BundleMaterial]) -> AccuracyRecord | None:
+    """Return what is known of a network on test images, for whatever device its bundle was made."""
+    return next((each.manifest.accuracy for each in bundles if each.manifest.arch_id == arch_id), None)
 
 
 class Difference(NamedTuple):
@@ -135,7 +163,8 @@ def why(device: DeviceResult, result: SearchResult) -> str:
         told = f"with {words.counted(result.fleet.chosen, 'architecture')} for the whole fleet"
         told += f"; its own best, {device.pick}, has {words.points(lost)}" if lost else ", and as good as its own best"
     elif device.prefer == "cheaper" and device.pick != device.most_accurate:
-        told = f"the cheapest that is as good as the best value in {best}, within noise"
+        told = f"the cheapest whose {best} cannot be told apart from the best"
     else:
-        told = f"the best value in {best} of those tried"
-    return f"{told}; {device.num_evaluated:,} of {device.num_feasible:,} that fit were tried, by {device.method}"
+        told = f"the best {best} of those tried"
+    how = _METHODS.get(device.method, f"by {device.method}")
+    return f"{told}; {device.num_evaluated:,} of {device.num_feasible:,} that keep the limits were tried, {how}"

@@ -33,13 +33,15 @@ def of(name: str, cost: float, limit: float, profile: ProfileRecord, *, is_bound
         return LimitVerdict("EXCEEDED", "EXCEEDED")
     row = limits.TABLE.get(name)
     if is_bound or row is None or not row.is_predicted:
-        return LimitVerdict("", "kept by the bound" if is_bound else "kept")
+        return LimitVerdict("", "keeps it, also by the bound of the risk" if is_bound else "keeps it")
     error = profile.error
     if error == "none":
-        return LimitVerdict("nobody knows the error", "predicted within; how far off that is, nobody knows: measure")
+        return LimitVerdict(
+            "nobody knows the error", "predicted to keep it; nobody has measured how far off predictions are: measure"
+        )
     off = words.percent(error.mape)
     if cost * (1 + error.mape) > limit:
         return LimitVerdict(
-            "may exceed it", f"predicted within; predictions were off by {off}, so it may exceed: measure"
+            "may exceed it", f"predicted to keep it; predictions were off by {off}, so it may exceed it: measure"
         )
-    return LimitVerdict("", f"predicted within, also where it is off by {off}, as predictions were in the mean")
+    return LimitVerdict("", f"predicted to keep it, also if it is off by the profile's error of {off}")

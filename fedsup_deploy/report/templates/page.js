@@ -69,11 +69,14 @@
       rows.forEach((row, index) => { row.index = index; });
       const edge = explorer.far * Math.max(...rows.map((row) => row.x));
       const beyond = limits.filter((limit) => limit.x > edge).map((limit) => limit.text + ": " + number(limit.x));
+      // Texts of several limits stand in lines of their own; a line without any sign would take no room.
+      const below = (number, lines) => [...Array(number).fill("\u200b"), ...lines];
+      const drawn = limits.filter((limit) => limit.x <= edge);
       const plain = rows.map(({ candidate, device, ...row }) => row);
       const datasets = {
         candidates: plain,
-        limits: limits.filter((limit) => limit.x <= edge),
-        beyond: beyond.length ? [{ text: beyond.join(", ") }] : [],
+        limits: drawn.map((limit, line) => ({ ...limit, text: below(line, [limit.text]) })),
+        beyond: beyond.length ? [{ text: below(drawn.length, beyond) }] : [],
         chosen: [],
       };
       return { datasets, titles: { X_TITLE: first.prices[price], Y_TITLE: first.objectives[objective] } };
@@ -121,6 +124,8 @@
     };
 
     const keep = (index) => { kept = index; return show(index); };
+    // The first search is the one whose bundles are here.
+    const is_pick = (row) => row.role === "pick" && row.search === found_for()[0].name;
     const index_of = (is_it) => Math.max(0, rows.findIndex(is_it));
 
     const redraw = async (is_it) => {
@@ -136,7 +141,7 @@
       view.addEventListener("click", (_, item) => { if (item?.datum?.arch) keep(item.datum.index); });
       plot.setAttribute("aria-valuemax", rows.length);
       for (const front of document.querySelectorAll("[data-front]")) front.open = front.dataset.front === choice.device.value;
-      await keep(index_of(is_it ?? ((row) => row.role === "pick")));
+      await keep(index_of(is_it ?? is_pick));
       plot.setAttribute("aria-busy", "false");
     };
 
@@ -148,7 +153,7 @@
         for (let index = at + along; index in rows; index += along) {
           if (rows[index].role !== "other") { keep(index); break; }
         }
-      } else if (event.key === "Home") keep(index_of((row) => row.role === "pick"));
+      } else if (event.key === "Home") keep(index_of(is_pick));
       else return;
       event.preventDefault();
     });

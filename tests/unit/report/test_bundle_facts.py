@@ -30,8 +30,8 @@ def with_classes(material: BundleMaterial, number: int) -> BundleMaterial:
 
 def test_a_variant_tells_size_accuracy_latency_and_gate(bundle_of: MakeBundle) -> None:
     [row] = bundle_facts.variants(bundle_of()).rows
-    assert row[:5] == ("onnx-fp32", "1000 bytes", "90.0 %", "1.5 ms", "not measured")
-    assert row[5] == "passed: largest difference 1.0e-06 of 1e-05 allowed, 16 images, the same class for 100%"
+    assert row[:6] == ("onnx-fp32", "model.onnx", "1000 bytes", "90.0 %", "1.5 ms", "no")
+    assert row[6] == "passed: largest difference 1.0e-06 of 1e-05 allowed, 16 images, the same class for 100%"
 
 
 def test_what_is_not_known_is_said(bundle_of: MakeBundle) -> None:
@@ -88,7 +88,9 @@ def test_int8_is_worth_it_or_not_or_that_is_not_known_yet(bundle_of: MakeBundle)
     fast = {"times_as_fast": 2.0, "noise": 0.01, "faster_above": 1.02, "verdict": "stable"}
     told = int8.is_it_worth_it(with_int8(bundle_of, speed=fast))
     assert told is not None
-    assert told.startswith("yes: 2 times as fast as fp32 (stable). ")
+    assert told.startswith(
+        "not known yet: 2 times as fast as fp32 (stable), not on the device, but on the machine that"
+    )
     told = int8.is_it_worth_it(with_int8(bundle_of, limits=SIZE))
     assert told is not None
     assert told.startswith("yes: it alone keeps the limit on size, ")
@@ -98,9 +100,9 @@ def test_what_a_device_runs_in_int8_has_the_figures_of_int8(bundle_of: MakeBundl
     """Its accuracy, its latency and its sizes are of one precision, and that is said."""
     material = with_int8(bundle_of, limits=SIZE)
     assert bundle_facts.accuracy(material.manifest) == "88.0 % (84.7 to 90.7) of 450 test images, int8"
-    assert bundle_facts.limits(material.manifest).rows[0][4:] == ("kept", "of int8")
+    assert bundle_facts.limits(material.manifest).rows[0][4:] == ("keeps it", "of int8")
     assert bundle_facts.accuracy(bundle_of().manifest).endswith(", fp32")
-    assert bundle_facts.variants(material).rows[0][3] == "not of fp32"
+    assert bundle_facts.variants(material).rows[0][4] == "not of fp32"
 
 
 def test_a_limit_closer_than_predictions_are_exact_may_be_exceeded(bundle_of: MakeBundle) -> None:
@@ -109,16 +111,16 @@ def test_a_limit_closer_than_predictions_are_exact_may_be_exceeded(bundle_of: Ma
     profile = document["profile"] | {"error": error}
     close = {"latency_ms": {"limit": 1.7, "cost": 1.5, "is_exceeded": False}}
     for limits, told in (
-        (close, "predicted within; predictions were off by 20.0 %, so it may exceed: measure"),
-        ({"latency_ms": {**close["latency_ms"], "limit": 3.0}}, "also where it is off by 20.0 %"),
-        ({"latency_ms": {**close["latency_ms"], "risk": 0.9}}, "kept by the bound"),
+        (close, "predicted to keep it; predictions were off by 20.0 %, so it may exceed it: measure"),
+        ({"latency_ms": {**close["latency_ms"], "limit": 3.0}}, "also if it is off by the profile's error of 20.0 %"),
+        ({"latency_ms": {**close["latency_ms"], "risk": 0.9}}, "keeps it, also by the bound of the risk"),
     ):
         [row] = bundle_facts.limits(bundle_of(profile=profile, limits=limits).manifest).rows
         assert told in row[4]
     [row] = bundle_facts.limits(bundle_of(limits=close).manifest).rows
-    assert row[4] == "predicted within; how far off that is, nobody knows: measure"
+    assert row[4] == "predicted to keep it; nobody has measured how far off predictions are: measure"
     [told] = [each for each in bundle_facts.trust(bundle_of(profile=profile)) if each.startswith("Latency on")]
-    assert "of 4 networks that they were compared with and not made from" in told
+    assert "on 4 networks that they were not made from, predictions were off by" in told
 
 
 def test_what_is_unstable_says_by_what() -> None:
@@ -154,17 +156,57 @@ def test_what_was_timed_elsewhere_says_nothing_of_the_device(bundle_of: MakeBund
     step = {"statistics": latency("")["statistics"], "stability": latency("")["stability"]}
     size = {"width": 640, "height": 480}
     found = {"num_pictures": 2, "num_found": 2, "smallest": size, "largest": size, "pillow": "13", "decode": step}
-    for machine, told in (("riscv64", "need not be the device"), ("x86_64", "is not the device")):
+    for machine, told in (("riscv64", "need not be the device"), ("x86_64", "which is not taken for the device")):
         measured = {"schema": 1, "latency": {**latency(machine), "pictures": {**found, "prepare": step}}}
         document = MeasuredDocument.model_validate_json(json.dumps(measured))
         material = BundleMaterial(bundle_of().manifest, document)
-        [line] = [line for line in bundle_facts.trust(material) if "was timed since on a processor" in line]
+        [line] = [line for line in bundle_facts.trust(material) if "was timed since on " in line]
         assert told in line
-        assert bundle_facts.variants(material).rows[0][4].startswith("1 ms since, stable, on a processor, threads: 1: ")
+        assert "a processor, threads: 1" in line
+        timed = bundle_facts.variants(material).rows[0][5]
         drawn = {each["how"] for each in bundle_figures.latencies([material]).spec["data"]["values"]}
-        assert ("timed since" in drawn) == (machine == "riscv64")
+        if machine == "riscv64":
+            assert timed == "1 ms since, stable, on a processor, threads: 1"
+            assert drawn == {"predicted", "timed since on a processor, threads: 1"}
+        else:
+            assert timed == "no"
+            assert drawn == {"predicted"}
         said = bundle_facts.pictures(material)
         assert said == "decode 1 ms, prepare 1 ms in the median, of 2 pictures of 640x480"
+
+
+def test_what_export_timed_is_of_the_machine_that_exported(bundle_of: MakeBundle) -> None:
+    """It is taken for the device only where the profile was measured on a machine, of the same instructions."""
+    document = bundle_of().manifest.model_dump(mode="json", by_alias=True)
+    models = document["models"]
+    models["onnx-fp32"]["latency"]["measured"] = latency("riscv64")
+    for provenance, arch, may_be in (
+        (["measured"], "riscv64", True),
+        (["published"], "riscv64", False),
+        (["measured"], "x86_64", False),
+        (["measured"], None, False),
+    ):
+        device = document["device"] | {"system": document["device"]["system"] | {"arch": arch}}
+        material = bundle_of(models=models, profile=document["profile"] | {"provenance": provenance}, device=device)
+        [line] = [line for line in bundle_facts.trust(material) if " was timed " in line]
+        assert ("the machine that exported it (a processor, threads: 1), which is not taken" in line) != may_be
+        figure = bundle_figures.latencies([material])
+        assert [row["how"] for row in figure.spec["data"]["values"]][1:] == (
+            ["timed when it was made on a processor, threads: 1"] if may_be else []
+        )
+        assert ("1 measurement on other machines" in figure.says) != may_be
+        assert (bundle_facts.variants(material).rows[0][5] == "no") != may_be
+
+
+def test_a_bundle_says_what_to_type_and_which_variant_to_take(bundle_of: MakeBundle) -> None:
+    assert bundle_facts.commands(bundle_of()) is None
+    material = dataclasses.replace(with_int8(bundle_of), folder="exports/a device/a1")
+    found = bundle_facts.commands(material)
+    assert found is not None
+    told = dict(found.rows)
+    assert told["prefer"].startswith("onnx-int8 (model.int8.onnx): ")
+    assert told["is it unaltered?"] == "fedsup-deploy verify 'exports/a device/a1'"
+    assert told["time it there from here"].endswith("--on ssh://USER@DEVICE")
 
 
 def test_an_engine_is_told_with_its_limit_and_what_trtexec_warns_of(
@@ -183,7 +225,7 @@ def test_an_engine_is_told_with_its_limit_and_what_trtexec_warns_of(
     assert told["latency beyond"] == "p90 1.1 ms, p99 1.5 ms, longest 2 ms"
     assert told["limit"] == "1 ms, p50: met"
     assert told["trtexec warns"].startswith("GPU compute time is unstable")
-    assert bundle_facts.variants(material).rows[0][4] == "0.8 ms on Orin, TensorRT 8.5.2, fp16"
+    assert bundle_facts.variants(material).rows[0][5] == "0.8 ms on Orin, TensorRT 8.5.2, fp16"
     assert list(bundle_facts.timed_on_device(material)) == ["0.8 ms on Orin, TensorRT 8.5.2, fp16"]
     assert any("which it calls unstable" in line for line in bundle_facts.trust(material))
     points = bundle_figures.latencies([material]).spec["data"]["values"]

@@ -1,6 +1,7 @@
 """The plot of all candidates, in a browser: what it opens on, and how networks are drawn one after the other."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,3 +52,35 @@ def test_blocks_stand_in_their_order_whatever_was_drawn_before(
         drawn = reader.page.evaluate(f"{texts}.sort({from_above}).map(each => each.textContent)")
         assert drawn == expected
         reader.page.keyboard.press("ArrowRight")
+
+
+def test_it_opens_on_what_the_first_search_found_and_texts_of_limits_stand_apart(
+    read: Callable[..., Any], search_of: MakeSearch
+) -> None:
+    """The first is the one of which there are bundles, also where another one found something faster."""
+    first = search_of({"jetson-nano": [(80, 1.0), (90, 2.0)]}, limit_ms=4.0)
+    faster = search_of({"jetson-nano": [(99, 0.5)]}, limit_ms=4.1, name="other.json")
+    far = search_of({"jetson-nano": [(99, 0.5)]}, limit_ms=40.0, name="far.json")
+    reader = read(PageMaterial((), (first, faster, far), ()), 360)
+    assert reader.page.inner_text("#candidate-name") == first.result.results[0].pick
+    boxes = [
+        each.bounding_box()
+        for each in reader.page.locator("#candidates-plot .mark-text text").all()
+        if "limit" in each.text_content()
+    ]
+    assert len(boxes) == 3
+    ends = sorted(box["y"] + box["height"] for box in boxes)
+    line = min(box["height"] for box in boxes)
+    assert min(later - before for before, later in itertools.pairwise(ends)) >= 0.9 * line
+
+
+def test_a_lone_card_has_the_whole_row_and_the_top_is_a_click_away(
+    read: Callable[..., Any], search_of: MakeSearch
+) -> None:
+    devices = {name: [(80, 1.0), (90, 2.0)] for name in "abcd"}
+    reader = read(PageMaterial((), (search_of(devices),), ()))
+    cards = [each.bounding_box()["width"] for each in reader.page.locator(".answers > .card").all()]
+    assert cards[-1] > 2.5 * cards[0]
+    reader.page.locator("#words").scroll_into_view_if_needed()
+    reader.page.get_by_role("link", name="To the top").click()
+    reader.page.wait_for_function("() => document.querySelector('#glance').getBoundingClientRect().top > -10")

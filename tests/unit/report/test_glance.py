@@ -45,7 +45,7 @@ def test_each_device_has_a_row_and_a_bundle_that_is_its_own(
     found = glance((), (refused,), (of_search(bundle_of, searched), bundle_of()))
     assert found.devices is not None
     pi, coral, alone = found.devices.rows
-    sure = "cannot be told from the only other one tried; 18 that fit were never tried"
+    sure = "cannot be told apart from the only other one tried; 18 that fit were never tried"
     assert pi == (
         "raspberry-pi-4",
         f"{pick}, fp32",
@@ -86,10 +86,10 @@ def test_what_is_refused_left_out_or_exceeded_is_said_with_its_reason(
 def test_the_health_of_a_run_is_said_in_a_line(run_of: Callable[..., RunMaterial]) -> None:
     healthy = run_of([([0, 1], {}), ([0, 1], {"1": "late"})])
     assert answers((healthy,))["Is training healthy?"] == (
-        "digits: nothing was warned of in 2 rounds; 1 of 4 answers of clients are missing; never asked: 6 of 8 clients",
+        "digits: nothing was warned of in 2 rounds; 3 of 4 updates came, none rejected; never asked: 6 of 8 clients",
     )
     whole = run_of([([0, 1], {})], num_clients=2)
-    assert answers((whole,))["Is training healthy?"][0].endswith("in 1 round; all clients answered when asked")
+    assert answers((whole,))["Is training healthy?"][0].endswith("in 1 round; 2 of 2 updates came, none rejected")
     warned = (
         HealthWarning(round=0, kind="tier-starved", subject="1", words="a", figures={}),
         HealthWarning(round=1, kind="tier-starved", subject="1", words="tier 1: starved", figures={}),
@@ -123,3 +123,34 @@ def test_long_answers_are_cut_and_say_so(bundle_of: Callable[..., BundleMaterial
     left_out = {f"variant-{number}": "because" for number in range(12)}
     found = answers((), (), (bundle_of(left_out=left_out),))["What is refused, left out or over its limit?"]
     assert (len(found), found[-1]) == (11, "and 2 more, below")
+
+
+def test_how_many_architectures_there_are_and_what_one_less_costs_is_a_sentence(
+    search_of: Callable[..., Searched], bundle_of: Callable[..., BundleMaterial]
+) -> None:
+    question, devices = "What would fewer architectures cost?", {"a": [(90, 1.0)], "b": [(80, 1.0), (90, 2.0)]}
+    plain = search_of(devices)
+    first, second = (plain.result.chosen_for(name).arch_id for name in devices)
+    told = "search.json: 2 architectures for 2 devices"
+    assert answers((), (plain,))[question] == (
+        f"{told}; what one less would cost nobody has asked: fedsup-deploy search --max-artifacts N tells it",
+    )
+    options = [
+        {"num_artifacts": 1, "assigned": {"a": first, "b": first}, "lost": {"a": 0.0, "b": 0.1}},
+        {"num_artifacts": 2, "assigned": {"a": first, "b": second}, "lost": {"a": 0.0, "b": 0.0}},
+    ]
+    fleet = search_of(devices, fleet={"max_artifacts": 2, "options": options, "chosen": 2})
+    bundle = of_search(bundle_of, fleet)
+    assert answers((), (fleet,), (bundle,))[question] == (
+        f"{told}, in 1 variant of bundles on this page; with 1 architecture ({first}) -10.0 points at worst (b)",
+    )
+    assert answers((), (search_of({"a": [(90, 1.0)]}),))[question][0].endswith("; fewer there cannot be")
+
+
+def test_updates_that_were_rejected_are_counted_apart_from_those_that_did_not_come(
+    run_of: Callable[..., RunMaterial],
+) -> None:
+    material = run_of([([0, 1, 2], {"1": "late", "2": "too far"})], num_clients=3)
+    rounds = tuple(each.model_copy(update={"rejected": [2]}) for each in material.history.rounds)
+    found = dataclasses.replace(material, history=dataclasses.replace(material.history, rounds=rounds))
+    assert answers((found,))["Is training healthy?"][0].endswith("; 2 of 3 updates came, 1 rejected")

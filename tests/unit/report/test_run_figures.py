@@ -93,7 +93,10 @@ def test_it_is_said_whether_accuracy_rose_to_the_end_and_sizes_are_alike(run_of:
         "accuracy still rose in the last 2 rounds: the largest subnet +25.0 points, the smallest subnet +26.0 points; "
         "more rounds may bring more"
     )
-    assert same == "the largest and the smallest subnet cannot be told apart: 50.0 % and 50.0 %, intervals overlap"
+    assert (
+        same
+        == "the largest and the smallest subnet cannot be told apart: 50.0 % (40.4 to 59.6) and 50.0 % (40.4 to 59.6)"
+    )
 
 
 def test_a_long_run_is_drawn_by_means_and_says_so(run_of: MakeRun) -> None:

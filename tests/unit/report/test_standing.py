@@ -22,9 +22,9 @@ def of(search_of: MakeSearch, known: list[tuple[int, float]], alike: int, **more
 @pytest.mark.parametrize(
     ("alike", "told"),
     [
-        (3, "cannot be told from any of the 3 others tried; 16 that fit were never tried"),
-        (2, "cannot be told from 2 of the 3 others tried; 16 that fit were never tried"),
-        (0, "better than all 3 others tried, beyond noise; 16 that fit were never tried"),
+        (3, "cannot be told apart from any of the 3 others tried; 16 that fit were never tried"),
+        (2, "cannot be told apart from 2 of the 3 others tried; 16 that fit were never tried"),
+        (0, "better than all 3 others tried: it can be told apart from each; 16 that fit were never tried"),
     ],
 )
 def test_what_cannot_be_told_from_others_is_not_called_the_best(search_of: MakeSearch, alike: int, told: str) -> None:
@@ -34,17 +34,18 @@ def test_what_cannot_be_told_from_others_is_not_called_the_best(search_of: MakeS
 
 def test_where_all_that_fits_was_tried_that_and_the_noise_are_one_sentence(search_of: MakeSearch) -> None:
     device = of(search_of, [(88, 1.0), (90, 2.0), (89, 2.2)], 2, num_feasible=3, certified=True)
-    assert how_sure(device.picked, device) == "cannot be told from any of the 2 others tried; these are all that fit"
+    assert (
+        how_sure(device.picked, device) == "cannot be told apart from any of the 2 others tried; these are all that fit"
+    )
 
 
 def test_what_a_fleet_assigns_is_compared_with_the_best(search_of: MakeSearch) -> None:
     device = of(search_of, [(40, 1.0), (90, 2.0), (89, 2.2)], 1)
     best = device.picked.arch_id
     lower, _, alike = device.candidates
-    assert how_sure(alike, device).startswith(f"-1.0 points against the best value tried, that of {best}, within noise")
-    assert how_sure(lower, device).startswith(
-        f"-50.0 points against the best value tried, that of {best}, beyond noise"
-    )
+    lost = "points against the best tried for this device"
+    assert how_sure(alike, device).startswith(f"-1.0 {lost}, {best}, cannot be told apart")
+    assert how_sure(lower, device).startswith(f"-50.0 {lost}, {best}, can be told apart")
 
 
 def test_a_much_cheaper_network_that_is_as_good_is_named_with_the_figures_of_both(search_of: MakeSearch) -> None:
@@ -60,7 +61,8 @@ def test_a_much_cheaper_network_that_is_as_good_is_named_with_the_figures_of_bot
         (found.accuracy, found.latency_ms_predicted) == (0.88, 0.5) if best.latency_ms_predicted == 1.9 else (0.89, 1.0)
     )
     told = cheaper_in_words(found, best)
-    assert "(2 images of 100), with 10 parameters instead of 10 and 0.75 ms instead of 2.85 ms" in told
+    assert "10 parameters instead of 10 and 0.75 ms instead of 2.85 ms" in told
+    assert "(2 images of 100) on the images they were chosen by, cannot be told apart; no bundle" in told
     assert much_cheaper(alone.picked, alone) is None
     lines = {each.question: each.lines for each in glance((), (searched,), ()).answers}
     [line] = lines["Is a much cheaper network as good?"]
@@ -73,3 +75,16 @@ def test_a_difference_of_predictions_has_no_images(search_of: MakeSearch) -> Non
     assert str(Difference.of(one, other)) == "-2.0 points (2 images of 100)"
     predicted = one.model_copy(update={"accuracy": None, "accuracy_predicted": 0.88})
     assert str(Difference.of(predicted, other)) == "-2.0 points"
+
+
+def test_what_a_cheaper_network_has_on_test_images_is_quoted_where_a_bundle_knows_it(
+    search_of: MakeSearch, bundle_of: Callable[..., Any]
+) -> None:
+    """Also where that bundle is of another device."""
+    device = of(search_of, [(89, 1.0), (90, 2.0)], 1)
+    cheaper, chosen = device.candidates
+    bundles = [bundle_of(arch_id=cheaper.arch_id)]
+    told = cheaper_in_words(cheaper, chosen, bundles)
+    assert told.endswith("; on 450 test images, fp32, it has 90.0 % (86.9 to 92.4)")
+    both = cheaper_in_words(cheaper, chosen, [*bundles, bundle_of(arch_id=chosen.arch_id)])
+    assert both == f"{told}, 0.0 points, cannot be told apart"

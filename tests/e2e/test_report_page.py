@@ -40,7 +40,7 @@ class Made:
 
 @pytest.fixture(scope="module")
 def made(workshop: Any, searched: Any, exported: Any) -> Made:
-    """The page of a search for two devices, another search, a bundle and a run."""
+    """The page of a search for two devices, another search with its bundle, which so comes first, and a run."""
     devices = ("--profile", "jetson-nano", "--profile", "x86-laptop", "--max-latency-ms", "0.75")
     workshop.json("search", *devices, "--max-artifacts", "1", "--out", "two.json")
     asked = workshop.json("evaluate", "runs/digits", "--arch", "smallest", "--per-client")
@@ -106,7 +106,7 @@ def test_every_plot_is_a_picture_twice(made: Made) -> None:
             assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert set(map(frozenset, by_name.values())) == {frozenset({".svg", ".png"})}
     figures = set(re.findall(r'data-figure="([^"]+)"', made.page.read_text(encoding="utf-8")))
-    assert by_name.keys() - figures == {"search-1-jetson-nano", "search-1-x86-laptop", "search-2-jetson-nano"}
+    assert by_name.keys() - figures == {"search-1-jetson-nano", "search-2-jetson-nano", "search-2-x86-laptop"}
     assert figures <= by_name.keys()
 
 
@@ -152,7 +152,7 @@ def test_the_first_screen_says_what_everybody_asks(read: Any, made: Made) -> Non
         assert device in text
     assert pick_of(made, "jetson-nano") in text
     questions = reader.page.locator("#glance .asked dt").all_inner_texts()
-    assert len(questions) == len(set(questions)) == 8
+    assert len(questions) == len(set(questions)) == 9
     assert all(reader.page.locator("#glance .asked dd").all_inner_texts())
     assert reader.page.locator("#glance").bounding_box()["y"] < 200
     worst = reader.page.locator("#figure-clients-1-accuracy table tbody th").first
@@ -175,7 +175,7 @@ def test_what_each_device_gets_is_seen_whole(read: Any, made: Made, width: int) 
         assert hidden <= 1
     assert reader.page.locator("#glance .gets .head").first.is_visible() == (width <= 1000)
     links = reader.page.locator("#glance .gets a").evaluate_all("all => all.map(each => each.getAttribute('href'))")
-    assert "#search-2-device-1" in links
+    assert "#search-2-device-2" in links
     assert "#bundle-1" in links
     assert all(reader.page.locator(link).count() == 1 for link in links)
 
@@ -326,7 +326,7 @@ def test_without_its_script_all_values_are_there(chromium: Any, pages: dict[str,
     page.goto(made.page.resolve().as_uri())
     assert "drawn by its own script" in page.inner_text("noscript")
     for arch_id in (pick_of(made, "jetson-nano"), pick_of(made, "x86-laptop")):
-        assert arch_id in page.inner_text("#search-1")
+        assert arch_id in page.inner_text("#search-2")
     context.close()
 
 

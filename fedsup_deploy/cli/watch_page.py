@@ -150,33 +150,30 @@ def _plot(title: str, points: Sequence[tuple[float, float]], form: str, width: i
 
 def _sizes(view: RunView) -> list[dict[str, object]]:
     after = view.sizes[0].rounds[-1]
-    compared = _compared(view.sizes)
-    return [
-        {
+    best, worst = _best_and_worst(view.sizes)
+    is_told = apart.can_be(best.interval, worst.interval)
+    found: list[dict[str, object]] = []
+    for each in view.sizes:
+        row: dict[str, object] = {
             "subnet": each.size,
             f"accuracy after round {after}": words.share(each.accuracy[-1], each.interval),
             "since before": words.points(each.accuracy[-1] - each.accuracy[-2]) if len(each.accuracy) > 1 else None,
             "highest": _highest(each),
-            "compared": compared[each.size],
         }
-        for each in view.sizes
-    ]
+        found.append({**row, "compared": "best" if each is best else "worst"} if is_told else row)
+    return found
 
 
-def _compared(sizes: Sequence[Size]) -> dict[str, str]:
-    """Return which size is best and which is worst, as far as their last accuracies can be told apart."""
-    best = max(sizes, key=lambda each: each.accuracy[-1])
-    worst = min(sizes, key=lambda each: each.accuracy[-1])
-    if not apart.can_be(best.interval, worst.interval):
-        told = apart.in_words(best.interval, worst.interval)
-        return {each.size: told for each in sizes}
-    return {each.size: "best" if each is best else "worst" for each in sizes}
+def _best_and_worst(sizes: Sequence[Size]) -> tuple[Size, Size]:
+    """Return the sizes that were the most and the least accurate when they were evaluated last."""
+    return max(sizes, key=lambda each: each.accuracy[-1]), min(sizes, key=lambda each: each.accuracy[-1])
 
 
 def _of_images(view: RunView) -> str:
-    """Return what accuracies and the brackets behind them are of."""
+    """Return whether the sizes can be told apart, and what the brackets behind accuracies are."""
+    best, worst = _best_and_worst(view.sizes)
     of = "" if view.num_images is None else f", of {words.counted(view.num_images, 'image')}"
-    return f"in brackets: 95 % interval{of}"
+    return f"the sizes: {apart.in_words(best.interval, worst.interval)}; in brackets: 95 % interval{of}"
 
 
 def _highest(size: Size) -> str:

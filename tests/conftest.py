@@ -191,6 +191,7 @@ def measured_profile() -> Callable[..., Any]:
             "error": held_out_error(predicted_N, p10_N, "held-out").model_dump(),
             "provenance": dict.fromkeys(("latency", "accepts", "system"), measured),
             "energy": None,
+            "also_loads": (),
         }
         if has_percentiles:
             known = percentiles_of(p10_N, higher_N, predicted_N, higher_N)

@@ -102,15 +102,13 @@ def test_nothing_of_the_libraries_reaches_the_terminal(tmp_path, capfd):
 
 
 def test_a_bundle_says_what_ran_it_which_layout_it_takes_and_verify_wants_a_key(tmp_path, capsys):
-    bundle, manifest = exported(trained(tmp_path), tmp_path / "out", "litert", "fp32", "int8")
-    of_litert = [manifest.models["litert-fp32"], manifest.models["litert-int8"]]
-    assert [list(each.files) for each in of_litert] == [["model.tflite"], ["model.int8.tflite"]]
-    assert {(each.ran_by.name, each.layout, *each.counted.items()) for each in of_litert} == {
-        ("ai_edge_litert", "nhwc", (TRANSPOSES, 0))
-    }
+    bundle, manifest = exported(trained(tmp_path), tmp_path / "out", "litert", "fp32")
+    of_litert = manifest.models["litert-fp32"]
+    assert list(of_litert.files) == ["model.tflite"]
+    assert (of_litert.ran_by.name, of_litert.layout, of_litert.counted) == ("ai_edge_litert", "nhwc", {TRANSPOSES: 0})
     assert manifest.models["onnx-fp32"].layout == "nchw"
     assert load_manifest(bundle) == manifest
     before = verified(bundle, capsys)
-    assert (before["executed"], before["not_executed"]) == ([], ["model.int8.tflite", "model.tflite"])
+    assert (before["executed"], before["not_executed"]) == ([], ["model.tflite"])
     after = verified(bundle, capsys, "--key", str(signed(bundle, tmp_path)))
-    assert {each["file"] for each in after["executed"]} == {"model.tflite", "model.int8.tflite"}
+    assert {each["file"] for each in after["executed"]} == {"model.tflite"}

@@ -268,7 +268,7 @@ def test_inspect_tells_how_a_bundle_was_refined(refined) -> None:
 def test_nothing_of_the_pick_changes(refined, tmp_path: Path) -> None:
     search_file, out, document = refined[0]
     plain = export(request_of(search_file, tmp_path, refine=False)).to_dict()
-    assert plain.keys() == {"bundles"}
+    assert plain.keys() == {"bundles", "index"}
     [pick] = document["bundles"]
     before = load_manifest(tmp_path / DEVICE / pick["arch_id"])
     after = load_manifest(out / DEVICE / pick["arch_id"])

@@ -79,5 +79,7 @@ def document(draft_document: dict[str, Any]) -> dict[str, Any]:
         "gate": gate,
         "latency": {"predicted": predicted, "measured": None},
         "ran_by": None,
+        "layout": "nchw",
+        "counted": {},
     }
     return {**draft_document, "models": {"onnx-fp32": main}}

@@ -463,6 +463,8 @@ def variants(draw: st.DrawFn, name: str, files: list[str], interval: list[float]
             "measured": draw(nullable(measured)),
         },
         "ran_by": draw(nullable(st.fixed_dictionaries({"name": words, "version": words}))),
+        "layout": draw(st.sampled_from(["nchw", "nhwc"])),
+        "counted": draw(st.dictionaries(words, st.integers(0, 10**6), max_size=2)),
     }
 
 

@@ -193,7 +193,7 @@ def are_listeners(given: object) -> bool:
         ("recalibrate runs/tiny --arch a12d0108d544", "recalibrate", (RUN, "a12d0108d544", None, None, (), None), {}),
         ("verify bundle", "verify", (Path("bundle"), None), {}),
         (f"verify bundle --key {__file__}", "verify", (Path("bundle"), Path(__file__)), {}),
-        ("inspect search.json", "inspect", (Path("search.json"),), {}),
+        ("inspect search.json", "inspect", (Path("search.json"), None), {}),
         ("inspect digits --resolution", "resolution_costs", ("digits", (), ()), {}),
         (
             "inspect digits --profile a --resolution 96,8 --profile b",

@@ -124,6 +124,7 @@ provenance:
   latency: {kind: published, source: a table}
   accepts: {kind: published, source: a table}
   system: {kind: published, source: a table}
+  also_loads: {kind: published, source: a table}
 """
     text = (resources.shipped_folder("profiles") / "raspberry-pi-4.yaml").read_text(encoding="utf-8")
     path = tmp_path / "fitted.yaml"

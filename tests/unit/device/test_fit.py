@@ -116,8 +116,8 @@ def test_a_donor_that_predicts_worse_than_the_macs_gives_way_to_their_line(
     assert (profile.latency.kind, profile.calibration, profile.is_made_here) == ("fitted", None, True)
     assert profile.percentiles is not None
     assert profile.percentiles.by_name() == pytest.approx({"p50": 1.5, "p90": 2.0})
-    assert set(profile.provenance) == {"latency", "percentiles", "accepts", "accepts.int8", "system"}, (
-        "no figure is the donor's any more"
+    assert set(profile.provenance) == {"latency", "percentiles", "accepts", "accepts.int8", "system", "also_loads"}, (
+        "no figure is the donor's any more, but what else it loads"
     )
     (tmp_path / "line.yaml").write_text(dump(profile))
     written = load_profile(tmp_path / "line.yaml")

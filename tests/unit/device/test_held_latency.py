@@ -114,7 +114,7 @@ def test_what_says_nothing_of_percentiles_has_the_hash_it_had(measured_profile: 
     # As it was shipped then, when it said nothing else of the device either.
     costs = {path: entry for path, entry in shipped.provenance.items() if path.startswith("latency")}
     profile = shipped.model_copy(
-        update={"accepts": Accepts(), "system": System(), "known_bad": (), "provenance": costs}
+        update={"accepts": Accepts(), "system": System(), "known_bad": (), "also_loads": (), "provenance": costs}
     )
     assert profile.profile_hash == expected
     limits = profile.limits.model_copy(update={"latency_percentile": "p50"})

@@ -88,6 +88,7 @@ def test_summary_says_what_is_not_measured(tmp_path: Path) -> None:
         "limits": {"latency_ms": 2.0},
         "percentile": {"limit": "p50", "predicted": "p50", "is_assumed": True, "ratios": None},
         "formats": ["onnx"],
+        "also_loads": [],
         "precisions": ["fp32"],
         "accepts": {"onnx_opset": None, "onnx_ir": None, "int8": None, "batch": None, "layout": None},
         "system": {"python": None, "glibc": None, "arch": None},

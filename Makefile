@@ -25,7 +25,8 @@ test-flower: $(FLOWER)/.check
 # Each format where its libraries are, and what is asked of every exporter there.
 test-formats: $(FORMATS:%=.venv-%/.check)
 	for extra in $(FORMATS); do \
-		.venv-$$extra/bin/python -m pytest tests/formats/test_$$extra.py tests/conformance/test_exporters.py || exit 1; \
+		.venv-$$extra/bin/python -m pytest -n 2 tests/formats/test_$$extra.py || exit 1; \
+		.venv-$$extra/bin/python -m pytest tests/conformance/test_exporters.py -k $$extra || exit 1; \
 	done
 
 # They install what they need below examples/, by the commands of its README.

@@ -47,15 +47,17 @@ def test_a_device_is_refused_in_the_middle_of_a_round_and_one_of_its_name_takes_
         begun = len(rounds(fleet))
         told = json.loads(fleet.ours("fleet", "unregister", "phone", "--config", "server.yaml", "--json"))
         assert told == {"unregistered": ["phone"], "registered": ["camera"]}
-        assert eventually(lambda: len(rounds(fleet)) > begun + 1)
+        assert eventually(lambda: rounds(fleet)[-1]["absent"] == {"1": "not connected"})
         absent = [event["absent"] for event in rounds(fleet)]
         # Of the round that was on; it may have ended before the device was stopped, and the next have begun.
-        gone = absent.index({"1": "the node is gone"}, begun)
+        gone = next(index for index in range(begun, len(absent)) if absent[index])
         assert absent[begun:gone] in ([], [{}])
+        # Which of the first two comes first depends on how busy the machine is.
+        reasons = {"the node is gone", "the message was lost", "not connected"}
+        assert {each["1"] for each in absent[gone:]} <= reasons
         for pid in working(devices["phone"]):
             os.kill(pid, signal.SIGCONT)
         assert devices["phone"].wait(timeout=600) == FederationError.exit_code
-        assert absent[gone + 1 :] == [{"1": "not connected"}] * len(absent[gone + 1 :])
         (fleet.folder / "kits" / "phone").rename(fleet.folder / "lost")
         outside = fleet.outside()
         fleet.ours("fleet", "kit", "phone", "--config", "server.yaml", "--out", "kits", *outside)

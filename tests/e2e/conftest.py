@@ -203,13 +203,24 @@ def workshop(shell_in: Callable[[Path], Shell], tmp_path_factory: pytest.TempPat
     return shell
 
 
+@pytest.fixture(scope="module")
+def own_workshop(workshop: Shell, shell_in: Callable[[Path], Shell], tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A shell with a copy of the run, for a module that searches it otherwise."""
+    shell = shell_in(tmp_path_factory.mktemp("own"))
+    shutil.copytree(workshop.folder / "runs" / "digits", shell.folder / "runs" / "digits")
+    return shell
+
+
 @pytest.fixture(scope="session")
-def searched(workshop: Shell) -> Any:
+def searched(workshop: Shell) -> Iterator[Any]:
     """The document of a search that was told nothing but a device; there is an older run, which is not meant."""
     older = workshop.folder / "runs" / "older"
     shutil.copytree(workshop.folder / "runs" / "digits", older)
     os.utime(older / "supernet.safetensors", (0, 0))
-    return workshop.json("search", "--profile", "jetson-nano")
+    document = workshop.json("search", "--profile", "jetson-nano")
+    written = (workshop.folder / document["out"]).read_bytes()
+    yield document
+    assert (workshop.folder / document["out"]).read_bytes() == written, "a test searched the run that others share"
 
 
 @pytest.fixture(scope="session")

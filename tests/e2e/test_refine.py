@@ -1,21 +1,12 @@
 """`export --refine` as a user types it: what is trimmed is compared, and kept only if it is better."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
-
-
-@pytest.fixture(scope="module")
-def own_workshop(workshop, shell_in, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A shell with a copy of the run, to be searched as often as a test likes."""
-    shell = shell_in(tmp_path_factory.mktemp("refining"))
-    shutil.copytree(workshop.folder / "runs" / "digits", shell.folder / "runs" / "digits")
-    return shell
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,13 @@ allow. In a round of 10,000 images q is 43, which is exact for weights of 2e-6 a
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsup_deploy.federation.jobs.train import ClientUpdate
@@ -30,13 +33,27 @@ _BLOCK: Final = 2**15
 #: A move is counted as no larger than this where moves are squared.
 _MAX_MOVE: Final = 8.0
 
+#: Where a part of a tensor begins and ends along each axis.
+_Part = tuple[tuple[int, int], ...]
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
 
 class CoverageSums(NamedTuple):
-    """CoverageSums over clients of what each has of a tensor, times its images: int64, of the shape of the tensor."""
+    """Sums over clients of what each has of a tensor, times its images: of the shape of the tensor."""
 
-    total: Tensor
-    square: Tensor
-    num_images: Tensor
+    total: Integers
+    square: Integers
+    num_images: Integers
+
+
+class _Sums(NamedTuple):
+    """As `CoverageSums`, but for the images: by the parts of the tensor that clients hold, which are a few shapes."""
+
+    total: Integers
+    square: Integers
+    num_images: Counter[_Part]
 
 
 class CoverageMean:
@@ -54,11 +71,13 @@ class CoverageMean:
     """
 
     def __init__(self, previous: Weights, max_samples: int) -> None:
-        self._previous, self._max_samples = previous, max_samples
+        # Arrays, because NumPy adds integers faster than torch, and floats in one order with any number of threads.
+        self._previous: dict[str, Floats] = {name: tensor.numpy() for name, tensor in previous.items()}
+        self._max_samples = max_samples
         bits = _BITS - max_samples.bit_length()
         self._scale, self._square_scale = 2.0**bits / MAX_WEIGHT, 2.0**bits / _MAX_MOVE**2
         # Of the tensors that some client holds: in the first rounds of a supernet they are few.
-        self._sums: dict[str, CoverageSums] = {}
+        self._sums: dict[str, _Sums] = {}
         self._num_samples = 0
 
     def add(self, update: ClientUpdate, where: rule.Slices) -> str | None:
@@ -81,12 +100,13 @@ class CoverageMean:
         num_samples = update.num_samples
         self._num_samples += num_samples
         for name, index in where.items():
-            sums, before = self._sums_of(name), self._previous[name][index]
-            of_part = (tensor[index] for tensor in sums)
-            for weight, old, total, square, count in blocks(update.weights[name], before, *of_part):
-                total.add_(self._whole(weight), alpha=num_samples)
-                square.add_(self._square(weight, old), alpha=num_samples)
-                count.add_(num_samples)
+            sums = self._sums_of(name)
+            sums.num_images[tuple((axis.start, axis.stop) for axis in index)] += num_samples
+            weight, old = update.weights[name].numpy(), self._previous[name][index]
+            total, square = sums.total[index], sums.square[index]
+            for rows in blocks(weight):
+                total[rows] += self._whole(weight[rows]) * num_samples
+                square[rows] += self._square(weight[rows], old[rows]) * num_samples
 
     def merge(self, other: "CoverageMean") -> None:
         """Add the updates that were added to another one with the same `previous` and `max_samples`.
@@ -99,8 +119,10 @@ class CoverageMean:
             raise ValueError(f"got {together} images, expected at most {self._max_samples}, on either side")
         self._num_samples += other._num_samples
         for name, theirs in other._sums.items():
-            for mine, tensor in zip(self._sums_of(name), theirs, strict=True):
-                mine.add_(tensor)
+            mine = self._sums_of(name)
+            np.add(mine.total, theirs.total, out=mine.total)
+            np.add(mine.square, theirs.square, out=mine.square)
+            mine.num_images.update(theirs.num_images)
 
     def result(self, *, extrapolates: bool = False) -> dict[str, Tensor]:
         """Return the new weights; entries that no update covers keep their previous value.
@@ -108,48 +130,63 @@ class CoverageMean:
         Args:
             extrapolates: Go beyond the average, the further the more clients disagree: `_step_sizes`.
         """
-        averaged = {name: self._averaged(name) for name in self._sums}
+        num_images = {name: self._num_images(name) for name in self._sums}
+        averaged = {name: self._averaged(name, counts) for name, counts in num_images.items()}
         means = {name: self._mean(sums) for name, sums in averaged.items()}
-        of_all, of_some = self._step_sizes(averaged, means) if extrapolates else (1.0, 1.0)
+        of_all, of_some = self._step_sizes(averaged, means, num_images) if extrapolates else (1.0, 1.0)
         return {
-            name: self._moved(name, means[name], of_all, of_some) if name in means else tensor.clone()
-            for name, tensor in self._previous.items()
+            name: torch.from_numpy(
+                self._moved(before, means[name], num_images[name], of_all, of_some) if name in means else before.copy()
+            )
+            for name, before in self._previous.items()
         }
 
-    def _averaged(self, name: str) -> CoverageSums:
-        """Return the sums over the clients whose weights of a tensor are averaged: all that hold an entry."""
-        return self._sums[name]
+    def _num_images(self, name: str) -> Integers:
+        """Return how many images the clients have that hold each entry of a tensor."""
+        counts = np.zeros(self._previous[name].shape, np.int64)
+        for part, num_images in self._sums[name].num_images.items():
+            counts[tuple(slice(*axis) for axis in part)] += num_images
+        return counts
 
-    def _moved(self, name: str, mean: Tensor, of_all: float, of_some: float) -> Tensor:
+    def _averaged(self, name: str, num_images: Integers) -> CoverageSums:
+        """Return the sums over the clients whose weights of a tensor are averaged: all that hold an entry."""
+        total, square, _ = self._sums[name]
+        return CoverageSums(total, square, num_images)
+
+    def _moved(self, before: Floats, mean: Doubles, num_images: Integers, of_all: float, of_some: float) -> Floats:
         """Return a tensor after its step towards the average and beyond."""
-        before, moved = self._previous[name], torch.empty_like(self._previous[name])
-        for old, count, average, into in blocks(before, self._sums[name].num_images, mean, moved):
-            step_size = torch.where(count == self._num_samples, of_all, of_some)
-            beyond = (average - old).mul_(step_size.sub_(1))
-            into.copy_(torch.where(count > 0, beyond.add_(average).float(), old))
+        moved = np.empty_like(before)
+        beyond_all, beyond_some = (np.float32(step_size) - np.float32(1) for step_size in (of_all, of_some))
+        for rows in blocks(before):
+            old, average, count = before[rows], mean[rows], num_images[rows]
+            beyond = (average - old) * np.where(count == self._num_samples, beyond_all, beyond_some)
+            moved[rows] = np.where(count > 0, beyond + average, old)
         return moved
 
-    def _mean(self, sums: CoverageSums) -> Tensor:
-        mean = torch.empty(sums.total.shape, dtype=torch.float64)
-        for total, count, into in blocks(sums.total, sums.num_images, mean):
-            torch.div(total.double(), count.clamp(min=1), out=into).div_(self._scale)
+    def _mean(self, sums: CoverageSums) -> Doubles:
+        mean = np.empty(sums.total.shape)
+        for rows in blocks(mean):
+            mean[rows] = sums.total[rows] / np.maximum(sums.num_images[rows], 1) / self._scale
         return mean
 
-    def _sums_of(self, name: str) -> CoverageSums:
+    def _sums_of(self, name: str) -> _Sums:
         if name not in self._sums:
             shape = self._previous[name].shape
-            self._sums[name] = CoverageSums(*(torch.zeros(shape, dtype=torch.int64) for _ in range(3)))
+            self._sums[name] = _Sums(np.zeros(shape, np.int64), np.zeros(shape, np.int64), Counter())
         return self._sums[name]
 
-    def _whole(self, weight: Tensor) -> Tensor:
+    def _whole(self, weight: Floats) -> Integers:
         """Return weights as whole multiples of the unit, rounded towards zero."""
-        return _whole(weight.double(), self._scale)
+        return _whole(weight.astype(np.float64), self._scale)
 
-    def _square(self, weight: Tensor, old: Tensor) -> Tensor:
+    def _square(self, weight: Floats, old: Floats) -> Integers:
         """Return the squares of moves as whole multiples of their unit."""
-        return _whole((weight - old).clamp_(-_MAX_MOVE, _MAX_MOVE).double().square_(), self._square_scale)
+        moves = np.clip(weight - old, -_MAX_MOVE, _MAX_MOVE).astype(np.float64)
+        return _whole(np.square(moves, out=moves), self._square_scale)
 
-    def _step_sizes(self, averaged: Mapping[str, CoverageSums], means: Weights) -> tuple[float, float]:
+    def _step_sizes(
+        self, averaged: Mapping[str, CoverageSums], means: Mapping[str, Doubles], num_images: Mapping[str, Integers]
+    ) -> tuple[float, float]:
         """Return how far to go towards the average, of entries that every client holds and of all others; at least 1.
 
         It is half of the mean square of the clients' moves over the square of their average move. Where clients move
@@ -163,20 +200,14 @@ class CoverageMean:
         of_clients, of_average = [0.0, 0.0], [0.0, 0.0]
         # In the order of the tensors, not of arrival.
         for name in (name for name in self._previous if name in means):
-            mean, (_, squares, counts), all_counts = means[name], averaged[name], self._sums[name].num_images
-            parts = torch.empty((2, 2, *mean.shape), dtype=torch.float64)
-            for old, average, square, count, trained, *places in blocks(
-                self._previous[name], mean, squares, counts, all_counts, *parts[0], *parts[1]
-            ):
-                of_client = square.double().div_(count.clamp(min=1)).div_(self._square_scale)
-                of_mean, by_all = (average - old).square_(), trained == self._num_samples
-                for held, two in zip((by_all, (count > 0) & ~by_all), (places[:2], places[2:]), strict=True):
-                    torch.mul(of_client, held, out=two[0])
-                    torch.mul(of_mean, held, out=two[1])
-            for group, (of_client, of_mean) in enumerate(parts):
-                # By NumPy: the order in which torch adds depends on its threads.
-                of_clients[group] += float(of_client.numpy().sum())
-                of_average[group] += float(of_mean.numpy().sum())
+            before, mean, sums, trained = self._previous[name], means[name], averaged[name], num_images[name]
+            for rows in blocks(mean):
+                count, by_all = sums.num_images[rows], trained[rows] == self._num_samples
+                of_client = sums.square[rows] / np.maximum(count, 1) / self._square_scale
+                of_mean = np.square(mean[rows] - before[rows])
+                for group, held in enumerate((by_all, (count > 0) & ~by_all)):
+                    of_clients[group] += float((of_client * held).sum())
+                    of_average[group] += float((of_mean * held).sum())
         first, second = (max(1.0, c / (2 * a)) if a > 0 else 1.0 for c, a in zip(of_clients, of_average, strict=True))
         return first, second
 
@@ -237,12 +268,14 @@ def as_if_in_time(
     return dataclasses.replace(update, weights=moved)
 
 
-def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Yield tensors of one shape, of one dimension or more, in blocks of rows."""
-    rows = max(_BLOCK // max(tensors[0][0].numel(), 1), 1)
-    return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
+def blocks(array: Floats | Doubles) -> Iterator[slice]:
+    """Yield the rows of each block of an array of one dimension or more."""
+    num_rows = max(_BLOCK // max(array[0].size, 1), 1)
+    for first in range(0, len(array), num_rows):
+        yield slice(first, first + num_rows)
 
 
-def _whole(values: Tensor, scale: float) -> Tensor:
+def _whole(values: Doubles, scale: float) -> Integers:
     """Return the values as whole multiples of 1 / scale, rounded towards zero. Changes `values`."""
-    return values.mul_(scale).long()
+    values *= scale
+    return values.astype(np.int64)

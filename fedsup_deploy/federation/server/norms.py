@@ -21,7 +21,7 @@ from fedsup_deploy.errors import as_output_error
 from fedsup_deploy.federation.client import ClientId
 from fedsup_deploy.federation.jobs.train import ClientUpdate, LocalTraining
 from fedsup_deploy.federation.messages import Weights
-from fedsup_deploy.federation.server.aggregation import CoverageMean, as_if_in_time
+from fedsup_deploy.federation.server.aggregation import CoverageMean, as_if_in_time, blocks
 from fedsup_deploy.supernet import slices as rule
 
 #: Rounds before whose norms are compared with: enough that those of one round with many attackers are outvoted.
@@ -258,9 +258,11 @@ def norm_of(update: ClientUpdate, previous: Weights, where: rule.Slices, furthes
     total, count = 0.0, 0
     # In one order, and by NumPy: the order in which torch adds depends on its threads.
     for name, index in sorted(where.items()):
-        moves = (update.weights[name] - previous[name][index]).numpy().astype(np.float64)
-        total += float(np.square(moves, out=moves).sum())
-        count += moves.size
+        weight, before = update.weights[name].numpy(), previous[name][index].numpy()
+        for rows in blocks(weight):
+            moves = (weight[rows] - before[rows]).astype(np.float64)
+            total += float(np.square(moves, out=moves).sum())
+        count += weight.size
     return math.sqrt(total / count) / furthest
 
 

@@ -5,20 +5,19 @@ out: the K largest and the K smallest weights.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from fedsup_deploy.federation.jobs.train import ClientUpdate
 from fedsup_deploy.federation.messages import Weights
-from fedsup_deploy.federation.server.aggregation import CoverageMean, CoverageSums, blocks
+from fedsup_deploy.federation.server.aggregation import CoverageMean, CoverageSums, Floats, Integers, blocks
 from fedsup_deploy.supernet import slices as rule
 
 #: Bits of a client's images, behind its weight.
 _BITS: Final = 31
-_NOBODY: Final = torch.iinfo(torch.int64).min
+_NOBODY: Final = np.iinfo(np.int64).min
 
 
 class _Extremes(NamedTuple):
@@ -29,8 +28,8 @@ class _Extremes(NamedTuple):
     complements (~), which are those of the smallest.
     """
 
-    holders: Tensor
-    kept: Tensor
+    holders: NDArray[np.int32]
+    kept: Integers
 
 
 class TrimmedMean(CoverageMean):
@@ -59,13 +58,13 @@ class TrimmedMean(CoverageMean):
 
     def __init__(self, previous: Weights, max_samples: int, max_clients: int, trim: float) -> None:
         super().__init__(previous, max_samples)
-        self._num_trimmed = torch.tensor([num_trimmed(holders, trim) for holders in range(max_clients + 1)])
+        self._num_trimmed = np.array([num_trimmed(holders, trim) for holders in range(max_clients + 1)])
         self._extremes: dict[str, _Extremes] = {}
 
     @property
     def extra_bytes(self) -> int:
         """Memory that is taken beyond that of a `CoverageMean`."""
-        return sum(tensor.nbytes for extremes in self._extremes.values() for tensor in extremes)
+        return sum(array.nbytes for extremes in self._extremes.values() for array in extremes)
 
     def reason_to_reject(self, update: ClientUpdate, where: rule.Slices) -> str | None:
         """As of `CoverageMean`; and nobody has 2^31 images."""
@@ -78,12 +77,12 @@ class TrimmedMean(CoverageMean):
         super().add_sound(update, where)
         for name, index in where.items():
             holders, kept = self._extremes_of(name)
-            holders[index].add_(1)
-            of_part = [place[index] for side in kept for place in side]
-            for weight, *places in blocks(update.weights[name], *of_part):
-                keys = _keys(weight, update.num_samples)
-                for complement, side in zip((keys, ~keys), _halves(places), strict=True):
-                    _keep_largest(complement, side)
+            holders[index] += 1
+            weight, of_part = update.weights[name].numpy(), kept[(slice(None), slice(None), *index)]
+            for rows in blocks(weight):
+                keys = _keys(weight[rows], update.num_samples)
+                for complement, places in zip((keys, ~keys), of_part[:, :, rows], strict=True):
+                    _keep_largest(complement, places)
 
     def merge(self, other: CoverageMean) -> None:
         """Add the updates that were added to another one with the same arguments.
@@ -91,36 +90,37 @@ class TrimmedMean(CoverageMean):
         Raises:
             ValueError: It is no trimmed mean, has other arguments, or both together have more images than they may.
         """
-        if not isinstance(other, TrimmedMean) or not torch.equal(self._num_trimmed, other._num_trimmed):
+        if not isinstance(other, TrimmedMean) or not np.array_equal(self._num_trimmed, other._num_trimmed):
             raise ValueError("got another average, expected one that leaves out as many")
         super().merge(other)
         for name, theirs in other._extremes.items():
             holders, kept = self._extremes_of(name)
-            holders.add_(theirs.holders)
+            np.add(holders, theirs.holders, out=holders)
             for mine, of_side in zip(kept, theirs.kept, strict=True):
                 for keys in of_side:
-                    _keep_largest(keys, list(mine))
+                    _keep_largest(keys, mine)
 
-    def _averaged(self, name: str) -> CoverageSums:
+    def _averaged(self, name: str, num_images: Integers) -> CoverageSums:
         """Return the sums without the clients that are left out."""
-        sums = CoverageSums(*(tensor.clone() for tensor in self._sums[name]))
+        before = self._previous[name]
+        sums = CoverageSums(*(array.copy() for array in super()._averaged(name, num_images)))
         holders, kept = self._extremes_of(name)
-        num_out = self._num_trimmed[holders.long()]
-        of_entries = [place for side in kept for place in side]
-        for old, total, square, count, out, *places in blocks(self._previous[name], *sums, num_out, *of_entries):
-            for side, complements in enumerate(_halves(places)):
+        num_out = self._num_trimmed[holders]
+        for rows in blocks(before):
+            for side, complements in enumerate(kept[:, :, rows]):
                 for rank, complement in enumerate(complements):
-                    weight, images = _weights_and_images(~complement if side else complement, rank < out)
-                    total.sub_(self._whole(weight).mul_(images))
-                    square.sub_(self._square(weight, old).mul_(images))
-                    count.sub_(images)
+                    keys = ~complement if side else complement
+                    weight, images = _weights_and_images(keys, rank < num_out[rows])
+                    sums.total[rows] -= self._whole(weight) * images
+                    sums.square[rows] -= self._square(weight, before[rows]) * images
+                    sums.num_images[rows] -= images
         return sums
 
     def _extremes_of(self, name: str) -> _Extremes:
         if name not in self._extremes:
             shape = self._previous[name].shape
-            kept = torch.full((2, int(self._num_trimmed.max()), *shape), _NOBODY)
-            self._extremes[name] = _Extremes(torch.zeros(shape, dtype=torch.int32), kept)
+            kept = np.full((2, int(self._num_trimmed.max()), *shape), _NOBODY)
+            self._extremes[name] = _Extremes(np.zeros(shape, np.int32), kept)
         return self._extremes[name]
 
 
@@ -135,29 +135,25 @@ def num_trimmed(holders: int, trim: float) -> int:
     return max(0, min(math.ceil(round(trim * holders, 9)), (holders - 1) // 2))
 
 
-def _halves(places: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    return places[: len(places) // 2], places[len(places) // 2 :]
-
-
-def _keys(weight: Tensor, num_samples: int) -> Tensor:
+def _keys(weight: Floats, num_samples: int) -> Integers:
     """Return weights, each with its client's images, as integers that are ordered as the weights are."""
-    return _in_order(weight.contiguous().view(torch.int32)).long().bitwise_left_shift_(_BITS).add_(num_samples)
+    return (_in_order(np.ascontiguousarray(weight).view(np.int32)).astype(np.int64) << _BITS) + num_samples
 
 
-def _weights_and_images(keys: Tensor, is_meant: Tensor) -> tuple[Tensor, Tensor]:
+def _weights_and_images(keys: Integers, is_meant: NDArray[np.bool_]) -> tuple[Floats, Integers]:
     """Return what `_keys` was made of where it is meant, and zeros elsewhere."""
-    keys = torch.where(is_meant, keys, 0)
-    return _in_order(keys.bitwise_right_shift(_BITS).int()).view(torch.float32), keys & (2**_BITS - 1)
+    keys = np.where(is_meant, keys, 0)
+    return _in_order((keys >> _BITS).astype(np.int32)).view(np.float32), keys & (2**_BITS - 1)
 
 
-def _in_order(bits: Tensor) -> Tensor:
+def _in_order(bits: NDArray[np.int32]) -> NDArray[np.int32]:
     """Return the bits of float32 as integers in the order of the numbers; and those again as the bits."""
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
-def _keep_largest(keys: Tensor, places: Sequence[Tensor]) -> None:
+def _keep_largest(keys: Integers, places: Integers) -> None:
     """Put keys where they belong among the largest, which descend; the smallest of all goes. Changes `places`."""
     for place in places:
-        larger = torch.maximum(place, keys)
-        keys = torch.minimum(place, keys)
-        place.copy_(larger)
+        larger = np.maximum(place, keys)
+        keys = np.minimum(place, keys)
+        place[...] = larger

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Of a whole archive when it is unpacked.
 MOST_BYTES_OF_ALL = 2**32
+#: Behind the last file of an archive, which tar fills up with zeros.
+_MOST_BYTES_BEHIND = 2**20
 #: Returns the content of a file by its name.
 _Open = Callable[[str], IO[bytes]]
 
@@ -150,7 +152,14 @@ def _files_of(source: Path) -> Iterator[Tuple[Dict[str, int], _Open]]:
         with _reading(source.name):
             archive = stack.enter_context(tarfile.open(str(source), "r:*"))
             members = _members_of(archive)
+            _read_to_the_end(archive)
         yield {name: each.size for name, each in members.items()}, lambda name: _opened(archive, members[name])
+
+
+def _read_to_the_end(archive: tarfile.TarFile) -> None:
+    """Read what is behind the last file: only there a compressed archive tells whether it is as it was written."""
+    if archive.fileobj is not None and len(archive.fileobj.read(_MOST_BYTES_BEHIND + 1)) > _MOST_BYTES_BEHIND:
+        raise CheckError(ALTERED, "the archive holds more than any bundle")
 
 
 def _opened(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:

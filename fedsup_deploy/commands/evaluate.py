@@ -10,7 +10,6 @@ from pydantic import JsonValue
 from fedsup_deploy.answers import Answers
 from fedsup_deploy.artifact.measures import MeasuresRecord
 from fedsup_deploy.commands.recalibrate import calibrate
-from fedsup_deploy.commands.scoring import nothing_held_out
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.federation.client import HELD_OUT, TESTED, TRAINED, ClientId, ClientInfo
@@ -20,6 +19,7 @@ from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.simulation import TEST, VALIDATION
 from fedsup_deploy.measures import ACCURACY, measures_of
 from fedsup_deploy.results import LEFT_OUT_IF_NONE, Result
+from fedsup_deploy.runs.clients import nothing_held_out
 from fedsup_deploy.runs.federation import load_supernet, open_run_federation
 from fedsup_deploy.runs.run import open_run
 from fedsup_deploy.searchers.scoring.score import Score

@@ -12,10 +12,10 @@ from typing import Final
 
 from pydantic import JsonValue
 
-from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.errors import ConfigError, DataError
 from fedsup_deploy.events import EventLog
 from fedsup_deploy.measures import ACCURACY, as_typed
+from fedsup_deploy.runs.clients import nothing_held_out
 from fedsup_deploy.runs.images import IMAGES
 from fedsup_deploy.runs.run import EVALUATIONS, Run
 from fedsup_deploy.searchers import objective
@@ -197,15 +197,3 @@ def _score(
 def _tells(score: Score, goal: str) -> bool:
     """Return whether a score says what an objective is about."""
     return goal in score.measures or not objective.TABLE[goal].is_for_goal
-
-
-def nothing_held_out(config: TrainConfig) -> ConfigError:
-    """Return the error where no client of a config holds an image out."""
-    what = f"run {config.name}: no client holds images out to evaluate subnets on"
-    fraction = config.held_out_fraction
-    if fraction > 0:
-        return ConfigError(
-            f"{what}: each has too few for data.client_validation_fraction {fraction:g}; train with more or with "
-            "fewer clients"
-        )
-    return ConfigError(f"{what}; train with --set data.client_validation_fraction=0.2")

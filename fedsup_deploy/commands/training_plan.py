@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from fedsup_deploy import registry
 from fedsup_deploy.commands.footprint import check_memory
-from fedsup_deploy.commands.scoring import nothing_held_out
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.data.augment import Augmentation
 from fedsup_deploy.data.preprocess import Preprocessing
@@ -21,6 +20,7 @@ from fedsup_deploy.federation.server.rounds import RoundParams
 from fedsup_deploy.federation.server.strategy import Strategy
 from fedsup_deploy.federation.simulation import CLIENTS, FederatedData
 from fedsup_deploy.runs import run as runs
+from fedsup_deploy.runs.clients import nothing_held_out
 from fedsup_deploy.runs.federation import terms_of
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.layout import Layout

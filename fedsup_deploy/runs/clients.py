@@ -237,3 +237,15 @@ def _name(data: FederatedData, client: ClientId) -> str:
 
 #: Names that are told where one is not found.
 _MOST_TOLD = 20
+
+
+def nothing_held_out(config: TrainConfig) -> ConfigError:
+    """Return the error where no client of a config holds an image out."""
+    what = f"run {config.name}: no client holds images out to evaluate subnets on"
+    fraction = config.held_out_fraction
+    if fraction > 0:
+        return ConfigError(
+            f"{what}: each has too few for data.client_validation_fraction {fraction:g}; train with more or with "
+            "fewer clients"
+        )
+    return ConfigError(f"{what}; train with --set data.client_validation_fraction=0.2")

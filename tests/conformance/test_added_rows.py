@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import small_runs
 import yaml
 from click.testing import CliRunner
 
@@ -38,26 +39,11 @@ from fedsup_deploy.searchers.result import Candidate, DeviceResult, load_result
 from fedsup_deploy.searchers.stages.front import is_additive
 from fedsup_deploy.space.search_space import SearchSpace
 
-CONFIG = """
-schema: 1
-name: brief
-space: digits
-data: {dataset: digits}
-partition: {kind: iid, num_clients: 2}
-strategy: {name: fedsup, num_subnets: 2}
-training: {rounds: 1, clients_per_round: 1, warmup_rounds: 0}
-engine: {name: local, workers: 1}
-calibration: {samples_per_client: 16, schedule: one-shot}
-"""
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One round on one client."""
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "brief.yaml").write_text(CONFIG, encoding="utf-8")
-    fedsup_deploy.train(load_train_config(folder / "brief.yaml", []), folder / "brief")
-    return folder / "brief"
+    return small_runs.trained(small_runs.SUPERNET, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(autouse=True)
@@ -183,7 +169,9 @@ def test_a_kind_of_layer_is_a_row_for_what_it_is_and_one_for_what_it_computes(
     monkeypatch.setitem(registry.TABLES["computation"], "smooth", "added_layer:SmoothComputation")
     monkeypatch.setitem(registry.TABLES["family"], "smooth", "added_layer:SmoothFamily")
     (tmp_path / "smooth-space.yaml").write_text(SMOOTH_SPACE, encoding="utf-8")
-    config = CONFIG.replace("name: brief", "name: smooth").replace("space: digits", "space: smooth-space.yaml")
+    config = small_runs.SUPERNET.replace("name: small", "name: smooth").replace(
+        "space: digits", "space: smooth-space.yaml"
+    )
     (tmp_path / "smooth.yaml").write_text(config, encoding="utf-8")
     fedsup_deploy.train(load_train_config(tmp_path / "smooth.yaml", []), tmp_path / "run")
     search(tmp_path / "run", tmp_path)

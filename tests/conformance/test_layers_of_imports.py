@@ -212,7 +212,11 @@ def test_one_package_alone_imports_flower() -> None:
         if any({"flwr", "ray"} & {imported.partition(".")[0] for imported in imported_by(node)} for node in nodes)
     }
     assert users == dict.fromkeys(
-        (f"engines.flower.{each}" for each in ("app", "carrier", "executor", "grid", "registered", "task")), "at import"
+        (
+            f"engines.flower.{each}"
+            for each in ("app", "carrier", "connection", "executor", "grid", "registered", "task")
+        ),
+        "at import",
     )
     assert (
         users.keys()

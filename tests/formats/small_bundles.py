@@ -11,27 +11,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from fedsup_deploy.artifact.manifest import Manifest
 from fedsup_deploy.artifact.store import load_manifest
 from fedsup_deploy.cli.main import main
-from fedsup_deploy.commands.train import train
-from fedsup_deploy.config.schema import load_train_config
-
-_SETTINGS = """
-schema: 1
-name: small
-space: digits
-data: {dataset: digits, validation_fraction: 0.2}
-partition: {kind: dirichlet, num_clients: 8}
-strategy: {name: fedavg, architecture: smallest}
-training: {rounds: 4, clients_per_round: 8, warmup_rounds: 0, local_epochs: 2}
-engine: {workers: 1}
-calibration: {samples_per_client: 32}
-"""
-
-
-def trained(folder: Path) -> Path:
-    """Train for a moment; return the run."""
-    (folder / "small.yaml").write_text(_SETTINGS, encoding="utf-8")
-    train(load_train_config(folder / "small.yaml"), folder / "small")
-    return folder / "small"
 
 
 def exported(run: Path, out: Path, file_format: str, *precisions: str) -> tuple[Path, Manifest]:

@@ -13,7 +13,8 @@ import onnx
 import pytest
 import torch
 from random_networks import FACTS, SCHEMES, TEN_OF_EACH_FAMILY, checked, checked_in_int8, in_int8, random_network
-from small_bundles import exported, signed, trained, verified
+from small_bundles import exported, signed, verified
+from small_runs import NETWORK, trained
 
 from fedsup_deploy.artifact.store import load_manifest
 from fedsup_deploy.config.device import Int8Scheme
@@ -147,7 +148,7 @@ def test_nothing_of_the_libraries_reaches_the_terminal(tmp_path, capfd):
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small")
-    return exported(trained(folder), folder / "out", "executorch", "fp32", "int8")[0]
+    return exported(trained(NETWORK, folder), folder / "out", "executorch", "fp32", "int8")[0]
 
 
 def test_a_bundle_says_what_ran_it_and_that_all_convolutions_are_delegated(bundle):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from random_networks import FACTS, SCHEMES, TEN_OF_EACH_FAMILY, checked, checked_in_int8, in_int8, random_network
-from small_bundles import exported, signed, trained, verified
+from small_bundles import exported, signed, verified
+from small_runs import NETWORK, trained
 
 from fedsup_deploy.artifact.store import load_manifest
 from fedsup_deploy.errors import ArtifactError, GateError
@@ -102,7 +103,7 @@ def test_nothing_of_the_libraries_reaches_the_terminal(tmp_path, capfd):
 
 
 def test_a_bundle_says_what_ran_it_which_layout_it_takes_and_verify_wants_a_key(tmp_path, capsys):
-    bundle, manifest = exported(trained(tmp_path), tmp_path / "out", "litert", "fp32")
+    bundle, manifest = exported(trained(NETWORK, tmp_path), tmp_path / "out", "litert", "fp32")
     of_litert = manifest.models["litert-fp32"]
     assert list(of_litert.files) == ["model.tflite"]
     assert (of_litert.ran_by.name, of_litert.layout, of_litert.counted) == ("ai_edge_litert", "nhwc", {TRANSPOSES: 0})

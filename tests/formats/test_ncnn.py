@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from random_networks import FACTS, TEN_OF_EACH_FAMILY, checked, random_network
-from small_bundles import exported, trained, verified
+from small_bundles import exported, verified
+from small_runs import NETWORK, trained
 
 from fedsup_deploy.artifact.variants import ParityGate
 from fedsup_deploy.errors import ArtifactError
@@ -53,7 +54,7 @@ def test_damaged_files_never_reach_ncnn(tmp_path: Path) -> None:
 
 
 def test_a_bundle_records_and_verify_repeats_what_ran_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = trained(tmp_path)
+    run = trained(NETWORK, tmp_path)
     made = [exported(run, tmp_path / name, "ncnn", "fp32", "int8") for name in ("one", "two")]
     folder, manifest = made[0]
     assert set(manifest.models) == {"onnx-fp32", "onnx-int8", "ncnn-fp32"}, "ncnn has no int8 of ours"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import random_networks
 from random_networks import FACTS, SCHEMES, TEN_OF_EACH_FAMILY, checked, checked_in_int8, random_network
-from small_bundles import exported, trained, verified
+from small_bundles import exported, verified
+from small_runs import NETWORK, trained
 
 from fedsup_deploy.artifact.variants import Int8Gate, ParityGate
 from fedsup_deploy.cli.main import main
@@ -76,7 +77,7 @@ def test_damaged_files_are_refused_on_one_line(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("runs"))
+    return trained(NETWORK, tmp_path_factory.mktemp("runs"))
 
 
 def test_a_bundle_records_and_verify_repeats_what_ran_it(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import small_runs
 import yaml
 
 from fedsup_deploy import files
@@ -29,9 +30,7 @@ from fedsup_deploy.commands.inspect import inspect
 from fedsup_deploy.commands.measure import measure
 from fedsup_deploy.commands.recalibrate import recalibrate
 from fedsup_deploy.commands.search import SearchRequest, search
-from fedsup_deploy.commands.train import train
 from fedsup_deploy.commands.verify import verify
-from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.device.building.assemble import device_facts
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ArtifactError, ConfigError, GateError, InfeasibleError, OutputError
@@ -47,27 +46,12 @@ from fedsup_deploy.space.layers.layer import Layer
 from fedsup_deploy.space.onnx_graph import OPSET
 from fedsup_deploy.supernet.deployable import FoldedNetwork
 
-SETTINGS = """
-schema: 1
-name: small
-space: digits
-data: {dataset: digits}
-partition: {kind: dirichlet, num_clients: 8}
-strategy: {name: fedsup, num_subnets: 2}
-training: {rounds: 1, clients_per_round: 2, warmup_rounds: 0}
-engine: {workers: 1}
-calibration: {samples_per_client: 16}
-"""
-
 EVALUATIONS = 4
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "small.yaml").write_text(SETTINGS, encoding="utf-8")
-    train(load_train_config(folder / "small.yaml"), folder / "small")
-    return folder / "small"
+    return small_runs.trained(small_runs.SUPERNET, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small_runs
 
 from fedsup_deploy.artifact.index import Index
 from fedsup_deploy.artifact.index_table import choice_words
@@ -19,31 +20,15 @@ from fedsup_deploy.commands.exported_bundle import ExportedBundle
 from fedsup_deploy.commands.inspect import ExportsFacts, inspect
 from fedsup_deploy.commands.report import report
 from fedsup_deploy.commands.search import SearchRequest
-from fedsup_deploy.commands.train import train
-from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.errors import ArtifactError, GateError
 from fedsup_deploy.searchers.result import load_result
 
-SETTINGS = """
-schema: 1
-name: small
-space: digits
-data: {dataset: digits}
-partition: {kind: dirichlet, num_clients: 8}
-strategy: {name: fedsup, num_subnets: 2}
-training: {rounds: 1, clients_per_round: 2, warmup_rounds: 0}
-engine: {workers: 1}
-calibration: {samples_per_client: 16}
-"""
 FLEET = ("raspberry-pi-4", "jetson-nano")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "small.yaml").write_text(SETTINGS, encoding="utf-8")
-    train(load_train_config(folder / "small.yaml"), folder / "small")
-    return folder / "small"
+    return small_runs.trained(small_runs.SUPERNET, tmp_path_factory.mktemp("runs"))
 
 
 def deployed(run: Path, out: Path, *profiles: str, **changes: Any) -> Deployed:

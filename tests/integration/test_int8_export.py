@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import small_runs
 
 from fedsup_deploy.artifact.store import load_manifest, load_measurement
 from fedsup_deploy.cli.main import main
@@ -20,9 +21,7 @@ from fedsup_deploy.commands import timing_here
 from fedsup_deploy.commands.export import Exported, ExportRequest, export
 from fedsup_deploy.commands.exported_bundle import AccuracyDrop
 from fedsup_deploy.commands.search import SearchRequest, search, target_for
-from fedsup_deploy.commands.train import train
 from fedsup_deploy.commands.verify import verify
-from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.device.building.assemble import device_facts
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
 from fedsup_deploy.errors import ArtifactError, GateError, InfeasibleError
@@ -31,26 +30,12 @@ from fedsup_deploy.ondevice.latency_statistics import speed_of
 from fedsup_deploy.runs.run import open_run
 from fedsup_deploy.searchers.pricing import price
 
-SETTINGS = """
-schema: 1
-name: small
-space: digits
-data: {dataset: digits, validation_fraction: 0.2}
-partition: {kind: dirichlet, num_clients: 8}
-strategy: {name: fedavg, architecture: smallest}
-training: {rounds: 4, clients_per_round: 8, warmup_rounds: 0, local_epochs: 2}
-engine: {workers: 1}
-calibration: {samples_per_client: 32}
-"""
 BOTH = ("fp32", "int8")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "small.yaml").write_text(SETTINGS, encoding="utf-8")
-    train(load_train_config(folder / "small.yaml"), folder / "small")
-    return folder / "small"
+    return small_runs.trained(small_runs.NETWORK, tmp_path_factory.mktemp("runs"))
 
 
 def exported(run: Path, out: Path, profile: str | DeviceProfile = "raspberry-pi-4", **changes: object) -> Exported:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import small_runs
 
 from fedsup_deploy.artifact.store import load_manifest
 from fedsup_deploy.commands.evaluate import evaluate
@@ -16,8 +17,6 @@ from fedsup_deploy.commands.export import ExportRequest, export
 from fedsup_deploy.commands.inspect import inspect
 from fedsup_deploy.commands.refining import DEFAULT_QUANTUM, MOST_OVER, NUM_SOURCES, channel_quantum, sources_near
 from fedsup_deploy.commands.search import SearchRequest, search, target_for
-from fedsup_deploy.commands.train import train
-from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.device.latency import FittedLatency, TableLatency
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
@@ -29,26 +28,12 @@ from fedsup_deploy.space.cost import OP_KINDS
 from fedsup_deploy.space.parts import part_names
 from fedsup_deploy.space.search_space import SearchSpace
 
-CONFIG = """
-schema: 1
-name: brief
-space: digits
-data: {dataset: digits}
-partition: {kind: iid, num_clients: 4}
-strategy: {name: fedsup, num_subnets: 2}
-training: {rounds: 2, clients_per_round: 2, warmup_rounds: 0}
-engine: {name: local, workers: 1}
-calibration: {samples_per_client: 32, schedule: one-shot}
-"""
 DEVICE = "raspberry-pi-4"
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "brief.yaml").write_text(CONFIG, encoding="utf-8")
-    train(load_train_config(folder / "brief.yaml"), folder / "brief")
-    return folder / "brief"
+    return small_runs.trained(small_runs.SUPERNET, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")

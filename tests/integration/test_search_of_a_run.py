@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small_runs
 
 import fedsup_deploy
 from fedsup_deploy import files, registry
@@ -37,26 +38,11 @@ from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.cost import costs
 from fedsup_deploy.space.search_space import SearchSpace
 
-CONFIG = """
-schema: 1
-name: brief
-space: digits
-data: {dataset: digits}
-partition: {kind: iid, num_clients: 2}
-strategy: {name: fedsup, num_subnets: 2}
-training: {rounds: 1, clients_per_round: 1, warmup_rounds: 0}
-engine: {name: local, workers: 1}
-calibration: {samples_per_client: 16, schedule: one-shot}
-"""
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One round of FedSup on one client."""
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "brief.yaml").write_text(CONFIG, encoding="utf-8")
-    train(load_train_config(folder / "brief.yaml", []), folder / "brief")
-    return folder / "brief"
+    return small_runs.trained(small_runs.SUPERNET, tmp_path_factory.mktemp("runs"))
 
 
 def search(request: SearchRequest, listeners: Sequence[Listener] = ()) -> dict[str, Any]:
@@ -90,7 +76,7 @@ def test_the_result_is_returned_and_written_into_the_run(run: Path, searched: An
     written = json.loads((run / "search.json").read_text(encoding="utf-8"))
     assert {**written, "out": out} == document
     assert load_result(run / "search.json").to_dict() == written
-    assert written["run"] == {"name": "brief", "hash": files.sha256(run / SUPERNET), "rounds": 1, "path": "."}
+    assert written["run"] == {"name": "small", "hash": files.sha256(run / SUPERNET), "rounds": 1, "path": "."}
     assert written["space"]["hash"] == files.sha256_of(open_run(run).space.to_dict())
     assert str(run.parent) not in json.dumps(written)
 
@@ -547,7 +533,7 @@ def test_an_objective_that_nobody_can_tell_is_refused(
 
 def test_clients_find_accuracies_and_their_worst_decile(tmp_path: Path) -> None:
     """Twelve clients, of which the tenth that is worst off are two."""
-    config = CONFIG.replace("{dataset: digits}", "{dataset: digits, client_validation_fraction: 0.25}")
+    config = small_runs.SUPERNET.replace("{dataset: digits}", "{dataset: digits, client_validation_fraction: 0.25}")
     (tmp_path / "asked.yaml").write_text(config.replace("num_clients: 2", "num_clients: 12"), encoding="utf-8")
     train(load_train_config(tmp_path / "asked.yaml", []), tmp_path / "asked")
     request = SearchRequest(["raspberry-pi-4"], tmp_path / "asked", {}, "random", 6, accuracy="clients")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import small_runs
 import yaml
 
 from fedsup_deploy.api import Artifact
@@ -17,35 +18,19 @@ from fedsup_deploy.artifact.store import load_manifest
 from fedsup_deploy.cli.main import main
 from fedsup_deploy.commands.export import ExportRequest, export
 from fedsup_deploy.commands.inspect import inspect
-from fedsup_deploy.commands.train import train
 from fedsup_deploy.commands.verify import verify
-from fedsup_deploy.config.schema import load_train_config
 from fedsup_deploy.data.digits import load_digits
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.ondevice import bundle_files, inference
 from fedsup_deploy.ondevice.bundle_outputs import BATCHES
 from fedsup_deploy.runs.run import Run
 
-SETTINGS = """
-schema: 1
-name: small
-space: digits
-data: {dataset: digits, validation_fraction: 0.2}
-partition: {kind: dirichlet, num_clients: 8}
-strategy: {name: fedavg, architecture: smallest}
-training: {rounds: 4, clients_per_round: 8, warmup_rounds: 0, local_epochs: 2}
-engine: {workers: 1}
-calibration: {samples_per_client: 32}
-"""
 FILES = {"model.onnx", "model.int8.onnx", "model.ts.pt"}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "small.yaml").write_text(SETTINGS, encoding="utf-8")
-    train(load_train_config(folder / "small.yaml"), folder / "small")
-    return folder / "small"
+    return small_runs.trained(small_runs.NETWORK, tmp_path_factory.mktemp("runs"))
 
 
 def profile_of(repository: Path, folder: Path, name: str, **accepts: str) -> Path:

@@ -20,14 +20,9 @@ from flwr.proto.runtime_pb2 import AcquireTaskRequest, PushTaskOutputRequest
 from flwr.proto.task_pb2 import Task
 from flwr.supercore import log
 from flwr.supercore.constant import TaskType
-from flwr.supercore.interceptors import (
-    RuntimeTokenHttpInterceptor,
-    RuntimeVersionHttpInterceptor,
-    SuperExecAuthHttpInterceptor,
-)
-from flwr.supercore.protobuf.client import ProtobufClientInterceptor
-from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, SuperExecAuthHttpInterceptor
 
+from fedsup_deploy.engines.flower.connection import connected
 from fedsup_deploy.engines.flower.forks import forked
 from fedsup_deploy.engines.flower.launch import NODE, NOT_VOUCHED
 from fedsup_deploy.engines.flower.parcel import APP, CONFIG, refusal
@@ -38,19 +33,6 @@ from fedsup_deploy.errors import FederationError
 _OURS: Final = (TaskType.SERVER_APP, TaskType.SIMULATION)
 #: What the process of a message is called.
 _MESSAGE: Final = "fedsup-message"
-
-
-def connected(address: str, root: Path | None, *interceptors: ProtobufClientInterceptor) -> RuntimeHttpClient:
-    """Return a connection to what tells tasks.
-
-    Args:
-        address: Host and port.
-        root: Of the authority that vouches for it; None: it is not encrypted.
-        interceptors: Say who asks.
-    """
-    version = RuntimeVersionHttpInterceptor(component_name="SuperExec")
-    authority = None if root is None else root.read_bytes()
-    return RuntimeHttpClient.from_server_address(address, root is None, authority, [version, *interceptors])
 
 
 class Executor:

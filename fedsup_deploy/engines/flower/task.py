@@ -17,7 +17,7 @@ from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from fedsup_deploy.engines.flower.app import client_app
-from fedsup_deploy.engines.flower.executor import connected
+from fedsup_deploy.engines.flower.connection import connected
 from fedsup_deploy.engines.flower.parcel import refusal, what_is_foreign
 
 

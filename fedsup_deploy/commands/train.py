@@ -123,10 +123,10 @@ def _train(
         log.drop_after(first_round)
         if first_round > 0 and config.federation.stale == "accept":
             notes += lost_updates(folder, first_round)
+        # The first file of a run. Settings that change no weight may have changed.
+        files.write_text(folder / runs.CONFIG, dump(config))
         if first_round == 0:
             _describe(folder, space, command)
-        # Settings that change no weight may have changed.
-        files.write_text(folder / runs.CONFIG, dump(config))
         runs.write_image_facts(folder, facts)
         federation = federation_of(config, engines, Preprocessing.from_dict(facts.preprocessing), log)
         params = round_params(config, federation.preprocessing, facts.class_counts)

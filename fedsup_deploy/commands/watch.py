@@ -188,7 +188,12 @@ def watch(folder: Path, now_s: float) -> RunView:
     """
     if not folder.is_dir():
         raise ArtifactError(f"no run at {folder}; `fedsup-deploy train` makes one")
-    history = read_history(folder) if (folder / runs.EVENTS).is_file() else History.of(())
+    if not (folder / runs.EVENTS).is_file():
+        # Training begins with its config in an empty folder; what holds other files alone is something else.
+        if not (folder / runs.CONFIG).is_file() and any(not path.name.startswith(".") for path in folder.iterdir()):
+            raise ArtifactError(f"no run at {folder}: no {runs.CONFIG} there; make one with `fedsup-deploy train`")
+        return view_of(folder, History.of(()), _state(folder, History.of(())), now_s)
+    history = read_history(folder)
     return view_of(folder, history, _state(folder, history), now_s)
 
 

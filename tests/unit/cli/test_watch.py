@@ -23,6 +23,7 @@ from fedsup_deploy.cli.main import main
 from fedsup_deploy.commands.watch import RunView, watch
 from fedsup_deploy.config.load import dump
 from fedsup_deploy.config.schema import load_train_config
+from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.runs.run import load_space
 
 RECORDED = Path(__file__).parents[2] / "data" / "recorded-runs"
@@ -161,6 +162,12 @@ def test_tiers_are_told_where_a_client_has_one_by_its_number(run: Path) -> None:
     assert tiers is not None
     assert [(each.tier, each.asked, each.answered) for each in tiers][:2] == [(0, 2, 2), (1, 2, 0)]
     assert re.search(r"\n +1 .* worst", shown(watch(run, 0.0), 120))
+
+
+def test_a_folder_of_other_files_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(ArtifactError, match=r"^no run at .*: no config.resolved.yaml there; make one with"):
+        watch(tmp_path, 0.0)
 
 
 def test_states(tmp_path: Path, run: Path) -> None:

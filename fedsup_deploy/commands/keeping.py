@@ -1,14 +1,18 @@
 """Which supernet a run ends with: the last one, or the best of those that were evaluated (`training.keep`)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from pydantic import JsonValue
 
 from fedsup_deploy.artifact.weights import CheckpointRecord
+from fedsup_deploy.commands.resuming import settings_hash
+from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.federation.server.strategy import ServerState
+from fedsup_deploy.run_events import Evaluation, RunEvent
+from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.federation import read_checkpoint, save_supernet
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import Supernet
@@ -96,3 +100,27 @@ class KeepBest:
         if record.config_hash != self._config_hash:
             raise ArtifactError(f"{self._path}: belongs to another config; choose another --out")
         return state, record
+
+
+def keeping_of(
+    folder: Path, config: TrainConfig, layout: Layout, first_round: int, before: Sequence[RunEvent]
+) -> SupernetKeeping:
+    """Return what decides which supernet a run ends with.
+
+    Args:
+        folder: Of the run.
+        config: Its settings.
+        layout: Of the supernet.
+        first_round: Rounds that are done.
+        before: What was recorded of them.
+
+    Raises:
+        ArtifactError: As of `KeepBest`.
+    """
+    if config.training.keep == "last":
+        return KeepLast()
+    best = folder / runs.BEST
+    # Evaluations may all have been skipped. Events may be missing, and the file is there.
+    was_evaluated = best.exists() or any(isinstance(event, Evaluation) for event in before)
+    is_new = first_round < config.training.evaluate_every or not was_evaluated
+    return KeepBest(best, layout, settings_hash(config), is_new=is_new)

@@ -14,6 +14,7 @@ from fedsup_deploy.federation.client import called
 from fedsup_deploy.federation.server.client_sampling import USUAL_CLIENTS
 from fedsup_deploy.federation.server.late import MOST_ROUNDS_LATE
 from fedsup_deploy.federation.simulation import FederatedData
+from fedsup_deploy.run_events import Round
 from fedsup_deploy.runs import run as runs
 from fedsup_deploy.runs.clients import ClientFacts
 from fedsup_deploy.runs.history import read_history
@@ -21,7 +22,7 @@ from fedsup_deploy.runs.joined import with_joined
 
 
 def settings_hash(config: TrainConfig) -> str:
-    """Return the SHA-256 of the settings that decide the weights."""
+    """Return the SHA-256 of the settings that decide the weights, whoever answers."""
     return files.sha256_of(_what_matters(config))
 
 
@@ -39,6 +40,20 @@ def check_same_settings(before: TrainConfig, now: TrainConfig, folder: Path) -> 
                 f"{json.dumps(old.get(key))}; "
                 "use the same config or choose another --out"
             )
+
+
+def changes_of_cohorts(before: TrainConfig, now: TrainConfig) -> list[str]:
+    """Return what is to be said where other clients count in a round from here on, though all answer as before."""
+    changed = {
+        name: (old, new)
+        for name in ("oversample", "stale", "stale_weight")
+        if (old := getattr(before.federation, name)) != (new := getattr(now.federation, name))
+    }
+    return [
+        f"federation.{name} is {json.dumps(new)}, the run was started with {json.dumps(old)}; "
+        "it ends otherwise than if undisturbed"
+        for name, (old, new) in changed.items()
+    ]
 
 
 def taken_up(
@@ -94,10 +109,9 @@ def lost_updates(folder: Path, first_round: int) -> list[str]:
         folder: Of the run, whose events are those of the rounds that are done.
         first_round: With which it goes on.
     """
-    rounds = read_history(folder).rounds
     asked: dict[int, int] = {}
-    for each in rounds:
-        came = {int(client) for client in (*each.late_joined, *each.late_refused)}
+    for each in read_history(folder).asked:
+        came = {int(client) for client in (*each.late_joined, *each.late_refused)} if isinstance(each, Round) else set()
         asked = {client: when for client, when in asked.items() if client not in came}
         asked |= dict.fromkeys(each.late, each.round)
     lost = sorted(client for client, when in asked.items() if first_round - when <= MOST_ROUNDS_LATE)
@@ -108,7 +122,10 @@ def lost_updates(folder: Path, first_round: int) -> list[str]:
 
 
 def _what_matters(config: TrainConfig) -> dict[str, JsonValue]:
-    """Return the config without the settings that change no weight: a run may be resumed with others."""
+    """Return the config without the settings that a run may be resumed with others of.
+
+    They change no weight, or only by who answers in time: `changes_of_cohorts` tells of those.
+    """
     document = config.model_dump(mode="json", exclude={"engine", "federation"})
     del document["training"]["checkpoint_every"], document["data"]["cache_mib"]
     if config.data.server is None:

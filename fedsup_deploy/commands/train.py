@@ -11,9 +11,15 @@ from pydantic import JsonValue
 
 from fedsup_deploy import files, places
 from fedsup_deploy.commands.joining import Conditions, Doorkeeper, doorkeeper
-from fedsup_deploy.commands.keeping import KeepBest, KeepLast, SupernetKeeping
+from fedsup_deploy.commands.keeping import SupernetKeeping, keeping_of
 from fedsup_deploy.commands.planned_work import evaluation_macs, planned_phases
-from fedsup_deploy.commands.resuming import check_same_settings, lost_updates, settings_hash, taken_up
+from fedsup_deploy.commands.resuming import (
+    changes_of_cohorts,
+    check_same_settings,
+    lost_updates,
+    settings_hash,
+    taken_up,
+)
 from fedsup_deploy.commands.training_plan import TrainingPlan, batch_settings, plan_training, round_params
 from fedsup_deploy.commands.training_summary import Trained, summary
 from fedsup_deploy.config.load import dump, load_yaml, validate
@@ -115,6 +121,8 @@ def _train(
         return
     facts, data, changes = taken_up(folder, first_round, data)
     notes = [*data.notes, *changes]
+    if (folder / runs.CONFIG).exists() and first_round > 0:
+        notes += changes_of_cohorts(validate(load_yaml(folder / runs.CONFIG), TrainConfig), config)
     absences: list[tuple[str, int, Mapping[ClientId, str], Mapping[ClientId, str]]] = []
     with open_engines(config, data) as engines:
         if facts is None:
@@ -130,9 +138,9 @@ def _train(
         runs.write_image_facts(folder, facts)
         federation = federation_of(config, engines, Preprocessing.from_dict(facts.preprocessing), log)
         params = round_params(config, federation.preprocessing, facts.class_counts)
-        keeping = _keeping(folder, config, layout, first_round)
         health = Health(federation.infos, strategy, layout, config.seed)
         before = read_run_events(folder) if first_round > 0 else []
+        keeping = keeping_of(folder, config, layout, first_round, before)
         conditions = Conditions.of(config, data, layout, batch_settings(config))
         door = doorkeeper(engines, conditions, folder, data.num_clients, log)
         with tracking.track(track, folder, before) as trackers:
@@ -148,15 +156,6 @@ def _train(
     # Before there is a supernet, for then others begin to write there.
     shutil.rmtree(folder / runs.STATISTICS, ignore_errors=True)
     keeping.write(folder / runs.SUPERNET, state.supernet)
-
-
-def _keeping(folder: Path, config: TrainConfig, layout: Layout, first_round: int) -> SupernetKeeping:
-    """Return what decides which supernet the run ends with."""
-    if config.training.keep == "last":
-        return KeepLast()
-    return KeepBest(
-        folder / runs.BEST, layout, settings_hash(config), is_new=first_round < config.training.evaluate_every
-    )
 
 
 def _image_facts(

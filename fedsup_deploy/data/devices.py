@@ -233,7 +233,9 @@ def read_devices(path: Path) -> tuple[AnnouncedDevice, ...]:
         devices = DeviceList.model_validate_json(content).devices
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file, expected the list of devices; {_HOW}") from error
-    except (OSError, ValueError, ValidationError) as error:
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; make it readable") from error
+    except (ValueError, ValidationError) as error:
         raise DataError(f"{path}: cannot be read: {type(error).__name__}; {_HOW}") from error
     names = [device.name for device in devices]
     if names != sorted(set(names)):

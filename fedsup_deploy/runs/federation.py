@@ -121,11 +121,19 @@ def absences_into(log: EventLog, round_index: int | None = None) -> OnAbsences:
 
     Args:
         log: Where to.
-        round_index: In or after which round, while a run is trained.
+        round_index: In or after which round, while a run is trained, where the exchange itself does not say.
     """
+    usual = round_index
 
-    def on_absences(what: str, num_asked: int, absent: Mapping[ClientId, str], names: Mapping[ClientId, str]) -> None:
-        at = {} if round_index is None else {"round": round_index}
+    def on_absences(
+        what: str,
+        num_asked: int,
+        absent: Mapping[ClientId, str],
+        names: Mapping[ClientId, str],
+        round_index: int | None = None,
+    ) -> None:
+        within = usual if round_index is None else round_index
+        at = {} if within is None else {"round": within}
         said = {"what": what, "num_asked": num_asked, **absent_fields(absent, names), **at}
         log.record(Absences.model_validate(said))
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, NonNegativeInt, PositiveI
 
 from fedsup_deploy import files, places, resources
 from fedsup_deploy.artifact import weights
+from fedsup_deploy.artifact.document import first_problem
 from fedsup_deploy.config.load import apply_overrides, load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.data import source
@@ -256,8 +257,10 @@ def read_image_facts(folder: Path) -> ImageFacts | None:
         content = read_bytes(path, MOST_BYTES_OF_JSON)
         facts = ImageFacts.model_validate_json(content)
         parse_json(content)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: cannot be read: {type(error).__name__}; train again") from error
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read: {error.strerror}; make it readable") from error
+    except ValueError as error:
+        raise ArtifactError(f"{path}: {first_problem(error)}; put it back or train again") from error
     return facts
 
 

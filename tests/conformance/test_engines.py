@@ -627,7 +627,7 @@ def carried_out(
     """Return the outcome of an exchange, and the absences from it."""
     absences: Absences = []
 
-    def tell(what: str, num_asked: int, absent: Mapping[ClientId, str], _: Mapping[ClientId, str]) -> None:
+    def tell(what: str, num_asked: int, absent: Mapping[ClientId, str], *_: object) -> None:
         assert num_asked == NUM_CLIENTS
         absences.extend((what, client, reason) for client, reason in absent.items())
 

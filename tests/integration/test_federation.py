@@ -91,7 +91,7 @@ def federation_over(engines: Mapping[str, Engine], data: FederatedData) -> Feder
         calibration_clients=None,
         terms=Terms(1.0, None),
         seed=0,
-        on_absences=lambda what, num_asked, absent, _: pytest.fail(f"{what}: of {num_asked} {absent}"),
+        on_absences=lambda what, num_asked, absent, *_: pytest.fail(f"{what}: of {num_asked} {absent}"),
     )
 
 

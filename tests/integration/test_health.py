@@ -18,8 +18,9 @@ from fedsup_deploy.events import read_events
 from fedsup_deploy.federation.client import ClientId, ClientInfo
 from fedsup_deploy.federation.jobs.train import ClientUpdate, Train
 from fedsup_deploy.federation.messages import Engine, Job, Reply
-from fedsup_deploy.federation.server.health import WINDOW
+from fedsup_deploy.federation.server.health import WINDOW, TierStarved
 from fedsup_deploy.federation.simulation import Population
+from fedsup_deploy.run_events import Round
 from fedsup_deploy.runs.run import EVENTS, SUPERNET
 from fedsup_deploy.supernet import slices as rule
 
@@ -159,6 +160,15 @@ def test_a_tier_that_nobody_answers_of(play: Play) -> None:
     assert found["tier-starved"]["figures"] == {"tier": 1, "asked": 12, "answered": 0}
     assert "0 of 12 updates came in 3 rounds (client 4: battery)" in found["tier-starved"]["words"]
     assert found["no-holder"]["figures"]["share"] == pytest.approx(0.668, abs=0.001)
+
+
+def test_a_tier_that_answers_again_was_starved_until_then() -> None:
+    """In the third round nobody of it is absent; what is told is the last reason."""
+    starved = TierStarved({client: ClientInfo(client, 8, tier=1) for client in range(3)})
+    asked = [([0, 1, 2], {"0": "battery", "1": "battery", "2": "no network"})] * 2 + [([0], {})]
+    found = [list(starved.after_round(Round.model_construct(clients=who, absent=absent))) for who, absent in asked]
+    (finding,) = found[-1]
+    assert "tier 1: 1 of 7 updates came in 3 rounds (client 0: battery)" in finding.words
 
 
 def test_a_tier_that_nobody_answers_of_while_others_hold_the_same(play: Play) -> None:

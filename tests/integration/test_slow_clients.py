@@ -26,7 +26,7 @@ from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.server.late import MOST_ROUNDS_LATE, staleness_weight
 from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, SkippedRound, run_rounds
 from fedsup_deploy.federation.server.strategy import FedAvg, ServerState
-from fedsup_deploy.runs.run import EVENTS, SUPERNET
+from fedsup_deploy.runs.run import BEST, EVENTS, SUPERNET
 from fedsup_deploy.space.search_space import SearchSpace
 from fedsup_deploy.supernet.layout import Layout
 from fedsup_deploy.supernet.model import Supernet, initial_weights
@@ -110,7 +110,7 @@ def play() -> Callable[..., Played]:
             calibration_clients=None,
             terms=terms,
             seed=0,
-            on_absences=lambda _what, _asked, absent, _names: absences.append(absent),
+            on_absences=lambda _what, _asked, absent, *_: absences.append(absent),
         )
         start = ServerState(Supernet(layout, initial_weights(layout, 0)))
         params = dataclasses.replace(PARAMS, **changes)
@@ -363,6 +363,7 @@ def test_a_round_that_is_skipped_at_once_lasts_until_its_deadline(play) -> None:
     assert 0 < pause == 10.0 - played.results[1].seconds
     assert play(lambda *_: 0.0, answer=answer, rounds=3, most_skipped=1, terms=Terms(0.0, None)).pauses == []
     assert play(lambda *_: 0.0).pauses == []
+    assert play(lambda *_: 0.0, answer=answer, rounds=2, most_skipped=1).pauses == [], "no round comes after it"
 
 
 def test_as_many_rounds_in_a_row_as_are_not_skipped_end_the_run(play) -> None:
@@ -486,6 +487,65 @@ def test_an_evaluation_under_the_quorum_is_skipped_unless_it_is_the_last(train_w
     train_with(seconds, "training.evaluate_every=2")
     assert [event["round"] for event in events_of(tmp_path / "run", "evaluation_skipped")] == [1]
     assert [event["round"] for event in events_of(tmp_path / "run", "evaluation")] == [3, 4]
+
+
+def test_absences_of_a_round_that_ended_the_run_are_forgotten_when_it_is_repeated(train_with, tmp_path: Path) -> None:
+    with pytest.raises(FederationError, match=r"^training in round 1: 0 of 4"):
+        train_with(lambda _n, job, client: NEVER if round_of(job, client) == 1 else 1.0, "federation.skipped_rounds=0")
+    (told,) = events_of(tmp_path / "run", "absences")
+    assert (told["what"], told["round"]) == ("training in round 1", 1)
+    train_with(lambda *_: 1.0, "federation.skipped_rounds=0", resume=True)
+    assert events_of(tmp_path / "run", "absences") == []
+
+
+def test_a_run_whose_first_evaluation_was_skipped_can_be_resumed_to_its_best(train_with, tmp_path: Path) -> None:
+    statistics = 0
+
+    def seconds(_number: int, job: Any, _client: ClientId) -> float:
+        nonlocal statistics
+        statistics += isinstance(job, TakeStatistics)
+        return NEVER if isinstance(job, TakeStatistics) and statistics <= 4 else 1.0
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["event"] == "round" and event["round"] == 1:
+            raise KeyboardInterrupt
+
+    keep = ("training.keep=best", "training.evaluate_every=1", "training.checkpoint_every=1")
+    with pytest.raises(KeyboardInterrupt):
+        train_with(seconds, *keep, listeners=(stop,))
+    assert events_of(tmp_path / "run", "evaluation_skipped")
+    assert not (tmp_path / "run" / BEST).exists()
+    assert train_with(lambda *_: 1.0, *keep, resume=True).kept_after is not None
+
+
+def test_a_resumed_run_says_where_other_clients_count_from_there_on(train_with, tmp_path: Path) -> None:
+    def stop(event: dict[str, Any]) -> None:
+        if event["event"] == "round" and event["round"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_with(lambda *_: 1.0, listeners=(stop,))
+    train_with(lambda *_: 1.0, "federation.oversample=0.5", "federation.quorum=0.1", resume=True)
+    notes = events_of(tmp_path / "run", "train_started")[-1]["notes"]
+    told = "federation.oversample is 0.5, the run was started with 0.0; it ends otherwise than if undisturbed"
+    assert notes.count(told) == 1
+    assert not any("quorum" in note for note in notes)
+
+
+def test_a_resumed_run_says_whose_late_updates_of_a_skipped_round_are_lost(train_with, tmp_path: Path) -> None:
+    def seconds(_number: int, job: Any, client: ClientId) -> float:
+        return 500.0 if round_of(job, client) == 1 else 1.0
+
+    def stop(event: dict[str, Any]) -> None:
+        if event["event"] == "round" and event["round"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_with(seconds, "federation.stale=accept", listeners=(stop,))
+    (skipped,) = events_of(tmp_path / "run", "round_skipped")
+    train_with(lambda *_: 1.0, "federation.stale=accept", resume=True)
+    (note,) = (each for each in events_of(tmp_path / "run", "train_started")[-1]["notes"] if "are lost" in each)
+    assert all(f"client {client}" in note for client in skipped["late"])
 
 
 def test_a_resumed_run_says_whose_late_updates_are_lost(train_with, tmp_path: Path) -> None:

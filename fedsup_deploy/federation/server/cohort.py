@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from fedsup_deploy import rng
 from fedsup_deploy.errors import FederationError
@@ -12,12 +12,32 @@ from fedsup_deploy.federation.messages import Engine, Job, Patience
 
 R = TypeVar("R")
 
-#: Called once per exchange in which somebody was absent: what was asked for, of how many clients, for each of them
-#: without a usable answer the reason, and the names of those of these that have one.
-OnAbsences = Callable[[str, int, Mapping[ClientId, str], Mapping[ClientId, str]], None]
-
 #: Clients that take part in calibrations and evaluations where a config does not say: with more, others add little.
 MAX_CALIBRATING: Final = 100
+
+
+class OnAbsences(Protocol):
+    """Called once per exchange in which somebody was absent."""
+
+    def __call__(
+        self,
+        what: str,
+        num_asked: int,
+        absent: Mapping[ClientId, str],
+        names: Mapping[ClientId, str],
+        round_index: int | None = None,
+        /,
+    ) -> None:
+        """Take note of an exchange.
+
+        Args:
+            what: What clients were asked for.
+            num_asked: How many were.
+            absent: Those without a usable answer, with the reason.
+            names: Of those of them that have one.
+            round_index: Of the round of training that it was; None for any other exchange.
+        """
+        ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -254,21 +254,24 @@ class TierStarved(Watch):
     def __init__(self, infos: Mapping[ClientId, ClientInfo]) -> None:
         self._tiers = {client: info.tier for client, info in infos.items()}
         self._last: dict[int, deque[tuple[int, int]]] = {}
+        # Of each tier the first client that was absent in the last round in which one was, and why.
+        self._absent: dict[int, tuple[ClientId, str]] = {}
 
     def after_round(self, played: Round) -> Iterator[Finding]:
         """Count the answers of each tier that was asked, in the last rounds in which it was."""
         asked, answered = (self._by_tier(clients) for clients in (played.clients, played.answered))
+        for client, reason in reversed(played.absent.items()):
+            if (found := self._tiers.get(int(client))) is not None:
+                self._absent[found] = int(client), reason
         for tier in sorted(asked):
             last = self._last.setdefault(tier, deque(maxlen=WINDOW))
             last.append((asked[tier], answered[tier]))
             num_asked, num_answered = (sum(counts) for counts in zip(*last, strict=True))
             if num_asked >= LEAST_ASKED and len(last) == WINDOW and num_answered < LEAST_ANSWERED * num_asked:
-                client, reason = next(
-                    (int(each), reason) for each, reason in played.absent.items() if self._tiers.get(int(each)) == tier
-                )
+                absent, why = self._absent[tier]
                 yield self.finding(
                     f"tier {tier}: {num_answered} of {num_asked} updates came in {WINDOW} rounds "
-                    f"(client {client}: {reason}); its subnets and images count for nothing: "
+                    f"(client {absent}: {why}); its subnets and images count for nothing: "
                     "mend that, or raise federation.deadline_s",
                     str(tier),
                     tier=tier,

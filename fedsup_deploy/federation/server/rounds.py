@@ -167,7 +167,7 @@ def run_rounds(
             result = current.skipped(str(error))
         state = result.state
         yield result
-        if num_skipped > 0 and federation.terms.deadline_s is not None:
+        if num_skipped > 0 and index + 1 < params.rounds and federation.terms.deadline_s is not None:
             pause(max(federation.terms.deadline_s - result.seconds, 0.0))
 
 
@@ -245,7 +245,8 @@ class _Round:
     def tell_absences(self) -> None:
         """Tell who is absent."""
         clients, absent = self._federation.clients, self._absent
-        self._federation.on_absences(self._what, len(self._jobs), absent, cohort.names_of(clients, absent))
+        names = cohort.names_of(clients, absent)
+        self._federation.on_absences(self._what, len(self._jobs), absent, names, self._index)
 
     def _facts(self, state: ServerState) -> RoundFacts:
         return RoundFacts(

@@ -85,7 +85,7 @@ def federation_over() -> Callable[..., Federation]:
             **changes,
         }
 
-        def tell(what: str, num_asked: int, absent: Mapping[ClientId, str], _: Mapping[ClientId, str]) -> None:
+        def tell(what: str, num_asked: int, absent: Mapping[ClientId, str], *_: object) -> None:
             assert len(absent) <= num_asked
             told.extend((what, client, reason) for client, reason in absent.items())
 

@@ -22,14 +22,14 @@ ALL, ANY = Terms(1.0, None), Terms(0.0, None)
 OF_TWO = "of 2x2 pixels and 1 channels"
 
 
-def nobody_is_absent(what: str, num_asked: int, absent: Mapping[ClientId, str], _: Mapping[ClientId, str]) -> None:
+def nobody_is_absent(what: str, num_asked: int, absent: Mapping[ClientId, str], *_: object) -> None:
     raise AssertionError(f"{what}: of {num_asked} {absent}")
 
 
 def into(absences: list[tuple[str, ClientId, str]]) -> OnAbsences:
     """Return what keeps each absence."""
 
-    def tell(what: str, num_asked: int, absent: Mapping[ClientId, str], _: Mapping[ClientId, str]) -> None:
+    def tell(what: str, num_asked: int, absent: Mapping[ClientId, str], *_: object) -> None:
         assert len(absent) <= num_asked
         absences.extend((what, client, reason) for client, reason in absent.items())
 

@@ -76,7 +76,13 @@ def test_a_folder_without_images_is_no_class(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("content", [b"", b"[" * 200_000, b'{"classes": ["a"]}', b"\xff", b'{"classes": NaN}'])
 def test_damaged_facts_of_images_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / DATA).write_bytes(content)
-    with pytest.raises(ArtifactError, match=r"data\.json: cannot be read: \w+; train again$"):
+    with pytest.raises(ArtifactError, match=r"data\.json: [^;\n]+; put it back or train again$"):
+        read_image_facts(tmp_path)
+
+
+def test_a_folder_in_the_place_of_facts_of_images_is_named(tmp_path: Path) -> None:
+    (tmp_path / DATA).mkdir()
+    with pytest.raises(ArtifactError, match=r"data\.json: it is no regular file; put it back or train again$"):
         read_image_facts(tmp_path)
 
 

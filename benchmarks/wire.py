@@ -133,10 +133,15 @@ def round_overhead(config: TrainConfig) -> float:
     engine = Network(load_data(config).populations()[CLIENTS])
     federation = opened(config, engine)
     found = list(itertools.islice(rounds(config, federation, engine, config.training.rounds), SMALLEST_ROUNDS + 3))
-    for what, some in (("the smallest subnet", found[:SMALLEST_ROUNDS]), ("all sizes", found[SMALLEST_ROUNDS:])):
+    kinds = {"the smallest subnet": found[:SMALLEST_ROUNDS], "all sizes": found[SMALLEST_ROUNDS:]}
+    in_all = {"the smallest subnet": SMALLEST_ROUNDS, "all sizes": config.training.rounds - SMALLEST_ROUNDS}
+    both = [0.0, 0.0]
+    for what, some in kinds.items():
         server = statistics.median(seconds - computed for seconds, computed in some)
         clients = statistics.median(computed for _, computed in some)
-        print(f"{len(some)} rounds of {what}: {server:.2f} s beside {clients:.2f} s of clients, {server / clients:.2%}")
+        print(f"{len(some)} rounds of {what}: {server:.3f} s beside {clients:.2f} s of clients, {server / clients:.2%}")
+        both = [both[0] + in_all[what] * server, both[1] + in_all[what] * clients]
+    print(f"so {config.training.rounds} rounds of the config: {both[0] / both[1]:.2%}")
     return found[-1][1] / config.training.clients_per_round
 
 

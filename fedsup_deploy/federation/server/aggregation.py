@@ -35,13 +35,15 @@ _MAX_MOVE: Final = 8.0
 
 #: Where a part of a tensor begins and ends along each axis.
 _Part = tuple[tuple[int, int], ...]
+#: A part of a tensor, as an index.
+Block = tuple[slice, ...]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
 class CoverageSums(NamedTuple):
-    """Sums over clients of what each has of a tensor, times its images: of the shape of the tensor."""
+    """Sums over clients of what each has of a block of a tensor, times its images: of the shape of the block."""
 
     total: Integers
     square: Integers
@@ -49,7 +51,7 @@ class CoverageSums(NamedTuple):
 
 
 class _Sums(NamedTuple):
-    """As `CoverageSums`, but for the images: by the parts of the tensor that clients hold, which are a few shapes."""
+    """As `CoverageSums`, of a whole tensor; the images by the parts of it that clients hold, which are a few shapes."""
 
     total: Integers
     square: Integers
@@ -130,31 +132,38 @@ class CoverageMean:
         Args:
             extrapolates: Go beyond the average, the further the more clients disagree: `_step_sizes`.
         """
-        num_images = {name: self._num_images(name) for name in self._sums}
-        averaged = {name: self._averaged(name, counts) for name, counts in num_images.items()}
+        # In the order of the tensors, not of arrival.
+        held = {name: self._held(name) for name in self._previous if name in self._sums}
+        before = {name: self._previous[name][block] for name, block in held.items()}
+        num_images = {name: self._num_images(name, block) for name, block in held.items()}
+        averaged = {name: self._averaged(name, block, num_images[name]) for name, block in held.items()}
         means = {name: self._mean(sums) for name, sums in averaged.items()}
-        of_all, of_some = self._step_sizes(averaged, means, num_images) if extrapolates else (1.0, 1.0)
-        return {
-            name: torch.from_numpy(
-                self._moved(before, means[name], num_images[name], of_all, of_some) if name in means else before.copy()
-            )
-            for name, before in self._previous.items()
-        }
+        of_all, of_some = self._step_sizes(before, averaged, means, num_images) if extrapolates else (1.0, 1.0)
+        moved = {name: array.copy() for name, array in self._previous.items()}
+        for name, block in held.items():
+            moved[name][block] = self._moved(before[name], means[name], num_images[name], of_all, of_some)
+        return {name: torch.from_numpy(array) for name, array in moved.items()}
 
-    def _num_images(self, name: str) -> Integers:
-        """Return how many images the clients have that hold each entry of a tensor."""
-        counts = np.zeros(self._previous[name].shape, np.int64)
+    def _held(self, name: str) -> Block:
+        """Return the smallest block of a tensor outside of which nobody holds an entry."""
+        along_axes = (zip(*along, strict=True) for along in zip(*self._sums[name].num_images, strict=True))
+        return tuple(slice(min(starts), max(stops)) for starts, stops in along_axes)
+
+    def _num_images(self, name: str, block: Block) -> Integers:
+        """Return how many images the clients have that hold each entry of a block of a tensor."""
+        counts = np.zeros(self._previous[name][block].shape, np.int64)
         for part, num_images in self._sums[name].num_images.items():
-            counts[tuple(slice(*axis) for axis in part)] += num_images
+            within = zip(part, block, strict=True)
+            counts[tuple(slice(start - axis.start, stop - axis.start) for (start, stop), axis in within)] += num_images
         return counts
 
-    def _averaged(self, name: str, num_images: Integers) -> CoverageSums:
+    def _averaged(self, name: str, block: Block, num_images: Integers) -> CoverageSums:
         """Return the sums over the clients whose weights of a tensor are averaged: all that hold an entry."""
         total, square, _ = self._sums[name]
-        return CoverageSums(total, square, num_images)
+        return CoverageSums(total[block], square[block], num_images)
 
     def _moved(self, before: Floats, mean: Doubles, num_images: Integers, of_all: float, of_some: float) -> Floats:
-        """Return a tensor after its step towards the average and beyond."""
+        """Return a block of a tensor after its step towards the average and beyond."""
         moved = np.empty_like(before)
         beyond_all, beyond_some = (np.float32(step_size) - np.float32(1) for step_size in (of_all, of_some))
         for rows in blocks(before):
@@ -185,7 +194,11 @@ class CoverageMean:
         return _whole(np.square(moves, out=moves), self._square_scale)
 
     def _step_sizes(
-        self, averaged: Mapping[str, CoverageSums], means: Mapping[str, Doubles], num_images: Mapping[str, Integers]
+        self,
+        before: Mapping[str, Floats],
+        averaged: Mapping[str, CoverageSums],
+        means: Mapping[str, Doubles],
+        num_images: Mapping[str, Integers],
     ) -> tuple[float, float]:
         """Return how far to go towards the average, of entries that every client holds and of all others; at least 1.
 
@@ -198,13 +211,12 @@ class CoverageMean:
         rounds are not averaged.
         """
         of_clients, of_average = [0.0, 0.0], [0.0, 0.0]
-        # In the order of the tensors, not of arrival.
-        for name in (name for name in self._previous if name in means):
-            before, mean, sums, trained = self._previous[name], means[name], averaged[name], num_images[name]
+        for name, mean in means.items():
+            sums, trained = averaged[name], num_images[name]
             for rows in blocks(mean):
                 count, by_all = sums.num_images[rows], trained[rows] == self._num_samples
                 of_client = sums.square[rows] / np.maximum(count, 1) / self._square_scale
-                of_mean = np.square(mean[rows] - before[rows])
+                of_mean = np.square(mean[rows] - before[name][rows])
                 for group, held in enumerate((by_all, (count > 0) & ~by_all)):
                     of_clients[group] += float((of_client * held).sum())
                     of_average[group] += float((of_mean * held).sum())

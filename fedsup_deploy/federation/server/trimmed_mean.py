@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedsup_deploy.federation.jobs.train import ClientUpdate
 from fedsup_deploy.federation.messages import Weights
-from fedsup_deploy.federation.server.aggregation import CoverageMean, CoverageSums, Floats, Integers, blocks
+from fedsup_deploy.federation.server.aggregation import Block, CoverageMean, CoverageSums, Floats, Integers, blocks
 from fedsup_deploy.supernet import slices as rule
 
 #: Bits of a client's images, behind its weight.
@@ -100,12 +100,13 @@ class TrimmedMean(CoverageMean):
                 for keys in of_side:
                     _keep_largest(keys, mine)
 
-    def _averaged(self, name: str, num_images: Integers) -> CoverageSums:
+    def _averaged(self, name: str, block: Block, num_images: Integers) -> CoverageSums:
         """Return the sums without the clients that are left out."""
-        before = self._previous[name]
-        sums = CoverageSums(*(array.copy() for array in super()._averaged(name, num_images)))
+        before = self._previous[name][block]
+        sums = CoverageSums(*(array.copy() for array in super()._averaged(name, block, num_images)))
         holders, kept = self._extremes_of(name)
-        num_out = self._num_trimmed[holders]
+        kept = kept[(slice(None), slice(None), *block)]
+        num_out = self._num_trimmed[holders[block]]
         for rows in blocks(before):
             for side, complements in enumerate(kept[:, :, rows]):
                 for rank, complement in enumerate(complements):

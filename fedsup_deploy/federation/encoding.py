@@ -28,8 +28,8 @@ from fedsup_deploy.data.dataset import DamagedFileError
 from fedsup_deploy.errors import DataError
 from fedsup_deploy.federation import frame
 from fedsup_deploy.federation.client import ClientId
-from fedsup_deploy.federation.frame import Array, Arrays
-from fedsup_deploy.federation.messages import MALFORMED_ANSWER, Blob, BlobStore, HeldBlobs, Job, Reply
+from fedsup_deploy.federation.frame import MALFORMED_ANSWER, Array, Arrays
+from fedsup_deploy.federation.messages import Blob, BlobStore, HeldBlobs, Job, Reply
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.plan import NetworkPlan
 from fedsup_deploy.space.search_space import SearchSpace

@@ -22,6 +22,8 @@ Arrays = dict[str, Array]
 PROTOCOL: Final = 2
 #: Longest text of a reason, and longest name of an array.
 MAX_TEXT: Final = 300
+#: Begins the reason of a client whose answer is of other types, or cannot be read.
+MALFORMED_ANSWER: Final = "malformed answer"
 #: What is raised for a document that is not what it should be, whatever it holds.
 MALFORMED: Final = (FedsupError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 

@@ -136,6 +136,7 @@ def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Devices:
         ("closed", "false", ""),
         ("server", "false", SERVER),
         ("hurried", "true, deadline_s: 500", ""),
+        ("accepting", "true, deadline_s: 500, stale: accept", ""),
     ):
         text = CONFIG.format(joining=joining, server=server)
         (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
@@ -252,6 +253,31 @@ def test_a_mute_stranger_is_waited_for_once_and_not_for_long(devices: Devices) -
     assert devices.grid.asked.count(devices.number_of("desk")) == 1
     assert story.of("round", "clients") == [[0, 1]] * 4
     assert waited[-1] < 200
+
+
+def test_a_late_update_counts_though_a_device_has_joined_since(devices: Devices) -> None:
+    phone = devices.number_of("phone")
+
+    class Slow(Story):
+        """The phone is slow in the first round."""
+
+        def __call__(self, event: dict[str, Any]) -> None:
+            super().__call__(event)
+            if event["event"] == "train_started":
+                devices.grid.mute.add(phone)
+
+    def go_on() -> None:
+        devices.connect("desk")
+        devices.grid.mute.clear()
+
+    story = Slow(round_0=go_on)
+    run(devices, "accepting", "run", story)
+    assert story.of("joined", "since_round") == [1]
+    rounds = [event for event in story.events if event["event"] == "round"]
+    assert [event.get("late") for event in rounds] == [[1], None, None, None]
+    # It has answered the next round as well, in time.
+    assert rounds[1]["clients"] == [0, 1, 2]
+    assert rounds[1]["late_refused"] == {"1": "has answered in time since"}
 
 
 def test_who_announces_itself_late_takes_part_from_then_on(devices: Devices) -> None:

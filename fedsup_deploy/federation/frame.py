@@ -33,6 +33,10 @@ _PROTOCOL: Final = "protocol"
 _VERSION: Final = "version"
 
 
+class OtherProtocolError(DataError):
+    """A message is of another protocol: whoever has written it has another version installed, and is not at fault."""
+
+
 def pack(document: dict[str, JsonValue], arrays: Arrays) -> bytes:
     """Return a document and arrays as a message."""
     metadata = {_DOCUMENT: json.dumps(document), _PROTOCOL: str(PROTOCOL), _VERSION: __version__}
@@ -44,7 +48,8 @@ def unpack(message: bytes) -> tuple[dict[str, JsonValue], Arrays]:
     """Return the document and the arrays of a message.
 
     Raises:
-        DataError: It is malformed, or of another protocol.
+        OtherProtocolError: It is of another protocol.
+        DataError: It is malformed.
     """
     try:
         arrays = load(message)
@@ -57,7 +62,7 @@ def unpack(message: bytes) -> tuple[dict[str, JsonValue], Arrays]:
     if protocol != str(PROTOCOL):
         theirs = f"protocol {protocol} (fedsup-deploy {version})"
         here = f"here it is {PROTOCOL} (fedsup-deploy {__version__}); install the same version on both sides"
-        raise DataError(f"message: {short(theirs)}, {here}")
+        raise OtherProtocolError(f"message: {short(theirs)}, {here}")
     if not isinstance(document, dict):
         raise DataError(f"message: got {type(document).__name__}, expected an object")
     return document, arrays

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import itertools
 import json
 import shutil
 import socket
@@ -186,6 +187,19 @@ def test_two_devices_of_one_machine_have_a_port_each(
     with listening() as port:
         assert main(device(f"port={port}")) == ConfigError.exit_code
     assert f"port: cannot listen on 127.0.0.1:{port}: address already in use; choose another" in told(capsys)
+
+
+def test_who_was_let_in_before_is_told_at_once_that_its_key_may_be_forgotten(
+    device: Callable[..., list[str]], tmp_path: Path, children: Any
+) -> None:
+    """Flower says the same of a device that its server has not missed yet, so it goes on trying for a while."""
+    (tmp_path / "work" / "flower").mkdir(parents=True)
+    (tmp_path / "work" / "flower" / "let-in").touch()
+    command = [sys.executable, "-m", "fedsup_deploy.cli.main", *device()]
+    process = children.start(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    [first] = itertools.islice((line for line in process.stderr if "; again in " in line), 1)
+    assert "not let in: its server has not missed it yet, or does not know its key any more" in first
+    children.end(process)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def prepare(config: ClientConfig, path: Path) -> tuple[list[str], dict[str, str]
         DependencyError: Flower is not installed.
         OutputError: The device's folder cannot be made.
 
-    Side effects: Makes the device's folder.
+    Side effects: Makes the device's folder, of which Flower's only its user can enter.
     """
     check_installed("flwr", "flower")
     root, key = config.root_certificates, config.key
@@ -49,6 +49,7 @@ def prepare(config: ClientConfig, path: Path) -> tuple[list[str], dict[str, str]
         raise DataError(f"{config.data.dataset}: no image to train on")
     with as_output_error(config.home):
         config.home.mkdir(parents=True, exist_ok=True)
+        config.home.chmod(0o700)
     security = ["--insecure"] if root is None else ["--root-certificates", str(root)]
     security += [] if key is None else ["--auth-supernode-private-key", str(key)]
     arguments = [

@@ -11,6 +11,8 @@ from fedsup_deploy.engines.flower.readiness import check_certificate, check_port
 from fedsup_deploy.engines.flower.submission import check_installed, program
 from fedsup_deploy.errors import FederationError, as_output_error
 
+#: The file in which Flower keeps everything, live tokens of runs and what devices have sent as well.
+_DATABASE: Final = "state.db"
 #: Addresses where it is reached as `localhost`.
 _ANY: Final = ("127.0.0.1", "0.0.0.0", "::", "::1")
 
@@ -39,7 +41,7 @@ def prepare(
         program("flower-superlink"),
         *("--ssl-ca-certfile", str(authority), "--ssl-certfile", str(certificate), "--ssl-keyfile", str(key)),
         *("--enable-supernode-auth", "--disable-runtime-dependency-installation"),
-        *("--host", host, "--port", str(port), "--database", str(folder.resolve() / "state.db")),
+        *("--host", host, "--port", str(port), "--database", str(folder.resolve() / _DATABASE)),
     ]
     return command, {**QUIET, "FLWR_HOME": str(folder.resolve())}
 
@@ -51,7 +53,7 @@ def serve(command: Sequence[str], address: tuple[str, int], authority: Path, fol
         command: Of `prepare`; what that says of the environment is so.
         address: As of `prepare`, as are `authority` and `folder`.
         authority: See there.
-        folder: See there; it is made.
+        folder: See there; it is made. What Flower keeps in it only this user can read.
 
     Raises:
         FederationError: It ends by itself.
@@ -59,7 +61,10 @@ def serve(command: Sequence[str], address: tuple[str, int], authority: Path, fol
     """
     host, port = address
     with as_output_error(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A folder that is there already may hold other things, for others; what Flower adds to it is this user's alone.
+        for path in folder.glob(f"{_DATABASE}*"):
+            path.chmod(0o600)
     with places.hold(folder, inside=True, advice="name another --folder"):
         code = launch_server(f"{_asked_as(host)}:{port}", authority.resolve(), command)
     raise FederationError(f"the SuperLink has ended with exit code {code}; what it says of that is above")

@@ -35,7 +35,8 @@ from fedsup_deploy.federation.server.balance import count_classes
 from fedsup_deploy.federation.server.cohort import OnAbsences, QuorumError, names_of
 from fedsup_deploy.federation.server.federation import Federation
 from fedsup_deploy.federation.server.health import Health
-from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, SkippedRound, run_rounds
+from fedsup_deploy.federation.server.late import Discarded
+from fedsup_deploy.federation.server.rounds import RoundParams, RoundResult, SkippedRound, late_updates, run_rounds
 from fedsup_deploy.federation.server.strategy import ServerState, Strategy
 from fedsup_deploy.federation.simulation import CLIENTS, FederatedData
 from fedsup_deploy.measures import measures_of
@@ -143,9 +144,10 @@ def _train(
         keeping = keeping_of(folder, config, layout, first_round, before)
         conditions = Conditions.of(config, data, layout, batch_settings(config))
         door = doorkeeper(engines, conditions, folder, data.num_clients, log)
+        late = late_updates(params, federation)
         with tracking.track(track, folder, before) as trackers:
             session = _Session(
-                folder, config, strategy, params, federation, log, health, TimeLeft(), keeping, trackers, door
+                folder, config, strategy, params, federation, log, health, TimeLeft(), keeping, trackers, door, late
             )
             session.catch_up(before)
             session.tell(_started(session, plan, data, first_round, notes))
@@ -192,6 +194,7 @@ class _Session:
     keeping: SupernetKeeping
     trackers: tuple[tracking.Tracking, ...]
     door: Doorkeeper | None
+    late: Discarded
 
     def with_those_who_joined(self, layout: Layout) -> "_Session":
         """Return the session of the federation as it is now: what it knew of its clients, it finds out anew."""
@@ -259,10 +262,10 @@ def _train_rounds(session: _Session, state: ServerState, first_round: int) -> Se
 
 def _train_until_one_joins(session: _Session, state: ServerState, first_round: int) -> tuple[ServerState, int]:
     """Return what the rounds end with, and how many are done: all, or fewer where devices have joined."""
-    training, federation = session.config.training, session.federation
+    training, federation, late = session.config.training, session.federation, session.late
     saved = done = first_round
     try:
-        for result in run_rounds(federation, state, session.strategy, session.params, first_round, pause=time.sleep):
+        for result in run_rounds(federation, state, session.strategy, session.params, first_round, time.sleep, late):
             is_skipped = isinstance(result, SkippedRound)
             session.tell(_of(result, federation))
             for rejected in _rejections(result, federation):

@@ -28,8 +28,8 @@ from fedsup_deploy.data.dataset import DamagedFileError
 from fedsup_deploy.errors import DataError
 from fedsup_deploy.federation import frame
 from fedsup_deploy.federation.client import ClientId
-from fedsup_deploy.federation.frame import Array, Arrays
-from fedsup_deploy.federation.messages import MALFORMED_ANSWER, Blob, BlobStore, HeldBlobs, Job, Reply
+from fedsup_deploy.federation.frame import MALFORMED_ANSWER, Array, Arrays
+from fedsup_deploy.federation.messages import Blob, BlobStore, HeldBlobs, Job, Reply
 from fedsup_deploy.space.architecture import Architecture
 from fedsup_deploy.space.plan import NetworkPlan
 from fedsup_deploy.space.search_space import SearchSpace
@@ -270,11 +270,12 @@ def decode_replies(message: bytes, jobs: Mapping[ClientId, Job[R]]) -> list[Repl
         jobs: What was asked.
 
     Raises:
-        DataError: The message is malformed.
+        OtherProtocolError: The message is of another protocol.
+        DataError: It is malformed; the text begins with `MALFORMED_ANSWER`.
     """
-    document, arrays = _unpack(message)
     replies: dict[ClientId, Reply[R]] = {}
     try:
+        document, arrays = _unpack(message)
         if "missing" in document:
             return Missing(tuple(map(str, document["missing"])))
         if "refused" in document:
@@ -285,8 +286,10 @@ def decode_replies(message: bytes, jobs: Mapping[ClientId, Job[R]]) -> list[Repl
                 raise ValueError(f"client {client!r}")
             if client in jobs and client not in replies:
                 replies[client] = _read(client, value, absent, jobs[client], numbered)
+    except frame.OtherProtocolError:
+        raise
     except frame.MALFORMED as error:
-        raise DataError(f"message: {frame.one_line(error)}") from error
+        raise DataError(f"{MALFORMED_ANSWER}: {frame.one_line(error)}") from error
     return list(replies.values())
 
 

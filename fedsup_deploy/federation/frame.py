@@ -22,6 +22,8 @@ Arrays = dict[str, Array]
 PROTOCOL: Final = 2
 #: Longest text of a reason, and longest name of an array.
 MAX_TEXT: Final = 300
+#: Begins the reason of a client whose answer is of other types, or cannot be read.
+MALFORMED_ANSWER: Final = "malformed answer"
 #: What is raised for a document that is not what it should be, whatever it holds.
 MALFORMED: Final = (FedsupError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -29,6 +31,10 @@ MALFORMED: Final = (FedsupError, ArithmeticError, AttributeError, LookupError, R
 _DOCUMENT: Final = "document"
 _PROTOCOL: Final = "protocol"
 _VERSION: Final = "version"
+
+
+class OtherProtocolError(DataError):
+    """A message is of another protocol: whoever has written it has another version installed, and is not at fault."""
 
 
 def pack(document: dict[str, JsonValue], arrays: Arrays) -> bytes:
@@ -42,7 +48,8 @@ def unpack(message: bytes) -> tuple[dict[str, JsonValue], Arrays]:
     """Return the document and the arrays of a message.
 
     Raises:
-        DataError: It is malformed, or of another protocol.
+        OtherProtocolError: It is of another protocol.
+        DataError: It is malformed.
     """
     try:
         arrays = load(message)
@@ -55,7 +62,7 @@ def unpack(message: bytes) -> tuple[dict[str, JsonValue], Arrays]:
     if protocol != str(PROTOCOL):
         theirs = f"protocol {protocol} (fedsup-deploy {version})"
         here = f"here it is {PROTOCOL} (fedsup-deploy {__version__}); install the same version on both sides"
-        raise DataError(f"message: {short(theirs)}, {here}")
+        raise OtherProtocolError(f"message: {short(theirs)}, {here}")
     if not isinstance(document, dict):
         raise DataError(f"message: got {type(document).__name__}, expected an object")
     return document, arrays

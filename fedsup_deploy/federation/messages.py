@@ -16,8 +16,6 @@ from torch import Tensor
 
 from fedsup_deploy.federation.client import Client, ClientId, ClientInfo
 
-#: Begins the reason of a client whose answer is of other types, or cannot be read.
-MALFORMED_ANSWER: Final = "malformed answer"
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 

@@ -66,10 +66,13 @@ class Devices:
 
     Args:
         folder: Of their images.
+
+    Attributes:
+        seconds: Have gone by: one whenever the clock is looked at.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.seconds = folder, 0
         self.nodes: dict[int, ClientNode] = {}
         self.grid = LocalGrid({})
         self.populations: dict[str, OneDevice] = {}
@@ -84,6 +87,14 @@ class Devices:
             number = 10 + len(self.grid.apps)
             self.grid.apps[number], self.grid.names[number] = app_of(node), name
 
+    def clock(self) -> float:
+        self.seconds += 1
+        return float(self.seconds)
+
+    def number_of(self, name: str) -> int:
+        """Return the number of a device that is connected."""
+        return next(number for number, each in self.grid.names.items() if each == name)
+
     @contextlib.contextmanager
     def open(self, make_populations: MakePopulations, *_: object, names: Sequence[str]) -> Iterator[dict[str, Engine]]:
         """Yield the engines of a deployment."""
@@ -91,7 +102,7 @@ class Devices:
         directory = Directory(courier, names)
         directory.gather(lambda there: there == len(names))
         local = {name: InProcess(each) for name, each in own_of(make_populations).items()}
-        yield local | deployment.deployed(courier, directory, far_of(make_populations))
+        yield local | deployment.deployed(courier, directory, far_of(make_populations), self.clock)
 
 
 def write_archives(folder: Path) -> None:
@@ -120,7 +131,13 @@ def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Devices:
     said, unfit = devices_of({name: devices.populations[name].client(0).perform(Announce()) for name in LISTED})
     assert unfit == {}
     write_devices(tmp_path / "devices.json", said)
-    for name, joining, server in (("joining", "true", ""), ("closed", "false", ""), ("server", "false", SERVER)):
+    for name, joining, server in (
+        ("joining", "true", ""),
+        ("closed", "false", ""),
+        ("server", "false", SERVER),
+        ("hurried", "true, deadline_s: 500", ""),
+        ("accepting", "true, deadline_s: 500, stale: accept", ""),
+    ):
         text = CONFIG.format(joining=joining, server=server)
         (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
     monkeypatch.setattr(deployment, "open_deployment", devices.open)
@@ -224,6 +241,67 @@ def test_who_does_not_fit_is_refused_once_in_one_line_that_names_both(
     assert words in told["desk"]
     assert "\n" not in told["desk"]
     assert story.of("round", "clients") == [[0, 1]] * 4
+
+
+def test_a_mute_stranger_is_waited_for_once_and_not_for_long(devices: Devices) -> None:
+    devices.connect("desk")
+    devices.grid.mute.add(devices.number_of("desk"))
+    waited: list[int] = []
+    story = Story(**{f"round_{number}": lambda: waited.append(devices.seconds) for number in range(4)})
+    run(devices, "hurried", "run", story)
+    assert story.of("not_joined", "devices") == [{"desk": "no answer within 30 s"}]
+    assert devices.grid.asked.count(devices.number_of("desk")) == 1
+    assert story.of("round", "clients") == [[0, 1]] * 4
+    assert waited[-1] < 200
+
+
+def test_a_late_update_counts_though_a_device_has_joined_since(devices: Devices) -> None:
+    phone = devices.number_of("phone")
+
+    class Slow(Story):
+        """The phone is slow in the first round."""
+
+        def __call__(self, event: dict[str, Any]) -> None:
+            super().__call__(event)
+            if event["event"] == "train_started":
+                devices.grid.mute.add(phone)
+
+    def go_on() -> None:
+        devices.connect("desk")
+        devices.grid.mute.clear()
+
+    story = Slow(round_0=go_on)
+    run(devices, "accepting", "run", story)
+    assert story.of("joined", "since_round") == [1]
+    rounds = [event for event in story.events if event["event"] == "round"]
+    assert [event.get("late") for event in rounds] == [[1], None, None, None]
+    # It has answered the next round as well, in time.
+    assert rounds[1]["clients"] == [0, 1, 2]
+    assert rounds[1]["late_refused"] == {"1": "has answered in time since"}
+
+
+def test_who_announces_itself_late_takes_part_from_then_on(devices: Devices) -> None:
+    """What it has to look through takes a slow device longer than a training waits."""
+    devices.connect("desk")
+    devices.grid.mute.add(devices.number_of("desk"))
+    story = Story(round_1=devices.grid.mute.clear)
+    run(devices, "hurried", "run", story)
+    assert story.of("joined", "since_round") == [3]
+    assert story.of("round", "clients") == [[0, 1], [0, 1], [0, 1], [0, 1, 2]]
+
+
+def test_a_mute_stranger_that_was_away_is_asked_again(devices: Devices) -> None:
+    devices.connect("desk")
+    mute = devices.number_of("desk")
+    devices.grid.mute.add(mute)
+
+    def leave() -> None:
+        del devices.grid.apps[mute], devices.grid.names[mute]
+        devices.grid.mute.clear()
+
+    story = Story(round_1=leave, round_2=lambda: devices.connect("desk"))
+    run(devices, "hurried", "run", story)
+    assert story.of("joined", "since_round") == [3]
 
 
 def test_subnets_are_compared_on_images_of_the_servers_own(devices: Devices) -> None:

@@ -2,9 +2,11 @@
 
 import contextlib
 import datetime
+import itertools
 import json
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from test_deployment import free_ports
 from test_registering import Office, office, served
 
 from fedsup_deploy.cli.main import main
+from fedsup_deploy.commands import fleet_serve
 from fedsup_deploy.commands.fleet_init import fleet_init
 from fedsup_deploy.config.load import apply_overrides, load_yaml
 from fedsup_deploy.data.dataset import load_dataset
@@ -106,6 +109,26 @@ def test_two_superlinks_do_not_share_a_folder(office: Office, capsys: pytest.Cap
     assert "name another --folder" in told(capsys)
 
 
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
+@pytest.mark.parametrize("is_there", [True, False])
+def test_what_a_superlink_keeps_only_its_user_can_read(folder: Path, *, is_there: bool) -> None:
+    """Tokens of runs that go on are in it. What stands for Flower's program keeps a file, as that does."""
+    kept = folder / "flower"
+    if is_there:
+        kept.mkdir(mode=0o755)
+        (kept / "state.db").touch(mode=0o644)
+    program = ["/bin/sh", "-c", f"echo > '{kept}/new'"]
+    with pytest.raises(FederationError, match=r"ended with exit code 0"):
+        fleet_serve.serve(program, ("127.0.0.1", *free_ports(1)), folder / "fleet" / "ca.crt", kept)
+    assert {mode_of(path) for path in kept.glob("[sn]*")} == {0o600}
+    # It may have been made for more than that.
+    assert mode_of(kept) == (0o755 if is_there else 0o700)
+
+
 @pytest.fixture
 def device(office: Office, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., list[str]]:
     """Return the command of a device of the office, with settings of its own; it is not registered."""
@@ -166,6 +189,19 @@ def test_two_devices_of_one_machine_have_a_port_each(
     assert f"port: cannot listen on 127.0.0.1:{port}: address already in use; choose another" in told(capsys)
 
 
+def test_who_was_let_in_before_is_told_at_once_that_its_key_may_be_forgotten(
+    device: Callable[..., list[str]], tmp_path: Path, children: Any
+) -> None:
+    """Flower says the same of a device that its server has not missed yet, so it goes on trying for a while."""
+    (tmp_path / "work" / "flower").mkdir(parents=True)
+    (tmp_path / "work" / "flower" / "let-in").touch()
+    command = [sys.executable, "-m", "fedsup_deploy.cli.main", *device()]
+    process = children.start(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    [first] = itertools.islice((line for line in process.stderr if "; again in " in line), 1)
+    assert "not let in: its server has not missed it yet, or does not know its key any more" in first
+    children.end(process)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -175,7 +211,7 @@ def test_two_devices_of_one_machine_have_a_port_each(
     ],
 )
 def test_who_is_not_let_in_is_told_why_in_the_last_line(
-    device: Callable[..., list[str]], children: Any, settings: tuple[str, ...], words: str
+    device: Callable[..., list[str]], tmp_path: Path, children: Any, settings: tuple[str, ...], words: str
 ) -> None:
     command = [sys.executable, "-m", "fedsup_deploy.cli.main", *device(*settings)]
     process = children.start(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -184,4 +220,5 @@ def test_who_is_not_let_in_is_told_why_in_the_last_line(
     last = said.splitlines()[-1]
     assert last.startswith("error: the SuperLink does not let this device in: ")
     assert words in last
+    assert mode_of(tmp_path / "work" / "flower") == 0o700
     assert children.survivors(process) == []

@@ -73,7 +73,8 @@ class Directory:
     """Keeps up with the nodes as they come and go.
 
     A name that a node was registered under, with its key, counts before what a node says of itself; of two nodes of one
-    name the one that came first counts, while it is there.
+    name the one that came first counts, while it is there, and then the other: a device that starts again may be there
+    before its server has missed what it was.
 
     Args:
         courier: Carries the question who a node is.
@@ -82,7 +83,7 @@ class Directory:
 
     def __init__(self, courier: Courier, names: Sequence[str] | None = None) -> None:
         self._courier, self._names = courier, names
-        self._named: dict[str, NodeId] = {}
+        self._named: dict[str, list[NodeId]] = {}
         self._asked: dict[Ticket, NodeId] = {}
         self._known: set[NodeId] = set()
         self._refused: dict[NodeId, str] = {}
@@ -108,7 +109,7 @@ class Directory:
 
     def place_of(self, name: str) -> NodeId | None:
         """Return where somebody of a name is, client or not, or None."""
-        return self._named.get(name)
+        return next(iter(self._named.get(name, ())), None)
 
     def number(self) -> tuple[str, ...]:
         """Let those that are there be the clients from now on, in the order of their names, and return these."""
@@ -117,7 +118,7 @@ class Directory:
 
     def node_of(self, client: ClientId) -> NodeId | None:
         """Return where a client is, or None."""
-        return self._named.get((self.names if self._names is None else self._names)[client])
+        return self.place_of((self.names if self._names is None else self._names)[client])
 
     def why_absent(self) -> str:
         """Return why a client may not be there, in one line."""
@@ -127,11 +128,12 @@ class Directory:
     def refresh(self) -> None:
         """See who has come and gone. Who has no registered name is asked for one, and is there once it answers."""
         found = {each.node: each.name for each in self._courier.nodes()}
-        self._named = {name: node for name, node in self._named.items() if node in found}
+        there = ((name, [node for node in nodes if node in found]) for name, nodes in self._named.items())
+        self._named = {name: nodes for name, nodes in there if nodes}
         self._refused = {node: reason for node, reason in self._refused.items() if node in found}
-        for node in found.keys() - self._known:
+        for node in sorted(found.keys() - self._known):
             if found[node]:
-                self._named.setdefault(found[node], node)
+                self._named.setdefault(found[node], []).append(node)
             else:
                 self._asked[self._courier.send(Letter(node, "", HELLO))] = node
         self._known = set(found)
@@ -145,7 +147,7 @@ class Directory:
             self._known.discard(node)  # to be asked again
             return
         try:
-            self._named.setdefault(name_in(delivery.message), node)
+            self._named.setdefault(name_in(delivery.message), []).append(node)
         except DataError as error:
             self._refused[node] = str(error)
 

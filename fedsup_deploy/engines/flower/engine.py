@@ -97,11 +97,9 @@ class FlowerEngine:
                     self._send(pending, _Sent(client, node), terms, held=self._held.setdefault(node, set()))
             while pending and self.clock() <= terms.end and not terms.patience.is_enough():
                 for sent, delivery in self._come(pending, signs):
-                    reply = self._read(delivery, sent, jobs[sent.client])
                     if self.clock() > terms.end:
-                        if reply is not None:
-                            terms.patience.take_late(reply)
-                    elif reply is None:
+                        self._awaited(sent, terms).take(delivery)
+                    elif (reply := self._read(delivery, sent, jobs[sent.client])) is None:
                         self._send(pending, sent, terms)
                     else:
                         yield reply
@@ -136,8 +134,9 @@ class FlowerEngine:
         """Return an answer that is heard after its exchange, or given up."""
 
         def take(delivery: Delivery) -> None:
-            if (reply := self._read(delivery, sent, terms.jobs[sent.client])) is not None:
-                terms.patience.take_late(reply)
+            reply = self._read(delivery, sent, terms.jobs[sent.client])
+            # Nothing is sent again for an exchange that is over.
+            terms.patience.take_late(reply or Reply(sent.client, None, delivery.lost or "lacks blobs that it was sent"))
 
         return Awaited(lambda: terms.patience.awaits(sent.client), take)
 

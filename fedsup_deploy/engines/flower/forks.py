@@ -13,6 +13,8 @@ from typing import Final
 #: Of prctl(2): the signal that a process gets when its parent ends, and what it is called, in 15 letters.
 _SET_PDEATHSIG: Final = 1
 _SET_NAME: Final = 15
+#: Bits that files of theirs do not have.
+_PRIVATE: Final = 0o077
 #: Seconds for children that were told to end, and between looks whether they have.
 _PATIENCE_S: Final = 10.0
 _TICK_S: Final = 0.02
@@ -20,6 +22,9 @@ _TICK_S: Final = 0.02
 
 def forked(name: str, run: Callable[[], int]) -> int:
     """Fork a process that runs something under a name, and gets SIGTERM when this one ends; return its number.
+
+    What it writes, and what it starts, only this user can read: Flower's databases have the tokens of runs in them, and
+    what devices send.
 
     This process has to have one thread.
     """
@@ -35,6 +40,7 @@ def forked(name: str, run: Callable[[], int]) -> int:
         prctl = ctypes.CDLL(None).prctl
         prctl(_SET_NAME, name.encode(), 0, 0, 0)
         prctl(_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        os.umask(_PRIVATE)
         if os.getppid() == parent:
             code = run()
     except SystemExit as end:

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedsup_deploy.engines.flower.courier import Delivery, FlowerNode, Letter, Ticket
+from fedsup_deploy.federation.frame import MALFORMED_ANSWER
 
 #: The kind of message that all of ours are, to Flower.
 _QUERY: Final = "query"
@@ -73,6 +74,10 @@ class Grid(Protocol):
 class GridCourier:
     """A grid, as the engine needs one.
 
+    A SuperLink passes on what it has not looked into, and Flower, which reads all answers of one look together, raises
+    what one of them makes it raise. From then on each is looked for alone, so that who sent it is known; that the
+    answers that came with it are lost, Flower tells of itself.
+
     Args:
         grid: Of the running app.
         sleep: Waits for some seconds.
@@ -81,6 +86,7 @@ class GridCourier:
     def __init__(self, grid: Grid, sleep: Callable[[float], None] = time.sleep) -> None:
         self._grid, self._sleep, self._pause_s = grid, sleep, _FIRST_PAUSE_S
         self._pending: dict[Ticket, None] = {}
+        self._is_one_by_one = False
         self._unsent: list[Delivery] = []
 
     def nodes(self) -> Sequence[FlowerNode]:
@@ -106,7 +112,7 @@ class GridCourier:
         """Return what has come since; it is looked for again after a while that grows."""
         found, self._unsent = self._unsent, []
         if self._pending:
-            found += [_delivery(message) for message in self._grid.pull_messages(list(self._pending))]
+            found += self._pulled()
         if found:
             self.forget([delivery.ticket for delivery in found])
             self._pause_s = _FIRST_PAUSE_S
@@ -119,6 +125,28 @@ class GridCourier:
         """Wait no longer for some answers."""
         for ticket in tickets:
             self._pending.pop(ticket, None)
+
+    def _pulled(self) -> list[Delivery]:
+        """Return what has come of the messages under way."""
+        tickets = list(self._pending)
+        if not self._is_one_by_one and len(tickets) > 1:
+            try:
+                return self._read(tickets)
+            except Exception:  # noqa: BLE001  of any type: what an answer makes Flower's readers raise
+                self._is_one_by_one = True
+        found = []
+        for ticket in tickets:
+            try:
+                found += self._read([ticket])
+            except Exception as error:  # noqa: BLE001
+                # Where it is the SuperLink that fails, this raises as well.
+                self._grid.get_nodes()
+                reason = f"{MALFORMED_ANSWER}: Flower cannot read it ({type(error).__name__})"
+                found.append(Delivery(ticket, None, reason))
+        return found
+
+    def _read(self, tickets: Sequence[Ticket]) -> list[Delivery]:
+        return [_delivery(message) for message in self._grid.pull_messages(tickets)]
 
 
 def _delivery(message: Message) -> Delivery:

@@ -36,6 +36,8 @@ _WHY: Final = {
     _NO_KEY: "it lets in devices with a key alone; set key",
     _FOREIGN: "root_certificates does not vouch for its certificate, or one of them is not valid today",
 }
+#: What is said of one that is refused and has been let in before.
+_NOT_YET: Final = "not let in: its server has not missed it yet, or does not know its key any more"
 #: Seconds within which a server misses a node that is gone, and more.
 _MISSED_S: Final = 90.0
 #: What Flower's node says once it is let in, and the file that is there since.
@@ -71,7 +73,7 @@ def keep(home: Path, arguments: Sequence[str], address: str, tell: Callable[[str
         elif code != _REFUSED or time.monotonic() - last_in > _MISSED_S:
             why = _WHY.get(code, "what Flower says of it is above")
             raise FederationError(f"the SuperLink does not let this device in: {why}")
-        what = "not let in yet" if code == _REFUSED else "the connection has ended"
+        what = _NOT_YET if code == _REFUSED else "the connection has ended"
         tell(f"{what}; again in {pause_s:g} s")
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

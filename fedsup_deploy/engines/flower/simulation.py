@@ -85,14 +85,17 @@ def _open_courier(make_populations: MakePopulations, num_nodes: int, workers: in
         ):
             yield courier
         return
-    folder = _folder_for(make_populations)
     resources = f"num-supernodes={num_nodes} client-resources-num-cpus=1 init-args-num-cpus={workers}"
     with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(_temporary())
         listener = stack.enter_context(listening(folder / "relay"))
         address = f"{_LOCALHOST}:{_free_port()}"
         told = {**QUIET, WORK: str(folder / "work"), BLOBS: str(folder / "blobs"), "RAY_TMPDIR": str(folder)}
         superlink = SuperLink(address, folder / "home", told, {"insecure": True})
         started = stack.enter_context(_guarded(superlink, address, folder))
+        # Not before: whatever ends this process, the guard removes the images.
+        _write_work(folder, make_populations)
+        _await(started, address, folder)
         number = superlink.submit(folder / "relay", ["--federation-config", resources])
 
         def why_ended() -> str:
@@ -105,21 +108,28 @@ def _open_courier(make_populations: MakePopulations, num_nodes: int, workers: in
         yield stack.enter_context(connected(listener, is_alive, why_ended))
 
 
-def _folder_for(make_populations: MakePopulations) -> Path:
-    """Return a new folder that only this user can enter, with the file that says who the clients are."""
+@contextlib.contextmanager
+def _temporary() -> Iterator[Path]:
+    """Yield a new folder that only this user can enter; remove it in the end."""
     folder = working_folder()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_work(folder: Path, make_populations: MakePopulations) -> None:
+    """Write the file that says who the clients are, and has their images."""
     try:
         with (folder / "work").open("wb") as file:
             worker.write_work(file, make_populations, module_folders())
     except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
         raise no_room(error) from error
-    return folder
 
 
 @contextlib.contextmanager
 def _guarded(superlink: SuperLink, address: str, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a SuperLink, and in the end nothing of it, nor the folder."""
+    """Start a SuperLink under a guard: in the end nothing of it runs; where this process is killed, the folder goes."""
     port = address.rpartition(":")[2]
     options = ["--insecure", "--simulation", "--disable-runtime-dependency-installation"]
     plain = [program("flower-superlink"), *options, "--host", _LOCALHOST, "--port", port]
@@ -134,29 +144,28 @@ def _guarded(superlink: SuperLink, address: str, folder: Path) -> Iterator["subp
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
-    except OSError:
+    except OSError as error:
         os.close(ours)
-        raise
+        raise FederationError(f"Flower's SuperLink does not start: {frame.one_line(error)}") from error
     finally:
         os.close(theirs)
     try:
-        _await(process, int(port), folder)
         yield process
     finally:
         os.close(ours)
         process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _await(process: "subprocess.Popen[bytes]", port: int, folder: Path) -> None:
+def _await(process: "subprocess.Popen[bytes]", address: str, folder: Path) -> None:
     """Wait until the SuperLink can be reached.
 
     Raises:
         FederationError: It has died, or does not come.
     """
     end = time.monotonic() + _START_S
+    where = (_LOCALHOST, int(address.rpartition(":")[2]))
     while time.monotonic() < end and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection((_LOCALHOST, port), _TICK_S):
+        with contextlib.suppress(OSError), socket.create_connection(where, _TICK_S):
             return
         time.sleep(_TICK_S)
     lines = (folder / "flower.log").read_text(encoding="utf-8", errors="replace").split("\n")

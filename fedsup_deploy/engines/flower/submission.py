@@ -43,6 +43,9 @@ class SuperLink:
         home: Folder for Flower's settings and the app.
         environment: What Flower's programs are told.
         settings: Further settings of the connection, as in Flower's `config.toml`.
+
+    Raises:
+        OutputError: No room for temporary files.
     """
 
     def __init__(
@@ -52,9 +55,12 @@ class SuperLink:
         path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
         self._home, self.environment = home, {**os.environ, **environment, "FLWR_HOME": str(home), "PATH": path}
         lines = [f"{key} = {json.dumps(value)}" for key, value in {"address": address, **settings}.items()]
-        (home / "app").mkdir(parents=True)
-        (home / "app" / CONFIG).write_text(APP, encoding="utf-8")
-        (home / "config.toml").write_text("\n".join([f"[superlink.{_SUPERLINK}]", *lines, ""]), encoding="utf-8")
+        try:
+            (home / "app").mkdir(parents=True)
+            (home / "app" / CONFIG).write_text(APP, encoding="utf-8")
+            (home / "config.toml").write_text("\n".join([f"[superlink.{_SUPERLINK}]", *lines, ""]), encoding="utf-8")
+        except OSError as error:
+            raise no_room(error) from error
 
     def submit(self, relay: Path, options: Sequence[str] = ()) -> str:
         """Have the app run; return the number of the run.
@@ -113,9 +119,16 @@ def no_room(error: OSError) -> OutputError:
 
 @contextlib.contextmanager
 def listening(path: Path) -> Iterator[socket.socket]:
-    """Yield a socket at a path where the app can reach this process."""
+    """Yield a socket at a path where the app can reach this process.
+
+    Raises:
+        OutputError: No room for temporary files.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(str(path))
+        try:
+            listener.bind(str(path))
+        except OSError as error:
+            raise no_room(error) from error
         listener.listen(1)
         try:
             yield listener

@@ -117,6 +117,11 @@ class RoundResult(RoundFacts):
     refused: dict[ClientId, str]
 
 
+def late_updates(params: RoundParams, federation: Federation) -> Discarded:
+    """Return what hears updates that come after their round, for all rounds of a run: nothing is expected yet."""
+    return Accepted(params.late_weight, federation.terms.deadline_s) if params.accepts_late else Discarded()
+
+
 def run_rounds(
     federation: Federation,
     state: ServerState,
@@ -124,6 +129,7 @@ def run_rounds(
     params: RoundParams,
     first_round: int = 0,
     pause: Callable[[float], None] = lambda _: None,
+    late: Discarded | None = None,
 ) -> Iterator[RoundResult | SkippedRound]:
     """Yield the result of each round from `first_round` on; the caller decides when to save or stop.
 
@@ -139,6 +145,7 @@ def run_rounds(
         first_round: Rounds already done.
         pause: Waits for some seconds: what is left of the deadline of a round that is skipped. Whoever is not connected
             is known to be absent at once, and rounds in a row would all find the same.
+        late: Has what is expected of rounds before `first_round`; None: nothing is.
 
     Raises:
         ConfigError: Fewer clients can take part than a round has.
@@ -147,7 +154,7 @@ def run_rounds(
     """
     eligible = strategy.eligible(list(federation.infos.values()))
     num_clients = cohort_size(params.clients_per_round, len(eligible))
-    late = Accepted(params.late_weight, federation.terms.deadline_s) if params.accepts_late else Discarded()
+    late = late_updates(params, federation) if late is None else late
     num_skipped = 0
     for index in range(first_round, params.rounds):
         drawn = draw_cohort(eligible, num_clients, params.oversample, federation.seed, index)

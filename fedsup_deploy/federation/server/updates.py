@@ -4,8 +4,9 @@ import dataclasses
 from collections.abc import Mapping
 
 from fedsup_deploy.federation.client import ClientId, ClientInfo
+from fedsup_deploy.federation.frame import MALFORMED_ANSWER
 from fedsup_deploy.federation.jobs.train import Assignment, ClientUpdate
-from fedsup_deploy.federation.messages import MALFORMED_ANSWER, num_bytes
+from fedsup_deploy.federation.messages import num_bytes
 from fedsup_deploy.federation.server.late import LateUpdate
 from fedsup_deploy.federation.server.norms import NormGate, Norms
 from fedsup_deploy.supernet import slices as rule

@@ -88,6 +88,25 @@ def test_of_two_nodes_of_one_name_the_first_counts_while_it_is_there() -> None:
     assert directory.node_of(0) == 1
 
 
+@pytest.mark.parametrize("registered", [{}, {1: "a", 2: "a"}])
+@pytest.mark.parametrize("is_there_at_once", [True, False])
+def test_who_starts_again_before_it_was_missed_is_there_once_it_was(
+    registered: dict[int, str], *, is_there_at_once: bool
+) -> None:
+    """A device that is killed is missed within a minute, and may be back after seconds."""
+    nodes = Nodes({1: "a", **({2: "a"} if is_there_at_once else {})}, registered)
+    directory = Directory(nodes, ["a"])
+    directory.gather(lambda there: there == 1)
+    nodes.called[2] = "a"
+    directory.gather(lambda there: there == 1)
+    del nodes.called[1]
+    directory.gather(lambda _: True)
+    assert (directory.node_of(0), directory.names) == (2, ("a",))
+    del nodes.called[2]
+    directory.gather(lambda _: True)
+    assert (directory.node_of(0), directory.names) == (None, ())
+
+
 def test_who_goes_is_absent_until_it_comes_back_under_another_number() -> None:
     nodes = Nodes({1: "a", 2: "b"})
     directory = Directory(nodes, ["a", "b"])

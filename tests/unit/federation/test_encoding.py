@@ -389,12 +389,12 @@ NO_DOCUMENTS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", NO_DOCUMENTS)
 def test_malformed_messages_are_refused_in_one_line(name: str) -> None:
-    decoders: tuple[Callable[[bytes], Any], ...] = (
-        lambda message: decode_request(message, BlobStore()),
-        lambda message: decode_replies(message, {0: CountPixels()}),
-    )
-    for decode in decoders:
-        with pytest.raises(DataError, match=r"^message: .+") as error:
+    decoders: dict[str, Callable[[bytes], Any]] = {
+        "message": lambda message: decode_request(message, BlobStore()),
+        "malformed answer": lambda message: decode_replies(message, {0: CountPixels()}),
+    }
+    for what, decode in decoders.items():
+        with pytest.raises(DataError, match=rf"^{what}: .+") as error:
             decode(NO_DOCUMENTS[name])
         assert "\n" not in str(error.value)
 

@@ -79,6 +79,21 @@ def test_windows_stand_where_the_format_says() -> None:
     assert read(content).logits(image).tolist() == [[expected]]
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_groups_are_outputs_that_follow_each_other(groups: int) -> None:
+    """Four channels, eight outputs, three pixels every two, padded at the end alone."""
+    numbers = np.random.Generator(np.random.PCG64(0))
+    image, weights, bias = (
+        numbers.standard_normal(shape, np.float32) for shape in ((1, 4, 5, 5), (8, 4 // groups, 3, 3), (8,))
+    )
+    layer = field(1, 8) + field(2, 4 // groups) + field(10, groups) + integers(20, 3, 3) + integers(30, 2, 2)
+    layer += padded(50, (0, 1), (0, 1)) + field(70, 1) + field(90, floats(*weights.ravel())) + field(91, floats(*bias))
+    found = read(file_of(field(100, layer), image.shape, (1, 8, 2, 2))).logits(image)
+    x_BCHW = torch.nn.functional.pad(torch.from_numpy(image), (0, 1, 0, 1))
+    expected = torch.conv2d(x_BCHW, torch.from_numpy(weights), torch.from_numpy(bias), stride=2, groups=groups)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+
+
 def test_an_average_counts_what_is_padded_where_the_format_says_so() -> None:
     image = np.array([[[[1, 2, 3], [4, 5, 6], [7, 8, 9]]]], np.float32)
     for excluded, corner in ((1, 9.0), (0, 2.25)):

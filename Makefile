@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 FLOWER := .venv-flower
 # The extras of file formats, each with an environment of its own and a file in tests/formats.
-FORMATS := openvino ncnn executorch litert
+FORMATS := openvino ncnn executorch litert coreml
 INSTALL := pip --disable-pip-version-check install --quiet --constraint constraints.txt
 PIP := $(BIN)/python -m $(INSTALL)
 

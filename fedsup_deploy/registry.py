@@ -93,6 +93,7 @@ TABLES: dict[str, dict[str, str]] = {
         "ncnn": "fedsup_deploy.export.ncnn:NcnnExporter",
         "executorch": "fedsup_deploy.export.executorch:ExecuTorchExporter",
         "litert": "fedsup_deploy.export.litert:LiteRTExporter",
+        "coreml": "fedsup_deploy.export.coreml:CoreMLExporter",
     },
     "tracker": {
         "tensorboard": "fedsup_deploy.runs.tensorboard:TensorBoard",

@@ -8,7 +8,7 @@ from fedsup_deploy.artifact.manifest import DeviceRecord, Manifest, RefinementRe
 from fedsup_deploy.artifact.markdown import text_of as _text
 from fedsup_deploy.artifact.measured import MeasuredLatency, PercentileRecord
 from fedsup_deploy.artifact.measures import Interval, MeasuresRecord
-from fedsup_deploy.artifact.variants import Int8Gate, ParityGate, PredictedLatency, VariantRecord
+from fedsup_deploy.artifact.variants import THIS_PROGRAM, Int8Gate, ParityGate, PredictedLatency, VariantRecord
 from fedsup_deploy.measures import as_typed
 from fedsup_deploy.ondevice import bundle_files
 from fedsup_deploy.ondevice.preprocessing import PIXEL_DTYPE, SOURCE
@@ -254,6 +254,9 @@ def _gates(manifest: Manifest) -> Iterator[str]:
     yield "A scaled difference is divided by the largest absolute logit of its image, or by 1 where that is smaller."
     yield f"Allowed, scaled: {gate.tolerance:g}; alone against inside a batch: {gate.batch_tolerance:g}."
     yield from _kinder(manifest)
+    for name, record in manifest.models.items():
+        if record.ran_by is not None and record.ran_by.name == THIS_PROGRAM:
+            yield f"{name} was read back and computed by this program: no runtime of its format has run it."
     yield ""
     yield "| variant | run by | max difference | scaled | same class | alone against in a batch | scaled |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"

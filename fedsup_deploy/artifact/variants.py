@@ -5,7 +5,7 @@ Owns these fields, their units and what makes them valid. Measured and predicted
 
 import math
 import operator
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -15,6 +15,9 @@ from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.config.section import NotNegative, Section, Text
 from fedsup_deploy.ondevice import bundle_outputs
 from fedsup_deploy.variant import Precision, Variant
+
+#: Of a variant that no runtime of its format has run: this program has read the file back and computed what it says.
+THIS_PROGRAM: Final = "fedsup_deploy"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 #: A name in the bundle, below folders if there are several files.
@@ -137,7 +140,8 @@ class RanBy(Section):
     """What ran a variant for its gate."""
 
     name: Text
-    """The library, by its name in Python, such as `openvino`."""
+    """The library, by its name in Python, such as `openvino`; `fedsup_deploy` where no runtime of the format
+    has run it: this program has read the file back and computed what it says."""
     version: Text
     """Its release."""
 

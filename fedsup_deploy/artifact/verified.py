@@ -28,7 +28,7 @@ class ExecutedModel:
 
     Args:
         file: The file that the runtime was given.
-        ran_by: The runtime.
+        ran_by: The runtime; `THIS_PROGRAM` where no runtime of the format can run it here.
         version: Its release.
         num_inputs: Number of images.
         max_scaled_diff: Largest scaled difference of a logit from the recorded one.

@@ -49,7 +49,8 @@ class Exporter(Protocol):
         precisions: What it writes.
         needs: Libraries beyond the core that it uses, by their names in Python, and the extra that installs each. It
             imports them when it exports or loads, not before, as it does torch.
-        runtime: The library that runs its files, by its name in Python; one of those above, or of the core.
+        runtime: The library that runs its files, by its name in Python; one of those above, or of the core. It is
+            `THIS_PROGRAM` where none can here, and `load` reads a file back and computes what it says.
         batch: How many images its files take at once.
         can_hold_code: Whether its runtime runs code that a file may hold: a stranger's is not run.
         tolerance: Largest scaled difference of a logit in fp32, from the network and between an image alone and in a

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsup_deploy.errors import ArtifactError, GateError
+from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.export.onnx_steps import OnnxStep, image_shape, steps_of
 from fedsup_deploy.ondevice.printable import printable
 from fedsup_deploy.space.onnx_graph import INPUT_NAME, OUTPUT_NAME
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto
 
 Shape = tuple[int, int]
 Numbers = Mapping[int, int | float]
@@ -63,28 +64,14 @@ def layers_of(model: "ModelProto") -> tuple[list[NcnnLayer], list[NDArray[np.flo
     Raises:
         GateError: It has an operation that nothing here knows.
     """
-    from onnx import numpy_helper
-
-    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant":
-            tensors[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-    _, channels, side, _ = (size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim)
+    channels, side = image_shape(model)
     layers = [NcnnLayer("Input", INPUT_NAME, (), (INPUT_NAME,), {0: side, 1: side, 2: channels})]
     weights: list[NDArray[np.float32]] = []
-    for node in model.graph.node:
-        if node.op_type == "Constant":
-            continue
-        if node.op_type not in _OPERATIONS:
-            raise GateError(
-                f"ncnn: got the operation {node.op_type} of {node.name}, expected one of {', '.join(_OPERATIONS)}"
-            )
-        constants = [tensors[name] for name in node.input if name in tensors]
-        kind, numbers = _OPERATIONS[node.op_type](node, constants)
-        values = tuple(name for name in node.input if name not in tensors)
-        layers.append(NcnnLayer(kind, node.name, values, tuple(node.output), numbers))
+    for step in steps_of(model, _OPERATIONS, "ncnn"):
+        kind, numbers = _OPERATIONS[step.operation](step)
+        layers.append(NcnnLayer(kind, step.name, step.values, step.outputs, numbers))
         if kind in _WEIGHTED:
-            weights += constants
+            weights += step.constants
     return _split(_activated(_with_products(layers))), weights
 
 
@@ -205,15 +192,11 @@ def _split(layers: Sequence[NcnnLayer]) -> list[NcnnLayer]:
     return found
 
 
-Constants = Sequence[NDArray[np.float32]]
 _Written = tuple[str, dict[int, int | float]]
 
 
-def _convolution(node: "NodeProto", constants: Constants) -> _Written:
-    from onnx import helper
-
-    stated = {each.name: helper.get_attribute_value(each) for each in node.attribute}
-    weight = constants[0]
+def _convolution(step: OnnxStep) -> _Written:
+    weight, stated = step.constants[0], step.stated
     side, stride = stated["kernel_shape"][0], stated.get("strides", [1])[0]
     padding, groups = stated.get("pads", [0])[0], stated.get("group", 1)
     numbers = {0: weight.shape[0], 1: side, 3: stride, 4: padding, 5: 1, 6: weight.size}
@@ -222,31 +205,33 @@ def _convolution(node: "NodeProto", constants: Constants) -> _Written:
     return "ConvolutionDepthWise", {**numbers, 7: groups}
 
 
-def _arithmetic(operation: int) -> Callable[["NodeProto", Constants], _Written]:
-    def written(_: "NodeProto", constants: Constants) -> _Written:
-        return "BinaryOp", {0: operation, **({1: 1, 2: float(constants[0])} if constants else {})}
+def _product(step: OnnxStep) -> _Written:
+    weight = step.constants[0]
+    return "InnerProduct", {0: weight.shape[0], 1: 1, 2: weight.size}
+
+
+def _arithmetic(operation: int) -> Callable[[OnnxStep], _Written]:
+    def written(step: OnnxStep) -> _Written:
+        return "BinaryOp", {0: operation, **({1: 1, 2: float(step.constants[0])} if step.constants else {})}
 
     return written
 
 
-def _mean_of_windows(node: "NodeProto", _: Constants) -> _Written:
-    from onnx import helper
-
-    stated = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+def _mean_of_windows(step: OnnxStep) -> _Written:
     # Where a window overhangs the map, ncnn's first way of padding (5=0) goes on to its end and counts what is within.
-    return "Pooling", {0: _MEAN, 1: stated["kernel_shape"][0], 2: stated["strides"][0], 5: 0, 6: 0}
+    return "Pooling", {0: _MEAN, 1: step.stated["kernel_shape"][0], 2: step.stated["strides"][0], 5: 0, 6: 0}
 
 
-_OPERATIONS: Final[Mapping[str, Callable[["NodeProto", Constants], _Written]]] = MappingProxyType(
+_OPERATIONS: Final[Mapping[str, Callable[[OnnxStep], _Written]]] = MappingProxyType(
     {
         "Conv": _convolution,
-        "Gemm": lambda _, of: ("InnerProduct", {0: of[0].shape[0], 1: 1, 2: of[0].size}),
-        "Relu": lambda _, __: ("ReLU", {}),
+        "Gemm": _product,
+        "Relu": lambda _: ("ReLU", {}),
         "Add": _arithmetic(_ADD),
         "Mul": _arithmetic(_MULTIPLY),
-        "Clip": lambda _, of: ("Clip", {0: float(of[0]), 1: float(of[1])}),
+        "Clip": lambda step: ("Clip", {0: float(step.constants[0]), 1: float(step.constants[1])}),
         "AveragePool": _mean_of_windows,
-        "ReduceMean": lambda _, __: ("Pooling", {0: _MEAN, 4: 1}),
+        "ReduceMean": lambda _: ("Pooling", {0: _MEAN, 4: 1}),
     }
 )
 

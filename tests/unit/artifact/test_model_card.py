@@ -48,6 +48,14 @@ def test_card_holds_the_figures_of_the_manifest(with_two):
         assert line in card.splitlines()
 
 
+def test_card_says_of_a_variant_that_no_runtime_of_its_format_has_run_it(document):
+    said = "onnx-fp32 was read back and computed by this program: no runtime of its format has run it."
+    record = document["models"]["onnx-fp32"]
+    for name, is_said in (("onnxruntime", False), ("fedsup_deploy", True)):
+        record["ran_by"] = {"name": name, "version": "0.1.0"}
+        assert (said in card_of(document).splitlines()) == is_said
+
+
 def test_card_says_where_subnets_are_chosen_by_the_images_of_its_figures(document):
     chosen, tested = "Subnets are chosen by these images", "test images of the clients' own"
     assert chosen not in card_of(document)

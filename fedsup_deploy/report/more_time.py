@@ -84,8 +84,10 @@ def most_accurate(
 def costs_here(
     candidate: Candidate, device: DeviceResult, searched: Searched, others: Sequence[Searched]
 ) -> Mapping[str, float] | None:
-    """Return what a network costs on a device, by the name of the limit, as far as the device has one; None where
-    nobody knows: it was neither priced nor tried there, with the same profile and the same kind of latency."""
+    """Return what a network costs on a device, by the name of the limit, as far as the device has one.
+
+    None where nobody knows: it was neither priced nor tried there, with the same profile and the same kind of latency.
+    """
     known = searched.priced.get(device.profile.name, {}).get(candidate.arch_id)
     if known is not None:
         return known
@@ -152,7 +154,7 @@ def in_words(
     if told:
         return "; ".join(told)
     hints = [hint for run in runs if (hint := _hint(chosen, searched, run)) is not None]
-    told = [*([] if better else [_nothing_better(chosen, device, number)]), *hints[:1]]
+    told = [*([] if better else [_nothing_better(device, number)]), *hints[:1]]
     return "; ".join([*told, _to_know_more(chosen, device)])
 
 
@@ -179,7 +181,7 @@ def _steps(
     return [*told[:-1], f"{told[-1]}, the best tried"] if len(told) > 1 else told
 
 
-def _nothing_better(chosen: Candidate, device: DeviceResult, number: int) -> str:
+def _nothing_better(device: DeviceResult, number: int) -> str:
     """Return that of so many networks that were tried, for whatever device, none is better."""
     if number <= len(device.candidates):
         return "not known: nothing beyond the limit was tried"

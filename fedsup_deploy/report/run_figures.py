@@ -222,24 +222,28 @@ def _bytes(material: RunMaterial) -> Figure:
     history, mib = material.history, 2.0**20
     if all(each.bytes_down == each.bytes_up for each in history.asked):
         points = _curve(history.asked, lambda each: each.bytes_down / mib, "to clients, and as much from them")
-        which = " As much goes to clients as comes from them: one line for both."
+        which = "The line is one way: as much comes from clients as goes to them. "
     else:
         points = [
             *_curve(history.asked, lambda each: each.bytes_down / mib, "to clients"),
             *_curve(history.asked, lambda each: each.bytes_up / mib, "from clients"),
         ]
         which = ""
-    total = sum(each.bytes_down + each.bytes_up for each in history.asked)
-    says = f"Tensors to and from all clients of a round; {words.size(total)} in all.{which}"
+    down, up = (sum(getattr(each, way) for each in history.asked) for way in ("bytes_down", "bytes_up"))
+    says = f"{which}Tensors of all clients of a round; in all {words.size(down)} to them, {words.size(up)} from them."
     return Figure(
         "bytes",
         "Bytes on the wire",
         f"{says}{_larger_from(material)}{_means(history.asked)}",
-        {**_over_rounds(points, "MiB per round", zero=True)},
+        {**_over_rounds(points, "MiB per round, one way", zero=True)},
         _table(
             history.asked,
-            ["to clients", "from clients"],
-            lambda each: [words.size(each.bytes_down), words.size(each.bytes_up)],
+            ["to clients", "from clients", "to each of them"],
+            lambda each: [
+                words.size(each.bytes_down),
+                words.size(each.bytes_up),
+                words.size(each.bytes_down / max(1, len(each.clients))),
+            ],
         ),
     )
 

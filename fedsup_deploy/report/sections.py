@@ -136,11 +136,12 @@ def run(section: str, material: RunMaterial) -> RunSection:
                 (f"{corner} subnet", value if last.num_images is None else f"{value}, {last.num_images:,} images")
             )
     if history.rounds:
-        sent = sum(each.bytes_down + each.bytes_up for each in history.rounds)
-        told.append(
-            ("time, bytes", f"{words.seconds(sum(each.seconds for each in history.rounds))}, {words.size(sent)}")
-        )
-    told += [("at its end", line) for line in progress.endings(material)]
+        sent = sum(each.bytes_down + each.bytes_up for each in history.asked)
+        told.append(("time", words.seconds(sum(each.seconds for each in history.asked))))
+        told.append(("bytes, both ways", words.size(sent)))
+        told += [("a client", line) for line in [progress.bytes_of_a_client(history.asked)] if line is not None]
+    told += [("accuracy at the end", line) for line in progress.rising(material)]
+    told += [("by size", line) for line in [progress.sizes(material)] if line is not None]
     absent = absences.figure(material)
     return RunSection(
         section,
@@ -197,7 +198,8 @@ def search(
         ("run", f"{result.run.name}{rounds}, {result.run.hash[:12]}"),
         ("space", result.space.name),
         ("accuracies", accuracies),
-        ("seed, time", f"{result.seed}, {words.seconds(result.seconds)}"),
+        ("seed", str(result.seed)),
+        ("time", words.seconds(result.seconds)),
         ("found on", result.processor or "not known"),
     ]
     devices = []

@@ -85,9 +85,11 @@ def test_what_is_refused_left_out_or_exceeded_is_said_with_its_reason(
 
 def test_the_health_of_a_run_is_said_in_a_line(run_of: Callable[..., RunMaterial]) -> None:
     healthy = run_of([([0, 1], {}), ([0, 1], {"1": "late"})])
-    assert answers((healthy,))["Is training healthy?"] == (
-        "digits: nothing was warned of in 2 rounds; 3 of 4 updates came, none rejected; never asked: 6 of 8 clients",
+    first, sizes = answers((healthy,))["Is training healthy?"]
+    assert first == (
+        "digits: nothing was warned of in 2 rounds; 3 of 4 updates came, none rejected; never asked: 6 of 8 clients"
     )
+    assert sizes.startswith("digits: the largest and the smallest subnet can be told apart")
     whole = run_of([([0, 1], {})], num_clients=2)
     assert answers((whole,))["Is training healthy?"][0].endswith("in 1 round; 2 of 2 updates came, none rejected")
     warned = (
@@ -99,6 +101,19 @@ def test_the_health_of_a_run_is_said_in_a_line(run_of: Callable[..., RunMaterial
         "digits: 2 warnings in 2 rounds, the last in round 2: tier 1: starved;"
     )
     assert answers()["Is training healthy?"] == ("not known: no run is on this page",)
+
+
+def test_whether_more_rounds_would_help_and_what_a_client_moves_is_said(run_of: Callable[..., RunMaterial]) -> None:
+    """Also where accuracy has not risen for certain."""
+    once = run_of([([0, 1], {})])
+    assert answers((once,))["Would more rounds help?"] == ("not known: accuracy was measured once",)
+    [last] = once.history.evaluations
+    twice = dataclasses.replace(once.history, evaluations=(last.model_copy(update={"accuracy_largest": 0.49}), last))
+    [line] = answers((dataclasses.replace(once, history=twice),))["Would more rounds help?"]
+    assert "the largest subnet +1.0 points" in line
+    assert line.endswith("whether more rounds would help, these images cannot tell")
+    assert answers((once,))["How many bytes does a client move?"][0].startswith("digits: each time it is asked it is")
+    assert answers()["How many bytes does a client move?"] == ("not known: no run is on this page",)
 
 
 def test_what_was_timed_on_a_device_is_not_among_what_was_not(

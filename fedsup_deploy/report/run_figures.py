@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.config.document import show
+from fedsup_deploy.federation.server.assignment import Tier
 from fedsup_deploy.federation.server.fedsup_config import EFedSupConfig, FedSupConfig, rounds_of_the_smallest
 from fedsup_deploy.federation.simulation import tiers_by_index
 from fedsup_deploy.report import words
@@ -305,14 +306,20 @@ def _turns(material: RunMaterial) -> Figure:
 
 
 def tier_words(material: RunMaterial) -> list[str]:
-    """Return what the clients of each tier train, in the config's own words."""
-    listed = material.run.config.strategy.model_dump(mode="json").get("tiers")
-    if not isinstance(listed, list):
-        return [""] * material.run.config.strategy.num_tiers
-    return [
-        ", ".join(f"{key} {show(value)}" for key, value in tier.items()) if isinstance(tier, dict) else show(tier)
-        for tier in listed
-    ]
+    """Return what the clients of each tier train; of a strategy that is not ours as its config writes it."""
+    strategy = material.run.config.strategy
+    if isinstance(strategy, EFedSupConfig):
+        return [_trained(tier) for tier in strategy.tiers]
+    listed = strategy.model_dump(mode="json").get("tiers")
+    return list(map(show, listed)) if isinstance(listed, list) else [""] * strategy.num_tiers
+
+
+def _trained(tier: Tier) -> str:
+    if tier.params is not None:
+        return "a random subnet of {:,} to {:,} parameters".format(*tier.params)
+    if tier.architecture is None:
+        return "a random subnet of any size"
+    return f"the {tier.architecture} subnet" if tier.architecture in CORNERS else f"the subnet {tier.architecture}"
 
 
 def _tiers(material: RunMaterial) -> Figure:
@@ -335,13 +342,24 @@ def _tiers(material: RunMaterial) -> Figure:
     return Figure(
         "tiers",
         "Tiers",
-        "Updates that arrived from each class of devices. The clients of a tier train what the config says of it.",
+        f"Updates that arrived from each class of devices. {'; '.join(_who_trains(told))}.",
         {**rows(found), "height": 28 * len(found), "mark": {"type": "bar", "style": "bar"}, "encoding": encoding},
         Table.of(
             ("tier", "clients", "updates", "trains"),
             [tuple(str(row[key]) for key in ("tier", "clients", "updates", "trains")) for row in found],
         ),
     )
+
+
+def _who_trains(told: Sequence[str]) -> list[str]:
+    """Return what each tier trains, tiers that train the same together."""
+    tiers: dict[str, list[str]] = {}
+    for tier, trains in enumerate(told):
+        tiers.setdefault(trains, []).append(str(tier))
+    return [
+        f"{'Tier' if len(which) == 1 else 'Tiers'} {' and '.join(which)}: {trains or 'as its strategy says'}"
+        for trains, which in tiers.items()
+    ]
 
 
 def _classes(names: Sequence[str], counts: Sequence[int]) -> Figure:

@@ -91,8 +91,8 @@ def in_words(evaluations: Sequence[Evaluation]) -> str | None:
     number = together(len(evaluations))
     span = words.counted(evaluations[-1].round - evaluations[-1 - number].round, "round")
     how = "" if number == 1 else f", the mean of {number} evaluations less that of {number} before"
-    changes = ", ".join(f"the {each.size} subnet {words.points(each.change)}{_alone(each, found)}" for each in found)
-    return f"in the last {span}{how}: {changes}{_both(found)}; {_more_rounds(found)}"
+    changes = ", ".join(f"the {each.size} {words.points(each.change)}{_alone(each, found)}" for each in found)
+    return f"in the last {span}{how}, by size: {changes}{_both(found)}; {_more_rounds(found)}"
 
 
 _FROM_NONE: Final = {

@@ -110,7 +110,7 @@ def test_whether_more_rounds_would_help_and_what_a_client_moves_is_said(run_of: 
     [last] = once.history.evaluations
     twice = dataclasses.replace(once.history, evaluations=(last.model_copy(update={"accuracy_largest": 0.49}), last))
     [line] = answers((dataclasses.replace(once, history=twice),))["Would more rounds help?"]
-    assert "the largest subnet +1.0 points" in line
+    assert "the largest +1.0 points" in line
     assert line.endswith("whether more rounds would help, these images cannot tell")
     assert answers((once,))["How many bytes does a client move?"][0].startswith("digits: each time it is asked it is")
     assert answers()["How many bytes does a client move?"] == ("not known: no run is on this page",)

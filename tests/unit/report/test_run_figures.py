@@ -161,7 +161,15 @@ def test_tiers_are_equal_runs_of_the_clients_that_are_seen(run_of: MakeRun) -> N
     material = run_of([([1, 2, 3, 8], {}), ([1], {})], num_clients=9, unseen=("0",))
     figure = by_name(material)["tiers"]
     assert [(each["clients"], each["updates"]) for each in values(figure)] == [(2, 3), (2, 1), (2, 0), (2, 1)]
-    assert figure.table.rows[0][3] == "architecture 'smallest'"
+    assert [row[3] for row in figure.table.rows] == [
+        "the smallest subnet",
+        "the largest subnet",
+        "a random subnet of any size",
+        "a random subnet of any size",
+    ]
+    assert figure.says.endswith(
+        "Tier 0: the smallest subnet; Tier 1: the largest subnet; Tiers 2 and 3: a random subnet of any size."
+    )
 
 
 def test_devices_have_names_and_tiers_of_their_own(run_of: MakeRun) -> None:

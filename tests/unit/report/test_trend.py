@@ -39,11 +39,11 @@ def test_a_change_that_cannot_be_told_apart_is_told_all_the_same() -> None:
     told = trend.in_words(evaluations(0.50, 0.51))
     assert told is not None
     assert told.startswith(
-        "in the last 10 rounds: the largest subnet +1.0 points, the smallest subnet 0.0 points, "
+        "in the last 10 rounds, by size: the largest +1.0 points, the smallest 0.0 points, "
         "cannot be told apart from no change; "
     )
     told = trend.in_words(evaluations(0.5, 0.7))
-    assert "largest subnet +20.0 points, can be told apart from no change, the smallest" in (told or "")
+    assert "largest +20.0 points, can be told apart from no change, the smallest" in (told or "")
     unknown = trend.in_words(evaluations(0.5, 0.7, num_images=None))
     assert "nobody knows whether that is a change" in (unknown or "")
 
@@ -56,7 +56,9 @@ def test_of_many_evaluations_means_are_compared_so_that_one_swing_is_no_trend() 
     assert found.is_apart is False
     told = trend.in_words(evaluations(*swinging))
     assert told is not None
-    assert told.startswith("in the last 20 rounds, the mean of 2 evaluations less that of 2 before: the largest")
+    assert told.startswith(
+        "in the last 20 rounds, the mean of 2 evaluations less that of 2 before, by size: the largest"
+    )
 
 
 def test_a_fall_below_the_best_is_said_with_its_round() -> None:

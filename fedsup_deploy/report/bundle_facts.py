@@ -12,7 +12,7 @@ from fedsup_deploy.artifact.measures import MeasuresRecord
 from fedsup_deploy.artifact.variants import ParityGate, VariantRecord
 from fedsup_deploy.device import limits as known_limits
 from fedsup_deploy.ondevice import bundle_files
-from fedsup_deploy.report import verdict, words
+from fedsup_deploy.report import off_by, verdict, words
 from fedsup_deploy.report.figure import Table
 from fedsup_deploy.report.mistakes import Mistakes
 
@@ -130,8 +130,9 @@ def variants(material: BundleMaterial) -> Table:
     for name, record in material.manifest.models.items():
         predicted = record.latency.predicted
         told = f"not of {record.precision}" if predicted is None else words.number(predicted.value_ms, "ms")
-        if predicted is not None and predicted.interval_ms is not None:
-            told += f" ({words.between(predicted.interval_ms, 'ms')})"
+        if predicted is not None:
+            known = off_by.bounds(predicted.value_ms, predicted.interval_ms, material.manifest.profile)
+            told += "" if known is None else f" ({words.between(known, 'ms')})"
         timed = "; ".join(
             f"{words.number(each.statistics.p50_ms, 'ms')} {when}, {each.stability.verdict}, on {machine(each)}"
             for when, each in material.timed(name)

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from fedsup_deploy.artifact.variants import ParityGate
-from fedsup_deploy.report import bundle_facts, naming, words
-from fedsup_deploy.report.bundle_facts import BundleMaterial
+from fedsup_deploy.report import bundle_facts, naming, off_by, words
+from fedsup_deploy.report.bundle_facts import LATENCY, BundleMaterial
 from fedsup_deploy.report.search_facts import Searched
 
 _LITTLE: Final = ": little is known"
@@ -32,6 +32,18 @@ def refused(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) -> 
     for each in bundles:
         yield from (f"{each.name}: {variant} is left out: {why}" for variant, why in each.manifest.left_out.items())
         yield from (f"{each.name}: exceeds its limit {name}" for name in each.manifest.exceeded_limits)
+    for searched in searches:
+        for device in searched.result.results:
+            latency, limit = searched.result.chosen_for(device.profile.name).latency_ms_held, device.limits.get(LATENCY)
+            if limit is None or device.risk is not None or latency > limit:
+                continue
+            known = off_by.bounds(latency, None, device.profile)
+            if known is not None and known[1] > limit:
+                yield (
+                    f"{naming.called(device.profile.name, searched, searches)}: may be over its limit of "
+                    f"{words.number(limit, 'ms')}: predicted is {words.number(latency, 'ms')}, "
+                    f"{off_by.in_words(latency, None, device.profile)}"
+                )
 
 
 def trusted(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) -> Iterator[str]:

@@ -110,7 +110,7 @@ def glance(
             (
                 "Is a much cheaper network as good?",
                 _cheaper(searches, bundles),
-                "none of those tried is as good with half the parameters, or in half the time",
+                "not known: nobody can tell which of those tried are as good",
             ),
             ("What would fewer architectures cost?", _fewer(searches, bundles), ""),
             ("What would more time bring?", _more_time(searches, runs), ""),
@@ -253,6 +253,25 @@ def _worst(
             [f"that {naming.named(owners)} get" if owners else "that no device on this page gets"] if searches else []
         )
         yield f"{arch_id}{', '.join(['', *corners, *gets])}: {client_figures.worst_in_words(each)}"
+    yield from _not_asked(searches, evaluations)
+
+
+def _not_asked(searches: Sequence[Searched], evaluations: Sequence[EvaluationMaterial]) -> Iterator[str]:
+    """Yield how clients are asked about what devices get and nobody has asked about."""
+    asked = {each.evaluation.arch_id for each in evaluations}
+    owners: dict[str, list[str]] = {}
+    for searched in searches:
+        for device in searched.result.results:
+            chosen = searched.result.chosen_for(device.profile.name)
+            if chosen.arch_id not in asked and chosen.worst_decile is None:
+                owners.setdefault(chosen.arch_id, []).append(device.profile.name)
+    if owners and evaluations:
+        named = "; ".join(f"{arch_id} of {naming.named(names)}" for arch_id, names in owners.items())
+        first = next(iter(owners))
+        yield (
+            f"nobody has asked clients about what devices get: {named}; "
+            f"fedsup-deploy evaluate RUN --arch {first} --per-client --json does"
+        )
 
 
 def _worst_clients(searches: Sequence[Searched]) -> Iterator[str]:
@@ -313,12 +332,15 @@ def _one_less(result: SearchResult, number: int) -> str:
 def _cheaper(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) -> Iterator[str]:
     """Yield which much cheaper network cannot be told apart, once for all devices that get the same."""
     same: dict[tuple[str, str], list[tuple[str, Candidate, Candidate]]] = {}
+    otherwise: dict[str, list[str]] = {}
     for searched in searches:
         for device in searched.result.results:
             chosen = searched.result.chosen_for(device.profile.name)
+            called = naming.called(device.profile.name, searched, searches)
             if (cheaper := standing.much_cheaper(chosen, device)) is not None:
-                called = naming.called(device.profile.name, searched, searches)
                 same.setdefault((chosen.arch_id, cheaper.arch_id), []).append((called, chosen, cheaper))
+            elif (told := standing.not_much_cheaper_in_words(chosen, device)) is not None:
+                otherwise.setdefault(told, []).append(called)
     for devices in same.values():
         _, chosen, cheaper = devices[0]
         ratios = sorted(one.latency_ms_held / max(1e-12, other.latency_ms_held) for _, one, other in devices)
@@ -328,3 +350,4 @@ def _cheaper(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) ->
             f"{cheaper.arch_id} {cheaper.num_params:,} and {' to '.join(ends)} times less predicted latency: take it "
             f"where time or size counts; {standing.lost_in_words(cheaper, chosen, bundles)}"
         )
+    yield from (f"{naming.named(names)}: {told}" for told, names in otherwise.items())

@@ -40,9 +40,9 @@ def number(value: float | None, unit: str = "", digits: int = 3) -> str:
     return f"{told} {unit}".rstrip()
 
 
-def between(interval: Interval | None, unit: str = "") -> str:
+def between(interval: Interval, unit: str = "") -> str:
     """Return an interval, both of its ends with the unit once."""
-    return "no interval is claimed" if interval is None else f"{number(interval[0])} to {number(interval[1], unit)}"
+    return f"{number(interval[0])} to {number(interval[1], unit)}"
 
 
 def size(num_bytes: float) -> str:

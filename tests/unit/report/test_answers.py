@@ -4,14 +4,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from fedsup_deploy.report import bundle_facts, search_figures
-from fedsup_deploy.report.answers import answer, off_by
+from fedsup_deploy.report import bundle_facts, off_by, search_figures
+from fedsup_deploy.report.answers import answer
 from fedsup_deploy.report.bundle_facts import BundleMaterial
 from fedsup_deploy.report.run_figures import RunMaterial
 from fedsup_deploy.report.search_facts import (
-    Known,
     Searched,
     objectives_of,
+    ranged,
     role,
 )
 
@@ -215,5 +215,10 @@ def test_a_latency_is_a_range_by_how_far_predictions_were_off(search_of: MakeSea
     error = {"acc5": 0.5, "acc10": 0.5, "spearman": None, "mape": 0.25, "num_heldout": 4, "method": "published"}
     for number, told in ((4, ""), (1, ", an error that is known of one network alone")):
         profile = plain.profile.model_validate(plain.profile.model_dump() | {"error": error | {"num_heldout": number}})
-        assert off_by(Known(2.0), profile) == f"by the profile's error of 25.0 % between 1.5 and 2.5 ms{told}"
-    assert off_by(Known(2.0), plain.profile) == "nobody has measured how far predictions are off"
+        assert off_by.bounds(2.0, None, profile) == (1.5, 2.5)
+        assert off_by.in_words(2.0, None, profile) == f"by the profile's error of 25.0 % between 1.5 and 2.5 ms{told}"
+    assert off_by.in_words(2.0, None, plain.profile) == "nobody has measured how far predictions are off"
+    assert off_by.in_words(2.0, (1.0, 3.0), plain.profile) == "between 1 and 3 ms"
+    candidate = plain.picked.model_copy(update={"latency_interval_ms": None})
+    known = plain.model_copy(update={"profile": profile, "percentile": None})
+    assert ranged(candidate, "latency_ms", known).bounds == (2.25, 3.75), "and so it is drawn"

@@ -8,6 +8,7 @@ import pytest
 
 from fedsup_deploy.artifact.engine import MeasuredEngine
 from fedsup_deploy.artifact.measured import MeasuredDocument
+from fedsup_deploy.report import search_figures
 from fedsup_deploy.report.bundle_facts import BundleMaterial
 from fedsup_deploy.report.glance import glance
 from fedsup_deploy.report.run_figures import RunMaterial
@@ -101,6 +102,48 @@ def test_the_health_of_a_run_is_said_in_a_line(run_of: Callable[..., RunMaterial
         "digits: 2 warnings in 2 rounds, the last in round 2: tier 1: starved;"
     )
     assert answers()["Is training healthy?"] == ("not known: no run is on this page",)
+
+
+def test_a_limit_that_predictions_may_miss_is_not_called_kept(search_of: Callable[..., Searched]) -> None:
+    """By how far they were off; nothing of it where nobody knows that."""
+    plain = search_of({"raspberry-pi-4": KNOWN})
+    question = "What is refused, left out or over its limit?"
+    assert answers((), (plain,))[question] == ("nothing",)
+    [device] = plain.result.results
+    error = {"acc5": 0.5, "acc10": 0.5, "spearman": None, "mape": 0.5, "num_heldout": 4, "method": "published"}
+    profile = device.profile.model_validate(device.profile.model_dump() | {"error": error})
+    known = device.model_copy(update={"profile": profile})
+    searched = dataclasses.replace(plain, result=plain.result.model_copy(update={"results": (known,)}))
+    assert answers((), (searched,))[question] == (
+        "raspberry-pi-4: may be over its limit of 4 ms: predicted is 3 ms, "
+        "by the profile's error of 50.0 % between 1.5 and 4.5 ms",
+    )
+
+
+def test_devices_that_lose_the_same_are_counted_and_not_one_of_them_named(search_of: Callable[..., Searched]) -> None:
+    """Nor are their marks upon each other: one has their number."""
+    devices = {"a": [(80, 1.0), (90, 2.0)], "b": [(80, 1.0), (90, 2.0)], "c": [(80, 1.0)]}
+    plain = search_of(devices)
+    low, best = (plain.result.results[0].candidates[at].arch_id for at in (0, 1))
+    options = [
+        {"num_artifacts": 1, "assigned": dict.fromkeys(devices, low), "lost": {"a": 0.1, "b": 0.1, "c": 0.0}},
+        {
+            "num_artifacts": 2,
+            "assigned": {"a": best, "b": best, "c": low},
+            "lost": {"a": 0.0, "b": 0.0, "c": 0.0},
+        },
+    ]
+    fleet = search_of(devices, fleet={"max_artifacts": 2, "options": options, "chosen": 2})
+    [line] = answers((), (fleet,))["What would fewer architectures cost?"]
+    assert line.endswith("-10.0 points at worst (a and 1 more)")
+    assert fleet.result.fleet is not None
+    figure = search_figures.fleet(fleet.result.fleet, "fleet")
+    marks = figure.spec["data"]["values"]  # type: ignore[index,call-overload]
+    assert [(each["artifacts"], each["points"], each["told"]) for each in marks] == [
+        (1, 0.0, "1 device"),
+        (1, -10.0, "2 devices"),
+        (2, 0.0, "3 devices"),
+    ]
 
 
 def test_whether_more_rounds_would_help_and_what_a_client_moves_is_said(run_of: Callable[..., RunMaterial]) -> None:

@@ -132,7 +132,7 @@ def _head(view: RunView) -> list[tuple[str, object]]:
     found: list[tuple[str, object]] = [("run", view.run), ("state", state)]
     if view.state == "not begun":
         return found
-    of = "" if not view.rounds else f" of {view.rounds:,} ({view.rounds_done / view.rounds:.0%})"
+    of = "" if not view.rounds else f" of {view.rounds:,} ({words.rounded(view.rounds_done / view.rounds)})"
     found.append(("rounds", f"{view.rounds_done:,}{of}"))
     if view.state != "ended":
         left = (
@@ -250,7 +250,7 @@ def _highest(size: Size) -> str:
 def _clients(view: RunView) -> list[tuple[str, object]]:
     may = "" if view.num_clients is None else f" ({view.num_clients:,} may take part)"
     missing = view.asked - view.answered
-    lost = f", {missing / view.asked:.1%} are missing" if missing else ""
+    lost = f", {words.percent(missing / view.asked)} are missing" if missing else ""
     refused = f"{view.rejected:,} rejected" if view.rejected else "none rejected"
     found: list[tuple[str, object]] = [
         ("last round", f"{view.last_answered:,} of {view.last_asked:,} clients answered{may}"),

@@ -130,9 +130,8 @@ def _room(chosen: Candidate, device: DeviceResult, precision: str | None) -> lis
         else:
             is_bound = row.is_predicted and device.risk is not None
             kept = verdict.of(name, value, limit, device.profile, is_bound=is_bound).told
-            told.append(
-                f"{named}: {words.number(value)} of {words.number(limit, row.unit)} ({value / limit:.0%}), {kept}"
-            )
+            share = words.rounded(value / limit)
+            told.append(f"{named}: {words.number(value)} of {words.number(limit, row.unit)} ({share}), {kept}")
     return told or ["no limit"]
 
 

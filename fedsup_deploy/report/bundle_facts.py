@@ -163,7 +163,7 @@ def gate(record: VariantRecord) -> str:
     if isinstance(found, ParityGate):
         return (
             f"largest difference {found.max_scaled_diff:.1e} of {found.tolerance:g} allowed, "
-            f"{words.counted(found.num_inputs, 'image')}, the same class for {found.argmax_agreement:.0%}"
+            f"{words.counted(found.num_inputs, 'image')}, the same class for {words.rounded(found.argmax_agreement)}"
         )
     high, low = (-100 * end for end in found.accuracy_drop_interval)
     change = f"{-100 * found.accuracy_drop:+.2f} points ({low:+.2f} to {high:+.2f}) against fp32"
@@ -241,7 +241,7 @@ def limits(manifest: Manifest) -> Table:
         held += [] if record.risk is None else [f"bound at {record.risk:g}"]
         is_bound = record.risk is not None
         kept = verdict.of(name, record.cost, record.limit, manifest.profile, is_bound=is_bound).told
-        share = f"{record.cost / record.limit:.0%}"
+        share = words.rounded(record.cost / record.limit)
         table.append(
             (name, words.number(record.limit, unit), words.number(record.cost, unit), share, kept, "; ".join(held))
         )
@@ -254,7 +254,9 @@ def heldout(error: PredictorError) -> str:
     if error.num_heldout == 1:
         return f"on the one network that they were compared with, predictions were off by {off}: little is known"
     on = f"on {error.num_heldout:,} networks that they were not made from"
-    return f"{on}, predictions were off by {off} in the mean, for {error.acc10:.0%} of them by less than 10 %"
+    return (
+        f"{on}, predictions were off by {off} in the mean, for {words.rounded(error.acc10)} of them by less than 10 %"
+    )
 
 
 def trust(material: BundleMaterial) -> list[str]:

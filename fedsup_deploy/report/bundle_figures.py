@@ -33,7 +33,9 @@ def latencies(materials: list[BundleMaterial]) -> Figure:
     values = [float(row["ms"]) for row in found if isinstance(row["ms"], float) and row["ms"] > 0]
     is_wide = bool(values) and max(values) > 30 * min(values)
     scale: JsonObject = {"type": "log", "nice": True} if is_wide else {"zero": True, "nice": True}
-    y: JsonObject = category("variant", axis=_TWO_LINES)
+    variants: list[JsonValue] = [*dict.fromkeys(str(row["variant"]) for row in found)]
+    # Named in their order: strokes of some variants alone would come first otherwise.
+    y: JsonObject = category("variant", axis=_TWO_LINES, scale={"domain": variants})
     x = quantity("ms", "ms, logarithmic" if is_wide else "ms", scale=scale)
     there = dict.fromkeys(str(row["how"]) for row in found)
     ways = sorted(there, key=lambda how: (how != _PREDICTED, how == _ENGINE))

@@ -13,11 +13,11 @@ from fedsup_deploy.report import (
     bundle_facts,
     caveats,
     client_figures,
+    fewer,
     int8,
     naming,
     progress,
     search_facts,
-    search_figures,
     standing,
     verdict,
     words,
@@ -29,7 +29,7 @@ from fedsup_deploy.report.run_figures import RunMaterial
 from fedsup_deploy.report.search_facts import Searched
 from fedsup_deploy.run_events import CORNERS
 from fedsup_deploy.searchers.candidate import Candidate
-from fedsup_deploy.searchers.result import DeviceResult, SearchResult
+from fedsup_deploy.searchers.result import DeviceResult
 
 #: Lines of an answer.
 _MOST_LINES: Final = 10
@@ -112,7 +112,7 @@ def glance(
                 _cheaper(searches, bundles),
                 "not known: nobody can tell which of those tried are as good",
             ),
-            ("What would fewer architectures cost?", _fewer(searches, bundles), ""),
+            ("What would fewer architectures cost?", fewer.in_words(searches, bundles), ""),
             ("What would more time bring?", _more_time(searches, runs), ""),
         ]
     if searches or bundles:
@@ -220,7 +220,7 @@ def _latency(value: float, limit: float | None, profile: ProfileRecord, risk: fl
     if limit is None:
         return f"{words.number(value, 'ms')}, no limit"
     short = verdict.of(LATENCY, value, limit, profile, is_bound=risk is not None).short
-    told = f"{words.number(value, 'ms')}, {value / limit:.0%} of {words.number(limit, 'ms')}"
+    told = f"{words.number(value, 'ms')}, {words.rounded(value / limit)} of {words.number(limit, 'ms')}"
     return f"{told}: {short}" if short else told
 
 
@@ -303,30 +303,6 @@ def _int8(bundles: Sequence[BundleMaterial]) -> Iterator[str]:
     for each in bundles:
         if (told := int8.is_it_worth_it(each)) is not None:
             yield f"{each.name}: {told}"
-
-
-def _fewer(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) -> Iterator[str]:
-    """Yield how many architectures each search has for its devices, and what one less would cost."""
-    for searched in searches:
-        result = searched.result
-        devices = [device.profile.name for device in result.results]
-        chosen = {name: result.chosen_for(name).arch_id for name in devices}
-        files = sum(len(each.manifest.models) for each in bundles if (each.manifest.arch_id in chosen.values()))
-        told = f"{words.counted(len(set(chosen.values())), 'architecture')} for {words.counted(len(devices), 'device')}"
-        told += f", in {words.counted(files, 'variant')} of bundles on this page" if files else ""
-        yield f"{words.short(searched.name)}: {told}; {_one_less(result, len(set(chosen.values())))}"
-
-
-def _one_less(result: SearchResult, number: int) -> str:
-    if number == 1:
-        return "fewer there cannot be"
-    options = () if result.fleet is None else result.fleet.options
-    fewer = [each for each in options if each.num_artifacts < number]
-    if not fewer:
-        return "what one less would cost nobody has asked: fedsup-deploy search --max-artifacts N tells it"
-    option = fewer[-1]
-    named = ", ".join(sorted(set(option.assigned.values())))
-    return f"with {words.counted(option.num_artifacts, 'architecture')} ({named}) {search_figures.at_worst(option)}"
 
 
 def _cheaper(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) -> Iterator[str]:

@@ -156,8 +156,8 @@ def _loss(history: History) -> Figure:
         _over_rounds(points, "loss", zero=False),
         _table(
             history.rounds,
-            ["loss while they trained", "with what they were sent"],
-            lambda each: [words.number(each.loss), words.number(each.loss_before)],
+            ["loss while they trained", *(["with what they were sent"] if begun else [])],
+            lambda each: [words.number(each.loss), *([words.number(each.loss_before)] if begun else [])],
         ),
     )
 

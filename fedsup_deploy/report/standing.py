@@ -115,11 +115,11 @@ def not_much_cheaper_in_words(chosen: Candidate, device: DeviceResult) -> str | 
     if not as_good(chosen, device):
         return None
     found = cheapest_alike(chosen, device)
-    half = f"none that cannot be told apart has {_MUCH:.0%} of the parameters or of the latency"
+    half = f"none that cannot be told apart has {words.rounded(_MUCH)} of the parameters or of the latency"
     if found is None:
         return f"{half}, and none has less of either without more of the other"
     params, latency = (
-        f"{one / max(1e-12, other):.0%}"
+        words.rounded(one / max(1e-12, other))
         for one, other in (
             (found.num_params, chosen.num_params),
             (found.latency_ms_held, chosen.latency_ms_held),

@@ -23,6 +23,11 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def rounded(value: float) -> str:
+    """Return a share that is told roughly, such as of a limit, as percent without a fraction."""
+    return f"{100 * value:.0f} %"
+
+
 def points(value: float) -> str:
     """Return a difference of shares in percentage points, with its sign; a small one with digits enough to see it."""
     if abs(value) < NOTHING:

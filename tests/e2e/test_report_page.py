@@ -152,7 +152,7 @@ def test_the_first_screen_says_what_everybody_asks(read: Any, made: Made) -> Non
         assert device in text
     assert pick_of(made, "jetson-nano") in text
     questions = reader.page.locator("#glance .asked dt").all_inner_texts()
-    assert len(questions) == len(set(questions)) == 9
+    assert len(questions) == len(set(questions)) == 11
     assert all(reader.page.locator("#glance .asked dd").all_inner_texts())
     assert reader.page.locator("#glance").bounding_box()["y"] < 200
     worst = reader.page.locator("#figure-clients-1-accuracy table tbody th").first

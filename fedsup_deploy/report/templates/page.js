@@ -104,7 +104,7 @@
       // Texts of several limits stand in lines of their own; a line without any sign would take no room.
       const below = (number, lines) => [...Array(number).fill("\u200b"), ...lines];
       const drawn = limits.filter((limit) => limit.x <= edge);
-      const places = [...rows.map((row) => row.x), ...drawn.map((limit) => limit.x)];
+      const places = [...rows.flatMap((row) => [row.xl ?? row.x, row.xh ?? row.x]), ...drawn.map((limit) => limit.x)];
       const middle = (Math.min(...places) + Math.max(...places)) / 2;
       const plain = rows.map(({ candidate, device, ...row }) => row);
       const datasets = {

@@ -82,7 +82,7 @@ def test_no_line_is_wider_than_the_terminal(name: str, width: int) -> None:
 def test_the_view_alone_answers_what_one_asks_of_a_run(run: Path) -> None:
     text = shown(watch(run, 1060.0))
     for how_far_and_how_long in (
-        r"rounds +2 of 4 \(50%\)",
+        r"rounds +2 of 4 \(50 %\)",
         r"time left +about 20 s, when it goes on",
         r"10 s a round in the",
     ):
@@ -93,7 +93,7 @@ def test_the_view_alone_answers_what_one_asks_of_a_run(run: Path) -> None:
     assert "accuracy after round 2" in text
     assert "in brackets: 95 % interval, of 100 images" in text
     assert re.search(r"camera-7 +2 +2 +no answer within 5 s", text), "who fails"
-    assert "4 of 6 updates were used, 33.3% are missing, none rejected" in text
+    assert "4 of 6 updates were used, 33.3 % are missing, none rejected" in text
     for traffic in ("bytes down  2 MiB, 1 MiB a round", "bytes up    1 MiB, 512 KiB a round"):
         assert traffic in text
     assert "warning, round 2: tier 1: starved" in text
@@ -144,7 +144,7 @@ def test_who_was_never_asked_and_whose_update_was_rejected_is_counted(tmp_path: 
     view = watch(run_of(tmp_path, STARTED, refused), 0.0)
     assert (view.rejected, view.never_asked) == (1, 1)
     text = shown(view)
-    assert "1 of 2 updates were used, 50.0% are missing, 1 rejected" in text
+    assert "1 of 2 updates were used, 50.0 % are missing, 1 rejected" in text
     assert re.search(r"never asked +1 of 3 clients", text)
 
 

@@ -33,7 +33,7 @@ def test_the_answer_for_a_device(search_of: MakeSearch) -> None:
     assert found.chosen_by is None
     assert found.latency == "3 ms, between 1.5 and 6 ms"
     assert found.room == (
-        "latency: 3 of 4 ms (75%), predicted to keep it; nobody has measured how far off predictions are: measure",
+        "latency: 3 of 4 ms (75 %), predicted to keep it; nobody has measured how far off predictions are: measure",
     )
     assert found.why == "the best accuracy of those tried; 4 of 20 that keep the limits were tried, by exact search"
     assert found.sure == "cannot be told apart from 1 of the 3 others tried; 16 that fit were never tried"

@@ -52,7 +52,7 @@ def test_each_device_has_a_row_and_a_bundle_that_is_its_own(
         f"{pick}, fp32",
         "90.0 % (86.9 to 92.4) of 450 test images, fp32",
         "90.0 % (82.6 to 94.5) of 100",
-        "3 ms, 75% of 4 ms: nobody knows the error",
+        "3 ms, 75 % of 4 ms: nobody knows the error",
         sure,
         "no",
         "made",
@@ -135,7 +135,7 @@ def test_devices_that_lose_the_same_are_counted_and_not_one_of_them_named(search
     ]
     fleet = search_of(devices, fleet={"max_artifacts": 2, "options": options, "chosen": 2})
     [line] = answers((), (fleet,))["What would fewer architectures cost?"]
-    assert line.endswith("-10.0 points at worst (a and 1 more)")
+    assert line.endswith("-10.0 points at worst (a and 1 more), cannot be told apart")
     assert fleet.result.fleet is not None
     figure = search_figures.fleet(fleet.result.fleet, "fleet")
     marks = figure.spec["data"]["values"]  # type: ignore[index,call-overload]
@@ -190,9 +190,10 @@ def test_how_many_architectures_there_are_and_what_one_less_costs_is_a_sentence(
     plain = search_of(devices)
     first, second = (plain.result.chosen_for(name).arch_id for name in devices)
     told = "search.json: 2 architectures for 2 devices"
+    asked = ", of those that were tried on each of the devices: fedsup-deploy search --max-artifacts N looks for it"
     assert answers((), (plain,))[question] == (
-        f"{told}; what one less would cost nobody has asked: fedsup-deploy search --max-artifacts N tells it",
-    )
+        f"{told}; with 1 architecture ({first}) -10.0 points at worst (b), cannot be told apart{asked}",
+    ), "also where nobody has asked the search"
     options = [
         {"num_artifacts": 1, "assigned": {"a": first, "b": first}, "lost": {"a": 0.0, "b": 0.1}},
         {"num_artifacts": 2, "assigned": {"a": first, "b": second}, "lost": {"a": 0.0, "b": 0.0}},
@@ -200,7 +201,8 @@ def test_how_many_architectures_there_are_and_what_one_less_costs_is_a_sentence(
     fleet = search_of(devices, fleet={"max_artifacts": 2, "options": options, "chosen": 2})
     bundle = of_search(bundle_of, fleet)
     assert answers((), (fleet,), (bundle,))[question] == (
-        f"{told}, in 1 variant of bundles on this page; with 1 architecture ({first}) -10.0 points at worst (b)",
+        f"{told}, in 1 variant of bundles on this page; with 1 architecture ({first}) -10.0 points at worst (b), "
+        "cannot be told apart",
     )
     assert answers((), (search_of({"a": [(90, 1.0)]}),))[question][0].endswith("; fewer there cannot be")
 

@@ -85,8 +85,8 @@ def test_where_none_is_much_cheaper_the_cheapest_that_is_as_good_is_named_with_t
     cheapest = device.candidates[-1].arch_id
     told = not_much_cheaper_in_words(device.picked, device)
     assert told == (
-        "none that cannot be told apart has 50% of the parameters or of the latency; the cheapest of them is "
-        f"{cheapest}: 10 parameters (100%) and 2.4 ms (80%), -2.0 points (2 images of 100)"
+        "none that cannot be told apart has 50 % of the parameters or of the latency; the cheapest of them is "
+        f"{cheapest}: 10 parameters (100 %) and 2.4 ms (80 %), -2.0 points (2 images of 100)"
     )
     lines = {each.question: each.lines for each in glance((), (searched,), ()).answers}
     assert lines["Is a much cheaper network as good?"] == (f"jetson-nano: {told}",)

@@ -21,7 +21,7 @@
       : String(Number(value.toPrecision(3)));
   const percent = (value) => (100 * value).toFixed(1) + " %";
   const bounded = (known, told) =>
-    told(known[0]) + (known.length > 1 ? " (" + told(known[1]) + " to " + told(known[2]) + ")" : "");
+    told(known[0]) + (known.length > 1 ? " (" + told(known[1]).replace(" %", "") + " to " + told(known[2]).replace(" %", "") + ")" : "");
 
   // What a mark says where it is pointed at: its values, by the names that its plot has for them.
   const tip = document.createElement("div");

@@ -92,6 +92,16 @@ def accuracy(manifest: Manifest) -> str:
     return f"{words.share(share, interval)} of {words.counted(found.num_samples, f'{found.split} image')}, {precision}"
 
 
+def drawn_of(manifest: Manifest) -> str:
+    """Return which precision the answers are of that are counted by class, and what is known of the device's own."""
+    variant, precision = of_device(manifest), manifest.main.precision
+    if variant.precision == precision:
+        return f"Answers that are drawn or told by class are of {precision}, as the device has it."
+    known = "nothing" if variant.accuracy is None else "the accuracy above alone"
+    own = f"of {variant.precision}, which the device has, {known} is known"
+    return f"Answers that are drawn or told by class are of {precision}; {own}."
+
+
 def timed_on_device(material: BundleMaterial) -> Iterator[str]:
     """Yield what a clock said since the bundle was made that may have been the device's."""
     later, engine = material.measured.latency, material.measured.engine

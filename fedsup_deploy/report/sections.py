@@ -88,6 +88,7 @@ class BundleSection:
         name: What it is called.
         same: The section, with its name, that shows the figures of this one, too: their networks are one; None where
             this one shows them.
+        drawn_of: Which precision its answers are drawn of.
     """
 
     id: str
@@ -102,6 +103,7 @@ class BundleSection:
     measures: Table | None
     figures: tuple[Figure, ...]
     same: tuple[str, str] | None
+    drawn_of: str
     mistakes: MistakesSection | None
     lineage: Table
 
@@ -303,6 +305,7 @@ def bundle(section: str, material: BundleMaterial, bundles: Sequence[BundleMater
         None if accuracy.measures is None else bundle_facts.measures(accuracy.measures),
         () if same is not None else tuple(bundle_figures.figures(material, section)),
         same,
+        bundle_facts.drawn_of(manifest),
         _mistakes(material, bundles),
         bundle_facts.lineage(manifest),
     )

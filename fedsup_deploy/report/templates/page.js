@@ -104,7 +104,9 @@
       // Texts of several limits stand in lines of their own; a line without any sign would take no room.
       const below = (number, lines) => [...Array(number).fill("\u200b"), ...lines];
       const drawn = limits.filter((limit) => limit.x <= edge);
-      const places = [...rows.flatMap((row) => [row.xl ?? row.x, row.xh ?? row.x]), ...drawn.map((limit) => limit.x)];
+      // Only the front and the picks have strokes.
+      const ends = (row) => (row.role === "other" ? [row.x] : [row.xl ?? row.x, row.xh ?? row.x]);
+      const places = [...rows.flatMap(ends), ...drawn.map((limit) => limit.x)];
       const middle = (Math.min(...places) + Math.max(...places)) / 2;
       const plain = rows.map(({ candidate, device, ...row }) => row);
       const datasets = {

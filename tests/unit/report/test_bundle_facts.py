@@ -34,6 +34,18 @@ def test_a_variant_tells_size_accuracy_latency_and_gate(bundle_of: MakeBundle) -
     assert row[6] == "passed: largest difference 1.0e-06 of 1e-05 allowed, 16 images, the same class for 100 %"
 
 
+def test_answers_by_class_are_of_a_precision_that_the_device_need_not_have(bundle_of: MakeBundle) -> None:
+    assert bundle_facts.drawn_of(bundle_of().manifest) == (
+        "Answers that are drawn or told by class are of fp32, as the device has it."
+    )
+    other = with_int8(bundle_of)
+    assert bundle_facts.of_device(other.manifest).precision == "int8"
+    assert bundle_facts.drawn_of(other.manifest) == (
+        "Answers that are drawn or told by class are of fp32; "
+        "of int8, which the device has, the accuracy above alone is known."
+    )
+
+
 def test_what_is_not_known_is_said(bundle_of: MakeBundle) -> None:
     told = " ".join(bundle_facts.trust(bundle_of(left_out={"onnx-int8": "it is slower"})))
     assert "Nobody has measured how far" in told

@@ -22,7 +22,7 @@ _LOW_CURVE: Final = 3
 _GAP: Final = "  "
 _MOST_WARNINGS: Final = 5
 _MOST_REASONS: Final = 3
-_TIERS: Final = "of the updates asked for those that were used; never: clients of the tier that nobody asked yet"
+_TIERS: Final = "answered: updates that were used; never: clients of it that nobody asked yet"
 _SIGNS: Final = "\u28ff"
 
 _STATES: Final = {

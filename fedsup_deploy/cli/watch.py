@@ -1,5 +1,6 @@
 """`fedsup-deploy watch`."""
 
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 #: How often a run is looked at; where reading it takes long, less often.
 _EVERY_S: Final = 1.0
 _MOST_SHARE_OF_READING: Final = 0.1
+#: What stands below a view, and the lines that a shell needs below the last one.
+_BELOW: Final = ("", "Ctrl-C ends this view, not the run.")
+_BELOW_THE_LAST: Final = 2
 
 
 @click.command("watch", cls=Command)
@@ -36,7 +40,9 @@ def command(output: Output, run: Path, once: bool) -> None:
 
     is_live = sys.stdout.isatty() and not (once or output.as_json)
     view = _follow(run) if is_live else watch(run, time.time())
-    output.emit(view, lambda seen: watch_page.page(seen, braille=watch_page.can_draw(sys.stdout.encoding)))
+    braille = watch_page.can_draw(sys.stdout.encoding)
+    room = shutil.get_terminal_size().lines - _BELOW_THE_LAST if is_live else None
+    output.emit(view, lambda seen: watch_page.page(seen, braille=braille, most_lines=room))
 
 
 def _follow(folder: Path) -> "RunView":
@@ -57,10 +63,11 @@ def _follow(folder: Path) -> "RunView":
                 view = watch(folder, time.time())
                 if view.state == "ended":
                     return view
-                lines = list(watch_page.page(view, braille=braille)(console.width))
+                room = max(1, console.height - len(_BELOW))
+                lines = list(watch_page.page(view, braille=braille, most_lines=room)(console.width))
             else:
                 lines = [printable(f"waiting for a run at {folder}")]
-            shown = Text("\n".join([*lines, "", "Ctrl-C ends this view, not the run."]), no_wrap=True, overflow="crop")
-            shown.highlight_regex(r"(?m)^warning.*$", "bold red")
+            shown = Text("\n".join([*lines, *_BELOW]), no_wrap=True, overflow="crop")
+            shown.highlight_regex(r"(?m)^(warning|fallen).*$", "bold red")
             live.update(shown, refresh=True)
             time.sleep(max(_EVERY_S, (time.monotonic() - started) / _MOST_SHARE_OF_READING))

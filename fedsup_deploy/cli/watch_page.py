@@ -1,14 +1,14 @@
 """What `watch` shows of a run: text of a given width, the most important first, for a terminal may be low."""
 
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from rich.cells import cell_len
 
 from fedsup_deploy.cli import tables
 from fedsup_deploy.cli.curves import curve
 from fedsup_deploy.cli.tables import Page
-from fedsup_deploy.commands.watch import RECENT, RunView, Size
+from fedsup_deploy.commands.watch import RECENT, RunView, Size, TierView
 from fedsup_deploy.ondevice.printable import printable
 from fedsup_deploy.report import apart, words
 
@@ -17,10 +17,12 @@ _USUAL_WIDTH: Final = 100
 #: Columns of a curve at least, and its lines.
 _CURVE_WIDTH: Final = 38
 _CURVE_HEIGHT: Final = 5
+#: Its lines where a page has to be lower.
+_LOW_CURVE: Final = 3
 _GAP: Final = "  "
 _MOST_WARNINGS: Final = 5
 _MOST_REASONS: Final = 3
-_TIERS: Final = "asked: updates that clients of the tier were asked for; answered: those of these that were used"
+_TIERS: Final = "answered: updates that were used; never: clients of it that nobody asked yet"
 _SIGNS: Final = "\u28ff"
 
 _STATES: Final = {
@@ -32,31 +34,77 @@ _STATES: Final = {
 _CUT: Final = "ended, but its log tells of fewer rounds than it has: events.jsonl was cut, or is another's"
 
 
-def page(view: RunView, *, braille: bool) -> Page:
+class _Room(NamedTuple):
+    """What there is room for.
+
+    Args:
+        height: Lines of a curve.
+        most_rows: Rows of curves beside each other; None where there is no end, and 0 for no curves.
+    """
+
+    height: int
+    most_rows: int | None
+
+
+#: What a page gives up to be lower, step by step.
+_ROOMS: Final = (_Room(_CURVE_HEIGHT, None), _Room(_LOW_CURVE, None), _Room(_LOW_CURVE, 1), _Room(_LOW_CURVE, 0))
+
+
+def page(view: RunView, *, braille: bool, most_lines: int | None = None) -> Page:
     """Return the page of a run.
 
     Args:
         view: What there is to see.
         braille: Whether curves may be drawn with braille signs.
+        most_lines: As many as there is room for: curves get lower and are left out first, then the empty lines between
+            parts; what there is no room for then is counted. None where there is no end.
     """
-    parts: list[Page] = [tables.fields(_head(view))]
-    parts += [tables.whole(command, "next:") for command in view.next_commands]
-    parts += [tables.text(line) for line in _wrong(view)]
-    if len(view.loss) > 1:
-        parts += [tables.text(""), _curves(view, braille=braille)]
+
+    def lines(width: int) -> Iterator[str]:
+        found = [*_lines(view, width, _ROOMS[0], braille=braille)]
+        if most_lines is None:
+            return iter(found)
+        for room in _ROOMS[1:]:
+            if len(found) > most_lines:
+                found = [*_lines(view, width, room, braille=braille)]
+        if len(found) > most_lines:
+            found = [line for line in found if line]
+        kept = max(1, most_lines - 1)
+        more = len(found) - kept
+        return iter(found if more <= 1 else [*found[:kept], f"... {more} more lines; --once prints all of them"])
+
+    return lines
+
+
+def _lines(view: RunView, width: int, room: _Room, *, braille: bool) -> Iterator[str]:
+    """Yield the lines of a page, parts apart by an empty one."""
+    parts = [_top(view)]
+    if len(view.loss) > 1 and room.most_rows != 0:
+        parts.append(_curves(view, room, braille=braille))
     if view.sizes:
-        parts += [tables.text(""), tables.rows(_sizes(view)), tables.text(_of_images(view))]
+        parts.append(tables.stacked(tables.rows(_sizes(view)), tables.text(_of_images(view))))
     if view.asked:
-        parts += [tables.text(""), tables.fields(_clients(view))]
+        parts.append(tables.fields(_clients(view)))
     if view.worst:
         more = view.num_absent - len(view.worst)
-        parts += [tables.text(""), tables.rows(_worst(view))]
-        parts += [tables.text(f"and {more:,} more clients were absent")] if more else []
+        others = [tables.text(f"and {more:,} more clients were absent")] if more else []
+        parts.append(tables.stacked(tables.rows(_worst(view)), *others))
     if view.tiers is not None:
-        parts += [tables.text(""), tables.rows(_tiers(view)), tables.text(_TIERS)]
+        parts.append(tables.stacked(tables.rows(_tiers(view)), tables.text(_TIERS)))
     if view.notes:
-        parts += [tables.text(""), *(tables.text(f"note: {note}") for note in view.notes)]
-    return tables.stacked(*parts)
+        parts.append(tables.stacked(*(tables.text(f"note: {note}") for note in view.notes)))
+    for number, part in enumerate(parts):
+        yield from [""] if number else []
+        yield from part(width)
+
+
+def _top(view: RunView) -> Page:
+    """Return how far it is, what comes next, and what is wrong."""
+    return tables.stacked(
+        tables.fields(_head(view)),
+        *(tables.whole(command, "next:") for command in view.next_commands),
+        *(tables.text(line) for line in _wrong(view)),
+    )
 
 
 def can_draw(encoding: str | None) -> bool:
@@ -84,7 +132,7 @@ def _head(view: RunView) -> list[tuple[str, object]]:
     found: list[tuple[str, object]] = [("run", view.run), ("state", state)]
     if view.state == "not begun":
         return found
-    of = "" if not view.rounds else f" of {view.rounds:,} ({view.rounds_done / view.rounds:.0%})"
+    of = "" if not view.rounds else f" of {view.rounds:,} ({words.rounded(view.rounds_done / view.rounds)})"
     found.append(("rounds", f"{view.rounds_done:,}{of}"))
     if view.state != "ended":
         left = (
@@ -93,6 +141,8 @@ def _head(view: RunView) -> list[tuple[str, object]]:
         found.append(("time left", left if view.state == "running" else f"{left}, when it goes on"))
     if view.loss:
         found.append(("loss", f"{words.number(view.loss[-1])}, in the first round {words.number(view.loss[0])}"))
+    if view.learning is not None:
+        found.append(("accuracy", view.learning))
     if view.seconds_a_round is not None:
         recent = words.counted(min(len(view.loss), RECENT), "round")
         a_round = f"{words.number(view.seconds_a_round, 's')} a round in the mean of the last {recent}"
@@ -103,13 +153,14 @@ def _head(view: RunView) -> list[tuple[str, object]]:
 
 
 def _wrong(view: RunView) -> Iterator[str]:
-    """Yield what is wrong: the last warnings."""
+    """Yield what is wrong: the last warnings, and what has fallen."""
+    yield from (f"fallen: {line}" for line in view.fallen)
     shown = view.warnings[-_MOST_WARNINGS:]
     if len(view.warnings) > len(shown):
         yield f"{len(view.warnings) - len(shown)} more warnings before these"
     for each in shown:
         yield f"warning, round {each.round}: {each.words}"
-    if not shown and view.loss:
+    if not shown and not view.fallen and view.loss:
         yield (
             "no warnings"
             if view.state in {"running", "ended"} and not view.is_cut
@@ -117,10 +168,19 @@ def _wrong(view: RunView) -> Iterator[str]:
         )
 
 
-def _curves(view: RunView, *, braille: bool) -> Page:
-    plots = [("loss", [(at + 1.0, value) for at, value in enumerate(view.loss)], "{:.3g}")]
+class _Curve(NamedTuple):
+    """What is drawn: points, how their values are told, and which of them is the best."""
+
+    title: str
+    points: Sequence[tuple[float, float]]
+    told_as: Callable[[float], str]
+    best_of: Callable[[Iterable[float]], float]
+
+
+def _curves(view: RunView, most: _Room, *, braille: bool) -> Page:
+    plots = [_Curve("loss", [(at + 1.0, value) for at, value in enumerate(view.loss)], words.number, min)]
     plots += [
-        (f"accuracy, {each.size} subnet", list(zip(map(float, each.rounds), each.accuracy, strict=True)), "{:.1%}")
+        _Curve(f"accuracy, {each.size} subnet", [*zip(each.rounds, each.accuracy, strict=True)], words.percent, max)
         for each in view.sizes
         if len(each.rounds) > 1
     ]
@@ -129,7 +189,8 @@ def _curves(view: RunView, *, braille: bool) -> Page:
         room = min(width, _USUAL_WIDTH) if width > 1000 else width
         beside = max(1, min(len(plots), (room + len(_GAP)) // (_CURVE_WIDTH + len(_GAP))))
         each = (room - (beside - 1) * len(_GAP)) // beside
-        drawn = [_plot(title, points, form, each, braille=braille) for title, points, form in plots]
+        drawn = [_plot(plot, each, most.height, braille=braille) for plot in plots]
+        drawn = drawn if most.most_rows is None else drawn[: beside * most.most_rows]
         for start in range(0, len(drawn), beside):
             for together in zip(*drawn[start : start + beside], strict=True):
                 yield _GAP.join(line + " " * (each - cell_len(line)) for line in together).rstrip()
@@ -137,15 +198,20 @@ def _curves(view: RunView, *, braille: bool) -> Page:
     return lines
 
 
-def _plot(title: str, points: Sequence[tuple[float, float]], form: str, width: int, *, braille: bool) -> list[str]:
+def _plot(of: _Curve, width: int, height: int, *, braille: bool) -> list[str]:
+    points, told_as = of.points, of.told_as
     values = [value for _, value in points]
-    told = f"from {form.format(values[0])} to {form.format(values[-1])}"
-    labels = form.format(max(values)), form.format(min(values))
+    best = of.best_of(values)
+    told = f"from {told_as(values[0])} to {told_as(values[-1])}"
+    if best not in (values[0], values[-1]):
+        told += f", best {told_as(best)} in round {points[values.index(best)][0]:.0f}"
+        told = told if len(told) <= width else told.removeprefix("from ").replace(" in round", ", round")
+    labels = told_as(max(values)), told_as(min(values))
     margin = max(map(len, labels)) + 1
     first, last = f"{points[0][0]:.0f}", f"round {points[-1][0]:.0f}"
     below = " " * margin + first + " " * max(1, width - margin - len(first) - len(last)) + last
-    lines = curve(points, width, _CURVE_HEIGHT, labels=labels, braille=braille)
-    return [title, told, *lines, below]
+    lines = curve(points, width, height, labels=labels, braille=braille)
+    return [of.title, told, *lines, below]
 
 
 def _sizes(view: RunView) -> list[dict[str, object]]:
@@ -157,7 +223,7 @@ def _sizes(view: RunView) -> list[dict[str, object]]:
         row: dict[str, object] = {
             "subnet": each.size,
             f"accuracy after round {after}": words.share(each.accuracy[-1], each.interval),
-            "since before": words.points(each.accuracy[-1] - each.accuracy[-2]) if len(each.accuracy) > 1 else None,
+            "change": None if each.change is None else words.points(each.change),
             "highest": _highest(each),
         }
         found.append({**row, "compared": "best" if each is best else "worst"} if is_told else row)
@@ -184,7 +250,7 @@ def _highest(size: Size) -> str:
 def _clients(view: RunView) -> list[tuple[str, object]]:
     may = "" if view.num_clients is None else f" ({view.num_clients:,} may take part)"
     missing = view.asked - view.answered
-    lost = f", {missing / view.asked:.1%} are missing" if missing else ""
+    lost = f", {words.percent(missing / view.asked)} are missing" if missing else ""
     refused = f"{view.rejected:,} rejected" if view.rejected else "none rejected"
     found: list[tuple[str, object]] = [
         ("last round", f"{view.last_answered:,} of {view.last_asked:,} clients answered{may}"),
@@ -198,10 +264,12 @@ def _clients(view: RunView) -> list[tuple[str, object]]:
         ]
         more = len(view.reasons) - len(shown)
         found.append(("why", "; ".join([*shown, *([f"{more} more reasons"] if more else [])])))
-    a_round = max(1, len(view.loss))
+    a_round = max(1, view.rounds_played)
     down, up = view.bytes_down, view.bytes_up
     found.append(("bytes down", f"{words.size(down)}, {words.size(down / a_round)} a round"))
     found.append(("bytes up", f"{words.size(up)}, {words.size(up / a_round)} a round"))
+    if view.bytes_a_client is not None:
+        found.append(("a client", view.bytes_a_client))
     return found
 
 
@@ -226,8 +294,17 @@ def _tiers(view: RunView) -> list[dict[str, object]]:
             "clients": each.clients,
             "asked": each.asked,
             "answered": each.answered,
+            "missing": _missing(each, least),
+            "never": each.never_asked,
             "trains": each.trains,
-            "compared": "worst" if each.asked and each.answered / each.asked == least < 1 else None,
         }
         for each in view.tiers
     ]
+
+
+def _missing(tier: TierView, least: float) -> str | None:
+    """Return the share of the updates that are missing, and whether no tier has a larger one."""
+    if not tier.asked:
+        return None
+    share = tier.answered / tier.asked
+    return words.percent(1 - share) + (", worst" if share == least < 1 else "")

@@ -12,6 +12,7 @@ from fedsup_deploy.config.load import load_yaml, validate
 from fedsup_deploy.config.schema import TrainConfig
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.federation.simulation import tiers_by_index
+from fedsup_deploy.report import progress, trend
 from fedsup_deploy.report.run_figures import RunMaterial, tier_words
 from fedsup_deploy.results import Result
 from fedsup_deploy.run_events import (
@@ -45,12 +46,14 @@ class Size:
         rounds: After how many rounds it was evaluated.
         accuracy: Its accuracy then.
         interval: The 95 % interval of the last; None where there is none.
+        change: Mean of the last few evaluations less that of as many before; None before the second.
     """
 
     size: str
     rounds: tuple[int, ...]
     accuracy: tuple[float, ...]
     interval: tuple[float, float] | None
+    change: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +81,11 @@ class TierView:
 
     Args:
         tier: Its number.
-        trains: What the config says that it trains.
+        trains: What its clients train.
         clients: How many may take part.
         asked: Updates that they were asked for.
         answered: Those of these that were used.
+        never_asked: Clients of it that were asked in no round.
     """
 
     tier: int
@@ -89,6 +93,7 @@ class TierView:
     clients: int
     asked: int
     answered: int
+    never_asked: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +127,8 @@ class RunView(Result):
         loss: Of each round.
         loss_before: The same of the losses that clients began with; None where nobody has said it.
         sizes: Accuracy by size; empty before the first evaluation.
+        learning: Whether accuracy still rises, and whether more rounds would help; None before the second evaluation.
+        fallen: Of each size whose accuracy is below its best, as far as can be told apart, that.
         num_images: Images of an evaluation; None where nobody knows.
         num_clients: Clients that may take part; None where nobody knows.
         asked: Updates that were asked for, in all rounds.
@@ -136,6 +143,8 @@ class RunView(Result):
         tiers: None where there is one, or nobody knows who is of which.
         bytes_down: What clients were sent.
         bytes_up: What they have sent.
+        rounds_played: Rounds that these are of.
+        bytes_a_client: What one client moves each time it is asked, in words; None before the first round.
         warnings: What training has warned of.
         notes: What was said of the images.
         next_commands: What goes on from here: of a run that was stopped the command that resumes it.
@@ -152,6 +161,8 @@ class RunView(Result):
     loss: tuple[float, ...]
     loss_before: tuple[float | None, ...]
     sizes: tuple[Size, ...]
+    learning: str | None
+    fallen: tuple[str, ...]
     num_images: int | None
     num_clients: int | None
     asked: int
@@ -166,6 +177,8 @@ class RunView(Result):
     tiers: tuple[TierView, ...] | None
     bytes_down: int
     bytes_up: int
+    rounds_played: int
+    bytes_a_client: str | None
     warnings: tuple[Warned, ...]
     notes: tuple[str, ...]
     next_commands: tuple[str, ...]
@@ -219,6 +232,8 @@ def view_of(folder: Path, history: History, state: State, now_s: float) -> RunVi
         loss=tuple(each.loss for each in rounds),
         loss_before=tuple(each.loss_before for each in rounds),
         sizes=_sizes(history.evaluations),
+        learning=trend.in_words(history.evaluations),
+        fallen=tuple(trend.fallen(history.evaluations)),
         num_images=history.evaluations[-1].num_images if history.evaluations else None,
         num_clients=history.num_clients,
         asked=sum(len(each.clients) for each in asked),
@@ -233,6 +248,8 @@ def view_of(folder: Path, history: History, state: State, now_s: float) -> RunVi
         tiers=_tiers(folder, history),
         bytes_down=sum(each.bytes_down for each in asked),
         bytes_up=sum(each.bytes_up for each in asked),
+        rounds_played=len(asked),
+        bytes_a_client=progress.bytes_of_a_client(asked),
         warnings=_warnings(history),
         notes=history.notes,
         next_commands=tuple(map(shlex.join, _next(folder, state))),
@@ -246,6 +263,7 @@ def _next(folder: Path, state: State) -> Iterator[tuple[str, ...]]:
         yield ("fedsup-deploy", "train", "--config", str(config), "--out", str(folder), "--resume")
     if state == "ended":
         yield ("fedsup-deploy", "evaluate", str(folder), "--arch", "largest")
+        yield ("fedsup-deploy", "profile", "list")
         yield ("fedsup-deploy", "search", "--run", str(folder), "--profile", "NAME")
 
 
@@ -276,8 +294,15 @@ def _sizes(evaluations: Sequence[Evaluation]) -> tuple[Size, ...]:
     if not evaluations:
         return ()
     after = tuple(each.round + 1 for each in evaluations)
+    changes = {each.size: each.change for each in trend.of(evaluations)}
     return tuple(
-        Size(corner, after, tuple(each.accuracy(corner) for each in evaluations), evaluations[-1].interval(corner))
+        Size(
+            size=corner,
+            rounds=after,
+            accuracy=tuple(each.accuracy(corner) for each in evaluations),
+            interval=evaluations[-1].interval(corner),
+            change=changes.get(corner),
+        )
         for corner in CORNERS
     )
 
@@ -308,7 +333,12 @@ def _tiers(folder: Path, history: History) -> tuple[TierView, ...] | None:
     clients = Counter(tier_of.values())
     asked = Counter(tier_of[client] for each in history.asked for client in each.clients if client in tier_of)
     answered = Counter(tier_of[client] for each in history.asked for client in each.answered if client in tier_of)
-    return tuple(TierView(tier, words, clients[tier], asked[tier], answered[tier]) for tier, words in enumerate(trains))
+    once = {client for each in history.asked for client in each.clients if client in tier_of}
+    never = clients - Counter(tier_of[client] for client in once)
+    return tuple(
+        TierView(tier, words, clients[tier], asked[tier], answered[tier], never[tier])
+        for tier, words in enumerate(trains)
+    )
 
 
 def _warnings(history: History) -> tuple[Warned, ...]:

@@ -2,18 +2,14 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Final
 
-from fedsup_deploy.artifact.manifest import ProfileRecord
 from fedsup_deploy.device import limits
-from fedsup_deploy.report import apart, bundle_facts, more_time, standing, verdict, words
+from fedsup_deploy.report import apart, bundle_facts, more_time, off_by, standing, verdict, words
 from fedsup_deploy.report.bundle_facts import LATENCY, BundleMaterial
 from fedsup_deploy.report.run_figures import RunMaterial
 from fedsup_deploy.report.search_facts import PRICES, Known, Searched, price, worth
 from fedsup_deploy.searchers.candidate import Candidate
 from fedsup_deploy.searchers.result import AccuracyModel, DeviceResult
-
-_NEVER: Final = "nobody has measured how far predictions are off"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +26,7 @@ class Answer:
         why: Why it was picked.
         best: The most accurate network that was tried for any device, and why it is not that; None where it is.
         sure: What it can be told from.
-        cheaper: What is much cheaper and as good; None where there is nothing of the kind.
+        cheaper: What is much cheaper and as good, or what is the cheapest as good; None where nobody knows.
         less: What the next faster subnet of the front costs.
         more: What more time would bring.
         trust: How the device's costs are known.
@@ -79,17 +75,20 @@ def answer(
     told = _worth(chosen, device, result.accuracy_model, found)
     precision = precision_of(device, searched, bundle)
     latency, cheaper = price(chosen, LATENCY, device), standing.much_cheaper(chosen, device)
+    error = off_by.in_words(latency.value, latency.bounds, device.profile)
     return Answer(
         device=device.profile.name,
         pick=chosen.arch_id,
         value=told if bundle is None else bundle_facts.accuracy(bundle.manifest),
         chosen_by=None if bundle is None else told,
-        latency=f"{words.number(latency.value, 'ms')}{_of(precision)}, {off_by(latency, device.profile)}",
+        latency=f"{words.number(latency.value, 'ms')}{_of(precision)}, {error}",
         room=tuple(_room(chosen, device, precision)),
         why=standing.why(device, result),
         best=more_time.most_accurate(chosen, device, searched, others),
         sure=standing.how_sure(chosen, device),
-        cheaper=None if cheaper is None else standing.cheaper_in_words(cheaper, chosen, bundles),
+        cheaper=standing.not_much_cheaper_in_words(chosen, device)
+        if cheaper is None
+        else standing.cheaper_in_words(cheaper, chosen, bundles),
         less=_less(chosen, device, result.accuracy_model),
         more=more_time.in_words(chosen, device, searched, others, runs),
         trust=_trust(device),
@@ -131,9 +130,8 @@ def _room(chosen: Candidate, device: DeviceResult, precision: str | None) -> lis
         else:
             is_bound = row.is_predicted and device.risk is not None
             kept = verdict.of(name, value, limit, device.profile, is_bound=is_bound).told
-            told.append(
-                f"{named}: {words.number(value)} of {words.number(limit, row.unit)} ({value / limit:.0%}), {kept}"
-            )
+            share = words.rounded(value / limit)
+            told.append(f"{named}: {words.number(value)} of {words.number(limit, row.unit)} ({share}), {kept}")
     return told or ["no limit"]
 
 
@@ -153,20 +151,4 @@ def _less(chosen: Candidate, device: DeviceResult, model: AccuracyModel) -> str:
 def _trust(device: DeviceResult) -> str:
     known = f"costs are {' and '.join(device.profile.provenance)}"
     error = device.profile.error
-    return f"{known}; {_NEVER if error == 'none' else bundle_facts.heldout(error)}"
-
-
-def off_by(latency: Known, profile: ProfileRecord) -> str:
-    """Return between which bounds a latency is: its own, or by how far predictions of its profile were off."""
-    if latency.bounds is not None:
-        return _between(*latency.bounds)
-    error = profile.error
-    if error == "none":
-        return _NEVER
-    bounds = (latency.value * max(0.0, 1 - error.mape), latency.value * (1 + error.mape))
-    known = ", an error that is known of one network alone" if error.num_heldout == 1 else ""
-    return f"by the profile's error of {words.percent(error.mape)} {_between(*bounds)}{known}"
-
-
-def _between(low: float, high: float) -> str:
-    return f"between {words.number(low)} and {words.number(high, 'ms')}"
+    return f"{known}; {off_by.NEVER if error == 'none' else bundle_facts.heldout(error)}"

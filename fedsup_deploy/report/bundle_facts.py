@@ -12,7 +12,7 @@ from fedsup_deploy.artifact.measures import MeasuresRecord
 from fedsup_deploy.artifact.variants import ParityGate, VariantRecord
 from fedsup_deploy.device import limits as known_limits
 from fedsup_deploy.ondevice import bundle_files
-from fedsup_deploy.report import verdict, words
+from fedsup_deploy.report import off_by, verdict, words
 from fedsup_deploy.report.figure import Table
 from fedsup_deploy.report.mistakes import Mistakes
 
@@ -92,6 +92,16 @@ def accuracy(manifest: Manifest) -> str:
     return f"{words.share(share, interval)} of {words.counted(found.num_samples, f'{found.split} image')}, {precision}"
 
 
+def drawn_of(manifest: Manifest) -> str:
+    """Return which precision the answers are of that are counted by class, and what is known of the device's own."""
+    variant, precision = of_device(manifest), manifest.main.precision
+    if variant.precision == precision:
+        return f"Answers that are drawn or told by class are of {precision}, as the device has it."
+    known = "nothing" if variant.accuracy is None else "the accuracy above alone"
+    own = f"of {variant.precision}, which the device has, {known} is known"
+    return f"Answers that are drawn or told by class are of {precision}; {own}."
+
+
 def timed_on_device(material: BundleMaterial) -> Iterator[str]:
     """Yield what a clock said since the bundle was made that may have been the device's."""
     later, engine = material.measured.latency, material.measured.engine
@@ -130,8 +140,9 @@ def variants(material: BundleMaterial) -> Table:
     for name, record in material.manifest.models.items():
         predicted = record.latency.predicted
         told = f"not of {record.precision}" if predicted is None else words.number(predicted.value_ms, "ms")
-        if predicted is not None and predicted.interval_ms is not None:
-            told += f" ({words.between(predicted.interval_ms, 'ms')})"
+        if predicted is not None:
+            known = off_by.bounds(predicted.value_ms, predicted.interval_ms, material.manifest.profile)
+            told += "" if known is None else f" ({words.between(known, 'ms')})"
         timed = "; ".join(
             f"{words.number(each.statistics.p50_ms, 'ms')} {when}, {each.stability.verdict}, on {machine(each)}"
             for when, each in material.timed(name)
@@ -162,7 +173,7 @@ def gate(record: VariantRecord) -> str:
     if isinstance(found, ParityGate):
         return (
             f"largest difference {found.max_scaled_diff:.1e} of {found.tolerance:g} allowed, "
-            f"{words.counted(found.num_inputs, 'image')}, the same class for {found.argmax_agreement:.0%}"
+            f"{words.counted(found.num_inputs, 'image')}, the same class for {words.rounded(found.argmax_agreement)}"
         )
     high, low = (-100 * end for end in found.accuracy_drop_interval)
     change = f"{-100 * found.accuracy_drop:+.2f} points ({low:+.2f} to {high:+.2f}) against fp32"
@@ -240,7 +251,7 @@ def limits(manifest: Manifest) -> Table:
         held += [] if record.risk is None else [f"bound at {record.risk:g}"]
         is_bound = record.risk is not None
         kept = verdict.of(name, record.cost, record.limit, manifest.profile, is_bound=is_bound).told
-        share = f"{record.cost / record.limit:.0%}"
+        share = words.rounded(record.cost / record.limit)
         table.append(
             (name, words.number(record.limit, unit), words.number(record.cost, unit), share, kept, "; ".join(held))
         )
@@ -253,7 +264,9 @@ def heldout(error: PredictorError) -> str:
     if error.num_heldout == 1:
         return f"on the one network that they were compared with, predictions were off by {off}: little is known"
     on = f"on {error.num_heldout:,} networks that they were not made from"
-    return f"{on}, predictions were off by {off} in the mean, for {error.acc10:.0%} of them by less than 10 %"
+    return (
+        f"{on}, predictions were off by {off} in the mean, for {words.rounded(error.acc10)} of them by less than 10 %"
+    )
 
 
 def trust(material: BundleMaterial) -> list[str]:

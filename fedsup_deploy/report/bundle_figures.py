@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.artifact.measures import MeasuresRecord
-from fedsup_deploy.report import blocks, bundle_facts, words
+from fedsup_deploy.report import blocks, bundle_facts, off_by, words
 from fedsup_deploy.report.bundle_facts import BundleMaterial
 from fedsup_deploy.report.figure import Figure, Row, Table, category, quantity, rows
 
@@ -33,7 +33,9 @@ def latencies(materials: list[BundleMaterial]) -> Figure:
     values = [float(row["ms"]) for row in found if isinstance(row["ms"], float) and row["ms"] > 0]
     is_wide = bool(values) and max(values) > 30 * min(values)
     scale: JsonObject = {"type": "log", "nice": True} if is_wide else {"zero": True, "nice": True}
-    y: JsonObject = category("variant", axis=_TWO_LINES)
+    variants: list[JsonValue] = [*dict.fromkeys(str(row["variant"]) for row in found)]
+    # Named in their order: strokes of some variants alone would come first otherwise.
+    y: JsonObject = category("variant", axis=_TWO_LINES, scale={"domain": variants})
     x = quantity("ms", "ms, logarithmic" if is_wide else "ms", scale=scale)
     there = dict.fromkeys(str(row["how"]) for row in found)
     ways = sorted(there, key=lambda how: (how != _PREDICTED, how == _ENGINE))
@@ -41,7 +43,8 @@ def latencies(materials: list[BundleMaterial]) -> Figure:
     offset: JsonObject = {"field": "how", "sort": [*ways]}
     says = (
         "Marks are predictions of the profile, and medians of what was timed on a machine that may be the device, and "
-        "that the legend names; strokes are intervals, and p10 to p90, of an engine from its shortest time to p90."
+        "that the legend names. Strokes: how far predictions may be off, where anybody knows; p10 to p90 of what was "
+        "timed; of an engine from its shortest time to p90."
     )
     if num_elsewhere:
         told = words.counted(num_elsewhere, "measurement")
@@ -62,7 +65,7 @@ def latencies(materials: list[BundleMaterial]) -> Figure:
                 },
             ],
         },
-        Table.of(("variant", "how", "value", "interval, or p10 to p90"), table),
+        Table.of(("variant", "how", "value", "may be off, or p10 to p90"), table),
     )
 
 
@@ -72,8 +75,11 @@ def _known(material: BundleMaterial) -> Iterator[tuple[Row, tuple[str, ...]]]:
         label = f"{material.manifest.profile.name}: {name}"
         predicted = record.latency.predicted
         if predicted is not None:
-            low, high = predicted.interval_ms or (None, None)
-            told = (words.number(predicted.value_ms, "ms"), words.between(predicted.interval_ms, "ms"))
+            profile = material.manifest.profile
+            known = off_by.bounds(predicted.value_ms, predicted.interval_ms, profile)
+            low, high = known or (None, None)
+            between = off_by.in_words(predicted.value_ms, predicted.interval_ms, profile)
+            told = (words.number(predicted.value_ms, "ms"), between)
             yield _latency(label, _PREDICTED, predicted.value_ms, low, high), (label, "predicted", *told)
         for when, timed in material.timed(name):
             if not material.may_be_device(when, timed):

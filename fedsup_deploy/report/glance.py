@@ -4,19 +4,20 @@ All of it stands below as well, with how it is known; here it is found in second
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from fedsup_deploy.artifact.manifest import ProfileRecord
-from fedsup_deploy.artifact.variants import ParityGate
 from fedsup_deploy.report import (
     answers,
     bundle_facts,
+    caveats,
     client_figures,
+    fewer,
     int8,
+    naming,
     progress,
     search_facts,
-    search_figures,
     standing,
     verdict,
     words,
@@ -28,13 +29,11 @@ from fedsup_deploy.report.run_figures import RunMaterial
 from fedsup_deploy.report.search_facts import Searched
 from fedsup_deploy.run_events import CORNERS
 from fedsup_deploy.searchers.candidate import Candidate
-from fedsup_deploy.searchers.result import DeviceResult, SearchResult
+from fedsup_deploy.searchers.result import DeviceResult
 
 #: Lines of an answer.
 _MOST_LINES: Final = 10
-#: Devices that are named in a line.
-_MOST_NAMED: Final = 12
-_LITTLE: Final = ": little is known"
+_NO_RUN: Final = "not known: no run is on this page"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +87,17 @@ def glance(
         (
             "Is training healthy?",
             (line for run in runs for line in progress.in_words(run)),
-            "not known: no run is on this page",
+            _NO_RUN,
+        ),
+        (
+            "Would more rounds help?",
+            (f"{run.run.config.name}: {line}" for run in runs for line in progress.rising(run)),
+            _NO_RUN if not runs else "not known: accuracy was measured once",
+        ),
+        (
+            "How many bytes does a client move?",
+            (f"{run.run.config.name}: {line}" for run in runs for line in progress.traffic(run)),
+            _NO_RUN,
         ),
         (
             "For which clients is it worst?",
@@ -101,20 +110,20 @@ def glance(
             (
                 "Is a much cheaper network as good?",
                 _cheaper(searches, bundles),
-                "none of those tried is as good with half the parameters, or in half the time",
+                "not known: nobody can tell which of those tried are as good",
             ),
-            ("What would fewer architectures cost?", _fewer(searches, bundles), ""),
+            ("What would fewer architectures cost?", fewer.in_words(searches, bundles), ""),
             ("What would more time bring?", _more_time(searches, runs), ""),
         ]
     if searches or bundles:
         asked += [
-            ("What was not measured on its device?", _not_measured(searches, bundles), "nothing"),
-            ("What is refused, left out or over its limit?", _refused(searches, bundles), "nothing"),
+            ("What was not measured on its device?", caveats.not_measured(searches, bundles), "nothing"),
+            ("What is refused, left out or over its limit?", caveats.refused(searches, bundles), "nothing"),
         ]
     if bundles:
         asked.append(("Is int8 worth it?", _int8(bundles), "no bundle here has an int8 file"))
     if searches or bundles:
-        asked.append(("What may be trusted?", _trusted(searches, bundles), ""))
+        asked.append(("What may be trusted?", caveats.trusted(searches, bundles), ""))
     answered = (Answered(question, _lines(found) or (otherwise,)) for question, found, otherwise in asked)
     devices, links = _devices(searches, bundles)
     return Glance(devices, tuple(links), tuple(answered))
@@ -142,7 +151,7 @@ def _devices(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) ->
             shown |= set() if place is None else {place}
             table.append(
                 (
-                    _called(name, searched, searches),
+                    naming.called(name, searched, searches),
                     _gets(chosen.arch_id, answers.precision_of(device, searched, bundle)),
                     "not known" if bundle is None else bundle_facts.accuracy(bundle.manifest),
                     _chosen_by(chosen, device, searched),
@@ -207,20 +216,11 @@ def _chosen_by(chosen: Candidate, device: DeviceResult, searched: Searched) -> s
     return told if chosen.num_images is None else f"{told} of {chosen.num_images:,}"
 
 
-def _called(device: str, searched: Searched, searches: Sequence[Searched]) -> str:
-    """Return what a device is called: where there are several searches, with the one that is meant, and its limit."""
-    if len(searches) == 1:
-        return device
-    limit = searched.result.for_profile(device).limits.get(LATENCY)
-    told = "" if limit is None else f", at most {words.number(limit, 'ms')}"
-    return f"{device}{told} ({words.short(searched.name)})"
-
-
 def _latency(value: float, limit: float | None, profile: ProfileRecord, risk: float | None) -> str:
     if limit is None:
         return f"{words.number(value, 'ms')}, no limit"
     short = verdict.of(LATENCY, value, limit, profile, is_bound=risk is not None).short
-    told = f"{words.number(value, 'ms')}, {value / limit:.0%} of {words.number(limit, 'ms')}"
+    told = f"{words.number(value, 'ms')}, {words.rounded(value / limit)} of {words.number(limit, 'ms')}"
     return f"{told}: {short}" if short else told
 
 
@@ -244,13 +244,34 @@ def _worst(
             if any(getattr(run.run.space, corner).arch_id == arch_id for run in runs)
         ]
         owners = [
-            _called(device.profile.name, searched, searches)
+            naming.called(device.profile.name, searched, searches)
             for searched in searches
             for device in searched.result.results
             if searched.result.chosen_for(device.profile.name).arch_id == arch_id
         ]
-        gets = [f"that {_named(owners)} get" if owners else "that no device on this page gets"] if searches else []
+        gets = (
+            [f"that {naming.named(owners)} get" if owners else "that no device on this page gets"] if searches else []
+        )
         yield f"{arch_id}{', '.join(['', *corners, *gets])}: {client_figures.worst_in_words(each)}"
+    yield from _not_asked(searches, evaluations)
+
+
+def _not_asked(searches: Sequence[Searched], evaluations: Sequence[EvaluationMaterial]) -> Iterator[str]:
+    """Yield how clients are asked about what devices get and nobody has asked about."""
+    asked = {each.evaluation.arch_id for each in evaluations}
+    owners: dict[str, list[str]] = {}
+    for searched in searches:
+        for device in searched.result.results:
+            chosen = searched.result.chosen_for(device.profile.name)
+            if chosen.arch_id not in asked and chosen.worst_decile is None:
+                owners.setdefault(chosen.arch_id, []).append(device.profile.name)
+    if owners and evaluations:
+        named = "; ".join(f"{arch_id} of {naming.named(names)}" for arch_id, names in owners.items())
+        first = next(iter(owners))
+        yield (
+            f"nobody has asked clients about what devices get: {named}; "
+            f"fedsup-deploy evaluate RUN --arch {first} --per-client --json does"
+        )
 
 
 def _worst_clients(searches: Sequence[Searched]) -> Iterator[str]:
@@ -270,30 +291,12 @@ def _more_time(searches: Sequence[Searched], runs: Sequence[RunMaterial]) -> Ite
             told = answer.more
             if answer.best is not None and LATENCY in device.limits and answer.best.split()[0] not in told:
                 told = f"the best tried is {answer.best}; {told}"
-            by_answer.setdefault(told, []).append(_called(device.profile.name, searched, searches))
+            by_answer.setdefault(told, []).append(naming.called(device.profile.name, searched, searches))
     devices = sum(map(len, by_answer.values()))
     return (
-        f"{'each device' if 1 < devices == len(names) else _named(names)}: {told}" for told, names in by_answer.items()
+        f"{'each device' if 1 < devices == len(names) else naming.named(names)}: {told}"
+        for told, names in by_answer.items()
     )
-
-
-def _not_measured(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) -> Iterator[str]:
-    timed = {each.manifest.profile.name for each in bundles if any(bundle_facts.timed_on_device(each))}
-    profiles = [each.profile for searched in searches for each in searched.result.results]
-    profiles += [each.manifest.profile for each in bundles]
-    by_source: dict[str, list[str]] = {}
-    for profile in profiles:
-        if profile.name not in timed:
-            by_source.setdefault(" and ".join(profile.provenance), []).append(profile.name)
-    return (f"latency on {_named(names)}: predicted, from {source} figures" for source, names in by_source.items())
-
-
-def _refused(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) -> Iterator[str]:
-    reasons: Mapping[str, str] = {name: why for searched in searches for name, why in searched.no_bundle.items()}
-    yield from (f"{name}: no bundle can be made: {why}" for name, why in reasons.items())
-    for each in bundles:
-        yield from (f"{each.name}: {variant} is left out: {why}" for variant, why in each.manifest.left_out.items())
-        yield from (f"{each.name}: exceeds its limit {name}" for name in each.manifest.exceeded_limits)
 
 
 def _int8(bundles: Sequence[BundleMaterial]) -> Iterator[str]:
@@ -302,92 +305,25 @@ def _int8(bundles: Sequence[BundleMaterial]) -> Iterator[str]:
             yield f"{each.name}: {told}"
 
 
-def _fewer(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) -> Iterator[str]:
-    """Yield how many architectures each search has for its devices, and what one less would cost."""
-    for searched in searches:
-        result = searched.result
-        devices = [device.profile.name for device in result.results]
-        chosen = {name: result.chosen_for(name).arch_id for name in devices}
-        files = sum(len(each.manifest.models) for each in bundles if (each.manifest.arch_id in chosen.values()))
-        told = f"{words.counted(len(set(chosen.values())), 'architecture')} for {words.counted(len(devices), 'device')}"
-        told += f", in {words.counted(files, 'variant')} of bundles on this page" if files else ""
-        yield f"{words.short(searched.name)}: {told}; {_one_less(result, len(set(chosen.values())))}"
-
-
-def _one_less(result: SearchResult, number: int) -> str:
-    if number == 1:
-        return "fewer there cannot be"
-    options = () if result.fleet is None else result.fleet.options
-    fewer = [each for each in options if each.num_artifacts < number]
-    if not fewer:
-        return "what one less would cost nobody has asked: fedsup-deploy search --max-artifacts N tells it"
-    option = fewer[-1]
-    named = ", ".join(sorted(set(option.assigned.values())))
-    return f"with {words.counted(option.num_artifacts, 'architecture')} ({named}) {search_figures.at_worst(option)}"
-
-
 def _cheaper(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) -> Iterator[str]:
     """Yield which much cheaper network cannot be told apart, once for all devices that get the same."""
     same: dict[tuple[str, str], list[tuple[str, Candidate, Candidate]]] = {}
+    otherwise: dict[str, list[str]] = {}
     for searched in searches:
         for device in searched.result.results:
             chosen = searched.result.chosen_for(device.profile.name)
+            called = naming.called(device.profile.name, searched, searches)
             if (cheaper := standing.much_cheaper(chosen, device)) is not None:
-                called = _called(device.profile.name, searched, searches)
                 same.setdefault((chosen.arch_id, cheaper.arch_id), []).append((called, chosen, cheaper))
+            elif (told := standing.not_much_cheaper_in_words(chosen, device)) is not None:
+                otherwise.setdefault(told, []).append(called)
     for devices in same.values():
         _, chosen, cheaper = devices[0]
         ratios = sorted(one.latency_ms_held / max(1e-12, other.latency_ms_held) for _, one, other in devices)
         ends = [*dict.fromkeys(f"{ratio:.2g}" for ratio in (ratios[0], ratios[-1]))]
         yield (
-            f"{_named([name for name, *_ in devices])}: {chosen.arch_id} has {chosen.num_params:,} parameters, "
+            f"{naming.named([name for name, *_ in devices])}: {chosen.arch_id} has {chosen.num_params:,} parameters, "
             f"{cheaper.arch_id} {cheaper.num_params:,} and {' to '.join(ends)} times less predicted latency: take it "
             f"where time or size counts; {standing.lost_in_words(cheaper, chosen, bundles)}"
         )
-
-
-def _trusted(searches: Sequence[Searched], bundles: Sequence[BundleMaterial]) -> Iterator[str]:
-    gates = [record.gate for each in bundles for record in each.manifest.models.values()]
-    parity = [gate for gate in gates if isinstance(gate, ParityGate)]
-    if parity:
-        yield (
-            f"Outputs: {words.counted(len(parity), 'fp32 file')} passed the gate: all compute what the supernet "
-            f"computes, within {max(gate.max_scaled_diff for gate in parity):.1e} of {parity[0].tolerance:g} allowed."
-        )
-    tested: dict[str, list[str]] = {}
-    for each in bundles:
-        found = each.manifest.accuracy
-        of = f"{words.counted(found.num_samples, 'image')} of {found.dataset} ({found.split})"
-        tested.setdefault(of, []).append(each.manifest.profile.name)
-    for of, names in tested.items():
-        yield f"Accuracies of {words.counted(len(names), 'bundle')}: of {of}; nothing is known of others."
-    made = {(each.manifest.profile.name, each.manifest.arch_id) for each in bundles}
-    chosen = [
-        _called(device.profile.name, each, searches)
-        for each in searches
-        for device in each.result.results
-        if (device.profile.name, each.result.chosen_for(device.profile.name).arch_id) not in made
-    ]
-    if chosen:
-        yield f"Accuracies of {_named(chosen)}: of the images they were chosen by alone, so probably too high."
-    profiles = {each.profile.name: each.profile for searched in searches for each in searched.result.results}
-    profiles |= {each.manifest.profile.name: each.manifest.profile for each in bundles}
-    unknown = [name for name, profile in profiles.items() if profile.error == "none"]
-    if unknown:
-        yield f"Latencies on {_named(unknown)}: nobody knows how far predictions are off; measure before you promise."
-    errors = [
-        f"{words.percent(profile.error.mape)} on {name} "
-        f"({words.counted(profile.error.num_heldout, 'network')}{_LITTLE if profile.error.num_heldout == 1 else ''})"
-        for name, profile in profiles.items()
-        if profile.error != "none"
-    ]
-    if errors:
-        yield f"Latencies: predictions were off by {', '.join(errors)}."
-    if bundles:
-        yield "Whether files are unaltered is for fedsup-deploy verify to find out."
-
-
-def _named(names: Sequence[str]) -> str:
-    once = [*dict.fromkeys(names)]
-    more = f" and {len(once) - _MOST_NAMED} more" if len(once) > _MOST_NAMED else ""
-    return ", ".join(once[:_MOST_NAMED]) + more
+    yield from (f"{naming.named(names)}: {told}" for told, names in otherwise.items())

@@ -39,7 +39,22 @@ WORDS: Final = (
     ("recall", "of the images of a class, the share that is answered rightly"),
     ("macro-F1", "the mean over classes of F1, which is high where recall is, and where few others are taken for it"),
     ("calibration error", "how far the confidence of answers is from how often they are right, in the mean"),
-    ("p50, assumed", "the median latency; published figures are taken for medians, as they do not say what they are"),
+    (
+        "p50, assumed",
+        "a latency that half of the runs keep. A profile of published figures is taken to tell that one: whoever "
+        "published them did not say which",
+    ),
+    (
+        "9.3e-07 of 1e-05",
+        "by how much outputs of a file and of the supernet differ at most, here 0.00000093 of their size, and how much "
+        "the gate lets through, 0.00001",
+    ),
+    (
+        "before recalibration",
+        "how right the network is without recalibration. What a bundle holds is recalibrated, so this tells what that "
+        "was worth, and asks for nothing",
+    ),
+    ("fedsup, e-fedsup", "ways to train: every client trains the whole supernet, or a subnet of the size of its tier"),
     ("NCHW, NHWC", "whether channels come before or after the rows and columns of an image in memory"),
     ("MACs", "multiply-accumulates: what a network computes for one image"),
     ("exact, evolution, random", "ways of searching: all that fits, children of the best so far, or a draw"),

@@ -20,7 +20,7 @@ def is_it_worth_it(material: BundleMaterial) -> str | None:
             continue
         less = 1 - record.num_bytes / manifest.main.num_bytes
         answer, why = _answer(material, record, record.gate)
-        return f"{answer}: {why}. {name} is {less:.0%} smaller; accuracy {gate(record)}"
+        return f"{answer}: {why}. {name} is {words.rounded(less)} smaller; accuracy {gate(record)}"
     reasons = [f"no: {name} is left out: {reason}" for name, reason in manifest.left_out.items() if "int8" in name]
     return reasons[0] if reasons else None
 

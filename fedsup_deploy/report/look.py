@@ -44,6 +44,9 @@ OF_PAGE: Final[Mapping[str, str]] = MappingProxyType({name: f"var(--{name})" for
 SERIES: Final = ("one", "two", "three", "four")
 FONT: Final = "system-ui, 'DejaVu Sans', sans-serif"
 
+#: A mark says its own values where it is pointed at.
+_TOLD: Final[JsonObject] = {"tooltip": {"content": "encoding"}}
+
 
 def config(colours: Mapping[str, str]) -> JsonObject:
     """Return the configuration of Vega-Lite: what marks of each style look like.
@@ -99,10 +102,12 @@ def config(colours: Mapping[str, str]) -> JsonObject:
         "title": {"anchor": "start", "color": ink, "font": FONT, "fontSize": 14, "offset": 12},
         "range": {"category": [colours[name] for name in SERIES]},
         "line": {"strokeWidth": 2, "color": colours["one"]},
-        "point": {"size": 50, "filled": True, "color": colours["one"], "opacity": 1},
+        "point": {"size": 50, "filled": True, "color": colours["one"], "opacity": 1, **_TOLD},
         "rule": {"color": muted},
         "text": {"color": ink},
         "area": {"opacity": 0.2},
-        "bar": {"color": colours["one"]},
+        "bar": {"color": colours["one"], **_TOLD},
+        "rect": _TOLD,
+        "tick": _TOLD,
         "style": styles,
     }

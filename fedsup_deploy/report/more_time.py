@@ -3,8 +3,8 @@
 How right a network is does not depend on the device: what was tried for another one on the same images counts as well.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from fedsup_deploy.device import limits
 from fedsup_deploy.report import apart, words
@@ -14,6 +14,10 @@ from fedsup_deploy.report.search_facts import PRICES, Searched, worth
 from fedsup_deploy.searchers import objective
 from fedsup_deploy.searchers.candidate import Candidate
 from fedsup_deploy.searchers.result import DeviceResult
+
+#: Of the limit on latency: what takes less is not held back by it.
+_NEAR_THE_LIMIT: Final = 0.9
+_WITH_THE_RUN: Final = "put the run of the search on this page"
 
 
 class Tried(NamedTuple):
@@ -42,8 +46,10 @@ def tried(chosen: Candidate, device: DeviceResult, searched: Searched, others: S
                     yield Tried(candidate, found, each)
 
 
-def best_tried(chosen: Candidate, device: DeviceResult, searched: Searched, others: Sequence[Searched]) -> Tried | None:
-    """Return the best network that was tried on the same images; None where none is better than what a device gets."""
+def better_tried(
+    chosen: Candidate, device: DeviceResult, searched: Searched, others: Sequence[Searched]
+) -> list[Tried]:
+    """Return the networks that were tried on the same images and are better than what a device gets, the best first."""
     sign = 1 if objective.TABLE[device.objective].is_maximised else -1
 
     def goodness(candidate: Candidate) -> float:
@@ -51,12 +57,9 @@ def best_tried(chosen: Candidate, device: DeviceResult, searched: Searched, othe
         assert value is not None, "only what has a value is looked at"
         return sign * value
 
-    found = min(
-        tried(chosen, device, searched, others),
-        key=lambda each: (-goodness(each.candidate), each.candidate.num_macs, each.candidate.arch_id),
-        default=None,
-    )
-    return None if found is None or goodness(found.candidate) <= goodness(chosen) + words.NOTHING else found
+    once = {each.candidate.arch_id: each for each in tried(chosen, device, searched, others)}
+    found = (each for each in once.values() if goodness(each.candidate) > goodness(chosen) + words.NOTHING)
+    return sorted(found, key=lambda each: (-goodness(each.candidate), each.candidate.num_macs, each.candidate.arch_id))
 
 
 def most_accurate(
@@ -66,47 +69,65 @@ def most_accurate(
 
     None where it gets that one, or one that is as good on the same images.
     """
-    best = best_tried(chosen, device, searched, others)
-    if best is None:
+    better = better_tried(chosen, device, searched, others)
+    if not better:
         return None
+    best = better[0]
     here = worth(chosen, device.objective, device, searched.result.accuracy_model)
     there = worth(best.candidate, device.objective, best.device, best.searched.result.accuracy_model)
     noise = apart.in_words(there.bounds, here.bounds)
     lead = f"{words.points(there.value - here.value)} on the same images, {noise}"
-    return f"{best.candidate.arch_id} ({words.share(there.value)}, {lead}): {_why_not(best, device, searched)}"
+    why = _why_not(best.candidate, device, searched, others)
+    return f"{best.candidate.arch_id} ({words.share(there.value)}, {lead}): {why}"
 
 
-def _why_not(best: Tried, device: DeviceResult, searched: Searched) -> str:
-    """Return why a device does not get a network: by what it costs there, where somebody knows that."""
-    name, arch_id = device.profile.name, best.candidate.arch_id
-    if any(each.arch_id == arch_id for each in device.candidates):
+def costs_here(
+    candidate: Candidate, device: DeviceResult, searched: Searched, others: Sequence[Searched]
+) -> Mapping[str, float] | None:
+    """Return what a network costs on a device, by the name of the limit, as far as the device has one.
+
+    None where nobody knows: it was neither priced nor tried there, with the same profile and the same kind of latency.
+    """
+    known = searched.priced.get(device.profile.name, {}).get(candidate.arch_id)
+    if known is not None:
+        return known
+    for each in (searched, *others):
+        for found in each.result.results:
+            is_same = (found.profile, found.percentile, found.risk) == (device.profile, device.percentile, device.risk)
+            for known_there in found.candidates if is_same and each.result.run.hash == searched.result.run.hash else ():
+                if known_there.arch_id == candidate.arch_id:
+                    prices = {limit: known_there.price(limit) for limit in device.limits}
+                    return {limit: value for limit, value in prices.items() if value is not None}
+    return None
+
+
+def _over(costs: Mapping[str, float], device: DeviceResult) -> str | None:
+    """Return the limit that costs are over; None where they keep all that are known."""
+    return next((limit for limit, most in device.limits.items() if costs.get(limit, 0.0) > most), None)
+
+
+def _why_not(candidate: Candidate, device: DeviceResult, searched: Searched, others: Sequence[Searched]) -> str:
+    """Return why a device does not get a network: by what it costs there, or by what was tried there."""
+    if any(each.arch_id == candidate.arch_id for each in device.candidates):
         if device.prefer == "cheaper":
             return "it keeps the limits; the cheapest that cannot be told apart from it was asked for"
         return "it keeps the limits, and is none of the few that the fleet has"
-    known = searched.priced.get(name, {}).get(arch_id)
-    if known is None:
-        return f"tried {_where(best, searched)}; what it costs here is not known"
-    for limit, most in device.limits.items():
-        if limit in known and known[limit] > most:
-            row = limits.TABLE[limit]
-            what = "" if limit == LATENCY else f" of {PRICES.get(limit, limit).partition(',')[0]}"
-            over = f"over the limit of {words.number(most, row.unit)}"
-            return f"it needs {words.number(known[limit], row.unit)}{what}, {over}"
-    return f"tried {_where(best, searched)}; it keeps the limits here as well, and was not tried"
-
-
-def _where(best: Tried, searched: Searched) -> str:
-    """Return for which device a network was tried, and by which search where that is another one."""
-    by = "" if best.searched is searched else f" by {words.short(best.searched.name)}"
-    return f"for {best.device.profile.name}{by}"
-
-
-def _nothing_better(chosen: Candidate, device: DeviceResult, searched: Searched, others: Sequence[Searched]) -> str:
-    """Return that nothing better was tried, for whatever device."""
-    number = len({each.candidate.arch_id for each in tried(chosen, device, searched, others)})
-    if number <= len(device.candidates):
-        return "not known: nothing beyond the limit was tried"
-    return f"of all {number:,} networks that were tried on these images, for whatever device, none is better"
+    costs = costs_here(candidate, device, searched, others)
+    if costs is None:
+        all_tried = f"all {device.num_feasible:,} that keep the limits were tried"
+        if device.num_evaluated >= device.num_feasible:
+            return f"it is over a limit here: {all_tried}"
+        known = "its profile has changed since the search" if device.profile.name in searched.priced else _WITH_THE_RUN
+        tried_here = f"this search tried {device.num_evaluated:,} of the {device.num_feasible:,} that keep the limits"
+        return f"{tried_here}, not this one; what it costs here cannot be computed: {known}"
+    if (limit := _over(costs, device)) is not None:
+        row = limits.TABLE[limit]
+        what = "" if limit == LATENCY else f" of {PRICES.get(limit, limit).partition(',')[0]}"
+        over = f"over the limit of {words.number(device.limits[limit], row.unit)}"
+        return f"it needs {words.number(costs[limit], row.unit)}{what}, {over}"
+    needs = f"it needs {words.number(costs[LATENCY], 'ms')} here and" if LATENCY in costs else "it"
+    take = f"fedsup-deploy export RUN --arch {candidate.arch_id} --profile {device.profile.name}"
+    return f"{needs} keeps the limits, but this search did not try it: take it ({take})"
 
 
 def in_words(
@@ -121,13 +142,61 @@ def in_words(
         return "no limit on latency was set"
     if device.num_feasible == device.num_architectures:
         return f"nothing: all {device.num_architectures:,} subnets of the space keep all limits"
+    number = len({each.candidate.arch_id for each in tried(chosen, device, searched, others)})
+    is_all = number >= device.num_architectures
+    better = better_tried(chosen, device, searched, others)
+    if is_all and not better:
+        return f"nothing: all {device.num_architectures:,} subnets of the space were tried, and none is better"
     told = [_beyond(chosen, device, searched, other) for other in others if _is_wider(device, searched, other)]
+    if not told and better:
+        told = _steps(better, chosen, device, searched, others)
+        told += [f"all {number:,} subnets of the space were tried"] if is_all and told else []
     if told:
         return "; ".join(told)
     hints = [hint for run in runs if (hint := _hint(chosen, searched, run)) is not None]
-    is_best = best_tried(chosen, device, searched, others) is None
-    told = [*([_nothing_better(chosen, device, searched, others)] if is_best else []), *hints[:1]]
-    return "; ".join([*told, "to know more, search with a higher limit and put both on one page"])
+    told = [*([] if better else [_nothing_better(device, number)]), *hints[:1]]
+    return "; ".join([*told, _to_know_more(chosen, device)])
+
+
+def _steps(
+    better: Sequence[Tried], chosen: Candidate, device: DeviceResult, searched: Searched, others: Sequence[Searched]
+) -> list[str]:
+    """Return how much more time the next better network takes, and the best one, of those whose cost here is known."""
+    here = worth(chosen, device.objective, device, searched.result.accuracy_model)
+    known = [(each, costs_here(each.candidate, device, searched, others)) for each in better]
+    slower = [
+        (costs[LATENCY] - chosen.latency_ms_held, each)
+        for each, costs in known
+        if costs is not None and costs.get(LATENCY, 0.0) > device.limits[LATENCY]
+    ]
+    if not slower:
+        return []
+    told = []
+    nearest, best = min(slower, key=lambda found: found[0]), slower[0]
+    for more, each in (nearest, best) if nearest is not best else (best,):
+        there = worth(each.candidate, device.objective, each.device, each.searched.result.accuracy_model)
+        noise = apart.in_words(here.bounds, there.bounds)
+        gain = f"{words.points(there.value - here.value)}, {noise}"
+        told.append(f"{words.number(more, 'ms')} more: {each.candidate.arch_id}, {gain}")
+    return [*told[:-1], f"{told[-1]}, the best tried"] if len(told) > 1 else told
+
+
+def _nothing_better(device: DeviceResult, number: int) -> str:
+    """Return that of so many networks that were tried, for whatever device, none is better."""
+    if number <= len(device.candidates):
+        return "not known: nothing beyond the limit was tried"
+    return f"of all {number:,} networks that were tried on these images, for whatever device, none is better"
+
+
+def _to_know_more(chosen: Candidate, device: DeviceResult) -> str:
+    """Return what would tell more: a higher limit only where the pick is near it, or all that fits was tried."""
+    share, untried = chosen.latency_ms_held / device.limits[LATENCY], device.num_feasible - device.num_evaluated
+    if share >= _NEAR_THE_LIMIT or untried <= 0:
+        return "to know more, search with a higher limit and put both on one page"
+    return (
+        "some of the limit is left and not all that fit were tried: to know more, try more of them before you raise it "
+        "(fedsup-deploy search --evaluations N)"
+    )
 
 
 def _hint(chosen: Candidate, searched: Searched, run: RunMaterial) -> str | None:

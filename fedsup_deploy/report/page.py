@@ -31,6 +31,7 @@ from fedsup_deploy.report.figure import Figure
 from fedsup_deploy.report.run_figures import RunMaterial
 from fedsup_deploy.report.search_facts import Searched
 from fedsup_deploy.report.sections import BundleSection, EvaluationSection, RunSection, SearchSection
+from fedsup_deploy.searchers import objective
 from fedsup_deploy.version import __version__
 
 if TYPE_CHECKING:
@@ -173,9 +174,15 @@ def _explorer(searches: Sequence[Searched]) -> JsonObject | None:
         return None
     devices = [device for searched in searches for device in searched.result.results]
     return {
-        "devices": [*dict.fromkeys(device.profile.name for device in devices)],
-        "prices": [*dict.fromkeys(name for device in devices for name in search_facts.prices_of(device))],
-        "objectives": [*dict.fromkeys(name for device in devices for name in search_facts.objectives_of(device))],
+        "devices": [[name, name] for name in dict.fromkeys(device.profile.name for device in devices)],
+        "prices": [
+            [name, search_facts.PRICES.get(name, name.replace("_", " "))]
+            for name in dict.fromkeys(name for device in devices for name in search_facts.prices_of(device))
+        ],
+        "objectives": [
+            [name, objective.TABLE[name].column]
+            for name in dict.fromkeys(name for device in devices for name in search_facts.objectives_of(device))
+        ],
     }
 
 

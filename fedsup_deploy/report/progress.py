@@ -1,10 +1,15 @@
-"""How a training went, in lines: warnings, who was absent, who was never asked, whether it has ended rising."""
+"""How a training went, in lines: warnings, who was absent, who was never asked, whether it has ended rising, bytes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Final
 
-from fedsup_deploy.report import apart, words
+from fedsup_deploy.report import apart, trend, words
 from fedsup_deploy.report.run_figures import RunMaterial
-from fedsup_deploy.run_events import CORNERS, Evaluation
+from fedsup_deploy.run_events import CORNERS, AskedClients
+from fedsup_deploy.space import cost
+
+#: Weights travel as fp32.
+_BYTES_OF_A_WEIGHT: Final = 4
 
 
 def in_words(material: RunMaterial) -> Iterator[str]:
@@ -18,7 +23,9 @@ def in_words(material: RunMaterial) -> Iterator[str]:
         yield f"{name}: nothing was warned of in {rounds}; {who_took_part(material)}"
     if history.skipped:
         yield f"{name}: {words.counted(len(history.skipped), 'round')} skipped, as too few clients answered"
-    yield from (f"{name}: {line}" for line in endings(material))
+    if (told := sizes(material)) is not None:
+        yield f"{name}: {told}"
+    yield from (f"{name}: {line}" for line in trend.fallen(history.evaluations))
 
 
 def who_took_part(material: RunMaterial) -> str:
@@ -34,26 +41,54 @@ def who_took_part(material: RunMaterial) -> str:
     return f"{told}; never asked: {never:,} of {words.counted(len(material.seen), 'client')}" if never else told
 
 
-def endings(material: RunMaterial) -> Iterator[str]:
-    """Yield whether accuracy still rose at the end, as far as that can be told apart, and whether the sizes can be."""
-    found = material.history.evaluations
-    if len(found) > 1:
-        before, last = found[-2:]
-        rounds = words.counted(last.round - before.round, "round")
-        rising = [
-            f"the {corner} subnet {words.points(last.accuracy(corner) - before.accuracy(corner))}"
-            for corner in CORNERS
-            if last.accuracy(corner) > before.accuracy(corner) and _are_apart(last, corner, before, corner)
-        ]
-        if rising:
-            yield f"accuracy still rose in the last {rounds}: {', '.join(rising)}; more rounds may bring more"
+def rising(material: RunMaterial) -> Iterator[str]:
+    """Yield whether accuracy still rose at the end, and what has fallen below its best."""
+    if (told := trend.in_words(material.history.evaluations)) is not None:
+        yield told
+    yield from trend.fallen(material.history.evaluations)
+
+
+def sizes(material: RunMaterial) -> str | None:
+    """Return what the largest and the smallest subnet are beside each other, and what that means."""
     kept = material.kept
     if kept is None:
+        return None
+    large, small = (kept.interval(corner) for corner in CORNERS)
+    both = " and ".join(words.share(kept.accuracy(corner), kept.interval(corner)) for corner in CORNERS)
+    is_apart = apart.can_be(large, small)
+    if is_apart is False:
+        told = "cannot be told apart, which is good for small devices: they lose nothing that these images can tell"
+    elif is_apart and kept.accuracy("largest") < kept.accuracy("smallest"):
+        told = "are the wrong way round: the largest is worse, so it has not learned enough yet"
+    elif is_apart:
+        told = "can be told apart, as they should be where size counts: small devices lose some accuracy"
+    else:
+        return None
+    return f"the largest and the smallest subnet {told}: {both}"
+
+
+def bytes_of_a_client(rounds: Sequence[AskedClients]) -> str | None:
+    """Return what a client moves each time it takes part, in the mean; None where none did."""
+    asked = sum(len(each.clients) for each in rounds)
+    came = sum(len(each.answered) + len(each.rejected) for each in rounds)
+    if not asked or not came:
+        return None
+    down = sum(each.bytes_down for each in rounds) / asked
+    up = sum(each.bytes_up for each in rounds) / came
+    told = "and sends as much" if down == up else f"and sends {words.size(up)}"
+    return f"each time it is asked it is sent {words.size(down)} in the mean {told}"
+
+
+def traffic(material: RunMaterial) -> Iterator[str]:
+    """Yield how many bytes a client moves, with what the smallest and the largest subnet weigh."""
+    if (told := bytes_of_a_client(material.history.asked)) is None:
         return
-    if _are_apart(kept, CORNERS[0], kept, CORNERS[1]) is False:
-        both = " and ".join(words.share(kept.accuracy(corner), kept.interval(corner)) for corner in CORNERS)
-        yield f"the largest and the smallest subnet cannot be told apart: {both}"
-
-
-def _are_apart(one: Evaluation, corner: str, other: Evaluation, of_other: str) -> bool | None:
-    return apart.can_be(one.interval(corner), other.interval(of_other))
+    space = material.run.space
+    corners = cost.costs_of(space, [getattr(space, corner) for corner in CORNERS])
+    weights = dict(zip(CORNERS, (_BYTES_OF_A_WEIGHT * int(number) for number in corners.num_params), strict=True))
+    yield (
+        f"{told}; the weights of the smallest subnet are {words.size(weights['smallest'])}, "
+        f"of the largest {words.size(weights['largest'])}"
+    )
+    down, up = (sum(getattr(each, way) for each in material.history.asked) for way in ("bytes_down", "bytes_up"))
+    yield f"all clients together: {words.size(down)} to them and {words.size(up)} from them"

@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.config.document import show
+from fedsup_deploy.federation.server.assignment import Tier
 from fedsup_deploy.federation.server.fedsup_config import EFedSupConfig, FedSupConfig, rounds_of_the_smallest
 from fedsup_deploy.federation.simulation import tiers_by_index
 from fedsup_deploy.report import words
@@ -155,8 +156,8 @@ def _loss(history: History) -> Figure:
         _over_rounds(points, "loss", zero=False),
         _table(
             history.rounds,
-            ["loss while they trained", "with what they were sent"],
-            lambda each: [words.number(each.loss), words.number(each.loss_before)],
+            ["loss while they trained", *(["with what they were sent"] if begun else [])],
+            lambda each: [words.number(each.loss), *([words.number(each.loss_before)] if begun else [])],
         ),
     )
 
@@ -222,24 +223,28 @@ def _bytes(material: RunMaterial) -> Figure:
     history, mib = material.history, 2.0**20
     if all(each.bytes_down == each.bytes_up for each in history.asked):
         points = _curve(history.asked, lambda each: each.bytes_down / mib, "to clients, and as much from them")
-        which = " As much goes to clients as comes from them: one line for both."
+        which = "The line is one way: as much comes from clients as goes to them. "
     else:
         points = [
             *_curve(history.asked, lambda each: each.bytes_down / mib, "to clients"),
             *_curve(history.asked, lambda each: each.bytes_up / mib, "from clients"),
         ]
         which = ""
-    total = sum(each.bytes_down + each.bytes_up for each in history.asked)
-    says = f"Tensors to and from all clients of a round; {words.size(total)} in all.{which}"
+    down, up = (sum(getattr(each, way) for each in history.asked) for way in ("bytes_down", "bytes_up"))
+    says = f"{which}Tensors of all clients of a round; in all {words.size(down)} to them, {words.size(up)} from them."
     return Figure(
         "bytes",
         "Bytes on the wire",
         f"{says}{_larger_from(material)}{_means(history.asked)}",
-        {**_over_rounds(points, "MiB per round", zero=True)},
+        {**_over_rounds(points, "MiB per round, one way", zero=True)},
         _table(
             history.asked,
-            ["to clients", "from clients"],
-            lambda each: [words.size(each.bytes_down), words.size(each.bytes_up)],
+            ["to clients", "from clients", "to each of them"],
+            lambda each: [
+                words.size(each.bytes_down),
+                words.size(each.bytes_up),
+                words.size(each.bytes_down / max(1, len(each.clients))),
+            ],
         ),
     )
 
@@ -301,14 +306,20 @@ def _turns(material: RunMaterial) -> Figure:
 
 
 def tier_words(material: RunMaterial) -> list[str]:
-    """Return what the clients of each tier train, in the config's own words."""
-    listed = material.run.config.strategy.model_dump(mode="json").get("tiers")
-    if not isinstance(listed, list):
-        return [""] * material.run.config.strategy.num_tiers
-    return [
-        ", ".join(f"{key} {show(value)}" for key, value in tier.items()) if isinstance(tier, dict) else show(tier)
-        for tier in listed
-    ]
+    """Return what the clients of each tier train; of a strategy that is not ours as its config writes it."""
+    strategy = material.run.config.strategy
+    if isinstance(strategy, EFedSupConfig):
+        return [_trained(tier) for tier in strategy.tiers]
+    listed = strategy.model_dump(mode="json").get("tiers")
+    return list(map(show, listed)) if isinstance(listed, list) else [""] * strategy.num_tiers
+
+
+def _trained(tier: Tier) -> str:
+    if tier.params is not None:
+        return "a random subnet of {:,} to {:,} parameters".format(*tier.params)
+    if tier.architecture is None:
+        return "a random subnet of any size"
+    return f"the {tier.architecture} subnet" if tier.architecture in CORNERS else f"the subnet {tier.architecture}"
 
 
 def _tiers(material: RunMaterial) -> Figure:
@@ -331,13 +342,24 @@ def _tiers(material: RunMaterial) -> Figure:
     return Figure(
         "tiers",
         "Tiers",
-        "Updates that arrived from each class of devices. The clients of a tier train what the config says of it.",
+        f"Updates that arrived from each class of devices. {'; '.join(_who_trains(told))}.",
         {**rows(found), "height": 28 * len(found), "mark": {"type": "bar", "style": "bar"}, "encoding": encoding},
         Table.of(
             ("tier", "clients", "updates", "trains"),
             [tuple(str(row[key]) for key in ("tier", "clients", "updates", "trains")) for row in found],
         ),
     )
+
+
+def _who_trains(told: Sequence[str]) -> list[str]:
+    """Return what each tier trains, tiers that train the same together."""
+    tiers: dict[str, list[str]] = {}
+    for tier, trains in enumerate(told):
+        tiers.setdefault(trains, []).append(str(tier))
+    return [
+        f"{'Tier' if len(which) == 1 else 'Tiers'} {' and '.join(which)}: {trains or 'as its strategy says'}"
+        for trains, which in tiers.items()
+    ]
 
 
 def _classes(names: Sequence[str], counts: Sequence[int]) -> Figure:

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.device import limits
-from fedsup_deploy.report import blocks
+from fedsup_deploy.report import blocks, off_by
 from fedsup_deploy.report.bundle_facts import LATENCY
 from fedsup_deploy.searchers import objective
 from fedsup_deploy.searchers.candidate import Candidate
@@ -20,6 +20,7 @@ from fedsup_deploy.searchers.result import AccuracyModel, DeviceResult, SearchRe
 
 #: What a price is called on an axis; others by their names.
 PRICES: Final = {
+    LATENCY: "latency, ms",
     "macs": "multiply-accumulates",
     "params": "parameters",
     "memory_mib": "weights and activations, MiB",
@@ -101,6 +102,13 @@ def price(candidate: Candidate, name: str, device: DeviceResult) -> Known:
     return Known(value, min(low, value), high if candidate.latency_upper_ms is None else max(low, value))
 
 
+def ranged(candidate: Candidate, name: str, device: DeviceResult) -> Known:
+    """Return a price of a candidate as it is drawn: a latency without bounds with those of its profile's error."""
+    known = price(candidate, name, device)
+    found = off_by.bounds(known.value, known.bounds, device.profile) if name == LATENCY else known.bounds
+    return Known(known.value) if found is None else Known(known.value, *found)
+
+
 def worth(candidate: Candidate, name: str, device: DeviceResult, model: AccuracyModel) -> Known:
     """Return an objective of a candidate; bounds are 95 % intervals, of predictions their mean absolute error."""
     value = candidate.worth(name)
@@ -179,7 +187,7 @@ def _device(device: DeviceResult, candidates: list[Candidate], result: SearchRes
                 "role": role(each, device, result),
                 "images": each.num_images,
                 "is_predicted": each.accuracy is None,
-                "prices": [_short(price(each, name, device)) for name in price_names],
+                "prices": [_short(ranged(each, name, device)) for name in price_names],
                 "objectives": [_short(worth(each, name, device, result.accuracy_model)) for name in objective_names],
             }
             for each in candidates

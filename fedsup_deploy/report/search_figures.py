@@ -1,6 +1,9 @@
 """Figures of searches: each device's candidates by price and worth, and what few architectures for a fleet cost."""
 
+from collections import Counter
 from typing import Final
+
+from pydantic import JsonValue
 
 from fedsup_deploy.artifact.document import JsonObject
 from fedsup_deploy.report import apart, words
@@ -12,12 +15,17 @@ from fedsup_deploy.report.search_facts import (
     most_per_device,
     price,
     price_title,
+    ranged,
     role,
     worth,
 )
 from fedsup_deploy.searchers import objective
 from fedsup_deploy.searchers.result import DeviceResult, Fleet, FleetOption
 
+_CANDIDATES: Final = (
+    "Every candidate, the front, the pick, and the limit; strokes, of the front and the pick alone, are what is known "
+    "of errors: upward 95 % intervals, across by how much predictions of latency may be off."
+)
 #: What a candidate is, and how it is drawn.
 _ROLES: Final = {"other": "candidate", "front": "front", "pick": "pick"}
 #: A limit beyond so many times the highest price is told and not drawn, which would leave no room for the candidates.
@@ -41,7 +49,10 @@ def explorer_spec(x_title: str, y_title: str, points: list[Row], limit: float | 
     colour: JsonObject = category("search", legend=None if is_one else {})
     is_notable: JsonObject = {"filter": "datum.role != 'other'"}
     is_far = limit is not None and limit > FAR * max((_number(point["x"]) for point in points), default=limit)
-    limits: list[Row] = [] if limit is None or is_far else [{"x": limit, "text": "limit"}]
+    places = [_number(point["x"]) for point in points]
+    limits: list[Row] = []
+    if limit is not None and not is_far:
+        limits = [{"x": limit, "text": "limit", "is_left": limit < (min(places) + max(limit, *places)) / 2}]
     beyond: list[Row] = [{"text": f"limit: {words.number(limit)}"}] if is_far else []
     return {
         "height": 340,
@@ -76,6 +87,18 @@ def explorer_spec(x_title: str, y_title: str, points: list[Row], limit: float | 
     }
 
 
+def _limit_texts(label: JsonObject) -> list[JsonObject]:
+    """Return the texts beside limits: one at the left has it at its right, where there is room."""
+    return [
+        {
+            "transform": [{"filter": f"{'' if is_left else '!'}datum.is_left"}],
+            "mark": {**label, "align": "left" if is_left else "right", "dx": 6 if is_left else -6},
+            "encoding": {"text": {"field": "text"}, "y": {"value": 4}},
+        }
+        for is_left in (True, False)
+    ]
+
+
 def _limits(x: JsonObject) -> list[JsonObject]:
     """Return the limits that are drawn, and those that are told at the edge."""
     label: JsonObject = {"type": "text", "style": "limit-text", "align": "right", "baseline": "top"}
@@ -85,10 +108,7 @@ def _limits(x: JsonObject) -> list[JsonObject]:
             "encoding": {"x": x},
             "layer": [
                 {"mark": {"type": "rule", "style": "limit"}},
-                {
-                    "mark": {**label, "dx": -6},
-                    "encoding": {"text": {"field": "text"}, "y": {"value": 4}},
-                },
+                *_limit_texts(label),
             ],
         },
         {
@@ -147,7 +167,7 @@ def candidates(searched: Searched, device: DeviceResult, most: int, name: str) -
     model, goal = searched.result.accuracy_model, device.objective
     points: list[Row] = []
     for each in drawn(device, searched.result, most):
-        x, y = price(each, LATENCY, device), worth(each, goal, device, model)
+        x, y = ranged(each, LATENCY, device), worth(each, goal, device, model)
         points.append(
             {
                 "x": x.value,
@@ -165,7 +185,7 @@ def candidates(searched: Searched, device: DeviceResult, most: int, name: str) -
     return Figure(
         name,
         f"{device.profile.name}: {title} against latency",
-        "Every candidate, the front, the pick, and the limit; strokes are the intervals of both axes.",
+        _CANDIDATES,
         explorer_spec(price_title(LATENCY, device), title, points, device.limits.get(LATENCY), is_one=True),
         front_table(searched, device),
     )
@@ -210,10 +230,15 @@ def fleet(found: Fleet, name: str) -> Figure:
     table = []
     costs = []
     for option in found.options:
-        worst = max(option.lost, key=lambda device: (option.lost[device], device))
+        lost_by: Counter[float] = Counter(round(100 * lost, 6) for lost in option.lost.values())
         values += [
-            {"artifacts": option.num_artifacts, "points": -100 * lost if lost else 0.0, "device": device}
-            for device, lost in option.lost.items()
+            {
+                "artifacts": option.num_artifacts,
+                "points": -lost if lost else 0.0,
+                "devices": number,
+                "told": words.counted(number, "device"),
+            }
+            for lost, number in sorted(lost_by.items())
         ]
         is_chosen = "in force" if option.num_artifacts == found.chosen else ""
         total = sum(option.lost.values())
@@ -222,7 +247,7 @@ def fleet(found: Fleet, name: str) -> Figure:
             (
                 str(option.num_artifacts),
                 words.points(-total / max(1, len(option.lost))),
-                f"{worst}: {words.points(-option.lost[worst])}",
+                f"{_worst_off(option)}: {words.points(-max(option.lost.values()))}",
                 is_chosen,
             )
         )
@@ -230,23 +255,39 @@ def fleet(found: Fleet, name: str) -> Figure:
         "x": {"field": "artifacts", "type": "ordinal", "title": "different architectures", "axis": {"labelAngle": 0}},
         "y": quantity("points", "points against its own best", scale={"zero": True, "nice": True}),
     }
+    layers: list[JsonValue] = [
+        {"mark": {"type": "point", "size": 80}},
+        {
+            "mark": {"type": "text", "style": "small-text", "align": "left", "dx": 9},
+            "encoding": {"text": {"field": "told"}},
+        },
+    ]
     return Figure(
         name,
         "What few architectures cost",
         "The accuracy of each device less that of its own best candidate where the fleet has so many architectures, a "
-        "mark for each, in points, on the images they were chosen by. "
+        "mark for all that lose the same, with their number, in points, on the images they were chosen by. "
         f"{'; '.join(costs[:_MOST_COSTS])}. In force: {found.chosen}.",
-        {**rows(values), "height": 180, "mark": {"type": "point", "opacity": 0.7, "size": 80}, "encoding": encoding},
+        {**rows(values), "height": 180, "encoding": encoding, "layer": layers},
         Table.of(("architectures", "mean over devices", "the worst device", ""), table),
     )
 
 
 def at_worst(option: FleetOption) -> str:
     """Return what a number of architectures costs the device that it costs most."""
-    worst = max(option.lost, key=lambda device: (option.lost[device], device))
-    return (
-        f"{words.points(-option.lost[worst])} at worst ({worst})" if option.lost[worst] else "no device loses anything"
-    )
+    most = max(option.lost.values())
+    if not most:
+        return "no device loses anything"
+    return f"{words.points(-most)} at worst ({_worst_off(option)})"
+
+
+def _worst_off(option: FleetOption) -> str:
+    """Return the devices that lose most: of many that lose the same, how many."""
+    most = max(option.lost.values())
+    worst = sorted(device for device, lost in option.lost.items() if lost > most - words.NOTHING)
+    if len(worst) == len(option.lost) > 1:
+        return f"each of the {len(worst)} devices"
+    return worst[0] if len(worst) == 1 else f"{worst[0]} and {len(worst) - 1} more"
 
 
 def comparison(searches: list[Searched]) -> Table | None:

@@ -88,6 +88,7 @@ class BundleSection:
         name: What it is called.
         same: The section, with its name, that shows the figures of this one, too: their networks are one; None where
             this one shows them.
+        drawn_of: Which precision its answers are drawn of.
     """
 
     id: str
@@ -102,6 +103,7 @@ class BundleSection:
     measures: Table | None
     figures: tuple[Figure, ...]
     same: tuple[str, str] | None
+    drawn_of: str
     mistakes: MistakesSection | None
     lineage: Table
 
@@ -136,11 +138,12 @@ def run(section: str, material: RunMaterial) -> RunSection:
                 (f"{corner} subnet", value if last.num_images is None else f"{value}, {last.num_images:,} images")
             )
     if history.rounds:
-        sent = sum(each.bytes_down + each.bytes_up for each in history.rounds)
-        told.append(
-            ("time, bytes", f"{words.seconds(sum(each.seconds for each in history.rounds))}, {words.size(sent)}")
-        )
-    told += [("at its end", line) for line in progress.endings(material)]
+        sent = sum(each.bytes_down + each.bytes_up for each in history.asked)
+        told.append(("time", words.seconds(sum(each.seconds for each in history.asked))))
+        told.append(("bytes, both ways", words.size(sent)))
+        told += [("a client", line) for line in [progress.bytes_of_a_client(history.asked)] if line is not None]
+    told += [("accuracy at the end", line) for line in progress.rising(material)]
+    told += [("by size", line) for line in [progress.sizes(material)] if line is not None]
     absent = absences.figure(material)
     return RunSection(
         section,
@@ -197,7 +200,8 @@ def search(
         ("run", f"{result.run.name}{rounds}, {result.run.hash[:12]}"),
         ("space", result.space.name),
         ("accuracies", accuracies),
-        ("seed, time", f"{result.seed}, {words.seconds(result.seconds)}"),
+        ("seed", str(result.seed)),
+        ("time", words.seconds(result.seconds)),
         ("found on", result.processor or "not known"),
     ]
     devices = []
@@ -301,6 +305,7 @@ def bundle(section: str, material: BundleMaterial, bundles: Sequence[BundleMater
         None if accuracy.measures is None else bundle_facts.measures(accuracy.measures),
         () if same is not None else tuple(bundle_figures.figures(material, section)),
         same,
+        bundle_facts.drawn_of(manifest),
         _mistakes(material, bundles),
         bundle_facts.lineage(manifest),
     )

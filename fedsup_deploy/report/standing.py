@@ -96,6 +96,39 @@ def much_cheaper(chosen: Candidate, device: DeviceResult) -> Candidate | None:
     )
 
 
+def cheapest_alike(chosen: Candidate, device: DeviceResult) -> Candidate | None:
+    """Return the cheapest of those that cannot be told apart: the smallest product of parameters and latency.
+
+    It has no more of either, and less of one; None where there is none, or nobody knows.
+    """
+    alike = [each for each in as_good(chosen, device) or () if _is_cheaper(each, chosen)]
+    return min(alike, key=lambda each: (each.num_params * each.latency_ms_held, each.arch_id), default=None)
+
+
+def _is_cheaper(one: Candidate, other: Candidate) -> bool:
+    costs = [(each.num_params, each.latency_ms_held) for each in (one, other)]
+    return costs[0] != costs[1] and costs[0][0] <= costs[1][0] and costs[0][1] <= costs[1][1]
+
+
+def not_much_cheaper_in_words(chosen: Candidate, device: DeviceResult) -> str | None:
+    """Return what is the cheapest that is as good, where none is much cheaper; None where none is, or nobody knows."""
+    if not as_good(chosen, device):
+        return None
+    found = cheapest_alike(chosen, device)
+    half = f"none that cannot be told apart has {words.rounded(_MUCH)} of the parameters or of the latency"
+    if found is None:
+        return f"{half}, and none has less of either without more of the other"
+    params, latency = (
+        words.rounded(one / max(1e-12, other))
+        for one, other in (
+            (found.num_params, chosen.num_params),
+            (found.latency_ms_held, chosen.latency_ms_held),
+        )
+    )
+    costs = f"{found.num_params:,} parameters ({params}) and {words.number(found.latency_ms_held, 'ms')} ({latency})"
+    return f"{half}; the cheapest of them is {found.arch_id}: {costs}, {Difference.of(found, chosen)}"
+
+
 def _is_much_cheaper(one: Candidate, other: Candidate) -> bool:
     params, latency = one.num_params / max(1, other.num_params), one.latency_ms_held / max(1e-12, other.latency_ms_held)
     return max(params, latency) <= 1 and min(params, latency) <= _MUCH

@@ -23,6 +23,11 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def rounded(value: float) -> str:
+    """Return a share that is told roughly, such as of a limit, as percent without a fraction."""
+    return f"{100 * value:.0f} %"
+
+
 def points(value: float) -> str:
     """Return a difference of shares in percentage points, with its sign; a small one with digits enough to see it."""
     if abs(value) < NOTHING:
@@ -40,9 +45,9 @@ def number(value: float | None, unit: str = "", digits: int = 3) -> str:
     return f"{told} {unit}".rstrip()
 
 
-def between(interval: Interval | None, unit: str = "") -> str:
+def between(interval: Interval, unit: str = "") -> str:
     """Return an interval, both of its ends with the unit once."""
-    return "no interval is claimed" if interval is None else f"{number(interval[0])} to {number(interval[1], unit)}"
+    return f"{number(interval[0])} to {number(interval[1], unit)}"
 
 
 def size(num_bytes: float) -> str:

@@ -82,7 +82,7 @@ def test_no_line_is_wider_than_the_terminal(name: str, width: int) -> None:
 def test_the_view_alone_answers_what_one_asks_of_a_run(run: Path) -> None:
     text = shown(watch(run, 1060.0))
     for how_far_and_how_long in (
-        r"rounds +2 of 4 \(50%\)",
+        r"rounds +2 of 4 \(50 %\)",
         r"time left +about 20 s, when it goes on",
         r"10 s a round in the",
     ):
@@ -93,7 +93,7 @@ def test_the_view_alone_answers_what_one_asks_of_a_run(run: Path) -> None:
     assert "accuracy after round 2" in text
     assert "in brackets: 95 % interval, of 100 images" in text
     assert re.search(r"camera-7 +2 +2 +no answer within 5 s", text), "who fails"
-    assert "4 of 6 updates were used, 33.3% are missing, none rejected" in text
+    assert "4 of 6 updates were used, 33.3 % are missing, none rejected" in text
     for traffic in ("bytes down  2 MiB, 1 MiB a round", "bytes up    1 MiB, 512 KiB a round"):
         assert traffic in text
     assert "warning, round 2: tier 1: starved" in text
@@ -130,6 +130,7 @@ def test_after_a_whole_run_it_says_what_comes_next(tmp_path: Path) -> None:
     whole = watch(run_of(tmp_path, {**STARTED, "rounds": 1}, played(0)), 0.0)
     assert [shlex.split(each)[:2] for each in whole.next_commands] == [
         ["fedsup-deploy", "evaluate"],
+        ["fedsup-deploy", "profile"],
         ["fedsup-deploy", "search"],
     ]
     assert re.search(r"^state +ended$", shown(whole), re.MULTILINE)
@@ -143,7 +144,7 @@ def test_who_was_never_asked_and_whose_update_was_rejected_is_counted(tmp_path: 
     view = watch(run_of(tmp_path, STARTED, refused), 0.0)
     assert (view.rejected, view.never_asked) == (1, 1)
     text = shown(view)
-    assert "1 of 2 updates were used, 50.0% are missing, 1 rejected" in text
+    assert "1 of 2 updates were used, 50.0 % are missing, 1 rejected" in text
     assert re.search(r"never asked +1 of 3 clients", text)
 
 
@@ -161,7 +162,14 @@ def test_tiers_are_told_where_a_client_has_one_by_its_number(run: Path) -> None:
     tiers = watch(run, 0.0).tiers
     assert tiers is not None
     assert [(each.tier, each.asked, each.answered) for each in tiers][:2] == [(0, 2, 2), (1, 2, 0)]
-    assert re.search(r"\n +1 .* worst", shown(watch(run, 0.0), 120))
+    text = shown(watch(run, 0.0), 120)
+    assert re.search(r"\n +1 .* 100\.0 %, worst +0  the largest subnet", text)
+    assert re.search(r"\n +0 .* 0\.0 % +0  the smallest subnet", text)
+    assert "random true" not in text
+    assert [each.never_asked for each in tiers] == [0, 0, 0, 0]
+    tiers = watch(run_of(run, STARTED, played(0, clients=[0, 2])), 0.0).tiers
+    assert tiers is not None
+    assert [each.never_asked for each in tiers] == [0, 1, 0, 0]
 
 
 def test_a_folder_of_other_files_is_no_run(tmp_path: Path) -> None:
@@ -275,6 +283,47 @@ def test_ctrl_c_ends_the_view_and_says_so(run: Path) -> None:
         assert process.wait() == 130
     assert "interrupted: the run itself goes on" in text
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", text), "no colour"
+
+
+@pytest.mark.parametrize("room", [20, 30, 36, 44])
+def test_a_low_terminal_sees_what_is_most_important_and_how_much_is_cut(run: Path, room: int) -> None:
+    """Curves give way before anything else: who fails, and by which key the view ends, is seen on 40 lines."""
+    view = watch(run, 0.0)
+    whole = list(watch_page.page(view, braille=True)(100))
+    found = list(watch_page.page(view, braille=True, most_lines=room)(100))
+    assert len(found) <= room
+    assert found[0] == whole[0]
+    cut = [line for line in found if "more lines; --once prints all of them" in line]
+    tables = [line for line in whole if line and not re.search("[\u2800-\u28ff]", line)]
+    if room < 30:
+        assert len(cut) == 1
+        assert not re.search("[\u2800-\u28ff]", "\n".join(found)), "curves are gone first"
+    else:
+        assert not cut
+        assert "camera-7" in "\n".join(found)
+    assert set(found) - set(cut) <= {*whole, ""} or any("from 2 to 1" in line for line in tables)
+    assert list(watch_page.page(view, braille=True, most_lines=500)(100)) == whole
+
+
+def test_a_fall_is_said_where_no_warning_was_written(tmp_path: Path) -> None:
+    """And the curve names its peak, which its ends hide."""
+    accuracies = (0.5, 0.95, 0.6)
+    events = [event for at, each in enumerate(accuracies) for event in (played(at), evaluated(at, each, 0.5))]
+    text = shown(watch(run_of(tmp_path, STARTED, *events), 0.0), 100)
+    assert "fallen: the largest subnet is -35.0 points against its best, 95.0 % in round 2: they can be told apart" in (
+        text.replace("\n", " ")
+    )
+    assert "no warnings" not in text
+    assert "from 50.0 % to 60.0 %, best 95.0 % in round 2" in text
+    assert "it has fallen, and more rounds like these do not help" in re.sub(r"\s+", " ", text)
+
+
+def test_whether_more_rounds_would_help_is_said_also_at_the_end(run: Path) -> None:
+    (run / "supernet.safetensors").touch()
+    text = re.sub(r"\s+", " ", shown(watch(run, 0.0)))
+    assert "accuracy in the last 1 round, by size: the largest +25.0 points, the smallest +25.0 points" in text
+    assert "so more rounds may bring more" in text
+    assert "a client each time it is asked it is sent 341 KiB in the mean and sends 256 KiB" in text
 
 
 def test_one_point_is_no_curve_and_told_in_words(tmp_path: Path) -> None:

@@ -4,14 +4,14 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from fedsup_deploy.report import bundle_facts, search_figures
-from fedsup_deploy.report.answers import answer, off_by
+from fedsup_deploy.report import bundle_facts, off_by, search_figures
+from fedsup_deploy.report.answers import answer
 from fedsup_deploy.report.bundle_facts import BundleMaterial
 from fedsup_deploy.report.run_figures import RunMaterial
 from fedsup_deploy.report.search_facts import (
-    Known,
     Searched,
     objectives_of,
+    ranged,
     role,
 )
 
@@ -33,7 +33,7 @@ def test_the_answer_for_a_device(search_of: MakeSearch) -> None:
     assert found.chosen_by is None
     assert found.latency == "3 ms, between 1.5 and 6 ms"
     assert found.room == (
-        "latency: 3 of 4 ms (75%), predicted to keep it; nobody has measured how far off predictions are: measure",
+        "latency: 3 of 4 ms (75 %), predicted to keep it; nobody has measured how far off predictions are: measure",
     )
     assert found.why == "the best accuracy of those tried; 4 of 20 that keep the limits were tried, by exact search"
     assert found.sure == "cannot be told apart from 1 of the 3 others tried; 16 that fit were never tried"
@@ -133,12 +133,19 @@ def test_the_best_network_tried_for_any_device_is_named_with_why_it_is_not_taken
     best = second.candidates[-1].arch_id
     found = answer(first, plain).best
     lead = f"{best} (97.0 %, +7.0 points on the same images, cannot be told apart): "
-    assert found == f"{lead}tried for x86-laptop; what it costs here is not known"
+    tried = "this search tried 4 of the 20 that keep the limits, not this one; what it costs here cannot be computed: "
+    assert found == f"{lead}{tried}put the run of the search on this page"
+    changed = dataclasses.replace(plain, priced={"jetson-nano": {}})
+    assert answer(first, changed).best == f"{lead}{tried}its profile has changed since the search"
     assert "nothing beyond the limit was tried" not in answer(first, plain).more
     assert answer(second, plain).best is None
     for costs, told in (
         ({"latency_ms": 4.5}, "it needs 4.5 ms, over the limit of 4 ms"),
-        ({"latency_ms": 3.5}, "tried for x86-laptop; it keeps the limits here as well, and was not tried"),
+        (
+            {"latency_ms": 3.5},
+            "it needs 3.5 ms here and keeps the limits, but this search did not try it: "
+            f"take it (fedsup-deploy export RUN --arch {best} --profile jetson-nano)",
+        ),
     ):
         priced = dataclasses.replace(plain, priced={"jetson-nano": {best: costs}})
         assert answer(first, priced).best == f"{lead}{told}"
@@ -147,6 +154,54 @@ def test_the_best_network_tried_for_any_device_is_named_with_why_it_is_not_taken
     )
     alone = search_of({"jetson-nano": KNOWN})
     assert answer(only(alone), alone, [other_run]).best is None, "of other weights"
+
+
+def test_what_another_search_of_the_same_device_has_priced_is_known_without_the_run(search_of: MakeSearch) -> None:
+    """Also where that search had a lower limit."""
+    wide = search_of({"jetson-nano": KNOWN}, limit_ms=9.0, name="wide.json")
+    narrow = search_of({"jetson-nano": [*KNOWN, (97, 2.4)]})
+    found = answer(only(wide), wide, [narrow]).best
+    assert found is not None
+    assert "it needs 3.6 ms here and keeps the limits, but this search did not try it: take it" in found
+    profile = only(narrow).profile.model_copy(update={"hash": "1" * 64})
+    changed = only(narrow).model_copy(update={"profile": profile})
+    other = dataclasses.replace(narrow, result=narrow.result.model_copy(update={"results": (changed,)}))
+    assert "what it costs here cannot be computed" in (answer(only(wide), wide, [other]).best or "")
+
+
+def test_where_all_that_fits_was_tried_the_best_tried_elsewhere_is_over_a_limit(search_of: MakeSearch) -> None:
+    plain = search_of({"jetson-nano": KNOWN, "x86-laptop": [*KNOWN, (97, 2.4)]})
+    exact = plain.result.results[0].model_copy(update={"num_feasible": 4})
+    told = answer(exact, plain).best
+    assert told is not None
+    assert told.endswith("it is over a limit here: all 4 that keep the limits were tried")
+
+
+def test_more_time_is_priced_where_a_better_network_was_tried_for_another_device(search_of: MakeSearch) -> None:
+    """The next better one and the best one; that this is all there is where the whole space was tried."""
+    plain = search_of({"jetson-nano": KNOWN, "x86-laptop": [*KNOWN, (92, 2.3), (97, 2.4)]})
+    device, other = plain.result.results
+    near, best = (each.arch_id for each in other.candidates[-2:])
+    priced = dataclasses.replace(plain, priced={"jetson-nano": {near: {"latency_ms": 4.5}, best: {"latency_ms": 6.0}}})
+    told = f"1.5 ms more: {near}, +2.0 points, cannot be told apart; "
+    told += f"3 ms more: {best}, +7.0 points, cannot be told apart, the best tried"
+    assert answer(device, priced).more == told
+    whole = device.model_copy(update={"num_architectures": 6})
+    assert answer(whole, priced).more == f"{told}; all 6 subnets of the space were tried"
+    laptop = other.model_copy(update={"num_architectures": 6, "num_feasible": 5})
+    assert answer(laptop, priced).more == "nothing: all 6 subnets of the space were tried, and none is better"
+
+
+def test_a_higher_limit_is_for_those_that_are_near_theirs(search_of: MakeSearch) -> None:
+    """Whoever leaves some of it, and has not tried all that fits, tries more of that first."""
+    searched = search_of({"jetson-nano": KNOWN, "x86-laptop": [*KNOWN, (60, 2.4)]})
+    device = searched.result.results[0]
+    assert answer(device, searched).more.endswith(
+        "try more of them before you raise it (fedsup-deploy search --evaluations N)"
+    )
+    for changes in ({"limits": {"latency_ms": 3.1}}, {"num_feasible": 4}):
+        told = answer(device.model_copy(update=changes), searched).more
+        assert told.endswith("search with a higher limit and put both on one page")
 
 
 def test_where_nothing_better_was_tried_for_any_device_that_is_said(search_of: MakeSearch) -> None:
@@ -160,5 +215,10 @@ def test_a_latency_is_a_range_by_how_far_predictions_were_off(search_of: MakeSea
     error = {"acc5": 0.5, "acc10": 0.5, "spearman": None, "mape": 0.25, "num_heldout": 4, "method": "published"}
     for number, told in ((4, ""), (1, ", an error that is known of one network alone")):
         profile = plain.profile.model_validate(plain.profile.model_dump() | {"error": error | {"num_heldout": number}})
-        assert off_by(Known(2.0), profile) == f"by the profile's error of 25.0 % between 1.5 and 2.5 ms{told}"
-    assert off_by(Known(2.0), plain.profile) == "nobody has measured how far predictions are off"
+        assert off_by.bounds(2.0, None, profile) == (1.5, 2.5)
+        assert off_by.in_words(2.0, None, profile) == f"by the profile's error of 25.0 % between 1.5 and 2.5 ms{told}"
+    assert off_by.in_words(2.0, None, plain.profile) == "nobody has measured how far predictions are off"
+    assert off_by.in_words(2.0, (1.0, 3.0), plain.profile) == "between 1 and 3 ms"
+    candidate = plain.picked.model_copy(update={"latency_interval_ms": None})
+    known = plain.model_copy(update={"profile": profile, "percentile": None})
+    assert ranged(candidate, "latency_ms", known).bounds == (2.25, 3.75), "and so it is drawn"

@@ -31,7 +31,19 @@ def with_classes(material: BundleMaterial, number: int) -> BundleMaterial:
 def test_a_variant_tells_size_accuracy_latency_and_gate(bundle_of: MakeBundle) -> None:
     [row] = bundle_facts.variants(bundle_of()).rows
     assert row[:6] == ("onnx-fp32", "model.onnx", "1000 bytes", "90.0 %", "1.5 ms", "no")
-    assert row[6] == "passed: largest difference 1.0e-06 of 1e-05 allowed, 16 images, the same class for 100%"
+    assert row[6] == "passed: largest difference 1.0e-06 of 1e-05 allowed, 16 images, the same class for 100 %"
+
+
+def test_answers_by_class_are_of_a_precision_that_the_device_need_not_have(bundle_of: MakeBundle) -> None:
+    assert bundle_facts.drawn_of(bundle_of().manifest) == (
+        "Answers that are drawn or told by class are of fp32, as the device has it."
+    )
+    other = with_int8(bundle_of)
+    assert bundle_facts.of_device(other.manifest).precision == "int8"
+    assert bundle_facts.drawn_of(other.manifest) == (
+        "Answers that are drawn or told by class are of fp32; "
+        "of int8, which the device has, the accuracy above alone is known."
+    )
 
 
 def test_what_is_not_known_is_said(bundle_of: MakeBundle) -> None:
@@ -45,7 +57,7 @@ def test_a_limit_that_is_exceeded_is_said_twice(bundle_of: MakeBundle) -> None:
     limit = {"limit": 1.0, "cost": 1.5, "is_exceeded": True}
     material = bundle_of(limits={"latency_ms": limit})
     assert bundle_facts.limits(material.manifest).rows == (
-        ("latency_ms", "1 ms", "1.5 ms", "150%", "EXCEEDED", "of fp32"),
+        ("latency_ms", "1 ms", "1.5 ms", "150 %", "EXCEEDED", "of fp32"),
     )
     assert "The limit latency_ms is exceeded, as was asked for." in bundle_facts.trust(material)
 
@@ -82,7 +94,7 @@ def test_int8_is_worth_it_or_not_or_that_is_not_known_yet(bundle_of: MakeBundle)
     assert left_out == "no: onnx-int8 is left out: it loses 9 points"
     told = int8.is_it_worth_it(with_int8(bundle_of))
     assert told == (
-        "not known yet: what is known of the device is of int8, and nobody has timed fp32 there. onnx-int8 is 75% "
+        "not known yet: what is known of the device is of int8, and nobody has timed fp32 there. onnx-int8 is 75 % "
         "smaller; accuracy -0.50 points (-2.00 to +1.00) against fp32 on 200 images; a loss of up to 1 is allowed"
     )
     fast = {"times_as_fast": 2.0, "noise": 0.01, "faster_above": 1.02, "verdict": "stable"}

@@ -8,6 +8,7 @@ import pytest
 
 from fedsup_deploy.artifact.engine import MeasuredEngine
 from fedsup_deploy.artifact.measured import MeasuredDocument
+from fedsup_deploy.report import search_figures
 from fedsup_deploy.report.bundle_facts import BundleMaterial
 from fedsup_deploy.report.glance import glance
 from fedsup_deploy.report.run_figures import RunMaterial
@@ -51,7 +52,7 @@ def test_each_device_has_a_row_and_a_bundle_that_is_its_own(
         f"{pick}, fp32",
         "90.0 % (86.9 to 92.4) of 450 test images, fp32",
         "90.0 % (82.6 to 94.5) of 100",
-        "3 ms, 75% of 4 ms: nobody knows the error",
+        "3 ms, 75 % of 4 ms: nobody knows the error",
         sure,
         "no",
         "made",
@@ -85,9 +86,11 @@ def test_what_is_refused_left_out_or_exceeded_is_said_with_its_reason(
 
 def test_the_health_of_a_run_is_said_in_a_line(run_of: Callable[..., RunMaterial]) -> None:
     healthy = run_of([([0, 1], {}), ([0, 1], {"1": "late"})])
-    assert answers((healthy,))["Is training healthy?"] == (
-        "digits: nothing was warned of in 2 rounds; 3 of 4 updates came, none rejected; never asked: 6 of 8 clients",
+    first, sizes = answers((healthy,))["Is training healthy?"]
+    assert first == (
+        "digits: nothing was warned of in 2 rounds; 3 of 4 updates came, none rejected; never asked: 6 of 8 clients"
     )
+    assert sizes.startswith("digits: the largest and the smallest subnet can be told apart")
     whole = run_of([([0, 1], {})], num_clients=2)
     assert answers((whole,))["Is training healthy?"][0].endswith("in 1 round; 2 of 2 updates came, none rejected")
     warned = (
@@ -99,6 +102,61 @@ def test_the_health_of_a_run_is_said_in_a_line(run_of: Callable[..., RunMaterial
         "digits: 2 warnings in 2 rounds, the last in round 2: tier 1: starved;"
     )
     assert answers()["Is training healthy?"] == ("not known: no run is on this page",)
+
+
+def test_a_limit_that_predictions_may_miss_is_not_called_kept(search_of: Callable[..., Searched]) -> None:
+    """By how far they were off; nothing of it where nobody knows that."""
+    plain = search_of({"raspberry-pi-4": KNOWN})
+    question = "What is refused, left out or over its limit?"
+    assert answers((), (plain,))[question] == ("nothing",)
+    [device] = plain.result.results
+    error = {"acc5": 0.5, "acc10": 0.5, "spearman": None, "mape": 0.5, "num_heldout": 4, "method": "published"}
+    profile = device.profile.model_validate(device.profile.model_dump() | {"error": error})
+    known = device.model_copy(update={"profile": profile})
+    searched = dataclasses.replace(plain, result=plain.result.model_copy(update={"results": (known,)}))
+    assert answers((), (searched,))[question] == (
+        "raspberry-pi-4: may be over its limit of 4 ms: predicted is 3 ms, "
+        "by the profile's error of 50.0 % between 1.5 and 4.5 ms",
+    )
+
+
+def test_devices_that_lose_the_same_are_counted_and_not_one_of_them_named(search_of: Callable[..., Searched]) -> None:
+    """Nor are their marks upon each other: one has their number."""
+    devices = {"a": [(80, 1.0), (90, 2.0)], "b": [(80, 1.0), (90, 2.0)], "c": [(80, 1.0)]}
+    plain = search_of(devices)
+    low, best = (plain.result.results[0].candidates[at].arch_id for at in (0, 1))
+    options = [
+        {"num_artifacts": 1, "assigned": dict.fromkeys(devices, low), "lost": {"a": 0.1, "b": 0.1, "c": 0.0}},
+        {
+            "num_artifacts": 2,
+            "assigned": {"a": best, "b": best, "c": low},
+            "lost": {"a": 0.0, "b": 0.0, "c": 0.0},
+        },
+    ]
+    fleet = search_of(devices, fleet={"max_artifacts": 2, "options": options, "chosen": 2})
+    [line] = answers((), (fleet,))["What would fewer architectures cost?"]
+    assert line.endswith("-10.0 points at worst (a and 1 more), cannot be told apart")
+    assert fleet.result.fleet is not None
+    figure = search_figures.fleet(fleet.result.fleet, "fleet")
+    marks = figure.spec["data"]["values"]  # type: ignore[index,call-overload]
+    assert [(each["artifacts"], each["points"], each["told"]) for each in marks] == [
+        (1, 0.0, "1 device"),
+        (1, -10.0, "2 devices"),
+        (2, 0.0, "3 devices"),
+    ]
+
+
+def test_whether_more_rounds_would_help_and_what_a_client_moves_is_said(run_of: Callable[..., RunMaterial]) -> None:
+    """Also where accuracy has not risen for certain."""
+    once = run_of([([0, 1], {})])
+    assert answers((once,))["Would more rounds help?"] == ("not known: accuracy was measured once",)
+    [last] = once.history.evaluations
+    twice = dataclasses.replace(once.history, evaluations=(last.model_copy(update={"accuracy_largest": 0.49}), last))
+    [line] = answers((dataclasses.replace(once, history=twice),))["Would more rounds help?"]
+    assert "the largest +1.0 points" in line
+    assert line.endswith("whether more rounds would help, these images cannot tell")
+    assert answers((once,))["How many bytes does a client move?"][0].startswith("digits: each time it is asked it is")
+    assert answers()["How many bytes does a client move?"] == ("not known: no run is on this page",)
 
 
 def test_what_was_timed_on_a_device_is_not_among_what_was_not(
@@ -132,9 +190,10 @@ def test_how_many_architectures_there_are_and_what_one_less_costs_is_a_sentence(
     plain = search_of(devices)
     first, second = (plain.result.chosen_for(name).arch_id for name in devices)
     told = "search.json: 2 architectures for 2 devices"
+    asked = ", of those that were tried on each of the devices: fedsup-deploy search --max-artifacts N looks for it"
     assert answers((), (plain,))[question] == (
-        f"{told}; what one less would cost nobody has asked: fedsup-deploy search --max-artifacts N tells it",
-    )
+        f"{told}; with 1 architecture ({first}) -10.0 points at worst (b), cannot be told apart{asked}",
+    ), "also where nobody has asked the search"
     options = [
         {"num_artifacts": 1, "assigned": {"a": first, "b": first}, "lost": {"a": 0.0, "b": 0.1}},
         {"num_artifacts": 2, "assigned": {"a": first, "b": second}, "lost": {"a": 0.0, "b": 0.0}},
@@ -142,7 +201,8 @@ def test_how_many_architectures_there_are_and_what_one_less_costs_is_a_sentence(
     fleet = search_of(devices, fleet={"max_artifacts": 2, "options": options, "chosen": 2})
     bundle = of_search(bundle_of, fleet)
     assert answers((), (fleet,), (bundle,))[question] == (
-        f"{told}, in 1 variant of bundles on this page; with 1 architecture ({first}) -10.0 points at worst (b)",
+        f"{told}, in 1 variant of bundles on this page; with 1 architecture ({first}) -10.0 points at worst (b), "
+        "cannot be told apart",
     )
     assert answers((), (search_of({"a": [(90, 1.0)]}),))[question][0].endswith("; fewer there cannot be")
 

@@ -46,3 +46,26 @@ def test_it_is_the_price_that_a_search_would_have_found(
     assert priced_beyond([other], [run])[0].priced == {}
     unknown = dataclasses.replace(searched, result=result.model_copy(update={"results": (first, second)}))
     assert priced_beyond([unknown], [run])[0].priced == {"jetson-nano": {}}
+    renamed = limited.model_copy(
+        update={"profile": first.profile, "candidates": (_priced(first, tiny_space, profile),)}
+    )
+    same = dataclasses.replace(searched, result=result.model_copy(update={"results": (renamed, second)}))
+    [found] = priced_beyond([same], [run])
+    assert found.priced["jetson-nano"][arch_id] == costs, "a profile that has changed, and predicts as it did"
+
+
+def _priced(device: Any, space: SearchSpace, profile: Any) -> Any:
+    """Return the only candidate of a device with the prices that its profile predicts."""
+    [candidate] = device.candidates
+    known = price_network(space.plan(candidate.to_architecture()), target_for(profile, {"latency_ms": 1.0})).by_limit()
+    costs = {name: float(values[0]) for name, values in known.items()}
+    return candidate.model_copy(
+        update={
+            "latency_ms_predicted": costs["latency_ms"],
+            "latency_percentile_ms": costs["latency_ms"],
+            "num_macs": int(costs["macs"]),
+            "num_params": int(costs["params"]),
+            "memory_mib": costs["memory_mib"],
+            "storage_mib": costs["storage_mib"],
+        }
+    )

@@ -31,7 +31,7 @@ def values(figure: Any) -> list[dict[str, Any]]:
 def test_a_curve_has_a_point_for_each_round_counted_from_1(run_of: MakeRun) -> None:
     figure = by_name(run_of([([0, 1], {}), ([2], {})]))["loss"]
     assert [(point["round"], point["value"]) for point in values(figure)] == [(1, 0.0), (2, 1.0)]
-    assert figure.table.rows == (("1", "0", "not known"), ("2", "1", "not known"))
+    assert figure.table.rows == (("1", "0"), ("2", "1")), "no column of what nobody has said"
 
 
 def test_the_loss_that_a_round_began_with_is_a_line_of_its_own(run_of: MakeRun) -> None:
@@ -81,22 +81,43 @@ def test_equal_bytes_are_one_line_and_a_jump_is_explained(run_of: MakeRun) -> No
     assert "smallest" not in by_name(dataclasses.replace(plain, run=other))["bytes"].says
 
 
-def test_it_is_said_whether_accuracy_rose_to_the_end_and_sizes_are_alike(run_of: MakeRun) -> None:
+def test_sizes_beside_each_other_say_whether_that_is_good(run_of: MakeRun) -> None:
+    """Whoever reads that they cannot be told apart has to know whether something is wrong."""
     material = run_of([([0], {})] * 3)
     [last] = material.history.evaluations
-    assert list(progress.endings(material)) == []
-    before = last.model_copy(update={"round": 0, "accuracy_largest": 0.25, "accuracy_smallest": 0.24})
-    alike = last.model_copy(update={"accuracy_smallest": 0.5})
-    history = dataclasses.replace(material.history, evaluations=(before, alike))
-    rising, same = progress.endings(dataclasses.replace(material, history=history))
-    assert rising == (
-        "accuracy still rose in the last 2 rounds: the largest subnet +25.0 points, the smallest subnet +26.0 points; "
-        "more rounds may bring more"
+    told = {}
+    for largest, smallest in ((0.5, 0.5), (0.5, 0.25), (0.25, 0.5)):
+        kept = last.model_copy(update={"accuracy_largest": largest, "accuracy_smallest": smallest})
+        history = dataclasses.replace(material.history, evaluations=(kept,))
+        told[largest, smallest] = progress.sizes(dataclasses.replace(material, history=history)) or ""
+    assert told[0.5, 0.5].endswith(
+        "cannot be told apart, which is good for small devices: they lose nothing that these images can tell: "
+        "50.0 % (40.4 to 59.6) and 50.0 % (40.4 to 59.6)"
     )
-    assert (
-        same
-        == "the largest and the smallest subnet cannot be told apart: 50.0 % (40.4 to 59.6) and 50.0 % (40.4 to 59.6)"
-    )
+    assert "as they should be where size counts" in told[0.5, 0.25]
+    assert "the wrong way round: the largest is worse" in told[0.25, 0.5]
+
+
+def test_what_a_client_moves_is_told_with_the_weights_of_both_sizes(run_of: MakeRun) -> None:
+    """Of all that it is asked for: two clients are sent a MiB together, and one of them answers with half of one."""
+    material = run_of([([0, 1], {"1": "late"})])
+    of_one, together = progress.traffic(material)
+    assert of_one.startswith("each time it is asked it is sent 512 KiB in the mean and sends as much; the weights of ")
+    assert "the smallest subnet are" in of_one
+    assert together == "all clients together: 1 MiB to them and 512 KiB from them"
+    nobody = dataclasses.replace(material.history, rounds=())
+    assert list(progress.traffic(dataclasses.replace(material, history=nobody))) == []
+
+
+def test_the_line_of_bytes_is_one_way_and_its_title_says_so(run_of: MakeRun) -> None:
+    """Who adds it up gets what goes to clients, not all there is."""
+    plain = run_of([([0, 1], {})])
+    rounds = tuple(each.model_copy(update={"bytes_up": each.bytes_down}) for each in plain.history.rounds)
+    figure = by_name(dataclasses.replace(plain, history=dataclasses.replace(plain.history, rounds=rounds)))["bytes"]
+    assert figure.spec["encoding"]["y"]["title"] == "MiB per round, one way"
+    assert figure.says.startswith("The line is one way: as much comes from clients as goes to them.")
+    assert "in all 1 MiB to them, 1 MiB from them" in figure.says
+    assert figure.table.rows == (("1", "1 MiB", "1 MiB", "512 KiB"),)
 
 
 def test_a_long_run_is_drawn_by_means_and_says_so(run_of: MakeRun) -> None:
@@ -140,7 +161,15 @@ def test_tiers_are_equal_runs_of_the_clients_that_are_seen(run_of: MakeRun) -> N
     material = run_of([([1, 2, 3, 8], {}), ([1], {})], num_clients=9, unseen=("0",))
     figure = by_name(material)["tiers"]
     assert [(each["clients"], each["updates"]) for each in values(figure)] == [(2, 3), (2, 1), (2, 0), (2, 1)]
-    assert figure.table.rows[0][3] == "architecture 'smallest'"
+    assert [row[3] for row in figure.table.rows] == [
+        "the smallest subnet",
+        "the largest subnet",
+        "a random subnet of any size",
+        "a random subnet of any size",
+    ]
+    assert figure.says.endswith(
+        "Tier 0: the smallest subnet; Tier 1: the largest subnet; Tiers 2 and 3: a random subnet of any size."
+    )
 
 
 def test_devices_have_names_and_tiers_of_their_own(run_of: MakeRun) -> None:

@@ -71,7 +71,7 @@ def test_a_limit_far_beyond_all_candidates_is_told_and_not_drawn(search_of: Make
         [figure] = search_figures.figures([search_of({"jetson-nano": KNOWN}, limit_ms=limit_ms)])
         return figure.spec["datasets"]
 
-    assert (datasets(6.6)["limits"], datasets(6.6)["beyond"]) == ([{"x": 6.6, "text": "limit"}], [])
+    assert (datasets(6.6)["limits"], datasets(6.6)["beyond"]) == ([{"x": 6.6, "text": "limit", "is_left": False}], [])
     assert (datasets(6.7)["limits"], datasets(6.7)["beyond"]) == ([], [{"text": "limit: 6.7"}])
 
 

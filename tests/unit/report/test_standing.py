@@ -7,7 +7,13 @@ import pytest
 
 from fedsup_deploy.report.glance import glance
 from fedsup_deploy.report.search_facts import Searched
-from fedsup_deploy.report.standing import Difference, cheaper_in_words, how_sure, much_cheaper
+from fedsup_deploy.report.standing import (
+    Difference,
+    cheaper_in_words,
+    how_sure,
+    much_cheaper,
+    not_much_cheaper_in_words,
+)
 
 MakeSearch = Callable[..., Searched]
 
@@ -66,8 +72,28 @@ def test_a_much_cheaper_network_that_is_as_good_is_named_with_the_figures_of_bot
     assert much_cheaper(alone.picked, alone) is None
     lines = {each.question: each.lines for each in glance((), (searched,), ()).answers}
     [line] = lines["Is a much cheaper network as good?"]
+    assert not_much_cheaper_in_words(alone.picked, alone) is None, "there is no other"
     assert line.startswith("jetson-nano: ")
     assert "3.8 times less predicted latency" in line
+
+
+def test_where_none_is_much_cheaper_the_cheapest_that_is_as_good_is_named_with_the_threshold(
+    search_of: MakeSearch,
+) -> None:
+    searched = search_of({"jetson-nano": [(40, 0.1), (89, 1.9), (90, 2.0), (88, 1.6)]})
+    [device] = searched.result.results
+    cheapest = device.candidates[-1].arch_id
+    told = not_much_cheaper_in_words(device.picked, device)
+    assert told == (
+        "none that cannot be told apart has 50 % of the parameters or of the latency; the cheapest of them is "
+        f"{cheapest}: 10 parameters (100 %) and 2.4 ms (80 %), -2.0 points (2 images of 100)"
+    )
+    lines = {each.question: each.lines for each in glance((), (searched,), ()).answers}
+    assert lines["Is a much cheaper network as good?"] == (f"jetson-nano: {told}",)
+    [alone] = search_of({"jetson-nano": [(89, 2.1), (90, 2.0)]}).result.results
+    assert (not_much_cheaper_in_words(alone.picked, alone) or "").endswith(
+        "and none has less of either without more of the other"
+    )
 
 
 def test_a_difference_of_predictions_has_no_images(search_of: MakeSearch) -> None:

@@ -32,6 +32,8 @@ _SETTINGS: Final = MappingProxyType(
     {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32", "CACHE_DIR": ""}
 )
 _FLOATS: Final = ("f32", "f16", "bf16")
+#: Operations with a graph within, which may run it for ever: nothing ends OpenVINO's CPU in the middle of one.
+_WITH_GRAPHS: Final = frozenset({"If", "Loop", "TensorIterator"})
 
 
 class OpenVinoExporter:
@@ -116,7 +118,10 @@ def _compiled(path: Path) -> "CompiledModel":
 
     try:
         core = openvino.Core()
-        return core.compile_model(core.read_model(path), "CPU", dict(_SETTINGS))
+        model = core.read_model(path)
+        if not _WITH_GRAPHS.isdisjoint(node.get_type_name() for node in model.get_ops()):
+            raise ArtifactError(f"{path.name}: not loaded: it has control flow, which no file of this program has")
+        return core.compile_model(model, "CPU", dict(_SETTINGS))
     except RuntimeError as error:
         raise ArtifactError(f"{path.name}: not loadable by OpenVINO: {_said(error)}") from error
 

@@ -5,8 +5,10 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import random_networks
+from endless import endless_model
 from random_networks import FACTS, SCHEMES, TEN_OF_EACH_FAMILY, checked, checked_in_int8, random_network
 from small_bundles import exported, verified
 from small_runs import NETWORK, trained
@@ -73,6 +75,16 @@ def test_damaged_files_are_refused_on_one_line(tmp_path: Path) -> None:
         with pytest.raises((ArtifactError, GateError), match=r"^model\.xml: ") as caught:
             OpenVinoExporter().load(tmp_path / "model.xml")(inputs)
         assert "\n" not in str(caught.value)
+
+
+def test_a_graph_that_may_not_end_is_not_loaded(tmp_path: Path) -> None:
+    import openvino
+
+    onnx.save(endless_model(), tmp_path / "model.onnx")
+    model = openvino.Core().read_model(tmp_path / "model.onnx")
+    openvino.save_model(model, tmp_path / "model.xml", compress_to_fp16=False)
+    with pytest.raises(ArtifactError, match=r"^model\.xml: not loaded: it has control flow"):
+        OpenVinoExporter().load(tmp_path / "model.xml")
 
 
 @pytest.fixture(scope="module")

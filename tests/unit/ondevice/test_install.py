@@ -23,7 +23,7 @@ from runtimes import RUNTIMES, Installed, Runtime
 
 from fedsup_deploy import rng
 from fedsup_deploy.artifact.program import INSTALLER, program
-from fedsup_deploy.artifact.signing import SigningKey, sign_bundle
+from fedsup_deploy.artifact.signing import SigningKey, checked_hashes, sign_bundle
 from fedsup_deploy.ondevice import bundle_files, install
 
 PythonOf = Callable[[str], Path]
@@ -50,7 +50,7 @@ class Device:
         if is_wrong:
             self.bundle.write_vectors(self.bundle.inputs, self.bundle.outputs)
         if version is not None:
-            sign_bundle(folder, self.key(key), name, version)
+            sign_bundle(folder, self.key(key), name, version, checked_hashes(folder))
         return folder
 
     def key(self, name: str) -> SigningKey:
@@ -189,7 +189,7 @@ def test_a_lower_version_is_refused_and_so_is_one_that_was_gone_back_from(device
     report = device.install(five)
     assert (report["action"], report["release"], device.runs()) == ("installed", "000003-v5", "five")
     # The same files may get a higher version; then nothing but the signature moves.
-    sign_bundle(five, device.key("key"), "five", 6)
+    sign_bundle(five, device.key("key"), "five", 6, checked_hashes(five))
     report = device.install(five)
     assert (report["release"], report["previous"]) == ("000004-v6", "000003-v5")
     assert report["moved"]["copied_files"] == 2

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,8 @@ STRANGE = {
     "stranger": (member("two/evil.py"), "evil.py is no file of the bundle"),
     "controls": (member("two/\x1b[2J"), "\\x1b[2J is no file of the bundle"),
     "long name": (member("two/" + "a" * 300), "in the archive is no name"),
+    "file and folder": (member("two/run.py/more"), "run.py is in the archive as a file and as a folder"),
+    "file above a folder": (member("two/deep/er/run.py"), "deep/er/run.py is no file of the bundle"),
 }
 
 
@@ -291,6 +294,65 @@ def test_an_archive_with_something_strange_is_refused(device: Device) -> None:
         device.refused(1, reason, archive)
         assert sorted(path.name for path in device.folder.iterdir()) == before
     assert device.install(whole)["exit_code"] == 0
+
+
+def header(kind: bytes, num_bytes: int, **fields: str) -> bytes:
+    """A header of an archive that says of itself that so many bytes follow it."""
+    info = tarfile.TarInfo("two/model.onnx")
+    info.type, info.size, info.pax_headers = kind, num_bytes, fields
+    return info.tobuf(tarfile.PAX_FORMAT if fields else tarfile.GNU_FORMAT)
+
+
+#: What tarfile reads whole before anybody sees it: names, and lists of the parts of files with holes.
+ENDLESS = {
+    "long name": header(tarfile.GNUTYPE_LONGNAME, 2**26),
+    "long link": header(tarfile.GNUTYPE_LONGLINK, 2**26),
+    "of a file": header(tarfile.XHDTYPE, 2**26),
+    "of a file, as Solaris has it": header(tarfile.SOLARIS_XHDTYPE, 2**26),
+    "of all files": header(tarfile.XGLTYPE, 2**26),
+    "parts of a file": header(tarfile.REGTYPE, 2**26, **{"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}),
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_what_is_told_of_the_files_of_an_archive_takes_no_memory(device: Device, kind: str, tmp_path: Path) -> None:
+    """What is packed small may be any number of bytes when it is read."""
+    archive = tmp_path / "bundle.tar.gz"
+    with gzip.open(archive, "wb", compresslevel=1) as file:
+        file.write(ENDLESS[kind])
+        file.write(b"9999999999\n")  # parts, as many as that
+        for _ in range(4):
+            file.write(b"1\n" * 2**23)
+    device.install(device.made("one"))
+    tracemalloc.start()
+    try:
+        device.refused(1, "", archive)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**24
+
+
+def test_many_small_headers_take_no_memory_either(device: Device) -> None:
+    """What is told of all files is kept for each of them."""
+    device.install(device.made("one"))
+    for kind, is_refused in ((tarfile.PAX_FORMAT, True), (tarfile.PAX_FORMAT, False)):
+        archive = device.folder / "many.tar"
+        told = {f"key{number}": "x" * 60 for number in range(100 if is_refused else 1)}
+        with tarfile.open(archive, "w", format=kind, pax_headers=told) as file:
+            file.add(device.made(f"two {is_refused}"), "two")
+        if is_refused:
+            device.refused(1, "the archive tells more of its files than any bundle has", archive)
+        else:
+            assert device.install(archive)["exit_code"] == 0
+
+
+def test_a_file_with_holes_is_no_file_of_a_bundle(device: Device) -> None:
+    archive = archive_of(device.made("two"), "bundle.tar")
+    content = header(tarfile.GNUTYPE_SPARSE, 512)
+    archive.write_bytes(content + bytes(512) + archive.read_bytes())
+    report = device.install(archive)
+    assert (report["exit_code"], report["reason"]) == (1, "two/model.onnx in the archive is no file of a bundle")
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
@@ -411,3 +473,12 @@ def test_whenever_it_is_killed_a_whole_model_runs(device: Device, children: Any,
     assert device.runs() == "two"
     assert {path.name for path in device.to.iterdir()} == {".lock", "current", "releases"}
     assert run_there([sys.executable], device.to / "current" / "run.py", "--skip-latency").returncode == 0
+
+
+def test_a_folder_that_cannot_be_read_is_said_and_no_traceback(device: Device) -> None:
+    """Whatever the reason: a disk that fails, no right to, or that it is none any more."""
+    bundle = device.made("one")
+    for place in (bundle / "manifest.json", bundle / "nowhere"):
+        with pytest.raises(bundle_files.CheckError, match=f"^{place.name} cannot be read: No") as caught:
+            bundle_files.list_files(place)
+        assert caught.value.exit_code == bundle_files.ALTERED

@@ -2,12 +2,14 @@
 
 import bz2
 import contextlib
+import errno
 import gzip
 import io
 import json
 import lzma
 import os
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -482,3 +484,64 @@ def test_a_folder_that_cannot_be_read_is_said_and_no_traceback(device: Device) -
         with pytest.raises(bundle_files.CheckError, match=f"^{place.name} cannot be read: No") as caught:
             bundle_files.list_files(place)
         assert caught.value.exit_code == bundle_files.ALTERED
+
+
+@pytest.mark.parametrize("to", [">/dev/full", ">&-", ">/dev/full 2>&-", ">/dev/full 2>/dev/full"])
+def test_what_was_installed_is_so_where_the_report_cannot_be_written(device: Device, to: str) -> None:
+    """The exit code says what runs; what became of the report stands on standard error, if anything can."""
+    words = [sys.executable, device.made("one") / INSTALLER, device.folder / "one", "--to", device.to]
+    command = f"exec {' '.join(shlex.quote(str(word)) for word in words)} {to}"
+    ended = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, device.runs()) == (0, "one")
+    reason = {">/dev/full": "No space left on device", ">&-": "Bad file descriptor"}.get(to)
+    assert ended.stderr == ("" if reason is None else f"the report cannot be written: {reason}\n")
+
+
+def test_what_cannot_be_removed_is_no_reason_to_say_that_nothing_was_installed(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.install(device.made("one"))
+    device.install(device.made("two"))
+
+    def fail(path: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", fail)
+        report = device.install(device.made("three"))
+    assert (report["exit_code"], report["release"], report["previous"]) == (0, "000003", "000002")
+    assert device.runs() == "three"
+    assert (device.to / ".removed").exists()
+    device.install(device.made("four"))
+    assert sorted(path.name for path in device.to.iterdir()) == [".lock", "current", "releases"]
+
+
+def test_what_runs_is_signed_with_the_key_that_is_kept(device: Device) -> None:
+    """Signed anew with the next key, a bundle that runs already is not what ran: its signature has to come along."""
+    one = device.made("one", 1)
+    device.install(one, "--key", device.public())
+    sign_bundle(one, device.key("other"), "one", 1, checked_hashes(one))
+    report = device.install(one, "--key", device.public("other"))
+    assert (report["action"], report["release"], report["signature"]) == ("installed", "000002-v1", "checked")
+    assert (device.to / "current" / "model.sig").read_bytes() == (one / "model.sig").read_bytes()
+    assert device.install(one)["action"] == "unchanged"
+
+
+@pytest.mark.parametrize("damage", [b"x", b"", None])
+def test_a_bundle_repairs_the_release_that_was_made_of_it(device: Device, damage: bytes | None) -> None:
+    """Whatever became of its SHA256SUMS, which alone says what it was."""
+    three = device.made("three", 3)
+    device.install(three, "--key", device.public())
+    sums = device.to / "current" / "SHA256SUMS"
+    sums.unlink()
+    if damage is not None:
+        sums.write_bytes(damage)
+    report = device.install(three)
+    assert (report["exit_code"], report["action"], device.runs()) == (0, "installed", "three")
+    device.refused(9, "version 3 was here with other files", device.made("another", 3))
+
+
+def test_a_check_that_does_not_end_is_ended(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    device.install(device.made("one"))
+    monkeypatch.setattr(install, "_MOST_SECONDS_OF_A_CHECK", 0.01)
+    device.refused(6, "run.py did not end within 0.01 s", device.made("two"))

@@ -11,7 +11,7 @@ Shape suffixes: B batch, C channels, H W spatial, K classes.
 import contextlib
 import importlib.util
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -148,8 +148,10 @@ def how_to_run(exporter: Exporter) -> str | None:
     return None if _is_installed(exporter.runtime) else _installing(exporter, [exporter.runtime])
 
 
-def _installing(exporter: Exporter, libraries: Iterable[str]) -> str:
-    return f"pip install 'fedsup-deploy[{','.join(sorted({exporter.needs[library] for library in libraries}))}]'"
+def _installing(exporter: Exporter, libraries: Sequence[str]) -> str:
+    extras = sorted({exporter.needs[library] for library in libraries if library in exporter.needs})
+    of_core = sorted(library for library in libraries if library not in exporter.needs)
+    return " ".join(["pip install", *of_core, *([f"'fedsup-deploy[{','.join(extras)}]'"] if extras else [])])
 
 
 def _is_installed(library: str) -> bool:

@@ -19,6 +19,7 @@ from fedsup_deploy.artifact.variants import Int8Gate, VariantRecord
 from fedsup_deploy.artifact.verified import ExecutedModel, VerifiedBundle
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.export.exporter import Exporter, batches_for, how_to_run
+from fedsup_deploy.export.gate import guarded
 from fedsup_deploy.export.parity import check_parity
 from fedsup_deploy.ondevice import bundle_files
 from fedsup_deploy.ondevice.bundle_outputs import OUTPUTS_INT8, check_int8_outputs, read_array
@@ -96,7 +97,7 @@ def _copy(bundle: Path, place: Path, names: Iterable[str], hashes: Mapping[str, 
 def _executed(place: Path, manifest: Manifest, record: VariantRecord, exporter: Exporter) -> ExecutedModel:
     """Run a model by the runtime of its format, and compare what it computes with what was recorded."""
     first = next(iter(record.files))
-    model = exporter.load(place / first)
+    model = guarded(first, exporter.load(place / first))
     names = ("inputs", OUTPUTS_INT8 if isinstance(record.gate, Int8Gate) else "outputs")
     inputs, outputs = (read_array(place / bundle_files.VECTORS, name) for name in names)
     batches = batches_for(exporter, is_asked=manifest.is_static)

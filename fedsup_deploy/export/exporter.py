@@ -80,7 +80,8 @@ class Exporter(Protocol):
             The names of the files, below `folder` and with `/` between folders; first the one a runtime is given.
 
         Raises:
-            GateError: A file would hold a path of this machine.
+            GateError: What a converter has written would hold a path of this machine; of LiteRT, whose values are named
+                anew, nothing looks for one.
             OutputError: A file cannot be written.
 
         Side effects: Writes each file atomically.

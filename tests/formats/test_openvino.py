@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from small_runs import NETWORK, trained
 from fedsup_deploy.artifact.variants import Int8Gate, ParityGate
 from fedsup_deploy.cli.main import main
 from fedsup_deploy.errors import ArtifactError, GateError
+from fedsup_deploy.export import openvino_ir
 from fedsup_deploy.export.exporter import exporter_for
 from fedsup_deploy.export.openvino_ir import OpenVinoExporter, count_float_convolutions
 from fedsup_deploy.ondevice import bundle_files
@@ -56,6 +58,25 @@ def test_files_say_what_they_are_told_to_and_name_no_folder(tmp_path: Path) -> N
     assert {key: model.get_rt_info(["framework", key]).astype(str) for key in FACTS} == FACTS
     assert str(tmp_path).encode() not in (tmp_path / graph).read_bytes()
     assert (graph, weights) == ("model.xml", "model.bin")
+
+
+def test_a_graph_that_names_a_folder_of_this_machine_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for classes and the like, which are its owner's words."""
+
+    def named_by_place(model: Any) -> None:
+        for place, node in enumerate(model.get_ordered_ops()):
+            node.set_friendly_name(f"/home/me/model/{place}")
+
+    network, _ = random_network(0)
+    assert "/home/user" in FACTS["classes"]
+    OpenVinoExporter().export(network, FACTS, tmp_path)
+    monkeypatch.setattr(openvino_ir, "_name_anew", named_by_place)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(GateError, match=r"^model\.xml: got the machine path '/home/me'"):
+        OpenVinoExporter().export(network, FACTS, tmp_path / "other")
+    assert not list((tmp_path / "other").iterdir())
 
 
 def test_damaged_files_are_refused_on_one_line(tmp_path: Path) -> None:

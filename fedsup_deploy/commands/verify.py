@@ -1,6 +1,6 @@
 """`fedsup-deploy verify`: hashes, consistency, signature, and parity against the bundled vectors.
 
-Torch-free, but where a signature has proved who made files that can hold code.
+Torch-free, but where a signature has proved who made files that need one.
 """
 
 import dataclasses
@@ -33,8 +33,8 @@ def verify(bundle: Path, key: Path | None = None) -> VerifiedBundle:
 
     Args:
         bundle: Its folder.
-        key: A public key, in PEM, that has to have signed it; None: whoever made it, files that can hold code are
-            hashed and not run.
+        key: A public key, in PEM, that has to have signed it; None: whoever made it, files that need
+            a signature, as they can hold code or their runtime is no place for a stranger's, are hashed and not run.
 
     Raises:
         ConfigError: The key is none.
@@ -54,7 +54,7 @@ def verify(bundle: Path, key: Path | None = None) -> VerifiedBundle:
         manifest = load_manifest(place)
         for record in _others(manifest, verified.not_executed):
             exporter: Exporter = registry.resolve("exporter", record.format)()
-            if exporter.can_hold_code and signature is None:
+            if exporter.needs_signature and signature is None:
                 continue
             how = how_to_run(exporter)
             if how is not None:

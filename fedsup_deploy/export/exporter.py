@@ -52,7 +52,8 @@ class Exporter(Protocol):
         runtime: The library that runs its files, by its name in Python; one of those above, or of the core. It is
             `THIS_PROGRAM` where none can here, and `load` reads a file back and computes what it says.
         batch: How many images its files take at once.
-        can_hold_code: Whether its runtime runs code that a file may hold: a stranger's is not run.
+        needs_signature: Whether `verify` runs its files only where a key has proved who made them: they may hold code,
+            or its runtime is no place for a stranger's file.
         tolerance: Largest scaled difference of a logit in fp32, from the network and between an image alone and in a
             batch: `TOLERANCE`, or more where the runtime is known to compute with fewer digits.
     """
@@ -62,7 +63,7 @@ class Exporter(Protocol):
     needs: ClassVar[Mapping[str, str]]
     runtime: ClassVar[str]
     batch: ClassVar[Batch]
-    can_hold_code: ClassVar[bool]
+    needs_signature: ClassVar[bool]
     tolerance: ClassVar[float]
 
     def refusal(self, accepts: Accepts) -> str | None:

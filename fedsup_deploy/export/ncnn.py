@@ -41,7 +41,7 @@ class NcnnExporter:
     needs: ClassVar[Mapping[str, str]] = MappingProxyType({"ncnn": "ncnn"})
     runtime: ClassVar[str] = "ncnn"
     batch: ClassVar[Batch] = "static"
-    can_hold_code: ClassVar[bool] = False
+    needs_signature: ClassVar[bool] = False
     # It convolves 3x3 by Winograd's transforms, whose sums cancel: 10 to 100 times the rounding of the others.
     tolerance: ClassVar[float] = 1e-4
 

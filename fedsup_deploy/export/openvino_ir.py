@@ -45,7 +45,7 @@ class OpenVinoExporter:
     needs: ClassVar[Mapping[str, str]] = MappingProxyType({"openvino": "openvino"})
     runtime: ClassVar[str] = "openvino"
     batch: ClassVar[Batch] = "either"
-    can_hold_code: ClassVar[bool] = False
+    needs_signature: ClassVar[bool] = False
     tolerance: ClassVar[float] = TOLERANCE
 
     def refusal(self, accepts: Accepts) -> str | None:

@@ -725,7 +725,7 @@ def test_inspect_says_who_signed_a_bundle_and_whether_anybody_has_checked(bundle
     assert run_command("inspect", folder / "model.onnx", "--key", keys / "key.pub")[0] == 2
 
 
-def test_files_that_can_hold_code_are_not_opened_before_the_key_has_proved_who_made_them(bundle, tmp_path, keys):
+def test_files_that_need_a_signature_are_not_opened_before_the_key_has_proved_who_made_them(bundle, tmp_path, keys):
     """With what is no archive at all: whoever opens it says so."""
     folder = tmp_path / "bundle"
     shutil.copytree(bundle, folder)

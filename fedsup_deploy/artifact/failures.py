@@ -31,13 +31,13 @@ def raise_if_failed(report: Verdict, where: str) -> None:
         where: The bundle, for the message.
 
     Raises:
-        ArtifactError: A file is missing or altered.
+        ArtifactError: A file is missing or altered, or the exit code is none of ours.
         GateError: The outputs differ from the recorded ones, or depend on the batch.
         DependencyError: NumPy or onnxruntime cannot be imported, is too old, or cannot run the model.
         DataError: A picture to be timed cannot be used.
     """
     if report["exit_code"] != bundle_files.OK:
-        raise _ERRORS[report["exit_code"]](f"{where}: {report['reason']}")
+        raise _error_of(report["exit_code"])(f"{where}: {report['reason']}")
 
 
 @contextlib.contextmanager
@@ -46,4 +46,9 @@ def failing_as_ours(place: Path) -> Iterator[None]:
     try:
         yield
     except bundle_files.CheckError as error:
-        raise _ERRORS[error.exit_code](f"{place}: {error}") from error
+        raise _error_of(error.exit_code)(f"{place}: {error}") from error
+
+
+def _error_of(exit_code: int) -> type[FedsupError]:
+    """Return the error that an exit code is: a report comes from a bundle's own program, which may not be ours."""
+    return _ERRORS.get(exit_code, ArtifactError)

@@ -80,7 +80,7 @@ def _row(bundle: IndexedBundle) -> str:
     if bundle.accuracy_interval is not None:
         low, high = bundle.accuracy_interval
         images += f" ({100 * low:.1f}-{100 * high:.1f})"
-    cells = (bundle.profile, f"[{bundle.arch_id}]({bundle.folder})", images)
+    cells = (bundle.profile, f"[{text_of(bundle.arch_id)}]({bundle.folder})", images)
     return f"| {' | '.join((*cells, text_of(limits_words(bundle)), text_of(choice_words(bundle))))} |"
 
 

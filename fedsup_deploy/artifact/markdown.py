@@ -4,7 +4,7 @@ from typing import Final
 
 from fedsup_deploy.ondevice.printable import printable
 
-_MARKDOWN: Final = str.maketrans({letter: f"&#{ord(letter)};" for letter in "<[|`"})
+_MARKDOWN: Final = str.maketrans({letter: f"&#{ord(letter)};" for letter in "<[]|`"})
 
 
 def text_of(value: str) -> str:

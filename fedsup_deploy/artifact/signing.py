@@ -8,9 +8,9 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fedsup_deploy import files
 from fedsup_deploy.artifact.failures import failing_as_ours
@@ -47,6 +47,14 @@ class SigningKey:
     def public_pem(self) -> bytes:
         """Return its public half, as openssl writes it."""
         return _pem_of(self.private.public_key())
+
+
+class SignedFiles(NamedTuple):
+    """What a key was found to have signed."""
+
+    signature: CheckedSignature
+    hashes: Mapping[str, str]
+    """SHA-256 of every file by name: what has another one now is not what was signed."""
 
 
 def load_signing_key(path: Path, passphrase: Passphrase) -> SigningKey:
@@ -97,7 +105,20 @@ def load_public_key(path: Path) -> "EllipticCurvePublicKey":
     return ec.EllipticCurvePublicNumbers(point.x, point.y, ec.SECP256R1()).public_key()
 
 
-def sign_bundle(folder: Path, key: SigningKey, name: str, version: int) -> tuple[CheckedSignature, int]:
+def checked_hashes(folder: Path) -> Mapping[str, str]:
+    """Return the SHA-256 of every file of a bundle by name, which SHA256SUMS has as well.
+
+    Raises:
+        ArtifactError: The files are not those of SHA256SUMS.
+    """
+    with failing_as_ours(folder):
+        bundle_files.check_files(folder)
+        return signature.hashes_to_sign(folder)
+
+
+def sign_bundle(
+    folder: Path, key: SigningKey, name: str, version: int, hashes: Mapping[str, str]
+) -> tuple[CheckedSignature, int]:
     """Sign a bundle that was verified. A signature that is there is replaced.
 
     Args:
@@ -105,31 +126,31 @@ def sign_bundle(folder: Path, key: SigningKey, name: str, version: int) -> tuple
         key: The private key.
         name: What to call the bundle in the signature.
         version: Of the bundle: devices refuse one lower than they had.
+        hashes: As of `checked_hashes`, before it was verified.
 
     Returns:
         What the signature says, and how many files it signs.
 
     Raises:
-        ArtifactError: The files are not those of SHA256SUMS.
+        ArtifactError: The files are not those of SHA256SUMS, or not those any more that were verified.
         OutputError: The signature cannot be written.
 
     Side effects: Writes `model.sig`.
     """
-    from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.hashes import SHA256
 
-    with failing_as_ours(folder):
-        bundle_files.check_files(folder)
-        to_sign = signature.hashes_to_sign(folder)
-    statement = signature.statement_of(name, to_sign, version)
-    signed = key.private.sign(signature.signed_bytes(statement), ec.ECDSA(hashes.SHA256()))
+    if checked_hashes(folder) != hashes:
+        raise ArtifactError(f"{folder}: it was altered while it was verified; nothing is signed")
+    statement = signature.statement_of(name, dict(hashes), version)
+    signed = key.private.sign(signature.signed_bytes(statement), ec.ECDSA(SHA256()))
     key_sha256 = _sha256_of(key.private.public_key())
     files.write_bytes(folder / bundle_files.SIGNATURE, signature.signature_text(statement, signed, key_sha256))
-    return CheckedSignature(key_sha256, version), len(to_sign)
+    return CheckedSignature(key_sha256, version), len(hashes)
 
 
-def check_signed(folder: Path, key: "EllipticCurvePublicKey") -> CheckedSignature:
-    """Return what the signature of a bundle says, if it is by a key and of the very files that are there.
+def check_signed(folder: Path, key: "EllipticCurvePublicKey") -> SignedFiles:
+    """Return what the signature of a bundle says and signs, if it is by a key and of the very files that are there.
 
     Raises:
         ArtifactError: It is not, there is none, or a file is missing or altered.
@@ -148,7 +169,7 @@ def check_signed(folder: Path, key: "EllipticCurvePublicKey") -> CheckedSignatur
     with failing_as_ours(folder):
         bundle_files.check_files(folder)
         found = signature.check_signature(folder, is_signed)
-    return CheckedSignature(_sha256_of(key), found.version)
+    return SignedFiles(CheckedSignature(_sha256_of(key), found.version), found.hashes)
 
 
 def claimed_signature(folder: Path) -> signature.Claimed | None:

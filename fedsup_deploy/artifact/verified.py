@@ -61,7 +61,7 @@ class VerifiedBundle(Result):
         signature: What the signature says, where a key was given that has made it; None where none was given.
         is_signed: Whether there is a signature, checked or not.
         executed: Models beside those of ONNX that were run: by the runtime of their format, where it is installed; of
-            those that can hold code, where the signature proves who made them.
+            those that need a signature, where that proves who made them.
         not_executed: Model files that were hashed only.
         not_installed: Of these, by name, those that only want a library, and the command that installs it.
         not_compared: Files that another version of this program wrote, whose text it alone could write again.

@@ -128,7 +128,7 @@ def _read(path: Path, kind: str | None, *, with_arrays: bool) -> tuple[JsonObjec
             arrays = {name: file.get_tensor(name) for name in file.keys()} if with_arrays else {}  # noqa: SIM118
     except (SafetensorError, ValueError, TypeError, OSError) as error:
         raise ArtifactError(f"{path}: not a whole safetensors file ({error}); make it again") from error
-    if not isinstance(document, dict) or document.get("schema") != _SCHEMA:
+    if not isinstance(document, dict) or document.get("schema") != _SCHEMA or not isinstance(document.get("kind"), str):
         raise ArtifactError(f"{path}: not written by this version of fedsup-deploy")
     if kind is not None and document.get("kind") != kind:
         raise ArtifactError(f"{path}: is a {document.get('kind')}, expected a {kind}")

@@ -78,7 +78,7 @@ def _notes(result: "VerifiedBundle") -> "Iterator[str]":
     left = [name for name in result.not_executed if name not in result.not_installed]
     if left and result.signature is None:
         names = ", ".join(left)
-        yield f"note: {names}: hashed, not run, as such files can hold code; --key PUB runs what its owner signed"
+        yield f"note: {names}: hashed, not run, as no stranger's is; --key PUB runs what its owner signed"
     for how in dict.fromkeys(result.not_installed.values()):
         names = ", ".join(name for name, needed in result.not_installed.items() if needed == how)
         yield f"note: {names}: hashed, not run, as its runtime is not installed; run: {how}"

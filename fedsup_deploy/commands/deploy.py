@@ -8,7 +8,8 @@ from fedsup_deploy import places
 from fedsup_deploy.commands.export import ExportRequest, export
 from fedsup_deploy.commands.exported_bundle import ExportedBundle
 from fedsup_deploy.commands.search import RESULT, SearchRequest, search
-from fedsup_deploy.device.profile import DeviceProfile, load_profile
+from fedsup_deploy.device.profile import DeviceProfile
+from fedsup_deploy.device.several_profiles import load_profiles
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.events import Listener
 from fedsup_deploy.export.wanted import wanted_variants
@@ -109,8 +110,7 @@ def _check_can_be_exported(
 ) -> None:
     """Fail if one of the devices cannot have what is asked for: before a search, which may take long."""
     refusals = {}
-    for item in profiles:
-        profile = load_profile(item) if isinstance(item, str) else item
+    for profile in load_profiles(profiles):
         try:
             wanted_variants(profile, formats, precisions)
         except ConfigError as error:

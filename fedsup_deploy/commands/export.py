@@ -20,6 +20,7 @@ from fedsup_deploy.commands.refining import Refinement, RefinementFacts, check_r
 from fedsup_deploy.commands.search import target_for, target_of
 from fedsup_deploy.device.predictor import predictor_for
 from fedsup_deploy.device.profile import DeviceProfile, load_profile
+from fedsup_deploy.device.several_profiles import load_profiles
 from fedsup_deploy.errors import ArtifactError, ConfigError, GateError, InfeasibleError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.export.wanted import wanted_variants
@@ -102,8 +103,8 @@ def export(request: ExportRequest, listeners: tuple[Listener, ...] = ()) -> Expo
         listeners: Called with `calibration` and `export` events.
 
     Raises:
-        ConfigError: A profile, format or architecture is unknown, a variant cannot be made or is none that a profile is
-            about, or nothing can be refined for a profile.
+        ConfigError: A profile, format or architecture is unknown, two profiles have one name, a variant cannot be made
+            or is none that a profile is about, or nothing can be refined for a profile.
         DependencyError: A library that a format needs is not installed.
         ArtifactError: The run or search is missing, damaged, or they do not belong together.
         InfeasibleError: A subnet exceeds a limit of a profile, and `over_limit` is not asked for.
@@ -179,7 +180,7 @@ def _refine(run: Run, pick: DevicePick, supernet: Supernet, federation: Federati
 
 
 def _picks(request: ExportRequest) -> tuple[Run, list[DevicePick]]:
-    profiles = [load_profile(item) if isinstance(item, str) else item for item in request.profiles]
+    profiles = load_profiles(request.profiles)
     if request.search is None:
         if request.run is None or request.architecture is None or not profiles:
             raise ConfigError("export: got neither a search nor a run with an architecture and a profile")

@@ -94,5 +94,5 @@ def with_checked_signature(facts: BundleFacts, path: Path, key: Path) -> BundleF
         ConfigError: It is none.
         DependencyError: The library `cryptography` is not installed.
     """
-    signed = check_signed(path, load_public_key(key))
+    signed, _ = check_signed(path, load_public_key(key))
     return dataclasses.replace(facts, signature=BundleSignature(signed.version, signed.key_sha256, "valid"))

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import os
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
@@ -25,7 +24,8 @@ from fedsup_deploy.device.held_latency import held_latency
 from fedsup_deploy.device.limits import TABLE
 from fedsup_deploy.device.percentiles import PERCENTILES
 from fedsup_deploy.device.predictor import predict_interval, predictor_for
-from fedsup_deploy.device.profile import DeviceProfile, load_profile
+from fedsup_deploy.device.profile import DeviceProfile
+from fedsup_deploy.device.several_profiles import load_profiles
 from fedsup_deploy.errors import ArtifactError, ConfigError, OutputError
 from fedsup_deploy.events import EventLog, Listener
 from fedsup_deploy.export.wanted import why_none
@@ -253,11 +253,10 @@ def targets_of(request: SearchRequest) -> list[Target]:
     """
     if not request.profiles:
         raise ConfigError("got no device profile, expected at least one; name it with --profile")
-    profiles = [load_profile(item) if isinstance(item, str) else item for item in request.profiles]
-    name, times = Counter(profile.name for profile in profiles).most_common(1)[0]
-    if times > 1:
-        raise ConfigError(f"got profile {name} {times} times, expected each once; a copy needs a name of its own")
-    return [target_for(profile, request.limits, request.risk, request.percentile) for profile in profiles]
+    return [
+        target_for(profile, request.limits, request.risk, request.percentile)
+        for profile in load_profiles(request.profiles)
+    ]
 
 
 def _check_out(out: Path) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from fedsup_deploy.artifact.signing import Passphrase, load_signing_key, sign_bundle
+from fedsup_deploy.artifact.signing import Passphrase, checked_hashes, load_signing_key, sign_bundle
 from fedsup_deploy.artifact.store import verify_bundle
 from fedsup_deploy.errors import ConfigError
 from fedsup_deploy.ondevice import bundle_files
@@ -44,7 +44,8 @@ def sign(bundle: Path, key: Path, version: int, passphrase: Passphrase) -> Signe
     Raises:
         ConfigError: The key is none of ECDSA over P-256, or cannot be decrypted; the version is no such number.
         DependencyError: The library `cryptography` is not installed.
-        ArtifactError: A file is missing, altered or not part of the bundle, or the bundle contradicts itself.
+        ArtifactError: A file is missing, altered or not part of the bundle, the bundle contradicts itself, or it was
+            altered while it was verified.
         GateError: The model computes something else.
         OutputError: The signature cannot be written.
 
@@ -53,8 +54,9 @@ def sign(bundle: Path, key: Path, version: int, passphrase: Passphrase) -> Signe
     if not 1 <= version <= MOST_VERSION:
         raise ConfigError(f"version: got {version}, expected 1 to {MOST_VERSION}")
     signing_key = load_signing_key(key, passphrase)
+    hashes = checked_hashes(bundle)
     verified = verify_bundle(bundle)
-    signed, num_files = sign_bundle(bundle, signing_key, verified.arch_id, version)
+    signed, num_files = sign_bundle(bundle, signing_key, verified.arch_id, version, hashes)
     return SignedBundle(
         bundle=bundle,
         signature=bundle / bundle_files.SIGNATURE,

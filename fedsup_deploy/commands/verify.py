@@ -1,39 +1,40 @@
 """`fedsup-deploy verify`: hashes, consistency, signature, and parity against the bundled vectors.
 
-Torch-free, but where a signature has proved who made files that can hold code.
+Torch-free, but where a signature has proved who made files that need one.
 """
 
 import dataclasses
 import importlib.metadata
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from fedsup_deploy import registry
 from fedsup_deploy.artifact.failures import failing_as_ours
-from fedsup_deploy.artifact.manifest import Manifest
-from fedsup_deploy.artifact.signing import check_signed, load_public_key
+from fedsup_deploy.artifact.manifest import FILENAME, Manifest
+from fedsup_deploy.artifact.signing import check_signed, checked_hashes, load_public_key
 from fedsup_deploy.artifact.store import load_manifest, verify_bundle
 from fedsup_deploy.artifact.variants import Int8Gate, VariantRecord
 from fedsup_deploy.artifact.verified import ExecutedModel, VerifiedBundle
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.export.exporter import Exporter, batches_for, how_to_run
+from fedsup_deploy.export.gate import guarded
 from fedsup_deploy.export.parity import check_parity
 from fedsup_deploy.ondevice import bundle_files
 from fedsup_deploy.ondevice.bundle_outputs import OUTPUTS_INT8, check_int8_outputs, read_array
-from fedsup_deploy.ondevice.signature import hashes_to_sign
 
 
 def verify(bundle: Path, key: Path | None = None) -> VerifiedBundle:
     """Return the report of a bundle that is whole, unaltered and computes what it did when it was made.
 
-    Files of formats beside ONNX are run where their runtime is installed.
+    Files of formats beside ONNX are run where their runtime is installed, as copies that nobody else can change: of
+    what the key has signed, or of what was looked at first.
 
     Args:
         bundle: Its folder.
-        key: A public key, in PEM, that has to have signed it; None: whoever made it, files that can hold code are
-            hashed and not run.
+        key: A public key, in PEM, that has to have signed it; None: whoever made it, files that need
+            a signature, as they can hold code or their runtime is no place for a stranger's, are hashed and not run.
 
     Raises:
         ConfigError: The key is none.
@@ -42,24 +43,27 @@ def verify(bundle: Path, key: Path | None = None) -> VerifiedBundle:
             signature is missing, wrong, or of other files.
         GateError: A model computes something else.
     """
-    signature = None if key is None else check_signed(bundle, load_public_key(key))
+    signature, hashes = (None, checked_hashes(bundle)) if key is None else check_signed(bundle, load_public_key(key))
     verified = verify_bundle(bundle)
-    manifest = load_manifest(bundle)
-    with failing_as_ours(bundle):
-        hashes = hashes_to_sign(bundle)
     executed: list[ExecutedModel] = []
     left = list(verified.not_executed)
     not_installed: dict[str, str] = {}
-    for record in _others(manifest, verified.not_executed):
-        exporter: Exporter = registry.resolve("exporter", record.format)()
-        if exporter.can_hold_code and signature is None:
-            continue
-        how = how_to_run(exporter)
-        if how is not None:
-            not_installed |= dict.fromkeys(record.files, how)
-            continue
-        executed.append(_executed(bundle, manifest, record, exporter, hashes))
-        left = [name for name in left if name not in record.files]
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        _copy(bundle, place, (FILENAME, bundle_files.VECTORS), hashes)
+        manifest = load_manifest(place)
+        for record in _others(manifest, verified.not_executed):
+            exporter: Exporter = registry.resolve("exporter", record.format)()
+            if exporter.needs_signature and signature is None:
+                continue
+            how = how_to_run(exporter)
+            if how is not None:
+                not_installed |= dict.fromkeys(record.files, how)
+                continue
+            _copy(bundle, place, record.files, hashes)
+            with failing_as_ours(bundle):
+                executed.append(_executed(place, manifest, record, exporter))
+            left = [name for name in left if name not in record.files]
     return dataclasses.replace(
         verified,
         signature=signature,
@@ -76,29 +80,32 @@ def _others(manifest: Manifest, names: tuple[str, ...]) -> Iterator[VariantRecor
             yield record
 
 
-def _executed(
-    bundle: Path, manifest: Manifest, record: VariantRecord, exporter: Exporter, hashes: Mapping[str, str]
-) -> ExecutedModel:
-    """Run a model by the runtime of its format, and compare what it computes with what was recorded.
+def _copy(bundle: Path, place: Path, names: Iterable[str], hashes: Mapping[str, str]) -> None:
+    """Copy files to a place where nobody else can change them, if they are those whose hashes were looked at."""
+    for name in names:
+        copy = place / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(bundle / name, copy)
+            is_same = bundle_files.sha256(copy) == hashes.get(name)
+        except (OSError, bundle_files.CheckError):
+            is_same = False
+        if not is_same:
+            raise ArtifactError(f"{bundle}: {name} was altered while it was looked at; verify again")
 
-    Its files are run as copies that nobody else can change, and whose hashes are those that were looked at.
-    """
+
+def _executed(place: Path, manifest: Manifest, record: VariantRecord, exporter: Exporter) -> ExecutedModel:
+    """Run a model by the runtime of its format, and compare what it computes with what was recorded."""
     first = next(iter(record.files))
-    with tempfile.TemporaryDirectory() as place, failing_as_ours(bundle):
-        for name in record.files:
-            Path(place, name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(bundle / name, Path(place, name))
-            if bundle_files.sha256(Path(place, name)) != hashes[name]:
-                raise ArtifactError(f"{bundle}: {name} was altered while it was looked at; verify again")
-        model = exporter.load(Path(place, first))
-        names = ("inputs", OUTPUTS_INT8 if isinstance(record.gate, Int8Gate) else "outputs")
-        inputs, outputs = (read_array(bundle / bundle_files.VECTORS, name) for name in names)
-        batches = batches_for(exporter, is_asked=manifest.is_static)
-        if isinstance(record.gate, Int8Gate):
-            tolerance = record.gate.tolerance
-            scaled = check_int8_outputs(model, inputs, outputs, tolerance, batches)["max_scaled_diff"]
-        else:
-            tolerance = exporter.tolerance
-            scaled = check_parity(outputs, {first: model}, inputs, batches, tolerance, tolerance)[first].max_scaled_diff
+    model = guarded(first, exporter.load(place / first))
+    names = ("inputs", OUTPUTS_INT8 if isinstance(record.gate, Int8Gate) else "outputs")
+    inputs, outputs = (read_array(place / bundle_files.VECTORS, name) for name in names)
+    batches = batches_for(exporter, is_asked=manifest.is_static)
+    if isinstance(record.gate, Int8Gate):
+        tolerance = record.gate.tolerance
+        scaled = check_int8_outputs(model, inputs, outputs, tolerance, batches)["max_scaled_diff"]
+    else:
+        tolerance = exporter.tolerance
+        scaled = check_parity(outputs, {first: model}, inputs, batches, tolerance, tolerance)[first].max_scaled_diff
     version = importlib.metadata.version(exporter.runtime)
     return ExecutedModel(first, exporter.runtime, version, len(inputs), scaled, tolerance)

@@ -44,7 +44,7 @@ class CoreMLExporter:
     needs: ClassVar[Mapping[str, str]] = MappingProxyType({"coremltools": "coreml"})
     runtime: ClassVar[str] = THIS_PROGRAM
     batch: ClassVar[Batch] = "static"
-    can_hold_code: ClassVar[bool] = False
+    needs_signature: ClassVar[bool] = False
     tolerance: ClassVar[float] = TOLERANCE
 
     def refusal(self, accepts: Accepts) -> str | None:

@@ -58,9 +58,9 @@ class ExecuTorchExporter:
     needs: ClassVar[Mapping[str, str]] = MappingProxyType({"executorch": "executorch"})
     runtime: ClassVar[str] = "executorch"
     batch: ClassVar[Batch] = "either"
-    #: It holds none. But its runtime is no place for a stranger's file: of 60 in which four bytes were changed, 1.5.1
+    #: It holds no code. But its runtime is no place for a stranger's file: of 60 with four changed bytes, 1.5.1
     #: refused 58 and one ended the process; reads outside of its memory are still mended (pytorch/executorch#22118).
-    can_hold_code: ClassVar[bool] = True
+    needs_signature: ClassVar[bool] = True
     tolerance: ClassVar[float] = TOLERANCE
 
     def refusal(self, accepts: Accepts) -> str | None:

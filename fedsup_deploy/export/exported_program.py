@@ -44,7 +44,7 @@ class ExportedProgramExporter:
     needs: ClassVar[Mapping[str, str]] = MappingProxyType({})
     runtime: ClassVar[str] = "torch"
     batch: ClassVar[Batch] = "dynamic"
-    can_hold_code: ClassVar[bool] = True
+    needs_signature: ClassVar[bool] = True
     tolerance: ClassVar[float] = TOLERANCE
 
     def refusal(self, accepts: Accepts) -> str | None:

@@ -11,7 +11,7 @@ Shape suffixes: B batch, C channels, H W spatial, K classes.
 import contextlib
 import importlib.util
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -52,7 +52,8 @@ class Exporter(Protocol):
         runtime: The library that runs its files, by its name in Python; one of those above, or of the core. It is
             `THIS_PROGRAM` where none can here, and `load` reads a file back and computes what it says.
         batch: How many images its files take at once.
-        can_hold_code: Whether its runtime runs code that a file may hold: a stranger's is not run.
+        needs_signature: Whether `verify` runs its files only where a key has proved who made them: they may hold code,
+            or its runtime is no place for a stranger's file.
         tolerance: Largest scaled difference of a logit in fp32, from the network and between an image alone and in a
             batch: `TOLERANCE`, or more where the runtime is known to compute with fewer digits.
     """
@@ -62,7 +63,7 @@ class Exporter(Protocol):
     needs: ClassVar[Mapping[str, str]]
     runtime: ClassVar[str]
     batch: ClassVar[Batch]
-    can_hold_code: ClassVar[bool]
+    needs_signature: ClassVar[bool]
     tolerance: ClassVar[float]
 
     def refusal(self, accepts: Accepts) -> str | None:
@@ -80,7 +81,8 @@ class Exporter(Protocol):
             The names of the files, below `folder` and with `/` between folders; first the one a runtime is given.
 
         Raises:
-            GateError: A file would hold a path of this machine.
+            GateError: What a converter has written would hold a path of this machine; of LiteRT, whose values are named
+                anew, nothing looks for one.
             OutputError: A file cannot be written.
 
         Side effects: Writes each file atomically.
@@ -148,8 +150,10 @@ def how_to_run(exporter: Exporter) -> str | None:
     return None if _is_installed(exporter.runtime) else _installing(exporter, [exporter.runtime])
 
 
-def _installing(exporter: Exporter, libraries: Iterable[str]) -> str:
-    return f"pip install 'fedsup-deploy[{','.join(sorted({exporter.needs[library] for library in libraries}))}]'"
+def _installing(exporter: Exporter, libraries: Sequence[str]) -> str:
+    extras = sorted({exporter.needs[library] for library in libraries if library in exporter.needs})
+    of_core = sorted(library for library in libraries if library not in exporter.needs)
+    return " ".join(["pip install", *of_core, *([f"'fedsup-deploy[{','.join(extras)}]'"] if extras else [])])
 
 
 def _is_installed(library: str) -> bool:

@@ -18,7 +18,7 @@ from fedsup_deploy.artifact.measured import MeasuredSpeed
 from fedsup_deploy.artifact.variants import Int8Gate
 from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.errors import GateError
-from fedsup_deploy.export.gate import Images, Logits, Model
+from fedsup_deploy.export.gate import Images, Logits, Model, guarded
 from fedsup_deploy.ondevice import inference
 from fedsup_deploy.ondevice.bundle_files import INT8_MODEL, CheckError
 from fedsup_deploy.ondevice.bundle_outputs import INT8_TOLERANCE, check_int8_outputs
@@ -93,14 +93,15 @@ def held_to(
         batches: How many images the file takes at once.
 
     Raises:
-        GateError: It computes something else.
+        GateError: It computes something else, or its runtime fails.
     """
     fp32_VK, int8_VK = outputs
+    run = guarded(name, model)
     try:
-        check_int8_outputs(model, inputs_VCSS, int8_VK, gate.tolerance, batches)
+        check_int8_outputs(run, inputs_VCSS, int8_VK, gate.tolerance, batches)
     except CheckError as error:
         raise GateError(f"{name}: compared with {INT8_MODEL}: {error}") from error
-    alone_VK = np.concatenate([model(image_CSS[None]) for image_CSS in inputs_VCSS])
+    alone_VK = np.concatenate([run(image_CSS[None]) for image_CSS in inputs_VCSS])
     scaled, agreement = _compared(fp32_VK, alone_VK)
     return gate.model_copy(update={"max_scaled_diff": scaled, "class_agreement": agreement, "speed": None})
 

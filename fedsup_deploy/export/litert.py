@@ -56,8 +56,8 @@ class LiteRTExporter:
     runtime: ClassVar[str] = "ai_edge_litert"
     batch: ClassVar[Batch] = "static"
     layout: ClassVar[Layout] = "nhwc"
-    #: It holds none. But its runtime is no place for a stranger's file: TensorFlow's SECURITY.md calls models programs.
-    can_hold_code: ClassVar[bool] = True
+    #: It holds no code. But TensorFlow's SECURITY.md calls models programs, and its runtime no place for a stranger's.
+    needs_signature: ClassVar[bool] = True
     tolerance: ClassVar[float] = TOLERANCE
 
     def refusal(self, accepts: Accepts) -> str | None:  # noqa: ARG002

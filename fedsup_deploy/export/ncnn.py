@@ -41,7 +41,7 @@ class NcnnExporter:
     needs: ClassVar[Mapping[str, str]] = MappingProxyType({"ncnn": "ncnn"})
     runtime: ClassVar[str] = "ncnn"
     batch: ClassVar[Batch] = "static"
-    can_hold_code: ClassVar[bool] = False
+    needs_signature: ClassVar[bool] = False
     # It convolves 3x3 by Winograd's transforms, whose sums cancel: 10 to 100 times the rounding of the others.
     tolerance: ClassVar[float] = 1e-4
 
@@ -65,12 +65,15 @@ class NcnnExporter:
         """Return the network as a function, after a check of what ncnn believes a file. See `Exporter.load`."""
         try:
             text, content = read_bytes(path, _MOST_BYTES_OF_TEXT), read_bytes(_beside(path), MOST_BYTES_OF_A_FILE)
-            ncnn_layers.check(text.decode(), len(content))
+            channels, side = ncnn_layers.check(text.decode(), content)
         except (OSError, ValueError, ArtifactError) as error:
             raise ArtifactError(f"{path.name}: not loadable by ncnn: {error}") from error
         network = _opened(path)
 
         def run(images_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+            if images_BCHW.shape[1:] != (channels, side, side):  # ncnn would read beyond the weights
+                expected = f"expected images of {channels} channels and {side} x {side}"
+                raise GateError(f"{path.name}: got images of shape {images_BCHW.shape}, {expected}")
             return np.stack([_logits(network, image_CHW) for image_CHW in images_BCHW])
 
         return run

@@ -1,7 +1,8 @@
 """Networks as ncnn has them: layers as lines of text (`.param`), and their numbers one after another (`.bin`).
 
 They are written from the ONNX graph, node by node, without a converter, and read back by the same rules: ncnn believes
-what a file says of its sizes, so a file is given to it only if the sizes of every layer follow from those before it.
+what a file says of itself, so one is given to it only if each layer has the numbers that ours have and no others, its
+sizes follow from those before it, and its weights are marked as float32.
 
 Sources: ncnn's docs/developer-guide/param-and-model-file-structure.md and operators.md.
 
@@ -10,6 +11,7 @@ Shapes: C channels, S side of a square feature map; (C, 0) is a vector of C numb
 
 import dataclasses
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsup_deploy import memory
 from fedsup_deploy.errors import ArtifactError
 from fedsup_deploy.export.onnx_steps import OnnxStep, image_shape, steps_of
 from fedsup_deploy.ondevice.printable import printable
@@ -30,7 +33,11 @@ Shape = tuple[int, int]
 Numbers = Mapping[int, int | float]
 
 _MAGIC: Final = "7767517"
+#: What ncnn takes apart as we do: other white space, and longer words, it reads as several words.
+_TEXT: Final = re.compile(r"(?:[!-~]{1,255}[ \n])+")
 _BYTES_OF_FLOAT: Final = 4
+#: Before the weights of a layer: anything else has ncnn read them as numbers of another size.
+_IS_FLOAT32: Final = bytes(4)
 #: Of layers and their values: more than the largest network of any space has.
 _MOST_LAYERS: Final = 20_000
 _MOST_SIDE: Final = 4_096
@@ -86,30 +93,33 @@ def to_bytes(layers: Sequence[NcnnLayer], weights: Sequence[NDArray[np.float32]]
     content, left = [], iter(weights)
     for layer in layers:
         if layer.kind in _WEIGHTED:
-            content += [bytes(4), next(left).astype("<f4").tobytes(), next(left).astype("<f4").tobytes()]
+            content += [_IS_FLOAT32, next(left).astype("<f4").tobytes(), next(left).astype("<f4").tobytes()]
     return b"".join(content)
 
 
-def check(text: str, num_bytes: int) -> None:
-    """Fail unless a `.param` file is one of ours, and its `.bin` has just the numbers that it speaks of.
+def check(text: str, content: bytes) -> Shape:
+    """Return the shape of the images that a network takes, if its files are ours; fail where one is not.
 
     Args:
-        text: Of the former.
-        num_bytes: Size of the latter.
+        text: Of the `.param` file.
+        content: Of the `.bin` file: has to be just the numbers that the other speaks of.
 
     Raises:
-        ArtifactError: It is not: the message says where.
+        ArtifactError: They are not: the message says where.
     """
     lines = text.split("\n")
     try:
         layers = [_parsed(line) for line in lines[2:-1]]
-        if len(layers) > _MOST_LAYERS or to_text(layers) != text:
+        if len(layers) > _MOST_LAYERS or to_text(layers) != text or not _TEXT.fullmatch(text):
             raise ArtifactError("it is not as this program writes it")
-        expected = _checked_sizes(layers)
+        shape, places, expected = _checked_sizes(layers)
     except (ValueError, LookupError, OverflowError) as error:
         raise ArtifactError(f"a line of it cannot be read: {printable(str(error))}") from error
-    if num_bytes != expected:
-        raise ArtifactError(f"it has numbers of {expected:,} bytes, and the file beside it {num_bytes:,}")
+    if len(content) != expected:
+        raise ArtifactError(f"it has numbers of {expected:,} bytes, and the file beside it {len(content):,}")
+    if any(content[at : at + len(_IS_FLOAT32)] != _IS_FLOAT32 for at in places):
+        raise ArtifactError("the numbers in the file beside it are not all float32")
+    return shape
 
 
 def _parsed(line: str) -> NcnnLayer:
@@ -122,24 +132,52 @@ def _parsed(line: str) -> NcnnLayer:
     return NcnnLayer(kind, name, tuple(rest[:first]), tuple(rest[first:last]), numbers)
 
 
-def _checked_sizes(layers: Sequence[NcnnLayer]) -> int:
-    """Return the bytes of all weights and biases, where each layer reads what one before it alone has written."""
+def _checked_sizes(layers: Sequence[NcnnLayer]) -> tuple[Shape, list[int], int]:
+    """Return the shape of the input, where in the numbers the weights of each layer begin, and where they end.
+
+    Each layer reads what one before it alone has written.
+    """
     known: dict[str, Shape] = {}
-    num_bytes = 0
+    names: set[str] = set()
+    places, num_bytes, num_elements = [], 0, 0
     for index, layer in enumerate(layers):
-        if layer.kind not in _SHAPES or (layer.kind == "Input") != (index == 0):
+        if not _is_of_ours(layer) or (layer.kind == "Input") != (index == 0) or names.intersection(layer.outputs):
             raise ArtifactError(f"got a layer {printable(layer.kind)} in line {index + 3}, expected one of ours")
         shapes = [known.pop(name) for name in layer.inputs]  # ncnn wants each read once
         written, num_weights = _SHAPES[layer.kind](shapes, layer.numbers)
         if not (0 < written[0] <= _MOST_LAYERS and 0 <= written[1] <= _MOST_SIDE):
             raise ArtifactError(f"{printable(layer.name)}: it writes {written}, expected sizes of a network")
-        if layer.kind in _WEIGHTED and num_weights != layer.numbers[6 if layer.kind != "InnerProduct" else 2]:
-            raise ArtifactError(f"{printable(layer.name)}: it has other weights than {num_weights:,}")
-        num_bytes += _BYTES_OF_FLOAT * (1 + num_weights + written[0]) if layer.kind in _WEIGHTED else 0
+        if layer.kind in _WEIGHTED:
+            if num_weights != layer.numbers[6 if layer.kind != "InnerProduct" else 2]:
+                raise ArtifactError(f"{printable(layer.name)}: it has other weights than {num_weights:,}")
+            places.append(num_bytes)
+            num_bytes += _BYTES_OF_FLOAT * (1 + num_weights + written[0])
+        num_elements += written[0] * max(written[1], 1) ** 2 * len(layer.outputs)
         known |= dict.fromkeys(layer.outputs, written)
+        names |= set(layer.outputs)
     if set(known) != {OUTPUT_NAME}:
         raise ArtifactError(f"got the outputs {printable(', '.join(known))}, expected {OUTPUT_NAME} alone")
-    return num_bytes
+    if num_elements > memory.machine_bytes() // _BYTES_OF_FLOAT:
+        raise ArtifactError(f"its layers write {num_elements:,} numbers, more than there is memory")
+    return _input_shape(layers[0].numbers), places, num_bytes
+
+
+def _is_of_ours(layer: NcnnLayer) -> bool:
+    """Return whether a layer has as many inputs and outputs as ours of its kind, and just their numbers."""
+    num_inputs, num_outputs = len(layer.inputs), len(layer.outputs)
+    is_linked = {"Input": num_inputs == 0, "BinaryOp": 1 <= num_inputs <= 2}.get(layer.kind, num_inputs == 1)
+    is_linked &= num_outputs > 1 if layer.kind == "Split" else num_outputs == 1
+    return is_linked and any(
+        layer.numbers.keys() == form.keys() and all(_is_number(layer.numbers[at], form[at]) for at in form)
+        for form in _NUMBERS.get(layer.kind, ())
+    )
+
+
+def _is_number(value: float, expected: int | type) -> bool:
+    """Return whether a number is the one expected, or of the type expected and one that ncnn can hold."""
+    if isinstance(expected, int):
+        return type(value) is int and value == expected
+    return type(value) is expected and (0 <= value < 2**31 if expected is int else abs(value) < 2.0**127)
 
 
 def _with_products(layers: Sequence[NcnnLayer]) -> list[NcnnLayer]:
@@ -268,9 +306,15 @@ def _after_product(shapes: Sequence[Shape], numbers: Numbers) -> tuple[Shape, in
     return (out, 0), out * channels * max(side, 1) ** 2
 
 
+def _input_shape(numbers: Numbers) -> Shape:
+    if numbers[0] != numbers[1] or not numbers[0]:
+        raise ValueError("an image that is not square")
+    return int(numbers[2]), int(numbers[0])
+
+
 _SHAPES: Final[Mapping[str, Callable[[Sequence[Shape], Numbers], tuple[Shape, int]]]] = MappingProxyType(
     {
-        "Input": lambda _, numbers: ((int(numbers[2]), int(numbers[0])), 0),
+        "Input": lambda _, numbers: (_input_shape(numbers), 0),
         "Split": lambda shapes, _: (shapes[0], 0),
         "Convolution": _after_convolution,
         "ConvolutionDepthWise": _after_convolution,
@@ -283,3 +327,17 @@ _SHAPES: Final[Mapping[str, Callable[[Sequence[Shape], Numbers], tuple[Shape, in
 )
 _CONVOLUTIONS: Final = ("Convolution", "ConvolutionDepthWise")
 _WEIGHTED: Final = (*_CONVOLUTIONS, "InnerProduct")
+_OF_CONVOLUTION: Final[Mapping[int, int | type]] = {0: int, 1: int, 3: int, 4: int, 5: 1, 6: int}
+#: What numbers layers of each kind have, in one of these forms: any one of a type, or the very one that ours have.
+_NUMBERS: Final[Mapping[str, Sequence[Mapping[int, int | type]]]] = MappingProxyType(
+    {
+        "Input": ({0: int, 1: int, 2: int},),
+        "Convolution": (_OF_CONVOLUTION, {**_OF_CONVOLUTION, 9: _RELU}),
+        "ConvolutionDepthWise": ({**_OF_CONVOLUTION, 7: int}, {**_OF_CONVOLUTION, 7: int, 9: _RELU}),
+        "InnerProduct": ({0: int, 1: 1, 2: int}, {0: int, 1: 1, 2: int, 9: _RELU}),
+        "Clip": ({0: float, 1: float},),
+        "BinaryOp": ({0: _ADD}, {0: _MULTIPLY}, {0: _ADD, 1: 1, 2: float}, {0: _MULTIPLY, 1: 1, 2: float}),
+        "Pooling": ({0: _MEAN, 4: 1}, {0: _MEAN, 1: int, 2: int, 5: 0, 6: 0}),
+        **dict.fromkeys(("Split", "ReLU"), ({},)),
+    }
+)

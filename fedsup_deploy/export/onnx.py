@@ -37,7 +37,7 @@ class OnnxExporter:
     needs: ClassVar[Mapping[str, str]] = MappingProxyType({})
     runtime: ClassVar[str] = "onnxruntime"
     batch: ClassVar[Batch] = "either"
-    can_hold_code: ClassVar[bool] = False
+    needs_signature: ClassVar[bool] = False
     tolerance: ClassVar[float] = TOLERANCE
 
     def refusal(self, accepts: Accepts) -> str | None:
@@ -62,7 +62,10 @@ class OnnxExporter:
         return (name,)
 
     def load(self, path: Path) -> Runnable:
-        """Return a file as a function, run as the bundle's own runner does. See `Exporter.load`."""
+        """Return a file as a function, run as the bundle's own runner does: one that does not end is ended.
+
+        See `Exporter.load`.
+        """
         failures = inference.runtime_errors()
         try:
             session = inference.open_session(str(path), threads=1)
@@ -71,7 +74,7 @@ class OnnxExporter:
 
         def run(images_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
             try:
-                logits_BK: NDArray[np.float32] = inference.bind(session, images_BCHW)()
+                logits_BK: NDArray[np.float32] = inference.first_output(session, images_BCHW)
             except failures as error:
                 what = f"onnxruntime fails on shape {images_BCHW.shape}: {inference.first_line(error)}"
                 raise GateError(f"{path.name}: {what}") from error

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Final
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from fedsup_deploy import files
 from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.errors import ArtifactError, GateError
-from fedsup_deploy.export.exporter import Batch, Facts, Runnable, unfit_layout
+from fedsup_deploy.export.exporter import Batch, Facts, Runnable, refuse_machine_paths, unfit_layout
 from fedsup_deploy.export.onnx import OnnxExporter
 from fedsup_deploy.ondevice.bundle_outputs import TOLERANCE
 from fedsup_deploy.ondevice.inference import first_line
@@ -32,6 +33,8 @@ _SETTINGS: Final = MappingProxyType(
     {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32", "CACHE_DIR": ""}
 )
 _FLOATS: Final = ("f32", "f16", "bf16")
+#: Operations with a graph within, which may run it for ever: nothing ends OpenVINO's CPU in the middle of one.
+_WITH_GRAPHS: Final = frozenset({"If", "Loop", "TensorIterator"})
 
 
 class OpenVinoExporter:
@@ -42,7 +45,7 @@ class OpenVinoExporter:
     needs: ClassVar[Mapping[str, str]] = MappingProxyType({"openvino": "openvino"})
     runtime: ClassVar[str] = "openvino"
     batch: ClassVar[Batch] = "either"
-    can_hold_code: ClassVar[bool] = False
+    needs_signature: ClassVar[bool] = False
     tolerance: ClassVar[float] = TOLERANCE
 
     def refusal(self, accepts: Accepts) -> str | None:
@@ -53,7 +56,7 @@ class OpenVinoExporter:
         """Write a network as OpenVINO IR. See `Exporter.export`.
 
         Raises:
-            GateError: OpenVINO would compute convolutions of int8 in floats.
+            GateError: OpenVINO would compute convolutions of int8 in floats, or a path of this machine is in the graph.
         """
         import openvino
 
@@ -64,6 +67,7 @@ class OpenVinoExporter:
                 model = openvino.Core().read_model(Path(place, source))
                 _name_anew(model)
                 openvino.save_model(model, graph, compress_to_fp16=False)
+                refuse_machine_paths(graph.name, _without_facts(graph))
             except RuntimeError as error:
                 raise GateError(f"{graph.name}: not written by OpenVINO: {_said(error)}") from error
             if network.quantization is not None:
@@ -104,6 +108,16 @@ def count_float_convolutions(path: Path) -> int:
     )
 
 
+def _without_facts(graph: Path) -> bytes:
+    """Return a graph without what it was told to say of itself: classes may have any name."""
+    root = ElementTree.parse(graph).getroot()
+    for told in root.findall("rt_info"):
+        for facts in told.findall("framework"):
+            told.remove(facts)
+    content: bytes = ElementTree.tostring(root)
+    return content
+
+
 def _name_anew(model: "Model") -> None:
     """Number what OpenVINO added itself by its place: it numbers such nodes by how many this process has ever made."""
     for place, node in enumerate(model.get_ordered_ops()):
@@ -116,7 +130,10 @@ def _compiled(path: Path) -> "CompiledModel":
 
     try:
         core = openvino.Core()
-        return core.compile_model(core.read_model(path), "CPU", dict(_SETTINGS))
+        model = core.read_model(path)
+        if not _WITH_GRAPHS.isdisjoint(node.get_type_name() for node in model.get_ops()):
+            raise ArtifactError(f"{path.name}: not loaded: it has control flow, which no file of this program has")
+        return core.compile_model(model, "CPU", dict(_SETTINGS))
     except RuntimeError as error:
         raise ArtifactError(f"{path.name}: not loadable by OpenVINO: {_said(error)}") from error
 

@@ -36,7 +36,7 @@ class OrtExporter:
     needs: ClassVar[Mapping[str, str]] = MappingProxyType({})
     runtime: ClassVar[str] = "onnxruntime"
     batch: ClassVar[Batch] = "either"
-    can_hold_code: ClassVar[bool] = False
+    needs_signature: ClassVar[bool] = False
     tolerance: ClassVar[float] = TOLERANCE
 
     def refusal(self, accepts: Accepts) -> str | None:

@@ -16,9 +16,8 @@ import numpy as np
 
 from fedsup_deploy.artifact.variants import ParityGate
 from fedsup_deploy.errors import GateError
-from fedsup_deploy.export.gate import Images, Logits, Model
+from fedsup_deploy.export.gate import Images, Logits, Model, guarded
 from fedsup_deploy.ondevice.bundle_outputs import BATCHES, TOLERANCE
-from fedsup_deploy.ondevice.inference import first_line
 
 
 def check_parity(
@@ -84,9 +83,9 @@ class _Gate:
 
     def _outputs(self, name: str, model: Model, batch: int) -> Logits:
         where = f"{name}, batch {batch}"
-        outputs = []
+        run, outputs = guarded(where, model), []
         for chunk_BCHW in _chunks(self.inputs_NCHW, batch):
-            logits_BK = _call(where, model, chunk_BCHW)
+            logits_BK = run(chunk_BCHW)
             _check_form(where, logits_BK, (len(chunk_BCHW), self.expected_NK.shape[1]))
             outputs.append(logits_BK)
         return np.concatenate(outputs)
@@ -131,13 +130,6 @@ class _Difference:
 def _chunks(inputs_NCHW: Images, batch: int) -> Iterator[Images]:
     for start in range(0, len(inputs_NCHW), batch):
         yield inputs_NCHW[start : start + batch]
-
-
-def _call(where: str, model: Model, images_BCHW: Images) -> Logits:
-    try:
-        return model(images_BCHW)
-    except (RuntimeError, ValueError, AssertionError) as error:  # what runtimes raise for a shape they do not take
-        raise GateError(f"{where}: fails on shape {images_BCHW.shape}: {first_line(error)}") from error
 
 
 def _check_form(where: str, logits: Logits, shape: tuple[int, ...]) -> None:

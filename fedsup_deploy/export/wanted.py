@@ -1,6 +1,6 @@
 """Which variants a device gets, and why one cannot be made: all that is known before any work begins."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from fedsup_deploy import registry
@@ -23,8 +23,8 @@ def wanted_variants(
         precisions: Number formats; none means those of the profile.
 
     Raises:
-        ConfigError: A format is unknown, a precision cannot be written or is not what the profile's latencies are
-            about, or its runtime does not accept a format.
+        ConfigError: A format is unknown or has none of the precisions, a precision cannot be written or is not what the
+            profile's latencies are about, or its runtime does not accept a format.
         DependencyError: A library that a format needs is not installed.
     """
     for name, given in (("formats", formats), ("precisions", precisions)):
@@ -37,6 +37,7 @@ def wanted_variants(
         refusal = exporter.refusal(profile.accepts)
         if refusal is not None:
             raise ConfigError(f"profile {profile.name}: format {name}: {refusal}{_SEARCH_ONLY}")
+    _check_formats({name: exporters[name] for name in formats if name != MAIN.format}, precisions or profile.precisions)
     # What is of another precision is compared with fp32, so that comes with it.
     return {
         Variant(name, precision): exporter
@@ -53,6 +54,17 @@ def why_none(profile: DeviceProfile) -> str | None:
     except (ConfigError, DependencyError) as error:
         return str(error).removesuffix(_SEARCH_ONLY)
     return None
+
+
+def _check_formats(asked: Mapping[str, Exporter], wanted: Sequence[Precision]) -> None:
+    """Fail where a format that was asked for would be left out, as it has none of the precisions."""
+    for name, exporter in asked.items():
+        if not set(wanted).intersection(exporter.precisions):
+            advice = " ".join(f"--precision {each}" for each in (*wanted, exporter.precisions[0]))
+            raise ConfigError(
+                f"format {name}: it is written in {', '.join(exporter.precisions)}, and not in {', '.join(wanted)}; "
+                f"ask for both: {advice}"
+            )
 
 
 def _check_precisions(profile: DeviceProfile, asked: Sequence[Precision]) -> None:

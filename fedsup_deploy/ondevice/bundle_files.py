@@ -108,9 +108,19 @@ def list_files(folder: Path) -> Dict[str, int]:
     """Return the size of every file but litter by name, with `/` between folders, in bytes.
 
     Raises:
-        CheckError: Something is neither a regular file nor a folder that has one, or there are too many. A link, device
-            or pipe leads out of the bundle or never ends: none is opened.
+        CheckError: Something is neither a regular file nor a folder that has one, or cannot be read, or there are too
+            many. A link, device or pipe leads out of the bundle or never ends: none is opened.
     """
+    try:
+        return _listed_files(folder)
+    except OSError as error:
+        where = Path(str(error.filename or folder)).name
+        raise CheckError(
+            ALTERED, f"{printable(where)} cannot be read: {error.strerror}; copy the bundle again"
+        ) from None
+
+
+def _listed_files(folder: Path) -> Dict[str, int]:
     sizes = {}  # type: Dict[str, int]
     folders = [""]
     while folders:

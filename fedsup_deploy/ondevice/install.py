@@ -15,7 +15,9 @@ It needs Python 3.6+ and nothing else; run.py needs NumPy and onnxruntime. Exit 
 the signature is not by the key or of other files; 2 wrong usage, or NumPy or onnxruntime is missing or too old; 3 the
 outputs are wrong; 4 the output of an image depends on its batch; 5 a file is missing, or the signature; 6 the model
 cannot be run here; 8 this onnxruntime is known to fail on the bundle's device; 9 the version is lower than one that was
-here; 10 it cannot be written there, or another installation is at work. Whatever is not 0, what ran before still does.
+here; 10 it cannot be written there, or another installation is at work. Whatever of these is not 0, what ran before
+still does. Ctrl-C ends it with 130, and then either does. Where the report cannot be written, standard error says so,
+and the exit code says what was done all the same.
 """
 
 import argparse
@@ -41,7 +43,7 @@ from fedsup_deploy.ondevice.bundle_files import (
     sha256,
 )
 from fedsup_deploy.ondevice.p256 import PublicKey, is_signed, public_key_of
-from fedsup_deploy.ondevice.printable import as_written, printable, reason_of
+from fedsup_deploy.ondevice.printable import print_report, printable, reason_of
 from fedsup_deploy.ondevice.reading import parse_json, read_bytes
 from fedsup_deploy.ondevice.releases import CURRENT, KEY, UNWRITABLE, Place, Release, held
 from fedsup_deploy.ondevice.signature import check_signature
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
 OLDER = 9
 
 _CHECKER = "run.py"
+#: Many times what a slow device takes; what it runs has limits of its own, and this is for what holds all of it up.
+_MOST_SECONDS_OF_A_CHECK = 3600
 _MOST_BYTES_OF_A_KEY = 2**16
 
 
@@ -87,9 +91,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     except OSError as error:
         what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else reason_of(error)
         report["exit_code"], report["reason"] = UNWRITABLE, f"it cannot be written there: {what}"
-    text = json.dumps(report, indent=2) if options.json else "\n".join(lines(report))
-    with contextlib.suppress(BrokenPipeError):
-        print(as_written(text, sys.stdout.encoding), flush=True)
+    print_report(json.dumps(report, indent=2) if options.json else "\n".join(lines(report)))
     return report["exit_code"]
 
 
@@ -103,11 +105,10 @@ def _install(bundle: Path, key: Optional[Path], num_previous: int, place: Place,
     sizes = check_files(place.partial)
     report["files"] = {"num_files": len(sizes), "num_bytes": sum(sizes.values())}
     report["signature"] = "not checked" if SIGNATURE in sizes else "none"
-    if pem is not None:
-        public_key = _public_key(pem)
-        signed = check_signature(place.partial, lambda message, signature: is_signed(public_key, message, signature))
-        report["signature"], report["version"] = "checked", signed.version
-    is_there = current is not None and _is_same(place, current, report["version"])
+    public_key = None if pem is None else _public_key(pem)
+    if public_key is not None:
+        report["signature"], report["version"] = "checked", _signed_version(place.partial, public_key)
+    is_there = current is not None and _is_same(place, current, public_key, report["version"])
     if not is_there:
         if pem is not None:
             _refuse_older(place, report["version"])
@@ -118,7 +119,8 @@ def _install(bundle: Path, key: Optional[Path], num_previous: int, place: Place,
         current = place.add(report["version"])
     else:
         report["action"] = "unchanged"
-    place.remove_old(current, num_previous)
+    with contextlib.suppress(OSError):  # it runs: what could not be removed, the next installation removes
+        place.remove_old(current, num_previous)
 
 
 def _roll_back(place: Place, report: "Installation") -> None:
@@ -160,6 +162,11 @@ def _public_key(pem: bytes) -> PublicKey:
         raise CheckError(USAGE, f"the key is of no use: {error}") from None
 
 
+def _signed_version(folder: Path, key: PublicKey) -> Optional[int]:
+    """Return the version that the signature of a bundle gives. Raises CheckError where it is not by the key."""
+    return check_signature(folder, lambda message, signature: is_signed(key, message, signature)).version
+
+
 def _refuse_older(place: Place, version: Optional[int]) -> None:
     newest = place.newest_version()
     if newest is None:
@@ -171,19 +178,31 @@ def _refuse_older(place: Place, version: Optional[int]) -> None:
     if version < newest:
         raise CheckError(OLDER, f"its version is {version}, and version {newest} was here; sign it with a higher one")
     sums = read_text_file(place.partial, SUMS)
-    same = [each for each in place.releases() if each.version == version]
-    if any(read_text_file(place.path_of(each), SUMS) != sums for each in same):
+    same = [place.path_of(each) for each in place.releases() if each.version == version]
+    if any(_is_whole(each) and read_text_file(each, SUMS) != sums for each in same):
         raise CheckError(OLDER, f"version {version} was here with other files; sign it with a higher one")
 
 
-def _is_same(place: Place, current: Release, version: Optional[int]) -> bool:
-    """Return whether what lies at `partial` runs already, unaltered."""
+def _is_same(place: Place, current: Release, key: Optional[PublicKey], version: Optional[int]) -> bool:
+    """Return whether what lies at `partial` runs already, unaltered, and is signed by the same key there as well."""
     path = place.path_of(current)
+    if version != current.version or not _is_whole(path):
+        return False
+    if read_text_file(path, SUMS) != read_text_file(place.partial, SUMS):
+        return False
+    try:
+        return key is None or _signed_version(path, key) == version
+    except CheckError:
+        return False
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a release is as it was installed: what is damaged does not say what it was."""
     try:
         check_files(path)
     except CheckError:
         return False
-    return version == current.version and read_text_file(path, SUMS) == read_text_file(place.partial, SUMS)
+    return True
 
 
 def _by_hash(folder: Path) -> Dict[str, Path]:
@@ -204,7 +223,12 @@ def _check_model(folder: Path) -> None:
     if not checker.is_file():
         raise CheckError(USAGE, f"{_CHECKER} is missing beside install.py; start the install.py of a whole bundle")
     command = [sys.executable, "-B", str(checker), str(folder), "--skip-latency", "--json"]
-    ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+    try:
+        ended = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False, timeout=_MOST_SECONDS_OF_A_CHECK
+        )
+    except subprocess.TimeoutExpired:
+        raise CheckError(UNRUNNABLE, f"{_CHECKER} did not end within {_MOST_SECONDS_OF_A_CHECK:,} s") from None
     if ended.returncode == OK:
         return
     if ended.returncode < 0:

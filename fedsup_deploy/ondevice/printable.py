@@ -1,5 +1,9 @@
 """Text that others chose, as it can be shown anywhere: no terminal obeys it, and it is one line of bounded length."""
 
+import contextlib
+import errno
+import os
+import sys
 from typing import Optional, Union
 
 #: Characters of a message or table cell. What is cut stands in the middle: the end of a message says what to do.
@@ -35,6 +39,29 @@ def reason_of(error: Union[Exception, str]) -> str:
 def as_written(text: str, encoding: Optional[str]) -> str:
     """Return a text with all that an encoding lacks written as an escape, so that printing it cannot fail."""
     return text.encode(encoding or "utf-8", "backslashreplace").decode(encoding or "utf-8")
+
+
+def print_report(text: str) -> bool:
+    """Print a report on standard output; return whether it could be written. If not, standard error has the reason.
+
+    Whoever has closed a pipe has gone, and knows.
+    """
+    if sys.stdout is None:  # so Python has it where whoever started this closed it
+        return _told_that_it_is_not_written(os.strerror(errno.EBADF))
+    try:
+        print(as_written(text, sys.stdout.encoding), flush=True)
+    except OSError as error:
+        # Python would complain again when it flushes stdout at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            return _told_that_it_is_not_written(str(error.strerror))
+    return True
+
+
+def _told_that_it_is_not_written(reason: str) -> bool:
+    with contextlib.suppress(OSError):
+        print(f"the report cannot be written: {reason}", file=sys.stderr, flush=True)
+    return False
 
 
 def _cut(text: str, most: int) -> str:

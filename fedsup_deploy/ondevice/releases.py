@@ -121,7 +121,8 @@ class Place:
         link.symlink_to(Path(_RELEASES, release.name))
         sync(self.folder)
         link.replace(self.folder / CURRENT)
-        sync(self.folder)
+        with contextlib.suppress(OSError):  # it runs; after a power cut it or the one before does, and either is whole
+            sync(self.folder)
 
     def keep_key(self, pem: bytes) -> None:
         """Demand from now on that bundles are signed with a key, in one step."""
@@ -175,7 +176,8 @@ def held(folder: Path, *, is_new: bool) -> Iterator[Place]:
         try:
             yield place
         finally:
-            place.tidy()
+            with contextlib.suppress(OSError):  # what was done is done: the next one removes it
+                place.tidy()
 
 
 def _lock(file: IO[bytes]) -> None:

@@ -23,9 +23,7 @@ release is refused there, and times are about that machine alone.
 
 import argparse
 import contextlib
-import errno
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, List, Optional, Tuple, Union
@@ -39,7 +37,7 @@ from fedsup_deploy.ondevice.instruction_set import why_not_device
 from fedsup_deploy.ondevice.latency_statistics import speed_words
 from fedsup_deploy.ondevice.loaded_model import load_model
 from fedsup_deploy.ondevice.picture_timing import pictures_for, size_words, step_words, time_pictures
-from fedsup_deploy.ondevice.printable import as_written, printable
+from fedsup_deploy.ondevice.printable import print_report, printable
 from fedsup_deploy.ondevice.timing import PROTOCOLS, QUICK
 
 if TYPE_CHECKING:
@@ -51,22 +49,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     options = _parse(arguments)
     report, told = _classified_images(options) if options.classify else _checked_bundle(options)
     text = json.dumps(report, indent=2, allow_nan=False) if options.json else "\n".join(told)
-    if sys.stdout is None:  # so Python has it where whoever started this closed it
-        return _told_that_it_is_not_written(report, os.strerror(errno.EBADF))
-    try:
-        print(as_written(text, sys.stdout.encoding), flush=True)
-    except OSError as error:
-        # Python would complain again when it flushes stdout at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):  # else whoever read it has gone, and knows
-            return _told_that_it_is_not_written(report, str(error.strerror))
-    return int(report["exit_code"])
-
-
-def _told_that_it_is_not_written(report: "Union[Report, Classification]", reason: str) -> int:
-    """Say why a report cannot be written; return the exit code."""
-    print(f"the report cannot be written: {reason}", file=sys.stderr)
-    return int(report["exit_code"]) or USAGE
+    is_told = print_report(text)
+    return int(report["exit_code"]) or (OK if is_told else USAGE)
 
 
 def _checked_bundle(options: argparse.Namespace) -> "Tuple[Report, Iterator[str]]":

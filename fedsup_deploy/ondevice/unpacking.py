@@ -8,7 +8,7 @@ import contextlib
 import os
 import tarfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Callable, Dict, Iterator, List, Mapping, Tuple
+from typing import IO, TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Mapping, Set, Tuple, Type, Union
 
 from fedsup_deploy.ondevice.bundle_files import (
     ALTERED,
@@ -31,6 +31,15 @@ if TYPE_CHECKING:
 
 #: Of a whole archive when it is unpacked.
 MOST_BYTES_OF_ALL = 2**32
+#: Of all headers of an archive that tell more of a file, such as a long name: tarfile reads each of them whole.
+_MOST_BYTES_OF_HEADERS = MOST_BYTES
+_HEADERS = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.XGLTYPE,
+)
 #: Behind the last file of an archive, which tar fills up with zeros.
 _MOST_BYTES_BEHIND = 2**20
 #: Returns the content of a file by its name.
@@ -150,10 +159,38 @@ def _files_of(source: Path) -> Iterator[Tuple[Dict[str, int], _Open]]:
         return
     with contextlib.ExitStack() as stack:
         with _reading(source.name):
-            archive = stack.enter_context(tarfile.open(str(source), "r:*"))
+            archive = stack.enter_context(tarfile.open(str(source), "r:*", tarinfo=_bounded_members()))
             members = _members_of(archive)
             _read_to_the_end(archive)
         yield {name: each.size for name, each in members.items()}, lambda name: _opened(archive, members[name])
+
+
+def _bounded_members() -> Type[tarfile.TarInfo]:
+    """Return what reads the members of one archive, in bounded memory."""
+    left = [_MOST_BYTES_OF_HEADERS]
+
+    class Member(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf: Union[bytes, bytearray], encoding: str, errors: str) -> "Member":
+            member = super().frombuf(buf, encoding, errors)  # type: Member
+            if member.size < 0 or member.type == tarfile.GNUTYPE_SPARSE:  # the list of its parts may have no end
+                raise _no_file_of_a_bundle(member)
+            if member.type in _HEADERS:
+                # What is told of all files that follow is copied for each of them.
+                left[0] -= member.size * (2 * MOST_FILES if member.type == tarfile.XGLTYPE else 1)
+            if left[0] < 0:
+                raise CheckError(ALTERED, "the archive tells more of its files than any bundle has")
+            return member
+
+        def _proc_gnusparse_10(self, member: tarfile.TarInfo, *_: Any) -> None:
+            """Refuse the one kind of sparse file whose list of parts stands in its content, and may have no end."""
+            raise _no_file_of_a_bundle(member)
+
+    return Member
+
+
+def _no_file_of_a_bundle(member: tarfile.TarInfo) -> CheckError:
+    return CheckError(ALTERED, f"{printable(member.name)} in the archive is no file of a bundle")
 
 
 def _read_to_the_end(archive: tarfile.TarFile) -> None:
@@ -172,6 +209,7 @@ def _opened(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
 def _members_of(archive: tarfile.TarFile) -> Dict[str, tarfile.TarInfo]:
     """Return the files of an archive by their names below the bundle's folder, which is where the manifest lies."""
     found = {}  # type: Dict[str, tarfile.TarInfo]
+    folders: Set[str] = set()
     num_bytes = 0
     for number, member in enumerate(archive):
         parts = _parts_of(member.name)
@@ -183,10 +221,14 @@ def _members_of(archive: tarfile.TarFile) -> Dict[str, tarfile.TarInfo]:
         name = "/".join(parts)
         is_file = bool(parts) and member.isreg() and not member.issparse()
         if not is_file or not 0 <= member.size <= MOST_BYTES_OF_A_FILE:
-            raise CheckError(ALTERED, f"{printable(member.name)} in the archive is no file of a bundle")
+            raise _no_file_of_a_bundle(member)
         if name in found:
             raise CheckError(ALTERED, f"{printable(name)} is in the archive twice")
         found[name] = member
+        folders.update("/".join(parts[:depth]) for depth in range(1, len(parts)))
+    both = sorted(folders.intersection(found))
+    if both:
+        raise CheckError(ALTERED, f"{printable(both[0])} is in the archive as a file and as a folder")
     tops = [name[: -len(MANIFEST)] for name in found if name.rpartition("/")[2] == MANIFEST]
     top = min(tops, key=len, default="")
     strangers = sorted(name for name in found if not name.startswith(top))

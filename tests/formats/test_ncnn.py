@@ -3,13 +3,14 @@
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 from random_networks import FACTS, TEN_OF_EACH_FAMILY, checked, random_network
 from small_bundles import exported, verified
 from small_runs import NETWORK, trained
 
 from fedsup_deploy.artifact.variants import ParityGate
-from fedsup_deploy.errors import ArtifactError
+from fedsup_deploy.errors import ArtifactError, GateError
 from fedsup_deploy.export.ncnn import LAYERS, NUMBERS, NcnnExporter
 
 
@@ -48,9 +49,24 @@ def test_damaged_files_never_reach_ncnn(tmp_path: Path) -> None:
         (tmp_path / NUMBERS).write_bytes(content)
         with pytest.raises(ArtifactError, match="it has numbers of"):
             NcnnExporter().load(tmp_path / LAYERS)
+    (tmp_path / NUMBERS).write_bytes((0x000D4B38).to_bytes(4, "little") + numbers[4:])
+    with pytest.raises(ArtifactError, match="are not all float32"):
+        NcnnExporter().load(tmp_path / LAYERS)
     (tmp_path / NUMBERS).unlink()
     with pytest.raises(ArtifactError, match="not loadable by ncnn"):
         NcnnExporter().load(tmp_path / LAYERS)
+
+
+@pytest.mark.parametrize("shape", [(2, 3000, 9, 9), (2, 1, 9, 9), (2, 3, 900, 9), (2, 3, 12, 12)])
+def test_images_that_a_network_is_not_for_never_reach_ncnn(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """What follows from the sizes of its input is checked: that of other images ncnn would have to believe."""
+    network, inputs = random_network(3)
+    NcnnExporter().export(network, FACTS, tmp_path)
+    model = NcnnExporter().load(tmp_path / LAYERS)
+    assert inputs.shape[1:] == (3, 9, 9)
+    model(inputs)
+    with pytest.raises(GateError, match=r"expected images of 3 channels and 9 x 9"):
+        model(np.zeros(shape, np.float32))
 
 
 def test_a_bundle_records_and_verify_repeats_what_ran_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,10 +3,13 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import random_networks
+from endless import endless_model
 from random_networks import FACTS, SCHEMES, TEN_OF_EACH_FAMILY, checked, checked_in_int8, random_network
 from small_bundles import exported, verified
 from small_runs import NETWORK, trained
@@ -14,6 +17,7 @@ from small_runs import NETWORK, trained
 from fedsup_deploy.artifact.variants import Int8Gate, ParityGate
 from fedsup_deploy.cli.main import main
 from fedsup_deploy.errors import ArtifactError, GateError
+from fedsup_deploy.export import openvino_ir
 from fedsup_deploy.export.exporter import exporter_for
 from fedsup_deploy.export.openvino_ir import OpenVinoExporter, count_float_convolutions
 from fedsup_deploy.ondevice import bundle_files
@@ -56,6 +60,25 @@ def test_files_say_what_they_are_told_to_and_name_no_folder(tmp_path: Path) -> N
     assert (graph, weights) == ("model.xml", "model.bin")
 
 
+def test_a_graph_that_names_a_folder_of_this_machine_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for classes and the like, which are its owner's words."""
+
+    def named_by_place(model: Any) -> None:
+        for place, node in enumerate(model.get_ordered_ops()):
+            node.set_friendly_name(f"/home/me/model/{place}")
+
+    network, _ = random_network(0)
+    assert "/home/user" in FACTS["classes"]
+    OpenVinoExporter().export(network, FACTS, tmp_path)
+    monkeypatch.setattr(openvino_ir, "_name_anew", named_by_place)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(GateError, match=r"^model\.xml: got the machine path '/home/me'"):
+        OpenVinoExporter().export(network, FACTS, tmp_path / "other")
+    assert not list((tmp_path / "other").iterdir())
+
+
 def test_damaged_files_are_refused_on_one_line(tmp_path: Path) -> None:
     network, inputs = random_network(1)
     OpenVinoExporter().export(network, FACTS, tmp_path)
@@ -73,6 +96,16 @@ def test_damaged_files_are_refused_on_one_line(tmp_path: Path) -> None:
         with pytest.raises((ArtifactError, GateError), match=r"^model\.xml: ") as caught:
             OpenVinoExporter().load(tmp_path / "model.xml")(inputs)
         assert "\n" not in str(caught.value)
+
+
+def test_a_graph_that_may_not_end_is_not_loaded(tmp_path: Path) -> None:
+    import openvino
+
+    onnx.save(endless_model(), tmp_path / "model.onnx")
+    model = openvino.Core().read_model(tmp_path / "model.onnx")
+    openvino.save_model(model, tmp_path / "model.xml", compress_to_fp16=False)
+    with pytest.raises(ArtifactError, match=r"^model\.xml: not loaded: it has control flow"):
+        OpenVinoExporter().load(tmp_path / "model.xml")
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from fedsup_deploy import rng
 from fedsup_deploy.artifact.manifest import ManifestDraft
 from fedsup_deploy.artifact.measured import MeasuredBundle, MeasuredLatency
 from fedsup_deploy.artifact.model_card import render_model_card
+from fedsup_deploy.artifact.signing import checked_hashes, load_signing_key, sign_bundle
 from fedsup_deploy.artifact.store import (
     ModelWriter,
     Vectors,
@@ -37,6 +38,7 @@ from fedsup_deploy.artifact.store import (
 )
 from fedsup_deploy.artifact.variants import ParityGate
 from fedsup_deploy.cli.main import main
+from fedsup_deploy.commands import sign, verify
 from fedsup_deploy.device.building.graph import random_weights
 from fedsup_deploy.device.measure import measure_onnx
 from fedsup_deploy.errors import ArtifactError, FedsupError, GateError
@@ -723,7 +725,7 @@ def test_inspect_says_who_signed_a_bundle_and_whether_anybody_has_checked(bundle
     assert run_command("inspect", folder / "model.onnx", "--key", keys / "key.pub")[0] == 2
 
 
-def test_files_that_can_hold_code_are_not_opened_before_the_key_has_proved_who_made_them(bundle, tmp_path, keys):
+def test_files_that_need_a_signature_are_not_opened_before_the_key_has_proved_who_made_them(bundle, tmp_path, keys):
     """With what is no archive at all: whoever opens it says so."""
     folder = tmp_path / "bundle"
     shutil.copytree(bundle, folder)
@@ -753,6 +755,39 @@ def test_a_format_that_computes_something_else_is_found_though_its_owner_signed_
 
     code, refused = run_command("verify", folder, "--key", keys / "key.pub")
     assert (code, refused["error"]["message"].startswith("model.ts.pt, batch 1: ")) == (6, True)
+
+
+@pytest.fixture
+def exchanged_once_verified(monkeypatch):
+    """Have somebody put another model into a bundle, and its hash into SHA256SUMS, while a command looks at it."""
+
+    def watched(verify_bundle, folder):
+        verified = verify_bundle(folder)
+        (folder / "model.ts.pt").write_bytes(b"x" * (folder / "model.ts.pt").stat().st_size)
+        with_hashes(folder)
+        return verified
+
+    for command in (verify, sign):
+        monkeypatch.setattr(command, "verify_bundle", functools.partial(watched, command.verify_bundle))
+
+
+@pytest.mark.usefixtures("exchanged_once_verified")
+def test_what_the_key_has_not_signed_is_not_run_whenever_it_came(bundle, tmp_path, keys):
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle, folder)
+    signing_key = load_signing_key(keys / "key.pem", lambda: None)
+    sign_bundle(folder, signing_key, "a123", 3, checked_hashes(folder))
+    code, refused = run_command("verify", folder, "--key", keys / "key.pub")
+    assert (code, "model.ts.pt was altered while it was looked at" in refused["error"]["message"]) == (4, True)
+
+
+@pytest.mark.usefixtures("exchanged_once_verified")
+def test_what_was_not_verified_is_not_signed(bundle, tmp_path, keys):
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle, folder)
+    code, refused = run_command("sign", folder, "--key", keys / "key.pem", "--version", 3)
+    assert (code, "altered while it was verified; nothing is signed" in refused["error"]["message"]) == (4, True)
+    assert not (folder / "model.sig").exists()
 
 
 def test_what_is_wrong_with_a_bundle_or_key_is_said_before_anything_is_signed(bundle, tmp_path, keys, monkeypatch):

@@ -231,6 +231,7 @@ def test_a_model_that_computes_something_else_is_not_written(run, tmp_path, monk
         ({"profiles": ()}, ConfigError, "neither a search nor a run"),
         ({"architecture": None}, ConfigError, "neither a search nor a run"),
         ({"profiles": ("jetson-nana",)}, ConfigError, "did you mean 'jetson-nano'"),
+        ({"profiles": ("jetson-nano",) * 2}, ConfigError, "got profile jetson-nano 2 times, expected each once"),
         ({"formats": ("onyx",)}, ConfigError, "unknown exporter 'onyx'; did you mean 'onnx'"),
         ({"architecture": "a00000000000"}, ConfigError, "a00000000000"),
         ({"run": Path("nowhere")}, ArtifactError, "no run at nowhere"),
@@ -249,6 +250,14 @@ def test_a_profile_of_the_users_own_is_given_again(run, mine, tmp_path):
         export(picks(found, tmp_path / "out"))
     [made] = export(picks(found, tmp_path / "out", profiles=(str(mine),))).bundles
     assert made.profile == "mine"
+
+
+def test_two_profiles_of_one_name_are_refused_also_with_a_search(run, mine, tmp_path):
+    """Their bundles would have one place, and the second alone would be there."""
+    found = searching(run, str(mine))
+    other = shutil.copy(mine, tmp_path / "other.yaml")
+    with pytest.raises(ConfigError, match="got profile mine 2 times, expected each once"):
+        export(picks(found, tmp_path / "out", profiles=(str(mine), str(other))))
 
 
 def test_a_number_format_that_was_not_searched_is_refused(run, mine, tmp_path):

@@ -30,7 +30,7 @@ class PlainExporter:
     needs: ClassVar[Mapping[str, str]] = {}
     runtime: ClassVar[str] = "torch"
     batch: ClassVar[Batch] = "dynamic"
-    can_hold_code: ClassVar[bool] = True
+    needs_signature: ClassVar[bool] = True
     tolerance: ClassVar[float] = TOLERANCE
 
     def refusal(self, accepts: Accepts) -> str | None:
@@ -68,9 +68,9 @@ class MissingExporter(PlainExporter):
 
 
 class HarmlessExporter(PlainExporter):
-    """The same, of which nobody believes that it could hold code."""
+    """The same, which anybody's is run of."""
 
-    can_hold_code: ClassVar[bool] = False
+    needs_signature: ClassVar[bool] = False
 
 
 class ElsewhereExporter(HarmlessExporter):

@@ -14,6 +14,7 @@ import pytest
 from fedsup_deploy.artifact.signing import (
     SigningKey,
     check_signed,
+    checked_hashes,
     claimed_signature,
     load_public_key,
     load_signing_key,
@@ -70,7 +71,7 @@ def write_keys(folder: Path, name: str = "key", passphrase: bytes | None = None,
 def signed(tmp_path: Path) -> Signed:
     folder = tmp_path / "bundle"
     write_files(folder, FILES)
-    sign_bundle(folder, write_keys(tmp_path), "a123", 7)
+    sign_bundle(folder, write_keys(tmp_path), "a123", 7, checked_hashes(folder))
     return Signed(folder, tmp_path / "key.pem", tmp_path / "key.pub")
 
 
@@ -83,7 +84,7 @@ def statement_in(folder: Path) -> Any:
 
 
 def test_a_signature_says_by_whom_and_which_version(signed: Signed) -> None:
-    found = check_signed(signed.folder, load_public_key(signed.public))
+    found = check_signed(signed.folder, load_public_key(signed.public)).signature
     assert found.version == 7
     assert found.key_sha256 == document_of(signed.folder)["verificationMaterial"]["publicKey"]["hint"]
     assert found.key_sha256 == bundle_files.sha256(signed.public)
@@ -109,15 +110,28 @@ def test_every_file_is_signed_but_what_is_measured_later(signed: Signed) -> None
     assert names == sorted({*FILES, "SHA256SUMS"})
     sums = (signed.folder / "SHA256SUMS").read_bytes()
     (signed.folder / "measured.json").write_bytes(bundle_files.sealed(b"{\n", sums))
-    assert check_signed(signed.folder, load_public_key(signed.public)).version == 7
+    assert check_signed(signed.folder, load_public_key(signed.public)).signature.version == 7
     # What a desktop leaves is no part of a bundle, and was not signed.
     (signed.folder / ".DS_Store").write_bytes(b"x")
-    assert check_signed(signed.folder, load_public_key(signed.public)).version == 7
+    assert check_signed(signed.folder, load_public_key(signed.public)).signature.version == 7
 
 
 def test_what_is_signed_again_has_the_new_version(signed: Signed) -> None:
-    sign_bundle(signed.folder, load_signing_key(signed.private, lambda: None), "a123", 8)
-    assert check_signed(signed.folder, load_public_key(signed.public)).version == 8
+    key = load_signing_key(signed.private, lambda: None)
+    sign_bundle(signed.folder, key, "a123", 8, checked_hashes(signed.folder))
+    assert check_signed(signed.folder, load_public_key(signed.public)).signature.version == 8
+
+
+def test_what_is_signed_is_said_and_is_all_that_a_signature_is_good_for(signed: Signed) -> None:
+    """Whoever runs a file later compares it with these, not with what stands in the folder by then."""
+    found = check_signed(signed.folder, load_public_key(signed.public))
+    assert found.hashes == {name: bundle_files.sha256(signed.folder / name) for name in (*FILES, "SHA256SUMS")}
+    changed_file(signed.folder)
+    write_sums(signed.folder)
+    with pytest.raises(ArtifactError, match="it was altered while it was verified; nothing is signed"):
+        sign_bundle(signed.folder, load_signing_key(signed.private, lambda: None), "a123", 8, found.hashes)
+    with pytest.raises(ArtifactError, match="signs another"):
+        check_signed(signed.folder, load_public_key(signed.public))
 
 
 def changed_file(folder: Path) -> None:
@@ -361,7 +375,7 @@ def test_what_is_no_key_for_it_is_refused(tmp_path: Path) -> None:
 
 def test_theirs_is_right_for_us() -> None:
     """What `model_signing` 1.1.1 signed: it gives no version."""
-    found = check_signed(THEIRS / "bundle", load_public_key(THEIRS / "key.pub"))
+    found = check_signed(THEIRS / "bundle", load_public_key(THEIRS / "key.pub")).signature
     assert (found.version, found.key_sha256) == (None, bundle_files.sha256(THEIRS / "key.pub"))
 
 
@@ -393,4 +407,4 @@ def test_ours_is_right_for_them_and_theirs_for_us(signed: Signed, model_signing:
     (signed.folder / "more").unlink()
     sig.unlink()
     assert theirs("sign", "key", signed.folder, "--signature", sig, "--private_key", signed.private) == 0
-    assert check_signed(signed.folder, load_public_key(signed.public)).version is None
+    assert check_signed(signed.folder, load_public_key(signed.public)).signature.version is None

@@ -48,7 +48,9 @@ def test_a_document_that_is_no_json_of_ours_is_refused(tmp_path: Path, text: str
             read(path)
 
 
-@pytest.mark.parametrize("text", ["null", "[]", "{}", '{"schema": 1}', '{"schema": "2"}'])
+@pytest.mark.parametrize(
+    "text", ["null", "[]", "{}", '{"schema": 1}', '{"schema": "2"}', '{"schema": 2}', '{"schema": 2, "kind": 7}']
+)
 def test_a_document_of_another_layout_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ArtifactError, match="not written by this version of fedsup-deploy"):
         read_document(written(tmp_path, text))

@@ -7,7 +7,7 @@ import pytest
 from fedsup_deploy import registry
 from fedsup_deploy.device.acceptance import Accepts
 from fedsup_deploy.errors import ConfigError, DependencyError, GateError
-from fedsup_deploy.export.exporter import exporter_for, refuse_machine_paths
+from fedsup_deploy.export.exporter import exporter_for, how_to_run, refuse_machine_paths
 from fedsup_deploy.export.onnx import OnnxExporter
 from fedsup_deploy.space.onnx_graph import IR_VERSION, OPSET
 
@@ -33,6 +33,18 @@ def test_exporter_without_its_libraries_says_how_to_install_them(monkeypatch):
     assert caught.value.exit_code == 9
     expected = "format needy: no_such_runtime, nor_this_one is not installed; run: pip install 'fedsup-deploy[a,b]'"
     assert str(caught.value) == expected
+
+
+def test_a_runtime_that_is_missing_is_named_also_where_it_is_of_the_core():
+    class OfTheCore(OnnxExporter):
+        runtime = "no_such_runtime"
+
+    class WithAnExtra(_Needy):
+        runtime = "nor_this_one"
+
+    assert how_to_run(OnnxExporter()) is None
+    assert how_to_run(OfTheCore()) == "pip install no_such_runtime"
+    assert how_to_run(WithAnExtra()) == "pip install 'fedsup-deploy[a]'"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from fedsup_deploy.artifact.measured import MeasuredSpeed
 from fedsup_deploy.config.device import Int8Scheme
 from fedsup_deploy.errors import GateError
 from fedsup_deploy.export import int8_gate
-from fedsup_deploy.export.int8_gate import accuracy_drop, check_int8, with_speed
+from fedsup_deploy.export.int8_gate import accuracy_drop, check_int8, held_to, with_speed
 from fedsup_deploy.ondevice.bundle_outputs import INT8_TOLERANCE
 
 SCHEME = Int8Scheme(activations="u8", is_symmetric=False, per_channel=True, reduce_range=False)
@@ -80,3 +80,15 @@ def test_of_two_files_that_are_right_about_the_same_images_nothing_is_known_to_b
     drop, (low, high) = accuracy_drop((90, 0, 0, 10))
     assert drop == 0.0
     assert low < 0.0 < high == pytest.approx(-low)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError, AssertionError])
+def test_a_runtime_that_fails_on_an_int8_file_is_a_gate_that_is_not_passed(kind):
+    """As of a file in fp32: each runtime has errors of its own."""
+    gate = check_int8(b"", SCHEME, (900, 12, 4, 84), "validation", (FP32, INT8), 0.01)
+
+    def fail(_):
+        raise kind("no kernel\nwhere it was")
+
+    with pytest.raises(GateError, match=r"^litert-int8: fails on shape \(1, 1, 2, 2\): no kernel$"):
+        held_to(gate, "litert-int8", fail, np.zeros((2, 1, 2, 2), np.float32), (FP32, INT8), (1,))

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from endless import IMAGE, endless_model
 from random_networks import FACTS, SCHEMES, TEN_OF_EACH_FAMILY, checked, checked_in_int8, random_network
 
 from fedsup_deploy.device.acceptance import Accepts
@@ -37,6 +40,19 @@ def test_file_says_what_it_is_told_to_and_a_damaged_one_is_refused(tmp_path: Pat
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(ArtifactError, match=r"^model\.ort: not loadable by onnxruntime: "):
         OrtExporter().load(path)
+
+
+def test_a_model_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No graph is read off these files before they are run, as it is off those of ONNX."""
+    onnx.save(endless_model(), tmp_path / "model.onnx")
+    options = inference.session_options(threads=1)
+    options.optimized_model_filepath = str(tmp_path / "model.ort")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    inference.session_with(options, str(tmp_path / "model.onnx"))
+    model = OrtExporter().load(tmp_path / "model.ort")
+    monkeypatch.setattr(inference, "MOST_SECONDS", 0.2)
+    with pytest.raises(GateError, match=r"^model\.ort: onnxruntime fails on shape .*terminate flag"):
+        model(np.zeros((1, *IMAGE), np.float32))
 
 
 @pytest.mark.parametrize(("opset", "is_refused"), [(15, True), (19, True), (20, False), (28, False), (None, False)])

@@ -32,6 +32,21 @@ def test_what_is_asked_for_replaces_what_the_profile_says():
     assert list(wanted_variants(PI, ["pt2", "pt2"], ["fp32"])) == [MAIN, Variant("pt2", "fp32")]
 
 
+def test_a_format_that_was_asked_for_is_never_left_out_without_a_word():
+    refused = (
+        r"^format torchscript: it is written in fp32, and not in int8; ask for both: --precision int8 --precision fp32$"
+    )
+    for asked in ((), ("int8",)):
+        with pytest.raises(ConfigError, match=refused):
+            wanted_variants(load_profile("stm32h7"), ["torchscript"], asked)
+    both = ("int8", "fp32")
+    made = wanted_variants(load_profile("stm32h7"), ["torchscript"], both)
+    assert list(made) == [MAIN, Variant("torchscript", "fp32"), Variant("onnx", "int8")]
+    # A profile names what suits its device; nobody asked for a file that has none of the precisions.
+    some = load_profile("stm32h7").model_copy(update={"formats": ("onnx", "torchscript")})
+    assert list(wanted_variants(some)) == [MAIN, Variant("onnx", "int8")]
+
+
 def test_an_int8_file_comes_with_the_fp32_file_that_it_is_compared_with():
     int8 = Variant("onnx", "int8")
     assert list(wanted_variants(PI, (), ("fp32", "int8"))) == [MAIN, Variant("torchscript", "fp32"), int8]

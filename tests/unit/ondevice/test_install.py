@@ -2,17 +2,20 @@
 
 import bz2
 import contextlib
+import errno
 import gzip
 import io
 import json
 import lzma
 import os
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
 import tarfile
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from runtimes import RUNTIMES, Installed, Runtime
 
 from fedsup_deploy import rng
 from fedsup_deploy.artifact.program import INSTALLER, program
-from fedsup_deploy.artifact.signing import SigningKey, sign_bundle
+from fedsup_deploy.artifact.signing import SigningKey, checked_hashes, sign_bundle
 from fedsup_deploy.ondevice import bundle_files, install
 
 PythonOf = Callable[[str], Path]
@@ -50,7 +53,7 @@ class Device:
         if is_wrong:
             self.bundle.write_vectors(self.bundle.inputs, self.bundle.outputs)
         if version is not None:
-            sign_bundle(folder, self.key(key), name, version)
+            sign_bundle(folder, self.key(key), name, version, checked_hashes(folder))
         return folder
 
     def key(self, name: str) -> SigningKey:
@@ -189,7 +192,7 @@ def test_a_lower_version_is_refused_and_so_is_one_that_was_gone_back_from(device
     report = device.install(five)
     assert (report["action"], report["release"], device.runs()) == ("installed", "000003-v5", "five")
     # The same files may get a higher version; then nothing but the signature moves.
-    sign_bundle(five, device.key("key"), "five", 6)
+    sign_bundle(five, device.key("key"), "five", 6, checked_hashes(five))
     report = device.install(five)
     assert (report["release"], report["previous"]) == ("000004-v6", "000003-v5")
     assert report["moved"]["copied_files"] == 2
@@ -276,6 +279,8 @@ STRANGE = {
     "stranger": (member("two/evil.py"), "evil.py is no file of the bundle"),
     "controls": (member("two/\x1b[2J"), "\\x1b[2J is no file of the bundle"),
     "long name": (member("two/" + "a" * 300), "in the archive is no name"),
+    "file and folder": (member("two/run.py/more"), "run.py is in the archive as a file and as a folder"),
+    "file above a folder": (member("two/deep/er/run.py"), "deep/er/run.py is no file of the bundle"),
 }
 
 
@@ -291,6 +296,65 @@ def test_an_archive_with_something_strange_is_refused(device: Device) -> None:
         device.refused(1, reason, archive)
         assert sorted(path.name for path in device.folder.iterdir()) == before
     assert device.install(whole)["exit_code"] == 0
+
+
+def header(kind: bytes, num_bytes: int, **fields: str) -> bytes:
+    """A header of an archive that says of itself that so many bytes follow it."""
+    info = tarfile.TarInfo("two/model.onnx")
+    info.type, info.size, info.pax_headers = kind, num_bytes, fields
+    return info.tobuf(tarfile.PAX_FORMAT if fields else tarfile.GNU_FORMAT)
+
+
+#: What tarfile reads whole before anybody sees it: names, and lists of the parts of files with holes.
+ENDLESS = {
+    "long name": header(tarfile.GNUTYPE_LONGNAME, 2**26),
+    "long link": header(tarfile.GNUTYPE_LONGLINK, 2**26),
+    "of a file": header(tarfile.XHDTYPE, 2**26),
+    "of a file, as Solaris has it": header(tarfile.SOLARIS_XHDTYPE, 2**26),
+    "of all files": header(tarfile.XGLTYPE, 2**26),
+    "parts of a file": header(tarfile.REGTYPE, 2**26, **{"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}),
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+def test_what_is_told_of_the_files_of_an_archive_takes_no_memory(device: Device, kind: str, tmp_path: Path) -> None:
+    """What is packed small may be any number of bytes when it is read."""
+    archive = tmp_path / "bundle.tar.gz"
+    with gzip.open(archive, "wb", compresslevel=1) as file:
+        file.write(ENDLESS[kind])
+        file.write(b"9999999999\n")  # parts, as many as that
+        for _ in range(4):
+            file.write(b"1\n" * 2**23)
+    device.install(device.made("one"))
+    tracemalloc.start()
+    try:
+        device.refused(1, "", archive)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**24
+
+
+def test_many_small_headers_take_no_memory_either(device: Device) -> None:
+    """What is told of all files is kept for each of them."""
+    device.install(device.made("one"))
+    for kind, is_refused in ((tarfile.PAX_FORMAT, True), (tarfile.PAX_FORMAT, False)):
+        archive = device.folder / "many.tar"
+        told = {f"key{number}": "x" * 60 for number in range(100 if is_refused else 1)}
+        with tarfile.open(archive, "w", format=kind, pax_headers=told) as file:
+            file.add(device.made(f"two {is_refused}"), "two")
+        if is_refused:
+            device.refused(1, "the archive tells more of its files than any bundle has", archive)
+        else:
+            assert device.install(archive)["exit_code"] == 0
+
+
+def test_a_file_with_holes_is_no_file_of_a_bundle(device: Device) -> None:
+    archive = archive_of(device.made("two"), "bundle.tar")
+    content = header(tarfile.GNUTYPE_SPARSE, 512)
+    archive.write_bytes(content + bytes(512) + archive.read_bytes())
+    report = device.install(archive)
+    assert (report["exit_code"], report["reason"]) == (1, "two/model.onnx in the archive is no file of a bundle")
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
@@ -411,3 +475,73 @@ def test_whenever_it_is_killed_a_whole_model_runs(device: Device, children: Any,
     assert device.runs() == "two"
     assert {path.name for path in device.to.iterdir()} == {".lock", "current", "releases"}
     assert run_there([sys.executable], device.to / "current" / "run.py", "--skip-latency").returncode == 0
+
+
+def test_a_folder_that_cannot_be_read_is_said_and_no_traceback(device: Device) -> None:
+    """Whatever the reason: a disk that fails, no right to, or that it is none any more."""
+    bundle = device.made("one")
+    for place in (bundle / "manifest.json", bundle / "nowhere"):
+        with pytest.raises(bundle_files.CheckError, match=f"^{place.name} cannot be read: No") as caught:
+            bundle_files.list_files(place)
+        assert caught.value.exit_code == bundle_files.ALTERED
+
+
+@pytest.mark.parametrize("to", [">/dev/full", ">&-", ">/dev/full 2>&-", ">/dev/full 2>/dev/full"])
+def test_what_was_installed_is_so_where_the_report_cannot_be_written(device: Device, to: str) -> None:
+    """The exit code says what runs; what became of the report stands on standard error, if anything can."""
+    words = [sys.executable, device.made("one") / INSTALLER, device.folder / "one", "--to", device.to]
+    command = f"exec {' '.join(shlex.quote(str(word)) for word in words)} {to}"
+    ended = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, device.runs()) == (0, "one")
+    reason = {">/dev/full": "No space left on device", ">&-": "Bad file descriptor"}.get(to)
+    assert ended.stderr == ("" if reason is None else f"the report cannot be written: {reason}\n")
+
+
+def test_what_cannot_be_removed_is_no_reason_to_say_that_nothing_was_installed(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.install(device.made("one"))
+    device.install(device.made("two"))
+
+    def fail(path: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", fail)
+        report = device.install(device.made("three"))
+    assert (report["exit_code"], report["release"], report["previous"]) == (0, "000003", "000002")
+    assert device.runs() == "three"
+    assert (device.to / ".removed").exists()
+    device.install(device.made("four"))
+    assert sorted(path.name for path in device.to.iterdir()) == [".lock", "current", "releases"]
+
+
+def test_what_runs_is_signed_with_the_key_that_is_kept(device: Device) -> None:
+    """Signed anew with the next key, a bundle that runs already is not what ran: its signature has to come along."""
+    one = device.made("one", 1)
+    device.install(one, "--key", device.public())
+    sign_bundle(one, device.key("other"), "one", 1, checked_hashes(one))
+    report = device.install(one, "--key", device.public("other"))
+    assert (report["action"], report["release"], report["signature"]) == ("installed", "000002-v1", "checked")
+    assert (device.to / "current" / "model.sig").read_bytes() == (one / "model.sig").read_bytes()
+    assert device.install(one)["action"] == "unchanged"
+
+
+@pytest.mark.parametrize("damage", [b"x", b"", None])
+def test_a_bundle_repairs_the_release_that_was_made_of_it(device: Device, damage: bytes | None) -> None:
+    """Whatever became of its SHA256SUMS, which alone says what it was."""
+    three = device.made("three", 3)
+    device.install(three, "--key", device.public())
+    sums = device.to / "current" / "SHA256SUMS"
+    sums.unlink()
+    if damage is not None:
+        sums.write_bytes(damage)
+    report = device.install(three)
+    assert (report["exit_code"], report["action"], device.runs()) == (0, "installed", "three")
+    device.refused(9, "version 3 was here with other files", device.made("another", 3))
+
+
+def test_a_check_that_does_not_end_is_ended(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    device.install(device.made("one"))
+    monkeypatch.setattr(install, "_MOST_SECONDS_OF_A_CHECK", 0.01)
+    device.refused(6, "run.py did not end within 0.01 s", device.made("two"))

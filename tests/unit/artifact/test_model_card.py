@@ -188,7 +188,7 @@ def test_texts_of_others_are_shown_and_not_obeyed(with_two):
 
     card = card_of(with_two)
 
-    assert "- Classes: &#60;img onerror=1>, a\\n# b, &#91;c](javascript:\\x1b]0;d)\n" in card
+    assert "- Classes: &#60;img onerror=1>, a\\n# b, &#91;c&#93;(javascript:\\x1b&#93;0;d)\n" in card
     assert " | x &#124; y test, 450 images, fp32 |" in card
 
 

@@ -82,7 +82,11 @@ def test_who_pushes_what_flower_cannot_read_is_absent_and_nobody_else(kind: str,
         assert str(replies[EVE].absent).startswith(f"{frame.MALFORMED_ANSWER}: Flower cannot read it (")
 
 
-@pytest.mark.parametrize("said", [b"noise", frame.pack({"said": [["2", None, None]]}, {}), frame.pack({}, {})])
+@pytest.mark.parametrize(
+    "said",
+    [b"noise", frame.pack({"said": [["2", None, None]]}, {}), frame.pack({}, {})],
+    ids=["noise", "a name for a number", "nothing"],
+)
 def test_an_answer_that_we_cannot_read_is_a_malformed_one(said: bytes, tmp_path: Path) -> None:
     """Flower passes it on. An update of that kind is told and counted as rejected, by how the reason begins."""
     engine = fleet(tmp_path, {}, {EVE: said})
